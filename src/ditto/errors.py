@@ -1,0 +1,37 @@
+"""The exceptions a user can meet.
+
+Every message is one line that says what was wrong and what to do about it. The command line prints it
+without a traceback and exits with code 2; the API raises it as it is.
+"""
+
+
+class DittoError(Exception):
+    """Base of all errors that a user can cause and mend."""
+
+
+class AudioFileError(DittoError):
+    """A sound file cannot be read or written: missing, empty, not audio, damaged, not finite."""
+
+
+class OutputError(DittoError):
+    """An output cannot be written: the folder is missing or read-only, or the file exists already."""
+
+
+class TagError(DittoError):
+    """A tag (genre, mood, tempo) has an unknown name or a value out of range."""
+
+
+class ControlError(DittoError):
+    """A control's description cannot be understood or does not fit the clip."""
+
+
+class RequestError(DittoError):
+    """A request's settings are out of range or do not go together."""
+
+
+class DataError(DittoError):
+    """Training data cannot be made or read."""
+
+
+class ModelError(DittoError):
+    """A model folder is missing, incomplete, damaged, or of another kind than was asked for."""
