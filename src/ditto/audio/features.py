@@ -1,0 +1,272 @@
+"""Differentiable features of sound: STFT power, log-mel, loudness in dB and its 1 s smoothing.
+
+Conventions. Audio is ``(B, samples)``, in [-1, 1] at full scale; a feature has ``samples // hop`` frames, frame ``i``
+centred on sample ``i * hop``. Every function is batched, differentiable, and keeps the device of its input. It
+computes in float32 or, for float64 input, in float64: half-precision input is widened and autocast is off inside,
+because powers and logarithms lose everything in half precision. Levels are in dB: 0 dB is a full-scale sine in a
+spectrogram, and a mean square of 1 in `rms_db` (so that a full-scale sine has -3.01 dB there).
+"""
+
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import Concatenate, ParamSpec
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool1d, conv1d, pad
+
+from ditto.audio.spec import AudioSpec
+
+P = ParamSpec("P")
+
+MEAN_SQUARE_FLOOR = 1e-10
+"""Added to a mean square before its logarithm: digital silence is at -100 dB."""
+
+
+def _full_precision(feature: Callable[Concatenate[Tensor, P], Tensor]) -> Callable[Concatenate[Tensor, P], Tensor]:
+    """Let `feature` run in float32 or float64 only, whatever its input and the autocast around it."""
+
+    @wraps(feature)
+    def wrapped(x: Tensor, *args: P.args, **kwargs: P.kwargs) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return feature(x if x.dtype == torch.float64 else x.float(), *args, **kwargs)
+
+    return wrapped
+
+
+@_full_precision
+def stft_power(audio: Tensor, spec: AudioSpec) -> Tensor:
+    """Power spectrogram, scaled so that a full-scale sine on a bin's frequency has power 1 there.
+
+    A periodic Hann window, divided by half its sum; frames are centred, with the ends reflected.
+
+    Args:
+        audio: shape (B, samples), where samples > n_fft / 2.
+        spec: rates and sizes.
+
+    Returns:
+        Shape (B, n_fft // 2 + 1, samples // hop).
+
+    Raises:
+        ValueError: the audio is too short to be reflected at its ends.
+    """
+    samples = audio.shape[-1]
+    if samples <= spec.n_fft // 2:
+        raise ValueError(f"a spectrogram needs more than {spec.n_fft // 2} samples, got {samples}")
+    spectrum = torch.stft(
+        audio,
+        spec.n_fft,
+        spec.hop,
+        window=_window(spec, audio.dtype, audio.device),
+        center=True,
+        pad_mode="reflect",
+        return_complex=True,
+    )[..., : samples // spec.hop]
+    # not abs().square(): this has a finite gradient at zero
+    return spectrum.real.square() + spectrum.imag.square()
+
+
+def mel_filterbank(
+    spec: AudioSpec, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Triangular filters with peak 1 on Slaney's mel scale, from 0 Hz to half the sample rate.
+
+    Equal to ``librosa.filters.mel(norm=None, htk=False)``. Neighbouring triangles add up to 1 at every frequency
+    between the first and the last centre.
+
+    Args:
+        spec: rates and sizes.
+        dtype: type of the result (computed in float64).
+        device: device of the result.
+
+    Returns:
+        Shape (n_mels, n_fft // 2 + 1), in [0, 1].
+
+    Raises:
+        ValueError: a filter lies between two bins and so is empty: `n_mels` is too large for `n_fft`.
+    """
+    return _filterbank(spec, dtype, torch.device(device)).clone()
+
+
+@_full_precision
+def log_mel(audio: Tensor, spec: AudioSpec) -> Tensor:
+    """Log-mel spectrogram in model space: [-dynamic_range_db, 0] dB mapped linearly to [-1, 1].
+
+    The floor is added to the mel power, not clamped, so no gradient is cut. Nothing limits values at the top: a
+    full-scale sine can reach 1.76 dB (1.022) where the filters are wide, since Hann's main lobe then falls in one.
+
+    Args:
+        audio: shape (B, samples), where samples > n_fft / 2.
+        spec: rates and sizes.
+
+    Returns:
+        x_0, shape (B, n_mels, samples // hop).
+
+    Raises:
+        ValueError: see `stft_power`.
+    """
+    mel = _filterbank(spec, audio.dtype, audio.device) @ stft_power(audio, spec)
+    decibels = 10 * torch.log10(mel + 10 ** (-spec.dynamic_range_db / 10))
+    return decibels * (2 / spec.dynamic_range_db) + 1
+
+
+@_full_precision
+def mel_db(x_0: Tensor, spec: AudioSpec) -> Tensor:
+    """Levels in dB of a log-mel in model space: the inverse of the map that ends `log_mel`. Any shape."""
+    return (x_0 - 1) * (spec.dynamic_range_db / 2)
+
+
+@_full_precision
+def rms_db(audio: Tensor, spec: AudioSpec) -> Tensor:
+    """Frame loudness 20·log10 RMS: ``10·log10(mean square + 1e-10)`` over `n_fft` samples, zeros beyond the ends.
+
+    The mean squares are those of ``librosa.feature.rms`` (rectangular window, centred). The floor of -100 dB is
+    added, not clamped, so quiet sound keeps its gradient; at exact digital silence the gradient is 0 and finite.
+
+    Args:
+        audio: shape (B, samples), where samples >= hop.
+        spec: rates and sizes.
+
+    Returns:
+        Shape (B, samples // hop), in dB, at least -100.
+    """
+    mean_square = _frame_mean(audio.square(), spec)
+    return 10 * torch.log10(mean_square + MEAN_SQUARE_FLOOR)
+
+
+def smoothing_window(spec: AudioSpec, seconds: float = 1.0) -> int:
+    """Odd number of frames that is nearest to `seconds` (87 for 1 s by default), at least 1."""
+    return max(1, 2 * round((seconds * spec.frame_rate - 1) / 2) + 1)
+
+
+@_full_precision
+def savgol(curve: Tensor, window: int, polyorder: int) -> Tensor:
+    """Savitzky-Golay filter: each value is that of the polynomial that fits the window around it best.
+
+    The ends take the values of the polynomials that fit the first and the last window, so this equals
+    ``scipy.signal.savgol_filter(curve, window, polyorder, mode="interp")``.
+
+    Args:
+        curve: shape (B, frames).
+        window: odd number of frames, at most `frames`.
+        polyorder: degree of the polynomials, below `window`.
+
+    Returns:
+        Shape (B, frames).
+
+    Raises:
+        ValueError: the window is even or longer than the curve, or the degree does not fit the window.
+    """
+    if window % 2 == 0 or not 0 < window <= curve.shape[-1]:
+        raise ValueError(f"the window must be odd and at most {curve.shape[-1]} frames long, got {window}")
+    if not 0 <= polyorder < window:
+        raise ValueError(f"the polynomial's degree must be from 0 to {window - 1}, got {polyorder}")
+    fit, half = _polynomial_fit(window, polyorder, curve.dtype, curve.device), window // 2
+    middle = conv1d(curve.unsqueeze(1), fit[half].view(1, 1, -1)).squeeze(1)
+    first, last = curve[:, :window] @ fit[:half].T, curve[:, -window:] @ fit[half + 1 :].T
+    return torch.cat([first, middle, last], dim=-1)
+
+
+def smooth(curve: Tensor, spec: AudioSpec, seconds: float = 1.0, polyorder: int = 3) -> Tensor:
+    """Smooth a curve of frames, shape (B, frames), with a Savitzky-Golay filter of `seconds`.
+
+    A curve shorter than the filter gets the longest odd window that fits it, and a degree that fits the window.
+    """
+    frames = curve.shape[-1]
+    window = min(smoothing_window(spec, seconds), frames - 1 + frames % 2)
+    return savgol(curve, window, min(polyorder, window - 1))
+
+
+def intensity(audio: Tensor, spec: AudioSpec) -> Tensor:
+    """The intensity feature w ∗ 20·log10 RMS (DITTO section 4; Music ControlNet's dynamics): smoothed `rms_db`.
+
+    Args:
+        audio: shape (B, samples), where samples >= hop.
+        spec: rates and sizes.
+
+    Returns:
+        Shape (B, samples // hop), in dB.
+    """
+    return smooth(rms_db(audio, spec), spec)
+
+
+@_full_precision
+def mel_rms_db(x_0: Tensor, spec: AudioSpec) -> Tensor:
+    """Estimate of `rms_db` from a log-mel alone, for when there is no time for a vocoder.
+
+    By Parseval's theorem the sum of the powers over the bins is 3 times the mean square under the squared Hann
+    window, and the mel filters add up to 1 at every bin between the first and the last centre. So the estimate
+    misses what lies outside them, and it weights a frame's middle where `rms_db` weights all samples alike.
+
+    Args:
+        x_0: log-mel in model space, shape (B, n_mels, frames).
+        spec: rates and sizes.
+
+    Returns:
+        Shape (B, frames), in dB.
+    """
+    power = torch.pow(10.0, mel_db(x_0, spec) / 10).sum(dim=1)
+    return 10 * torch.log10(power / 3 + MEAN_SQUARE_FLOOR)
+
+
+def _frame_mean(x: Tensor, spec: AudioSpec) -> Tensor:
+    """Mean over `n_fft` samples around each frame's centre, zeros beyond the ends: (B, samples) -> (B, frames)."""
+    frames = x.shape[-1] // spec.hop
+    blocks, rest = divmod(spec.n_fft, spec.hop)
+    if rest or blocks % 2:
+        pooled = avg_pool1d(x.unsqueeze(1), spec.n_fft, spec.hop, padding=spec.n_fft // 2)
+        return pooled.squeeze(1)[:, :frames]
+    # windows overlap, so adding up whole hops first saves most of the work
+    padded = pad(x, (0, -x.shape[-1] % spec.hop)).unsqueeze(1)
+    pooled = avg_pool1d(avg_pool1d(padded, spec.hop), blocks, 1, padding=blocks // 2)
+    return pooled.squeeze(1)[:, :frames]
+
+
+# The caches below leave inference mode, or a tensor first made within it could never take part in autograd.
+
+
+@lru_cache(maxsize=32)
+def _window(spec: AudioSpec, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        window = torch.hann_window(spec.n_fft, periodic=True, dtype=torch.float64)
+        return (window / (window.sum() / 2)).to(device=device, dtype=dtype)
+
+
+@lru_cache(maxsize=32)
+def _filterbank(spec: AudioSpec, dtype: torch.dtype, device: torch.device) -> Tensor:
+    edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(spec.sample_rate / 2), spec.n_mels + 2))
+    bins = np.arange(spec.n_fft // 2 + 1) * (spec.sample_rate / spec.n_fft)
+    rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
+    falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
+    filters = np.maximum(0.0, np.minimum(rising, falling))
+    if not filters.any(axis=1).all():
+        raise ValueError(f"{spec.n_mels} mels are too many for n_fft = {spec.n_fft}: a filter has no bin")
+    with torch.inference_mode(False):
+        return torch.tensor(filters, dtype=dtype, device=device)
+
+
+@lru_cache(maxsize=32)
+def _polynomial_fit(window: int, polyorder: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Projection of a window onto polynomials, shape (window, window): row i gives the fit's value at frame i."""
+    basis, _ = np.linalg.qr(np.vander(np.linspace(-1.0, 1.0, window), polyorder + 1))
+    with torch.inference_mode(False):
+        return torch.tensor(basis @ basis.T, dtype=dtype, device=device)
+
+
+# Slaney's mel scale (Auditory Toolbox): 3 mels to 200 Hz up to 1 kHz, then 27 mels to each factor of 6.4.
+_LINEAR_HZ_PER_MEL = 200 / 3
+_BREAK_HZ = 1000.0
+_BREAK_MEL = _BREAK_HZ / _LINEAR_HZ_PER_MEL
+_LOG_STEP = np.log(6.4) / 27
+
+
+def _hz_to_mel(hertz: float) -> float:
+    if hertz < _BREAK_HZ:
+        return hertz / _LINEAR_HZ_PER_MEL
+    return _BREAK_MEL + float(np.log(hertz / _BREAK_HZ)) / _LOG_STEP
+
+
+def _mel_to_hz(mels: np.ndarray) -> np.ndarray:
+    above = _BREAK_HZ * np.exp(_LOG_STEP * (mels - _BREAK_MEL))
+    return np.where(mels < _BREAK_MEL, mels * _LINEAR_HZ_PER_MEL, above)
