@@ -1,0 +1,405 @@
+"""Sound files: reading any common kind, resampling, atomic writing with tags.
+
+Files that are read are not trusted: whatever is wrong with one raises `AudioFileError`, and with an output
+`OutputError`, with a message of one line even if the file's name has a line break. Nothing is mended in silence:
+NaN is an error, and so is a sample that would clip.
+"""
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+import soxr
+
+from ditto.audio.spec import AudioSpec
+from ditto.errors import AudioFileError, OutputError
+
+StrPath = str | os.PathLike[str]
+
+MIN_SECONDS = 0.05
+"""Shortest sound that is read: one STFT window needs 0.047 s."""
+MAX_SECONDS = 7200.0
+"""Longest sound that is read at once; of longer files a part can be read."""
+MIN_RATE, MAX_RATE, MAX_CHANNELS = 4_000, 768_000, 64
+MAX_VALUES = 2**30
+"""Most samples (times channels) held in memory: small files can decode to any amount of silence."""
+SILENCE_PEAK = 1e-5
+"""Sound whose peak is below this (-100 dB) is silence."""
+MAX_PEAK = 100.0
+"""Highest peak that is read; full scale is 1. Beyond it the file's values are not what they claim to be."""
+
+SUBTYPES = {
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_24"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+}
+"""Format and default encoding by a file name's ending."""
+TAGS = ("title", "artist", "album", "comment", "date", "genre", "software", "copyright", "license", "tracknumber")
+"""Names of the tags that `write` takes. Not every format keeps every one: wav has no license."""
+
+_BLOCK_FRAMES = 1 << 16
+_FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
+_EXACT_FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "AIFF")  # their headers know the number of frames
+
+
+@dataclass(frozen=True, eq=False)
+class Audio:
+    """Sound in memory: `samples` of shape (channels, n), float32, ±1 at full scale, at `sample_rate` Hz."""
+
+    samples: np.ndarray
+    sample_rate: int
+
+    @property
+    def seconds(self) -> float:
+        """Duration in seconds."""
+        return self.samples.shape[1] / self.sample_rate
+
+    def mono(self) -> "Audio":
+        """The mean of all channels, of shape (1, n)."""
+        return Audio(self.samples.mean(axis=0, keepdims=True, dtype=np.float32), self.sample_rate)
+
+    def resample(self, sample_rate: int) -> "Audio":
+        """The same sound at another rate in Hz, by soxr at its very high quality."""
+        if sample_rate == self.sample_rate:
+            return self
+        resampled = soxr.resample(np.ascontiguousarray(self.samples.T), self.sample_rate, sample_rate, quality="VHQ")
+        return Audio(np.ascontiguousarray(resampled.T, dtype=np.float32), sample_rate)
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a sound file's header says. `frames` counts samples per channel; mp3 headers may be off a little."""
+
+    sample_rate: int
+    channels: int
+    frames: int
+    format: str
+    subtype: str
+
+    @property
+    def seconds(self) -> float:
+        """Duration in seconds."""
+        return self.frames / self.sample_rate
+
+
+def shown(path: StrPath) -> str:
+    """A path as a message shows it: on one line, with unprintable characters escaped."""
+    text = os.fspath(path)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def info(path: StrPath) -> AudioInfo:
+    """Read a sound file's header.
+
+    Raises:
+        AudioFileError: the file is missing, not a regular file, empty, not audio, or of an absurd rate or width.
+    """
+    with _opened(path) as file:
+        return _info(file)
+
+
+def read(
+    path: StrPath,
+    *,
+    start: float = 0.0,
+    seconds: float | None = None,
+    max_seconds: float = MAX_SECONDS,
+    require_sound: bool = False,
+) -> Audio:
+    """Read a sound file (wav, flac, ogg, mp3 and what else libsndfile knows), or only a part of it.
+
+    Only the part that is asked for is decoded; it may end before `start + seconds` if the file does.
+
+    Args:
+        path: the file.
+        start: where to begin, in seconds.
+        seconds: how much to read; everything from `start` on if None.
+        max_seconds: most that is read when `seconds` is None.
+        require_sound: refuse silence (a peak below -100 dB).
+
+    Returns:
+        All channels at the file's own rate, at least 0.05 s long.
+
+    Raises:
+        AudioFileError: the file cannot be read, is too short or too long, holds NaN or infinities, or is silent.
+    """
+    return _read(path, start, seconds, max_seconds, require_sound, mono=False)
+
+
+def read_mono(
+    path: StrPath,
+    spec: AudioSpec,
+    *,
+    start: float = 0.0,
+    seconds: float | None = None,
+    max_seconds: float = MAX_SECONDS,
+    require_sound: bool = True,
+) -> np.ndarray:
+    """Read a file as the model hears it: the mean of its channels, at `spec.sample_rate`.
+
+    Args and errors are those of `read`, but silence is refused by default; channels that cancel out are silence.
+
+    Returns:
+        Shape (samples,), float32.
+    """
+    audio = _read(path, start, seconds, max_seconds, require_sound, mono=True)
+    return audio.resample(spec.sample_rate).samples[0]
+
+
+def read_tags(path: StrPath) -> dict[str, str]:
+    """The tags of a sound file that are set, by name (see `TAGS`).
+
+    Raises:
+        AudioFileError: see `info`.
+    """
+    with _opened(path) as file:
+        values = {name: getattr(file, name) for name in TAGS}
+    return {name: value for name, value in values.items() if value}
+
+
+def write(
+    path: StrPath,
+    samples: np.ndarray,
+    sample_rate: int,
+    *,
+    subtype: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    force: bool = False,
+) -> None:
+    """Write a sound file, whole or not at all; its name's ending (.wav, .flac, .ogg, .mp3) chooses the format.
+
+    Samples beyond ±1 are refused rather than clipped or scaled down, unless the encoding is FLOAT or DOUBLE.
+
+    Args:
+        path: the file; its folder must exist.
+        samples: shape (channels, n) or (n,), ±1 at full scale.
+        sample_rate: in Hz.
+        subtype: encoding, as libsndfile names it; by default 16 bit in wav, 24 bit in flac, Vorbis in ogg.
+        tags: values of some of `TAGS`. libsndfile appends its own name to `software`.
+        force: whether an existing file may be replaced.
+
+    Raises:
+        OutputError: the file exists, cannot be written, or the sound does not fit the format.
+        ValueError: `samples` has another shape or no sample, or a tag's name is unknown.
+    """
+    path = Path(path)
+    frames = np.atleast_2d(np.asarray(samples)).T
+    if frames.ndim != 2 or not frames.size:
+        raise ValueError(f"samples must have shape (channels, n) or (n,), not {np.shape(samples)}")
+    file_format, encoding = _encoding(path, subtype)
+    _check_range(path, frames, encoding)
+    unknown = sorted(set(tags or {}) - set(TAGS))
+    if unknown:
+        raise ValueError(f"unknown tags {unknown}: known ones are {', '.join(TAGS)}")
+    with atomic_path(path, force=force) as temporary:
+        _encode(temporary, frames, sample_rate, file_format, encoding, tags or {})
+
+
+@contextmanager
+def atomic_path(path: StrPath, *, force: bool = False) -> Iterator[Path]:
+    """Yield a temporary path to write to, with the same ending and folder; it becomes `path` at the end, or vanishes.
+
+    For any kind of file. A symbolic link is followed. A device or a folder is never replaced.
+
+    Args:
+        path: the file that is to be there in the end; its folder must exist.
+        force: whether an existing file may be replaced.
+
+    Raises:
+        OutputError: the file exists (checked before and after) or cannot be written; OSError within the block becomes this.
+    """
+    with _output_errors(path):
+        target = _target(path, force)
+        temporary = target.with_name(f".ditto-{secrets.token_hex(8)}{target.suffix}")
+        # mode 0o666 leaves the permissions to the user's umask, which tempfile would not
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        try:
+            yield temporary
+            _sync(temporary)
+            _target(path, force)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _output_errors(path: StrPath) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise OutputError(f"cannot write {shown(path)}: {_reason(error)}") from error
+
+
+def _target(path: StrPath, force: bool) -> Path:
+    """The real file behind `path`, once it is clear that it may be written."""
+    if "\0" in os.fspath(path):
+        raise OutputError(f"cannot write {shown(path)}: a file's name cannot hold a null character")
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise OutputError(f"cannot write {shown(path)}: its folder does not exist, make it first")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"cannot write {shown(path)}: it is not a regular file, choose another name")
+    if target.exists() and not force:
+        raise OutputError(f"{shown(path)} exists already: choose another name, or replace it with --force (force=True)")
+    return target
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _reason(error: Exception) -> str:
+    """An error's cause on one line, without the path."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else None
+    if isinstance(error, soundfile.LibsndfileError):
+        text = error.error_string
+    return shown(text or str(error)).strip().rstrip(".")
+
+
+def _encoding(path: Path, subtype: str | None) -> tuple[str, str]:
+    """libsndfile's names of the format and the encoding to write `path` in."""
+    if path.suffix.lower() not in SUBTYPES:
+        raise OutputError(f"cannot write {shown(path)}: its name must end in {', '.join(SUBTYPES)}")
+    file_format, default = SUBTYPES[path.suffix.lower()]
+    encoding = (subtype or default).upper()
+    known = soundfile.available_subtypes(file_format)
+    if encoding not in known:
+        raise OutputError(f"cannot write {shown(path)} as {shown(encoding)}: {file_format} takes {', '.join(known)}")
+    return file_format, encoding
+
+
+def _check_range(path: Path, frames: np.ndarray, encoding: str) -> None:
+    if not np.isfinite(frames).all():
+        raise OutputError(f"cannot write {shown(path)}: the sound holds values that are not finite (NaN or infinity)")
+    peak = float(np.abs(frames).max())
+    if peak > 1 and encoding not in _FLOAT_SUBTYPES:
+        raise OutputError(f"cannot write {shown(path)}: it would clip, its peak is {peak:.4g} and may be at most 1")
+
+
+def _encode(
+    path: Path, frames: np.ndarray, sample_rate: int, file_format: str, encoding: str, tags: Mapping[str, str]
+) -> None:
+    """Write samples of shape (n, channels)."""
+    with soundfile.SoundFile(path, "w", sample_rate, frames.shape[1], encoding, format=file_format) as file:
+        for name, value in tags.items():
+            setattr(file, name, value)
+        # in blocks: libsndfile's Vorbis encoder overflows the stack on one long write
+        for first in range(0, len(frames), _BLOCK_FRAMES):
+            file.write(frames[first : first + _BLOCK_FRAMES])
+
+
+@contextmanager
+def _opened(path: StrPath) -> Iterator[soundfile.SoundFile]:
+    """Open a sound file that need not be one; any failure within the block becomes `AudioFileError`."""
+    try:
+        with _regular_file(path) as raw, soundfile.SoundFile(raw.fileno(), closefd=False) as file:
+            _check_header(path, file)
+            yield file
+    except OSError as error:
+        raise AudioFileError(f"cannot read {shown(path)}: {_reason(error)}") from error
+    except soundfile.LibsndfileError as error:
+        message = f"cannot read {shown(path)}: it is damaged or no sound file (wav, flac, ogg or mp3): {_reason(error)}"
+        raise AudioFileError(message) from error
+
+
+def _regular_file(path: StrPath) -> BinaryIO:
+    """Open a file after making sure that it is one: opening a device or a pipe may block or do things."""
+    if "\0" in os.fspath(path):
+        raise AudioFileError(f"cannot read {shown(path)}: a file's name cannot hold a null character")
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device or a pipe"
+        raise AudioFileError(f"cannot read {shown(path)}: it is {kind}, not a sound file")
+    if not status.st_size:
+        raise AudioFileError(f"cannot read {shown(path)}: it is empty (0 bytes)")
+    return open(path, "rb")
+
+
+def _info(file: soundfile.SoundFile) -> AudioInfo:
+    return AudioInfo(file.samplerate, file.channels, file.frames, file.format, file.subtype)
+
+
+def _check_header(path: StrPath, file: soundfile.SoundFile) -> None:
+    if not MIN_RATE <= file.samplerate <= MAX_RATE:
+        limits = f"from {MIN_RATE} to {MAX_RATE} Hz can be read"
+        raise AudioFileError(f"cannot read {shown(path)}: its sample rate is {file.samplerate} Hz, {limits}")
+    if file.channels > MAX_CHANNELS:
+        limits = f"at most {MAX_CHANNELS} can be read"
+        raise AudioFileError(f"cannot read {shown(path)}: it has {file.channels} channels, {limits}")
+
+
+def _read(
+    path: StrPath, start: float, seconds: float | None, max_seconds: float, require_sound: bool, mono: bool
+) -> Audio:
+    if not (0 <= start < np.inf and (seconds is None or 0 < seconds < np.inf)):
+        raise AudioFileError(
+            f"cannot read {shown(path)} from {start} s for {seconds} s: give a start >= 0, a length > 0"
+        )
+    with _opened(path) as file:
+        rate = file.samplerate
+        first, count = round(start * rate), round((max_seconds if seconds is None else seconds) * rate)
+        _seek(path, file, first)
+        samples = _decode(path, file, count, mono)
+        if seconds is None and len(file.read(1)):
+            raise AudioFileError(f"{shown(path)} is longer than {max_seconds:g} s: choose a part (start and seconds)")
+        _check_length(path, file, first, count, samples.shape[1])
+    _check_samples(path, samples, require_sound)
+    return Audio(samples, rate)
+
+
+def _seek(path: StrPath, file: soundfile.SoundFile, first: int) -> None:
+    if first >= file.frames:
+        whole = _info(file).seconds
+        raise AudioFileError(f"cannot read {shown(path)} from {first / file.samplerate:g} s: it lasts {whole:.3g} s")
+    if first:
+        file.seek(first)
+
+
+def _decode(path: StrPath, file: soundfile.SoundFile, count: int, mono: bool) -> np.ndarray:
+    """Up to `count` frames from here on, of shape (channels, n), or (1, n) if `mono`."""
+    blocks: list[np.ndarray] = []
+    done = held = 0
+    while done < count:
+        block = file.read(min(_BLOCK_FRAMES, count - done), dtype="float32", always_2d=True)
+        if not len(block):
+            break
+        blocks.append(block.mean(axis=1, keepdims=True) if mono else block)
+        done, held = done + len(block), held + blocks[-1].size
+        if held > MAX_VALUES:
+            raise AudioFileError(
+                f"{shown(path)} holds too much sound to read at once: choose a part (start and seconds)"
+            )
+    if not blocks:
+        return np.zeros((1, 0), np.float32)
+    return np.ascontiguousarray(np.concatenate(blocks).T)
+
+
+def _check_length(path: StrPath, file: soundfile.SoundFile, first: int, count: int, got: int) -> None:
+    """Refuse sound that is too short, or that ends before its header says."""
+    rate = file.samplerate
+    if file.format in _EXACT_FORMATS and got < min(count, file.frames - first):
+        promised = f"{file.frames / rate:.3f} s are promised"
+        raise AudioFileError(f"{shown(path)} is damaged: it ends after {(first + got) / rate:.3f} s, {promised}")
+    if got < MIN_SECONDS * rate:
+        amount = f"{got} sample{'s' * (got != 1)} ({got / rate:.4f} s)"
+        raise AudioFileError(f"{shown(path)} is too short: {amount} of sound, at least {MIN_SECONDS} s is needed")
+
+
+def _check_samples(path: StrPath, samples: np.ndarray, require_sound: bool) -> None:
+    # both extremes are NaN if any sample is, and need no copy of the samples
+    peak = float(max(-samples.min(), samples.max())) if samples.size else 0.0
+    if not np.isfinite(samples.min()) or not np.isfinite(samples.max()):
+        raise AudioFileError(f"{shown(path)} holds values that are not finite (NaN or infinity): export it again")
+    if peak > MAX_PEAK:
+        raise AudioFileError(f"{shown(path)} holds values up to {peak:.3g}, full scale is 1: export it again")
+    if require_sound and peak < SILENCE_PEAK:
+        raise AudioFileError(f"{shown(path)} is silent: choose a recording, or a part of one, that can be heard")
