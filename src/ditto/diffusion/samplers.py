@@ -1,0 +1,120 @@
+"""Deterministic and stochastic samplers as pure, differentiable steps.
+
+Each sampler is a generator-free loop over a falling timestep grid; a step is a function of tensors alone, so it can be
+recomputed under gradient checkpointing (METHOD §8.10). They agree with diffusers' schedulers step by step (tests).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ditto.diffusion.denoiser import Cond, Denoiser, dynamic_threshold
+from ditto.diffusion.schedule import CLEAN, Schedule
+
+Call = Callable[..., Tensor]
+"""How a sampler calls the denoiser: plainly, or through gradient checkpointing."""
+
+
+def plain_call(function: Callable[..., Tensor], *args: object) -> Tensor:
+    """Call `function`; the counterpart of checkpointing."""
+    return function(*args)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Everything that a sampling chain holds fixed: x_0 = sampler(x_T; chain).
+
+    Attributes:
+        denoiser: ``(x_t, t, cond, guidance) -> x̂_0``.
+        schedule: ᾱ.
+        timesteps: falling grid; the chain ends at clean data after the last.
+        cond: conditioning of the batch.
+        guidance: CFG scale w (0 unconditional, 1 conditional).
+        threshold: dynamic thresholding of x̂_0 at every step (for models whose x_0 lies in [−1, 1]).
+        call: how each model call is made; `ditto.methods.ditto` passes gradient checkpointing.
+    """
+
+    denoiser: Denoiser
+    schedule: Schedule
+    timesteps: Sequence[int]
+    cond: Cond
+    guidance: float = 1.0
+    threshold: bool = True
+    call: Call = plain_call
+
+    def predict(self, x_t: Tensor, t: int) -> Tensor:
+        """x̂_0 at timestep `t`, thresholded if the chain says so."""
+        times = torch.full((len(x_t),), t, dtype=torch.long, device=x_t.device)
+        x_0 = self.call(self.denoiser, x_t, times, self.cond, self.guidance)
+        return dynamic_threshold(x_0) if self.threshold else x_0
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """(t, next t) along the grid; the last next is `CLEAN`."""
+        return list(zip(self.timesteps, [*self.timesteps[1:], CLEAN], strict=True))
+
+
+def ddim_step(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: int, t_next: int) -> Tensor:
+    """One deterministic DDIM step (Song et al. 2021, eq. 12, η=0) from t to t_next given x̂_0."""
+    epsilon = schedule.to_epsilon(x_0, x_t, t)
+    alpha_bar = schedule.at(t_next, x_t)
+    return alpha_bar.sqrt() * x_0 + (1 - alpha_bar).sqrt() * epsilon
+
+
+def ddim(chain: Chain, x_T: Tensor) -> Tensor:
+    """DDIM with η=0: x_T (B, …) → x_0."""
+    x_t = x_T
+    for t, t_next in chain.pairs():
+        x_t = ddim_step(chain.schedule, x_t, chain.predict(x_t, t), t, t_next)
+    return x_t
+
+
+def ddpm(chain: Chain, x_T: Tensor, noise: Callable[[], Tensor]) -> Tensor:
+    """Ancestral sampling: DDIM with η=1 (Song et al. 2021, eq. 16); `noise()` gives ε of x_T's shape."""
+    x_t = x_T
+    for t, t_next in chain.pairs():
+        x_0 = chain.predict(x_t, t)
+        epsilon = chain.schedule.to_epsilon(x_0, x_t, t)
+        now, after = chain.schedule.at(t, x_t), chain.schedule.at(t_next, x_t)
+        variance = (1 - after) / (1 - now) * (1 - now / after)
+        x_t = after.sqrt() * x_0 + (1 - after - variance).clamp(min=0).sqrt() * epsilon
+        if t_next != CLEAN:
+            x_t = x_t + variance.sqrt() * noise()
+    return x_t
+
+
+def dpm_solver_pp(chain: Chain, x_T: Tensor) -> Tensor:
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), first order at the ends: x_T (B, …) → x_0.
+
+    The last step goes to clean data, where every order gives x̂_0 itself.
+    """
+    schedule, x_t = chain.schedule, x_T
+    previous: Tensor | None = None
+    h_previous: Tensor | None = None
+    for t, t_next in chain.pairs():
+        x_0 = chain.predict(x_t, t)
+        if t_next == CLEAN:
+            return x_0
+        h = _log_snr(schedule, t_next, x_t) - _log_snr(schedule, t, x_t)
+        estimate = x_0
+        if previous is not None and h_previous is not None:
+            estimate = x_0 + 0.5 * (h / h_previous) * (x_0 - previous)
+        now, after = schedule.at(t, x_t), schedule.at(t_next, x_t)
+        x_t = ((1 - after) / (1 - now)).sqrt() * x_t - after.sqrt() * torch.expm1(-h) * estimate
+        previous, h_previous = x_0, h
+    raise ValueError("a chain needs at least one timestep")
+
+
+def _log_snr(schedule: Schedule, t: int, like: Tensor) -> Tensor:
+    """λ_t = ln √ᾱ_t − ln √(1 − ᾱ_t)."""
+    return -torch.log(schedule.sigma(t, like))
+
+
+def ddim_invert(chain: Chain, x_0: Tensor) -> Tensor:
+    """DDIM inversion: the grid walked upwards, x_0 → x_T, with ε̂ of the level just left (Song et al. 2021, §4.3)."""
+    x_t = x_0
+    grid = list(reversed(chain.timesteps))
+    for t, t_next in zip(grid, grid[1:], strict=False):
+        x_t = ddim_step(chain.schedule, x_t, chain.predict(x_t, t), t, t_next)
+    return x_t

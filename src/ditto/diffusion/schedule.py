@@ -1,0 +1,104 @@
+"""The variance-preserving noise schedule and the conversions between what networks predict.
+
+With ᾱ_t the cumulative noise schedule (METHOD §1)::
+
+    x_t = √ᾱ_t · x_0 + √(1 − ᾱ_t) · ε        (forward process)
+    v_t = √ᾱ_t · ε − √(1 − ᾱ_t) · x_0        (velocity, Salimans & Ho 2022)
+    σ_t = √(1 − ᾱ_t) / √ᾱ_t                  (noise level in VE coordinates, x_t / √ᾱ_t = x_0 + σ_t · ε)
+
+A timestep is an integer in ``[0, num_train)``; ``-1`` stands for clean data (ᾱ = 1).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Prediction = Literal["epsilon", "v_prediction", "sample"]
+Spacing = Literal["trailing", "leading", "linspace"]
+CLEAN = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """ᾱ_t for t = 0 … num_train − 1, kept in float64.
+
+    Args:
+        alpha_bar: shape (num_train,), strictly falling, inside (0, 1).
+    """
+
+    alpha_bar: Tensor
+
+    def __post_init__(self) -> None:
+        """Check that ᾱ is a usable schedule."""
+        a = self.alpha_bar
+        if a.ndim != 1 or not bool(((a > 0) & (a < 1)).all()) or not bool((a.diff() < 0).all()):
+            raise ValueError("alpha_bar must be one-dimensional, inside (0, 1) and strictly falling")
+
+    @classmethod
+    def cosine(cls, num_train: int = 1000, max_beta: float = 0.999) -> "Schedule":
+        """Cosine schedule of Nichol & Dhariwal 2021 (DITTO appendix K), equal to diffusers' ``squaredcos_cap_v2``."""
+
+        def f(u: float) -> float:
+            return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+
+        betas = [min(1 - f((i + 1) / num_train) / f(i / num_train), max_beta) for i in range(num_train)]
+        return cls(torch.cumprod(1 - torch.tensor(betas, dtype=torch.float64), dim=0))
+
+    @property
+    def num_train(self) -> int:
+        """Number of training timesteps."""
+        return len(self.alpha_bar)
+
+    def at(self, t: Tensor | int, like: Tensor) -> Tensor:
+        """ᾱ_t in the dtype and on the device of `like` (B, …), shaped to broadcast against it; 1 where t is −1."""
+        index = torch.as_tensor(t, device=self.alpha_bar.device).reshape(-1)
+        alpha_bar = torch.where(index < 0, torch.ones((), dtype=torch.float64), self.alpha_bar[index.clamp(min=0)])
+        return alpha_bar.to(like).reshape(-1, *[1] * (like.ndim - 1))
+
+    def add_noise(self, x_0: Tensor, noise: Tensor, t: Tensor | int) -> Tensor:
+        """Forward process: x_t from x_0 and ε, all (B, …)."""
+        alpha_bar = self.at(t, x_0)
+        return alpha_bar.sqrt() * x_0 + (1 - alpha_bar).sqrt() * noise
+
+    def velocity(self, x_0: Tensor, noise: Tensor, t: Tensor | int) -> Tensor:
+        """v_t from x_0 and ε."""
+        alpha_bar = self.at(t, x_0)
+        return alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x_0
+
+    def to_x_0(self, output: Tensor, x_t: Tensor, t: Tensor | int, prediction: Prediction) -> Tensor:
+        """x̂_0 from a network's output of the given kind."""
+        if prediction == "sample":
+            return output
+        alpha_bar = self.at(t, x_t)
+        if prediction == "v_prediction":
+            return alpha_bar.sqrt() * x_t - (1 - alpha_bar).sqrt() * output
+        return (x_t - (1 - alpha_bar).sqrt() * output) / alpha_bar.sqrt()
+
+    def to_epsilon(self, x_0: Tensor, x_t: Tensor, t: Tensor | int) -> Tensor:
+        """ε̂ that goes with x̂_0 at x_t (t ≥ 0)."""
+        alpha_bar = self.at(t, x_t)
+        return (x_t - alpha_bar.sqrt() * x_0) / (1 - alpha_bar).sqrt()
+
+    def sigma(self, t: Tensor | int, like: Tensor) -> Tensor:
+        """σ_t in VE coordinates, broadcast against `like`."""
+        alpha_bar = self.at(t, like)
+        return (1 - alpha_bar).sqrt() / alpha_bar.sqrt()
+
+    def timesteps(self, steps: int, spacing: Spacing = "trailing") -> list[int]:
+        """A falling grid of `steps` timesteps, as diffusers' DDIM spaces them (``steps_offset=0``).
+
+        ``trailing`` starts at the last timestep (pure noise) and is what our own models use.
+
+        Raises:
+            ValueError: if `steps` is not in 1 … num_train.
+        """
+        if not 1 <= steps <= self.num_train:
+            raise ValueError(f"steps must be between 1 and {self.num_train}, not {steps}")
+        if spacing == "leading":
+            return [i * (self.num_train // steps) for i in reversed(range(steps))]
+        if spacing == "linspace":
+            return torch.linspace(0, self.num_train - 1, steps, dtype=torch.float64).round().long().flip(0).tolist()
+        return [round(self.num_train - i * self.num_train / steps) - 1 for i in range(steps)]

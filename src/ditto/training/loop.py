@@ -1,0 +1,224 @@
+"""What every training recipe shares: configs, checkpoints that resume bit for bit, EMA, and logs.
+
+A recipe draws all its randomness from ``(seed, step)``, so a run's state is its tensors and its step; a killed run that
+restarts from the last checkpoint repeats the same steps. Checkpoints are safetensors and JSON, never pickle
+(``accelerate.save_state`` pickles the optimiser), written to a temporary folder that is renamed when it is whole.
+"""
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ditto.errors import DataError, OutputError
+
+ConfigT = TypeVar("ConfigT")
+Tensors = dict[str, Tensor]
+
+
+class SummaryWriter(Protocol):
+    """The part of TensorBoard's writer that is used here."""
+
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
+        """Log one number."""
+        ...
+
+    def close(self) -> None:
+        """Flush and close."""
+        ...
+
+
+def load_config(path: Path, kind: type[ConfigT]) -> ConfigT:
+    """A recipe's dataclass from its JSON file.
+
+    Raises:
+        DataError: if the file is missing, is not a JSON object, or has a key that the recipe does not know.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"no config file {str(path)!r}: configs/ holds the committed ones") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read the config {str(path)!r}: {' '.join(str(error).split())}") from None
+    known = {field.name for field in fields(kind)}  # pyright: ignore[reportArgumentType]
+    unknown = sorted(set(values) - known) if isinstance(values, dict) else ["(not a JSON object)"]
+    if unknown:
+        raise DataError(f"unknown keys in {str(path)!r}: {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    return kind(**values)
+
+
+class Checkpoints:
+    """Checkpoint folders ``step-00001000/`` under one folder; the newest `keep` are kept."""
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder, self.keep = folder, keep
+
+    def save(self, step: int, groups: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
+        """Write every group as ``<name>.safetensors`` and `state` as JSON; atomic."""
+        final = self.folder / f"step-{step:08d}"
+        temporary = self.folder / f".step-{step:08d}.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        for name, tensors in groups.items():
+            save_file({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, temporary / f"{name}.safetensors")
+        (temporary / "state.json").write_text(json.dumps({"step": step, **state}), encoding="utf-8")
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(temporary, final)
+        for old in self._all()[: -self.keep]:
+            shutil.rmtree(old)
+
+    def latest(self) -> tuple[int, dict[str, Tensors], dict[str, Any]] | None:
+        """Step, groups and state of the newest whole checkpoint, or None."""
+        found = self._all()
+        if not found:
+            return None
+        state = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
+        groups = {file.stem: load_file(file) for file in found[-1].glob("*.safetensors")}
+        return int(state["step"]), groups, state
+
+    def _all(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*"))
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
+    """An optimiser's state as flat tensors ``"<parameter index>.<key>"``; hyperparameters stay with the recipe."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{k}": torch.as_tensor(v) for i, entry in state.items() for k, v in entry.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+    """Put back what `optimizer_tensors` gave."""
+    state: dict[int, Tensors] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+class Ema:
+    """Exponential moving average of a model's parameters, with a warm-up so that early weights are forgotten."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.shadow: Tensors = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move towards the model's parameters after optimiser step number `step` (from 0)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, parameter in model.named_parameters():
+            self.shadow[name].lerp_(parameter.detach(), 1 - decay)
+
+    def load(self, tensors: Tensors) -> None:
+        """Take over saved averages."""
+        for name, value in self.shadow.items():
+            value.copy_(tensors[name])
+
+    @torch.no_grad()
+    def copy_to(self, model: nn.Module) -> None:
+        """Put the averages into `model` (another instance of the same architecture)."""
+        for name, parameter in model.named_parameters():
+            parameter.copy_(self.shadow[name])
+
+
+def warmup_stable_decay(step: int, *, steps: int, warmup: int, decay: float) -> float:
+    """Learning-rate factor: linear warm-up, constant, then a linear fall to 0 over the last `decay` share of `steps`.
+
+    Unlike a cosine it lets a run be extended: only the last stretch depends on where it ends.
+    """
+    start = steps * (1 - decay)
+    falling = 1.0 if step < start else max(0.0, (steps - step) / max(steps - start, 1))
+    return min(1.0, (step + 1) / max(warmup, 1)) * falling
+
+
+class RunLog:
+    """``log.jsonl`` (one object a logged step) and TensorBoard, cut back to the step a run resumes from."""
+
+    def __init__(self, folder: Path, resume_step: int, writer: SummaryWriter | None) -> None:
+        self.path, self.writer, self.started = folder / "log.jsonl", writer, time.monotonic()
+        kept = [row for row in read_log(self.path) if row["step"] <= resume_step]
+        self.before = float(kept[-1]["seconds"]) if kept else 0.0
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        os.replace(temporary, self.path)
+
+    def write(self, step: int, **values: float) -> None:
+        """Log numbers at `step`, with the training seconds so far."""
+        row = {"step": step, "seconds": round(self.before + time.monotonic() - self.started, 1)}
+        row |= {name: float(f"{value:.6g}") for name, value in values.items()}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        if self.writer is not None:
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, step)
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """The rows of a ``log.jsonl``; a last line that a kill cut short is left out."""
+    rows: list[dict[str, float]] = []
+    if not path.exists():
+        return rows
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def start_run(out: Path, config: object) -> None:
+    """Make a run's folder and pin its config: a later call must bring the same one, `steps` apart.
+
+    Raises:
+        OutputError: if the folder cannot be made or holds a run with another config.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the run folder {str(out)!r}: {error.strerror}") from None
+    path = out / "config.json"
+    values = asdict(config)  # pyright: ignore[reportArgumentType]
+    if path.exists():
+        old = json.loads(path.read_text(encoding="utf-8"))
+        changed = [key for key in values if key != "steps" and json.loads(json.dumps(values[key])) != old.get(key)]
+        if changed:
+            raise OutputError(f"{str(out)!r} holds a run with another {', '.join(changed)}: choose another folder")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def progress_steps(start: int, stop: int, label: str, show: bool = True) -> Iterator[tuple[int, "Meter"]]:
+    """Steps `start` … `stop` − 1 with a progress bar that shows the loss and the time left."""
+    columns: Iterable[Any] = (
+        TextColumn(label), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]}"),
+        TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, disable=not show, refresh_per_second=2) as bar:
+        task = bar.add_task(label, total=stop, completed=start, loss="-")
+        meter = Meter()
+        for step in range(start, stop):
+            yield step, meter
+            loss = "-" if math.isnan(meter.smooth) else f"{meter.smooth:.4f}"
+            bar.update(task, completed=step + 1, loss=loss)
+
+
+class Meter:
+    """A smoothed loss for people to watch."""
+
+    def __init__(self) -> None:
+        self.smooth = math.nan
+
+    def add(self, value: float) -> None:
+        """Take in one value."""
+        self.smooth = value if math.isnan(self.smooth) else 0.98 * self.smooth + 0.02 * value
