@@ -43,9 +43,12 @@ SUBTYPES = {
 }
 """Format and default encoding by a file name's ending."""
 TAGS = ("title", "artist", "album", "comment", "date", "genre", "software", "copyright", "license", "tracknumber")
-"""Names of the tags that `write` takes. Not every format keeps every one: wav has no license."""
+"""Names of the tags that `write` takes. wav keeps no license; mp3 no license, copyright and software."""
+MAX_TAG_BYTES, MAX_SOFTWARE_BYTES = 2000, 100
+"""Longest tags. libsndfile loses longer ones in wav, and cuts `software` within a letter, which crashes in flac."""
 
 _BLOCK_FRAMES = 1 << 16
+_MP3_WARM_UP = 10 * 1152  # frames of 1152 samples
 _FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
 _EXACT_FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "AIFF")  # their headers know the number of frames
 
@@ -162,7 +165,16 @@ def read_tags(path: StrPath) -> dict[str, str]:
     """
     with _opened(path) as file:
         values = {name: getattr(file, name) for name in TAGS}
-    return {name: value for name, value in values.items() if value}
+        fix = _unmangled if file.format == "MP3" else str
+    return {name: fix(value) for name, value in values.items() if value}
+
+
+def _unmangled(text: str) -> str:
+    """Undo the reading of UTF-8 as Latin-1: so libsndfile writes and reads the tags of mp3."""
+    try:
+        return text.encode("latin-1").decode()
+    except UnicodeError:
+        return text
 
 
 def write(
@@ -188,7 +200,7 @@ def write(
 
     Raises:
         OutputError: the file exists, cannot be written, or the sound does not fit the format.
-        ValueError: `samples` has another shape or no sample, or a tag's name is unknown.
+        ValueError: `samples` has another shape or no sample, or a tag is unknown or too long (see `MAX_TAG_BYTES`).
     """
     path = Path(path)
     frames = np.atleast_2d(np.asarray(samples)).T
@@ -196,9 +208,7 @@ def write(
         raise ValueError(f"samples must have shape (channels, n) or (n,), not {np.shape(samples)}")
     file_format, encoding = _encoding(path, subtype)
     _check_range(path, frames, encoding)
-    unknown = sorted(set(tags or {}) - set(TAGS))
-    if unknown:
-        raise ValueError(f"unknown tags {unknown}: known ones are {', '.join(TAGS)}")
+    _check_tags(tags or {})
     with atomic_path(path, force=force) as temporary:
         _encode(temporary, frames, sample_rate, file_format, encoding, tags or {})
 
@@ -214,7 +224,7 @@ def atomic_path(path: StrPath, *, force: bool = False) -> Iterator[Path]:
         force: whether an existing file may be replaced.
 
     Raises:
-        OutputError: the file exists (checked before and after) or cannot be written; OSError within the block becomes this.
+        OutputError: the file exists (checked before and after) or cannot be written (OSError in the block).
     """
     with _output_errors(path):
         target = _target(path, force)
@@ -266,7 +276,7 @@ def _reason(error: Exception) -> str:
 
 
 def _encoding(path: Path, subtype: str | None) -> tuple[str, str]:
-    """libsndfile's names of the format and the encoding to write `path` in."""
+    """Format and encoding to write `path` in, as libsndfile names them."""
     if path.suffix.lower() not in SUBTYPES:
         raise OutputError(f"cannot write {shown(path)}: its name must end in {', '.join(SUBTYPES)}")
     file_format, default = SUBTYPES[path.suffix.lower()]
@@ -283,6 +293,15 @@ def _check_range(path: Path, frames: np.ndarray, encoding: str) -> None:
     peak = float(np.abs(frames).max())
     if peak > 1 and encoding not in _FLOAT_SUBTYPES:
         raise OutputError(f"cannot write {shown(path)}: it would clip, its peak is {peak:.4g} and may be at most 1")
+
+
+def _check_tags(tags: Mapping[str, str]) -> None:
+    for name, value in tags.items():
+        if name not in TAGS:
+            raise ValueError(f"unknown tag {name!r}: known ones are {', '.join(TAGS)}")
+        limit = MAX_SOFTWARE_BYTES if name == "software" else MAX_TAG_BYTES
+        if len(value.encode()) > limit or "\0" in value:
+            raise ValueError(f"the tag {name!r} may have at most {limit} bytes, none of them null")
 
 
 def _encode(
@@ -360,8 +379,12 @@ def _seek(path: StrPath, file: soundfile.SoundFile, first: int) -> None:
     if first >= file.frames:
         whole = _info(file).seconds
         raise AudioFileError(f"cannot read {shown(path)} from {first / file.samplerate:g} s: it lasts {whole:.3g} s")
-    if first:
-        file.seek(first)
+    if not first:
+        return
+    # an mp3 frame borrows bits from those before it, so the first ones after a jump decode wrong
+    warm_up = min(first, _MP3_WARM_UP) if file.format == "MP3" else 0
+    file.seek(first - warm_up)
+    file.read(warm_up)
 
 
 def _decode(path: StrPath, file: soundfile.SoundFile, count: int, mono: bool) -> np.ndarray:
