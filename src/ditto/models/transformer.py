@@ -55,6 +55,11 @@ class PatchTransformer(ModelMixin, ConfigMixin):
         self.head = nn.Linear(width, token)
         self._initialise()
 
+    @property
+    def frame_multiple(self) -> int:
+        """Numbers of frames must be a multiple of this."""
+        return self.patch
+
     def _initialise(self) -> None:
         # adaLN-zero: blocks begin as the identity and the output as zero, which steadies the first steps.
         for layer in (self.modulation, self.head_modulation, self.head):

@@ -70,7 +70,10 @@ class Checkpoints:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         for name, tensors in groups.items():
-            save_file({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, temporary / f"{name}.safetensors")
+            save_file(
+                {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()},
+                temporary / f"{name}.safetensors",
+            )
         (temporary / "state.json").write_text(json.dumps({"step": step, **state}), encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)

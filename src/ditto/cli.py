@@ -1,0 +1,169 @@
+"""The command line: ``ditto-music``. Words and defaults are those of the Python API."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ditto.errors import DittoError
+
+app = typer.Typer(
+    name="ditto-music",
+    help="Control a music diffusion model by optimising only its initial noise (DITTO, DITTO-2).",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+train_app = typer.Typer(help="Train the parts of a model.", no_args_is_help=True)
+data_app = typer.Typer(help="Make training data.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measure, and write the results as JSON, Markdown and PNG.", no_args_is_help=True)
+app.add_typer(train_app, name="train")
+app.add_typer(data_app, name="data")
+app.add_typer(bench_app, name="bench")
+
+console = Console(stderr=True)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends as one line on standard error and exit code 2."""
+    try:
+        app()
+    except DittoError as error:
+        console.print(f"[bold red]error:[/] {_escaped(str(error))}", soft_wrap=True, highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("stopped; nothing half-written was kept", highlight=False)
+        sys.exit(130)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(" ".join(text.split()))
+
+
+ModelOption = Annotated[Path | None, typer.Option("--model", help="A model folder; the embedded model by default.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")]
+ConfigOption = Annotated[Path, typer.Option(help="The run's config file (JSON).")]
+DataOption = Annotated[Path, typer.Option(help="A folder made by `ditto-music data`.")]
+HeldOutOption = Annotated[Path | None, typer.Option(help="The held-out data folder.")]
+
+
+@app.command(
+    epilog=r"""
+Examples:
+
+ditto-music generate --tags "genre=jazz mood=calm tempo=110" --intensity crescendo -o out.wav
+
+ditto-music generate --intensity "0:-36 3:-14 6:-30" --seed 7 -o out.wav
+
+ditto-music generate --intensity curve.csv -o out.flac
+
+ditto-music generate --intensity-like song.mp3 -o out.wav
+
+ditto-music generate --method none --count 4 -o plain.wav
+"""
+)
+def generate(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The sound file: .wav, .flac, .ogg or .mp3.")],
+    tags: Annotated[str, typer.Option(help='Tags, e.g. "genre=jazz mood=calm tempo=110".')] = "",
+    intensity: Annotated[
+        str | None,
+        typer.Option(
+            help="Loudness curve: crescendo, decrescendo, swell, dip, steps, flat; breakpoints 'seconds:dB …'; "
+            "or a .csv file of seconds and dB."
+        ),
+    ] = None,
+    intensity_like: Annotated[
+        Path | None, typer.Option(help="Follow the loudness of this recording's beginning.")
+    ] = None,
+    correlation: Annotated[
+        bool, typer.Option("--correlation", help="Follow the loudness curve's shape only (−ρ in place of MSE).")
+    ] = False,
+    method: Annotated[str, typer.Option(help="How to control: ditto, or none.")] = "ditto",
+    seed: Annotated[int, typer.Option(help="Seed of the first clip; clip i uses seed + i.")] = 0,
+    count: Annotated[int, typer.Option(help="Clips to make; more than one get numbered names.")] = 1,
+    seconds: Annotated[float | None, typer.Option(help="Length; the model's window by default.")] = None,
+    iterations: Annotated[int, typer.Option("--iterations", "-K", help="Optimisation iterations.")] = 70,
+    steps: Annotated[int, typer.Option("--steps", "-T", help="Sampling steps.")] = 20,
+    lr: Annotated[float, typer.Option(help="Adam's learning rate on x_T.")] = 5e-3,
+    guidance: Annotated[
+        float | None, typer.Option(help="CFG scale w: 0 ignores the tags, 1 follows them; default: the model's.")
+    ] = None,
+    sampler: Annotated[str, typer.Option(help="ddim or dpm++.")] = "ddim",
+    tolerance: Annotated[
+        float | None, typer.Option(help="Stop once the loss is at most this (dB² for intensity).")
+    ] = None,
+    model: ModelOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Make music that follows the controls: a WAV, and beside it a PNG and a JSON report."""
+    # Imported here, so that --help and mistakes in the command answer at once.
+    from ditto.audio.io import check_output
+    from ditto.controls.intensity import Intensity
+    from ditto.errors import ControlError
+    from ditto.models.conditioning import Tags
+    from ditto.models.music_model import load
+    from ditto.request import Request
+    from ditto.terminal import numbered, run_with_progress, summary
+
+    if intensity is not None and intensity_like is not None:
+        raise ControlError("give either --intensity or --intensity-like, not both")
+    measure = "correlation" if correlation else "mse"
+    controls = [Intensity(intensity, measure)] if intensity is not None else []
+    if intensity_like is not None:
+        controls = [Intensity(Intensity.of_recording(intensity_like).curve, measure)]
+    request = Request(
+        controls=tuple(controls), tags=Tags.parse(tags), seed=seed, count=count, seconds=seconds,
+        method=method, iterations=iterations, steps=steps, lr=lr, guidance=guidance, sampler=sampler,
+    )  # fmt: skip
+    paths = numbered(output, count)
+    for path in paths:
+        for file in (path, path.with_suffix(".png"), path.with_suffix(".json")):
+            check_output(file, force=force)
+    loaded = load(model)
+    result = run_with_progress(request, loaded, tolerance)
+    for i, path in enumerate(paths):
+        result.save(path, i, force=force)
+        console.print(f"{path}  {summary(result, i)}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def models(model: ModelOption = None) -> None:
+    """Show what a model is: size, tags, hash."""
+    from ditto.models.music_model import load
+
+    loaded = load(model)
+    words = loaded.vocabulary
+    parameters = {
+        name: sum(p.numel() for p in part.parameters()) / 1e6
+        for name, part in (("denoiser", loaded.network), ("vocoder", loaded.vocoder))
+    }
+    lines = [
+        f"name       {loaded.name}",
+        f"sha256     {loaded.sha256}",
+        f"window     {loaded.spec.clip_seconds:.2f} s at {loaded.spec.sample_rate} Hz",
+        f"genres     {', '.join(words.genres)}",
+        f"moods      {', '.join(words.moods)}",
+        f"tempo      {words.tempo_low:g} to {words.tempo_high:g} beats per minute",
+        f"guidance   {loaded.guidance:g}",
+        *(f"{name:10s} {millions:.1f} M parameters" for name, millions in parameters.items()),
+    ]
+    typer.echo("\n".join(lines))
+
+
+@train_app.command("base", epilog="Example: ditto-music train base --data datasets/train --out runs/base")
+def train_base_command(
+    config: ConfigOption = Path("configs/base.json"),
+    data: DataOption = Path("datasets/train"),
+    out: Annotated[Path, typer.Option(help="Folder of the run; a killed run resumes from it.")] = Path("runs/base"),
+    held_out: HeldOutOption = None,
+) -> None:
+    """Train the base model; run it again to resume."""
+    from ditto.training.base import BaseConfig, train_from_folder
+    from ditto.training.loop import load_config
+
+    train_from_folder(load_config(config, BaseConfig), data, out, held_out=held_out)

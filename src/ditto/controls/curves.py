@@ -1,0 +1,175 @@
+"""Loudness curves that a user can name, write down, keep in a CSV file, or take from a recording.
+
+A curve is piecewise linear in dB over seconds, or over the share of the clip for the named shapes. Before its first
+point and after its last it holds their values.
+"""
+
+import csv
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ditto.audio.features import intensity, smooth
+from ditto.audio.io import StrPath, read_mono, shown
+from ditto.audio.spec import AudioSpec
+from ditto.errors import ControlError
+
+LOUDEST_DB, QUIETEST_DB = 0.0, -80.0
+"""Range of levels that a curve may ask for: full-scale square wave, and next to silence."""
+LOW, MIDDLE, HIGH = -38.0, -26.0, -16.0
+MAX_POINTS = 100_000
+
+SHAPES: dict[str, tuple[tuple[float, float], ...]] = {
+    "crescendo": ((0.0, LOW), (1.0, HIGH)),
+    "decrescendo": ((0.0, HIGH), (1.0, LOW)),
+    "swell": ((0.0, LOW), (0.5, HIGH), (1.0, LOW)),
+    "dip": ((0.0, HIGH), (0.5, LOW), (1.0, HIGH)),
+    "steps": ((0.0, LOW), (0.33, LOW), (0.34, MIDDLE), (0.66, MIDDLE), (0.67, HIGH), (1.0, HIGH)),
+    "flat": ((0.0, -22.0), (1.0, -22.0)),
+}
+"""The named curves: (share of the clip, dB)."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points (time, dB), times rising.
+
+    Attributes:
+        points: times in seconds, or in shares of the clip if `relative`.
+        relative: whether times are shares.
+        name: how it was asked for.
+    """
+
+    points: tuple[tuple[float, float], ...]
+    relative: bool = False
+    name: str = "breakpoints"
+
+    def __post_init__(self) -> None:
+        """Check the points.
+
+        Raises:
+            ControlError: no point, too many, not finite, out of order, or out of range.
+        """
+        if not 1 <= len(self.points) <= MAX_POINTS:
+            raise ControlError(f"a loudness curve needs 1 to {MAX_POINTS} points, not {len(self.points)}")
+        for time, level in self.points:
+            if not (math.isfinite(time) and math.isfinite(level)):
+                raise ControlError(f"a loudness curve needs finite numbers, not {time:g}:{level:g}")
+            if time < 0 or not QUIETEST_DB <= level <= LOUDEST_DB:
+                raise ControlError(
+                    f"the point {time:g}:{level:g} is out of range: times start at 0 s, "
+                    f"levels are {QUIETEST_DB:g} to {LOUDEST_DB:g} dB"
+                )
+        for (before, _), (after, _) in zip(self.points, self.points[1:], strict=False):
+            if after <= before:
+                raise ControlError(f"the curve's times must rise, but {after:g} s comes after {before:g} s")
+
+    @property
+    def last(self) -> float:
+        """Time of the last point, in seconds; 0 for a relative curve, which fits any clip."""
+        return 0.0 if self.relative else self.points[-1][0]
+
+    def levels(self, frames: int, spec: AudioSpec) -> Tensor:
+        """The curve in dB at each of `frames` frames, shape (frames,), float32."""
+        return _levels(self, frames, spec)
+
+
+@lru_cache(maxsize=64)
+def _levels(curve: Curve, frames: int, spec: AudioSpec) -> Tensor:
+    times, values = np.array(curve.points, dtype=np.float64).T
+    scale = spec.seconds(frames) if curve.relative else 1.0
+    at = np.interp(np.arange(frames) * spec.hop / spec.sample_rate, times * scale, values)
+    with torch.inference_mode(False):
+        return torch.from_numpy(at.astype(np.float32))
+
+
+def parse_curve(text: str) -> Curve:
+    """A curve from what a user wrote: a shape's name, breakpoints, or a .csv file's path.
+
+    Breakpoints are ``seconds:dB`` separated by spaces or commas, e.g. ``"0:-30 3:-12"``.
+
+    Raises:
+        ControlError: if it is none of these.
+    """
+    if text in SHAPES:
+        return Curve(SHAPES[text], relative=True, name=text)
+    if text.lower().endswith(".csv"):
+        return read_curve(text)
+    parts = text.replace(",", " ").split()
+    if not parts or not all(":" in part for part in parts):
+        raise ControlError(
+            f"cannot read the loudness curve {shown(text)!r}: give one of {', '.join(SHAPES)}, breakpoints such as "
+            "'0:-30 3:-12' (seconds:dB), a .csv file, or a recording"
+        )
+    return Curve(tuple(_point(*part.split(":", 1), where=f"in {part!r}") for part in parts), name=text)
+
+
+def read_curve(path: StrPath) -> Curve:
+    """A curve from a CSV file with the columns seconds and dB; one line of headings may come first.
+
+    Raises:
+        ControlError: if the file cannot be read as such.
+    """
+    file = Path(path)
+    try:
+        if file.stat().st_size > 10_000_000:
+            raise ControlError(f"{shown(path)} is too large for a loudness curve (over 10 MB)")
+        with file.open(newline="", encoding="utf-8-sig") as handle:
+            rows = [(n, row) for n, row in enumerate(csv.reader(handle), 1) if any(cell.strip() for cell in row)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or "it is not a CSV file"
+        raise ControlError(f"cannot read the curve {shown(path)}: {reason}") from None
+    if rows and rows[0][1] and not _is_number(rows[0][1][0]):
+        rows = rows[1:]
+    points = []
+    for number, row in rows:
+        if len(row) < 2:
+            raise ControlError(f"line {number} of {shown(path)} needs two columns: seconds and dB")
+        points.append(_point(row[0], row[1], where=f"on line {number} of {shown(path)}"))
+    return Curve(tuple(points), name=file.name)
+
+
+def curve_of_recording(path: StrPath, spec: AudioSpec, seconds: float | None = None) -> Curve:
+    """The smoothed loudness of a recording's beginning, one point a frame.
+
+    Raises:
+        AudioFileError: if the file cannot be read or is silent.
+    """
+    audio = torch.from_numpy(read_mono(path, spec, seconds=seconds or spec.clip_seconds))
+    levels = intensity(audio[None], spec)[0].clamp(QUIETEST_DB, LOUDEST_DB)
+    times = np.arange(len(levels)) * spec.hop / spec.sample_rate
+    points = tuple((float(t), float(v)) for t, v in zip(times, levels.tolist(), strict=True))
+    return Curve(points, name=Path(path).name)
+
+
+def smoothed(curve: Curve, frames: int, spec: AudioSpec) -> Tensor:
+    """The target y, shape (frames,): the curve through the same smoothing as the feature.
+
+    A jump that the smoothed loudness of no sound could follow is thus not asked for.
+    """
+    return _smoothed(curve, frames, spec)
+
+
+@lru_cache(maxsize=64)
+def _smoothed(curve: Curve, frames: int, spec: AudioSpec) -> Tensor:
+    with torch.inference_mode(False), torch.no_grad():
+        return smooth(curve.levels(frames, spec)[None], spec)[0]
+
+
+def _point(time: str, level: str, where: str) -> tuple[float, float]:
+    if not (_is_number(time) and _is_number(level)):
+        raise ControlError(f"the loudness curve needs numbers, seconds and dB, {where}")
+    return float(time), float(level)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,95 @@
+"""Intensity: the smoothed loudness follows a curve (DITTO §4; METHOD §5)."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ditto.audio.features import intensity
+from ditto.audio.io import StrPath
+from ditto.audio.spec import AudioSpec
+from ditto.controls.base import Control, Output
+from ditto.controls.curves import Curve, curve_of_recording, parse_curve, smoothed
+from ditto.errors import ControlError
+from ditto.models.music_model import MusicModel
+from ditto.pictures import Trace
+
+
+@dataclass(frozen=True, init=False)
+class Intensity(Control):
+    """f = w ∗ 20·log10 RMS(V(x_0)) in dB, y = a curve in dB, 𝓛 = mean square error in dB² (or −ρ).
+
+    Attributes:
+        curve: the target.
+        measure: "mse", or "correlation" for 𝓛 = −ρ (Pearson), which asks for the curve's shape alone.
+    """
+
+    curve: Curve
+    measure: Literal["mse", "correlation"]
+
+    def __init__(self, curve: str | Curve, measure: Literal["mse", "correlation"] = "mse") -> None:
+        """Take a `Curve`, or the text of one (see `ditto.controls.curves.parse_curve`)."""
+        if measure not in ("mse", "correlation"):
+            raise ControlError(f"intensity is measured by 'mse' or 'correlation', not {measure!r}")
+        object.__setattr__(self, "curve", parse_curve(curve) if isinstance(curve, str) else curve)
+        object.__setattr__(self, "measure", measure)
+
+    @classmethod
+    def of_recording(cls, path: StrPath, spec: AudioSpec | None = None) -> "Intensity":
+        """Follow the loudness of another recording's beginning."""
+        return cls(curve_of_recording(path, spec or AudioSpec()))
+
+    def target(self, output: Output) -> Tensor:
+        """y in dB, shape (frames,)."""
+        return smoothed(self.curve, output.frames, output.model.spec).to(output.x_0.device)
+
+    def feature(self, output: Output) -> Tensor:
+        """f(x_0) in dB, shape (B, frames)."""
+        return intensity(output.audio, output.model.spec)
+
+    def loss(self, output: Output) -> Tensor:
+        """𝓛 of each item, shape (B,)."""
+        feature, target = self.feature(output), self.target(output)
+        return mse(feature, target) if self.measure == "mse" else -pearson(feature, target)
+
+    def errors(self, output: Output) -> dict[str, Tensor]:
+        """MSE in dB² and Pearson's ρ."""
+        feature, target = self.feature(output), self.target(output)
+        return {"intensity_mse_db2": mse(feature, target), "intensity_rho": pearson(feature, target)}
+
+    def check(self, model: MusicModel, frames: int) -> None:
+        """Refuse a curve that goes on beyond the clip's end."""
+        seconds = model.spec.seconds(frames)
+        # The curve of a recording has its last point one frame before its end.
+        if self.curve.last > seconds + 0.06:
+            raise ControlError(
+                f"the loudness curve goes on to {self.curve.last:g} s, but the clip ends at {seconds:.2f} s"
+            )
+
+    def traces(self, output: Output, item: int) -> list[Trace]:
+        """Smoothed loudness against the curve."""
+        achieved = self.feature(output)[item].detach().cpu().numpy()
+        return [Trace("intensity", "dB", self.target(output).cpu().numpy(), achieved)]
+
+    def describe(self) -> dict[str, Any]:
+        """Name, measure and, unless there are very many, points."""
+        points = [list(p) for p in self.curve.points] if len(self.curve.points) <= 64 else len(self.curve.points)
+        return {
+            "control": "intensity", "measure": self.measure, "curve": self.curve.name,
+            "relative": self.curve.relative, "points": points,
+        }  # fmt: skip
+
+
+def mse(feature: Tensor, target: Tensor) -> Tensor:
+    """Mean square error over the last dimension: (B, frames) and (frames,) → (B,)."""
+    return (feature - target).square().mean(dim=-1)
+
+
+def pearson(feature: Tensor, target: Tensor) -> Tensor:
+    """Pearson's ρ over the last dimension: (B, frames) and (frames,) → (B,); 0 where either is constant."""
+    a = feature - feature.mean(dim=-1, keepdim=True)
+    b = target - target.mean(dim=-1, keepdim=True)
+    # The ε keeps the gradient finite at a constant curve (METHOD §8.4).
+    scale = (a.square().sum(dim=-1) * b.square().sum(dim=-1) + 1e-12).sqrt()
+    return (a * b).sum(dim=-1) / scale.clamp(min=torch.finfo(a.dtype).tiny)

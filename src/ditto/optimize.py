@@ -1,0 +1,109 @@
+"""The one optimisation loop: Adam on the initial noise latent x_T (Algorithm 1 of DITTO and of DITTO-2).
+
+It knows nothing of music. `render` maps x_T to x_0 (a whole chain, or one jump of a distilled model) and `objective`
+maps x_0 to one loss an item; both must be differentiable. It is a generator, so that the caller owns progress bars,
+early stops, cancelling and previews.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Render = Callable[[Tensor], Tensor]
+Objective = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one iteration found.
+
+    Attributes:
+        i: iteration, from 0.
+        loss: (B,) float32, of `x_T` before this iteration's update.
+        x_T: the latent that gave `loss`, a copy.
+        best_loss: (B,) lowest loss of each item so far.
+        best_x_T: the latent of each item's lowest loss so far, a copy.
+    """
+
+    i: int
+    loss: Tensor
+    x_T: Tensor
+    best_loss: Tensor
+    best_x_T: Tensor
+
+
+class GradientError(RuntimeError):
+    """The loss does not depend on x_T, or its gradient is not finite: a bug in `render` or `objective`."""
+
+
+Stop = Callable[[Step], bool]
+
+
+def never(step: Step) -> bool:
+    """Run all iterations."""
+    return False
+
+
+def tolerance(loss: float) -> Stop:
+    """Stop once every item's best loss is at most `loss`."""
+    return lambda step: bool((step.best_loss <= loss).all())
+
+
+def plateau(patience: int, improvement: float = 0.01) -> Stop:
+    """Stop once no item's best loss has fallen by the share `improvement` within `patience` iterations."""
+    history: list[Tensor] = []
+
+    def stop(step: Step) -> bool:
+        history.append(step.best_loss)
+        if len(history) <= patience:
+            return False
+        return bool((step.best_loss > (1 - improvement) * history[-1 - patience]).all())
+
+    return stop
+
+
+def optimize(
+    x_T: Tensor, render: Render, objective: Objective, *, iterations: int, lr: float = 5e-3, stop: Stop = never
+) -> Iterator[Step]:
+    """Minimise ``objective(render(x_T))`` over x_T with Adam, yielding every iteration.
+
+    Each item of the batch has its own loss, and Adam works elementwise, so an item goes the way that it would go alone.
+
+    Args:
+        x_T: initial latents (B, …), float32; left as they are.
+        render: x_T → x_0.
+        objective: x_0 → losses (B,).
+        iterations: K, at least 1.
+        lr: Adam's learning rate (the papers' 5e-3).
+        stop: called with every step; True ends the loop.
+
+    Raises:
+        GradientError: if no gradient reaches x_T, or it is not finite.
+    """
+    latent = x_T.detach().clone().requires_grad_(True)
+    adam = torch.optim.Adam([latent], lr=lr)
+    best_loss = torch.full((len(latent),), torch.inf, device=latent.device)
+    best_x_T = latent.detach().clone()
+    for i in range(iterations):
+        with torch.enable_grad():
+            loss = objective(render(latent)).float()
+            (gradient,) = torch.autograd.grad(loss.sum(), latent, allow_unused=True)
+        latent.grad = _checked(gradient, loss)
+        better = loss.detach() < best_loss
+        best_loss = torch.where(better, loss.detach(), best_loss)
+        best_x_T = torch.where(better.reshape(-1, *[1] * (latent.ndim - 1)), latent.detach(), best_x_T)
+        step = Step(i, loss.detach(), latent.detach().clone(), best_loss, best_x_T)
+        yield step
+        if stop(step):
+            return
+        adam.step()
+
+
+def _checked(gradient: Tensor | None, loss: Tensor) -> Tensor:
+    if gradient is None:
+        raise GradientError("no gradient reaches x_T: something between x_T and the loss is detached")
+    if not bool(torch.isfinite(gradient).all()):
+        raise GradientError(f"the gradient of x_T is not finite (losses {[round(v, 4) for v in loss.tolist()]})")
+    return gradient

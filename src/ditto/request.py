@@ -1,0 +1,268 @@
+"""One frozen Request → `run` → Result: what the command line, the API and the benches all call."""
+
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ditto.audio.io import StrPath, atomic_path, check_output, write
+from ditto.controls.base import Control, Output, Sum
+from ditto.diffusion.samplers import Chain, ddim, dpm_solver_pp
+from ditto.errors import RequestError
+from ditto.methods.ditto import decode, ditto
+from ditto.models.conditioning import Tags
+from ditto.models.music_model import MusicModel
+from ditto.optimize import Step, Stop, never
+from ditto.pictures import Trace, clip_picture
+
+Method = Literal["ditto", "none"]
+METHODS: tuple[Method, ...] = ("ditto", "none")
+SAMPLERS = {"ddim": ddim, "dpm++": dpm_solver_pp}
+MAX_SEED = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that determines a clip, given the model.
+
+    Attributes:
+        controls: what the output must follow; none is plain generation.
+        tags: genre, mood, tempo.
+        seed: of the first item; item i of a batch draws x_T from ``seed + i``, as it would alone.
+        count: clips to make at once.
+        seconds: length; None is the model's window.
+        method: "ditto", or "none" to sample without control.
+        iterations: K.
+        steps: T.
+        lr: Adam's learning rate on x_T.
+        guidance: CFG scale w (0 unconditional, 1 conditional); None is the model's default.
+        sampler: "ddim" or "dpm++".
+        checkpointing: trade a third of the time for memory that does not grow with T.
+    """
+
+    controls: tuple[Control, ...] = ()
+    tags: Tags = field(default_factory=Tags)
+    seed: int = 0
+    count: int = 1
+    seconds: float | None = None
+    method: Method = "ditto"
+    iterations: int = 70
+    steps: int = 20
+    lr: float = 5e-3
+    guidance: float | None = None
+    sampler: str = "ddim"
+    checkpointing: bool = True
+
+    def __post_init__(self) -> None:
+        """Check every setting.
+
+        Raises:
+            RequestError: a setting is out of range or unknown.
+        """
+        if self.method not in METHODS:
+            raise RequestError(f"unknown method {self.method!r}: choose one of {', '.join(METHODS)}")
+        if self.sampler not in SAMPLERS:
+            raise RequestError(f"unknown sampler {self.sampler!r}: choose one of {', '.join(SAMPLERS)}")
+        _whole("seed", self.seed, 0, MAX_SEED)
+        _whole("count", self.count, 1, 256)
+        _whole("iterations", self.iterations, 1, 10_000)
+        _whole("steps", self.steps, 1, 1000)
+        _finite("lr", self.lr, 1e-6, 1.0)
+        if self.guidance is not None:
+            _finite("guidance", self.guidance, 0.0, 30.0)
+        if self.seconds is not None:
+            _finite("seconds", self.seconds, 0.05, 3600.0)
+
+    @property
+    def objective(self) -> Control | None:
+        """All controls as one, or None."""
+        if not self.controls:
+            return None
+        return self.controls[0] if len(self.controls) == 1 else Sum(tuple((c, 1.0) for c in self.controls))
+
+    def describe(self) -> dict[str, Any]:
+        """The request as JSON."""
+        names = ("seed", "count", "seconds", "method", "iterations", "steps", "lr", "guidance", "sampler")
+        return {
+            "controls": [control.describe() for control in self.controls],
+            "tags": {"genre": self.tags.genre, "mood": self.tags.mood, "tempo": self.tags.tempo},
+            **{name: getattr(self, name) for name in names},
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a request came to.
+
+    Attributes:
+        request, model: what was run, on what.
+        x_T: (B, 1, n_mels, frames) the latents decoded.
+        x_0: (B, 1, n_mels, frames).
+        audio: (B, samples) float32 within ±1.
+        gain: (B,) factor ≤ 1 that kept `audio` from clipping.
+        losses: (K, B) of the optimisation; K = 0 without one.
+        errors: per-control errors of the decoded output, each (B,).
+        timings: seconds by phase.
+    """
+
+    request: Request
+    model: MusicModel
+    x_T: Tensor
+    x_0: Tensor
+    audio: Tensor
+    gain: Tensor
+    losses: Tensor
+    errors: dict[str, Tensor]
+    timings: dict[str, float]
+
+    def report(self, item: int = 0) -> dict[str, Any]:
+        """Everything about one item, as JSON: request, seed, model, versions, errors, timings."""
+        return {
+            "request": self.request.describe() | {"seed": self.request.seed + item, "count": 1},
+            "model": {"name": self.model.name, "sha256": self.model.sha256},
+            "versions": versions(),
+            "sample_rate": self.model.spec.sample_rate,
+            "seconds": self.audio.shape[1] / self.model.spec.sample_rate,
+            "errors": {name: _json(value[item].item()) for name, value in self.errors.items()},
+            "loss": [_json(v) for v in self.losses[:, item].tolist()],
+            "gain": self.gain[item].item(),
+            "timings": {name: round(value, 3) for name, value in self.timings.items()},
+        }
+
+    def save(self, path: StrPath, item: int = 0, *, force: bool = False) -> list[Path]:
+        """Write one item's sound, and beside it its picture (.png) and report (.json).
+
+        The request, seed and hashes are in the sound file's own tags too.
+
+        Returns:
+            The three paths.
+
+        Raises:
+            OutputError: a file exists already (without `force`) or cannot be written; nothing is then written.
+        """
+        sound = Path(path)
+        picture, report = sound.with_suffix(".png"), sound.with_suffix(".json")
+        for file in (sound, picture, report):
+            check_output(file, force=force)
+        text = json.dumps(self.report(item), indent=2)
+        tags = {"title": self._title(item), "software": f"ditto-music {version('ditto-music')}", "comment": text}
+        write(sound, self.samples(item), self.model.spec.sample_rate, tags=tags, force=force)
+        with atomic_path(report, force=force) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+        clip_picture(
+            picture, self.model.to_mel(self.x_0)[item], self.model.spec, self._traces(item),
+            self.losses[:, item].tolist(), self._title(item), force=force,
+        )  # fmt: skip
+        return [sound, picture, report]
+
+    def _traces(self, item: int) -> list[Trace]:
+        control = self.request.objective
+        with torch.no_grad():
+            return control.traces(Output(self.x_0, self.model, self.audio), item) if control else []
+
+    def _title(self, item: int) -> str:
+        return f"{self.request.tags.caption()} Seed {self.request.seed + item}, {self.request.method}."
+
+    def samples(self, item: int = 0) -> np.ndarray:
+        """Audio of one item, shape (samples,), float32."""
+        return self.audio[item].numpy()
+
+
+Watch = Callable[[Step], None]
+"""Called after every iteration, for progress bars and previews; raising an exception cancels."""
+
+
+def run(request: Request, model: MusicModel, *, watch: Watch | None = None, stop: Stop = never) -> Result:
+    """Carry out a request.
+
+    Raises:
+        DittoError: the request does not fit the model (unknown tag, curve beyond the clip's end, …).
+    """
+    shape = model.shape(request.seconds)
+    for control in request.controls:
+        control.check(model, shape[-1])
+    chain = _chain(request, model)
+    x_T = draw_x_T(shape, request.seed, request.count)
+    started = time.perf_counter()
+    losses, x_T = _optimized(request, model, chain, x_T, watch, stop)
+    optimized = time.perf_counter()
+    x_0 = decode(x_T, chain, SAMPLERS[request.sampler])
+    with torch.no_grad():
+        audio, gain = within_full_scale(model.to_audio(x_0))
+        # Measured on what is heard: a clip that had to be turned down misses its target by that much.
+        errors = request.objective.errors(Output(x_0, model, audio)) if request.objective else {}
+    timings = {"optimize": optimized - started, "decode": time.perf_counter() - optimized}
+    return Result(request, model, x_T, x_0, audio, gain, losses, errors, timings)
+
+
+def draw_x_T(shape: Sequence[int], seed: int, count: int) -> Tensor:
+    """x_T (count, *shape) ~ N(0, 1), float32; item i from a generator of its own, seeded with ``seed + i``."""
+    generators = (torch.Generator().manual_seed(seed + i) for i in range(count))
+    return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])
+
+
+def within_full_scale(audio: Tensor, peak: float = 0.999) -> tuple[Tensor, Tensor]:
+    """Audio (B, samples) with each item turned down, if need be, to a peak of `peak`; and the factors (B,)."""
+    loudest = audio.abs().amax(dim=1)
+    gain = (peak / loudest.clamp(min=peak)).clamp(max=1.0)
+    return audio * gain[:, None], gain
+
+
+def versions() -> dict[str, str]:
+    """Versions that the numbers depend on."""
+    return {
+        "ditto": version("ditto-music"), "torch": torch.__version__, "diffusers": version("diffusers"),
+        "python": platform.python_version(),
+    }  # fmt: skip
+
+
+def _chain(request: Request, model: MusicModel) -> Chain:
+    steps = model.schedule.timesteps(request.steps)
+    guidance = model.guidance if request.guidance is None else request.guidance
+    return Chain(model.denoiser, model.schedule, steps, model.cond(request.tags, request.count), guidance)
+
+
+def _optimized(
+    request: Request, model: MusicModel, chain: Chain, x_T: Tensor, watch: Watch | None, stop: Stop
+) -> tuple[Tensor, Tensor]:
+    """Losses (K, B) and the best latents."""
+    losses = []
+    for step in _steps(request, model, chain, x_T, stop):
+        losses.append(step.loss)
+        x_T = step.best_x_T
+        if watch is not None:
+            watch(step)
+    return torch.stack(losses) if losses else torch.zeros(0, len(x_T)), x_T
+
+
+def _steps(request: Request, model: MusicModel, chain: Chain, x_T: Tensor, stop: Stop) -> Iterator[Step]:
+    control = request.objective
+    if control is None or request.method == "none":
+        return iter(())
+    return ditto(
+        x_T, chain, lambda x_0: control(x_0, model), iterations=request.iterations, lr=request.lr, stop=stop,
+        sampler=SAMPLERS[request.sampler], checkpointing=request.checkpointing,
+    )  # fmt: skip
+
+
+def _whole(name: str, value: int, low: int, high: int) -> None:
+    if not isinstance(value, int) or not low <= value <= high:
+        raise RequestError(f"{name} must be a whole number from {low} to {high}, not {value}")
+
+
+def _finite(name: str, value: float, low: float, high: float) -> None:
+    if not math.isfinite(value) or not low <= value <= high:
+        raise RequestError(f"{name} must be a number from {low:g} to {high:g}, not {value:g}")
+
+
+def _json(value: float) -> float | None:
+    return float(f"{value:.6g}") if math.isfinite(value) else None

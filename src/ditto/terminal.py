@@ -1,0 +1,44 @@
+"""What the command line shows of a run: progress with the loss and time left, and one line a clip."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ditto.models.music_model import MusicModel
+from ditto.optimize import Step, never, tolerance
+from ditto.request import Request, Result, run
+
+console = Console(stderr=True)
+
+
+def run_with_progress(request: Request, model: MusicModel, loss_tolerance: float | None = None) -> Result:
+    """`ditto.request.run` with a progress bar over the iterations on standard error."""
+    stop = never if loss_tolerance is None else tolerance(loss_tolerance)
+    iterations = request.iterations if request.controls and request.method != "none" else 0
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]}"),
+        TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True, disable=not iterations) as bar:
+        task = bar.add_task(request.method, total=iterations, loss="-")
+
+        def watch(step: Step) -> None:
+            bar.update(task, completed=step.i + 1, loss=f"{step.best_loss.mean().item():.3g}")
+
+        return run(request, model, watch=watch, stop=stop)
+
+
+def numbered(path: Path, count: int) -> list[Path]:
+    """`path` itself for one clip; ``name-0.wav``, ``name-1.wav``, … for more."""
+    return [path] if count == 1 else [path.with_stem(f"{path.stem}-{i}") for i in range(count)]
+
+
+def summary(result: Result, item: int) -> str:
+    """Length, errors, gain and time of one clip in one line."""
+    parts = [f"{result.audio.shape[1] / result.model.spec.sample_rate:.2f} s"]
+    parts += [f"{name} {value[item].item():.3g}" for name, value in result.errors.items()]
+    if result.gain[item] < 1:
+        parts.append(f"turned down to {result.gain[item].item():.2f} to keep it from clipping")
+    parts.append(f"made in {sum(result.timings.values()):.1f} s")
+    return ", ".join(parts)

@@ -1,0 +1,241 @@
+"""Training the base model: a tag-conditioned diffusion model of log-mel clips (DITTO, appendix K).
+
+Run it with ``ditto-music train base --config configs/base.json --data datasets/train --out runs/base``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from ditto.audio.spec import AudioSpec
+from ditto.data.dataset import ClipDataset
+from ditto.diffusion.denoiser import GuidedDenoiser
+from ditto.diffusion.samplers import Chain, ddim
+from ditto.diffusion.schedule import Prediction, Schedule
+from ditto.errors import DataError
+from ditto.models.conditioning import drop_tags, null_tags
+from ditto.models.transformer import PatchTransformer
+from ditto.pictures import mel_grid
+from ditto.training.loop import (
+    Checkpoints,
+    Ema,
+    RunLog,
+    load_optimizer,
+    optimizer_tensors,
+    progress_steps,
+    start_run,
+    warmup_stable_decay,
+)
+
+
+class Clips(Protocol):
+    """Where clips come from: a pure function of the step, which is what makes a killed run resume exactly."""
+
+    def batch(self, step: int, batch_size: int) -> tuple[Tensor, Tensor]:
+        """x_0 (B, 1, n_mels, frames) and tag indices (B, 3)."""
+        ...
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """Everything that determines the weights, given the data.
+
+    Attributes:
+        network: keyword arguments of the network's constructor.
+        frames: length of a training clip in mel frames.
+        steps, batch_size: optimiser steps and clips a step.
+        lr, warmup, decay, weight_decay, betas, clip_norm: AdamW; linear warm-up steps, share of linear decay at the end.
+        ema: decay of the averaged weights, which are the ones that ship.
+        tag_dropout: rate of condition dropout for CFG.
+        max_weight: upper bound of the v-weight 1 / (1 − ᾱ_t) of the x_0 error.
+        precision: "no" (float32) or "bf16" (autocast of the network; the loss stays float32).
+        log_every, checkpoint_every, evaluate_every: in steps.
+    """
+
+    network: dict[str, Any] = field(default_factory=dict)
+    frames: int = 512
+    steps: int = 5000
+    batch_size: int = 16
+    lr: float = 6e-4
+    warmup: int = 200
+    decay: float = 0.2
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip_norm: float = 1.0
+    ema: float = 0.999
+    tag_dropout: float = 0.1
+    max_weight: float = 50.0
+    precision: str = "no"
+    seed: int = 0
+    log_every: int = 20
+    checkpoint_every: int = 200
+    evaluate_every: int = 500
+
+
+def diffusion_loss(
+    network: nn.Module, schedule: Schedule, prediction: Prediction, x_0: Tensor, tags: Tensor, t: Tensor, noise: Tensor,
+    max_weight: float,
+) -> Tensor:  # fmt: skip
+    """Mean v-weighted square error of x̂_0: ‖x̂_0 − x_0‖² / (1 − ᾱ_t) is ‖v̂ − v‖² (Salimans & Ho 2022), bounded.
+
+    `x_0` and `noise` (B, 1, n_mels, frames), `t` (B,), `tags` (B, 3). The bound keeps the nearly clean timesteps, where
+    there is little left to learn, from taking over.
+    """
+    x_t = schedule.add_noise(x_0, noise, t)
+    estimate = schedule.to_x_0(network(x_t, t, tags).float(), x_t, t, prediction)
+    weight = (1 / (1 - schedule.at(t, x_0))).clamp(max=max_weight)
+    return (weight * (estimate - x_0).square()).mean()
+
+
+def draw(config: BaseConfig, schedule: Schedule, x_0: Tensor, step: int) -> tuple[Tensor, Tensor, torch.Generator]:
+    """Timesteps (stratified over the batch, uniform in t) and noise of one step, from (seed, step) alone."""
+    generator = torch.Generator().manual_seed((config.seed << 32) + step)
+    offsets = (torch.arange(len(x_0)) + torch.rand(len(x_0), generator=generator)) / len(x_0)
+    t = (offsets * schedule.num_train).long().clamp(max=schedule.num_train - 1)
+    return t, torch.randn(x_0.shape, generator=generator), generator
+
+
+def train_base(
+    config: BaseConfig, clips: Clips, out: Path, *, held_out: Clips | None = None, show: bool = True
+) -> PatchTransformer:
+    """Train until `config.steps`, resuming from the newest checkpoint in `out`; returns the EMA network.
+
+    The same config, data and machine give the same float32 weights on a CPU bit for bit, however often the run was
+    killed. Writes ``config.json``, ``log.jsonl``, ``tensorboard/``, ``samples/`` and ``step-*/`` under `out`.
+    """
+    start_run(out, config)
+    accelerator = Accelerator(mixed_precision=config.precision)
+    schedule = Schedule.cosine()
+    network, ema_network = _network(config), _network(config)
+    ema = Ema(network, config.ema)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=config.lr, betas=tuple(config.betas), weight_decay=config.weight_decay
+    )
+    checkpoints = Checkpoints(out)
+    start = _resume(checkpoints, network, ema, optimizer)
+    model, optimizer = accelerator.prepare(network, optimizer)
+    log = RunLog(out, start, _tensorboard(out))
+    prediction: Prediction = network.config["prediction"]
+    for step, meter in progress_steps(start, config.steps, "base", show):
+        x_0, tags = clips.batch(step, config.batch_size)
+        t, noise, generator = draw(config, schedule, x_0, step)
+        tags = drop_tags(tags, config.tag_dropout, generator)
+        x_0, tags, t, noise = (a.to(accelerator.device) for a in (x_0, tags, t, noise))
+        with accelerator.autocast():
+            loss = diffusion_loss(model, schedule, prediction, x_0, tags, t, noise, config.max_weight)
+        _set_lr(optimizer, config, step)
+        optimizer.zero_grad()
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+        optimizer.step()
+        ema.update(accelerator.unwrap_model(model), step)
+        meter.add(value := loss.item())
+        done = step + 1
+        if not value < 1e6:
+            raise DataError(
+                f"training diverged at step {done} (loss {value:g}): lower lr in the config and start afresh"
+            )
+        if done % config.log_every == 0:
+            log.write(done, loss=meter.smooth)
+        if done % config.evaluate_every == 0 or done == config.steps:
+            ema.copy_to(ema_network)
+            _evaluate(config, ema_network, schedule, held_out or clips, out, done, log)
+        if done % config.checkpoint_every == 0 or done == config.steps:
+            groups = {"model": network.state_dict(), "ema": ema.shadow, "optimizer": optimizer_tensors(optimizer)}
+            checkpoints.save(done, groups, {})
+    ema.copy_to(ema_network)
+    return ema_network
+
+
+def train_from_folder(config: BaseConfig, data: Path, out: Path, *, held_out: Path | None = None) -> PatchTransformer:
+    """`train_base` on a data folder; the network's tag sizes come from the data's own vocabulary."""
+    spec = AudioSpec(clip_frames=config.frames)
+    clips = ClipDataset(data, spec, frames=config.frames, seed=config.seed)
+    held = ClipDataset(held_out, spec, frames=config.frames, seed=config.seed) if held_out else None
+    return train_base(config, clips, out, held_out=held)
+
+
+def load_ema(out: Path) -> PatchTransformer:
+    """The averaged weights of a run's newest checkpoint.
+
+    Raises:
+        DataError: if the run has no checkpoint yet.
+    """
+    found = Checkpoints(out).latest()
+    if found is None:
+        raise DataError(f"the run {str(out)!r} has no checkpoint yet")
+    from ditto.training.loop import load_config
+
+    network = _network(load_config(out / "config.json", BaseConfig))
+    network.load_state_dict(found[1]["ema"])
+    return network.eval()
+
+
+def _network(config: BaseConfig) -> PatchTransformer:
+    # The initial weights are a function of the seed, without touching the process-wide generator for good.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return PatchTransformer(**config.network)
+
+
+def _resume(checkpoints: Checkpoints, network: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> int:
+    found = checkpoints.latest()
+    if found is None:
+        return 0
+    step, groups, _ = found
+    network.load_state_dict(groups["model"])
+    ema.load(groups["ema"])
+    load_optimizer(optimizer, groups["optimizer"])
+    return step
+
+
+def _set_lr(optimizer: torch.optim.Optimizer, config: BaseConfig, step: int) -> None:
+    factor = warmup_stable_decay(step, steps=config.steps, warmup=config.warmup, decay=config.decay)
+    for group in optimizer.param_groups:
+        group["lr"] = config.lr * factor
+
+
+def _tensorboard(out: Path) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(out / "tensorboard"))
+
+
+@torch.no_grad()
+def held_out_loss(network: nn.Module, schedule: Schedule, config: BaseConfig, clips: Clips, batches: int = 4) -> float:
+    """Mean loss over fixed held-out clips, timesteps and noise, so that two checkpoints compare exactly."""
+    prediction: Prediction = network.config["prediction"]  # pyright: ignore[reportIndexIssue]
+    losses = []
+    for i in range(batches):
+        x_0, tags = clips.batch(i, config.batch_size)
+        t, noise, _ = draw(config, schedule, x_0, i)
+        loss = diffusion_loss(network, schedule, prediction, x_0, tags, t, noise, config.max_weight)
+        losses.append(loss.item())
+    return sum(losses) / len(losses)
+
+
+@torch.no_grad()
+def _evaluate(
+    config: BaseConfig, network: PatchTransformer, schedule: Schedule, clips: Clips, out: Path, step: int, log: RunLog
+) -> None:
+    network.eval()
+    log.write(step, held_out_loss=held_out_loss(network, schedule, config, clips))
+    real, tags = clips.batch(0, 4)
+    sampled = sample_clips(network, schedule, tags, real.shape[1:], config.seed)
+    mel_grid(out / "samples" / f"{step:08d}.png", [*real, *sampled], columns=4)
+
+
+def sample_clips(
+    network: PatchTransformer, schedule: Schedule, tags: Tensor, shape: Any, seed: int, steps: int = 20,
+    guidance: float = 1.5, null: Callable[[Tensor], Tensor] = null_tags,
+) -> Tensor:  # fmt: skip
+    """DDIM samples (B, 1, n_mels, frames) for `tags` (B, 3)."""
+    denoiser = GuidedDenoiser(network, schedule, network.config["prediction"], null)
+    chain = Chain(denoiser, schedule, schedule.timesteps(steps), tags, guidance)
+    noise = torch.randn(len(tags), *shape, generator=torch.Generator().manual_seed(seed))
+    return ddim(chain, noise)
