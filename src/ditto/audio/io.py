@@ -48,7 +48,11 @@ MAX_TAG_BYTES, MAX_SOFTWARE_BYTES = 2000, 100
 """Longest tags. libsndfile loses longer ones in wav, and cuts `software` within a letter, which crashes in flac."""
 
 _BLOCK_FRAMES = 1 << 16
-_MP3_WARM_UP = 10 * 1152  # frames of 1152 samples
+# After a jump the first mp3 frames decode wrong, since a frame borrows up to 511 bytes from those before it, and so
+# does the first block of Vorbis. A jump into the last Ogg page lands off by what is trimmed at the end (libsndfile
+# issue 885); a page has at most 255 packets of 4096 samples.
+_WARM_UP = 1 << 15
+_OGG_PAGE = 255 * 4096
 _FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
 _EXACT_FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "AIFF")  # their headers know the number of frames
 
@@ -240,6 +244,18 @@ def atomic_path(path: StrPath, *, force: bool = False) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def check_output(path: StrPath, *, force: bool = False) -> None:
+    """Find out early, before long work, whether `path` may be written.
+
+    Raises:
+        OutputError: its folder is missing or read-only, it exists (without `force`), or it is not a regular file.
+    """
+    with _output_errors(path):
+        folder = _target(path, force).parent
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(f"cannot write {shown(path)}: its folder is read-only, choose another")
+
+
 @contextmanager
 def _output_errors(path: StrPath) -> Iterator[None]:
     try:
@@ -316,11 +332,19 @@ def _encode(
             file.write(frames[first : first + _BLOCK_FRAMES])
 
 
+class _SoundFile(soundfile.SoundFile):
+    """A file read in one go: soundfile seeks to where it is after each read, and that breaks the next mp3 frames."""
+
+    def seekable(self) -> bool:
+        """Whether to jump after a read."""
+        return False
+
+
 @contextmanager
 def _opened(path: StrPath) -> Iterator[soundfile.SoundFile]:
     """Open a sound file that need not be one; any failure within the block becomes `AudioFileError`."""
     try:
-        with _regular_file(path) as raw, soundfile.SoundFile(raw.fileno(), closefd=False) as file:
+        with _regular_file(path) as raw, _SoundFile(raw.fileno(), closefd=False) as file:
             _check_header(path, file)
             yield file
     except OSError as error:
@@ -379,12 +403,15 @@ def _seek(path: StrPath, file: soundfile.SoundFile, first: int) -> None:
     if first >= file.frames:
         whole = _info(file).seconds
         raise AudioFileError(f"cannot read {shown(path)} from {first / file.samplerate:g} s: it lasts {whole:.3g} s")
-    if not first:
-        return
-    # an mp3 frame borrows bits from those before it, so the first ones after a jump decode wrong
-    warm_up = min(first, _MP3_WARM_UP) if file.format == "MP3" else 0
-    file.seek(first - warm_up)
-    file.read(warm_up)
+    position = first
+    if file.format in ("MP3", "OGG"):
+        position = max(0, first - _WARM_UP)
+    if file.format == "OGG":
+        position = max(0, min(position, file.frames - _OGG_PAGE))
+    if position:
+        file.seek(position)
+    for skipped in range(position, first, _BLOCK_FRAMES):
+        file.read(min(_BLOCK_FRAMES, first - skipped), dtype="float32")
 
 
 def _decode(path: StrPath, file: soundfile.SoundFile, count: int, mono: bool) -> np.ndarray:
