@@ -4,7 +4,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor
 from ditto.audio.io import StrPath, atomic_path, check_output, write
 from ditto.controls.base import Control, Output, Sum
 from ditto.diffusion.samplers import Chain, ddim, dpm_solver_pp
-from ditto.errors import RequestError
+from ditto.errors import RequestError, TagError
 from ditto.methods.ditto import decode, ditto
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
@@ -202,6 +202,42 @@ def run(request: Request, model: MusicModel, *, watch: Watch | None = None, stop
         errors = request.objective.errors(Output(x_0, model, audio)) if request.objective else {}
     timings = {"optimize": optimized - started, "decode": time.perf_counter() - optimized}
     return Result(request, model, x_T, x_0, audio, gain, losses, errors, timings)
+
+
+def generate(
+    model: MusicModel,
+    controls: Sequence[Control] | Control = (),
+    *,
+    tags: Tags | Mapping[str, Any] | str | None = None,
+    watch: Watch | None = None,
+    stop: Stop = never,
+    **settings: Any,
+) -> Result:
+    """`run` in one call.
+
+    Args:
+        model: from `ditto.load`.
+        controls: one control or several.
+        tags: `Tags`, a mapping with genre, mood and tempo, or text such as "genre=jazz tempo=110".
+        watch, stop: see `run`.
+        settings: the other fields of `Request` (seed, count, iterations, …); an unknown name is a TypeError.
+
+    Raises:
+        DittoError: see `Request` and `run`.
+    """
+    terms = (controls,) if isinstance(controls, Control) else tuple(controls)
+    return run(Request(controls=terms, tags=_as_tags(tags), **settings), model, watch=watch, stop=stop)
+
+
+def _as_tags(tags: Tags | Mapping[str, Any] | str | None) -> Tags:
+    if isinstance(tags, Tags):
+        return tags
+    if isinstance(tags, str):
+        return Tags.parse(tags)
+    unknown = sorted(set(tags or {}) - {"genre", "mood", "tempo"})
+    if unknown:
+        raise TagError(f"unknown tags {', '.join(unknown)}: there are genre, mood and tempo")
+    return Tags(**(tags or {}))
 
 
 def draw_x_T(shape: Sequence[int], seed: int, count: int) -> Tensor:

@@ -38,14 +38,22 @@ class Schedule:
             raise ValueError("alpha_bar must be one-dimensional, inside (0, 1) and strictly falling")
 
     @classmethod
-    def cosine(cls, num_train: int = 1000, max_beta: float = 0.999) -> "Schedule":
-        """Cosine schedule of Nichol & Dhariwal 2021 (DITTO appendix K), equal to diffusers' ``squaredcos_cap_v2``."""
+    def cosine(cls, num_train: int = 1000, max_beta: float = 0.999, shift: float = 1.0) -> "Schedule":
+        """Cosine schedule of Nichol & Dhariwal 2021 (DITTO appendix K), equal to diffusers' ``squaredcos_cap_v2``.
+
+        Args:
+            num_train: number of timesteps.
+            max_beta: upper bound of β_t.
+            shift: factor on every σ_t (the shifted cosine of Hoogeboom et al. 2023). The schedule was made for data of
+                standard deviation near 1; `shift` set to that of x_0 spends the steps at noise levels that matter to it.
+        """
 
         def f(u: float) -> float:
             return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
 
         betas = [min(1 - f((i + 1) / num_train) / f(i / num_train), max_beta) for i in range(num_train)]
-        return cls(torch.cumprod(1 - torch.tensor(betas, dtype=torch.float64), dim=0))
+        alpha_bar = torch.cumprod(1 - torch.tensor(betas, dtype=torch.float64), dim=0)
+        return cls(alpha_bar / (alpha_bar + shift**2 * (1 - alpha_bar)))
 
     @property
     def num_train(self) -> int:

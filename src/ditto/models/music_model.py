@@ -12,6 +12,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from importlib import import_module
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ class MusicModel:
         spec: the spectrogram that x_0 is.
         vocabulary: tags that the network knows.
         guidance: default CFG scale w.
+        shift: of the cosine noise schedule.
         name: where it came from.
         sha256: hash over the weights, which outputs carry.
     """
@@ -61,9 +63,14 @@ class MusicModel:
     spec: AudioSpec
     vocabulary: TagVocabulary
     guidance: float = 1.0
+    shift: float = 1.0
     name: str = "unnamed"
     sha256: str = ""
-    schedule: Schedule = Schedule.cosine()  # noqa: RUF009 - immutable
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The noise schedule that the network was trained with."""
+        return Schedule.cosine(shift=self.shift)
 
     @property
     def denoiser(self) -> GuidedDenoiser:
@@ -116,6 +123,7 @@ class MusicModel:
             "spec": asdict(self.spec),
             "vocabulary": asdict(self.vocabulary),
             "guidance": self.guidance,
+            "shift": self.shift,
             "sha256": {name: _sha256(folder / name / WEIGHTS) for name in PARTS},
         }
         temporary = folder / f".{INDEX}"
@@ -141,11 +149,11 @@ def load(folder: str | os.PathLike[str] | None = None) -> MusicModel:
         spec = AudioSpec(**index["spec"])
         words = index["vocabulary"]
         vocabulary = TagVocabulary(**(words | {"genres": tuple(words["genres"]), "moods": tuple(words["moods"])}))
-        guidance = float(index["guidance"])
+        guidance, shift = float(index["guidance"]), float(index["shift"])
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{shown(path / INDEX)} is not a Ditto model's index: {error}") from None
     return MusicModel(
-        networks["denoiser"], networks["vocoder"], spec, vocabulary, guidance,
+        networks["denoiser"], networks["vocoder"], spec, vocabulary, guidance, shift,
         name="embedded" if folder is None else path.name, sha256=_combined(index["sha256"]),
     )  # fmt: skip
 

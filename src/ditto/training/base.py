@@ -52,7 +52,8 @@ class BaseConfig:
         lr, warmup, decay, weight_decay, betas, clip_norm: AdamW; linear warm-up steps, share of linear decay at the end.
         ema: decay of the averaged weights, which are the ones that ship.
         tag_dropout: rate of condition dropout for CFG.
-        max_weight: upper bound of the v-weight 1 / (1 − ᾱ_t) of the x_0 error.
+        data_std: standard deviation of x_0; shifts the noise schedule and normalises the loss.
+        max_weight: upper bound of the loss weight 1 + (data_std / σ_t)².
         precision: "no" (float32) or "bf16" (autocast of the network; the loss stays float32).
         log_every, checkpoint_every, evaluate_every: in steps.
     """
@@ -69,6 +70,7 @@ class BaseConfig:
     clip_norm: float = 1.0
     ema: float = 0.999
     tag_dropout: float = 0.1
+    data_std: float = 0.26
     max_weight: float = 50.0
     precision: str = "no"
     seed: int = 0
@@ -77,19 +79,34 @@ class BaseConfig:
     evaluate_every: int = 500
 
 
-def diffusion_loss(
-    network: nn.Module, schedule: Schedule, prediction: Prediction, x_0: Tensor, tags: Tensor, t: Tensor, noise: Tensor,
-    max_weight: float,
-) -> Tensor:  # fmt: skip
-    """Mean v-weighted square error of x̂_0: ‖x̂_0 − x_0‖² / (1 − ᾱ_t) is ‖v̂ − v‖² (Salimans & Ho 2022), bounded.
+def diffusion_loss(network: nn.Module, setting: "Setting", x_0: Tensor, tags: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """Mean weighted square error of x̂_0, in units of the data's variance.
 
-    `x_0` and `noise` (B, 1, n_mels, frames), `t` (B,), `tags` (B, 3). The bound keeps the nearly clean timesteps, where
-    there is little left to learn, from taking over.
+    The weight 1 + (σ_data / σ_t)² makes it ‖v̂ − v‖² for data scaled to variance 1 (Salimans & Ho 2022), which is EDM's
+    weight too (Karras et al. 2022). Its bound keeps the nearly clean timesteps, where there is little left to learn, from
+    taking over. `x_0` and `noise` (B, 1, n_mels, frames), `t` (B,), `tags` (B, 3).
     """
-    x_t = schedule.add_noise(x_0, noise, t)
-    estimate = schedule.to_x_0(network(x_t, t, tags).float(), x_t, t, prediction)
-    weight = (1 / (1 - schedule.at(t, x_0))).clamp(max=max_weight)
-    return (weight * (estimate - x_0).square()).mean()
+    x_t = setting.schedule.add_noise(x_0, noise, t)
+    output = network(x_t, t, tags).float()
+    estimate = setting.schedule.to_x_0(output, x_t, t, setting.prediction)
+    weight = (1 + (setting.data_std / setting.schedule.sigma(t, x_0)).square()).clamp(max=setting.max_weight)
+    return (weight * ((estimate - x_0) / setting.data_std).square()).mean()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the loss needs to know besides the tensors."""
+
+    schedule: Schedule
+    prediction: Prediction
+    data_std: float
+    max_weight: float
+
+    @classmethod
+    def of(cls, config: BaseConfig) -> "Setting":
+        """The setting of a run."""
+        prediction = config.network.get("prediction", "sample")
+        return cls(Schedule.cosine(shift=config.data_std), prediction, config.data_std, config.max_weight)
 
 
 def draw(config: BaseConfig, schedule: Schedule, x_0: Tensor, step: int) -> tuple[Tensor, Tensor, torch.Generator]:
@@ -110,7 +127,7 @@ def train_base(
     """
     start_run(out, config)
     accelerator = Accelerator(mixed_precision=config.precision)
-    schedule = Schedule.cosine()
+    setting = Setting.of(config)
     network, ema_network = _network(config), _network(config)
     ema = Ema(network, config.ema)
     optimizer = torch.optim.AdamW(
@@ -120,14 +137,13 @@ def train_base(
     start = _resume(checkpoints, network, ema, optimizer)
     model, optimizer = accelerator.prepare(network, optimizer)
     log = RunLog(out, start, _tensorboard(out))
-    prediction: Prediction = network.config["prediction"]
     for step, meter in progress_steps(start, config.steps, "base", show):
         x_0, tags = clips.batch(step, config.batch_size)
-        t, noise, generator = draw(config, schedule, x_0, step)
+        t, noise, generator = draw(config, setting.schedule, x_0, step)
         tags = drop_tags(tags, config.tag_dropout, generator)
         x_0, tags, t, noise = (a.to(accelerator.device) for a in (x_0, tags, t, noise))
         with accelerator.autocast():
-            loss = diffusion_loss(model, schedule, prediction, x_0, tags, t, noise, config.max_weight)
+            loss = diffusion_loss(model, setting, x_0, tags, t, noise)
         _set_lr(optimizer, config, step)
         optimizer.zero_grad()
         accelerator.backward(loss)
@@ -144,7 +160,7 @@ def train_base(
             log.write(done, loss=meter.smooth)
         if done % config.evaluate_every == 0 or done == config.steps:
             ema.copy_to(ema_network)
-            _evaluate(config, ema_network, schedule, held_out or clips, out, done, log)
+            _evaluate(config, ema_network, setting, held_out or clips, out, done, log)
         if done % config.checkpoint_every == 0 or done == config.steps:
             groups = {"model": network.state_dict(), "ema": ema.shadow, "optimizer": optimizer_tensors(optimizer)}
             checkpoints.save(done, groups, {})
@@ -207,26 +223,25 @@ def _tensorboard(out: Path) -> Any:
 
 
 @torch.no_grad()
-def held_out_loss(network: nn.Module, schedule: Schedule, config: BaseConfig, clips: Clips, batches: int = 4) -> float:
+def held_out_loss(network: nn.Module, setting: Setting, config: BaseConfig, clips: Clips, batches: int = 4) -> float:
     """Mean loss over fixed held-out clips, timesteps and noise, so that two checkpoints compare exactly."""
-    prediction: Prediction = network.config["prediction"]  # pyright: ignore[reportIndexIssue]
     losses = []
     for i in range(batches):
         x_0, tags = clips.batch(i, config.batch_size)
-        t, noise, _ = draw(config, schedule, x_0, i)
-        loss = diffusion_loss(network, schedule, prediction, x_0, tags, t, noise, config.max_weight)
+        t, noise, _ = draw(config, setting.schedule, x_0, i)
+        loss = diffusion_loss(network, setting, x_0, tags, t, noise)
         losses.append(loss.item())
     return sum(losses) / len(losses)
 
 
 @torch.no_grad()
 def _evaluate(
-    config: BaseConfig, network: PatchTransformer, schedule: Schedule, clips: Clips, out: Path, step: int, log: RunLog
+    config: BaseConfig, network: PatchTransformer, setting: Setting, clips: Clips, out: Path, step: int, log: RunLog
 ) -> None:
     network.eval()
-    log.write(step, held_out_loss=held_out_loss(network, schedule, config, clips))
+    log.write(step, held_out_loss=held_out_loss(network, setting, config, clips))
     real, tags = clips.batch(0, 4)
-    sampled = sample_clips(network, schedule, tags, real.shape[1:], config.seed)
+    sampled = sample_clips(network, setting.schedule, tags, real.shape[1:], config.seed)
     mel_grid(out / "samples" / f"{step:08d}.png", [*real, *sampled], columns=4)
 
 

@@ -1,0 +1,49 @@
+# Everything runs inside .venv, which each target makes on first use. `make demo` and `make test` are all the set-up.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Two OpenMP runtimes that spin for work slow each other down several-fold; idle threads should sleep.
+export OMP_WAIT_POLICY ?= PASSIVE
+export GOMP_SPINCOUNT ?= 0
+
+.PHONY: demo test check bench format clean
+.DELETE_ON_ERROR:
+
+# torch first and pinned, so that no other package's range chooses a different build.
+.venv/run: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) torch
+	$(PIP) --editable .
+	touch $@
+
+# tinysoundfont goes in without its dependency pyaudio: that is for playing live, and needs a C build.
+.venv/dev: .venv/run
+	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps tinysoundfont
+	touch $@
+
+demo: .venv/run
+	mkdir -p out
+	$(BIN)/ditto-music generate --tags "genre=electronic mood=energetic tempo=120" \
+		--intensity crescendo --seed 7 --iterations 30 --force --output out/demo.wav
+	@echo "Listen to out/demo.wav; see out/demo.png and out/demo.json"
+
+test: .venv/dev
+	$(BIN)/python -m pytest --numprocesses 2
+
+check: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: .venv/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/dev
+	$(BIN)/ditto-music bench quality
+	$(BIN)/ditto-music bench intensity
+
+clean:
+	rm -rf .venv out

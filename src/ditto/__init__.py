@@ -1,0 +1,61 @@
+"""Ditto: control a music diffusion model at inference time by optimising only its initial noise.
+
+>>> import ditto
+>>> model = ditto.load()
+>>> result = ditto.generate(model, [ditto.Intensity("crescendo")], tags=dict(genre="jazz", tempo=110), seed=7)
+>>> result.save("out.wav")
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ditto.audio.io import Audio as Audio
+    from ditto.audio.io import read as read
+    from ditto.audio.io import write as write
+    from ditto.audio.spec import AudioSpec as AudioSpec
+    from ditto.controls.base import Control as Control
+    from ditto.controls.curves import Curve as Curve
+    from ditto.controls.intensity import Intensity as Intensity
+    from ditto.errors import DittoError as DittoError
+    from ditto.models.conditioning import Tags as Tags
+    from ditto.models.music_model import MusicModel as MusicModel
+    from ditto.models.music_model import load as load
+    from ditto.optimize import Step as Step
+    from ditto.optimize import optimize as optimize
+    from ditto.request import Request as Request
+    from ditto.request import Result as Result
+    from ditto.request import generate as generate
+    from ditto.request import run as run
+
+# Imported on first use, so that `ditto-music --help` need not wait for torch.
+_HOMES = {
+    "Audio": "audio.io",
+    "AudioSpec": "audio.spec",
+    "Control": "controls.base",
+    "Curve": "controls.curves",
+    "DittoError": "errors",
+    "Intensity": "controls.intensity",
+    "MusicModel": "models.music_model",
+    "Request": "request",
+    "Result": "request",
+    "Step": "optimize",
+    "Tags": "models.conditioning",
+    "generate": "request",
+    "load": "models.music_model",
+    "optimize": "optimize",
+    "read": "audio.io",
+    "run": "request",
+    "write": "audio.io",
+}
+__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ditto' has no attribute {name!r}")
+    return getattr(import_module(f"ditto.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
