@@ -197,7 +197,10 @@ def mel_rms_db(x_0: Tensor, spec: AudioSpec) -> Tensor:
 
     By Parseval's theorem the sum of the powers over the bins is 3 times the mean square under the squared Hann
     window, and the mel filters add up to 1 at every bin between the first and the last centre. So the estimate
-    misses what lies outside them, and it weights a frame's middle where `rms_db` weights all samples alike.
+    misses what lies outside them (21 Hz and 10.6 kHz by default), and it weights a frame's middle where `rms_db`
+    weights all samples alike. By test: tones from 55 Hz to 10.5 kHz are within 0.2 dB in every frame and 0.05 dB
+    once smoothed, a 30 Hz tone 1.5 and 0.4 dB, white noise 0.6 and 0.1 dB. Where sound starts or stops suddenly
+    single frames differ by many dB, since the estimate follows faster.
 
     Args:
         x_0: log-mel in model space, shape (B, n_mels, frames).
@@ -207,7 +210,7 @@ def mel_rms_db(x_0: Tensor, spec: AudioSpec) -> Tensor:
         Shape (B, frames), in dB.
     """
     power = torch.pow(10.0, mel_db(x_0, spec) / 10).sum(dim=1)
-    return 10 * torch.log10(power / 3 + MEAN_SQUARE_FLOOR)
+    return 10 * torch.log10(power / 3 * _coverage(power, spec) + MEAN_SQUARE_FLOOR)
 
 
 def _frame_mean(x: Tensor, spec: AudioSpec) -> Tensor:
@@ -221,6 +224,14 @@ def _frame_mean(x: Tensor, spec: AudioSpec) -> Tensor:
     padded = pad(x, (0, -x.shape[-1] % spec.hop)).unsqueeze(1)
     pooled = avg_pool1d(avg_pool1d(padded, spec.hop), blocks, 1, padding=blocks // 2)
     return pooled.squeeze(1)[:, :frames]
+
+
+def _coverage(frames: Tensor, spec: AudioSpec) -> Tensor:
+    """Share of each frame's window that lies within the clip: (B, frames) -> (frames,)."""
+    before = torch.arange(frames.shape[-1], device=frames.device) * spec.hop
+    after = frames.shape[-1] * spec.hop - before
+    half = spec.n_fft // 2
+    return ((before.clamp(max=half) + after.clamp(max=half)) / spec.n_fft).to(frames.dtype)
 
 
 # The caches below leave inference mode, or a tensor first made within it could never take part in autograd.
