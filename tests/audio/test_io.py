@@ -472,3 +472,14 @@ def test_an_unwritable_folder_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(io.os, "open", refuse)  # not chmod: root may write everywhere
     with pytest.raises(OutputError, match=r"cannot write .*a.wav: Permission denied$"):
         io.write(tmp_path / "a.wav", sine(), 22_050)
+
+
+def test_an_output_can_be_checked_before_the_work(tmp_path):
+    io.check_output(tmp_path / "new.wav")
+    (tmp_path / "old.wav").write_bytes(b"old")
+    io.check_output(tmp_path / "old.wav", force=True)
+    with pytest.raises(OutputError, match="exists already"):
+        io.check_output(tmp_path / "old.wav")
+    with pytest.raises(OutputError, match="its folder does not exist"):
+        io.check_output(tmp_path / "none" / "new.wav")
+    assert [path.name for path in tmp_path.iterdir()] == ["old.wav"]
