@@ -1,0 +1,151 @@
+"""The vocoder against autograd, numpy and itself: shapes, gradients, levels, pitch, saving."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.signal import stft as scipy_stft
+from torch import Tensor
+
+from ditto.audio.features import log_mel, mel_db
+from ditto.audio.spec import AudioSpec
+from ditto.models.vocoder import Spectrum, Vocoder, band_centres, carriers, peaks
+
+SPEC = AudioSpec()
+TINY = {"sample_rate": 8000, "mel_n_fft": 128, "hop": 16, "n_mels": 10, "n_fft": 64, "width": 8, "depth": 1}
+
+
+def make(**changes: object) -> Vocoder:
+    torch.manual_seed(0)
+    return Vocoder(**{"width": 16, "depth": 2, **changes}).eval()
+
+
+def tone(hertz: float, frames: int = 64, amplitude: float = 0.3) -> Tensor:
+    seconds = torch.arange(frames * SPEC.hop, dtype=torch.float64) / SPEC.sample_rate
+    return (amplitude * torch.sin(2 * math.pi * hertz * seconds)).float().unsqueeze(0)
+
+
+@pytest.mark.parametrize("frames", [3, 16, 33, 512])
+def test_length_is_exactly_frames_times_hop(frames: int) -> None:
+    audio = make()(torch.zeros(2, 160, frames))
+    assert audio.shape == (2, frames * 256)
+    assert audio.isfinite().all()
+
+
+def test_default_size_is_within_the_budget() -> None:
+    assert sum(p.numel() for p in Vocoder().parameters()) < 3_000_000
+
+
+def test_input_gradient_reaches_every_frame() -> None:
+    x_0 = log_mel(tone(440.0), SPEC).requires_grad_()
+    make()(x_0).square().mean().backward()
+    assert x_0.grad is not None
+    assert x_0.grad.isfinite().all()
+    assert (x_0.grad.abs().amax(dim=1) > 0).all()
+
+
+def test_gradient_of_the_networks_part_is_that_of_finite_differences() -> None:
+    vocoder = make(**TINY).double()
+    x_0 = torch.randn(1, 10, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 0.1
+    with torch.no_grad():
+        fixed = vocoder.carrier_phase(mel_db(x_0, vocoder.spec))
+
+    def with_fixed_carriers(x: Tensor) -> Tensor:
+        return vocoder.synthesise(vocoder.spectrum(x, carrier_phase=fixed))
+
+    assert torch.autograd.gradcheck(with_fixed_carriers, (x_0.requires_grad_(),))
+    assert torch.equal(with_fixed_carriers(x_0), vocoder(x_0))
+
+
+def test_gradient_says_what_a_change_of_level_does() -> None:
+    # the directional derivative of loudness along "all louder" is exact even though carriers are constants
+    x_0 = log_mel(tone(440.0), SPEC).requires_grad_()
+    vocoder = make()
+    decibels = 10 * vocoder(x_0).square().mean().log10()
+    (gradient,) = torch.autograd.grad(decibels, x_0)
+    assert gradient.sum().item() == pytest.approx(SPEC.dynamic_range_db / 2, rel=1e-3)
+
+
+def test_louder_mel_gives_the_same_sound_louder() -> None:
+    x_0 = torch.rand(1, 160, 32, generator=torch.Generator().manual_seed(2)) - 0.5
+    vocoder = make()
+    quiet, loud = vocoder(x_0), vocoder(x_0 + 20 / (SPEC.dynamic_range_db / 2))
+    assert torch.allclose(loud, 10 * quiet, rtol=1e-3, atol=1e-3 * float(loud.abs().max()))
+
+
+@pytest.mark.parametrize(("value", "low", "high"), [(-1.0, 0.0, 1e-5), (1.0, 1e-3, 1e6)])
+def test_extremes_are_finite(value: float, low: float, high: float) -> None:
+    x_0 = torch.full((1, 160, 40), value, requires_grad=True)
+    audio = make()(x_0)
+    audio.square().mean().backward()
+    assert audio.isfinite().all()
+    assert low <= audio.abs().max() <= high
+    assert x_0.grad is not None
+    assert x_0.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("hertz", [97.3, 440.0, 1234.5])
+def test_a_steady_tone_keeps_its_pitch_even_untrained(hertz: float) -> None:
+    # a convolutional vocoder without carriers can only sing multiples of the frame rate, 86.13 Hz
+    audio = make()(log_mel(tone(hertz, 256), SPEC))[0, 8192:-8192].detach().numpy()
+    spectrum = np.abs(np.fft.rfft(audio * np.hanning(len(audio)), 8 * len(audio)))
+    assert np.argmax(spectrum) * SPEC.sample_rate / (8 * len(audio)) == pytest.approx(hertz, abs=2.5)
+
+
+def test_peak_frequencies_of_tones() -> None:
+    for hertz, tolerance in ((110.0, 1.0), (523.25, 1.2), (1760.0, 5.0)):
+        levels = mel_db(log_mel(tone(hertz), SPEC), SPEC)[:, :, 20:40]
+        owner, frequency = peaks(levels, band_centres(SPEC).float())
+        loudest = levels.argmax(dim=1, keepdim=True)
+        assert torch.equal(owner.gather(1, loudest), loudest)
+        assert (frequency.gather(1, loudest) - hertz).abs().max() < tolerance
+
+
+def test_peaks_own_their_neighbours_and_flat_frames_own_themselves() -> None:
+    levels = torch.tensor([0.0, 3.0, 0.0, 0.0, 0.0, 5.0, 0.0])[None, :, None]
+    owner, _ = peaks(levels, torch.arange(7.0))
+    assert owner.flatten().tolist() == [1, 1, 1, 1, 5, 5, 5]
+    owner, hertz = peaks(torch.full((1, 4, 1), -160.0), torch.arange(4.0))
+    assert owner.flatten().tolist()[0] == 0
+    assert hertz.isfinite().all()
+
+
+def test_carriers_are_the_recurrence_written_out() -> None:
+    spec = AudioSpec(n_mels=5)
+    generator = np.random.default_rng(0)
+    owner, hertz = generator.integers(0, 5, (1, 5, 7)), generator.uniform(50, 5000, (1, 5, 7))
+    phase = np.arange(5.0) ** 2 / 5
+    wanted = []
+    for i in range(7):
+        phase = np.array([phase[j] + hertz[0, j, i] * 256 / 22050 for j in owner[0, :, i]])
+        wanted.append(phase)
+    made = carriers(torch.from_numpy(owner), torch.from_numpy(hertz), spec)[0].numpy().T
+    assert np.allclose(np.exp(2j * np.pi * made), np.exp(2j * np.pi * np.array(wanted)), atol=1e-9)
+
+
+def test_synthesis_inverts_an_stft_with_centred_phases() -> None:
+    # oracle: scipy's STFT, whose phases are counted from a frame's start
+    audio = np.random.default_rng(0).normal(size=64 * 256)
+    _, _, stft = scipy_stft(audio, window="hann", nperseg=1024, noverlap=768, boundary="even", padded=False)
+    stft = torch.from_numpy(stft[:, :64] * 512)
+    vocoder = make().double()
+    centred = torch.angle(stft * vocoder.half_window_shift)
+    made = vocoder.synthesise(Spectrum(stft.abs().log()[None], centred[None]))[0].numpy()
+    assert np.allclose(made[1024:-1024], audio[1024:-1024], atol=1e-9)
+
+
+def test_save_and_load_are_identical(tmp_path: Path) -> None:
+    vocoder, x_0 = make(), torch.rand(1, 160, 16)
+    vocoder.save_pretrained(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"config.json", "diffusion_pytorch_model.safetensors"}
+    assert json.loads((tmp_path / "config.json").read_text())["width"] == 16
+    assert torch.equal(Vocoder.from_pretrained(tmp_path)(x_0), vocoder(x_0))
+
+
+def test_an_item_sounds_the_same_alone() -> None:
+    x_0 = torch.rand(3, 160, 24, generator=torch.Generator().manual_seed(3)) - 0.5
+    vocoder = make()
+    assert torch.allclose(vocoder(x_0)[1:2], vocoder(x_0[1:2]), atol=1e-5, rtol=1e-4)
