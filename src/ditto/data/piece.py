@@ -1,0 +1,106 @@
+"""A composed piece: notes with everything that is known about them.
+
+All times are seconds from the start of the piece, pitches MIDI numbers (60 = middle C), velocities 1..127, levels dB.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Note:
+    """One note of one track."""
+
+    start: float
+    duration: float
+    pitch: int
+    velocity: int
+
+
+@dataclass(frozen=True)
+class Track:
+    """One part: an instrument (General MIDI program, or a drum kit of bank 128) and its notes."""
+
+    role: str
+    program: int
+    is_drums: bool
+    gain_db: float
+    notes: tuple[Note, ...]
+
+
+@dataclass(frozen=True)
+class ChordLabel:
+    """A chord that sounds from `start` to `end`, e.g. ``Dm7`` = ``IIm7`` in C, with pitch classes 2, 5, 9, 0."""
+
+    start: float
+    end: float
+    name: str
+    roman: str
+    pitch_classes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the form; sections with one letter share chords and melody."""
+
+    start: float
+    end: float
+    letter: str
+    energy: float
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How the rendered tracks become the final audio.
+
+    `level_db` is the loudest 1 s RMS (dBFS), `tilt_db` a spectral slope in dB an octave around 800 Hz,
+    `reverb_seconds` the time to −60 dB, `wet` the reverb's share.
+    """
+
+    level_db: float
+    tilt_db: float
+    reverb_seconds: float
+    wet: float
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A whole piece; `dynamics` are (seconds, dB) breakpoints of the mix automation, linear in between."""
+
+    index: int
+    seed: int
+    split: str
+    genre: str
+    mood: str
+    tempo: float
+    key: str
+    mode: str
+    time_signature: str
+    beat_offset: float
+    seconds: float
+    chords: tuple[ChordLabel, ...]
+    melody: tuple[Note, ...]
+    form: tuple[Section, ...]
+    dynamics: tuple[tuple[float, float], ...]
+    tracks: tuple[Track, ...]
+    mix: Mix
+
+
+def labels(piece: Piece) -> dict[str, Any]:
+    """Everything known about a piece except its accompaniment, as plain JSON values."""
+    return {
+        "index": piece.index,
+        "genre": piece.genre,
+        "mood": piece.mood,
+        "tempo": piece.tempo,
+        "key": piece.key,
+        "mode": piece.mode,
+        "time_signature": piece.time_signature,
+        "beat_offset": piece.beat_offset,
+        "seconds": piece.seconds,
+        "chords": [[c.start, c.end, c.name, c.roman] for c in piece.chords],
+        "melody": [[n.start, n.duration, n.pitch] for n in piece.melody],
+        "form": [[s.start, s.end, s.letter, s.energy] for s in piece.form],
+        "dynamics": [list(point) for point in piece.dynamics],
+        "instruments": [[t.role, t.program, t.is_drums] for t in piece.tracks],
+    }
