@@ -167,3 +167,38 @@ def train_base_command(
     from ditto.training.loop import load_config
 
     train_from_folder(load_config(config, BaseConfig), data, out, held_out=held_out)
+
+
+@data_app.command("compose", epilog="Example: ditto-music data compose --hours 6 --out datasets/train --workers 2")
+def compose_command(
+    out: Annotated[Path, typer.Option(help="Folder of the data set; run again to resume or extend.")],
+    hours: Annotated[float | None, typer.Option(help="Hours of audio (or give --count).")] = None,
+    count: Annotated[int | None, typer.Option(help="Number of pieces, about 27 s each.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the composer.")] = 0,
+    split: Annotated[str, typer.Option(help="train or heldout: their random streams never meet.")] = "train",
+    workers: Annotated[int, typer.Option(help="Processes that render.")] = 1,
+    soundfont: Annotated[Path | None, typer.Option(help="A .sf2 file; FluidR3 GM by default.")] = None,
+) -> None:
+    """Compose and render labelled music, deterministically."""
+    from ditto.data.corpus import compose_dataset
+    from ditto.terminal import counted
+
+    with counted("compose") as progress:
+        compose_dataset(
+            out, hours=hours, count=count, seed=seed, split=split, workers=workers, soundfont=soundfont,
+            progress=progress,
+        )  # fmt: skip
+
+
+@train_app.command("pack", epilog="Example: ditto-music train pack --base runs/base --vocoder runs/vocoder --out my-model")
+def pack_command(
+    base: Annotated[Path, typer.Option(help="Run folder of `train base`.")],
+    vocoder: Annotated[Path, typer.Option(help="Run folder of `train vocoder`.")],
+    out: Annotated[Path, typer.Option(help="Folder of the model.")],
+    data: DataOption = Path("datasets/train"),
+    guidance: Annotated[float, typer.Option(help="Default CFG scale w.")] = 1.0,
+) -> None:
+    """Put a base run's averaged weights and a vocoder run's weights into one model folder."""
+    from ditto.training.pack import pack
+
+    typer.echo(f"sha256 {pack(base, vocoder, data, out, guidance)}")

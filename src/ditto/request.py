@@ -28,6 +28,7 @@ Method = Literal["ditto", "none"]
 METHODS: tuple[Method, ...] = ("ditto", "none")
 SAMPLERS = {"ddim": ddim, "dpm++": dpm_solver_pp}
 MAX_SEED = 2**31 - 1
+MAX_COMMENT = 1900
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,11 @@ class Result:
         for file in (sound, picture, report):
             check_output(file, force=force)
         text = json.dumps(self.report(item), indent=2)
-        tags = {"title": self._title(item), "software": f"ditto-music {version('ditto-music')}", "comment": text}
+        tags = {
+            "title": self._title(item),
+            "software": f"ditto-music {version('ditto-music')}",
+            "comment": self._comment(item),
+        }
         write(sound, self.samples(item), self.model.spec.sample_rate, tags=tags, force=force)
         with atomic_path(report, force=force) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
@@ -168,6 +173,16 @@ class Result:
         control = self.request.objective
         with torch.no_grad():
             return control.traces(Output(self.x_0, self.model, self.audio), item) if control else []
+
+    def _comment(self, item: int) -> str:
+        """Request, model and versions, without what a tag has no room for (wav: 2000 bytes)."""
+        whole = {key: value for key, value in self.report(item).items() if key in ("request", "model", "versions")}
+        text = json.dumps(whole, separators=(",", ":"))
+        if len(text.encode()) <= MAX_COMMENT:
+            return text
+        names = ", ".join(control["control"] for control in whole["request"]["controls"])
+        short = {"request": whole["request"] | {"controls": f"{names} (in full in the .json)"}, "model": whole["model"]}
+        return json.dumps(short, separators=(",", ":"))
 
     def _title(self, item: int) -> str:
         return f"{self.request.tags.caption()} Seed {self.request.seed + item}, {self.request.method}."

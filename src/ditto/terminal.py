@@ -1,5 +1,7 @@
 """What the command line shows of a run: progress with the loss and time left, and one line a clip."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -27,6 +29,15 @@ def run_with_progress(request: Request, model: MusicModel, loss_tolerance: float
             bar.update(task, completed=step.i + 1, loss=f"{step.best_loss.mean().item():.3g}")
 
         return run(request, model, watch=watch, stop=stop)
+
+
+@contextmanager
+def counted(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar fed with (done, total)."""
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def numbered(path: Path, count: int) -> list[Path]:
