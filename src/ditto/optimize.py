@@ -52,14 +52,15 @@ def tolerance(loss: float) -> Stop:
 
 
 def plateau(patience: int, improvement: float = 0.01) -> Stop:
-    """Stop once no item's best loss has fallen by the share `improvement` within `patience` iterations."""
+    """Stop once no item's best loss has fallen by the share `improvement` of its size within `patience` iterations."""
     history: list[Tensor] = []
 
     def stop(step: Step) -> bool:
         history.append(step.best_loss)
         if len(history) <= patience:
             return False
-        return bool((step.best_loss > (1 - improvement) * history[-1 - patience]).all())
+        before = history[-1 - patience]
+        return bool((before - step.best_loss < improvement * before.abs()).all())
 
     return stop
 
@@ -80,7 +81,7 @@ def optimize(
         stop: called with every step; True ends the loop.
 
     Raises:
-        GradientError: if no gradient reaches x_T, or it is not finite.
+        GradientError: if no gradient reaches x_T, or a loss or the gradient is not finite.
     """
     latent = x_T.detach().clone().requires_grad_(True)
     adam = torch.optim.Adam([latent], lr=lr)
@@ -89,8 +90,7 @@ def optimize(
     for i in range(iterations):
         with torch.enable_grad():
             loss = objective(render(latent)).float()
-            (gradient,) = torch.autograd.grad(loss.sum(), latent, allow_unused=True)
-        latent.grad = _checked(gradient, loss)
+            latent.grad = _gradient(loss, latent)
         better = loss.detach() < best_loss
         best_loss = torch.where(better, loss.detach(), best_loss)
         best_x_T = torch.where(better.reshape(-1, *[1] * (latent.ndim - 1)), latent.detach(), best_x_T)
@@ -101,9 +101,11 @@ def optimize(
         adam.step()
 
 
-def _checked(gradient: Tensor | None, loss: Tensor) -> Tensor:
+def _gradient(loss: Tensor, latent: Tensor) -> Tensor:
+    gradient = torch.autograd.grad(loss.sum(), latent, allow_unused=True)[0] if loss.requires_grad else None
     if gradient is None:
         raise GradientError("no gradient reaches x_T: something between x_T and the loss is detached")
-    if not bool(torch.isfinite(gradient).all()):
-        raise GradientError(f"the gradient of x_T is not finite (losses {[round(v, 4) for v in loss.tolist()]})")
+    if not bool(torch.isfinite(gradient).all() & torch.isfinite(loss).all()):
+        losses = ", ".join(f"{value:.4g}" for value in loss.tolist())
+        raise GradientError(f"a loss or the gradient of x_T is not finite (losses {losses})")
     return gradient

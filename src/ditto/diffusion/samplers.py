@@ -32,7 +32,8 @@ class Chain:
         timesteps: falling grid; the chain ends at clean data after the last.
         cond: conditioning of the batch.
         guidance: CFG scale w (0 unconditional, 1 conditional).
-        threshold: dynamic thresholding of x̂_0 at every step (for models whose x_0 lies in [−1, 1]).
+        threshold: dynamic thresholding of x̂_0 at every step (for models whose x_0 lies in [−1, 1]); ε̂ follows from the
+            thresholded x̂_0 (diffusers' ``use_clipped_model_output``).
         call: how each model call is made; `ditto.methods.ditto` passes gradient checkpointing.
     """
 
@@ -57,9 +58,7 @@ class Chain:
 
 def ddim_step(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: int, t_next: int) -> Tensor:
     """One deterministic DDIM step (Song et al. 2021, eq. 12, η=0) from t to t_next given x̂_0."""
-    epsilon = schedule.to_epsilon(x_0, x_t, t)
-    alpha_bar = schedule.at(t_next, x_t)
-    return alpha_bar.sqrt() * x_0 + (1 - alpha_bar).sqrt() * epsilon
+    return schedule.add_noise(x_0, schedule.to_epsilon(x_0, x_t, t), t_next)
 
 
 def ddim(chain: Chain, x_T: Tensor) -> Tensor:
@@ -100,8 +99,9 @@ def dpm_solver_pp(chain: Chain, x_T: Tensor) -> Tensor:
         estimate = x_0
         if previous is not None and h_previous is not None:
             estimate = x_0 + 0.5 * (h / h_previous) * (x_0 - previous)
-        now, after = schedule.at(t, x_t), schedule.at(t_next, x_t)
-        x_t = ((1 - after) / (1 - now)).sqrt() * x_t - after.sqrt() * torch.expm1(-h) * estimate
+        _, spread = schedule.scales(t, x_t)
+        signal_next, spread_next = schedule.scales(t_next, x_t)
+        x_t = spread_next / spread * x_t - signal_next * torch.expm1(-h) * estimate
         previous, h_previous = x_0, h
     raise ValueError("a chain needs at least one timestep")
 
@@ -112,9 +112,14 @@ def _log_snr(schedule: Schedule, t: int, like: Tensor) -> Tensor:
 
 
 def ddim_invert(chain: Chain, x_0: Tensor) -> Tensor:
-    """DDIM inversion: the grid walked upwards, x_0 → x_T, with ε̂ of the level just left (Song et al. 2021, §4.3)."""
-    x_t = x_0
-    grid = list(reversed(chain.timesteps))
-    for t, t_next in zip(grid, grid[1:], strict=False):
-        x_t = ddim_step(chain.schedule, x_t, chain.predict(x_t, t), t, t_next)
+    """DDIM inversion: the grid walked upwards, x_0 → x_T (Song et al. 2021, §4.3), as diffusers' DDIMInverse does it.
+
+    From t_next to t the network is asked at t, as on the way down, but sees x of the level t_next: all the error is
+    there, and it vanishes with small steps.
+    """
+    schedule, x_t = chain.schedule, x_0
+    for t, t_next in reversed(chain.pairs()):
+        epsilon = schedule.to_epsilon(chain.predict(x_t, t), x_t, t)
+        clean = schedule.to_x_0(epsilon, x_t, t_next, "epsilon")
+        x_t = schedule.add_noise(clean, epsilon, t)
     return x_t

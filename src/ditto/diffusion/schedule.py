@@ -45,7 +45,7 @@ class Schedule:
             num_train: number of timesteps.
             max_beta: upper bound of β_t.
             shift: factor on every σ_t (the shifted cosine of Hoogeboom et al. 2023). The schedule was made for data of
-                standard deviation near 1; `shift` set to that of x_0 spends the steps at noise levels that matter to it.
+                standard deviation near 1; a `shift` that is x_0's spends the steps at noise levels that matter to it.
         """
 
         def f(u: float) -> float:
@@ -62,38 +62,48 @@ class Schedule:
 
     def at(self, t: Tensor | int, like: Tensor) -> Tensor:
         """ᾱ_t in the dtype and on the device of `like` (B, …), shaped to broadcast against it; 1 where t is −1."""
+        return _like(self._at(t), like)
+
+    def scales(self, t: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """√ᾱ_t and √(1 − ᾱ_t), shaped as `at` shapes.
+
+        Both are rounded from float64: 1 − ᾱ_t taken from a float32 ᾱ_t near 1 would be off by up to 1 %.
+        """
+        alpha_bar = self._at(t)
+        return _like(alpha_bar.sqrt(), like), _like((1 - alpha_bar).sqrt(), like)
+
+    def _at(self, t: Tensor | int) -> Tensor:
         index = torch.as_tensor(t, device=self.alpha_bar.device).reshape(-1)
-        alpha_bar = torch.where(index < 0, torch.ones((), dtype=torch.float64), self.alpha_bar[index.clamp(min=0)])
-        return alpha_bar.to(like).reshape(-1, *[1] * (like.ndim - 1))
+        return torch.where(index < 0, torch.ones((), dtype=torch.float64), self.alpha_bar[index.clamp(min=0)])
 
     def add_noise(self, x_0: Tensor, noise: Tensor, t: Tensor | int) -> Tensor:
         """Forward process: x_t from x_0 and ε, all (B, …)."""
-        alpha_bar = self.at(t, x_0)
-        return alpha_bar.sqrt() * x_0 + (1 - alpha_bar).sqrt() * noise
+        signal, spread = self.scales(t, x_0)
+        return signal * x_0 + spread * noise
 
     def velocity(self, x_0: Tensor, noise: Tensor, t: Tensor | int) -> Tensor:
         """v_t from x_0 and ε."""
-        alpha_bar = self.at(t, x_0)
-        return alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x_0
+        signal, spread = self.scales(t, x_0)
+        return signal * noise - spread * x_0
 
     def to_x_0(self, output: Tensor, x_t: Tensor, t: Tensor | int, prediction: Prediction) -> Tensor:
         """x̂_0 from a network's output of the given kind."""
         if prediction == "sample":
             return output
-        alpha_bar = self.at(t, x_t)
+        signal, spread = self.scales(t, x_t)
         if prediction == "v_prediction":
-            return alpha_bar.sqrt() * x_t - (1 - alpha_bar).sqrt() * output
-        return (x_t - (1 - alpha_bar).sqrt() * output) / alpha_bar.sqrt()
+            return signal * x_t - spread * output
+        return (x_t - spread * output) / signal
 
     def to_epsilon(self, x_0: Tensor, x_t: Tensor, t: Tensor | int) -> Tensor:
         """ε̂ that goes with x̂_0 at x_t (t ≥ 0)."""
-        alpha_bar = self.at(t, x_t)
-        return (x_t - alpha_bar.sqrt() * x_0) / (1 - alpha_bar).sqrt()
+        signal, spread = self.scales(t, x_t)
+        return (x_t - signal * x_0) / spread
 
     def sigma(self, t: Tensor | int, like: Tensor) -> Tensor:
         """σ_t in VE coordinates, broadcast against `like`."""
-        alpha_bar = self.at(t, like)
-        return (1 - alpha_bar).sqrt() / alpha_bar.sqrt()
+        signal, spread = self.scales(t, like)
+        return spread / signal
 
     def timesteps(self, steps: int, spacing: Spacing = "trailing") -> list[int]:
         """A falling grid of `steps` timesteps, as diffusers' DDIM spaces them (``steps_offset=0``).
@@ -110,3 +120,7 @@ class Schedule:
         if spacing == "linspace":
             return torch.linspace(0, self.num_train - 1, steps, dtype=torch.float64).round().long().flip(0).tolist()
         return [round(self.num_train - i * self.num_train / steps) - 1 for i in range(steps)]
+
+
+def _like(values: Tensor, like: Tensor) -> Tensor:
+    return values.to(like).reshape(-1, *[1] * (like.ndim - 1))

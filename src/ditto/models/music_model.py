@@ -7,19 +7,22 @@ The folder follows the Hub's layout::
     vocoder/     config.json, diffusion_pytorch_model.safetensors
 """
 
+import copy
 import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
-from diffusers import ModelMixin
-from torch import Tensor, nn
+from diffusers.models.modeling_utils import ModelMixin
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 
 from ditto.audio.features import log_mel
 from ditto.audio.io import shown
@@ -37,9 +40,8 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 PARTS = ("denoiser", "vocoder")
 # A model folder may name any of these classes, and no other: loading never runs code that a folder chose.
 CLASSES = {
-    "PatchTransformer": "ditto.models.transformer",
-    "TagUNet": "ditto.models.unet",
-    "Vocoder": "ditto.models.vocoder",
+    "denoiser": {"PatchTransformer": "ditto.models.transformer", "TagUNet": "ditto.models.unet"},
+    "vocoder": {"Vocoder": "ditto.models.vocoder"},
 }
 
 
@@ -58,8 +60,8 @@ class MusicModel:
         sha256: hash over the weights, which outputs carry.
     """
 
-    network: nn.Module
-    vocoder: nn.Module
+    network: ModelMixin
+    vocoder: ModelMixin
     spec: AudioSpec
     vocabulary: TagVocabulary
     guidance: float = 1.0
@@ -75,8 +77,8 @@ class MusicModel:
     @property
     def denoiser(self) -> GuidedDenoiser:
         """``(x_t, t, cond, guidance) -> x̂_0``."""
-        prediction = self.network.config["prediction"]  # pyright: ignore[reportIndexIssue]
-        return GuidedDenoiser(self.network, self.schedule, prediction, null_tags)
+        prediction = self.network.config["prediction"]  # pyright: ignore[reportArgumentType, reportIndexIssue]
+        return GuidedDenoiser(self.network, self.schedule, prediction, null_tags)  # pyright: ignore[reportArgumentType]
 
     def shape(self, seconds: float | None = None) -> tuple[int, int, int]:
         """Shape (1, n_mels, frames) of x_0 for a duration (default: the training window).
@@ -113,9 +115,7 @@ class MusicModel:
         """Write the folder, weights in float16; returns the hash that loading will give."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, module in self._parts().items():
-            half = type(module).from_config(module.config)  # pyright: ignore[reportAttributeAccessIssue]
-            half.load_state_dict(module.state_dict())
-            half.half().save_pretrained(folder / name, safe_serialization=True)
+            copy.deepcopy(module).half().save_pretrained(folder / name, safe_serialization=True)
         index = {
             "_class_name": "MusicModel",
             "_diffusers_version": diffusers.__version__,
@@ -131,7 +131,7 @@ class MusicModel:
         os.replace(temporary, folder / INDEX)
         return _combined(index["sha256"])
 
-    def _parts(self) -> dict[str, nn.Module]:
+    def _parts(self) -> dict[str, ModelMixin]:
         return {"denoiser": self.network, "vocoder": self.vocoder}
 
 
@@ -150,11 +150,12 @@ def load(folder: str | os.PathLike[str] | None = None) -> MusicModel:
         words = index["vocabulary"]
         vocabulary = TagVocabulary(**(words | {"genres": tuple(words["genres"]), "moods": tuple(words["moods"])}))
         guidance, shift = float(index["guidance"]), float(index["shift"])
+        sha256 = _combined(index["sha256"])
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{shown(path / INDEX)} is not a Ditto model's index: {error}") from None
     return MusicModel(
         networks["denoiser"], networks["vocoder"], spec, vocabulary, guidance, shift,
-        name="embedded" if folder is None else path.name, sha256=_combined(index["sha256"]),
+        name="embedded" if folder is None else path.name, sha256=sha256,
     )  # fmt: skip
 
 
@@ -173,16 +174,22 @@ def _index(path: Path) -> dict[str, Any]:
 
 
 def _part(path: Path, name: str, index: dict[str, Any]) -> ModelMixin:
-    kind = index.get(name)
-    if kind not in CLASSES:
+    kind, hashes = index.get(name), index.get("sha256")
+    if not isinstance(kind, str) or kind not in CLASSES[name]:
         raise ModelError(f"{shown(path / INDEX)} names the unknown class {kind!r} for {name}")
     file = path / name / WEIGHTS
     if not file.is_file():
         raise ModelError(f"{shown(path)} is incomplete: {name}/{WEIGHTS} is missing")
-    if _sha256(file) != index.get("sha256", {}).get(name):
+    if not isinstance(hashes, dict) or _sha256(file) != hashes.get(name):
         raise ModelError(f"{shown(file)} is damaged: its SHA-256 is not the one in {INDEX}")
-    constructor = getattr(import_module(CLASSES[kind]), kind)
-    module = constructor.from_pretrained(path / name, torch_dtype=torch.float32, low_cpu_mem_usage=False)
+    constructor = getattr(import_module(CLASSES[name][kind]), kind)
+    try:
+        # Not from_pretrained: it fills weights that a file lacks with random ones.
+        with torch.random.fork_rng(devices=[]):
+            module = constructor.from_config(constructor.load_config(path / name))
+        module.load_state_dict(load_file(file))
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError):
+        raise ModelError(f"{shown(path / name)} is damaged: its config.json does not fit its weights") from None
     return module.requires_grad_(False).eval()
 
 
@@ -191,4 +198,4 @@ def _sha256(file: Path) -> str:
 
 
 def _combined(hashes: dict[str, str]) -> str:
-    return hashlib.sha256("".join(hashes[name] for name in sorted(hashes)).encode()).hexdigest()
+    return hashlib.sha256("".join(hashes[name] for name in PARTS).encode()).hexdigest()

@@ -4,14 +4,15 @@ A token is `patch` neighbouring log-mel frames (4 × 160 values); 6 s are 128 to
 rotary positions, so that any length can be denoised. The tags and the timestep modulate every block through one shared
 adaLN projection plus a learned offset a block (DiT, Peebles & Xie 2023; the shared form of PixArt-α). The network
 predicts x_0, which lets a width far below the token's 640 values pass clean music without passing the noise.
-Matrix products are what CPUs do best; the papers' 2-D UNet, which `ditto.models.unet` has, is several times slower here.
+Matrix products are what CPUs do best; the papers' 2-D UNet, which `ditto.models.unet` has, is several times
+slower here.
 """
 
 import math
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -65,8 +66,8 @@ class PatchTransformer(ModelMixin, ConfigMixin):
         for layer in (self.modulation, self.head_modulation, self.head):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-        for table in self.tags.tables:
-            nn.init.normal_(table.weight, std=0.02)
+        for table in self.tags.parameters():
+            nn.init.normal_(table, std=0.02)
 
     def forward(self, x_t: Tensor, t: Tensor, tags: Tensor) -> Tensor:
         """The network's output for noisy `x_t` at timesteps `t`."""

@@ -20,17 +20,23 @@ from ditto.diffusion.schedule import Prediction, Schedule
 from ditto.errors import DataError
 from ditto.models.conditioning import drop_tags, null_tags
 from ditto.models.transformer import PatchTransformer
+from ditto.models.unet import TagUNet
 from ditto.pictures import mel_grid
 from ditto.training.loop import (
+    DECAYS,
     Checkpoints,
     Ema,
     RunLog,
+    load_config,
     load_optimizer,
     optimizer_tensors,
     progress_steps,
     start_run,
     warmup_stable_decay,
 )
+
+Network = PatchTransformer | TagUNet
+NETWORKS: dict[str, Callable[..., Network]] = {"transformer": PatchTransformer, "unet": TagUNet}
 
 
 class Clips(Protocol):
@@ -47,9 +53,12 @@ class BaseConfig:
 
     Attributes:
         network: keyword arguments of the network's constructor.
+        network_kind: "transformer" (the embedded model's) or "unet" (the papers').
+        loss: "weighted_mse" of x̂_0, or "noise_l1", the papers' L1 on the noise, for a network that predicts epsilon.
         frames: length of a training clip in mel frames.
         steps, batch_size: optimiser steps and clips a step.
-        lr, warmup, decay, weight_decay, betas, clip_norm: AdamW; linear warm-up steps, share of linear decay at the end.
+        lr, warmup, decay, weight_decay, betas, clip_norm: AdamW; linear warm-up steps, share of decay at the end.
+        lr_decay: shape of the decay, "linear" or "cosine".
         ema: decay of the averaged weights, which are the ones that ship.
         tag_dropout: rate of condition dropout for CFG.
         data_std: standard deviation of x_0; shifts the noise schedule and normalises the loss.
@@ -59,12 +68,15 @@ class BaseConfig:
     """
 
     network: dict[str, Any] = field(default_factory=dict)
+    network_kind: str = "transformer"
+    loss: str = "weighted_mse"
     frames: int = 512
     steps: int = 5000
     batch_size: int = 16
     lr: float = 6e-4
     warmup: int = 200
     decay: float = 0.2
+    lr_decay: str = "linear"
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
     clip_norm: float = 1.0
@@ -78,19 +90,73 @@ class BaseConfig:
     checkpoint_every: int = 200
     evaluate_every: int = 500
 
+    def __post_init__(self) -> None:
+        """Check the words.
 
-def diffusion_loss(network: nn.Module, setting: "Setting", x_0: Tensor, tags: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    """Mean weighted square error of x̂_0, in units of the data's variance.
+        Raises:
+            DataError: a setting has an unknown name.
+        """
+        words = (("network_kind", NETWORKS), ("loss", LOSSES), ("lr_decay", DECAYS), ("precision", ("no", "bf16")))
+        for name, known in words:
+            if (value := getattr(self, name)) not in known:
+                raise DataError(f"unknown {name} {value!r} in the config: choose one of {', '.join(known)}")
 
-    The weight 1 + (σ_data / σ_t)² makes it ‖v̂ − v‖² for data scaled to variance 1 (Salimans & Ho 2022), which is EDM's
-    weight too (Karras et al. 2022). Its bound keeps the nearly clean timesteps, where there is little left to learn, from
-    taking over. `x_0` and `noise` (B, 1, n_mels, frames), `t` (B,), `tags` (B, 3).
+
+def diffusion_loss(
+    network: nn.Module, setting: "Setting", x_0: Tensor, tags: Tensor, t: Tensor, noise: Tensor
+) -> Tensor:
+    """The training loss, a float32 scalar.
+
+    Args:
+        network: ``(x_t, t, tags) -> output``.
+        setting: schedule, prediction and kind of loss.
+        x_0: clean clips, shape (B, 1, n_mels, frames).
+        tags: indices, shape (B, 3).
+        t: timesteps, shape (B,).
+        noise: ε, of x_0's shape.
     """
     x_t = setting.schedule.add_noise(x_0, noise, t)
     output = network(x_t, t, tags).float()
-    estimate = setting.schedule.to_x_0(output, x_t, t, setting.prediction)
+    return LOSSES[setting.loss](setting, Example(x_0, noise, x_t, t), output)
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A noised batch: `x_0`, `noise`, `x_t` (B, 1, n_mels, frames), `t` (B,)."""
+
+    x_0: Tensor
+    noise: Tensor
+    x_t: Tensor
+    t: Tensor
+
+
+def weighted_mse(setting: "Setting", example: Example, output: Tensor) -> Tensor:
+    """Mean weighted square error of x̂_0, in units of the data's variance.
+
+    The weight 1 + (σ_data / σ_t)² makes it ‖v̂ − v‖² for data scaled to variance 1 (Salimans & Ho 2022), which is EDM's
+    weight too (Karras et al. 2022). Its bound keeps the nearly clean timesteps, where there is little left to learn,
+    from taking over.
+    """
+    x_0, t = example.x_0, example.t
+    estimate = setting.schedule.to_x_0(output, example.x_t, t, setting.prediction)
     weight = (1 + (setting.data_std / setting.schedule.sigma(t, x_0)).square()).clamp(max=setting.max_weight)
     return (weight * ((estimate - x_0) / setting.data_std).square()).mean()
+
+
+def noise_l1(setting: "Setting", example: Example, output: Tensor) -> Tensor:
+    """Mean |ε̂ − ε| (DITTO, appendix K).
+
+    Raises:
+        DataError: the network does not predict epsilon.
+    """
+    if setting.prediction != "epsilon":
+        raise DataError(f"the loss noise_l1 needs the prediction epsilon, not {setting.prediction}: change the config")
+    return (output - example.noise).abs().mean()
+
+
+LOSSES: dict[str, Callable[["Setting", Example, Tensor], Tensor]] = {
+    "weighted_mse": weighted_mse, "noise_l1": noise_l1,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,12 +167,13 @@ class Setting:
     prediction: Prediction
     data_std: float
     max_weight: float
+    loss: str = "weighted_mse"
 
     @classmethod
-    def of(cls, config: BaseConfig) -> "Setting":
+    def of(cls, config: BaseConfig, network: Network) -> "Setting":
         """The setting of a run."""
-        prediction = config.network.get("prediction", "sample")
-        return cls(Schedule.cosine(shift=config.data_std), prediction, config.data_std, config.max_weight)
+        schedule = Schedule.cosine(shift=config.data_std)
+        return cls(schedule, network.config["prediction"], config.data_std, config.max_weight, config.loss)
 
 
 def draw(config: BaseConfig, schedule: Schedule, x_0: Tensor, step: int) -> tuple[Tensor, Tensor, torch.Generator]:
@@ -119,7 +186,7 @@ def draw(config: BaseConfig, schedule: Schedule, x_0: Tensor, step: int) -> tupl
 
 def train_base(
     config: BaseConfig, clips: Clips, out: Path, *, held_out: Clips | None = None, show: bool = True
-) -> PatchTransformer:
+) -> Network:
     """Train until `config.steps`, resuming from the newest checkpoint in `out`; returns the EMA network.
 
     The same config, data and machine give the same float32 weights on a CPU bit for bit, however often the run was
@@ -127,16 +194,16 @@ def train_base(
     """
     start_run(out, config)
     accelerator = Accelerator(mixed_precision=config.precision)
-    setting = Setting.of(config)
     network, ema_network = _network(config), _network(config)
+    setting = Setting.of(config, network)
     ema = Ema(network, config.ema)
     optimizer = torch.optim.AdamW(
-        network.parameters(), lr=config.lr, betas=tuple(config.betas), weight_decay=config.weight_decay
+        network.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
     )
     checkpoints = Checkpoints(out)
     start = _resume(checkpoints, network, ema, optimizer)
     model, optimizer = accelerator.prepare(network, optimizer)
-    log = RunLog(out, start, _tensorboard(out))
+    log = RunLog(out, start, _tensorboard(out, start))
     for step, meter in progress_steps(start, config.steps, "base", show):
         x_0, tags = clips.batch(step, config.batch_size)
         t, noise, generator = draw(config, setting.schedule, x_0, step)
@@ -164,19 +231,27 @@ def train_base(
         if done % config.checkpoint_every == 0 or done == config.steps:
             groups = {"model": network.state_dict(), "ema": ema.shadow, "optimizer": optimizer_tensors(optimizer)}
             checkpoints.save(done, groups, {})
+    log.close()
     ema.copy_to(ema_network)
     return ema_network
 
 
-def train_from_folder(config: BaseConfig, data: Path, out: Path, *, held_out: Path | None = None) -> PatchTransformer:
-    """`train_base` on a data folder; the network's tag sizes come from the data's own vocabulary."""
+def train_from_folder(config: BaseConfig, data: Path, out: Path, *, held_out: Path | None = None) -> Network:
+    """`train_base` on a data folder.
+
+    Raises:
+        DataError: the network's tag sizes are not those of the data's vocabulary.
+    """
     spec = AudioSpec(clip_frames=config.frames)
     clips = ClipDataset(data, spec, frames=config.frames, seed=config.seed)
-    held = ClipDataset(held_out, spec, frames=config.frames, seed=config.seed) if held_out else None
+    sizes = tuple(_network(config).config["tag_sizes"])
+    if sizes != clips.vocabulary.sizes:
+        raise DataError(f"the config's tag_sizes are {list(sizes)}, but the data needs {list(clips.vocabulary.sizes)}")
+    held = ClipDataset(held_out, spec, clips.vocabulary, frames=config.frames, seed=config.seed) if held_out else None
     return train_base(config, clips, out, held_out=held)
 
 
-def load_ema(out: Path) -> PatchTransformer:
+def load_ema(out: Path) -> Network:
     """The averaged weights of a run's newest checkpoint.
 
     Raises:
@@ -185,18 +260,16 @@ def load_ema(out: Path) -> PatchTransformer:
     found = Checkpoints(out).latest()
     if found is None:
         raise DataError(f"the run {str(out)!r} has no checkpoint yet")
-    from ditto.training.loop import load_config
-
     network = _network(load_config(out / "config.json", BaseConfig))
     network.load_state_dict(found[1]["ema"])
     return network.eval()
 
 
-def _network(config: BaseConfig) -> PatchTransformer:
+def _network(config: BaseConfig) -> Network:
     # The initial weights are a function of the seed, without touching the process-wide generator for good.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return PatchTransformer(**config.network)
+        return NETWORKS[config.network_kind](**config.network)
 
 
 def _resume(checkpoints: Checkpoints, network: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> int:
@@ -211,15 +284,17 @@ def _resume(checkpoints: Checkpoints, network: nn.Module, ema: Ema, optimizer: t
 
 
 def _set_lr(optimizer: torch.optim.Optimizer, config: BaseConfig, step: int) -> None:
-    factor = warmup_stable_decay(step, steps=config.steps, warmup=config.warmup, decay=config.decay)
+    factor = warmup_stable_decay(
+        step, steps=config.steps, warmup=config.warmup, decay=config.decay, shape=config.lr_decay
+    )
     for group in optimizer.param_groups:
         group["lr"] = config.lr * factor
 
 
-def _tensorboard(out: Path) -> Any:
+def _tensorboard(out: Path, start: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(out / "tensorboard"))
+    return SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
 
 
 @torch.no_grad()
@@ -236,7 +311,7 @@ def held_out_loss(network: nn.Module, setting: Setting, config: BaseConfig, clip
 
 @torch.no_grad()
 def _evaluate(
-    config: BaseConfig, network: PatchTransformer, setting: Setting, clips: Clips, out: Path, step: int, log: RunLog
+    config: BaseConfig, network: Network, setting: Setting, clips: Clips, out: Path, step: int, log: RunLog
 ) -> None:
     network.eval()
     log.write(step, held_out_loss=held_out_loss(network, setting, config, clips))
@@ -246,7 +321,7 @@ def _evaluate(
 
 
 def sample_clips(
-    network: PatchTransformer, schedule: Schedule, tags: Tensor, shape: Any, seed: int, steps: int = 20,
+    network: Network, schedule: Schedule, tags: Tensor, shape: Any, seed: int, steps: int = 20,
     guidance: float = 1.5, null: Callable[[Tensor], Tensor] = null_tags,
 ) -> Tensor:  # fmt: skip
     """DDIM samples (B, 1, n_mels, frames) for `tags` (B, 3)."""

@@ -10,8 +10,8 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -134,14 +134,21 @@ class Ema:
             parameter.copy_(self.shadow[name])
 
 
-def warmup_stable_decay(step: int, *, steps: int, warmup: int, decay: float) -> float:
-    """Learning-rate factor: linear warm-up, constant, then a linear fall to 0 over the last `decay` share of `steps`.
+DECAYS: dict[str, Callable[[float], float]] = {
+    "linear": lambda left: left,
+    "cosine": lambda left: (1 - math.cos(math.pi * left)) / 2,
+}
+"""Shapes of the learning rate's fall, as functions of the share of it that is left."""
+
+
+def warmup_stable_decay(step: int, *, steps: int, warmup: int, decay: float, shape: str = "linear") -> float:
+    """Learning-rate factor: linear warm-up, constant, then a fall to 0 over the last `decay` share of `steps`.
 
     Unlike a cosine it lets a run be extended: only the last stretch depends on where it ends.
     """
     start = steps * (1 - decay)
     falling = 1.0 if step < start else max(0.0, (steps - step) / max(steps - start, 1))
-    return min(1.0, (step + 1) / max(warmup, 1)) * falling
+    return min(1.0, (step + 1) / max(warmup, 1)) * DECAYS[shape](falling)
 
 
 class RunLog:
@@ -165,6 +172,11 @@ class RunLog:
             for name, value in values.items():
                 self.writer.add_scalar(name, value, step)
 
+    def close(self) -> None:
+        """Flush TensorBoard's events."""
+        if self.writer is not None:
+            self.writer.close()
+
 
 def read_log(path: Path) -> list[dict[str, float]]:
     """The rows of a ``log.jsonl``; a last line that a kill cut short is left out."""
@@ -182,6 +194,8 @@ def read_log(path: Path) -> list[dict[str, float]]:
 def start_run(out: Path, config: object) -> None:
     """Make a run's folder and pin its config: a later call must bring the same one, `steps` apart.
 
+    A key that the recipe has gained since then counts as its default.
+
     Raises:
         OutputError: if the folder cannot be made or holds a run with another config.
     """
@@ -192,13 +206,21 @@ def start_run(out: Path, config: object) -> None:
     path = out / "config.json"
     values = asdict(config)  # pyright: ignore[reportArgumentType]
     if path.exists():
-        old = json.loads(path.read_text(encoding="utf-8"))
-        changed = [key for key in values if key != "steps" and json.loads(json.dumps(values[key])) != old.get(key)]
+        old = _defaults(config) | json.loads(path.read_text(encoding="utf-8"))
+        changed = [key for key in values if key != "steps" and _as_json(values[key]) != _as_json(old.get(key))]
         if changed:
             raise OutputError(f"{str(out)!r} holds a run with another {', '.join(changed)}: choose another folder")
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, path)
+
+
+def _defaults(config: object) -> dict[str, Any]:
+    return {f.name: f.default for f in fields(config) if f.default is not MISSING}  # pyright: ignore[reportArgumentType]
+
+
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
 
 
 def progress_steps(start: int, stop: int, label: str, show: bool = True) -> Iterator[tuple[int, "Meter"]]:
