@@ -1,5 +1,6 @@
 """The command line: ``ditto-music``. Words and defaults are those of the Python API."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -190,7 +191,9 @@ def compose_command(
         )  # fmt: skip
 
 
-@train_app.command("pack", epilog="Example: ditto-music train pack --base runs/base --vocoder runs/vocoder --out my-model")
+@train_app.command(
+    "pack", epilog="Example: ditto-music train pack --base runs/base --vocoder runs/vocoder --out my-model"
+)
 def pack_command(
     base: Annotated[Path, typer.Option(help="Run folder of `train base`.")],
     vocoder: Annotated[Path, typer.Option(help="Run folder of `train vocoder`.")],
@@ -202,3 +205,109 @@ def pack_command(
     from ditto.training.pack import pack
 
     typer.echo(f"sha256 {pack(base, vocoder, data, out, guidance)}")
+
+
+@train_app.command("vocoder", epilog="Example: ditto-music train vocoder --data datasets/train --out runs/vocoder")
+def train_vocoder_command(
+    config: ConfigOption = Path("configs/vocoder.json"),
+    data: DataOption = Path("datasets/train"),
+    out: Annotated[Path, typer.Option(help="Folder of the run; a killed run resumes from it.")] = Path("runs/vocoder"),
+    held_out: HeldOutOption = None,
+) -> None:
+    """Train the vocoder; run it again to resume."""
+    from ditto.training.loop import load_config
+    from ditto.training.vocoder import VocoderConfig, train_from_folder
+
+    train_from_folder(load_config(config, VocoderConfig), data, out, held_out=held_out)
+
+
+@train_app.command("classifier", epilog="Example: ditto-music train classifier --data datasets/train")
+def train_classifier_command(
+    config: ConfigOption = Path("configs/classifier.json"),
+    data: DataOption = Path("datasets/train"),
+    out: Annotated[Path, typer.Option(help="Folder of the run; a killed run resumes from it.")] = Path(
+        "runs/classifier"
+    ),
+    held_out: HeldOutOption = None,
+) -> None:
+    """Train the tag classifier that the benches listen with; run it again to resume."""
+    from ditto.training.classifier import ClassifierConfig, train_classifier
+    from ditto.training.loop import load_config
+
+    typer.echo(train_classifier(load_config(config, ClassifierConfig), data, out, held_out=held_out))
+
+
+@data_app.command("prepare", epilog="Example: ditto-music data prepare my-music --tags tags.csv --out datasets/mine")
+def prepare_command(
+    folder: Annotated[Path, typer.Argument(help="Recordings, searched in depth.")],
+    out: Annotated[Path, typer.Option(help="Receives train/ and heldout/; run again to resume.")],
+    tags: Annotated[
+        Path | None, typer.Option(help="A CSV file with the columns file, genre, mood, tempo; cells may be empty.")
+    ] = None,
+    heldout: Annotated[float, typer.Option(help="Share of the recordings to hold out.")] = 0.1,
+) -> None:
+    """Turn your own recordings and tags into training data."""
+    from ditto.data.prepare import prepare_folder
+    from ditto.terminal import counted
+
+    with counted("prepare") as progress:
+        prepared = prepare_folder(folder, out, tags_csv=tags, heldout=heldout, progress=progress)
+    typer.echo(prepared)
+
+
+BenchOut = Annotated[Path, typer.Option(help="Folder of the results.")]
+BenchCount = Annotated[int, typer.Option(help="Clips.")]
+BenchSeed = Annotated[int, typer.Option(help="Seed of the first clip.")]
+BenchResume = Annotated[bool, typer.Option(help="Go on from what a killed run finished.")]
+
+
+@bench_app.command("quality", epilog="Example: ditto-music bench quality --heldout datasets/heldout")
+def bench_quality_command(
+    count: BenchCount = 256,
+    heldout: Annotated[Path, typer.Option(help="Held-out data, from `ditto-music data compose`.")] = Path(
+        "datasets/heldout"
+    ),
+    classifier: Annotated[Path, typer.Option(help="The classifier's folder.")] = Path("weights/classifier"),
+    guidance: Annotated[
+        list[float] | None, typer.Option(help="CFG scales to measure besides the model's default; may be repeated.")
+    ] = None,
+    steps: Annotated[int, typer.Option("--steps", "-T", help="Sampling steps.")] = 20,
+    seed: BenchSeed = 0,
+    out: BenchOut = Path("docs/results"),
+    resume: BenchResume = True,
+    model: ModelOption = None,
+) -> None:
+    """Measure how good generated clips are, and the vocoder: tag accuracy, Fréchet distance, spectral errors."""
+    from ditto.bench.quality import run_quality
+    from ditto.models.music_model import load
+
+    run_quality(
+        load(model), heldout, classifier, count=count, seed=seed, out=out, steps=steps,
+        guidances=guidance or (), resume=resume, command=_command(),
+    )  # fmt: skip
+
+
+@bench_app.command("intensity", epilog="Example: ditto-music bench intensity --count 32")
+def bench_intensity_command(
+    count: BenchCount = 32,
+    iterations: Annotated[int, typer.Option("--iterations", "-K", help="Optimisation iterations.")] = 70,
+    steps: Annotated[int, typer.Option("--steps", "-T", help="Sampling steps.")] = 20,
+    batch: Annotated[int, typer.Option(help="Clips optimised at once.")] = 4,
+    seed: BenchSeed = 0,
+    out: BenchOut = Path("docs/results"),
+    resume: BenchResume = True,
+    model: ModelOption = None,
+) -> None:
+    """Measure how well DITTO makes clips follow loudness curves, against no control."""
+    from ditto.bench.intensity import run_intensity
+    from ditto.models.music_model import load
+
+    run_intensity(
+        load(model), count=count, seed=seed, out=out, batch=batch, steps=steps, iterations=iterations,
+        resume=resume, command=_command(),
+    )  # fmt: skip
+
+
+def _command() -> str:
+    """This call as a reader would repeat it."""
+    return shlex.join(["ditto-music", *sys.argv[1:]])

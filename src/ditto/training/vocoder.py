@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ditto.audio.features import log_mel
 from ditto.audio.spec import AudioSpec
 from ditto.audio.spectral_distance import SIZES, multi_resolution_stft
+from ditto.data.dataset import AudioCrops
 from ditto.errors import DataError
 from ditto.models.vocoder import Vocoder
 from ditto.training.discriminators import (
@@ -165,6 +166,19 @@ def train_vocoder(
         if done % config.checkpoint_every == 0 or done == config.steps:
             checkpoints.save(done, run.tensors(), {})
     return _averaged(config, run.ema.shadow)
+
+
+def train_from_folder(config: VocoderConfig, data: Path, out: Path, *, held_out: Path | None = None) -> Vocoder:
+    """`train_vocoder` on data folders.
+
+    Raises:
+        DataError: a folder is not a data folder or fits badly, or training diverged.
+        OutputError: see `train_vocoder`.
+    """
+    spec = config.make_network().spec
+    crops = AudioCrops(data, spec, samples=config.crop_samples, seed=config.seed)
+    held = AudioCrops(held_out, spec, samples=config.crop_samples, seed=config.seed) if held_out else None
+    return train_vocoder(config, crops, out, held_out=held)
 
 
 def train_step(run: _Run, audio: Tensor, step: int) -> dict[str, float]:
