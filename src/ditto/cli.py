@@ -309,5 +309,16 @@ def bench_intensity_command(
 
 
 def _command() -> str:
-    """This call as a reader would repeat it."""
+    """The present call, as a reader would repeat it."""
     return shlex.join(["ditto-music", *sys.argv[1:]])
+
+
+@train_app.command("report", epilog="Example: ditto-music train report runs/base --out docs/training/base")
+def report_command(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    out: Annotated[Path, typer.Option(help="Folder that receives config, log, loss curves and samples.")],
+) -> None:
+    """Collect what is worth keeping about a run."""
+    from ditto.training.report import write_report
+
+    typer.echo("\n".join(str(path) for path in write_report(run, out)))

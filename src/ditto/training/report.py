@@ -1,0 +1,43 @@
+"""What is committed about a run: its config, its log, its loss curves, and its newest samples."""
+
+import shutil
+from pathlib import Path
+
+from ditto.audio.io import shown
+from ditto.errors import DataError, OutputError
+from ditto.pictures import loss_picture
+from ditto.training.loop import read_log
+
+
+def write_report(run: Path, out: Path) -> list[Path]:
+    """Copy ``config.json``, ``log.jsonl`` and the newest sample picture of `run` to `out`, and draw ``loss.png``.
+
+    Raises:
+        DataError: the run has logged nothing yet.
+        OutputError: `out` cannot be written.
+    """
+    rows = read_log(run / "log.jsonl")
+    if not rows:
+        raise DataError(f"{shown(run)} is not a run that has logged anything yet")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in ("config.json", "log.jsonl"):
+            shutil.copyfile(run / name, out / name)
+        samples = sorted((run / "samples").glob("*.png"))
+        if samples:
+            shutil.copyfile(samples[-1], out / "samples.png")
+    except OSError as error:
+        raise OutputError(f"cannot write {shown(out)}: {error.strerror}") from None
+    loss_picture(out / "loss.png", _curves(rows), f"{run.name}: {int(rows[-1]['step'])} steps")
+    return sorted(out.iterdir())
+
+
+def _curves(rows: list[dict[str, float]]) -> dict[str, tuple[list[float], list[float]]]:
+    """``name -> (steps, values)`` of every logged number that a logarithmic axis can show."""
+    names = {name for row in rows for name in row} - {"step", "seconds"}
+    curves = {}
+    for name in sorted(names):
+        points = [(row["step"], row[name]) for row in rows if row.get(name, 0) > 0]
+        if points:
+            curves[name] = ([step for step, _ in points], [value for _, value in points])
+    return curves
