@@ -64,7 +64,7 @@ class SpectrogramDiscriminator(nn.Module):
     def __init__(self, n_fft: int, channels: int) -> None:
         super().__init__()
         self.n_fft = n_fft
-        self.stack = _Stack(channels, layers=4, kernel=(5, 3), stride=(2, 1))
+        self.stack = _Stack(channels, layers=4, kernel=(5, 3), stride=(2, 2))
         self.register_buffer("window", torch.hann_window(n_fft) * (4 / n_fft), persistent=False)
 
     def forward(self, audio: Tensor) -> Verdict:
