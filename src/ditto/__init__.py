@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ditto.models.music_model import MusicModel as MusicModel
     from ditto.models.music_model import load as load
     from ditto.optimize import Step as Step
-    from ditto.optimize import optimize as optimize
     from ditto.request import Request as Request
     from ditto.request import Result as Result
     from ditto.request import generate as generate
@@ -43,7 +42,6 @@ _HOMES = {
     "Tags": "models.conditioning",
     "generate": "request",
     "load": "models.music_model",
-    "optimize": "optimize",
     "read": "audio.io",
     "run": "request",
     "write": "audio.io",

@@ -3,7 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.console import Console
@@ -103,12 +103,11 @@ def generate(
 ) -> None:
     """Make music that follows the controls: a WAV, and beside it a PNG and a JSON report."""
     # Imported here, so that --help and mistakes in the command answer at once.
-    from ditto.audio.io import check_output
     from ditto.controls.intensity import Intensity
     from ditto.errors import ControlError
     from ditto.models.conditioning import Tags
     from ditto.models.music_model import load
-    from ditto.request import Request
+    from ditto.request import Method, Request, output_files
     from ditto.terminal import numbered, run_with_progress, summary
 
     if intensity is not None and intensity_like is not None:
@@ -116,15 +115,14 @@ def generate(
     measure = "correlation" if correlation else "mse"
     controls = [Intensity(intensity, measure)] if intensity is not None else []
     if intensity_like is not None:
-        controls = [Intensity(Intensity.of_recording(intensity_like).curve, measure)]
+        controls = [Intensity.of_recording(intensity_like, seconds=seconds, measure=measure)]
     request = Request(
         controls=tuple(controls), tags=Tags.parse(tags), seed=seed, count=count, seconds=seconds,
-        method=method, iterations=iterations, steps=steps, lr=lr, guidance=guidance, sampler=sampler,
+        method=cast(Method, method), iterations=iterations, steps=steps, lr=lr, guidance=guidance, sampler=sampler,
     )  # fmt: skip
     paths = numbered(output, count)
     for path in paths:
-        for file in (path, path.with_suffix(".png"), path.with_suffix(".json")):
-            check_output(file, force=force)
+        output_files(path, force=force)
     loaded = load(model)
     result = run_with_progress(request, loaded, tolerance)
     for i, path in enumerate(paths):

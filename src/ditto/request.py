@@ -6,7 +6,9 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from importlib.metadata import version
+from operator import add
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ditto.audio.io import StrPath, atomic_path, check_output, write
-from ditto.controls.base import Control, Output, Sum
+from ditto.audio.io import SUBTYPES, StrPath, atomic_path, check_output, shown, write
+from ditto.controls.base import Control, Output
 from ditto.diffusion.samplers import Chain, ddim, dpm_solver_pp
-from ditto.errors import RequestError, TagError
+from ditto.errors import OutputError, RequestError, TagError
 from ditto.methods.ditto import decode, ditto
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
@@ -88,7 +90,7 @@ class Request:
         """All controls as one, or None."""
         if not self.controls:
             return None
-        return self.controls[0] if len(self.controls) == 1 else Sum(tuple((c, 1.0) for c in self.controls))
+        return reduce(add, self.controls)
 
     def describe(self) -> dict[str, Any]:
         """The request as JSON."""
@@ -148,12 +150,10 @@ class Result:
             The three paths.
 
         Raises:
-            OutputError: a file exists already (without `force`) or cannot be written; nothing is then written.
+            OutputError: a file exists already (without `force`), cannot be written, or is not a sound file by its name;
+            nothing is then written.
         """
-        sound = Path(path)
-        picture, report = sound.with_suffix(".png"), sound.with_suffix(".json")
-        for file in (sound, picture, report):
-            check_output(file, force=force)
+        sound, picture, report = output_files(path, force=force)
         text = json.dumps(self.report(item), indent=2)
         tags = {
             "title": self._title(item),
@@ -190,6 +190,21 @@ class Result:
     def samples(self, item: int = 0) -> np.ndarray:
         """Audio of one item, shape (samples,), float32."""
         return self.audio[item].numpy()
+
+
+def output_files(path: StrPath, *, force: bool = False) -> tuple[Path, Path, Path]:
+    """The sound, picture and report that saving to `path` would write, once it is clear that it can.
+
+    Raises:
+        OutputError: the name's ending is not that of a sound file, or a file may not be written.
+    """
+    sound = Path(path)
+    if sound.suffix.lower() not in SUBTYPES:
+        raise OutputError(f"cannot write {shown(path)}: its name must end in {', '.join(SUBTYPES)}")
+    files = sound, sound.with_suffix(".png"), sound.with_suffix(".json")
+    for file in files:
+        check_output(file, force=force)
+    return files
 
 
 Watch = Callable[[Step], None]
@@ -234,7 +249,8 @@ def generate(
         model: from `ditto.load`.
         controls: one control or several.
         tags: `Tags`, a mapping with genre, mood and tempo, or text such as "genre=jazz tempo=110".
-        watch, stop: see `run`.
+        watch: see `run`.
+        stop: see `run`.
         settings: the other fields of `Request` (seed, count, iterations, …); an unknown name is a TypeError.
 
     Raises:
@@ -255,7 +271,7 @@ def _as_tags(tags: Tags | Mapping[str, Any] | str | None) -> Tags:
     return Tags(**(tags or {}))
 
 
-def draw_x_T(shape: Sequence[int], seed: int, count: int) -> Tensor:
+def draw_x_T(shape: Sequence[int], seed: int, count: int) -> Tensor:  # noqa: N802 - the papers' name
     """x_T (count, *shape) ~ N(0, 1), float32; item i from a generator of its own, seeded with ``seed + i``."""
     generators = (torch.Generator().manual_seed(seed + i) for i in range(count))
     return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])

@@ -42,7 +42,7 @@ def counted(label: str) -> Iterator[Callable[[int, int], None]]:
 
 def numbered(path: Path, count: int) -> list[Path]:
     """`path` itself for one clip; ``name-0.wav``, ``name-1.wav``, … for more."""
-    return [path] if count == 1 else [path.with_stem(f"{path.stem}-{i}") for i in range(count)]
+    return [path] if count == 1 else [path.parent / f"{path.stem}-{i}{path.suffix}" for i in range(count)]
 
 
 def summary(result: Result, item: int) -> str:

@@ -6,6 +6,7 @@ point and after its last it holds their values.
 
 import csv
 import math
+import stat
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ditto.audio.features import intensity, smooth
+from ditto.audio.features import rms_db, smooth
 from ditto.audio.io import StrPath, read_mono, shown
 from ditto.audio.spec import AudioSpec
 from ditto.errors import ControlError
@@ -22,7 +23,7 @@ from ditto.errors import ControlError
 LOUDEST_DB, QUIETEST_DB = 0.0, -80.0
 """Range of levels that a curve may ask for: full-scale square wave, and next to silence."""
 LOW, MIDDLE, HIGH = -38.0, -26.0, -16.0
-MAX_POINTS = 100_000
+MAX_POINTS, MAX_CSV_BYTES = 100_000, 10_000_000
 
 SHAPES: dict[str, tuple[tuple[float, float], ...]] = {
     "crescendo": ((0.0, LOW), (1.0, HIGH)),
@@ -76,7 +77,7 @@ class Curve:
 
     def levels(self, frames: int, spec: AudioSpec) -> Tensor:
         """The curve in dB at each of `frames` frames, shape (frames,), float32."""
-        return _levels(self, frames, spec)
+        return _levels(self, frames, spec).clone()
 
 
 @lru_cache(maxsize=64)
@@ -115,33 +116,41 @@ def read_curve(path: StrPath) -> Curve:
     Raises:
         ControlError: if the file cannot be read as such.
     """
-    file = Path(path)
-    try:
-        if file.stat().st_size > 10_000_000:
-            raise ControlError(f"{shown(path)} is too large for a loudness curve (over 10 MB)")
-        with file.open(newline="", encoding="utf-8-sig") as handle:
-            rows = [(n, row) for n, row in enumerate(csv.reader(handle), 1) if any(cell.strip() for cell in row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or "it is not a CSV file"
-        raise ControlError(f"cannot read the curve {shown(path)}: {reason}") from None
-    if rows and rows[0][1] and not _is_number(rows[0][1][0]):
+    rows = _rows(path)
+    if rows and not _is_number(rows[0][1][0]):
         rows = rows[1:]
     points = []
     for number, row in rows:
         if len(row) < 2:
             raise ControlError(f"line {number} of {shown(path)} needs two columns: seconds and dB")
         points.append(_point(row[0], row[1], where=f"on line {number} of {shown(path)}"))
-    return Curve(tuple(points), name=file.name)
+    return Curve(tuple(points), name=Path(path).name)
+
+
+def _rows(path: StrPath) -> list[tuple[int, list[str]]]:
+    """Rows of a CSV file that hold anything, with their numbers."""
+    file = Path(path)
+    try:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ControlError(f"cannot read the curve {shown(path)}: it is not a regular file")
+        if status.st_size > MAX_CSV_BYTES:
+            raise ControlError(f"{shown(path)} is too large for a loudness curve (over {MAX_CSV_BYTES // 10**6} MB)")
+        with file.open(newline="", encoding="utf-8-sig") as handle:
+            return [(n, row) for n, row in enumerate(csv.reader(handle), 1) if any(cell.strip() for cell in row)]
+    except (OSError, ValueError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or "it is not a CSV file"
+        raise ControlError(f"cannot read the curve {shown(path)}: {reason}") from None
 
 
 def curve_of_recording(path: StrPath, spec: AudioSpec, seconds: float | None = None) -> Curve:
-    """The smoothed loudness of a recording's beginning, one point a frame.
+    """The loudness of a recording's beginning, one point a frame; the smoothing comes with the target (`smoothed`).
 
     Raises:
         AudioFileError: if the file cannot be read or is silent.
     """
     audio = torch.from_numpy(read_mono(path, spec, seconds=seconds or spec.clip_seconds))
-    levels = intensity(audio[None], spec)[0].clamp(QUIETEST_DB, LOUDEST_DB)
+    levels = rms_db(audio[None], spec)[0].clamp(QUIETEST_DB, LOUDEST_DB)
     times = np.arange(len(levels)) * spec.hop / spec.sample_rate
     points = tuple((float(t), float(v)) for t, v in zip(times, levels.tolist(), strict=True))
     return Curve(points, name=Path(path).name)
@@ -152,7 +161,7 @@ def smoothed(curve: Curve, frames: int, spec: AudioSpec) -> Tensor:
 
     A jump that the smoothed loudness of no sound could follow is thus not asked for.
     """
-    return _smoothed(curve, frames, spec)
+    return _smoothed(curve, frames, spec).clone()
 
 
 @lru_cache(maxsize=64)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from ditto.audio.features import intensity
@@ -36,12 +35,15 @@ class Intensity(Control):
         object.__setattr__(self, "measure", measure)
 
     @classmethod
-    def of_recording(cls, path: StrPath, spec: AudioSpec | None = None) -> "Intensity":
-        """Follow the loudness of another recording's beginning."""
-        return cls(curve_of_recording(path, spec or AudioSpec()))
+    def of_recording(
+        cls, path: StrPath, spec: AudioSpec | None = None, *, seconds: float | None = None,
+        measure: Literal["mse", "correlation"] = "mse",
+    ) -> "Intensity":  # fmt: skip
+        """Follow the loudness of the first `seconds` (default: the model's window) of another recording."""
+        return cls(curve_of_recording(path, spec or AudioSpec(), seconds), measure)
 
     def target(self, output: Output) -> Tensor:
-        """y in dB, shape (frames,)."""
+        """The target y in dB, shape (frames,)."""
         return smoothed(self.curve, output.frames, output.model.spec).to(output.x_0.device)
 
     def feature(self, output: Output) -> Tensor:
@@ -59,9 +61,11 @@ class Intensity(Control):
         return {"intensity_mse_db2": mse(feature, target), "intensity_rho": pearson(feature, target)}
 
     def check(self, model: MusicModel, frames: int) -> None:
-        """Refuse a curve that goes on beyond the clip's end."""
+        """Refuse a curve that goes on beyond the clip's end, and the shape of a level one."""
         seconds = model.spec.seconds(frames)
-        # The curve of a recording has its last point one frame before its end.
+        if self.measure == "correlation" and len({level for _, level in self.curve.points}) == 1:
+            raise ControlError("a level curve has no shape to correlate with: give another, or leave out --correlation")
+        # Half a tenth is forgiven: a clip of "6 s" has 5.94.
         if self.curve.last > seconds + 0.06:
             raise ControlError(
                 f"the loudness curve goes on to {self.curve.last:g} s, but the clip ends at {seconds:.2f} s"
@@ -92,4 +96,4 @@ def pearson(feature: Tensor, target: Tensor) -> Tensor:
     b = target - target.mean(dim=-1, keepdim=True)
     # The ε keeps the gradient finite at a constant curve (METHOD §8.4).
     scale = (a.square().sum(dim=-1) * b.square().sum(dim=-1) + 1e-12).sqrt()
-    return (a * b).sum(dim=-1) / scale.clamp(min=torch.finfo(a.dtype).tiny)
+    return (a * b).sum(dim=-1) / scale
