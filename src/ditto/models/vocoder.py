@@ -1,6 +1,6 @@
 """The vocoder V: log-mel x_0 -> waveform, small, differentiable, and fast on a CPU.
 
-Vocos-like (Siuzdak 2023): a ConvNeXt trunk at frame rate and an inverse-STFT head; no upsampling network. Two things
+Vocos-like (Siuzdak 2023): a ConvNeXt trunk at frame rate and an inverse-STFT head; no upsampling network. Three things
 help a small network with music:
 
 - **Level**: the trunk sees the spectrogram relative to its local loudness, and the head corrects log magnitudes that
@@ -9,6 +9,7 @@ help a small network with music:
   periodic with the hop: a metallic 86 Hz comb. Here every spectral peak has a carrier, whose phase is *integrated* from
   the peak's frequency by the recurrence of single-pass spectrogram inversion (Beauregard, Harish & Wyse 2015), and the
   network's phases are relative to it. Frequencies come from a parabola through three mel bands.
+- **Feedback**: the head's first sound is analysed, and its magnitudes are corrected by the mel bands' errors.
 
 Carriers are constants to autograd: a phase after n frames sums n frequencies, so its gradient would grow with n, and
 what controls steer (loudness, chroma, timbre) acts through magnitudes and relative phases, which do carry gradients.
@@ -24,7 +25,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d, gelu, pad
 
-from ditto.audio.features import mel_db, mel_filterbank
+from ditto.audio.features import log_mel, mel_db, mel_filterbank
 from ditto.audio.spec import AudioSpec
 
 LEVEL_FRAMES = 9
@@ -32,6 +33,9 @@ LEVEL_FRAMES = 9
 
 MAX_CORRECTION = 6.0
 """Smooth bound of the head's correction of a log magnitude, nepers (52 dB)."""
+
+MAX_FEEDBACK = 2.0
+"""Smooth bound of one feedback's correction, nepers (17 dB)."""
 
 
 class Spectrum(NamedTuple):
@@ -74,6 +78,7 @@ class Vocoder(ModelMixin, ConfigMixin):
         depth: number of ConvNeXt blocks.
         expansion: width of a block's MLP over `width`.
         kernel: frames that a convolution spans, odd.
+        feedback: times that the sound's own log-mel is compared with x_0 and the magnitudes corrected.
     """
 
     config_name = "config.json"
@@ -96,6 +101,7 @@ class Vocoder(ModelMixin, ConfigMixin):
         depth: int = 6,
         expansion: int = 3,
         kernel: int = 7,
+        feedback: int = 1,
     ) -> None:
         super().__init__()
         self.spec = AudioSpec(sample_rate, mel_n_fft, hop, n_mels, dynamic_range_db)
@@ -126,7 +132,10 @@ class Vocoder(ModelMixin, ConfigMixin):
         Returns:
             Shape (B, frames * hop), full scale is [-1, 1] (not limited).
         """
-        return self.synthesise(self.spectrum(x_0))
+        spectrum = self.spectrum(x_0)
+        for _ in range(self.config["feedback"] if self._can_be_heard(x_0) else 0):
+            spectrum = self.corrected(spectrum, x_0)
+        return self.synthesise(spectrum)
 
     def spectrum(self, x_0: Tensor, carrier_phase: Tensor | None = None) -> Spectrum:
         """STFT magnitudes and phases of a log-mel of shape (B, n_mels, frames).
@@ -138,7 +147,7 @@ class Vocoder(ModelMixin, ConfigMixin):
         correction, turn = self.head(hidden).transpose(1, 2).chunk(2, dim=1)
         prior = self.to_bins @ levels * (math.log(10) / 20) + math.log(self.config["n_fft"] / 4)
         carrier = self.carrier_phase(levels.detach()) if carrier_phase is None else carrier_phase
-        return Spectrum(prior + _bounded(correction), carrier + turn)
+        return Spectrum(prior + _bounded(correction, MAX_CORRECTION), carrier + turn)
 
     def carrier_phase(self, levels: Tensor) -> Tensor:
         """Integrated phases of the spectral peaks of mel levels in dB, radians, shape (B, n_fft // 2 + 1, frames)."""
@@ -150,6 +159,19 @@ class Vocoder(ModelMixin, ConfigMixin):
         length = spectrum.phase.shape[-1] * self.spec.hop
         stft = torch.polar(spectrum.log_magnitude.exp(), spectrum.phase) * self.half_window_shift
         return torch.istft(stft, self.config["n_fft"], self.spec.hop, window=self.window, length=length)
+
+    def corrected(self, spectrum: Spectrum, x_0: Tensor) -> Spectrum:
+        """The spectrum with its magnitudes raised where the sound's own log-mel falls short of x_0, and the reverse.
+
+        Phases that do not quite fit together cancel some of what the head asked for; this hears how much.
+        """
+        missing = mel_db(x_0, self.spec) - mel_db(log_mel(self.synthesise(spectrum), self.spec), self.spec)
+        nepers = _bounded(missing * (math.log(10) / 20), MAX_FEEDBACK)
+        return spectrum._replace(log_magnitude=spectrum.log_magnitude + self.to_bins @ nepers)
+
+    def _can_be_heard(self, x_0: Tensor) -> bool:
+        """Whether a clip is long enough for a log-mel of its own."""
+        return x_0.shape[-1] * self.spec.hop > self.spec.n_fft // 2
 
     def _trunk(self, features: Tensor) -> Tensor:
         x = self.embed_norm(_over_time(self.embed, features.transpose(1, 2)))
@@ -224,9 +246,9 @@ def _local_level(levels: Tensor) -> Tensor:
     return (mean.clamp(min=1e-16).log() + peak) * (10 / math.log(10))
 
 
-def _bounded(x: Tensor) -> Tensor:
-    """Smooth limit to ±MAX_CORRECTION nepers."""
-    return MAX_CORRECTION * torch.tanh(x / MAX_CORRECTION)
+def _bounded(x: Tensor, limit: float) -> Tensor:
+    """Smooth limit to ±`limit`."""
+    return limit * torch.tanh(x / limit)
 
 
 def _over_time(convolution: nn.Conv2d, x: Tensor) -> Tensor:
