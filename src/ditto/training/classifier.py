@@ -1,0 +1,274 @@
+"""Training the quality bench's classifier on the training split: ``ditto-music train classifier``.
+
+Clips are stretched in time (with the tempo's label), turned up or down, and lose a band of mels at random, so that the
+classifier hears music, not recordings. Its weights judge generated clips only; no model contains them.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.nn.functional import cross_entropy, interpolate
+
+from ditto.audio.io import atomic_path, shown
+from ditto.audio.spec import AudioSpec
+from ditto.data.dataset import ClipDataset, read_labels, tags_of_label
+from ditto.errors import DataError
+from ditto.models.classifier import ClipClassifier
+from ditto.models.conditioning import TagVocabulary
+from ditto.training.loop import (
+    Checkpoints,
+    RunLog,
+    load_optimizer,
+    optimizer_tensors,
+    progress_steps,
+    start_run,
+    warmup_stable_decay,
+)
+
+HEADS = ("genre", "mood", "tempo")
+
+
+class Clips(Protocol):
+    """Where clips come from: a pure function of the step."""
+
+    def batch(self, step: int, batch_size: int) -> tuple[Tensor, Tensor]:
+        """x_0 (B, 1, n_mels, frames) and tag indices (B, 3) without nulls; frames ≥ the config's · (1 + stretch)."""
+        ...
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """Everything that determines the weights, given the data.
+
+    Attributes:
+        network: keyword arguments of `ClipClassifier` beyond what spectrogram and tags say.
+        frames: length of a clip.
+        steps, batch_size: optimiser steps and clips a step.
+        lr, warmup, decay, weight_decay, clip_norm: AdamW; linear warm-up steps, share of linear decay at the end.
+        smoothing: label smoothing.
+        stretch: clips last up to 1 + this times as long or as short.
+        gain_db: clips are turned up or down by up to this.
+        masked: most mel bands to be silenced; in half of the clips.
+        seed: of weights and augmentation.
+        log_every, checkpoint_every: in steps.
+    """
+
+    network: dict[str, Any] = field(default_factory=dict)
+    frames: int = 512
+    steps: int = 1200
+    batch_size: int = 32
+    lr: float = 2e-3
+    warmup: int = 100
+    decay: float = 0.6
+    weight_decay: float = 0.05
+    clip_norm: float = 1.0
+    smoothing: float = 0.05
+    stretch: float = 0.2
+    gain_db: float = 6.0
+    masked: int = 24
+    seed: int = 0
+    log_every: int = 20
+    checkpoint_every: int = 250
+
+    @property
+    def drawn_frames(self) -> int:
+        """Frames that a clip must have before it is stretched."""
+        return math.ceil(self.frames * (1 + self.stretch))
+
+
+def train_classifier_on(
+    config: ClassifierConfig, clips: Clips, vocabulary: TagVocabulary, out: Path, *, show: bool = True
+) -> ClipClassifier:
+    """Train until `config.steps`, resuming from the newest checkpoint in `out`.
+
+    Writes ``config.json``, ``log.jsonl``, ``tensorboard/`` and ``step-*/`` under `out`.
+
+    Raises:
+        DataError: the training diverged.
+        OutputError: see `start_run`.
+    """
+    start_run(out, config)
+    accelerator = Accelerator()
+    network = _network(config, vocabulary)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    checkpoints = Checkpoints(out)
+    start = 0
+    if (found := checkpoints.latest()) is not None:
+        start = found[0]
+        network.load_state_dict(found[1]["model"])
+        load_optimizer(optimizer, found[1]["optimizer"])
+    model, optimizer = accelerator.prepare(network, optimizer)
+    log = RunLog(out, start, _tensorboard(out))
+    for step, meter in progress_steps(start, config.steps, "classifier", show):
+        x_0, targets = augmented(config, vocabulary, *clips.batch(step, config.batch_size), step)
+        loss = _loss(model, x_0.to(accelerator.device), [t.to(accelerator.device) for t in targets], config, step)
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * warmup_stable_decay(
+                step, steps=config.steps, warmup=config.warmup, decay=config.decay
+            )
+        optimizer.zero_grad()
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+        optimizer.step()
+        meter.add(value := loss.item())
+        if not math.isfinite(value):
+            raise DataError(f"training diverged at step {step + 1}: lower lr in the config and start afresh")
+        if (step + 1) % config.log_every == 0:
+            log.write(step + 1, loss=meter.smooth)
+        if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+            groups = {"model": network.state_dict(), "optimizer": optimizer_tensors(optimizer)}
+            checkpoints.save(step + 1, groups, {})
+    return network.eval()
+
+
+def train_classifier(config: ClassifierConfig, data: Path, out: Path, *, held_out: Path | None = None) -> Path:
+    """Train on a data folder, save the weights (float16) in ``out/classifier``, and score them on held-out pieces.
+
+    The folder gets ``scores.json`` (the accuracies on `held_out`) and the run's ``log.jsonl`` and ``config.json``.
+
+    Returns:
+        ``out/classifier``.
+
+    Raises:
+        DataError: a folder is not a data folder, or lacks tags for some piece.
+    """
+    spec = AudioSpec(clip_frames=config.frames)
+    clips = ClipDataset(data, spec, frames=config.drawn_frames, seed=config.seed)
+    if any(None in astuple(tags_of_label(piece)) for piece in read_labels(data)):
+        raise DataError(f"the classifier needs a genre, a mood and a tempo for every piece of {shown(data)}")
+    network = train_classifier_on(config, clips, clips.vocabulary, out)
+    folder = out / "classifier"
+    save_half(network, folder)
+    for name in ("log.jsonl", "config.json"):
+        target = "train_config.json" if name == "config.json" else name
+        shutil.copyfile(out / name, folder / target)
+    if held_out is not None:
+        scores = accuracies(ClipClassifier.load(folder), held_out, spec, clips.vocabulary)
+        with atomic_path(folder / "scores.json", force=True) as temporary:
+            temporary.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+    return folder
+
+
+def save_half(network: ClipClassifier, folder: Path) -> None:
+    """Save as ``config.json`` and float16 safetensors."""
+    half = ClipClassifier.from_config(network.config)
+    assert isinstance(half, ClipClassifier)
+    half.load_state_dict(network.state_dict())
+    half.half().save_pretrained(folder, safe_serialization=True)
+
+
+@torch.no_grad()
+def accuracies(
+    network: ClipClassifier, root: Path, spec: AudioSpec, vocabulary: TagVocabulary, places: int = 4
+) -> dict[str, float]:
+    """Shares of a data folder's clips whose tags are recognised, tempo also within one bin, and how many clips.
+
+    Clips are taken at `places` evenly spaced places of every piece.
+    """
+    dataset = ClipDataset(root, spec, vocabulary, frames=spec.clip_frames)
+    right: list[Tensor] = []
+    for i, piece in enumerate(read_labels(root)):
+        x_0 = torch.stack([dataset.clip(i, (k + 0.5) / places) for k in range(places)])
+        found = torch.stack([logits.argmax(dim=-1) + 1 for logits in network(x_0).logits], dim=1)
+        distance = (found - vocabulary.encode(tags_of_label(piece))).abs()
+        right.append(torch.cat([distance == 0, distance[:, 2:] <= 1], dim=1).double())
+    means = torch.cat(right).mean(dim=0).tolist()
+    return dict(zip((*HEADS, "tempo_within_1"), means, strict=True)) | {"clips": float(sum(map(len, right)))}
+
+
+def augmented(
+    config: ClassifierConfig, vocabulary: TagVocabulary, x_0: Tensor, tags: Tensor, step: int
+) -> tuple[Tensor, list[Tensor]]:
+    """Clips (B, 1, n_mels, frames) with gain, stretch and masks drawn from (seed, step), and class probabilities.
+
+    A stretched clip has another tempo, of which its bin is known, not the value; so the tempo's target is the share of
+    the stretched bin that falls into each bin. Stretches that would leave the range of tempi are mirrored.
+    """
+    rng = np.random.default_rng([config.seed, step])
+    items, shares = [], []
+    for clip, tempo in zip(x_0, tags[:, 2].tolist(), strict=True):
+        factor, share = _stretch(config, vocabulary, int(tempo) - 1, rng)
+        items.append(_masked(config, _resampled(clip[0], factor, config.frames, rng), rng))
+        shares.append(share)
+    sizes = (len(vocabulary.genres), len(vocabulary.moods))
+    hard = [torch.nn.functional.one_hot(tags[:, i] - 1, size).float() for i, size in enumerate(sizes)]
+    return torch.stack(items)[:, None], [*hard, torch.from_numpy(np.stack(shares)).float()]
+
+
+def _stretch(
+    config: ClassifierConfig, vocabulary: TagVocabulary, tempo_bin: int, rng: np.random.Generator
+) -> tuple[float, np.ndarray]:
+    """A factor on the tempo and the bins' shares, shape (tempo_bins,), of a clip from bin `tempo_bin`."""
+    low, high, bins = vocabulary.tempo_low, vocabulary.tempo_high, vocabulary.tempo_bins
+    width = (high - low) / bins
+    edges = np.array([tempo_bin, tempo_bin + 1]) * width + low
+    factor = (1 + config.stretch) ** rng.uniform(-1, 1)
+    if not low <= edges.mean() * factor <= high:
+        factor = 1 / factor
+    first, last = edges * factor
+    grid = low + width * np.arange(bins + 1)
+    grid[0], grid[-1] = -np.inf, np.inf
+    return factor, np.diff(np.clip(grid, first, last)) / (last - first)
+
+
+def _resampled(clip: Tensor, factor: float, frames: int, rng: np.random.Generator) -> Tensor:
+    """`frames` frames of a clip (n_mels, drawn frames) played `factor` times as fast."""
+    needed = min(round(frames * factor), clip.shape[-1])
+    start = int(rng.integers(clip.shape[-1] - needed + 1))
+    return interpolate(clip[None, :, start : start + needed], size=frames, mode="linear", align_corners=False)[0]
+
+
+def _masked(config: ClassifierConfig, clip: Tensor, rng: np.random.Generator) -> Tensor:
+    """A clip (n_mels, frames) with another level and perhaps a silent band."""
+    clip = clip + rng.uniform(-1, 1) * config.gain_db / (AudioSpec().dynamic_range_db / 2)
+    if config.masked and rng.random() < 0.5:
+        width = int(rng.integers(1, config.masked + 1))
+        start = int(rng.integers(len(clip) - width + 1))
+        clip[start : start + width] = -1.0
+    return clip
+
+
+def _loss(
+    model: torch.nn.Module, x_0: Tensor, targets: Sequence[Tensor], config: ClassifierConfig, step: int
+) -> Tensor:
+    # Dropout draws from the process-wide generator: fixed by the step, so that a resumed run repeats it.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed((config.seed << 32) + step)
+        logits = model(x_0).logits
+    losses = [
+        cross_entropy(found, target, label_smoothing=config.smoothing)
+        for found, target in zip(logits, targets, strict=True)
+    ]
+    return torch.stack(losses).sum()
+
+
+def _network(config: ClassifierConfig, vocabulary: TagVocabulary) -> ClipClassifier:
+    spec = AudioSpec()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        known: dict[str, Any] = {
+            "n_mels": spec.n_mels,
+            "frame_rate": spec.frame_rate,
+            "dynamic_range_db": spec.dynamic_range_db,
+            "genres": len(vocabulary.genres),
+            "moods": len(vocabulary.moods),
+            "tempo_bins": vocabulary.tempo_bins,
+            "tempo_low": vocabulary.tempo_low,
+            "tempo_high": vocabulary.tempo_high,
+        }
+        return ClipClassifier(**(known | config.network))
+
+
+def _tensorboard(out: Path) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(out / "tensorboard"))
