@@ -274,11 +274,12 @@ def _touched(events: list[Event], bar: Bar) -> list[Event]:
 
 def _perform(rng: np.random.Generator, plan: Plan, events: list[Event]) -> tuple[Note, ...]:
     """Beats to seconds, with a few milliseconds and velocity steps of human spread; one note per pitch at a time."""
+    ordered = sorted(events)
     notes: dict[tuple[int, float], Note] = {}
-    for e in sorted(events):
-        start = plan.seconds(e.beat) + float(np.clip(rng.normal(0.0, 0.004), -0.01, 0.01))
+    for e, (late, harder) in zip(ordered, rng.standard_normal((len(ordered), 2)).tolist(), strict=True):
+        start = plan.seconds(e.beat) + min(max(0.004 * late, -0.01), 0.01)
         end = plan.seconds(e.beat + e.length)
-        velocity = int(np.clip(round(plan.mood.velocity * e.touch + rng.normal(0, 3)), 12, 127))
+        velocity = min(max(round(plan.mood.velocity * e.touch + 3 * harder), 12), 127)
         note = Note(round(max(start, 0.0), 4), round(max(end - start, 0.04), 4), e.pitch, velocity)
         notes.setdefault((e.pitch, round(e.beat, 3)), note)
     return _release_before_repeat(sorted(notes.values(), key=lambda n: (n.start, n.pitch)))
@@ -289,7 +290,8 @@ def _release_before_repeat(notes: list[Note]) -> tuple[Note, ...]:
     result, following = [], {}
     for note in reversed(notes):
         limit = following.get(note.pitch, math.inf) - note.start
-        result.append(replace(note, duration=round(min(note.duration, max(limit - 0.01, 0.02)), 4)))
+        duration = round(min(note.duration, max(limit - 0.01, 0.02)), 4)
+        result.append(Note(note.start, duration, note.pitch, note.velocity))
         following[note.pitch] = note.start
     return tuple(reversed(result))
 

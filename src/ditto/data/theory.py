@@ -69,7 +69,7 @@ class Chord:
 
 @lru_cache(maxsize=4096)
 def parse_roman(roman: str, tonic: int) -> Chord:
-    """Chord from a numeral such as ``bVII``, ``IIm7b5`` or ``V7``: a major scale's degree, lowered by b, and a quality."""
+    """Chord from a numeral such as ``bVII``, ``IIm7b5`` or ``V7``: a degree of the major scale and a quality."""
     shift = {"b": -1, "#": 1}.get(roman[0], 0)
     body = roman[1:] if shift else roman
     numeral = next(n for n in ("VII", "VI", "IV", "V", "III", "II", "I") if body.startswith(n))
