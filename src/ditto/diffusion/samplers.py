@@ -48,12 +48,16 @@ class Chain:
     def predict(self, x_t: Tensor, t: int) -> Tensor:
         """x̂_0 at timestep `t`, thresholded if the chain says so."""
         times = torch.full((len(x_t),), t, dtype=torch.long, device=x_t.device)
-        x_0 = self.call(self.denoiser, x_t, times, self.cond, self.guidance)
+        return self.call(self._estimate, x_t, times)
+
+    def _estimate(self, x_t: Tensor, times: Tensor) -> Tensor:
+        # With the thresholding inside the checkpoint, x_t is all that a step keeps for the backward pass.
+        x_0 = self.denoiser(x_t, times, self.cond, self.guidance)
         return dynamic_threshold(x_0) if self.threshold else x_0
 
     def pairs(self) -> list[tuple[int, int]]:
         """(t, next t) along the grid; the last next is `CLEAN`."""
-        return list(zip(self.timesteps, [*self.timesteps[1:], CLEAN], strict=True))
+        return list(zip(self.timesteps, [*self.timesteps, CLEAN][1:], strict=True))
 
 
 def ddim_step(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: int, t_next: int) -> Tensor:

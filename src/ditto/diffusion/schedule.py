@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -86,11 +87,21 @@ class Schedule:
         signal, spread = self.scales(t, x_0)
         return signal * noise - spread * x_0
 
-    def to_x_0(self, output: Tensor, x_t: Tensor, t: Tensor | int, prediction: Prediction) -> Tensor:
-        """x̂_0 from a network's output of the given kind."""
-        if prediction == "sample":
+    def to_x_0(
+        self, output: Tensor, x_t: Tensor, t: Tensor | int, prediction: Prediction, skip_std: float = 0.0
+    ) -> Tensor:
+        """x̂_0 from a network's output of the given kind.
+
+        With ``skip_std`` > 0 a "sample" is only the network's share of x̂_0 = k·x_t/√ᾱ_t + (1 − k)·output, where
+        k = skip_std² / (skip_std² + σ_t²): the best mix of the two if `skip_std` is the output's standard error. So a
+        network need not learn to copy what is nearly clean already (as EDM's c_skip, with another constant).
+        """
+        if prediction == "sample" and not skip_std:
             return output
         signal, spread = self.scales(t, x_t)
+        if prediction == "sample":
+            share = skip_std**2 / (skip_std**2 + (spread / signal).square())
+            return share * (x_t / signal) + (1 - share) * output
         if prediction == "v_prediction":
             return signal * x_t - spread * output
         return (x_t - spread * output) / signal
@@ -117,9 +128,12 @@ class Schedule:
             raise ValueError(f"steps must be between 1 and {self.num_train}, not {steps}")
         if spacing == "leading":
             return [i * (self.num_train // steps) for i in reversed(range(steps))]
+        # numpy's own functions, as in diffusers, so that halves are rounded alike; arange may go one step too far.
         if spacing == "linspace":
-            return torch.linspace(0, self.num_train - 1, steps, dtype=torch.float64).round().long().flip(0).tolist()
-        return [round(self.num_train - i * self.num_train / steps) - 1 for i in range(steps)]
+            grid = np.linspace(0, self.num_train - 1, steps)[::-1]
+        else:
+            grid = np.arange(self.num_train, 0, -self.num_train / steps)[:steps].round() - 1
+        return grid.round().astype(int).tolist()
 
 
 def _like(values: Tensor, like: Tensor) -> Tensor:

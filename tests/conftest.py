@@ -1,0 +1,64 @@
+"""Small things that many tests share: a music model of random weights that runs in milliseconds."""
+
+import os
+
+# One thread a process: pytest-xdist has the cores already, and sums come out the same in every process.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from ditto.audio.spec import AudioSpec
+from ditto.models.conditioning import TagVocabulary
+from ditto.models.music_model import MusicModel
+from ditto.models.transformer import PatchTransformer
+from ditto.models.vocoder import Vocoder
+
+torch.set_num_threads(1)
+
+SPEC = AudioSpec(sample_rate=8000, n_fft=256, hop=64, n_mels=16, clip_frames=64)
+VOCABULARY = TagVocabulary(("jazz", "rock", "folk"), ("calm", "happy"))
+
+
+def randomised(module: nn.Module, seed: int = 0, scale: float = 0.15) -> nn.Module:
+    """Every parameter drawn anew: networks that begin as zero would hide mistakes."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+    return module.requires_grad_(False).eval()
+
+
+def make_network(**changes: object) -> PatchTransformer:
+    settings = {"n_mels": 16, "patch": 2, "width": 16, "depth": 2, "heads": 2, "tag_sizes": VOCABULARY.sizes}
+    return randomised(PatchTransformer(**settings | changes))  # pyright: ignore[reportReturnType]
+
+
+def make_vocoder() -> Vocoder:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        vocoder = Vocoder(sample_rate=8000, mel_n_fft=256, hop=64, n_mels=16, n_fft=128, width=8, depth=1)
+    return vocoder.requires_grad_(False).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> MusicModel:
+    """A float32 model: 16 mels, 64 frames (0.512 s at 8 kHz)."""
+    return MusicModel(make_network(), make_vocoder(), SPEC, VOCABULARY, guidance=1.5, shift=0.5, name="tiny")
+
+
+@pytest.fixture(scope="session")
+def model_folder(tiny_model: MusicModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model on disk."""
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    tiny_model.save(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_network() -> PatchTransformer:
+    """A patch transformer of random weights in float64, for 16 mels and even numbers of frames."""
+    return make_network().double()

@@ -1,0 +1,111 @@
+"""The noise schedule against diffusers and against closed forms in float64."""
+
+import math
+
+import pytest
+import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ditto.diffusion.schedule import CLEAN, Prediction, Schedule
+
+SCHEDULE = Schedule.cosine()
+PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction", "sample")
+
+
+def noise(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def diffusers_schedule(**settings: object) -> DDIMScheduler:
+    return DDIMScheduler(beta_schedule="squaredcos_cap_v2", **settings)  # pyright: ignore[reportArgumentType]
+
+
+def test_cosine_is_the_closed_form_in_float64() -> None:
+    # the product of ratios telescopes to f((t + 1) / N) / f(0), until the last β is capped
+    f = [math.cos((t / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2 for t in range(1001)]
+    expected = [f[t + 1] / f[0] for t in range(999)]
+    expected.append(expected[-1] * 0.001)
+    torch.testing.assert_close(SCHEDULE.alpha_bar, torch.tensor(expected, dtype=torch.float64), rtol=1e-11, atol=0)
+
+
+def test_cosine_is_diffusers_to_their_float32() -> None:
+    theirs = diffusers_schedule().alphas_cumprod
+    assert theirs.dtype == torch.float32
+    # a float32 product of 1000 factors
+    torch.testing.assert_close(SCHEDULE.alpha_bar.float(), theirs, rtol=2e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("shift", [0.26, 1.0, 3.0])
+def test_shift_multiplies_every_sigma(shift: float) -> None:
+    like = torch.zeros(1, dtype=torch.float64)
+    for t in (0, 500, 999):
+        ratio = Schedule.cosine(shift=shift).sigma(t, like) / SCHEDULE.sigma(t, like)
+        assert ratio.item() == pytest.approx(shift, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "bad", [[[0.5, 0.4]], [0.5, 0.5], [0.4, 0.5], [1.0, 0.5], [0.5, 0.0], [0.5, math.nan]], ids=str
+)
+def test_unusable_schedules_are_refused(bad: list) -> None:
+    with pytest.raises(ValueError, match="falling"):
+        Schedule(torch.tensor(bad, dtype=torch.float64))
+
+
+def test_clean_data_has_alpha_bar_one() -> None:
+    x = noise(0, 2, 3)
+    assert SCHEDULE.at(CLEAN, x).flatten().tolist() == [1.0]
+    assert torch.equal(SCHEDULE.add_noise(x, noise(1, 2, 3), CLEAN), x)
+
+
+def test_a_batch_may_mix_timesteps() -> None:
+    x, t = noise(0, 3, 1, 2, 2), torch.tensor([-1, 10, 999])
+    together = SCHEDULE.add_noise(x, noise(1, 3, 1, 2, 2), t)
+    alone = [SCHEDULE.add_noise(x[i : i + 1], noise(1, 3, 1, 2, 2)[i : i + 1], int(t[i])) for i in range(3)]
+    assert torch.equal(together, torch.cat(alone))
+
+
+def test_float32_scales_are_rounded_from_float64() -> None:
+    # 1 − ᾱ_0 is 4e-5: from a float32 ᾱ_0 it would be off by 1e-3
+    _, spread = SCHEDULE.scales(0, torch.zeros(1))
+    assert spread.dtype == torch.float32
+    assert spread.item() == pytest.approx(math.sqrt(1 - SCHEDULE.alpha_bar[0].item()), rel=1e-7)
+
+
+@given(t=st.integers(0, 998), seed=st.integers(0, 2**31))
+def test_predictions_convert_into_each_other(t: int, seed: int) -> None:
+    x_0, epsilon = noise(seed, 2, 4), noise(seed + 1, 2, 4)
+    x_t = SCHEDULE.add_noise(x_0, epsilon, t)
+    outputs = {"epsilon": epsilon, "v_prediction": SCHEDULE.velocity(x_0, epsilon, t), "sample": x_0}
+    for prediction in PREDICTIONS:
+        estimate = SCHEDULE.to_x_0(outputs[prediction], x_t, t, prediction)
+        torch.testing.assert_close(estimate, x_0, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(SCHEDULE.to_epsilon(x_0, x_t, t), epsilon, rtol=1e-8, atol=1e-8)
+
+
+def test_forward_process_and_velocity_are_diffusers() -> None:
+    theirs = diffusers_schedule()
+    x_0, epsilon, t = noise(0, 4, 1, 3, 5).float(), noise(1, 4, 1, 3, 5).float(), torch.tensor([0, 300, 700, 999])
+    torch.testing.assert_close(SCHEDULE.add_noise(x_0, epsilon, t), theirs.add_noise(x_0, epsilon, t))
+    torch.testing.assert_close(SCHEDULE.velocity(x_0, epsilon, t), theirs.get_velocity(x_0, epsilon, t))
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
+def test_timesteps_are_diffusers(spacing: str) -> None:
+    theirs = diffusers_schedule(timestep_spacing=spacing)
+    compared = 0
+    for steps in range(1, 1001):
+        theirs.set_timesteps(steps)
+        expected = theirs.timesteps.tolist()
+        if spacing == "trailing" and len(expected) == steps + 1 and expected[-1] == -1:
+            expected.pop()  # np.arange with a fraction for a step may go one too far
+        compared += SCHEDULE.timesteps(steps, spacing) == expected  # pyright: ignore[reportArgumentType]
+    assert compared == 1000
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1001])
+def test_impossible_numbers_of_steps_are_refused(steps: int) -> None:
+    with pytest.raises(ValueError, match="between 1 and 1000"):
+        SCHEDULE.timesteps(steps)

@@ -1,0 +1,153 @@
+"""The optimisation loop against a hand-written one, and what it promises about copies, errors and grad mode."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from ditto.optimize import GradientError, Step, optimize, plateau, tolerance
+
+
+def start(batch: int = 3) -> Tensor:
+    return torch.randn(batch, 1, 2, 4, generator=torch.Generator().manual_seed(0))
+
+
+def render(x_T: Tensor) -> Tensor:
+    return torch.sin(2 * x_T) + 0.1 * x_T
+
+
+def objective(x_0: Tensor) -> Tensor:
+    return (x_0 - 0.5).square().flatten(1).mean(dim=1)
+
+
+def by_hand(x_T: Tensor, iterations: int, lr: float) -> tuple[list[Tensor], list[Tensor]]:
+    """Adam (Kingma & Ba 2015, algorithm 1) written out; latents and losses of every iteration."""
+    x, m, v = x_T.double(), torch.zeros(x_T.shape), torch.zeros(x_T.shape)
+    latents, losses = [], []
+    for i in range(1, iterations + 1):
+        x = x.detach().requires_grad_()
+        loss = objective(render(x))
+        (g,) = torch.autograd.grad(loss.sum(), x)
+        latents.append(x.detach())
+        losses.append(loss.detach())
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g.square()
+        x = x - lr * (m / (1 - 0.9**i)) / ((v / (1 - 0.999**i)).sqrt() + 1e-8)
+    return latents, losses
+
+
+def test_it_is_adam() -> None:
+    steps = list(optimize(start(), render, objective, iterations=20, lr=0.05))
+    latents, losses = by_hand(start(), 20, 0.05)
+    assert [step.i for step in steps] == list(range(20))
+    for step, x, loss in zip(steps, latents, losses, strict=True):
+        torch.testing.assert_close(step.x_T.double(), x, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(step.loss.double(), loss, rtol=1e-4, atol=1e-6)
+    assert (steps[-1].loss < 0.5 * steps[0].loss).all()
+
+
+def test_the_given_latent_stays_as_it_is() -> None:
+    x_T = start()
+    list(optimize(x_T, render, objective, iterations=3, lr=0.1))
+    assert torch.equal(x_T, start())
+    assert not x_T.requires_grad
+
+
+def test_every_item_goes_the_way_that_it_goes_alone() -> None:
+    together = list(optimize(start(), render, objective, iterations=5, lr=0.05))
+    for item in range(3):
+        alone = list(optimize(start()[item : item + 1], render, objective, iterations=5, lr=0.05))
+        for a, b in zip(together, alone, strict=True):
+            torch.testing.assert_close(a.x_T[item], b.x_T[0])
+
+
+def test_best_is_a_copy_of_each_items_best() -> None:
+    # with so large a step the loss goes up and down, so the best is not the last
+    steps = list(optimize(start(), render, objective, iterations=30, lr=0.7))
+    losses = torch.stack([step.loss for step in steps])
+    best = losses.argmin(dim=0)
+    assert (best < 29).any()
+    assert torch.equal(steps[-1].best_loss, losses.amin(dim=0))
+    for item, i in enumerate(best.tolist()):
+        assert torch.equal(steps[-1].best_x_T[item], steps[i].x_T[item])
+    torch.testing.assert_close(objective(render(steps[-1].best_x_T)), steps[-1].best_loss)
+
+
+def test_steps_do_not_change_after_they_are_given() -> None:
+    kept, copies = [], []
+    for step in optimize(start(), render, objective, iterations=4, lr=0.1):
+        kept.append(step)
+        copies.append([t.clone() for t in (step.loss, step.x_T, step.best_loss, step.best_x_T)])
+        step.x_T.data_ptr()
+    for step, copy in zip(kept, copies, strict=True):
+        assert all(
+            torch.equal(a, b) for a, b in zip((step.loss, step.x_T, step.best_loss, step.best_x_T), copy, strict=True)
+        )
+    assert not torch.equal(kept[0].x_T, kept[1].x_T)
+
+
+def test_it_does_nothing_until_it_is_asked() -> None:
+    calls = []
+    steps = optimize(start(), lambda x: calls.append(1) or render(x), objective, iterations=5)
+    assert calls == []
+    next(steps)
+    assert len(calls) == 1
+    next(steps)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    "broken", [lambda x: x.detach() * 2, lambda x: torch.zeros_like(x), lambda x: x.new_ones(x.shape).requires_grad_()]
+)
+def test_a_loss_that_does_not_depend_on_the_latent_is_an_error(broken) -> None:
+    with pytest.raises(GradientError, match="detached"):
+        next(optimize(start(), broken, objective, iterations=1))
+
+
+@pytest.mark.parametrize(
+    "bad", [lambda x: x.sqrt(), lambda x: x * math.nan, lambda x: x + math.inf, lambda x: (x - x).square().sqrt() + x]
+)
+def test_a_loss_or_gradient_that_is_not_finite_is_an_error(bad) -> None:
+    with pytest.raises(GradientError, match="not finite"):
+        next(optimize(start(), bad, objective, iterations=1))
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_grad_mode_is_what_it_was(enabled: bool) -> None:
+    with torch.set_grad_enabled(enabled):
+        losses = []
+        for step in optimize(start(), render, objective, iterations=8, lr=0.05):
+            assert torch.is_grad_enabled() == enabled
+            losses.append(step.loss.sum().item())
+        assert torch.is_grad_enabled() == enabled
+    assert losses[-1] < losses[0]
+
+
+def test_losses_are_float32_whatever_the_objective_gives() -> None:
+    step = next(optimize(start(), render, lambda x: objective(x).double(), iterations=1))
+    assert step.loss.dtype == step.best_loss.dtype == torch.float32
+
+
+def test_it_stops_at_the_tolerance_of_every_item() -> None:
+    free = list(optimize(start(), render, objective, iterations=60, lr=0.05))
+    level = free[20].best_loss.max().item()
+    steps = list(optimize(start(), render, objective, iterations=60, lr=0.05, stop=tolerance(level)))
+    assert len(steps) <= 21
+    assert (steps[-1].best_loss <= level).all()
+    assert not (steps[-2].best_loss <= level).all()
+
+
+def a_step(*best: float) -> Step:
+    nothing = torch.zeros(len(best))
+    return Step(0, nothing, nothing, torch.tensor(best), nothing)
+
+
+def test_a_plateau_is_patience_steps_without_improvement_of_any_item() -> None:
+    stop = plateau(patience=2, improvement=0.1)
+    answers = [stop(a_step(*best)) for best in ((10, 10), (10, 10), (10, 8.9), (9.9, 8.9), (9.8, 8.8), (8, 8.8))]
+    assert answers == [False, False, False, False, True, False]
+
+
+def test_a_plateau_is_found_below_zero_too() -> None:
+    stop = plateau(patience=1, improvement=0.01)
+    assert [stop(a_step(loss)) for loss in (-0.5, -0.9, -0.905)] == [False, False, True]
