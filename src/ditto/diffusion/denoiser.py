@@ -43,10 +43,13 @@ class GuidedDenoiser:
     prediction: Prediction
     null_cond: Callable[[Cond], Cond]
     """The null conditioning c_∅ of the same shape as the given one."""
+    skip_std: float = 0.0
+    """See `Schedule.to_x_0`."""
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Cond, guidance: float = 1.0) -> Tensor:
         """x̂_0 of the guided network."""
-        return self.schedule.to_x_0(self._output(x_t, t, cond, guidance), x_t, t, self.prediction)
+        output = self._output(x_t, t, cond, guidance)
+        return self.schedule.to_x_0(output, x_t, t, self.prediction, self.skip_std)
 
     def _output(self, x_t: Tensor, t: Tensor, cond: Cond, guidance: float) -> Tensor:
         if guidance == 1.0:

@@ -11,6 +11,7 @@ import copy
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib import import_module
@@ -77,8 +78,7 @@ class MusicModel:
     @property
     def denoiser(self) -> GuidedDenoiser:
         """``(x_t, t, cond, guidance) -> x̂_0``."""
-        prediction = self.network.config["prediction"]  # pyright: ignore[reportArgumentType, reportIndexIssue]
-        return GuidedDenoiser(self.network, self.schedule, prediction, null_tags)  # pyright: ignore[reportArgumentType]
+        return guided_denoiser(self.network, self.schedule)
 
     def shape(self, seconds: float | None = None) -> tuple[int, int, int]:
         """Shape (1, n_mels, frames) of x_0 for a duration (default: the training window).
@@ -133,6 +133,13 @@ class MusicModel:
 
     def _parts(self) -> dict[str, ModelMixin]:
         return {"denoiser": self.network, "vocoder": self.vocoder}
+
+
+def guided_denoiser(network: ModelMixin, schedule: Schedule) -> GuidedDenoiser:
+    """The denoiser of a tag-conditioned network, with the parameterisation that its config names."""
+    config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
+    skip_std = float(config.get("skip_std", 0.0))
+    return GuidedDenoiser(network, schedule, config["prediction"], null_tags, skip_std)  # pyright: ignore[reportArgumentType]
 
 
 def load(folder: str | os.PathLike[str] | None = None) -> MusicModel:

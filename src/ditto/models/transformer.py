@@ -29,6 +29,7 @@ class PatchTransformer(ModelMixin, ConfigMixin):
         mlp_ratio: hidden width of the feed-forward layers over `width`.
         tag_sizes: number of indices of each tag, null included.
         prediction: what the output means: "sample", "v_prediction" or "epsilon".
+        skip_std: for "sample", see `Schedule.to_x_0`.
     """
 
     @register_to_config
@@ -42,6 +43,7 @@ class PatchTransformer(ModelMixin, ConfigMixin):
         mlp_ratio: float = 3.0,
         tag_sizes: tuple[int, ...] = (9, 7, 13),
         prediction: str = "sample",
+        skip_std: float = 0.0,
     ) -> None:
         super().__init__()
         token = patch * n_mels

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from ditto.audio.spec import AudioSpec
 from ditto.data.dataset import ClipDataset
-from ditto.diffusion.denoiser import GuidedDenoiser
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.diffusion.schedule import Prediction, Schedule
 from ditto.errors import DataError
-from ditto.models.conditioning import drop_tags, null_tags
+from ditto.models.conditioning import drop_tags
+from ditto.models.music_model import guided_denoiser
 from ditto.models.transformer import PatchTransformer
 from ditto.models.unet import TagUNet
 from ditto.pictures import mel_grid
@@ -53,6 +53,7 @@ class BaseConfig:
 
     Attributes:
         network: keyword arguments of the network's constructor.
+        start_from: folder of a run whose averaged weights this one starts from; none by default.
         network_kind: "transformer" (the embedded model's) or "unet" (the papers').
         loss: "weighted_mse" of x̂_0, or "noise_l1", the papers' L1 on the noise, for a network that predicts epsilon.
         frames: length of a training clip in mel frames.
@@ -68,6 +69,7 @@ class BaseConfig:
     """
 
     network: dict[str, Any] = field(default_factory=dict)
+    start_from: str = ""
     network_kind: str = "transformer"
     loss: str = "weighted_mse"
     frames: int = 512
@@ -138,7 +140,7 @@ def weighted_mse(setting: "Setting", example: Example, output: Tensor) -> Tensor
     from taking over.
     """
     x_0, t = example.x_0, example.t
-    estimate = setting.schedule.to_x_0(output, example.x_t, t, setting.prediction)
+    estimate = setting.schedule.to_x_0(output, example.x_t, t, setting.prediction, setting.skip_std)
     weight = (1 + (setting.data_std / setting.schedule.sigma(t, x_0)).square()).clamp(max=setting.max_weight)
     return (weight * ((estimate - x_0) / setting.data_std).square()).mean()
 
@@ -168,12 +170,14 @@ class Setting:
     data_std: float
     max_weight: float
     loss: str = "weighted_mse"
+    skip_std: float = 0.0
 
     @classmethod
     def of(cls, config: BaseConfig, network: Network) -> "Setting":
         """The setting of a run."""
         schedule = Schedule.cosine(shift=config.data_std)
-        return cls(schedule, network.config["prediction"], config.data_std, config.max_weight, config.loss)
+        denoiser = guided_denoiser(network, schedule)
+        return cls(schedule, denoiser.prediction, config.data_std, config.max_weight, config.loss, denoiser.skip_std)
 
 
 def draw(config: BaseConfig, schedule: Schedule, x_0: Tensor, step: int) -> tuple[Tensor, Tensor, torch.Generator]:
@@ -194,7 +198,7 @@ def train_base(
     """
     start_run(out, config)
     accelerator = Accelerator(mixed_precision=config.precision)
-    network, ema_network = _network(config), _network(config)
+    network, ema_network = _started(config), _network(config)
     setting = Setting.of(config, network)
     ema = Ema(network, config.ema)
     optimizer = torch.optim.AdamW(
@@ -272,6 +276,14 @@ def _network(config: BaseConfig) -> Network:
         return NETWORKS[config.network_kind](**config.network)
 
 
+def _started(config: BaseConfig) -> Network:
+    """The network at step 0."""
+    network = _network(config)
+    if config.start_from:
+        network.load_state_dict(load_ema(Path(config.start_from)).state_dict())
+    return network
+
+
 def _resume(checkpoints: Checkpoints, network: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> int:
     found = checkpoints.latest()
     if found is None:
@@ -322,10 +334,9 @@ def _evaluate(
 
 def sample_clips(
     network: Network, schedule: Schedule, tags: Tensor, shape: Any, seed: int, steps: int = 20,
-    guidance: float = 1.5, null: Callable[[Tensor], Tensor] = null_tags,
+    guidance: float = 1.0,
 ) -> Tensor:  # fmt: skip
     """DDIM samples (B, 1, n_mels, frames) for `tags` (B, 3)."""
-    denoiser = GuidedDenoiser(network, schedule, network.config["prediction"], null)
-    chain = Chain(denoiser, schedule, schedule.timesteps(steps), tags, guidance)
+    chain = Chain(guided_denoiser(network, schedule), schedule, schedule.timesteps(steps), tags, guidance)
     noise = torch.randn(len(tags), *shape, generator=torch.Generator().manual_seed(seed))
     return ddim(chain, noise)
