@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from torch import nn
 
 from ditto.audio.spec import AudioSpec
@@ -18,6 +19,9 @@ from ditto.models.transformer import PatchTransformer
 from ditto.models.vocoder import Vocoder
 
 torch.set_num_threads(1)
+# Time limits would fail on a machine that is busy with other things.
+settings.register_profile("ditto", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ditto")
 
 SPEC = AudioSpec(sample_rate=8000, n_fft=256, hop=64, n_mels=16, clip_frames=64)
 VOCABULARY = TagVocabulary(("jazz", "rock", "folk"), ("calm", "happy"))

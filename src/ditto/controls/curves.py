@@ -23,7 +23,7 @@ from ditto.errors import ControlError
 LOUDEST_DB, QUIETEST_DB = 0.0, -80.0
 """Range of levels that a curve may ask for: full-scale square wave, and next to silence."""
 LOW, MIDDLE, HIGH = -38.0, -26.0, -16.0
-MAX_POINTS, MAX_CSV_BYTES = 100_000, 10_000_000
+MAX_POINTS, MAX_CSV_BYTES = 20_000, 10_000_000
 
 SHAPES: dict[str, tuple[tuple[float, float], ...]] = {
     "crescendo": ((0.0, LOW), (1.0, HIGH)),

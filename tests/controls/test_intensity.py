@@ -1,0 +1,155 @@
+"""Intensity against numpy and scipy, its gradient, and what it refuses."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from scipy.signal import savgol_filter
+from scipy.stats import pearsonr
+from torch import Tensor, nn
+
+from ditto.audio.spec import AudioSpec
+from ditto.controls.base import Output
+from ditto.controls.intensity import Intensity, mse, pearson
+from ditto.errors import ControlError
+from ditto.models.conditioning import TagVocabulary
+from ditto.models.music_model import MusicModel
+
+SPEC = AudioSpec(sample_rate=8000, n_fft=256, hop=64, n_mels=16, clip_frames=64)
+
+
+class Tones(nn.Module):
+    """A vocoder that any framework could differentiate: a sine a band, as loud as x_0 says."""
+
+    def forward(self, x_0: Tensor) -> Tensor:
+        amplitude = (0.5 * x_0).exp().repeat_interleave(SPEC.hop, dim=-1)
+        time = torch.arange(amplitude.shape[-1], dtype=x_0.dtype) / SPEC.sample_rate
+        hertz = 200 * torch.arange(1, x_0.shape[1] + 1, dtype=x_0.dtype)[:, None]
+        return 0.05 * (amplitude * torch.sin(2 * math.pi * hertz * time)).sum(dim=1)
+
+
+MODEL = MusicModel(nn.Identity(), Tones(), SPEC, TagVocabulary((), ()))  # pyright: ignore[reportArgumentType]
+
+
+def x_0(frames: int = 64, batch: int = 2) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(batch, 1, 16, frames, generator=generator, dtype=torch.float64)
+
+
+def loudness(audio: np.ndarray) -> np.ndarray:
+    """20·log10 RMS of centred frames of 256 samples, smoothed over 1 s or what there is, of one signal."""
+    padded = np.pad(audio, 128)
+    frames = np.stack([padded[i * 64 : i * 64 + 256] for i in range(len(audio) // 64)])
+    levels = 10 * np.log10((frames**2).mean(axis=1) + 1e-10)
+    return savgol_filter(levels, min(125, len(levels) - 1 + len(levels) % 2), 3, mode="interp")
+
+
+def target(points: list[tuple[float, float]], frames: int = 64) -> np.ndarray:
+    raw = np.interp(np.arange(frames) * 0.008, *zip(*points, strict=True))
+    return savgol_filter(raw, min(125, frames - 1 + frames % 2), 3, mode="interp")
+
+
+POINTS = [(0.1, -30.0), (0.2, -12.0), (0.4, -40.0)]
+TEXT = " ".join(f"{t}:{v}" for t, v in POINTS)
+
+
+@pytest.mark.parametrize("frames", [64, 200, 17])
+def test_losses_are_numpys_and_scipys(frames: int) -> None:
+    points = [(t * frames / 64, v) for t, v in POINTS]
+    text = " ".join(f"{t}:{v}" for t, v in points)
+    audio = MODEL.to_audio(x_0(frames)).numpy()
+    y = target(points, frames)
+    squares = [((loudness(a) - y) ** 2).mean() for a in audio]
+    rhos = [pearsonr(loudness(a), y).statistic for a in audio]
+    np.testing.assert_allclose(Intensity(text)(x_0(frames), MODEL), squares, rtol=1e-5)
+    np.testing.assert_allclose(-Intensity(text, "correlation")(x_0(frames), MODEL), rhos, rtol=1e-5, atol=1e-6)
+    errors = Intensity(text).error(x_0(frames), MODEL)
+    np.testing.assert_allclose(errors["intensity_mse_db2"], squares, rtol=1e-5)
+    np.testing.assert_allclose(errors["intensity_rho"], rhos, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("measure", ["mse", "correlation"])
+def test_gradient_is_that_of_finite_differences(measure) -> None:
+    control = Intensity(TEXT, measure)
+    assert torch.autograd.gradcheck(lambda x: control(x, MODEL), (x_0(12).requires_grad_(),), fast_mode=True)
+
+
+def test_gradient_reaches_x_0_through_the_real_vocoder(tiny_model: MusicModel) -> None:
+    x = (x_0() * 0.1).float().requires_grad_()
+    Intensity("swell")(x, tiny_model).sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+    assert (x.grad.abs().amax(dim=(1, 2)) > 0).all()
+
+
+def test_losses_are_float32_and_one_an_item(tiny_model: MusicModel) -> None:
+    loss = Intensity("swell")(x_0(64, 3).float(), tiny_model)
+    assert loss.shape == (3,)
+    assert loss.dtype == torch.float32
+
+
+def test_a_recording_fits_its_own_loudness(tmp_path: Path) -> None:
+    audio = MODEL.to_audio(x_0(64, 1))
+    soundfile.write(tmp_path / "own.wav", audio[0].numpy(), 8000, subtype="DOUBLE")
+    control = Intensity.of_recording(tmp_path / "own.wav", SPEC)
+    control.check(MODEL, 64)
+    assert control.loss(Output(x_0(64, 1), MODEL)).item() < 1e-4
+
+
+def test_a_recording_is_cut_to_the_clip(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "long.wav", MODEL.to_audio(x_0(500, 1))[0].numpy(), 8000, subtype="DOUBLE")
+    Intensity.of_recording(tmp_path / "long.wav", SPEC, seconds=0.3).check(MODEL, SPEC.frames(0.3))
+    assert Intensity.of_recording(tmp_path / "long.wav", SPEC, measure="correlation").measure == "correlation"
+
+
+def test_a_curve_beyond_the_clips_end_is_refused() -> None:
+    Intensity("0:-30 0.5:-20").check(MODEL, 64)
+    Intensity("swell").check(MODEL, 64)
+    with pytest.raises(ControlError, match=r"goes on to 2 s, but the clip ends at 0\.51 s"):
+        Intensity("0:-30 2:-20").check(MODEL, 64)
+
+
+def test_the_correlation_with_a_level_curve_is_refused() -> None:
+    for text in ("flat", "0:-20", "0:-20 0.3:-20"):
+        Intensity(text).check(MODEL, 64)
+        with pytest.raises(ControlError, match="no shape"):
+            Intensity(text, "correlation").check(MODEL, 64)
+
+
+def test_an_unknown_measure_is_refused() -> None:
+    with pytest.raises(ControlError, match="'mse' or 'correlation', not 'mae'"):
+        Intensity("swell", "mae")  # pyright: ignore[reportArgumentType]
+
+
+def test_pearson_of_a_constant_is_zero_with_a_finite_gradient() -> None:
+    feature = torch.full((2, 8), -20.0, requires_grad=True)
+    rho = pearson(feature, torch.arange(8.0))
+    assert rho.tolist() == [0, 0]
+    rho.sum().backward()
+    assert feature.grad is not None
+    assert feature.grad.isfinite().all()
+
+
+def test_mse_is_over_frames() -> None:
+    assert mse(torch.tensor([[1.0, 3.0], [0.0, 0.0]]), torch.tensor([0.0, 1.0])).tolist() == [2.5, 0.5]
+
+
+def test_description_is_json_with_the_points_unless_they_are_many() -> None:
+    short = Intensity("0:-30 3:-12").describe()
+    assert short == {
+        "control": "intensity", "measure": "mse", "curve": "0:-30 3:-12", "relative": False,
+        "points": [[0.0, -30.0], [3.0, -12.0]],
+    }  # fmt: skip
+    many = Intensity(" ".join(f"{i / 100}:-20" for i in range(65))).describe()
+    assert many["points"] == 65
+
+
+def test_the_trace_is_target_and_feature() -> None:
+    control = Intensity(TEXT)
+    (trace,) = control.traces(Output(x_0(), MODEL), 1)
+    np.testing.assert_allclose(trace.target, target(POINTS), atol=1e-3)
+    np.testing.assert_allclose(trace.achieved, loudness(MODEL.to_audio(x_0())[1].numpy()), atol=1e-4)
+    assert trace.unit == "dB"

@@ -1,0 +1,144 @@
+"""The model folder: what is saved comes back, and whatever is wrong with a folder is one clear line."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from ditto.audio.features import log_mel
+from ditto.errors import DittoError, ModelError, RequestError, TagError
+from ditto.models.conditioning import Tags
+from ditto.models.music_model import INDEX, WEIGHTS, MusicModel, load
+
+
+def outputs(model: MusicModel) -> list[torch.Tensor]:
+    x = torch.randn(2, *model.shape(), generator=torch.Generator().manual_seed(0))
+    x_0 = model.denoiser(x, torch.tensor([100, 900]), model.cond(Tags("jazz", tempo=100), 2), 2.0)
+    return [x_0, model.to_audio(x_0)]
+
+
+@pytest.fixture
+def folder(model_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny model's folder, to be spoiled."""
+    return shutil.copytree(model_folder, tmp_path / "copy")
+
+
+def test_saving_and_loading_gives_the_same_outputs(model_folder: Path, tmp_path: Path) -> None:
+    first = load(model_folder)
+    assert first.save(tmp_path / "again") == first.sha256
+    second = load(tmp_path / "again")
+    assert second.sha256 == first.sha256
+    for name in ("denoiser", "vocoder"):
+        assert (tmp_path / "again" / name / WEIGHTS).read_bytes() == (model_folder / name / WEIGHTS).read_bytes()
+    assert all(torch.equal(a, b) for a, b in zip(outputs(first), outputs(second), strict=True))
+    settings = ("spec", "vocabulary", "guidance", "shift")
+    assert all(getattr(first, name) == getattr(second, name) for name in settings)
+
+
+def test_half_precision_weights_are_near_the_originals(tiny_model: MusicModel, model_folder: Path) -> None:
+    for ours, loaded in zip(outputs(tiny_model)[:1], outputs(load(model_folder))[:1], strict=True):
+        assert 0 < (ours - loaded).norm() < 0.01 * ours.norm()
+
+
+def test_a_loaded_model_is_frozen_float32_and_in_evaluation_mode(model_folder: Path) -> None:
+    before = torch.get_rng_state()
+    model = load(model_folder)
+    for part in (model.network, model.vocoder):
+        assert not part.training
+        assert {p.dtype for p in part.parameters()} == {torch.float32}
+        assert not any(p.requires_grad for p in part.parameters())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_saving_leaves_the_model_as_it_is(tiny_model: MusicModel, tmp_path: Path) -> None:
+    before = [p.clone() for p in tiny_model.network.parameters()]
+    tiny_model.save(tmp_path / "model")
+    assert all(torch.equal(a, b) for a, b in zip(before, tiny_model.network.parameters(), strict=True))
+
+
+def edit_index(folder: Path, **changes: object) -> None:
+    index = json.loads((folder / INDEX).read_text())
+    (folder / INDEX).write_text(json.dumps(index | changes))
+
+
+def damage(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+
+
+def other_width(folder: Path) -> None:
+    config = folder / "denoiser" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"depth": 3}))
+
+
+SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "weights damaged": (lambda f: damage(f / "denoiser" / WEIGHTS), "damaged"),
+    "weights cut short": (lambda f: (f / "vocoder" / WEIGHTS).write_bytes(b"1234"), "damaged"),
+    "weights missing": (lambda f: (f / "vocoder" / WEIGHTS).unlink(), "vocoder/diffusion_pytorch_model.* is missing"),
+    "config missing": (lambda f: (f / "denoiser" / "config.json").unlink(), "damaged"),
+    "config is no JSON": (lambda f: (f / "denoiser" / "config.json").write_text("{"), "damaged"),
+    "config of a deeper network": (other_width, "does not fit its weights"),
+    "index missing": (lambda f: (f / INDEX).unlink(), "not a model folder"),
+    "index is no JSON": (lambda f: (f / INDEX).write_text("{\n\n"), "cannot read"),
+    "index is no text": (lambda f: (f / INDEX).write_bytes(b"\xff\xfe\x00"), "cannot read"),
+    "index is a list": (lambda f: (f / INDEX).write_text("[]"), "another kind of model"),
+    "another pipeline": (lambda f: edit_index(f, _class_name="StableDiffusionPipeline"), "another kind of model"),
+    "unknown class": (lambda f: edit_index(f, denoiser="os"), "unknown class 'os'"),
+    "class is a list": (lambda f: edit_index(f, denoiser=["diffusers", "UNet2DModel"]), "unknown class"),
+    "class of another part": (lambda f: edit_index(f, denoiser="Vocoder"), "unknown class 'Vocoder' for denoiser"),
+    "another network": (lambda f: edit_index(f, denoiser="TagUNet"), "does not fit its weights"),
+    "hashes missing": (lambda f: edit_index(f, sha256=None), "damaged"),
+    "hashes are a list": (lambda f: edit_index(f, sha256=[1]), "damaged"),
+    "spec unknown": (lambda f: edit_index(f, spec={"rate": 3}), "not a Ditto model's index"),
+    "vocabulary missing": (lambda f: edit_index(f, vocabulary=None), "not a Ditto model's index"),
+    "guidance is a word": (lambda f: edit_index(f, guidance="much"), "not a Ditto model's index"),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
+def test_a_spoiled_folder_is_one_clear_line(folder: Path, spoil: str) -> None:
+    action, message = SPOILS[spoil]
+    action(folder)
+    with pytest.raises(ModelError, match=message) as caught:
+        load(folder)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_what_is_no_folder_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "none", tmp_path / "file"):
+        with pytest.raises(ModelError, match="no model folder"):
+            load(path)
+
+
+def test_shape_is_whole_patches_of_at_most_the_window(tiny_model: MusicModel) -> None:
+    assert tiny_model.shape() == (1, 16, 64)
+    assert tiny_model.shape(0.266) == (1, 16, 34)  # 33.25 frames, patches of 2
+    assert tiny_model.shape(0.512) == (1, 16, 64)
+    for seconds in (0.0, -1.0, 0.6, 100.0):
+        with pytest.raises(RequestError, match=r"at most 0\.51"):
+            tiny_model.shape(seconds)
+
+
+def test_conditioning_is_the_tags_for_every_item(tiny_model: MusicModel) -> None:
+    assert tiny_model.cond(Tags("rock", "calm", 61), 2).tolist() == [[2, 1, 1], [2, 1, 1]]
+    with pytest.raises(TagError):
+        tiny_model.cond(Tags("polka"))
+
+
+def test_encoding_is_the_log_mel(tiny_model: MusicModel) -> None:
+    audio = torch.randn(2, 640, generator=torch.Generator().manual_seed(0)) * 0.1
+    x_0 = tiny_model.encode(audio)
+    assert x_0.shape == (2, 1, 16, 10)
+    assert torch.equal(tiny_model.to_mel(x_0), log_mel(audio, tiny_model.spec))
+    assert tiny_model.to_audio(x_0).shape == (2, 640)
+
+
+def test_schedule_is_the_shifted_one(tiny_model: MusicModel) -> None:
+    like = torch.zeros(1, dtype=torch.float64)
+    assert tiny_model.schedule.sigma(999, like).item() == pytest.approx(0.5 * 20291.0, rel=0.01)
+    assert issubclass(ModelError, DittoError)

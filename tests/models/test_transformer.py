@@ -1,0 +1,88 @@
+"""The patch transformer: shapes, patches, rotary positions, tags, precision, saving."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ditto.models.transformer import PatchTransformer, rotary, rotate
+
+TAGS = torch.tensor([[1, 2, 3], [2, 0, 5]])
+T = torch.tensor([10, 900])
+
+
+def x(frames: int = 8, seed: int = 0) -> Tensor:
+    return torch.randn(2, 1, 16, frames, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("frames", [2, 8, 30])
+def test_any_number_of_whole_patches(tiny_network: PatchTransformer, frames: int) -> None:
+    assert tiny_network(x(frames), T, TAGS).shape == (2, 1, 16, frames)
+    assert frames % tiny_network.frame_multiple == 0
+
+
+def test_the_first_output_is_zero() -> None:
+    network = PatchTransformer(n_mels=16, patch=2, width=16, depth=1, heads=2)
+    assert not network(x().float(), T, TAGS).any()
+
+
+def test_patches_come_back_in_their_place(tiny_network: PatchTransformer) -> None:
+    tokens = tiny_network._patchify(x())
+    assert tokens.shape == (2, 4, 32)
+    # a token is two neighbouring frames
+    assert torch.equal(tokens[0, 1].sort().values, x()[0, 0, :, 2:4].flatten().sort().values)
+    assert torch.equal(tiny_network._unpatchify(tokens), x())
+
+
+def test_items_of_a_batch_do_not_mix(tiny_network: PatchTransformer) -> None:
+    together = tiny_network(x(), T, TAGS)
+    for item in range(2):
+        part = slice(item, item + 1)
+        torch.testing.assert_close(together[part], tiny_network(x()[part], T[part], TAGS[part]))
+
+
+@pytest.mark.parametrize("column", [0, 1, 2])
+def test_every_tag_and_the_timestep_matter(tiny_network: PatchTransformer, column: int) -> None:
+    other = TAGS.clone()
+    other[:, column] = 1 - TAGS[:, column].clamp(max=1)
+    assert not torch.allclose(tiny_network(x(), T, other), tiny_network(x(), T, TAGS))
+    assert not torch.allclose(tiny_network(x(), T + 1, TAGS), tiny_network(x(), T, TAGS), rtol=0, atol=1e-6)
+
+
+def test_every_frame_sees_every_other(tiny_network: PatchTransformer) -> None:
+    x_t = x().requires_grad_()
+    tiny_network(x_t, T, TAGS)[0, 0, 3, 0].backward()
+    assert x_t.grad is not None
+    assert (x_t.grad[0, 0].abs().amax(dim=0) > 0).all()
+    assert not x_t.grad[1].any()
+
+
+def test_gradient_is_that_of_finite_differences(tiny_network: PatchTransformer) -> None:
+    x_t = x(2).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x_t: tiny_network(x_t, T, TAGS), (x_t,), fast_mode=True)
+
+
+def test_rotary_attention_depends_on_the_distance_alone() -> None:
+    rotation = rotary(12, 8, torch.zeros(1, dtype=torch.float64))
+    q, k = (torch.randn(8, generator=torch.Generator().manual_seed(s), dtype=torch.float64) for s in (0, 1))
+    scores = rotate(q.expand(12, 8), rotation) @ rotate(k.expand(12, 8), rotation).T
+    torch.testing.assert_close(scores[:-3, :-3], scores[3:, 3:])
+    assert scores[0].std() > 0.01
+    torch.testing.assert_close(rotate(q.expand(12, 8), rotation).norm(dim=1), q.norm().expand(12))
+
+
+def test_bfloat16_autocast_runs_and_is_near(tiny_network: PatchTransformer) -> None:
+    network = tiny_network.float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = network(x().float(), T, TAGS)
+    exact = network(x().float(), T, TAGS)
+    assert (rough.float() - exact).norm() < 0.05 * exact.norm()
+
+
+def test_saving_keeps_weights_and_config(tiny_network: PatchTransformer, tmp_path: Path) -> None:
+    network = tiny_network.float()
+    network.save_pretrained(tmp_path)
+    loaded = PatchTransformer.from_pretrained(tmp_path)
+    assert dict(loaded.config)["tag_sizes"] == [4, 3, 13]
+    assert torch.equal(loaded(x().float(), T, TAGS), network(x().float(), T, TAGS))
