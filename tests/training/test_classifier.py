@@ -104,7 +104,7 @@ def test_augmentation_is_a_function_of_the_step():
 
 
 def test_learns_what_can_be_heard(tmp_path):
-    config = small_config(steps=60, batch_size=16, lr=1e-2, warmup=5, checkpoint_every=60, masked=0)
+    config = small_config(steps=60, batch_size=16, lr=1e-2, warmup=5, checkpoint_every=60, masked=0, gain_db=1.0)
     net = train_classifier_on(config, Beats(config.drawn_frames), VOCABULARY, tmp_path, show=False)
     x_0, tags = Beats(256).batch(10_000, 64)
     with torch.no_grad():
