@@ -5,10 +5,10 @@ help a small network with music:
 
 - **Level**: the trunk sees the spectrogram relative to its local loudness, and the head corrects log magnitudes that
   are interpolated from the mel bands. So an x_0 that is louder by some dB gives sound that is louder by just that.
-- **Carriers**: a convolutional network answers a steady tone with the same frame again and again, so what it sings is
+- **Carriers**: a convolutional network answers a steady sound with the same frame again and again, so what it sings is
   periodic with the hop: a metallic 86 Hz comb. Here every spectral peak has a carrier, whose phase is *integrated* from
-  the peak's frequency by the recurrence of single-pass spectrogram inversion (Beauregard, Harish & Wyse 2015), and the
-  network's phases are relative to it. Frequencies come from a parabola through three mel bands.
+  the peak's frequency by the recurrence of single-pass spectrogram inversion (Beauregard, Harish & Wyse 2015), or is
+  that of white noise where the spectrum is noise-like. The network's phases are relative to the carriers'.
 - **Feedback**: the head's first sound is analysed, and its magnitudes are corrected by the mel bands' errors.
 
 Carriers are constants to autograd: a phase after n frames sums n frequencies, so its gradient would grow with n, and
@@ -29,7 +29,14 @@ from ditto.audio.features import log_mel, mel_db, mel_filterbank
 from ditto.audio.spec import AudioSpec
 
 LEVEL_FRAMES = 9
-"""Frames over which the local loudness is averaged."""
+"""Frames over which levels are averaged."""
+
+CONTRAST_BANDS = 9
+CONTRAST_DB = 4.0
+"""A peak is a tone when, averaged over `LEVEL_FRAMES`, it is this much above the mean of the bands around it."""
+
+ALWAYS_TONAL_HERTZ = (800.0, 2500.0)
+"""Below the first, every peak is a tone; towards the second the contrast gains its full say."""
 
 MAX_CORRECTION = 6.0
 """Smooth bound of the head's correction of a log magnitude, nepers (52 dB)."""
@@ -123,36 +130,44 @@ class Vocoder(ModelMixin, ConfigMixin):
         self.register_buffer("half_window_shift", shift[:, None], persistent=False)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
-    def forward(self, x_0: Tensor) -> Tensor:
+    def forward(self, x_0: Tensor, seed: int = 0) -> Tensor:
         """Waveform of a log-mel.
 
         Args:
             x_0: shape (B, n_mels, frames), in [-1, 1] (somewhat beyond is fine).
+            seed: of the carriers' first phases and noise, which all items share; training varies it.
 
         Returns:
             Shape (B, frames * hop), full scale is [-1, 1] (not limited).
         """
-        spectrum = self.spectrum(x_0)
+        spectrum = self.spectrum(x_0, self.carrier_phase(x_0, seed))
         for _ in range(self.config["feedback"] if self._can_be_heard(x_0) else 0):
             spectrum = self.corrected(spectrum, x_0)
         return self.synthesise(spectrum)
 
-    def spectrum(self, x_0: Tensor, carrier_phase: Tensor | None = None) -> Spectrum:
-        """STFT magnitudes and phases of a log-mel of shape (B, n_mels, frames).
-
-        `carrier_phase` is by default that of x_0 itself.
-        """
+    def spectrum(self, x_0: Tensor, carrier_phase: Tensor) -> Spectrum:
+        """STFT magnitudes and phases of a log-mel of shape (B, n_mels, frames), before any feedback."""
         levels = mel_db(x_0, self.spec)
         hidden = self._trunk((levels - _local_level(levels) + 40) / 20)
         correction, turn = self.head(hidden).transpose(1, 2).chunk(2, dim=1)
         prior = self.to_bins @ levels * (math.log(10) / 20) + math.log(self.config["n_fft"] / 4)
-        carrier = self.carrier_phase(levels.detach()) if carrier_phase is None else carrier_phase
-        return Spectrum(prior + _bounded(correction, MAX_CORRECTION), carrier + turn)
+        return Spectrum(prior + _bounded(correction, MAX_CORRECTION), carrier_phase + turn)
 
-    def carrier_phase(self, levels: Tensor) -> Tensor:
-        """Integrated phases of the spectral peaks of mel levels in dB, radians, shape (B, n_fft // 2 + 1, frames)."""
-        cycles = carriers(*peaks(levels, self.centres), self.spec)
-        return 2 * math.pi * cycles[:, self.band_of_bin]
+    def carrier_phase(self, x_0: Tensor, seed: int = 0) -> Tensor:
+        """Phases of the carriers, radians, shape (B, n_fft // 2 + 1, frames): constant to autograd.
+
+        A tonal peak's carrier is its integrated phase; elsewhere it is the phase of white noise, whose frames fit
+        together as those of independent random phases would not.
+        """
+        levels = mel_db(x_0.detach(), self.spec)
+        owner, hertz = peaks(levels, self.centres)
+        rng = np.random.default_rng(seed)
+        first = torch.from_numpy(rng.random(self.spec.n_mels)).to(levels)
+        noise = torch.from_numpy(rng.standard_normal(self.spec.samples(levels.shape[-1]) + self.config["n_fft"]))
+        tone = (2 * math.pi * carriers(owner, hertz, first, self.spec))[:, self.band_of_bin]
+        share = tonality(levels, owner, self.centres)[:, self.band_of_bin]
+        hiss = self._noise_phase(noise.to(levels))
+        return torch.atan2(share * tone.sin() + (1 - share) * hiss.sin(), share * tone.cos() + (1 - share) * hiss.cos())
 
     def synthesise(self, spectrum: Spectrum) -> Tensor:
         """Inverse STFT, of exactly frames * hop samples: (B, frames * hop)."""
@@ -169,6 +184,14 @@ class Vocoder(ModelMixin, ConfigMixin):
         nepers = _bounded(missing * (math.log(10) / 20), MAX_FEEDBACK)
         return spectrum._replace(log_magnitude=spectrum.log_magnitude + self.to_bins @ nepers)
 
+    def _noise_phase(self, noise: Tensor) -> Tensor:
+        """Phases at the centres of the whole frames in `noise` (samples,): (n_fft // 2 + 1, frames)."""
+        frames = len(noise) // self.spec.hop - self.config["n_fft"] // self.spec.hop
+        stft = torch.stft(
+            noise, self.config["n_fft"], self.spec.hop, window=self.window, center=False, return_complex=True
+        )
+        return torch.angle(stft[:, :frames] * self.half_window_shift)
+
     def _can_be_heard(self, x_0: Tensor) -> bool:
         """Whether a clip is long enough for a log-mel of its own."""
         return x_0.shape[-1] * self.spec.hop > self.spec.n_fft // 2
@@ -180,15 +203,15 @@ class Vocoder(ModelMixin, ConfigMixin):
         return self.head_norm(x)
 
 
-def carriers(owner: Tensor, hertz: Tensor, spec: AudioSpec) -> Tensor:
+def carriers(owner: Tensor, hertz: Tensor, first: Tensor, spec: AudioSpec) -> Tensor:
     """Integrated phase of the peak that owns each mel band, in cycles within [0, 1).
 
-    A band goes on from where its present owner's band stood one frame ago, so all bands of a peak turn together. The
-    first phases are quadratic in the band, as Schroeder's (1970), so that a clip does not begin with a click.
+    A band goes on from where its present owner's band stood one frame ago, so all bands of a peak turn together.
 
     Args:
         owner: index of the peak band that owns each band, shape (B, n_mels, frames).
         hertz: frequency of a peak in each band, same shape; read where a band owns itself.
+        first: phases of the bands before the first frame, cycles, shape (n_mels,). Equal ones would make a click.
         spec: rates and sizes.
 
     Returns:
@@ -196,8 +219,7 @@ def carriers(owner: Tensor, hertz: Tensor, spec: AudioSpec) -> Tensor:
     """
     advance = (hertz.gather(1, owner) * (spec.hop / spec.sample_rate)).permute(2, 0, 1).contiguous()
     owners = owner.permute(2, 0, 1).contiguous()
-    bands = torch.arange(spec.n_mels, dtype=advance.dtype, device=advance.device)
-    phase, phases = (bands.square() / spec.n_mels).frac().expand_as(advance[0]), []
+    phase, phases = first.expand_as(advance[0]), []
     for turn, peak in zip(advance, owners, strict=True):
         phase = (phase.gather(1, peak) + turn).frac()
         phases.append(phase)
@@ -236,6 +258,25 @@ def band_centres(spec: AudioSpec) -> Tensor:
     filters = mel_filterbank(spec, dtype=torch.float64)
     bins = torch.arange(spec.n_fft // 2 + 1, dtype=torch.float64) * (spec.sample_rate / spec.n_fft)
     return (filters @ bins) / filters.sum(dim=1)
+
+
+def tonality(levels: Tensor, owner: Tensor, centres: Tensor) -> Tensor:
+    """How much the peak that owns each band is a tone rather than noise, in (0, 1), shape (B, n_mels, frames).
+
+    Averaged over time, a tone stands out from its surroundings and noise does not. Low bands, where the partials of
+    chords lie as densely as the bands, count as tonal whatever their contrast.
+
+    Args:
+        levels: dB, shape (B, n_mels, frames).
+        owner: index of the peak band of each band, same shape.
+        centres: of the bands, Hz, shape (n_mels,).
+    """
+    steady = avg_pool1d(levels, LEVEL_FRAMES, 1, LEVEL_FRAMES // 2, count_include_pad=False)
+    around = avg_pool1d(steady.transpose(1, 2), CONTRAST_BANDS, 1, CONTRAST_BANDS // 2, count_include_pad=False)
+    contrast = (steady - around.transpose(1, 2)).gather(1, owner)
+    low, high = ALWAYS_TONAL_HERTZ
+    share = ((centres - low) / (high - low)).clamp(0, 1)[:, None]
+    return torch.sigmoid(contrast - (CONTRAST_DB * share - 30 * (1 - share)))
 
 
 def _local_level(levels: Tensor) -> Tensor:

@@ -186,7 +186,7 @@ def train_step(run: _Run, audio: Tensor, step: int) -> dict[str, float]:
     config, adversarial = run.config, step >= run.config.adversarial_from
     _set_rates(run, step)
     x_0, target = split_crop(audio, _spec(run))
-    made = run.vocoder(x_0)
+    made = run.vocoder(x_0, seed=step)
     parts = spectral_losses(config, made, target, _spec(run))
     if adversarial:
         parts |= _adversarial_losses(run, made, target)
