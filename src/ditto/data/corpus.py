@@ -143,7 +143,7 @@ def _make_piece(out: Path, index: int, *, seed: int, split: str, font: Path, sam
 
 @lru_cache(maxsize=1)
 def _renderer(font: Path, sample_rate: int) -> Renderer:
-    """The renderer of this process, kept because a SoundFont takes about a second to load."""
+    """The renderer of this process, kept because loading a SoundFont takes a while."""
     return Renderer(font, sample_rate)
 
 

@@ -29,7 +29,7 @@ HEADROOM_DB = -12.0
 
 
 class Renderer:
-    """A loaded SoundFont; load once per process (a large one takes about a second) and render many pieces.
+    """A loaded SoundFont; load once per process (a large one takes a while) and render many pieces.
 
     Args:
         soundfont: an .sf2 file; None is Debian's FluidR3 GM.
@@ -61,7 +61,7 @@ class Renderer:
         high = np.zeros(length * OVERSAMPLING, np.float32)
         for track in piece.tracks:
             alone = self._play(track, len(high))
-            # Instruments of one SoundFont differ by 25 dB at one velocity, so each part is brought to its level.
+            # Instruments of one SoundFont differ widely at one velocity, so each part is brought to its level.
             high += alone * (10 ** (track.gain_db / 20) * 0.1 / max(_playing_rms(alone), 1e-5))
         audio = soxr.resample(high, OVERSAMPLING * self.sample_rate, self.sample_rate, quality="HQ")
         return np.asarray(audio[:length], np.float32)
