@@ -10,7 +10,7 @@ import torch
 from scipy.signal import stft as scipy_stft
 from torch import Tensor
 
-from ditto.audio.features import log_mel, mel_db
+from ditto.audio.features import log_mel, mel_db, rms_db
 from ditto.audio.spec import AudioSpec
 from ditto.models.vocoder import Spectrum, Vocoder, band_centres, carriers, peaks, tonality
 
@@ -134,6 +134,23 @@ def test_synthesis_inverts_an_stft_with_centred_phases() -> None:
     centred = torch.angle(stft * vocoder.half_window_shift)
     made = vocoder.synthesise(Spectrum(stft.abs().log()[None], centred[None]))[0].numpy()
     assert np.allclose(made[1024:-1024], audio[1024:-1024], atol=1e-9)
+
+
+def test_descending_through_the_vocoder_moves_the_loudness_where_it_should() -> None:
+    # carriers jump as x_0 changes; the gradient must lead to the target all the same
+    vocoder = make().requires_grad_(False)
+    x_0 = log_mel(0.1 * torch.randn(1, 64 * 256, generator=torch.Generator().manual_seed(6)), SPEC).requires_grad_()
+    target = rms_db(vocoder(x_0.detach()), SPEC) + torch.linspace(-10, 10, 64)
+    optimizer = torch.optim.Adam([x_0], lr=5e-3)
+    errors = []
+    for _ in range(25):
+        error = (rms_db(vocoder(x_0), SPEC) - target).square().mean()
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+        errors.append(error.item())
+    assert errors[0] > 30
+    assert errors[-1] < 1
 
 
 def high_band_correlation_a_hop_later(audio: Tensor) -> float:

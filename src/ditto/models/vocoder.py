@@ -164,10 +164,12 @@ class Vocoder(ModelMixin, ConfigMixin):
         rng = np.random.default_rng(seed)
         first = torch.from_numpy(rng.random(self.spec.n_mels)).to(levels)
         noise = torch.from_numpy(rng.standard_normal(self.spec.samples(levels.shape[-1]) + self.config["n_fft"]))
-        tone = (2 * math.pi * carriers(owner, hertz, first, self.spec))[:, self.band_of_bin]
-        share = tonality(levels, owner, self.centres)[:, self.band_of_bin]
-        hiss = self._noise_phase(noise.to(levels))
-        return torch.atan2(share * tone.sin() + (1 - share) * hiss.sin(), share * tone.cos() + (1 - share) * hiss.cos())
+        turns = 2 * math.pi * carriers(owner, hertz, first, self.spec)
+        share = tonality(levels, owner, self.centres)
+        hiss = self._noise_phasors(noise.to(levels))
+        real = (share * turns.cos())[:, self.band_of_bin] + (1 - share)[:, self.band_of_bin] * hiss.real
+        imaginary = (share * turns.sin())[:, self.band_of_bin] + (1 - share)[:, self.band_of_bin] * hiss.imag
+        return torch.atan2(imaginary, real)
 
     def synthesise(self, spectrum: Spectrum) -> Tensor:
         """Inverse STFT, of exactly frames * hop samples: (B, frames * hop)."""
@@ -184,13 +186,11 @@ class Vocoder(ModelMixin, ConfigMixin):
         nepers = _bounded(missing * (math.log(10) / 20), MAX_FEEDBACK)
         return spectrum._replace(log_magnitude=spectrum.log_magnitude + self.to_bins @ nepers)
 
-    def _noise_phase(self, noise: Tensor) -> Tensor:
-        """Phases at the centres of the whole frames in `noise` (samples,): (n_fft // 2 + 1, frames)."""
-        frames = len(noise) // self.spec.hop - self.config["n_fft"] // self.spec.hop
-        stft = torch.stft(
-            noise, self.config["n_fft"], self.spec.hop, window=self.window, center=False, return_complex=True
-        )
-        return torch.angle(stft[:, :frames] * self.half_window_shift)
+    def _noise_phasors(self, noise: Tensor) -> Tensor:
+        """Phases at the frames' centres of `noise` (samples,), as complex numbers of size 1: (bins, frames)."""
+        n_fft, hop = self.config["n_fft"], self.spec.hop
+        stft = torch.stft(noise, n_fft, hop, window=self.window, center=False, return_complex=True)
+        return torch.sgn(stft[:, : len(noise) // hop - n_fft // hop] * self.half_window_shift)
 
     def _can_be_heard(self, x_0: Tensor) -> bool:
         """Whether a clip is long enough for a log-mel of its own."""
