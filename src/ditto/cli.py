@@ -31,7 +31,7 @@ console = Console(stderr=True)
 def main() -> None:
     """Run the command line; a user's mistake ends as one line on standard error and exit code 2."""
     try:
-        app()
+        app(prog_name="ditto-music")
     except DittoError as error:
         console.print(f"[bold red]error:[/] {_escaped(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(2)
@@ -130,7 +130,7 @@ def generate(
         console.print(f"{path}  {summary(result, i)}", highlight=False, soft_wrap=True)
 
 
-@app.command()
+@app.command(epilog="Example: ditto-music models --model my-model")
 def models(model: ModelOption = None) -> None:
     """Show what a model is: size, tags, hash."""
     from ditto.models.music_model import load

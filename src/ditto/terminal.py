@@ -22,7 +22,9 @@ def run_with_progress(request: Request, model: MusicModel, loss_tolerance: float
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]}"),
         TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=console, transient=True, disable=not iterations) as bar:
+    # In a file or a pipe a bar would leave an empty line.
+    hidden = not iterations or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task(request.method, total=iterations, loss="-")
 
         def watch(step: Step) -> None:

@@ -109,3 +109,15 @@ def test_timesteps_are_diffusers(spacing: str) -> None:
 def test_impossible_numbers_of_steps_are_refused(steps: int) -> None:
     with pytest.raises(ValueError, match="between 1 and 1000"):
         SCHEDULE.timesteps(steps)
+
+
+def test_the_skip_is_the_best_mix_of_input_and_output() -> None:
+    # x_t / √ᾱ_t has the error σ_t, the output an error of 0.1: weights by inverse variance leave the smallest error
+    x_0, epsilon, error = (noise(seed, 200_000) for seed in (0, 1, 2))
+    for t in (0, 20, 60, 300):
+        x_t = SCHEDULE.add_noise(x_0, epsilon, t)
+        sigma = SCHEDULE.sigma(t, x_t).item()
+        estimate = SCHEDULE.to_x_0(x_0 + 0.1 * error, x_t, t, "sample", skip_std=0.1)
+        expected = (1 / (1 / sigma**2 + 1 / 0.1**2)) ** 0.5
+        assert (estimate - x_0).std().item() == pytest.approx(expected, rel=0.01)
+    assert torch.equal(SCHEDULE.to_x_0(error, x_0, 5, "sample"), error)

@@ -32,6 +32,7 @@ from ditto.training.loop import (
     optimizer_tensors,
     progress_steps,
     start_run,
+    step_seed,
     warmup_stable_decay,
 )
 
@@ -182,7 +183,7 @@ class Setting:
 
 def draw(config: BaseConfig, schedule: Schedule, x_0: Tensor, step: int) -> tuple[Tensor, Tensor, torch.Generator]:
     """Timesteps (stratified over the batch, uniform in t) and noise of one step, from (seed, step) alone."""
-    generator = torch.Generator().manual_seed((config.seed << 32) + step)
+    generator = torch.Generator().manual_seed(step_seed(config.seed, step))
     offsets = (torch.arange(len(x_0)) + torch.rand(len(x_0), generator=generator)) / len(x_0)
     t = (offsets * schedule.num_train).long().clamp(max=schedule.num_train - 1)
     return t, torch.randn(x_0.shape, generator=generator), generator

@@ -57,6 +57,14 @@ def load_config(path: Path, kind: type[ConfigT]) -> ConfigT:
     return kind(**values)
 
 
+def step_seed(seed: int, step: int) -> int:
+    """Seed of a step's draws. torch's CPU generator takes 32 bits of it, so seed and step must share these.
+
+    Runs of two seeds draw alike only where their steps are a million apart.
+    """
+    return (seed * 1_000_003 + step) % 2**32
+
+
 class Checkpoints:
     """Checkpoint folders ``step-00001000/`` under one folder; the newest `keep` are kept."""
 

@@ -1,0 +1,249 @@
+"""The command line: what it makes, and that every mistake is one clear line, exit code 2 and no file."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from ditto import cli
+from ditto.audio.io import read, read_tags
+from ditto.models.music_model import INDEX
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def ditto_music(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Run the command in an empty folder: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["ditto-music", *(str(argument) for argument in arguments)])
+        capfd.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def generate(ditto_music: Run, model_folder: Path) -> Run:
+    """``ditto-music generate`` on the tiny model, quickly."""
+    return lambda *arguments: ditto_music(
+        "generate", "--model", model_folder, "-K", 2, "-T", 2, *arguments
+    )  # fmt: skip
+
+
+def files() -> list[str]:
+    return sorted(str(path) for path in Path().rglob("*"))
+
+
+def test_generate_makes_a_sound_a_picture_and_a_report(generate: Run) -> None:
+    code, out, err = generate(
+        "--tags", "genre=jazz mood=calm tempo=110", "--intensity", "0:-30 0.4:-20", "--seed", 7, "-o", "out.wav"
+    )
+    assert (code, out) == (0, "")
+    assert re.search(r"out\.wav  0\.51 s, intensity_mse_db2 [\d.e+]+", err)
+    assert files() == ["out.json", "out.png", "out.wav"]
+    assert read("out.wav").samples.shape == (1, 4096)
+    kept = json.loads(read_tags("out.wav")["comment"])["request"]
+    assert kept["tags"] == {"genre": "jazz", "mood": "calm", "tempo": 110.0}
+    assert kept["controls"][0]["points"] == [[0.0, -30.0], [0.4, -20.0]]
+    assert (kept["seed"], kept["iterations"], kept["steps"]) == (7, 2, 2)
+    assert len(json.loads(Path("out.json").read_text())["loss"]) == 2
+
+
+def test_one_seed_gives_one_clip_and_items_are_numbered(generate: Run) -> None:
+    assert generate("--seed", 1, "-o", "one.wav")[0] == 0
+    assert generate("--seed", 0, "--count", 2, "-o", "two.wav")[0] == 0
+    assert {"two-0.wav", "two-1.wav", "two-1.png", "two-1.json"} <= set(files())
+    assert np.abs(read("one.wav").samples - read("two-1.wav").samples).max() < 1e-3
+
+
+def test_a_recording_is_followed_up_to_the_clips_end(generate: Run) -> None:
+    soundfile.write("song.wav", 0.1 * np.random.default_rng(0).standard_normal(44_100), 22_050)
+    code, _, err = generate("--intensity-like", "song.wav", "--seconds", 0.3, "--correlation", "-o", "out.flac")
+    assert code == 0, err
+    assert json.loads(Path("out.json").read_text())["request"]["controls"][0]["measure"] == "correlation"
+
+
+def test_outputs_are_replaced_only_with_force(generate: Run) -> None:
+    assert generate("-o", "out.wav", "--method", "none")[0] == 0
+    before = Path("out.wav").read_bytes()
+    code, _, err = generate("-o", "out.wav", "--method", "none", "--seed", 1)
+    assert code == 2
+    assert "--force" in err
+    assert Path("out.wav").read_bytes() == before
+    assert generate("-o", "out.wav", "--method", "none", "--seed", 1, "--force")[0] == 0
+    assert Path("out.wav").read_bytes() != before
+
+
+MISTAKES: dict[str, tuple[list[str], str]] = {
+    "unknown tag": (["--tags", "genre=polka"], "unknown genre 'polka'; this model knows jazz, rock, folk"),
+    "unknown kind of tag": (["--tags", "style=jazz"], "style=jazz"),
+    "tempo out of range": (["--tags", "tempo=500"], "60 to 180"),
+    "tempo not a number": (["--tags", "tempo=fast"], "'fast'"),
+    "curve out of order": (["--intensity", "0:-30 0.3:-20 0.1:-10"], "must rise"),
+    "curve out of range": (["--intensity", "0:-300"], "out of range"),
+    "curve not a number": (["--intensity", "0:loud"], "needs numbers"),
+    "curve not finite": (["--intensity", "0:nan"], "finite"),
+    "curve beyond the end": (["--intensity", "0:-30 9:-20"], "the clip ends at 0.51 s"),
+    "no such curve": (["--intensity", "missing.csv"], "No such file"),
+    "curve is a folder": (["--intensity", "folder.csv"], "regular file"),
+    "curve is binary": (["--intensity", "binary.csv"], "not a CSV file"),
+    "curve is empty": (["--intensity", "empty.csv"], "points, not 0"),
+    "no such recording": (["--intensity-like", "missing.wav"], "missing.wav"),
+    "recording is text": (["--intensity-like", "text.wav"], "text.wav"),
+    "recording is empty": (["--intensity-like", "empty.wav"], "empty.wav"),
+    "recording is a device": (["--intensity-like", "/dev/zero"], "/dev/zero"),
+    "recording is a folder": (["--intensity-like", "folder.csv"], "folder.csv"),
+    "recording is silent": (["--intensity-like", "silent.wav"], "silen"),
+    "recording is one sample": (["--intensity-like", "short.wav"], "short.wav"),
+    "recording holds NaN": (["--intensity-like", "nan.wav"], "NaN"),
+    "two curves": (["--intensity", "swell", "--intensity-like", "text.wav"], "not both"),
+    "correlation with a level curve": (["--intensity", "flat", "--correlation"], "no shape"),
+    "unknown method": (["--method", "magic"], "unknown method 'magic'"),
+    "unknown sampler": (["--sampler", "euler"], "unknown sampler 'euler'"),
+    "no clip": (["--count", "0"], "count"),
+    "seed below zero": (["--seed", "-1"], "seed"),
+    "no step": (["-T", "0"], "steps"),
+    "too many steps": (["-T", "1001"], "steps"),
+    "no length": (["--seconds", "0"], "seconds"),
+    "too long": (["--seconds", "60"], "at most 0.51"),
+    "not a number of seconds": (["--seconds", "nan"], "seconds"),
+    "lr": (["--lr", "-1"], "lr"),
+    "guidance": (["--guidance", "inf"], "guidance"),
+    "no such folder": (["-o", "no/out.wav"], "its folder does not exist"),
+    "folder that is a file": (["-o", "text.wav/out.wav"], "folder"),
+    "output is a folder": (["-o", "folder.wav"], "regular file"),
+    "output is a device": (["-o", "/dev/null.wav/x.wav"], "folder"),
+    "unwritable folder": (["-o", "/proc/out.wav"], "/proc/out.wav"),
+    "bad ending": (["-o", "out.xyz"], "must end in .wav"),
+    "picture as output": (["-o", "out.png"], "must end in .wav"),
+    "no name": (["-o", "."], "must end in .wav"),
+    "exists": (["-o", "text.wav"], "exists already"),
+    "picture exists": (["-o", "pictured.wav"], "pictured.png exists already"),
+    "one of many exists": (["-o", "many.wav", "--count", "3"], "many-1.wav exists already"),
+    "no such model": (["--model", "missing"], "no model folder"),
+    "model is a file": (["--model", "text.wav"], "no model folder"),
+    "model is of another kind": (["--model", "pipeline"], "another kind of model"),
+}
+
+
+@pytest.fixture
+def bad_files(tmp_path: Path) -> None:
+    """What the mistakes refer to."""
+    (tmp_path / "text.wav").write_text("this is no sound")
+    (tmp_path / "many-1.wav").write_text("")
+    (tmp_path / "pictured.png").write_text("")
+    for name in ("empty.wav", "empty.csv"):
+        (tmp_path / name).touch()
+    (tmp_path / "binary.csv").write_bytes(bytes(range(256)))
+    for name in ("folder.csv", "folder.wav", "pipeline"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "pipeline" / INDEX).write_text('{"_class_name": "StableDiffusionPipeline"}')
+    soundfile.write(tmp_path / "silent.wav", np.zeros(22_050), 22_050)
+    soundfile.write(tmp_path / "short.wav", np.ones(1) * 0.1, 22_050)
+    soundfile.write(tmp_path / "nan.wav", np.full(22_050, np.nan), 22_050, subtype="FLOAT")
+
+
+@pytest.mark.usefixtures("bad_files")
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_exit_code_2_and_no_file(generate: Run, mistake: str) -> None:
+    arguments, message = MISTAKES[mistake]
+    before = files()
+    output = [] if "-o" in arguments else ["-o", "out.wav"]
+    code, out, err = generate(*output, *arguments)
+    assert code == 2, err
+    assert out == ""
+    assert message in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    assert files() == before
+
+
+def test_a_strange_name_cannot_break_the_line_or_the_colours(generate: Run) -> None:
+    code, _, err = generate("--intensity-like", "[red]a\nb\x1b[1m.wav", "-o", "out.wav")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "[red]a" in err
+    assert "\x1b" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate"], "Missing option '--output'"),
+        (["generate", "-o", "out.wav", "--tempo", "100"], "No such option"),
+        (["generate", "-o", "out.wav", "--count", "many"], "Invalid value for '--count'"),
+        (["generat"], "No such command 'generat'"),
+    ],
+)
+def test_a_mistyped_command_says_so_with_exit_code_2(ditto_music: Run, arguments: list[str], message: str) -> None:
+    code, out, err = ditto_music(*arguments)
+    assert code == 2
+    assert message in err
+    assert "Usage: ditto-music" in err
+    assert "Traceback" not in out + err
+    assert files() == []
+
+
+def commands() -> list[list[str]]:
+    """Every command, as its words."""
+    groups = {group.name: group.typer_instance for group in cli.app.registered_groups}
+    found = [[command.name or command.callback.__name__] for command in cli.app.registered_commands if command.callback]
+    for name, group in groups.items():
+        assert name
+        assert group
+        found += [[name, command.name or ""] for command in group.registered_commands]
+    return found
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_help_shows_an_example(ditto_music: Run, command: list[str]) -> None:
+    code, out, _ = ditto_music(*command, "--help")
+    assert code == 0
+    assert f"Usage: ditto-music {' '.join(command)}" in out
+    assert out.count(f"ditto-music {' '.join(command)}") >= 2
+
+
+def test_models_shows_what_a_model_is(ditto_music: Run, model_folder: Path) -> None:
+    code, out, _ = ditto_music("models", "--model", model_folder)
+    assert code == 0
+    assert "jazz, rock, folk" in out
+    assert re.search(r"sha256 +[0-9a-f]{64}", out)
+    assert "0.51 s at 8000 Hz" in out
+
+
+def test_training_on_what_is_no_data_folder_is_one_line(ditto_music: Run, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"learning_rate": 1}')
+    for arguments, message in (
+        (["--config", "config.json"], "unknown keys in 'config.json': learning_rate"),
+        (["--config", "missing.json"], "no config file 'missing.json'"),
+    ):
+        code, _, err = ditto_music("train", "base", *arguments, "--data", "none", "--out", "run")
+        assert code == 2
+        assert message in err
+        assert err.count("\n") == 1
+    assert files() == ["config.json"]
+
+
+def test_an_interrupt_ends_with_one_line(ditto_music: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(prog_name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    code, _, err = ditto_music("generate")
+    assert code == 130
+    assert err.count("\n") == 1

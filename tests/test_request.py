@@ -1,0 +1,242 @@
+"""Requests from end to end on a tiny model: determinism, batches, refusals, files."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ditto.audio.io import read, read_tags
+from ditto.controls.intensity import Intensity
+from ditto.errors import ControlError, DittoError, OutputError, RequestError, TagError
+from ditto.models.conditioning import Tags
+from ditto.models.music_model import MusicModel
+from ditto.optimize import tolerance
+from ditto.request import Request, Result, draw_x_T, generate, output_files, run, within_full_scale
+
+SWELL = (Intensity("swell"),)
+QUICK: dict[str, Any] = {"iterations": 5, "steps": 3, "lr": 0.05}
+
+
+@pytest.fixture(scope="module")
+def result(tiny_model: MusicModel) -> Result:
+    """Two clips of 5 iterations."""
+    return run(Request(SWELL, Tags("jazz", tempo=100), seed=7, count=2, **QUICK), tiny_model)
+
+
+def test_what_a_result_holds(result: Result) -> None:
+    assert result.x_T.shape == result.x_0.shape == (2, 1, 16, 64)
+    assert result.audio.shape == (2, 4096)
+    assert result.audio.abs().max() <= 1
+    assert result.losses.shape == (5, 2)
+    assert set(result.errors) == {"intensity_mse_db2", "intensity_rho"}
+    assert not result.x_0.requires_grad
+    assert not result.audio.requires_grad
+
+
+def test_the_loss_falls_and_the_best_latent_is_decoded(result: Result) -> None:
+    assert (result.losses.amin(dim=0) < result.losses[0]).all()
+    # turning a clip down to full scale changes its error, so compare where none was
+    decoded = result.request.controls[0](result.x_0, result.model)
+    torch.testing.assert_close(decoded, result.losses.amin(dim=0), rtol=1e-4, atol=1e-4)
+
+
+def test_errors_are_those_of_what_is_heard(result: Result) -> None:
+    control, item = result.request.controls[0], 0
+    audio = result.audio[item : item + 1]
+    from ditto.controls.base import Output
+
+    errors = control.errors(Output(result.x_0[item : item + 1], result.model, audio))
+    torch.testing.assert_close(errors["intensity_mse_db2"], result.errors["intensity_mse_db2"][:1])
+
+
+def test_two_runs_with_one_seed_are_identical(result: Result) -> None:
+    again = run(result.request, result.model)
+    assert torch.equal(again.audio, result.audio)
+    assert torch.equal(again.losses, result.losses)
+    assert torch.equal(again.x_T, result.x_T)
+
+
+def test_other_seeds_give_other_clips(result: Result) -> None:
+    assert not torch.allclose(result.audio[0], result.audio[1], atol=1e-3)
+
+
+def test_item_3_of_4_is_what_it_would_be_alone(tiny_model: MusicModel) -> None:
+    batch = run(Request(SWELL, seed=7, count=4, **QUICK), tiny_model)
+    alone = run(Request(SWELL, seed=10, **QUICK), tiny_model)
+    assert torch.equal(draw_x_T((1, 16, 64), 7, 4)[3], draw_x_T((1, 16, 64), 10, 1)[0])
+    torch.testing.assert_close(batch.losses[:, 3], alone.losses[:, 0], rtol=1e-4, atol=0)
+    torch.testing.assert_close(batch.x_T[3], alone.x_T[0], rtol=1e-3, atol=1e-3)
+
+
+def test_x_T_is_standard_normal_and_leaves_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    x_T = draw_x_T((1, 160, 512), 0, 2)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert x_T.mean().item() == pytest.approx(0, abs=0.01)
+    assert x_T.std().item() == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
+def test_samplers_and_checkpointing(tiny_model: MusicModel, sampler: str, checkpointing: bool) -> None:
+    settings = QUICK | {"iterations": 2}
+    made = run(Request(SWELL, sampler=sampler, checkpointing=checkpointing, **settings), tiny_model)
+    assert made.losses[1] < made.losses[0]
+
+
+@pytest.mark.parametrize(("controls", "method"), [((), "ditto"), (SWELL, "none")])
+def test_without_control_nothing_is_optimised(tiny_model: MusicModel, controls: tuple, method: str) -> None:
+    made = run(Request(controls, method=method, seed=3, steps=3), tiny_model)  # pyright: ignore[reportArgumentType]
+    assert torch.equal(made.x_T, draw_x_T((1, 16, 64), 3, 1))
+    assert made.losses.shape == (0, 1)
+    assert set(made.errors) == ({"intensity_mse_db2", "intensity_rho"} if controls else set())
+
+
+def test_guidance_is_the_models_unless_it_is_given(tiny_model: MusicModel) -> None:
+    def clip(**settings: Any) -> torch.Tensor:
+        return run(Request(tags=Tags("jazz"), steps=2, **settings), tiny_model).x_0
+
+    assert torch.equal(clip(), clip(guidance=1.5))
+    assert not torch.equal(clip(), clip(guidance=0.0))
+
+
+def test_the_length_may_be_chosen(tiny_model: MusicModel) -> None:
+    made = run(Request(seconds=0.2, steps=2), tiny_model)
+    assert made.audio.shape == (1, 26 * 64)
+
+
+def test_several_controls_are_their_flat_sum() -> None:
+    a, b, c = Intensity("swell"), Intensity("dip"), Intensity("steps")
+    assert Request((a,)).objective == a
+    assert Request((a, b, c)).objective == a + b + c
+    assert Request((a / 40 + b, c)).objective == a / 40 + b + c
+    assert Request().objective is None
+
+
+def test_generate_takes_plain_words(tiny_model: MusicModel, result: Result) -> None:
+    made = generate(tiny_model, SWELL[0], tags={"genre": "jazz", "tempo": 100}, seed=7, count=2, **QUICK)
+    assert torch.equal(made.audio, result.audio)
+    text = generate(tiny_model, tags="genre=jazz", steps=2)
+    assert torch.equal(text.audio, generate(tiny_model, tags=Tags("jazz"), steps=2).audio)
+    with pytest.raises(TagError, match="unknown tags style"):
+        generate(tiny_model, tags={"style": "jazz"})
+    with pytest.raises(TypeError, match="iteration"):
+        generate(tiny_model, iteration=3)
+
+
+def test_watch_sees_every_step_and_stop_ends_it(tiny_model: MusicModel) -> None:
+    seen = []
+    request = Request(SWELL, **QUICK)
+    full = run(request, tiny_model, watch=lambda step: seen.append(step.i))
+    assert seen == [0, 1, 2, 3, 4]
+    short = run(request, tiny_model, stop=tolerance(full.losses[2].item()))
+    assert len(short.losses) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "magic"}, "unknown method 'magic': choose one of .*ditto"),
+        ({"sampler": "euler"}, "unknown sampler 'euler': choose one of ddim"),
+        ({"seed": -1}, "seed must be a whole number from 0"),
+        ({"seed": 2**31}, "seed"),
+        ({"seed": 1.5}, "seed must be a whole number"),
+        ({"count": 0}, "count must be a whole number from 1"),
+        ({"count": 1000}, "count"),
+        ({"iterations": 0}, "iterations"),
+        ({"steps": 0}, "steps"),
+        ({"steps": 1001}, "steps must be a whole number from 1 to 1000, not 1001"),
+        ({"lr": 0.0}, "lr must be a number"),
+        ({"lr": math.nan}, "lr must be a number"),
+        ({"guidance": -1.0}, "guidance"),
+        ({"guidance": math.inf}, "guidance"),
+        ({"seconds": 0.0}, "seconds"),
+        ({"seconds": math.nan}, "seconds"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message) as caught:
+        Request(**settings)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "message"),
+    [
+        (Request(tags=Tags("polka")), TagError, "polka"),
+        (Request((Intensity("0:-30 2:-20"),)), ControlError, "the clip ends"),
+        (Request(seconds=5.0), RequestError, "at most 0.51"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_refused_before_any_work(
+    tiny_model: MusicModel, request_: Request, error: type[DittoError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        run(request_, tiny_model, watch=lambda step: pytest.fail("work was begun"))
+
+
+def test_within_full_scale_turns_down_only_what_is_too_loud() -> None:
+    audio = torch.tensor([[0.5, -0.2], [2.0, -4.0], [0.0, 0.0]])
+    scaled, gain = within_full_scale(audio)
+    assert torch.equal(scaled[0], audio[0])
+    torch.testing.assert_close(scaled[1], torch.tensor([0.4995, -0.999]))
+    assert gain.tolist() == pytest.approx([1.0, 0.999 / 4, 1.0])
+
+
+def test_saving_writes_sound_picture_and_report(result: Result, tmp_path: Path) -> None:
+    paths = result.save(tmp_path / "clip.wav", 1)
+    assert [path.name for path in paths] == ["clip.wav", "clip.png", "clip.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.json", "clip.png", "clip.wav"]
+    sound = read(tmp_path / "clip.wav")
+    assert sound.sample_rate == 8000
+    np.testing.assert_allclose(sound.samples[0], result.samples(1), atol=1 / 32768)
+    assert (tmp_path / "clip.png").read_bytes().startswith(b"\x89PNG")
+    report = json.loads((tmp_path / "clip.json").read_text())
+    assert report["request"]["seed"] == 8
+    assert report["request"]["tags"] == {"genre": "jazz", "mood": None, "tempo": 100}
+    assert report["model"] == {"name": "tiny", "sha256": ""}
+    assert report["errors"]["intensity_mse_db2"] == pytest.approx(
+        result.errors["intensity_mse_db2"][1].item(), rel=1e-4
+    )
+    assert report["loss"] == pytest.approx(result.losses[:, 1].tolist(), rel=1e-4)
+    assert {"torch", "diffusers", "ditto"} <= set(report["versions"])
+
+
+@pytest.mark.parametrize("ending", [".wav", ".flac", ".ogg"])
+def test_the_sound_files_tags_hold_the_request(result: Result, tmp_path: Path, ending: str) -> None:
+    result.save(tmp_path / f"clip{ending}")
+    tags = read_tags(tmp_path / f"clip{ending}")
+    assert tags["title"] == "A jazz song at 100 beats per minute. Seed 7, ditto."
+    assert tags["software"].startswith("ditto-music")
+    kept = json.loads(tags["comment"])
+    assert kept["request"] == result.report()["request"]
+    assert kept["model"] == result.report()["model"]
+
+
+def test_a_request_too_long_for_a_tag_is_shortened(tiny_model: MusicModel, tmp_path: Path) -> None:
+    text = " ".join(f"{i * 0.007:.5f}:-{20 + i / 7:.6f}" for i in range(60))
+    made = run(Request((Intensity(text),), iterations=1, steps=1), tiny_model)
+    made.save(tmp_path / "clip.wav")
+    assert json.loads(read_tags(tmp_path / "clip.wav")["comment"])["request"]["seed"] == 0
+    assert len(json.loads((tmp_path / "clip.json").read_text())["request"]["controls"][0]["points"]) == 60
+
+
+@pytest.mark.parametrize("existing", ["clip.wav", "clip.png", "clip.json"])
+def test_nothing_is_written_where_a_file_exists(result: Result, tmp_path: Path, existing: str) -> None:
+    (tmp_path / existing).write_text("mine")
+    with pytest.raises(OutputError, match="--force"):
+        result.save(tmp_path / "clip.wav")
+    assert [p.name for p in tmp_path.iterdir()] == [existing]
+    assert (tmp_path / existing).read_text() == "mine"
+    result.save(tmp_path / "clip.wav", force=True)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("name", ["clip.png", "clip.json", "clip", "clip.xyz", ".", "..", "", ".wav"])
+def test_names_that_are_no_sound_files_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match=r"must end in \.wav"):
+        output_files(tmp_path / name if name not in ("", ".", "..") else name)

@@ -1,0 +1,343 @@
+"""Training the base model: kill -9 and resume bit for bit, what is averaged and exported, losses, precision."""
+
+import json
+import multiprocessing
+import random
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ditto.data.prepare import prepare_folder
+from ditto.diffusion.schedule import Schedule
+from ditto.errors import DataError, OutputError
+from ditto.models.transformer import PatchTransformer
+from ditto.models.unet import TagUNet
+from ditto.training.base import (
+    BaseConfig,
+    Setting,
+    diffusion_loss,
+    draw,
+    held_out_loss,
+    load_ema,
+    train_base,
+    train_from_folder,
+)
+from ditto.training.loop import load_config, read_log
+
+NETWORK = {"n_mels": 16, "patch": 2, "width": 16, "depth": 1, "heads": 2, "tag_sizes": [4, 3, 13]}
+TINY = BaseConfig(
+    network=NETWORK, frames=16, steps=12, batch_size=4, lr=1e-2, warmup=2, log_every=1, checkpoint_every=4,
+    evaluate_every=100,
+)  # fmt: skip
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+class Clips:
+    """Clips that are noise around a level that the genre gives, from the step alone."""
+
+    def batch(self, step: int, batch_size: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(step)
+        tags = torch.randint(1, 3, (batch_size, 3), generator=generator)
+        noise = torch.randn(batch_size, 1, 16, 16, generator=generator)
+        return 0.1 * noise + 0.3 * tags[:, :1, None, None] - 0.5, tags
+
+
+def weights(run: Path, group: str) -> dict[str, Tensor]:
+    newest = sorted(run.glob("step-*"))[-1]
+    return load_file(newest / f"{group}.safetensors")
+
+
+def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of 12 steps."""
+    folder = tmp_path_factory.mktemp("base") / "run"
+    train_base(TINY, Clips(), folder, show=False)
+    return folder
+
+
+def test_what_a_run_leaves(run: Path) -> None:
+    names = sorted(path.name for path in run.iterdir())
+    assert names == ["config.json", "log.jsonl", "samples", "step-00000008", "step-00000012", "tensorboard"]
+    assert [path.name for path in (run / "samples").iterdir()] == ["00000012.png"]
+    assert load_config(run / "config.json", BaseConfig).network == NETWORK
+    rows = read_log(run / "log.jsonl")
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 13))
+    assert [row["step"] for row in rows if "held_out_loss" in row] == [12]
+    assert list((run / "tensorboard").iterdir())
+
+
+def test_the_averaged_weights_are_others_than_the_raw_ones_and_are_the_ones_that_ship(run: Path) -> None:
+    raw, averaged = weights(run, "model"), weights(run, "ema")
+    assert raw.keys() == averaged.keys()
+    assert not any(torch.equal(raw[name], averaged[name]) for name in raw)
+    exported = load_ema(run)
+    assert_same(dict(exported.state_dict()), averaged)
+    assert not exported.training
+
+
+def test_two_runs_are_the_same_and_another_seed_is_not(run: Path, tmp_path: Path) -> None:
+    returned = train_base(TINY, Clips(), tmp_path / "same", show=False)
+    assert_same(weights(tmp_path / "same", "model"), weights(run, "model"))
+    assert_same(dict(returned.state_dict()), weights(run, "ema"))
+    train_base(replace(TINY, seed=1, steps=1), Clips(), tmp_path / "other", show=False)
+    assert not torch.equal(weights(tmp_path / "other", "model")["embed.weight"], weights(run, "model")["embed.weight"])
+
+
+def test_a_finished_run_is_left_as_it_is(run: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.glob("step-*/*")}
+    returned = train_base(TINY, Clips(), run, show=False)
+    assert {path: path.stat().st_mtime_ns for path in run.glob("step-*/*")} == before
+    assert_same(dict(returned.state_dict()), weights(run, "ema"))
+
+
+def test_training_leaves_the_global_generator_and_grad_mode_alone(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    train_base(replace(TINY, steps=1), Clips(), tmp_path / "run", show=False)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.is_grad_enabled()
+
+
+def test_the_folder_of_another_run_is_refused(run: Path) -> None:
+    with pytest.raises(OutputError, match="another lr, data_std"):
+        train_base(replace(TINY, lr=0.5, data_std=0.5), Clips(), run, show=False)
+
+
+def test_a_run_of_an_older_recipe_goes_on(run: Path, tmp_path: Path) -> None:
+    old = json.loads((run / "config.json").read_text())
+    for key in ("network_kind", "loss", "lr_decay", "start_from"):
+        del old[key]
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    train_base(replace(TINY, steps=1), Clips(), tmp_path, show=False)
+    assert load_config(tmp_path / "config.json", BaseConfig).network_kind == "transformer"
+
+
+def test_a_run_may_start_from_another_runs_averages(run: Path, tmp_path: Path) -> None:
+    config = replace(TINY, start_from=str(run), lr=0.0, weight_decay=0.0, steps=1)
+    train_base(config, Clips(), tmp_path / "next", show=False)
+    assert_same(weights(tmp_path / "next", "model"), weights(run, "ema"))
+
+
+def test_the_loss_falls(run: Path, tmp_path: Path) -> None:
+    trained = train_base(
+        replace(TINY, steps=150, evaluate_every=1000, checkpoint_every=150), Clips(), tmp_path, show=False
+    )
+    fresh = PatchTransformer(**NETWORK)
+    setting = Setting.of(TINY, fresh)
+    before, after = (held_out_loss(network, setting, TINY, Clips()) for network in (fresh, trained))
+    assert after < 0.5 * before
+
+
+def test_a_loss_that_explodes_stops_the_run_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"diverged at step \d+ .*: lower lr") as caught:
+        train_base(replace(TINY, lr=1e6, warmup=0, clip_norm=1e9), Clips(), tmp_path, show=False)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"network_kind": "gru"}, "unknown network_kind 'gru' in the config: choose one of transformer, unet"),
+        ({"loss": "l3"}, "unknown loss 'l3'"),
+        ({"lr_decay": "steep"}, "unknown lr_decay"),
+        ({"precision": "fp8"}, "unknown precision"),
+    ],
+)
+def test_unknown_words_in_a_config_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        BaseConfig(**settings)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in CONFIGS.glob("base*.json")))
+def test_committed_configs_load(name: str) -> None:
+    assert load_config(CONFIGS / name, BaseConfig).steps > 0
+
+
+def test_timesteps_are_spread_over_the_batch_and_drawn_from_the_step() -> None:
+    schedule, x_0 = Schedule.cosine(), torch.zeros(8, 1, 2, 2)
+    t, noise, _ = draw(TINY, schedule, x_0, 3)
+    assert [int(value) // 125 for value in t] == list(range(8))
+    again, same, _ = draw(TINY, schedule, x_0, 3)
+    assert torch.equal(t, again)
+    assert torch.equal(noise, same)
+    for other in (draw(TINY, schedule, x_0, 4), draw(replace(TINY, seed=1), schedule, x_0, 3)):
+        assert not torch.equal(noise, other[1])
+
+
+def batch() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    x_0, tags = Clips().batch(0, 4)
+    t, noise, _ = draw(TINY, Schedule.cosine(), x_0, 0)
+    return x_0, tags, t, noise
+
+
+class Fixed(torch.nn.Module):
+    """A network that always gives the same output."""
+
+    def __init__(self, output: Tensor) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, x_t: Tensor, t: Tensor, tags: Tensor) -> Tensor:
+        return self.output
+
+
+@pytest.mark.parametrize("prediction", ["sample", "epsilon", "v_prediction"])
+def test_the_weighted_loss_is_the_error_of_v_for_data_of_variance_1(prediction) -> None:
+    # data scaled to variance 1, on the schedule whose σ is scaled alike, has the same ᾱ: its v error is the definition
+    x_0, tags, t, noise = batch()
+    t = t.clamp(50, 900)
+    schedule, plain = Schedule.cosine(shift=0.26), Schedule.cosine()
+    setting = Setting(schedule, prediction, 0.26, 1e9)
+    x_t = schedule.add_noise(x_0, noise, t)
+    estimate = 0.9 * x_0
+    output = {
+        "sample": estimate, "epsilon": schedule.to_epsilon(estimate, x_t, t),
+        "v_prediction": schedule.velocity(estimate, schedule.to_epsilon(estimate, x_t, t), t),
+    }[prediction]  # fmt: skip
+    y_t = plain.add_noise(x_0 / 0.26, noise, t)
+    v = plain.velocity(x_0 / 0.26, noise, t)
+    v_hat = plain.velocity(estimate / 0.26, plain.to_epsilon(estimate / 0.26, y_t, t), t)
+    loss = diffusion_loss(Fixed(output), setting, x_0, tags, t, noise)
+    torch.testing.assert_close(loss, (v_hat - v).square().mean(), rtol=1e-3, atol=0)
+    bounded = diffusion_loss(Fixed(output), replace(setting, max_weight=2.0), x_0, tags, t, noise)
+    assert bounded < loss
+
+
+def test_the_papers_loss_is_l1_on_the_noise() -> None:
+    x_0, tags, t, noise = batch()
+    setting = Setting(Schedule.cosine(), "epsilon", 1.0, 50.0, "noise_l1")
+    guess = torch.randn_like(noise)
+    loss = diffusion_loss(Fixed(guess), setting, x_0, tags, t, noise)
+    torch.testing.assert_close(loss, (guess - noise).abs().mean())
+    with pytest.raises(DataError, match="noise_l1 needs the prediction epsilon, not sample"):
+        diffusion_loss(Fixed(guess), replace(setting, prediction="sample"), x_0, tags, t, noise)
+
+
+def test_bfloat16_runs_with_a_float32_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ditto.training.base as base
+
+    seen = []
+
+    def spied(setting: Setting, example: base.Example, output: Tensor) -> Tensor:
+        loss = base.weighted_mse(setting, example, output)
+        seen.append((output.dtype, example.x_t.dtype, loss.dtype))
+        return loss
+
+    widths = []
+    linear = torch.nn.functional.linear
+
+    def watched(*args: Tensor) -> Tensor:
+        result = linear(*args)
+        widths.append(result.dtype)
+        return result
+
+    monkeypatch.setitem(base.LOSSES, "weighted_mse", spied)
+    AcceleratorState._reset_state(reset_partial_state=True)  # accelerate fixes the precision of a process
+    monkeypatch.setattr(torch.nn.functional, "linear", watched)
+    train_base(replace(TINY, steps=2, precision="bf16"), Clips(), tmp_path, show=False)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert set(seen) == {(torch.float32, torch.float32, torch.float32)}
+    assert torch.bfloat16 in widths
+    assert {value.dtype for value in weights(tmp_path, "model").values()} == {torch.float32}
+
+
+def test_the_papers_unet_and_loss_train(tmp_path: Path) -> None:
+    network = {
+        "block_out_channels": [8, 8], "layers_per_block": [1, 1], "attention_stages": 1, "attention_heads": 2,
+        "norm_groups": 4, "tag_width": 8, "tag_sizes": [4, 3, 13],
+    }  # fmt: skip
+    config = replace(
+        TINY, network_kind="unet", network=network, loss="noise_l1", data_std=1.0, steps=3, lr=1e-3, lr_decay="cosine",
+        decay=1.0,
+    )  # fmt: skip
+    trained = train_base(config, Clips(), tmp_path, show=False)
+    assert isinstance(trained, TagUNet)
+    assert isinstance(load_ema(tmp_path), TagUNet)
+
+
+# From a data folder, and killed.
+
+FOLDER_CONFIG = BaseConfig(
+    network={"n_mels": 160, "patch": 8, "width": 16, "depth": 1, "heads": 2, "tag_sizes": [3, 2, 13]}, frames=16,
+    steps=60, batch_size=2, lr=1e-2, warmup=2, log_every=1, checkpoint_every=5, evaluate_every=1000,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder of three noisy pieces."""
+    root = tmp_path_factory.mktemp("data")
+    sounds = root / "sounds"
+    sounds.mkdir()
+    for name in "abc":
+        audio = 0.1 * np.random.default_rng(ord(name)).standard_normal(8192)
+        soundfile.write(sounds / f"{name}.wav", audio, 22_050)
+    (root / "tags.csv").write_text("file,genre,mood,tempo\na.wav,jazz,calm,100\nb.wav,rock,,\nc.wav,jazz,calm,90\n")
+    prepare_folder(sounds, root / "set", tags_csv=root / "tags.csv", heldout=0.0, shortest_seconds=0.3)
+    return root / "set" / "train"
+
+
+def logged_step(run: Path) -> int:
+    rows = read_log(run / "log.jsonl")
+    return int(rows[-1]["step"]) if rows else 0
+
+
+def wait_for_step(run: Path, step: int, process: Any) -> None:
+    while logged_step(run) < step:
+        assert process.is_alive(), "the run ended before it was killed"
+        time.sleep(0.002)
+
+
+def test_a_run_killed_at_random_ends_with_the_same_weights(data: Path, tmp_path: Path) -> None:
+    # fresh processes from a server that has everything imported: a fork of this one could not run autograd
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ditto.training.base", "torch.utils.tensorboard"])
+
+    def started(folder: str) -> Any:
+        process = context.Process(target=train_from_folder, args=(FOLDER_CONFIG, data, tmp_path / folder))
+        process.start()
+        return process
+
+    whole = started("whole")
+    chance, killed = random.Random(0), tmp_path / "killed"
+    for low in (3, 20, 40):
+        process = started("killed")
+        wait_for_step(killed, low + chance.randrange(15), process)
+        time.sleep(chance.random() * 0.01)
+        process.kill()
+        process.join()
+        assert process.exitcode == -9
+    last = started("killed")
+    for process in (last, whole):
+        process.join()
+        assert process.exitcode == 0
+    for group in ("model", "ema", "optimizer"):
+        assert_same(weights(killed, group), weights(tmp_path / "whole", group))
+    rows = [row["step"] for row in read_log(killed / "log.jsonl") if "loss" in row]
+    assert rows == list(range(1, 61))
+
+
+def test_tag_sizes_must_be_the_datas(data: Path, tmp_path: Path) -> None:
+    config = replace(FOLDER_CONFIG, network=FOLDER_CONFIG.network | {"tag_sizes": [9, 7, 13]})
+    with pytest.raises(DataError, match=r"tag_sizes are \[9, 7, 13\], but the data needs \[3, 2, 13\]"):
+        train_from_folder(config, data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_a_checkpoint_has_nothing_to_export(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no checkpoint yet"):
+        load_ema(tmp_path)
