@@ -291,6 +291,7 @@ def bench_intensity_command(
     iterations: Annotated[int, typer.Option("--iterations", "-K", help="Optimisation iterations.")] = 70,
     steps: Annotated[int, typer.Option("--steps", "-T", help="Sampling steps.")] = 20,
     batch: Annotated[int, typer.Option(help="Clips optimised at once.")] = 4,
+    workers: Annotated[int, typer.Option(help="Processes that make batches side by side.")] = 1,
     seed: BenchSeed = 0,
     out: BenchOut = Path("docs/results"),
     resume: BenchResume = True,
@@ -302,7 +303,7 @@ def bench_intensity_command(
 
     run_intensity(
         load(model), count=count, seed=seed, out=out, batch=batch, steps=steps, iterations=iterations,
-        resume=resume, command=_command(),
+        workers=workers, resume=resume, command=_command(),
     )  # fmt: skip
 
 

@@ -57,8 +57,8 @@ def _accuracy_bars(axes: Axes, rows: Sequence[Row]) -> None:
         found = [_value(rows, name, column) for column in ACCURACIES]
         axes.bar(np.arange(len(ACCURACIES)) + i * width, found, width, label=name)
     axes.set_xticks(np.arange(len(ACCURACIES)) + 0.4 - width / 2, [c.replace("_", " ") for c in ACCURACIES], fontsize=8)
-    axes.set(ylim=(0, 1), title="tags recognised by the classifier")
-    axes.legend(fontsize=7)
+    axes.set(ylim=(0, 1.25), title="share of tags recognised by the classifier")
+    axes.legend(fontsize=7, ncols=2, loc="upper center")
 
 
 def _value(rows: Sequence[Row], name: str, column: str) -> float:
@@ -90,8 +90,7 @@ def _curves(axes: Axes, found: Tensors, item: int, spec: AudioSpec) -> None:
 
 def _distribution(axes: Axes, found: Tensors) -> None:
     for key, name, colour in (("none", "no control", "tab:gray"), ("ditto", "DITTO", "tab:red")):
-        errors = np.sort(found[f"{key}.mse"].numpy())
-        axes.step(errors, np.arange(1, len(errors) + 1) / len(errors), where="post", label=name, color=colour)
+        axes.ecdf(found[f"{key}.mse"].numpy(), label=name, color=colour)
     axes.set(xscale="log", xlabel="MSE, dB²", ylabel="share of clips", title="distribution of the errors")
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8)

@@ -87,7 +87,8 @@ def random_tags(rng: np.random.Generator, vocabulary: TagVocabulary) -> Tensor:
 def run_intensity(
     model: MusicModel, *, count: int = 32, seed: int = 0, out: Path = Path("docs/results"), batch: int = 4,
     steps: int = 20, iterations: int = 70, lr: float = 5e-3, checkpointing: bool = False,
-    cache: Path = Path("runs/bench"), resume: bool = True, show: bool = True, command: str | None = None,
+    workers: int = 1, cache: Path = Path("runs/bench"), resume: bool = True, show: bool = True,
+    command: str | None = None,
 ) -> Report:  # fmt: skip
     """Measure and write intensity.json, intensity.md and intensity.png into `out`.
 
@@ -101,6 +102,7 @@ def run_intensity(
         iterations: K.
         lr: Adam's learning rate.
         checkpointing: memory that does not grow with T, for a third more time; the gradients are the same.
+        workers: processes that make batches side by side; seconds a clip are then those with the others running.
         cache: where finished batches are kept, so that a killed run goes on.
         resume: use those.
         show: progress.
@@ -109,18 +111,19 @@ def run_intensity(
     Raises:
         OutputError: the results cannot be written.
     """
-    setting = Setting(model, seed, steps, iterations, lr, checkpointing, show)
+    setting = Setting(model, seed, steps, iterations, lr, checkpointing, show and workers == 1)
     settings: dict[str, Any] = {
         "method": "ditto", "iterations": iterations, "steps": steps, "lr": lr, "sampler": "ddim", "batch": batch,
         "guidance": model.guidance, "curve_db": [LOWEST_DB, HIGHEST_DB], "checkpointing": checkpointing,
         "clip_seconds": round(model.spec.clip_seconds, 3),
     }  # fmt: skip
     identity = settings | {"model": weights_digest(model), "seed": seed}
-    parts = Partial(cache, "intensity", identity, batch=batch, resume=resume, show=False)
-    found = parts.gathered("clips", count, partial(_measure, setting, count))
+    parts = Partial(cache, "intensity", identity, batch=batch, resume=resume, show=show and workers > 1)
+    found = parts.gathered("clips", count, partial(_measure, setting, count), workers=workers)
     report = Report(
         "intensity", command or f"ditto-music bench intensity --count {count}", model_entry(model), "none", count,
-        seed, found["seconds"].sum().item(), settings, tuple(_rows(found)), tuple(_claims(found)),
+        seed, found["seconds"].sum().item(), settings | {"workers": workers}, tuple(_rows(found)),
+        tuple(_claims(found)),
     )  # fmt: skip
     report.write(out, charts.intensity(found, model.spec))
     return report

@@ -7,11 +7,14 @@ row that could not run says why in `error`.
 import hashlib
 import json
 import math
+import multiprocessing
 import os
 import platform
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -207,23 +210,33 @@ class Partial:
         self.folder, self.batch, self.resume, self.show = folder / f"{name}-{digest}", batch, resume, show
         make_folder(self.folder)
 
-    def gathered(self, name: str, count: int, make: Callable[[int, int], Tensors]) -> Tensors:
+    def gathered(self, name: str, count: int, make: Callable[[int, int], Tensors], *, workers: int = 1) -> Tensors:
         """Tensors of `count` items, batch by batch, concatenated along their first dimension.
 
         Args:
             name: of the parts.
             count: items.
             make: tensors of the items from `first` to before `last`.
+            workers: processes that make parts side by side, sharing the threads that torch would use; `make` must then
+                be picklable.
 
         Returns:
             What `make` returned, and ``seconds``, what each part took when it was made.
         """
         spans = [(first, min(first + self.batch, count)) for first in range(0, count, self.batch)]
-        found = [
-            self.get(f"{name}-{first:04d}-{last:04d}", partial(_timed, make, first, last))
-            for first, last in track(spans, description=name, disable=not self.show, transient=True, console=_console())
-        ]
+        parts = map(partial(self._part, name, make), spans)
+        with ExitStack() as stack:
+            if workers > 1:
+                parts = stack.enter_context(_pool(workers)).map(partial(self._part, name, make), spans)
+            shown_parts = track(
+                parts, description=name, total=len(spans), disable=not self.show, transient=True, console=_console()
+            )
+            found = list(shown_parts)
         return {key: torch.cat([f[key] for f in found]) for key in found[0]}
+
+    def _part(self, name: str, make: Callable[[int, int], Tensors], span: tuple[int, int]) -> Tensors:
+        first, last = span
+        return self.get(f"{name}-{first:04d}-{last:04d}", partial(_timed, make, first, last))
 
     def get(self, key: str, make: Callable[[], Tensors]) -> Tensors:
         """The tensors of one part: read if an earlier run finished it, otherwise made and saved."""
@@ -292,6 +305,13 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {shown(path)}: {error.strerror}") from None
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """Fresh processes of our own, so that their number of threads is ours to set."""
+    threads = max(1, torch.get_num_threads() // workers)
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=spawn, initializer=torch.set_num_threads, initargs=(threads,))
 
 
 def _timed(make: Callable[[int, int], Tensors], first: int, last: int) -> Tensors:
