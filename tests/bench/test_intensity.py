@@ -20,7 +20,7 @@ def report(model, tmp_path_factory):
 
 
 def run_again(model, folder, **options):
-    settings = {"count": 3, "batch": 2, "steps": 2, "iterations": 6, "lr": 0.05, "show": False}
+    settings = {"count": 3, "batch": 2, "steps": 2, "iterations": 3, "lr": 0.1, "show": False}
     return run_intensity(model, out=folder / "results", cache=folder / "cache", **(settings | options))
 
 
@@ -71,7 +71,7 @@ def test_files_hold_the_paper_beside_the_figures(report):
         "no control": 40.843, "DITTO": 4.758,
     }  # fmt: skip
     assert (folder / "results" / "intensity.png").read_bytes().startswith(b"\x89PNG")
-    assert found.settings["iterations"] == 6
+    assert found.settings["iterations"] == 3
 
 
 def test_finished_batches_are_not_made_again(report, model, monkeypatch):
