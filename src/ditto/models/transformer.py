@@ -50,7 +50,8 @@ class PatchTransformer(ModelMixin, ConfigMixin):
         self.patch, self.head_width = patch, width // heads
         self.embed = nn.Linear(token, width)
         self.time = TimestepEmbedding(width)
-        self.tags = TagEmbedding(tag_sizes, width)
+        self.tag_embedding = TagEmbedding(tag_sizes, width)
+        self.tag_projection = nn.Linear(width, width)
         self.modulation = nn.Linear(width, 6 * width)
         self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
@@ -64,16 +65,17 @@ class PatchTransformer(ModelMixin, ConfigMixin):
         return self.patch
 
     def _initialise(self) -> None:
-        # adaLN-zero: blocks begin as the identity and the output as zero, which steadies the first steps.
-        for layer in (self.modulation, self.head_modulation, self.head):
+        # adaLN-zero: blocks begin as the identity and the output as zero, which steadies the first steps. The tags'
+        # tables have variance 1 behind a projection that begins at zero: with small tables and no projection, Adam's
+        # fixed pace left the tags at a tenth of the time embedding after 2800 steps, and the tags had next to no effect.
+        for layer in (self.modulation, self.head_modulation, self.head, self.tag_projection):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-        for table in self.tags.parameters():
-            nn.init.normal_(table, std=0.02)
 
     def forward(self, x_t: Tensor, t: Tensor, tags: Tensor) -> Tensor:
         """The network's output for noisy `x_t` at timesteps `t`."""
-        condition = F.silu(self.time(t, x_t.dtype) + self.tags(tags).sum(dim=1))
+        tag = self.tag_projection(self.tag_embedding(tags).sum(dim=1))
+        condition = F.silu(self.time(t, x_t.dtype) + tag)
         h = self.embed(self._patchify(x_t))
         rotation = rotary(h.shape[1], self.head_width, h)
         modulation = self.modulation(condition).unflatten(-1, (6, -1))

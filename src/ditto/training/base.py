@@ -27,6 +27,7 @@ from ditto.training.loop import (
     Checkpoints,
     Ema,
     RunLog,
+    Tensors,
     load_config,
     load_optimizer,
     optimizer_tensors,
@@ -54,7 +55,7 @@ class BaseConfig:
 
     Attributes:
         network: keyword arguments of the network's constructor.
-        start_from: folder of a run whose averaged weights this one starts from; none by default.
+        start_from: folder of a run from whose averaged weights this one starts, as far as names and shapes agree.
         network_kind: "transformer" (the embedded model's) or "unet" (the papers').
         loss: "weighted_mse" of x̂_0, or "noise_l1", the papers' L1 on the noise, for a network that predicts epsilon.
         frames: length of a training clip in mel frames.
@@ -262,12 +263,17 @@ def load_ema(out: Path) -> Network:
     Raises:
         DataError: if the run has no checkpoint yet.
     """
+    network = _network(load_config(out / "config.json", BaseConfig))
+    network.load_state_dict(_newest(out)["ema"])
+    return network.eval()
+
+
+def _newest(out: Path) -> dict[str, Tensors]:
+    """The tensors of a run's newest checkpoint."""
     found = Checkpoints(out).latest()
     if found is None:
         raise DataError(f"the run {str(out)!r} has no checkpoint yet")
-    network = _network(load_config(out / "config.json", BaseConfig))
-    network.load_state_dict(found[1]["ema"])
-    return network.eval()
+    return found[1]
 
 
 def _network(config: BaseConfig) -> Network:
@@ -281,7 +287,10 @@ def _started(config: BaseConfig) -> Network:
     """The network at step 0."""
     network = _network(config)
     if config.start_from:
-        network.load_state_dict(load_ema(Path(config.start_from)).state_dict())
+        own = network.state_dict()
+        found = _newest(Path(config.start_from))["ema"]
+        taken = {name: value for name, value in found.items() if name in own and own[name].shape == value.shape}
+        network.load_state_dict(taken, strict=False)
     return network
 
 
