@@ -4,7 +4,7 @@ Only matplotlib's object interface is used, so no process-wide state (backend, r
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def mel_grid(path: Path, mels: Sequence[Tensor], columns: int = 4, titles: Seque
     _save(figure, path, force=True)
 
 
-def loss_picture(path: Path, curves: dict[str, tuple[Sequence[float], Sequence[float]]], title: str) -> None:
+def loss_picture(path: Path, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> None:
     """Save training curves, ``name -> (steps, values)``, on a logarithmic axis, replacing an older file."""
     figure = _figure(8, 4)
     axes = figure.add_subplot()

@@ -31,6 +31,7 @@ from ditto.training.loop import (
     optimizer_tensors,
     progress_steps,
     start_run,
+    step_seed,
     warmup_stable_decay,
 )
 
@@ -242,7 +243,7 @@ def _loss(
 ) -> Tensor:
     # Dropout draws from the process-wide generator: fixed by the step, so that a resumed run repeats it.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed((config.seed << 32) + step)
+        torch.manual_seed(step_seed(config.seed, step))
         logits = model(x_0).logits
     losses = [
         cross_entropy(found, target, label_smoothing=config.smoothing)

@@ -32,6 +32,7 @@ from ditto.training.loop import (
     optimizer_tensors,
     progress_steps,
     start_run,
+    step_seed,
 )
 
 PEAK_LIMIT = 0.99
@@ -292,7 +293,7 @@ def _load(config: VocoderConfig, crops: Crops, step: int) -> Tensor:
     audio = crops.batch(step, config.batch_size)
     if audio.shape[1] != config.crop_samples:
         raise DataError(f"the recipe needs crops of {config.crop_samples} samples, got {audio.shape[1]}")
-    generator = torch.Generator().manual_seed((config.seed << 32) + step)
+    generator = torch.Generator().manual_seed(step_seed(config.seed, step))
     low, high = config.gain_db
     gain = 10 ** ((low + (high - low) * torch.rand(len(audio), 1, generator=generator)) / 20)
     return audio * gain.minimum(PEAK_LIMIT / audio.abs().amax(dim=1, keepdim=True).clamp(min=1e-6))
