@@ -15,7 +15,16 @@ from ditto.audio.spec import AudioSpec
 from ditto.models.vocoder import Spectrum, Vocoder, band_centres, carriers, peaks, tonality
 
 SPEC = AudioSpec()
-TINY = {"sample_rate": 8000, "mel_n_fft": 128, "hop": 16, "n_mels": 10, "n_fft": 64, "width": 8, "depth": 1}
+TINY = {
+    "sample_rate": 8000,
+    "mel_n_fft": 128,
+    "hop": 16,
+    "n_mels": 10,
+    "n_fft": 64,
+    "width": 8,
+    "depth": 1,
+    "feedback": 2,
+}
 
 
 def make(**changes: object) -> Vocoder:
@@ -53,7 +62,8 @@ def test_gradient_of_the_networks_part_is_that_of_finite_differences() -> None:
     fixed = vocoder.carrier_phase(x_0)
 
     def with_fixed_carriers(x: Tensor) -> Tensor:
-        return vocoder.synthesise(vocoder.corrected(vocoder.spectrum(x, fixed), x))
+        audio = vocoder.synthesise(vocoder.spectrum(x, fixed))
+        return vocoder.corrected(vocoder.corrected(audio, x), x)
 
     assert torch.autograd.gradcheck(with_fixed_carriers, (x_0.requires_grad_(),))
     assert torch.equal(with_fixed_carriers(x_0), vocoder(x_0))
@@ -199,3 +209,8 @@ def test_feedback_brings_the_sound_nearer_to_the_mel() -> None:
     x_0 = log_mel(tone(440.0) + tone(700.0, amplitude=0.01), SPEC)
     errors = [(log_mel(make(feedback=n)(x_0), SPEC) - x_0)[..., 4:-4].abs().mean().item() for n in (0, 1, 3)]
     assert errors[0] > 1.2 * errors[1] > 1.2 * errors[2]
+
+
+def test_feedback_leaves_a_sound_that_fits_its_mel_alone() -> None:
+    audio = tone(440.0) + 0.01 * torch.randn(1, 64 * 256, generator=torch.Generator().manual_seed(7))
+    assert torch.allclose(make().corrected(audio, log_mel(audio, SPEC)), audio, atol=1e-5)

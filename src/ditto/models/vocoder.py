@@ -9,7 +9,7 @@ help a small network with music:
   periodic with the hop: a metallic 86 Hz comb. Here every spectral peak has a carrier, whose phase is *integrated* from
   the peak's frequency by the recurrence of single-pass spectrogram inversion (Beauregard, Harish & Wyse 2015), or is
   that of white noise where the spectrum is noise-like. The network's phases are relative to the carriers'.
-- **Feedback**: the head's first sound is analysed, and its magnitudes are corrected by the mel bands' errors.
+- **Feedback**: the head's sound is analysed, and filtered by the errors of its mel bands.
 
 Carriers are constants to autograd: a phase after n frames sums n frequencies, so its gradient would grow with n, and
 what controls steer (loudness, chroma, timbre) acts through magnitudes and relative phases, which do carry gradients.
@@ -25,7 +25,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d, gelu, pad
 
-from ditto.audio.features import log_mel, mel_db, mel_filterbank
+from ditto.audio.features import mel_db, mel_filterbank
 from ditto.audio.spec import AudioSpec
 
 LEVEL_FRAMES = 9
@@ -85,15 +85,18 @@ class Vocoder(ModelMixin, ConfigMixin):
         depth: number of ConvNeXt blocks.
         expansion: width of a block's MLP over `width`.
         kernel: frames that a convolution spans, odd.
-        feedback: times that the sound's own log-mel is compared with x_0 and the magnitudes corrected.
+        feedback: times that the sound's own log-mel is compared with x_0 and corrected.
     """
 
     config_name = "config.json"
     centres: Tensor
     to_bins: Tensor
     band_of_bin: Tensor
+    to_mel_bins: Tensor
+    mel_filters: Tensor
     half_window_shift: Tensor
     window: Tensor
+    mel_window: Tensor
 
     @register_to_config
     def __init__(
@@ -108,7 +111,7 @@ class Vocoder(ModelMixin, ConfigMixin):
         depth: int = 6,
         expansion: int = 3,
         kernel: int = 7,
-        feedback: int = 1,
+        feedback: int = 2,
     ) -> None:
         super().__init__()
         self.spec = AudioSpec(sample_rate, mel_n_fft, hop, n_mels, dynamic_range_db)
@@ -119,16 +122,19 @@ class Vocoder(ModelMixin, ConfigMixin):
         self.head = nn.Linear(width, 2 * (n_fft // 2 + 1))
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
+        # fixed tables, made anew from the config, so that a file of weights holds weights only
         centres = band_centres(self.spec)
-        bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * (sample_rate / n_fft)
-        position = torch.from_numpy(np.interp(bins.numpy(), centres.numpy(), np.arange(n_mels)))
-        self.register_buffer("centres", centres.float(), persistent=False)
-        self.register_buffer("to_bins", _linear_interpolation(position, n_mels).float(), persistent=False)
+        position = _band_position(centres, n_fft, sample_rate)
+        self._table("centres", centres)
+        self._table("to_bins", _linear_interpolation(position, n_mels))
+        self._table("to_mel_bins", _linear_interpolation(_band_position(centres, mel_n_fft, sample_rate), n_mels))
         self.register_buffer("band_of_bin", position.round().long(), persistent=False)
+        self._table("mel_filters", mel_filterbank(self.spec, dtype=torch.float64))
         # a phase at a frame's centre differs by pi from that at its start in every other bin
-        shift = 1.0 - 2.0 * (torch.arange(n_fft // 2 + 1) % 2)
-        self.register_buffer("half_window_shift", shift[:, None], persistent=False)
-        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        self._table("half_window_shift", 1.0 - 2.0 * (torch.arange(n_fft // 2 + 1)[:, None] % 2))
+        self._table("window", torch.hann_window(n_fft, dtype=torch.float64))
+        # a full-scale sine has magnitude 1, as in a log-mel
+        self._table("mel_window", torch.hann_window(mel_n_fft, dtype=torch.float64) * (4 / mel_n_fft))
 
     def forward(self, x_0: Tensor, seed: int = 0) -> Tensor:
         """Waveform of a log-mel.
@@ -140,10 +146,10 @@ class Vocoder(ModelMixin, ConfigMixin):
         Returns:
             Shape (B, frames * hop), full scale is [-1, 1] (not limited).
         """
-        spectrum = self.spectrum(x_0, self.carrier_phase(x_0, seed))
+        audio = self.synthesise(self.spectrum(x_0, self.carrier_phase(x_0, seed)))
         for _ in range(self.config["feedback"] if self._can_be_heard(x_0) else 0):
-            spectrum = self.corrected(spectrum, x_0)
-        return self.synthesise(spectrum)
+            audio = self.corrected(audio, x_0)
+        return audio
 
     def spectrum(self, x_0: Tensor, carrier_phase: Tensor) -> Spectrum:
         """STFT magnitudes and phases of a log-mel of shape (B, n_mels, frames), before any feedback."""
@@ -177,14 +183,28 @@ class Vocoder(ModelMixin, ConfigMixin):
         stft = torch.polar(spectrum.log_magnitude.exp(), spectrum.phase) * self.half_window_shift
         return torch.istft(stft, self.config["n_fft"], self.spec.hop, window=self.window, length=length)
 
-    def corrected(self, spectrum: Spectrum, x_0: Tensor) -> Spectrum:
-        """The spectrum with its magnitudes raised where the sound's own log-mel falls short of x_0, and the reverse.
+    def corrected(self, audio: Tensor, x_0: Tensor) -> Tensor:
+        """The sound, filtered so that its own log-mel comes nearer to x_0.
 
         Phases that do not quite fit together cancel some of what the head asked for; this hears how much.
+
+        Args:
+            audio: shape (B, frames * hop), longer than half a mel window.
+            x_0: shape (B, n_mels, frames).
+
+        Returns:
+            Of the shape of `audio`.
         """
-        missing = mel_db(x_0, self.spec) - mel_db(log_mel(self.synthesise(spectrum), self.spec), self.spec)
-        nepers = _bounded(missing * (math.log(10) / 20), MAX_FEEDBACK)
-        return spectrum._replace(log_magnitude=spectrum.log_magnitude + self.to_bins @ nepers)
+        n_fft, hop, frames = self.spec.n_fft, self.spec.hop, x_0.shape[-1]
+        stft = torch.stft(audio, n_fft, hop, window=self.mel_window, return_complex=True)[..., :frames]
+        mel = self.mel_filters @ (stft.real.square() + stft.imag.square())
+        heard = 10 * torch.log10(mel + 10 ** (-self.spec.dynamic_range_db / 10))
+        nepers = _bounded((mel_db(x_0, self.spec) - heard) * (math.log(10) / 20), MAX_FEEDBACK)
+        gain = (self.to_mel_bins @ nepers).exp()
+        return torch.istft(stft * gain, n_fft, hop, window=self.mel_window, length=audio.shape[-1])
+
+    def _table(self, name: str, values: Tensor) -> None:
+        self.register_buffer(name, values.float(), persistent=False)
 
     def _noise_phasors(self, noise: Tensor) -> Tensor:
         """Phases at the frames' centres of `noise` (samples,), as complex numbers of size 1: (bins, frames)."""
@@ -295,6 +315,12 @@ def _bounded(x: Tensor, limit: float) -> Tensor:
 def _over_time(convolution: nn.Conv2d, x: Tensor) -> Tensor:
     """Convolve (B, frames, C) over time: seen as channels-last images, 2 to 6 times faster on a CPU than Conv1d."""
     return convolution(x.transpose(1, 2).unsqueeze(2)).squeeze(2).transpose(1, 2)
+
+
+def _band_position(centres: Tensor, n_fft: int, sample_rate: int) -> Tensor:
+    """Where the bins of an STFT lie among the mel bands: fractional indices, shape (n_fft // 2 + 1,), float64."""
+    bins = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft)
+    return torch.from_numpy(np.interp(bins, centres.numpy(), np.arange(len(centres))))
 
 
 def _linear_interpolation(position: Tensor, size: int) -> Tensor:
