@@ -31,7 +31,7 @@ from ditto.training.base import (
     train_base,
     train_from_folder,
 )
-from ditto.training.loop import load_config, read_log
+from ditto.training.loop import load_config, read_log, start_run
 
 NETWORK = {"n_mels": 16, "patch": 2, "width": 16, "depth": 1, "heads": 2, "tag_sizes": [4, 3, 13]}
 TINY = BaseConfig(
@@ -339,5 +339,8 @@ def test_tag_sizes_must_be_the_datas(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_without_a_checkpoint_has_nothing_to_export(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no config file"):
+        load_ema(tmp_path)
+    start_run(tmp_path, TINY)
     with pytest.raises(DataError, match="no checkpoint yet"):
         load_ema(tmp_path)
