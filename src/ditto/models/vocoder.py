@@ -111,7 +111,7 @@ class Vocoder(ModelMixin, ConfigMixin):
         depth: int = 6,
         expansion: int = 3,
         kernel: int = 7,
-        feedback: int = 2,
+        feedback: int = 3,
     ) -> None:
         super().__init__()
         self.spec = AudioSpec(sample_rate, mel_n_fft, hop, n_mels, dynamic_range_db)
