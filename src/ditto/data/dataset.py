@@ -51,8 +51,11 @@ def vocabulary_of(root: Path) -> TagVocabulary:
         DataError: the folder is not a data set.
     """
     found = read_json(root / "dataset.json")
-    low, high = found["tempo_range"]
-    return TagVocabulary(tuple(found["genres"]), tuple(found["moods"]), tempo_low=low, tempo_high=high)
+    try:
+        low, high = found["tempo_range"]
+        return TagVocabulary(tuple(found["genres"]), tuple(found["moods"]), tempo_low=low, tempo_high=high)
+    except (KeyError, TypeError, ValueError):
+        raise DataError(f"{root / 'dataset.json'} does not name genres, moods and tempos: make the data anew") from None
 
 
 def mel_cache(root: Path, spec: AudioSpec, progress: Progress | None = None) -> list[Path]:

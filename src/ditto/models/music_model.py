@@ -11,6 +11,8 @@ import copy
 import hashlib
 import json
 import os
+import secrets
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -30,7 +32,7 @@ from ditto.audio.io import shown
 from ditto.audio.spec import AudioSpec
 from ditto.diffusion.denoiser import GuidedDenoiser
 from ditto.diffusion.schedule import Schedule
-from ditto.errors import ModelError, RequestError
+from ditto.errors import ModelError, OutputError, RequestError
 from ditto.models.conditioning import Tags, TagVocabulary, null_tags
 
 EMBEDDED = Path(__file__).parents[1] / "weights" / "base"
@@ -112,8 +114,30 @@ class MusicModel:
         return self.vocoder(self.to_mel(x_0))
 
     def save(self, folder: Path) -> str:
-        """Write the folder, weights in float16; returns the hash that loading will give."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write the folder, weights in float16; returns the hash that loading will give.
+
+        It is written beside its place and put there when it is whole. A model that was there is replaced.
+
+        Raises:
+            OutputError: the folder holds something else than a model, or cannot be written.
+        """
+        if folder.exists() and not (folder / INDEX).is_file():
+            raise OutputError(f"{shown(folder)} exists and is not a model folder: choose another name")
+        temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+        try:
+            digest = self._write(temporary)
+            if folder.exists():
+                os.replace(folder, temporary / "old")
+            os.replace(temporary, folder)
+        except OSError as error:
+            raise OutputError(f"cannot write {shown(folder)}: {error.strerror}") from None
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(folder / "old", ignore_errors=True)
+        return digest
+
+    def _write(self, folder: Path) -> str:
+        folder.mkdir(parents=True)
         for name, module in self._parts().items():
             copy.deepcopy(module).half().save_pretrained(folder / name, safe_serialization=True)
         index = {
@@ -126,9 +150,7 @@ class MusicModel:
             "shift": self.shift,
             "sha256": {name: _sha256(folder / name / WEIGHTS) for name in PARTS},
         }
-        temporary = folder / f".{INDEX}"
-        temporary.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, folder / INDEX)
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
         return _combined(index["sha256"])
 
     def _parts(self) -> dict[str, ModelMixin]:

@@ -1,17 +1,13 @@
 """From runs to a model folder: the averaged base weights and the vocoder's, with the data's vocabulary."""
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
-
-import torch
 
 from ditto.audio.spec import AudioSpec
 from ditto.data.dataset import vocabulary_of
 from ditto.models.music_model import MusicModel
-from ditto.models.vocoder import Vocoder
 from ditto.training.base import BaseConfig, load_ema
 from ditto.training.loop import load_config
-from ditto.training.vocoder import export_vocoder
+from ditto.training.vocoder import load_vocoder
 
 
 def pack(base: Path, vocoder: Path, data: Path, out: Path, guidance: float) -> str:
@@ -21,9 +17,7 @@ def pack(base: Path, vocoder: Path, data: Path, out: Path, guidance: float) -> s
         DataError: a run has no checkpoint, or the data folder is not one.
     """
     config = load_config(base / "config.json", BaseConfig)
-    with TemporaryDirectory() as folder:
-        export_vocoder(vocoder, Path(folder))
-        head = Vocoder.from_pretrained(folder, torch_dtype=torch.float32, low_cpu_mem_usage=False)
+    head = load_vocoder(vocoder)
     spec = AudioSpec(clip_frames=config.frames)
     model = MusicModel(load_ema(base), head, spec, vocabulary_of(data), guidance, shift=config.data_std)
     return model.save(out)

@@ -221,6 +221,18 @@ def split_crop(audio: Tensor, spec: AudioSpec) -> tuple[Tensor, Tensor]:
     return log_mel(audio, spec)[..., margin:-margin], audio[:, inner]
 
 
+def load_vocoder(run_dir: Path) -> Vocoder:
+    """The averaged weights of a run's newest checkpoint.
+
+    Raises:
+        DataError: the run has no checkpoint yet.
+    """
+    found = Checkpoints(run_dir).latest()
+    if found is None:
+        raise DataError(f"the run {str(run_dir)!r} has no checkpoint yet: train longer")
+    return _averaged(load_config(run_dir / "config.json", VocoderConfig), found[1]["ema"])
+
+
 def export_vocoder(run_dir: Path, out_dir: Path) -> None:
     """Write the averaged weights of a run's newest checkpoint as a diffusers folder, in half precision.
 
@@ -229,10 +241,7 @@ def export_vocoder(run_dir: Path, out_dir: Path) -> None:
     Raises:
         DataError: the run has no checkpoint yet, or a weight does not fit half precision.
     """
-    found = Checkpoints(run_dir).latest()
-    if found is None:
-        raise DataError(f"the run {str(run_dir)!r} has no checkpoint yet: train longer")
-    vocoder = _averaged(load_config(run_dir / "config.json", VocoderConfig), found[1]["ema"]).half()
+    vocoder = load_vocoder(run_dir).half()
     if not all(bool(p.isfinite().all()) for p in vocoder.parameters()):
         raise DataError(f"the weights of {str(run_dir)!r} do not fit half precision: train again with a lower lr")
     vocoder.save_pretrained(out_dir)
