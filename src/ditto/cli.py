@@ -292,6 +292,7 @@ def bench_intensity_command(
     steps: Annotated[int, typer.Option("--steps", "-T", help="Sampling steps.")] = 20,
     batch: Annotated[int, typer.Option(help="Clips optimised at once.")] = 4,
     workers: Annotated[int, typer.Option(help="Processes that make batches side by side.")] = 1,
+    guidance: Annotated[float | None, typer.Option(help="CFG scale w; the model's default if not given.")] = None,
     seed: BenchSeed = 0,
     out: BenchOut = Path("docs/results"),
     resume: BenchResume = True,
@@ -303,7 +304,7 @@ def bench_intensity_command(
 
     run_intensity(
         load(model), count=count, seed=seed, out=out, batch=batch, steps=steps, iterations=iterations,
-        workers=workers, resume=resume, command=_command(),
+        workers=workers, guidance=guidance, resume=resume, command=_command(),
     )  # fmt: skip
 
 
