@@ -64,11 +64,13 @@ def weights(vocoder: Vocoder) -> dict[str, Tensor]:
 
 
 def test_a_few_steps_lower_the_loss_on_one_batch(tmp_path: Path) -> None:
-    config = VocoderConfig(**{**vars(TINY), "steps": 25, "adversarial_from": 10**9, "gain_db": (0.0, 0.0)})
+    # without feedback, which mends much of what an untrained network does wrong
+    changes = {"network": {**NETWORK, "feedback": 0}, "steps": 25, "adversarial_from": 25, "lr": 5e-3}
+    config = VocoderConfig(**{**vars(TINY), **changes, "gain_db": (0.0, 0.0)})
     train_vocoder(config, Notes(config.crop_samples, only_step=0), tmp_path, show=False)
     losses = [row["loss"] for row in read_log(tmp_path / "log.jsonl") if "loss" in row]
     assert len(losses) == 25
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.75 * losses[0]
 
 
 def test_adversarial_steps_move_the_discriminators_and_log_their_losses(tmp_path: Path) -> None:
