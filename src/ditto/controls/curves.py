@@ -22,7 +22,7 @@ from ditto.errors import ControlError
 
 LOUDEST_DB, QUIETEST_DB = 0.0, -80.0
 """Range of levels that a curve may ask for: full-scale square wave, and next to silence."""
-LOW, MIDDLE, HIGH = -38.0, -26.0, -16.0
+LOW, MIDDLE, HIGH = -40.0, -30.0, -20.0
 MAX_POINTS, MAX_CSV_BYTES = 20_000, 10_000_000
 
 SHAPES: dict[str, tuple[tuple[float, float], ...]] = {
@@ -31,7 +31,7 @@ SHAPES: dict[str, tuple[tuple[float, float], ...]] = {
     "swell": ((0.0, LOW), (0.5, HIGH), (1.0, LOW)),
     "dip": ((0.0, HIGH), (0.5, LOW), (1.0, HIGH)),
     "steps": ((0.0, LOW), (0.33, LOW), (0.34, MIDDLE), (0.66, MIDDLE), (0.67, HIGH), (1.0, HIGH)),
-    "flat": ((0.0, -22.0), (1.0, -22.0)),
+    "flat": ((0.0, -24.0), (1.0, -24.0)),
 }
 """The named curves: (share of the clip, dB)."""
 
