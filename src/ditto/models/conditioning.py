@@ -46,7 +46,8 @@ class Tags:
     def caption(self) -> str:
         """The papers' caption template (DITTO §5): "A [mood] [genre] song at [tempo] beats per minute."."""
         words = " ".join(w for w in (self.mood, self.genre, "song") if w)
-        return f"A {words}" + (f" at {self.tempo:g} beats per minute." if self.tempo else ".")
+        article = "An" if words[0] in "aeiou" else "A"
+        return f"{article} {words}" + (f" at {self.tempo:g} beats per minute." if self.tempo else ".")
 
 
 def _tempo(text: str) -> float:
