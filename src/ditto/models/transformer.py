@@ -66,7 +66,7 @@ class PatchTransformer(ModelMixin, ConfigMixin):
 
     def _initialise(self) -> None:
         # adaLN-zero: blocks begin as the identity and the output as zero, which steadies the first steps. The tags pass
-        # a projection that begins at zero: a small table alone moves too slowly under Adam beside the time embedding, and
+        # a projection that begins at zero: a small table alone moves too slowly under Adam beside the time's, and
         # through a projection of large tables, whose input is constant for a tag, the first updates add up to too much.
         for layer in (self.modulation, self.head_modulation, self.head, self.tag_projection):
             nn.init.zeros_(layer.weight)
