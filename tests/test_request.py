@@ -15,7 +15,7 @@ from ditto.errors import ControlError, DittoError, OutputError, RequestError, Ta
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
 from ditto.optimize import tolerance
-from ditto.request import Request, Result, draw_x_T, generate, output_files, run, within_full_scale
+from ditto.request import Request, Result, draw_x_T, generate, output_files, run
 
 SWELL = (Intensity("swell"),)
 QUICK: dict[str, Any] = {"iterations": 5, "steps": 3, "lr": 0.05}
@@ -177,14 +177,6 @@ def test_what_does_not_fit_the_model_is_refused_before_any_work(
 ) -> None:
     with pytest.raises(error, match=message):
         run(request_, tiny_model, watch=lambda step: pytest.fail("work was begun"))
-
-
-def test_within_full_scale_turns_down_only_what_is_too_loud() -> None:
-    audio = torch.tensor([[0.5, -0.2], [2.0, -4.0], [0.0, 0.0]])
-    scaled, gain = within_full_scale(audio)
-    assert torch.equal(scaled[0], audio[0])
-    torch.testing.assert_close(scaled[1], torch.tensor([0.4995, -0.999]))
-    assert gain.tolist() == pytest.approx([1.0, 0.999 / 4, 1.0])
 
 
 def test_saving_writes_sound_picture_and_report(result: Result, tmp_path: Path) -> None:

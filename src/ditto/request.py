@@ -111,7 +111,6 @@ class Result:
         x_T: (B, 1, n_mels, frames) the latents decoded.
         x_0: (B, 1, n_mels, frames).
         audio: (B, samples) float32 within ±1.
-        gain: (B,) factor ≤ 1 that kept `audio` from clipping.
         losses: (K, B) of the optimisation; K = 0 without one.
         errors: per-control errors of the decoded output, each (B,).
         timings: seconds by phase.
@@ -122,7 +121,6 @@ class Result:
     x_T: Tensor
     x_0: Tensor
     audio: Tensor
-    gain: Tensor
     losses: Tensor
     errors: dict[str, Tensor]
     timings: dict[str, float]
@@ -137,7 +135,6 @@ class Result:
             "seconds": self.audio.shape[1] / self.model.spec.sample_rate,
             "errors": {name: _json(value[item].item()) for name, value in self.errors.items()},
             "loss": [_json(v) for v in self.losses[:, item].tolist()],
-            "gain": self.gain[item].item(),
             "timings": {name: round(value, 3) for name, value in self.timings.items()},
         }
 
@@ -227,11 +224,10 @@ def run(request: Request, model: MusicModel, *, watch: Watch | None = None, stop
     optimized = time.perf_counter()
     x_0 = decode(x_T, chain, SAMPLERS[request.sampler])
     with torch.no_grad():
-        audio, gain = within_full_scale(model.to_audio(x_0))
-        # Measured on what is heard: a clip that had to be turned down misses its target by that much.
+        audio = model.to_audio(x_0)
         errors = request.objective.errors(Output(x_0, model, audio)) if request.objective else {}
     timings = {"optimize": optimized - started, "decode": time.perf_counter() - optimized}
-    return Result(request, model, x_T, x_0, audio, gain, losses, errors, timings)
+    return Result(request, model, x_T, x_0, audio, losses, errors, timings)
 
 
 def generate(
@@ -275,13 +271,6 @@ def draw_x_T(shape: Sequence[int], seed: int, count: int) -> Tensor:  # noqa: N8
     """x_T (count, *shape) ~ N(0, 1), float32; item i from a generator of its own, seeded with ``seed + i``."""
     generators = (torch.Generator().manual_seed(seed + i) for i in range(count))
     return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])
-
-
-def within_full_scale(audio: Tensor, peak: float = 0.999) -> tuple[Tensor, Tensor]:
-    """Audio (B, samples) with each item turned down, if need be, to a peak of `peak`; and the factors (B,)."""
-    loudest = audio.abs().amax(dim=1)
-    gain = (peak / loudest.clamp(min=peak)).clamp(max=1.0)
-    return audio * gain[:, None], gain
 
 
 def versions() -> dict[str, str]:

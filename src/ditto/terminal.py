@@ -48,10 +48,8 @@ def numbered(path: Path, count: int) -> list[Path]:
 
 
 def summary(result: Result, item: int) -> str:
-    """Length, errors, gain and time of one clip in one line."""
+    """Length, errors and time of one clip in one line."""
     parts = [f"{result.audio.shape[1] / result.model.spec.sample_rate:.2f} s"]
     parts += [f"{name} {value[item].item():.3g}" for name, value in result.errors.items()]
-    if result.gain[item] < 1:
-        parts.append(f"turned down to {result.gain[item].item():.2f} to keep it from clipping")
     parts.append(f"made in {sum(result.timings.values()):.1f} s")
     return ", ".join(parts)

@@ -53,11 +53,13 @@ def test_no_text_makes_the_reader_fail_otherwise(text: str) -> None:
 @pytest.mark.parametrize(
     ("tags", "indices"),
     [
-        (Tags(), [0, 0, 0]),
-        (Tags("jazz", "happy", 60), [1, 2, 1]),
-        (Tags("folk", None, 69.9), [3, 0, 1]),
-        (Tags(None, None, 70), [0, 0, 2]),
-        (Tags(None, "calm", 180), [0, 1, 12]),
+        (Tags(), [0, 0, 0, 0, 0]),
+        (Tags("jazz", "happy", 60), [1, 2, 1, 600, 0]),
+        (Tags("folk", None, 69.9), [3, 0, 1, 699, 0]),
+        (Tags(None, None, 70, 2.5), [0, 0, 2, 700, 2500]),
+        (Tags(None, None, 70, -1.0), [0, 0, 2, 700, 11_000]),
+        (Tags(None, None, 70, None), [0, 0, 2, 0, 0]),
+        (Tags(None, "calm", 180, 12.25), [0, 1, 12, 1800, 250]),
     ],
 )
 def test_indices(tags: Tags, indices: list[int]) -> None:
@@ -83,7 +85,14 @@ def test_unknown_tags_are_refused(tags: Tags, message: str) -> None:
 
 @given(st.integers(0, 3), st.integers(0, 2), st.integers(0, 12))
 def test_decoding_undoes_encoding(genre: int, mood: int, tempo: int) -> None:
-    assert VOCABULARY.encode(VOCABULARY.decode([genre, mood, tempo])).tolist() == [genre, mood, tempo]
+    assert VOCABULARY.encode(VOCABULARY.decode([genre, mood, tempo])).tolist() == [genre, mood, tempo, 0, 0]
+
+
+@given(st.integers(600, 1800), st.integers(0, 11_999))
+def test_decoding_undoes_the_beat_grid(tenths: int, thousandths: int) -> None:
+    encoded = VOCABULARY.encode(Tags(tempo=tenths / 10, beat=thousandths / 1000))
+    assert VOCABULARY.encode(VOCABULARY.decode(encoded.tolist())).tolist() == encoded.tolist()
+    assert encoded[3:].tolist() == [tenths, thousandths]
 
 
 def test_every_index_has_a_row_in_the_embedding() -> None:
@@ -117,3 +126,12 @@ def test_dropout_loses_whole_conditions_and_single_tags() -> None:
     assert torch.equal(dropped, again)
     assert torch.equal(drop_tags(tags, 0.0, torch.Generator()), tags)
     assert torch.equal(drop_tags(tags, 1.0, torch.Generator()), null_tags(tags))
+
+
+def test_the_beat_grid_goes_with_its_tempo_and_alone() -> None:
+    tags = torch.full((20_000, 5), 2)
+    dropped = drop_tags(tags, 0.1, torch.Generator().manual_seed(0), grid_rate=0.2) == 0
+    assert torch.equal(dropped[:, 3], dropped[:, 4])
+    assert bool(dropped[dropped[:, 2]][:, 3].all())
+    assert dropped[~dropped[:, 2]][:, 3].float().mean().item() == pytest.approx(0.2, abs=0.01)
+    assert dropped[:, 0].float().mean().item() == pytest.approx(1 - 0.9 * 0.9, abs=0.01)

@@ -125,7 +125,7 @@ def test_shape_is_whole_patches_of_at_most_the_window(tiny_model: MusicModel) ->
 
 
 def test_conditioning_is_the_tags_for_every_item(tiny_model: MusicModel) -> None:
-    assert tiny_model.cond(Tags("rock", "calm", 61), 2).tolist() == [[2, 1, 1], [2, 1, 1]]
+    assert tiny_model.cond(Tags("rock", "calm", 61), 2).tolist() == [[2, 1, 1, 610, 0]] * 2
     with pytest.raises(TagError):
         tiny_model.cond(Tags("polka"))
 

@@ -19,7 +19,7 @@ from ditto.errors import DataError
 from ditto.methods.ditto import decode
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.music_model import MusicModel
-from ditto.request import draw_x_T, within_full_scale
+from ditto.request import draw_x_T
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class RealClips:
 
     Attributes:
         audio: (2 * N, samples) float32; the first N are one half.
-        tags: (2 * N, 3) indices.
+        tags: (2 * N, 5) conditions.
         digest: hash over the pieces that they come from.
     """
 
@@ -48,7 +48,7 @@ class Generated:
 
     Attributes:
         x_0: (B, 1, n_mels, frames).
-        audio: (B, samples), turned down where it would clip, as a user gets it.
+        audio: (B, samples), as a user gets it.
     """
 
     x_0: Tensor
@@ -68,7 +68,7 @@ def real_clips(root: Path, spec: AudioSpec, vocabulary: TagVocabulary, count: in
     fitting = [i for i, piece in enumerate(pieces) if _slots(piece, spec)]
     if len(fitting) < 2:
         raise DataError(f"{shown(root)} has {len(fitting)} pieces of {spec.clip_seconds:.2f} s: two halves need more")
-    if any(None in astuple(tags_of_label(piece)) for piece in pieces):
+    if any(None in astuple(tags_of_label(piece))[:3] for piece in pieces):
         raise DataError(f"every piece of {shown(root)} needs a genre, a mood and a tempo to be judged by")
     rng = np.random.default_rng(seed)
     order = rng.permutation(fitting)
@@ -76,29 +76,30 @@ def real_clips(root: Path, spec: AudioSpec, vocabulary: TagVocabulary, count: in
     size = min(count, *(len(half) for half in halves))
     chosen = halves[0][:size] + halves[1][:size]
     audio = _audio(root, pieces, chosen, spec)
-    tags = torch.stack([vocabulary.encode(tags_of_label(pieces[i])) for i, _ in chosen])
+    labels = [tags_of_label(pieces[i], slot * spec.clip_seconds) for i, slot in chosen]
+    tags = torch.stack([vocabulary.encode(label) for label in labels])
     names = json.dumps([(pieces[i]["sha256"], slot) for i, slot in chosen])
     return RealClips(audio, tags, hashlib.sha256(names.encode()).hexdigest())
 
 
 def drawn_tags(tags: Tensor, count: int, seed: int) -> Tensor:
-    """Tags (count, 3) drawn with replacement from the rows of `tags` (N, 3), whole rows: the joint distribution."""
+    """Conditions (count, 5) drawn with replacement from the rows of `tags` (N, 5), whole rows: the joint distribution."""
     rows = np.random.default_rng([seed, 1]).integers(len(tags), size=count)
     return tags[torch.from_numpy(rows)]
 
 
 def chain_for(model: MusicModel, tags: Tensor, steps: int, guidance: float | None = None) -> Chain:
-    """A chain of T = `steps` with one condition an item, (B, 3); guidance None is the model's default."""
+    """A chain of T = `steps` with one condition an item, (B, 5); guidance None is the model's default."""
     scale = model.guidance if guidance is None else guidance
     return Chain(model.denoiser, model.schedule, model.schedule.timesteps(steps), tags, scale)
 
 
 @torch.no_grad()
 def generated(model: MusicModel, tags: Tensor, first_seed: int, steps: int, guidance: float | None = None) -> Generated:
-    """Clips for tags (B, 3) by DDIM; item i draws its x_T from ``first_seed + i``."""
+    """Clips for conditions (B, 5) by DDIM; item i draws its x_T from ``first_seed + i``."""
     x_T = draw_x_T(model.shape(), first_seed, len(tags))
     x_0 = decode(x_T, chain_for(model, tags, steps, guidance))
-    return Generated(x_0, within_full_scale(model.to_audio(x_0))[0])
+    return Generated(x_0, model.to_audio(x_0))
 
 
 def weights_digest(model: MusicModel) -> str:

@@ -29,7 +29,7 @@ from ditto.metrics.bootstrap import mean_interval, ratio_interval
 from ditto.metrics.control_error import EachItsOwn
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.music_model import MusicModel
-from ditto.request import draw_x_T, within_full_scale
+from ditto.request import draw_x_T
 
 LOWEST_DB, HIGHEST_DB = -40.0, -14.0
 """Range of the target curves' levels."""
@@ -172,14 +172,13 @@ def _steered(
 
 @torch.no_grad()
 def _achieved(setting: Setting, chain: Chain, control: EachItsOwn, x_T: Tensor) -> Tensors:
-    """MSE, ρ, the achieved curves and the gain, of the decoded and, where it would clip, turned down sound."""
+    """MSE, ρ and the achieved curves of the decoded sound."""
     x_0 = decode(x_T, chain)
-    audio, gain = within_full_scale(setting.model.to_audio(x_0))
-    output = Output(x_0, setting.model, audio)
+    output = Output(x_0, setting.model)
     errors = control.errors(output)
     curves = [torch.from_numpy(control.traces(output, i)[0].achieved) for i in range(len(x_0))]
     return {
-        "mse": errors["intensity_mse_db2"], "rho": errors["intensity_rho"], "gain": gain,
+        "mse": errors["intensity_mse_db2"], "rho": errors["intensity_rho"],
         "curve": torch.stack(curves),
     }  # fmt: skip
 

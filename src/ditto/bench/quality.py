@@ -52,7 +52,7 @@ class Heard:
     @property
     def right(self) -> dict[str, NDArray[np.float64]]:
         """See `recognised`."""
-        return recognised(self.ear.tags, self.asked)
+        return recognised(self.ear.tags, self.asked[:, : self.ear.tags.shape[1]])
 
 
 @dataclass(frozen=True, eq=False)

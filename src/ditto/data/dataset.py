@@ -119,7 +119,9 @@ class ClipDataset:
         self.seed = seed
         self.labels = read_labels(root)
         self._mels = mel_cache(root, spec, progress)[: len(self.labels)]
-        self._tags = torch.stack([self.vocabulary.encode(tags_of_label(piece)) for piece in self.labels])
+        self.frame_rate = spec.frame_rate
+        for piece in self.labels:
+            self.vocabulary.encode(tags_of_label(piece))
         _check_lengths(root, self.labels, spec.seconds(frames))
 
     def __len__(self) -> int:
@@ -130,20 +132,21 @@ class ClipDataset:
         """Clips and tags of one training step.
 
         Returns:
-            x_0, shape (B, 1, n_mels, frames), float32 in [-1, 1]; tag indices, shape (B, 3), int64.
+            x_0, shape (B, 1, n_mels, frames), float32 in [-1, 1]; conditions, shape (B, 5), int64.
         """
         rng = np.random.default_rng([self.seed, step])
         pieces = rng.integers(len(self), size=batch_size)
         places = rng.random(batch_size)
-        clips = [self.clip(int(i), float(p)) for i, p in zip(pieces, places, strict=True)]
-        return torch.stack(clips), self._tags[torch.from_numpy(pieces)]
+        clips, tags = zip(*[self.clip(int(i), float(p)) for i, p in zip(pieces, places, strict=True)], strict=True)
+        return torch.stack(clips), torch.stack(tags)
 
-    def clip(self, piece: int, place: float) -> Tensor:
-        """One clip, shape (1, n_mels, frames); `place` in [0, 1) runs from the piece's start to its end."""
+    def clip(self, piece: int, place: float) -> tuple[Tensor, Tensor]:
+        """One clip (1, n_mels, frames) and its condition (5,); `place` in [0, 1) runs over the piece."""
         mel = np.load(self._mels[piece], mmap_mode="r", allow_pickle=False)
         start = int(place * (len(mel) - self.frames + 1))
         crop = np.ascontiguousarray(mel[start : start + self.frames].T, dtype=np.float32)
-        return torch.from_numpy(crop)[None]
+        tags = self.vocabulary.encode(tags_of_label(self.labels[piece], start / self.frame_rate))
+        return torch.from_numpy(crop)[None], tags
 
 
 class AudioCrops:
@@ -185,9 +188,14 @@ class AudioCrops:
             return torch.from_numpy(file.read(self.samples, dtype="float32"))
 
 
-def tags_of_label(piece: dict[str, Any]) -> Tags:
-    """A piece's tags; what its label leaves open is None."""
-    return Tags(piece.get("genre"), piece.get("mood"), piece.get("tempo"))
+def tags_of_label(piece: dict[str, Any], start: float = 0.0) -> Tags:
+    """The tags of a piece's clip from `start` (seconds); what its label leaves open is None.
+
+    A piece whose label does not say where its beats are has a tempo but no beat grid.
+    """
+    tempo, offset = piece.get("tempo"), piece.get("beat_offset")
+    beat = None if tempo is None or offset is None else (start - offset) * tempo / 60.0
+    return Tags(piece.get("genre"), piece.get("mood"), tempo, beat)
 
 
 @lru_cache(maxsize=8)

@@ -11,6 +11,16 @@ from ditto.errors import TagError
 NULL = 0
 """The index of "not given" in every tag column; all columns NULL is the null condition c_∅ of CFG."""
 
+COLUMNS = ("genre", "mood", "tempo", "tempo_tenths", "beat_thousandths")
+"""Of a condition: three indices; the exact tempo in tenths of BPM; the beat at which the clip starts, in thousandths.
+
+The last two are the beat grid. A clip may have a tempo without a grid (both NULL): nobody knows then where its beats
+are.
+"""
+
+BEAT_CYCLE = 12
+"""Beats are counted modulo this, which whole bars of 2, 3, 4 and 6 beats divide."""
+
 
 @dataclass(frozen=True)
 class Tags:
@@ -20,11 +30,14 @@ class Tags:
         genre: one of the model's genres.
         mood: one of the model's moods.
         tempo: beats per minute.
+        beat: where the clip starts in the count of beats that `tempo` makes, 0 being the start of a bar; None is
+            anywhere.
     """
 
     genre: str | None = None
     mood: str | None = None
     tempo: float | None = None
+    beat: float | None = 0.0
 
     @classmethod
     def parse(cls, text: str) -> "Tags":
@@ -79,18 +92,14 @@ class TagVocabulary:
         return len(self.genres) + 1, len(self.moods) + 1, self.tempo_bins + 1
 
     def encode(self, tags: Tags) -> Tensor:
-        """Indices (3,) int64 of genre, mood, tempo.
+        """The condition (5,) int64 that the columns `COLUMNS` make up.
 
         Raises:
             TagError: a name that the model does not know, or a tempo outside its range.
         """
-        return torch.tensor(
-            [
-                _index("genre", tags.genre, self.genres),
-                _index("mood", tags.mood, self.moods),
-                NULL if tags.tempo is None else self.tempo_index(tags.tempo),
-            ]
-        )
+        genre, mood = _index("genre", tags.genre, self.genres), _index("mood", tags.mood, self.moods)
+        tempo = NULL if tags.tempo is None else self.tempo_index(tags.tempo)
+        return torch.tensor([genre, mood, tempo, *_grid(tags)])
 
     def tempo_index(self, tempo: float) -> int:
         """Index (1 … tempo_bins) of a tempo in beats per minute."""
@@ -100,14 +109,23 @@ class TagVocabulary:
         return 1 + min(int(position * self.tempo_bins), self.tempo_bins - 1)
 
     def decode(self, indices: Sequence[int]) -> Tags:
-        """Tags of three indices; a tempo comes back as its bin's centre."""
-        genre, mood, tempo = (int(i) for i in indices)
+        """Tags of a condition, or of its first three columns; a tempo without its tenths is its bin's centre."""
+        genre, mood, tempo, tenths, beat = (int(i) for i in (*indices, NULL, NULL)[:5])
         width = (self.tempo_high - self.tempo_low) / self.tempo_bins
+        centre = self.tempo_low + (tempo - 0.5) * width if tempo else None
         return Tags(
             self.genres[genre - 1] if genre else None,
             self.moods[mood - 1] if mood else None,
-            self.tempo_low + (tempo - 0.5) * width if tempo else None,
+            tenths / 10 if tenths else centre,
+            beat / 1000 if tenths else None,
         )
+
+
+def _grid(tags: Tags) -> tuple[int, int]:
+    """The last two columns."""
+    if tags.tempo is None or tags.beat is None:
+        return NULL, NULL
+    return round(10 * tags.tempo), round(1000 * (tags.beat % BEAT_CYCLE))
 
 
 def _index(kind: str, name: str | None, names: tuple[str, ...]) -> int:
@@ -119,22 +137,25 @@ def _index(kind: str, name: str | None, names: tuple[str, ...]) -> int:
 
 
 def null_tags(tags: Tensor) -> Tensor:
-    """The null condition c_∅ of the shape of `tags` (B, 3)."""
+    """The null condition c_∅ of the shape of `tags` (B, 5)."""
     return torch.full_like(tags, NULL)
 
 
-def drop_tags(tags: Tensor, rate: float, generator: torch.Generator) -> Tensor:
+def drop_tags(tags: Tensor, rate: float, generator: torch.Generator, grid_rate: float = 0.0) -> Tensor:
     """Condition dropout for CFG: with probability `rate` an item loses all its tags, and with `rate` each tag alone.
 
-    The second kind lets a user give any subset of the tags.
+    The second kind lets a user give any subset of the tags. The beat grid goes with its tempo, and alone with
+    probability `grid_rate`, so that music of unknown phase can be asked for too.
     """
     whole = torch.rand(len(tags), 1, generator=generator) < rate
-    single = torch.rand(tags.shape, generator=generator) < rate
-    return torch.where(whole | single, NULL, tags)
+    single = torch.rand(len(tags), 3, generator=generator) < rate
+    grid = single[:, 2:] | (torch.rand(len(tags), 1, generator=generator) < grid_rate)
+    lost = torch.cat([single, grid, grid], dim=1)[:, : tags.shape[1]]
+    return torch.where(whole | lost, NULL, tags)
 
 
 class TagEmbedding(nn.Module):
-    """One learned embedding a tag; (B, 3) indices → (B, 3, width)."""
+    """One learned embedding a tag; a condition (B, 3 or more), of which the first three count → (B, 3, width)."""
 
     def __init__(self, sizes: Sequence[int], width: int) -> None:
         super().__init__()

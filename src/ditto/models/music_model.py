@@ -29,6 +29,7 @@ from torch import Tensor
 
 from ditto.audio.features import log_mel
 from ditto.audio.io import shown
+from ditto.audio.limiter import limited
 from ditto.audio.spec import AudioSpec
 from ditto.diffusion.denoiser import GuidedDenoiser
 from ditto.diffusion.schedule import Schedule
@@ -110,8 +111,8 @@ class MusicModel:
         return x_0[:, 0]
 
     def to_audio(self, x_0: Tensor) -> Tensor:
-        """x_0 → audio (B, frames · hop), differentiable (V of the papers)."""
-        return self.vocoder(self.to_mel(x_0))
+        """x_0 → audio (B, frames · hop) within ±1, differentiable (V of the papers)."""
+        return limited(self.vocoder(self.to_mel(x_0)))
 
     def save(self, folder: Path) -> str:
         """Write the folder, weights in float16; returns the hash that loading will give.

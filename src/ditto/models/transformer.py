@@ -2,7 +2,8 @@
 
 A token is `patch` neighbouring log-mel frames (4 × 160 values); 6 s are 128 tokens. Attention runs over time with
 rotary positions, so that any length can be denoised. The tags and the timestep modulate every block through one shared
-adaLN projection plus a learned offset a block (DiT, Peebles & Xie 2023; the shared form of PixArt-α). The network
+adaLN projection plus a learned offset a block (DiT, Peebles & Xie 2023; the shared form of PixArt-α). The tags and the
+beat grid are added to the tokens too: each token is told where in the bar its frames lie. The network
 predicts x_0, which lets a width far below the token's 640 values pass clean music without passing the noise.
 Matrix products are what CPUs do best; the papers' 2-D UNet, which `ditto.models.unet` has, is several times
 slower here.
@@ -16,11 +17,12 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ditto.models.beat_grid import FEATURES, beat_features
 from ditto.models.conditioning import TagEmbedding
 
 
 class PatchTransformer(ModelMixin, ConfigMixin):
-    """``(x_t (B, 1, n_mels, frames), t (B,), tags (B, 3)) -> output`` of x_t's shape.
+    """``(x_t (B, 1, n_mels, frames), t (B,), tags (B, 5)) -> output`` of x_t's shape.
 
     Args:
         n_mels: mel bands.
@@ -30,6 +32,8 @@ class PatchTransformer(ModelMixin, ConfigMixin):
         tag_sizes: number of indices of each tag, null included.
         prediction: what the output means: "sample", "v_prediction" or "epsilon".
         skip_std: for "sample", see `Schedule.to_x_0`.
+        frame_rate: mel frames a second, which the beat grid needs; 0 is a network whose tokens are told nothing.
+        guidance_embedded: take the CFG scale w as an input, as a distilled network does.
     """
 
     @register_to_config
@@ -44,14 +48,19 @@ class PatchTransformer(ModelMixin, ConfigMixin):
         tag_sizes: tuple[int, ...] = (9, 7, 13),
         prediction: str = "sample",
         skip_std: float = 0.0,
+        frame_rate: float = 0.0,
+        guidance_embedded: bool = False,
     ) -> None:
         super().__init__()
         token = patch * n_mels
-        self.patch, self.head_width = patch, width // heads
+        self.patch, self.head_width, self.frame_rate = patch, width // heads, frame_rate
         self.embed = nn.Linear(token, width)
         self.time = TimestepEmbedding(width)
         self.tag_embedding = TagEmbedding(tag_sizes, width)
         self.tag_projection = nn.Linear(width, width)
+        self.tag_token = nn.Linear(width, width) if frame_rate else None
+        self.beat_token = nn.Linear(patch * FEATURES, width) if frame_rate else None
+        self.guidance = GuidanceEmbedding(width) if guidance_embedded else None
         self.modulation = nn.Linear(width, 6 * width)
         self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
@@ -68,23 +77,34 @@ class PatchTransformer(ModelMixin, ConfigMixin):
         # adaLN-zero: blocks begin as the identity and the output as zero, which steadies the first steps. The tags pass
         # a projection that begins at zero: a small table alone moves too slowly under Adam beside the time's, and
         # through a projection of large tables, whose input is constant for a tag, the first updates add up to too much.
-        for layer in (self.modulation, self.head_modulation, self.head, self.tag_projection):
+        zero = (self.modulation, self.head_modulation, self.head, self.tag_projection, self.tag_token, self.beat_token)
+        for layer in filter(None, zero):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         for table in self.tag_embedding.parameters():
             nn.init.normal_(table, std=0.2)
 
-    def forward(self, x_t: Tensor, t: Tensor, tags: Tensor) -> Tensor:
-        """The network's output for noisy `x_t` at timesteps `t`."""
-        tag = self.tag_projection(self.tag_embedding(tags).sum(dim=1))
-        condition = F.silu(self.time(t, x_t.dtype) + tag)
-        h = self.embed(self._patchify(x_t))
+    def forward(self, x_t: Tensor, t: Tensor, tags: Tensor, guidance: Tensor | None = None) -> Tensor:
+        """The network's output for noisy `x_t` at timesteps `t`; `guidance` (B,) is w, for a distilled network alone."""
+        tag = self.tag_embedding(tags).sum(dim=1)
+        condition = self.time(t, x_t.dtype) + self.tag_projection(tag)
+        if self.guidance is not None:
+            condition = condition + self.guidance(guidance, x_t.dtype)
+        condition = F.silu(condition)
+        h = self.embed(self._patchify(x_t)) + self._told(tag, tags, x_t)
         rotation = rotary(h.shape[1], self.head_width, h)
         modulation = self.modulation(condition).unflatten(-1, (6, -1))
         for block in self.blocks:
             h = block(h, modulation, rotation)
         shift, scale = self.head_modulation(condition)[:, None].chunk(2, dim=-1)
         return self._unpatchify(self.head(self.norm(h) * (1 + scale) + shift))
+
+    def _told(self, tag: Tensor, tags: Tensor, x_t: Tensor) -> Tensor | float:
+        """What the tokens are told beside their x_t, (B, N, width): the tags, and where in the bar they lie."""
+        if self.tag_token is None or self.beat_token is None:
+            return 0.0
+        features = beat_features(tags, x_t.shape[-1], self.frame_rate).to(x_t.dtype)
+        return self.tag_token(tag)[:, None] + self.beat_token(features.unflatten(1, (-1, self.patch)).flatten(2))
 
     def _patchify(self, x: Tensor) -> Tensor:
         batch, _, mels, frames = x.shape
@@ -111,6 +131,28 @@ class TimestepEmbedding(nn.Module):
         rates = torch.exp(-math.log(10_000.0) * torch.arange(half, device=t.device, dtype=torch.float64) / half)
         angles = t.to(torch.float64)[:, None] * rates
         return self.layers(torch.cat([angles.cos(), angles.sin()], dim=-1).to(dtype))
+
+
+class GuidanceEmbedding(nn.Module):
+    """Sinusoidal features of the CFG scale w through one layer; (B,) → (B, width).
+
+    The layer begins at zero: a student that starts from its teacher's weights starts as its teacher. The slowest sine
+    has a period of 64, far beyond any w in use, and the fastest of 1, so that features change smoothly with w.
+    """
+
+    def __init__(self, width: int, features: int = 32) -> None:
+        super().__init__()
+        self.features = features
+        self.layer = nn.Linear(features, width)
+        nn.init.zeros_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+
+    def forward(self, guidance: Tensor, dtype: torch.dtype) -> Tensor:
+        """Embedding in `dtype`."""
+        half = self.features // 2
+        periods = torch.logspace(0, 6, half, base=2, device=guidance.device, dtype=torch.float64)
+        angles = 2 * math.pi * guidance.to(torch.float64)[:, None] / periods
+        return self.layer(torch.cat([angles.cos(), angles.sin()], dim=-1).to(dtype))
 
 
 class Block(nn.Module):

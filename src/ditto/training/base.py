@@ -64,7 +64,10 @@ class BaseConfig:
         lr_decay: shape of the decay, "linear" or "cosine".
         ema: decay of the averaged weights, which are the ones that ship.
         tag_dropout: rate of condition dropout for CFG.
-        data_std: standard deviation of x_0; shifts the noise schedule and normalises the loss.
+        grid_dropout: rate at which a clip's beat grid alone is dropped.
+        data_std: standard deviation of x_0, which normalises the loss.
+        shift: of the cosine noise schedule, see `Schedule.cosine`; None is `data_std`. What a clip is to be is decided
+            at noise levels far above `data_std`, since its many values go together: a larger shift spends more there.
         max_weight: upper bound of the loss weight 1 + (data_std / σ_t)².
         precision: "no" (float32) or "bf16" (autocast of the network; the loss stays float32).
         log_every, checkpoint_every, evaluate_every: in steps.
@@ -86,13 +89,20 @@ class BaseConfig:
     clip_norm: float = 1.0
     ema: float = 0.999
     tag_dropout: float = 0.1
+    grid_dropout: float = 0.0
     data_std: float = 0.26
+    shift: float | None = None
     max_weight: float = 50.0
     precision: str = "no"
     seed: int = 0
     log_every: int = 20
     checkpoint_every: int = 200
     evaluate_every: int = 500
+
+    @property
+    def schedule(self) -> Schedule:
+        """The noise schedule."""
+        return Schedule.cosine(shift=self.data_std if self.shift is None else self.shift)
 
     def __post_init__(self) -> None:
         """Check the words.
@@ -177,9 +187,10 @@ class Setting:
     @classmethod
     def of(cls, config: BaseConfig, network: Network) -> "Setting":
         """The setting of a run."""
-        schedule = Schedule.cosine(shift=config.data_std)
-        denoiser = guided_denoiser(network, schedule)
-        return cls(schedule, denoiser.prediction, config.data_std, config.max_weight, config.loss, denoiser.skip_std)
+        denoiser = guided_denoiser(network, config.schedule)
+        return cls(
+            config.schedule, denoiser.prediction, config.data_std, config.max_weight, config.loss, denoiser.skip_std
+        )
 
 
 def draw(config: BaseConfig, schedule: Schedule, x_0: Tensor, step: int) -> tuple[Tensor, Tensor, torch.Generator]:
@@ -204,7 +215,7 @@ def train_base(
     setting = Setting.of(config, network)
     ema = Ema(network, config.ema)
     optimizer = torch.optim.AdamW(
-        network.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+        network.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
     )
     checkpoints = Checkpoints(out)
     start = _resume(checkpoints, network, ema, optimizer)
@@ -213,7 +224,7 @@ def train_base(
     for step, meter in progress_steps(start, config.steps, "base", show):
         x_0, tags = clips.batch(step, config.batch_size)
         t, noise, generator = draw(config, setting.schedule, x_0, step)
-        tags = drop_tags(tags, config.tag_dropout, generator)
+        tags = drop_tags(tags, config.tag_dropout, generator, config.grid_dropout)
         x_0, tags, t, noise = (a.to(accelerator.device) for a in (x_0, tags, t, noise))
         with accelerator.autocast():
             loss = diffusion_loss(model, setting, x_0, tags, t, noise)

@@ -19,5 +19,6 @@ def pack(base: Path, vocoder: Path, data: Path, out: Path, guidance: float) -> s
     config = load_config(base / "config.json", BaseConfig)
     head = load_vocoder(vocoder)
     spec = AudioSpec(clip_frames=config.frames)
-    model = MusicModel(load_ema(base), head, spec, vocabulary_of(data), guidance, shift=config.data_std)
+    shift = config.data_std if config.shift is None else config.shift
+    model = MusicModel(load_ema(base), head, spec, vocabulary_of(data), guidance, shift=shift)
     return model.save(out)
