@@ -58,7 +58,8 @@ def test_clips_are_stretches_of_their_pieces_with_their_tags(composed: Path, cli
         ]
         assert len(where) == 1
         label = read_labels(composed)[where[0][0]]
-        assert torch.equal(tags, vocabulary.encode(Tags(label["genre"], label["mood"], label["tempo"])))
+        beat = (where[0][1] / SPEC.frame_rate - label["beat_offset"]) * label["tempo"] / 60
+        assert torch.equal(tags, vocabulary.encode(Tags(label["genre"], label["mood"], label["tempo"], beat)))
 
 
 def test_the_first_and_the_last_place_of_a_piece_can_be_drawn(composed: Path, clips: ClipDataset) -> None:
