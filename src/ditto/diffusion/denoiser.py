@@ -14,7 +14,7 @@ from torch import Tensor
 from ditto.diffusion.schedule import Prediction, Schedule
 
 Cond = Tensor
-"""Conditioning of a batch, first dimension B (for our own models: tag indices, shape (B, 3), 0 = null)."""
+"""Conditioning of a batch, first dimension B: tag indices for our own models (B, 5), encoded prompts for adapted ones."""
 
 
 class Denoiser(Protocol):
@@ -45,6 +45,8 @@ class GuidedDenoiser:
     """The null conditioning c_∅ of the same shape as the given one."""
     skip_std: float = 0.0
     """See `Schedule.to_x_0`."""
+    bounded: bool = True
+    """Whether x_0 lies in [−1, 1], so that a chain may threshold it; the latent of an autoencoder does not."""
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Cond, guidance: float = 1.0) -> Tensor:
         """x̂_0 of the guided network."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
-Spacing = Literal["trailing", "leading", "linspace"]
+Spacing = Literal["trailing", "leading", "linspace", "span"]
 CLEAN = -1
 
 
@@ -28,9 +28,15 @@ class Schedule:
 
     Args:
         alpha_bar: shape (num_train,), strictly falling, inside (0, 1).
+        spacing: how `timesteps` spaces a grid.
+        offset: added to every timestep of a "leading" grid (diffusers' ``steps_offset``).
+        end: ᾱ at `CLEAN`, where a chain ends; 1 is clean data. Diffusers' DDIM with ``set_alpha_to_one=False`` ends at ᾱ_0.
     """
 
     alpha_bar: Tensor
+    spacing: Spacing = "trailing"
+    offset: int = 0
+    end: float = 1.0
 
     def __post_init__(self) -> None:
         """Check that ᾱ is a usable schedule."""
@@ -62,7 +68,7 @@ class Schedule:
         return len(self.alpha_bar)
 
     def at(self, t: Tensor | int, like: Tensor) -> Tensor:
-        """ᾱ_t in the dtype and on the device of `like` (B, …), shaped to broadcast against it; 1 where t is −1."""
+        """ᾱ_t in the dtype and on the device of `like` (B, …), shaped to broadcast against it; `end` where t is −1."""
         return _like(self._at(t), like)
 
     def scales(self, t: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,7 +81,7 @@ class Schedule:
 
     def _at(self, t: Tensor | int) -> Tensor:
         index = torch.as_tensor(t, device=self.alpha_bar.device).reshape(-1)
-        return torch.where(index < 0, torch.ones((), dtype=torch.float64), self.alpha_bar[index.clamp(min=0)])
+        return torch.where(index < 0, torch.tensor(self.end, dtype=torch.float64), self.alpha_bar[index.clamp(min=0)])
 
     def add_noise(self, x_0: Tensor, noise: Tensor, t: Tensor | int) -> Tensor:
         """Forward process: x_t from x_0 and ε, all (B, …)."""
@@ -116,20 +122,25 @@ class Schedule:
         signal, spread = self.scales(t, like)
         return spread / signal
 
-    def timesteps(self, steps: int, spacing: Spacing = "trailing") -> list[int]:
-        """A falling grid of `steps` timesteps, as diffusers' DDIM spaces them (``steps_offset=0``).
+    def timesteps(self, steps: int, spacing: Spacing | None = None) -> list[int]:
+        """A falling grid of `steps` timesteps, as diffusers' DDIM spaces them.
 
-        ``trailing`` starts at the last timestep (pure noise) and is what our own models use.
+        ``trailing`` starts at the last timestep (pure noise) and is what our own models use. ``span`` is ``linspace``,
+        from the last timestep to the first, except that a single step starts at the noisy end.
 
         Raises:
             ValueError: if `steps` is not in 1 … num_train.
         """
         if not 1 <= steps <= self.num_train:
             raise ValueError(f"steps must be between 1 and {self.num_train}, not {steps}")
+        spacing = spacing or self.spacing
         if spacing == "leading":
-            return [i * (self.num_train // steps) for i in reversed(range(steps))]
+            last = self.num_train - 1
+            return [min(i * (self.num_train // steps) + self.offset, last) for i in reversed(range(steps))]
+        if spacing == "span" and steps == 1:
+            return [self.num_train - 1]
         # numpy's own functions, as in diffusers, so that halves are rounded alike; arange may go one step too far.
-        if spacing == "linspace":
+        if spacing in ("linspace", "span"):
             grid = np.linspace(0, self.num_train - 1, steps)[::-1]
         else:
             grid = np.arange(self.num_train, 0, -self.num_train / steps)[:steps].round() - 1

@@ -32,12 +32,14 @@ class Tags:
         tempo: beats per minute.
         beat: where the clip starts in the count of beats that `tempo` makes, 0 being the start of a bar; None is
             anywhere.
+        prompt: free text, for models that read any; it takes the place of the tags' own sentence.
     """
 
     genre: str | None = None
     mood: str | None = None
     tempo: float | None = None
     beat: float | None = 0.0
+    prompt: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> "Tags":
@@ -57,7 +59,9 @@ class Tags:
         return cls(given.get("genre"), given.get("mood"), _tempo(given["tempo"]) if "tempo" in given else None)
 
     def caption(self) -> str:
-        """The papers' caption template (DITTO §5): "A [mood] [genre] song at [tempo] beats per minute."."""
+        """The prompt, or the papers' template (DITTO §5): "A [mood] [genre] song at [tempo] beats per minute."."""
+        if self.prompt is not None:
+            return self.prompt
         words = " ".join(w for w in (self.mood, self.genre, "song") if w)
         article = "An" if words[0] in "aeiou" else "A"
         return f"{article} {words}" + (f" at {self.tempo:g} beats per minute." if self.tempo else ".")
@@ -95,8 +99,10 @@ class TagVocabulary:
         """The condition (5,) int64 that the columns `COLUMNS` make up.
 
         Raises:
-            TagError: a name that the model does not know, or a tempo outside its range.
+            TagError: a name that the model does not know, a tempo outside its range, or a prompt.
         """
+        if tags.prompt is not None:
+            raise TagError("this model reads no prompts: give it tags, such as 'genre=jazz tempo=110'")
         genre, mood = _index("genre", tags.genre, self.genres), _index("mood", tags.mood, self.moods)
         tempo = NULL if tags.tempo is None else self.tempo_index(tags.tempo)
         return torch.tensor([genre, mood, tempo, *_grid(tags)])
