@@ -24,7 +24,7 @@ from ditto.methods.ditto import decode, ditto
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
 from ditto.optimize import Step, Stop, never
-from ditto.pictures import Trace, clip_picture
+from ditto.pictures import Panel, clip_picture
 
 Method = Literal["ditto", "none"]
 METHODS: tuple[Method, ...] = ("ditto", "none")
@@ -166,7 +166,7 @@ class Result:
         )  # fmt: skip
         return [sound, picture, report]
 
-    def _traces(self, item: int) -> list[Trace]:
+    def _traces(self, item: int) -> list[Panel]:
         control = self.request.objective
         with torch.no_grad():
             return control.traces(Output(self.x_0, self.model, self.audio), item) if control else []

@@ -24,7 +24,7 @@ MEAN_SQUARE_FLOOR = 1e-10
 """Added to a mean square before its logarithm: digital silence is at -100 dB."""
 
 
-def _full_precision(feature: Callable[Concatenate[Tensor, P], Tensor]) -> Callable[Concatenate[Tensor, P], Tensor]:
+def full_precision(feature: Callable[Concatenate[Tensor, P], Tensor]) -> Callable[Concatenate[Tensor, P], Tensor]:
     """Let `feature` run in float32 or float64 only, whatever its input and the autocast around it."""
 
     @wraps(feature)
@@ -35,7 +35,7 @@ def _full_precision(feature: Callable[Concatenate[Tensor, P], Tensor]) -> Callab
     return wrapped
 
 
-@_full_precision
+@full_precision
 def stft_power(audio: Tensor, spec: AudioSpec) -> Tensor:
     """Power spectrogram, scaled so that a full-scale sine on a bin's frequency has power 1 there.
 
@@ -89,7 +89,7 @@ def mel_filterbank(
     return _filterbank(spec, dtype, torch.device(device)).clone()
 
 
-@_full_precision
+@full_precision
 def log_mel(audio: Tensor, spec: AudioSpec) -> Tensor:
     """Log-mel spectrogram in model space: [-dynamic_range_db, 0] dB mapped linearly to [-1, 1].
 
@@ -111,13 +111,13 @@ def log_mel(audio: Tensor, spec: AudioSpec) -> Tensor:
     return decibels * (2 / spec.dynamic_range_db) + 1
 
 
-@_full_precision
+@full_precision
 def mel_db(x_0: Tensor, spec: AudioSpec) -> Tensor:
     """Levels in dB of a log-mel in model space: the inverse of the map that ends `log_mel`. Any shape."""
     return (x_0 - 1) * (spec.dynamic_range_db / 2)
 
 
-@_full_precision
+@full_precision
 def rms_db(audio: Tensor, spec: AudioSpec) -> Tensor:
     """Frame loudness 20·log10 RMS: ``10·log10(mean square + 1e-10)`` over `n_fft` samples, zeros beyond the ends.
 
@@ -140,7 +140,7 @@ def smoothing_window(spec: AudioSpec, seconds: float = 1.0) -> int:
     return max(1, 2 * round((seconds * spec.frame_rate - 1) / 2) + 1)
 
 
-@_full_precision
+@full_precision
 def savgol(curve: Tensor, window: int, polyorder: int) -> Tensor:
     """Savitzky-Golay filter: each value is that of the polynomial that fits the window around it best.
 
@@ -191,7 +191,7 @@ def intensity(audio: Tensor, spec: AudioSpec) -> Tensor:
     return smooth(rms_db(audio, spec), spec)
 
 
-@_full_precision
+@full_precision
 def mel_rms_db(x_0: Tensor, spec: AudioSpec) -> Tensor:
     """Estimate of `rms_db` from a log-mel alone, for when there is no time for a vocoder.
 

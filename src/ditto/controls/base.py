@@ -5,41 +5,84 @@ Controls are small objects that add and scale::
     objective = Intensity("crescendo") / 40 + Melody.from_notes("C4:1 E4:1")
 
 A control is called as ``control(x_0, model) -> loss (B,)``. The sum of n controls is the papers' (1/n)·Σ λ_i 𝓛_i; its
-parts see one `Output`, so that the vocoder runs once however many controls listen.
+parts see one `Output`, so that the vocoder runs once however many controls listen. A control that counts only part of
+the time is ``control.during((2.0, 6.0))``; the rest is "don't care" (DITTO appendix H; Music ControlNet).
 """
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
+from ditto.errors import ControlError
 from ditto.models.music_model import MusicModel
-from ditto.pictures import Trace
+from ditto.pictures import Panel
+
+Spans = tuple[tuple[float, float], ...]
+"""Stretches of time, (from, to) in seconds."""
 
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """One x_0 (B, 1, n_mels, frames) and its audio, made when first asked for unless it is given."""
+    """One x_0 (B, 1, n_mels, frames) and its audio, made when first asked for unless it is given.
+
+    Attributes:
+        x_0, model: what was made, by what.
+        rendered: its audio (B, samples), if it is there already.
+        mask: frames that count, (frames,) bool; None is all.
+        source: an output that has the audio of this one, and which item of it this is (None: all).
+    """
 
     x_0: Tensor
     model: MusicModel
     rendered: Tensor | None = None
+    mask: Tensor | None = None
+    source: "tuple[Output, int | None] | None" = None
 
     @cached_property
     def audio(self) -> Tensor:
         """V(x_0), shape (B, samples)."""
-        return self.model.to_audio(self.x_0) if self.rendered is None else self.rendered
+        if self.rendered is not None:
+            return self.rendered
+        if self.source is None:
+            return self.model.to_audio(self.x_0)
+        output, item = self.source
+        return output.audio if item is None else output.audio[item : item + 1]
 
     @property
     def frames(self) -> int:
         """Length in mel frames."""
         return self.x_0.shape[-1]
 
+    def item(self, i: int) -> "Output":
+        """Item `i` alone; the audio is still made for all at once."""
+        return Output(self.x_0[i : i + 1], self.model, mask=self.mask, source=(self, i))
+
+    def during(self, spans: Spans) -> "Output":
+        """The same, of which only the frames within `spans` count (and within those that counted before)."""
+        seconds = torch.arange(self.frames, device=self.x_0.device) / self.model.spec.frame_rate
+        mask = torch.zeros_like(seconds, dtype=torch.bool)
+        for start, end in spans:
+            mask |= (seconds >= start) & (seconds < end)
+        return replace(self, mask=mask if self.mask is None else mask & self.mask, source=(self, None))
+
+    def kept(self, values: Tensor) -> Tensor:
+        """Of values (…, frames) the frames that count."""
+        return values if self.mask is None else values[..., self.mask]
+
 
 class Control(ABC):
-    """A feature, a target and a loss."""
+    """A feature, a target and a loss.
+
+    Attributes:
+        iterations: K, the papers' for this kind of control.
+    """
+
+    iterations: ClassVar[int] = 70
 
     @abstractmethod
     def loss(self, output: Output) -> Tensor:
@@ -62,8 +105,20 @@ class Control(ABC):
         """The control as JSON, for reports."""
 
     @abstractmethod
-    def traces(self, output: Output, item: int) -> list[Trace]:
-        """Target and achieved curves of one item, for pictures."""
+    def traces(self, output: Output, item: int) -> list[Panel]:
+        """Target beside what was achieved by one item, for pictures."""
+
+    def remarks(self, model: MusicModel, frames: int) -> list[str]:
+        """What a user should know about how the target meets a clip of `frames` frames, a line each."""
+        return []
+
+    def during(self, *spans: tuple[float, float]) -> "Control":
+        """This control within `spans` (from, to in seconds) alone; the rest of the time is "don't care".
+
+        Raises:
+            ControlError: a span is empty, starts before 0, or is not finite.
+        """
+        return Masked(self, spans)
 
     def __call__(self, x_0: Tensor, model: MusicModel) -> Tensor:
         """Loss (B,) of x_0 (B, 1, n_mels, frames)."""
@@ -114,13 +169,65 @@ class Sum(Control):
         for control, _ in self.terms:
             control.check(model, frames)
 
-    def traces(self, output: Output, item: int) -> list[Trace]:
+    def traces(self, output: Output, item: int) -> list[Panel]:
         """The parts' curves."""
         return [trace for control, _ in self.terms for trace in control.traces(output, item)]
+
+    def remarks(self, model: MusicModel, frames: int) -> list[str]:
+        """The parts' remarks."""
+        return [remark for control, _ in self.terms for remark in control.remarks(model, frames)]
 
     def describe(self) -> dict[str, Any]:
         """The parts with their weights."""
         return {"control": "sum", "terms": [{"weight": w, **control.describe()} for control, w in self.terms]}
+
+
+@dataclass(frozen=True)
+class Masked(Control):
+    """A control that counts within some spans of time alone.
+
+    Attributes:
+        control: what counts.
+        spans: when, in seconds.
+    """
+
+    control: Control
+    spans: Spans
+
+    def __post_init__(self) -> None:
+        """Check the spans."""
+        for start, end in self.spans or ((0.0, 0.0),):
+            if not (math.isfinite(start) and math.isfinite(end) and 0 <= start < end):
+                raise ControlError(f"a control must count from some second to a later one, not from {start:g} to {end:g}")
+
+    def loss(self, output: Output) -> Tensor:
+        """The control's loss over the frames that count."""
+        return self.control.loss(output.during(self.spans))
+
+    def errors(self, output: Output) -> dict[str, Tensor]:
+        """The control's errors over the frames that count."""
+        return self.control.errors(output.during(self.spans))
+
+    def check(self, model: MusicModel, frames: int) -> None:
+        """Check the control, and that each span begins within the clip and holds two frames of it."""
+        seconds = model.spec.seconds(frames)
+        for start, end in self.spans:
+            if min(end, seconds) - start < 2 / model.spec.frame_rate:
+                raise ControlError(f"nothing of {start:g} to {end:g} s lies within the clip, which ends at {seconds:.2f} s")
+        self.control.check(model, frames)
+
+    def remarks(self, model: MusicModel, frames: int) -> list[str]:
+        """The control's remarks."""
+        return self.control.remarks(model, frames)
+
+    def traces(self, output: Output, item: int) -> list[Panel]:
+        """The control's panels, with what does not count shaded."""
+        panels = self.control.traces(output.during(self.spans), item)
+        return [replace(panel, during=(*panel.during, *self.spans)) for panel in panels]
+
+    def describe(self) -> dict[str, Any]:
+        """The control and the spans."""
+        return {**self.control.describe(), "during": [list(span) for span in self.spans]}
 
 
 def _terms(control: Control) -> tuple[tuple[Control, float], ...]:

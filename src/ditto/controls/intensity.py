@@ -12,7 +12,7 @@ from ditto.controls.base import Control, Output
 from ditto.controls.curves import Curve, curve_of_recording, parse_curve, smoothed
 from ditto.errors import ControlError
 from ditto.models.music_model import MusicModel
-from ditto.pictures import Trace
+from ditto.pictures import Panel, Trace
 
 
 @dataclass(frozen=True, init=False)
@@ -52,12 +52,12 @@ class Intensity(Control):
 
     def loss(self, output: Output) -> Tensor:
         """𝓛 of each item, shape (B,)."""
-        feature, target = self.feature(output), self.target(output)
+        feature, target = output.kept(self.feature(output)), output.kept(self.target(output))
         return mse(feature, target) if self.measure == "mse" else -pearson(feature, target)
 
     def errors(self, output: Output) -> dict[str, Tensor]:
         """MSE in dB² and Pearson's ρ."""
-        feature, target = self.feature(output), self.target(output)
+        feature, target = output.kept(self.feature(output)), output.kept(self.target(output))
         return {"intensity_mse_db2": mse(feature, target), "intensity_rho": pearson(feature, target)}
 
     def check(self, model: MusicModel, frames: int) -> None:
@@ -71,7 +71,7 @@ class Intensity(Control):
                 f"the loudness curve goes on to {self.curve.last:g} s, but the clip ends at {seconds:.2f} s"
             )
 
-    def traces(self, output: Output, item: int) -> list[Trace]:
+    def traces(self, output: Output, item: int) -> list[Panel]:
         """Smoothed loudness against the curve."""
         achieved = self.feature(output)[item].detach().cpu().numpy()
         return [Trace("intensity", "dB", self.target(output).cpu().numpy(), achieved)]

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ditto.controls.base import Control, Output
 from ditto.models.music_model import MusicModel
-from ditto.pictures import Trace
+from ditto.pictures import Panel
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class EachItsOwn(Control):
         """All controls, in the order of the items."""
         return {"control": "each its own", "items": [control.describe() for control in self.controls]}
 
-    def traces(self, output: Output, item: int) -> list[Trace]:
+    def traces(self, output: Output, item: int) -> list[Panel]:
         """Curves of one item."""
         control, alone = self._items(output)[item]
         return control.traces(alone, 0)
@@ -55,6 +55,4 @@ class EachItsOwn(Control):
     def _items(self, output: Output) -> list[tuple[Control, Output]]:
         if len(output.x_0) != len(self.controls):
             raise ValueError(f"{len(self.controls)} controls cannot steer a batch of {len(output.x_0)}")
-        audio = output.audio
-        parts = [replace(output, x_0=output.x_0[i : i + 1], rendered=audio[i : i + 1]) for i in range(len(audio))]
-        return list(zip(self.controls, parts, strict=True))
+        return [(control, output.item(i)) for i, control in enumerate(self.controls)]
