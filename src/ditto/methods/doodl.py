@@ -1,0 +1,124 @@
+"""DOODL (Wallace et al. 2023; DITTO appendices B and L): optimise x_T through EDICT, the sampler that can be undone.
+
+    repeat K times:
+        x_0 ← EDICT(x_T, x_T), two coupled chains
+        x_T ← Adam(x_T, ∇ 𝓛(f(x_0), y))
+        x_T ← x_T + noise, then renormalised to the length that it began with
+
+Two ways to have the gradient. *Checkpointed*, as DOODL's authors run it, every model call is made again in the
+backward pass: 4 calls a sampling step. *Invertible*, only the last pair is kept and every step is first undone: 6 calls
+a sampling step, and memory that does not grow with T at all. Their gradients agree.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ditto.diffusion.consistency import Noise
+from ditto.diffusion.edict import edict, edict_step, edict_timesteps, edict_unstep, mixing
+from ditto.diffusion.samplers import Chain
+from ditto.methods.ditto import checkpointed_call
+from ditto.optimize import Objective, Step, Stop, never, optimize
+
+Formulation = Literal["checkpointed", "invertible"]
+
+
+def doodl(
+    x_T: Tensor, chain: Chain, objective: Objective, *, iterations: int = 70, lr: float = 5e-3, stop: Stop = never,
+    p: float | None = None, formulation: Formulation = "checkpointed", noise: Noise | None = None,
+    noise_std: float = 1e-3,
+) -> Iterator[Step]:  # fmt: skip
+    """DOODL with DITTO's learning rate, as DITTO compares with it.
+
+    Args:
+        x_T: initial latents (B, …).
+        chain: as for `ditto`; of its grid only the length counts (see `edict_timesteps`).
+        objective: 𝓛(f(x_0), y) as a function of x_0, one value an item.
+        iterations: K.
+        lr: Adam's learning rate.
+        stop: early stop, by the losses.
+        p: EDICT's mixing coefficient; by default the papers' for the number of steps (`mixing`).
+        formulation: how the gradient is had, see above.
+        noise: fresh ε of x_T's shape, each item's from its own generator; None injects nothing.
+        noise_std: share of it that is added to x_T before every iteration. DITTO does not say how much.
+
+    Yields:
+        Every `Step`; decode the last one's `best_x_T` with `decode_doodl`.
+    """
+    length = _length(x_T)
+    drift, used = torch.zeros_like(x_T), x_T
+
+    def render(x: Tensor) -> Tensor:
+        nonlocal drift, used
+        if noise is not None:
+            drift = drift + noise_std * noise()
+        latent = (x + drift) * (length / _length(x + drift))
+        used = latent.detach().clone()
+        return RENDERS[formulation](_coupled(chain), latent, mixing(len(chain.timesteps)) if p is None else p)
+
+    best = x_T
+    for step in optimize(x_T, render, objective, iterations=iterations, lr=lr, stop=stop):
+        # The latents that were sampled from are the renormalised ones.
+        best = torch.where(_as(step.loss == step.best_loss, used), used, best)
+        yield replace(step, x_T=used, best_x_T=best)
+
+
+@torch.no_grad()
+def decode_doodl(x_T: Tensor, chain: Chain, p: float | None = None) -> Tensor:
+    """The last sampling pass: x_0 of an optimised x_T, by EDICT."""
+    return edict(_coupled(chain), x_T, mixing(len(chain.timesteps)) if p is None else p)[0].to(x_T.dtype)
+
+
+def checkpointed(chain: Chain, x_T: Tensor, p: float) -> Tensor:
+    """EDICT's x_0 with every model call under gradient checkpointing."""
+    return edict(replace(chain, call=checkpointed_call), x_T, p)[0].to(x_T.dtype)
+
+
+def invertible(chain: Chain, x_T: Tensor, p: float) -> Tensor:
+    """EDICT's x_0 with a backward pass that keeps nothing but the last pair; differentiable with regard to x_T only."""
+    return _Invertible.apply(x_T, chain, p)  # pyright: ignore[reportReturnType]
+
+
+RENDERS: dict[Formulation, Callable[[Chain, Tensor, float], Tensor]] = {
+    "checkpointed": checkpointed, "invertible": invertible,
+}  # fmt: skip
+
+
+class _Invertible(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_T: Tensor, chain: Chain, p: float) -> Tensor:
+        ctx.chain, ctx.p, ctx.dtype = chain, p, x_T.dtype
+        x_0, y_0 = edict(chain, x_T, p)
+        ctx.save_for_backward(x_0, y_0)
+        return x_0.to(x_T.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        pair = ctx.saved_tensors
+        slope = grad_outputs[0].double(), torch.zeros_like(pair[1])
+        for t, t_next in reversed(ctx.chain.pairs()):
+            pair = edict_unstep(ctx.chain, pair, t, t_next, ctx.p, ctx.dtype)
+            with torch.enable_grad():
+                before = pair[0].detach().requires_grad_(), pair[1].detach().requires_grad_()
+                after = edict_step(ctx.chain, before, t, t_next, ctx.p, ctx.dtype)
+                slope = torch.autograd.grad(after, before, slope)
+        return (slope[0] + slope[1]).to(ctx.dtype), None, None
+
+
+def _coupled(chain: Chain) -> Chain:
+    return replace(chain, timesteps=edict_timesteps(chain.schedule, len(chain.timesteps)))
+
+
+def _length(x: Tensor) -> Tensor:
+    """Euclidean length of each item, (B, 1, …)."""
+    return _as(x.flatten(1).norm(dim=1), x)
+
+
+def _as(values: Tensor, like: Tensor) -> Tensor:
+    """(B,) shaped to broadcast against (B, …)."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
