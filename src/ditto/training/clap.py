@@ -1,0 +1,248 @@
+"""Training the embedded CLAP: a small `ClapModel` on composed music and its captions, by contrast.
+
+Run it with ``ditto-music train clap --config configs/clap.json --data datasets/train --out runs/clap``.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+from transformers import ClapConfig, ClapModel, PreTrainedTokenizerBase
+
+from ditto.audio.spec import AudioSpec
+from ditto.data.captioned import FLOOR_DB, CaptionedClips
+from ditto.data.captions import words_of
+from ditto.errors import DataError
+from ditto.metrics.clap_scores import Pairs, held_out_pairs, scores
+from ditto.models.clap import Clap, save
+from ditto.models.clap_frontend import ClapFrontEnd
+from ditto.models.clap_tokenizer import word_tokenizer
+from ditto.training.loop import (
+    Checkpoints,
+    Ema,
+    RunLog,
+    load_optimizer,
+    optimizer_tensors,
+    progress_steps,
+    start_run,
+    step_seed,
+    warmup_stable_decay,
+)
+
+MAX_SCALE = 100.0
+"""Upper bound of the inverse temperature, as in CLIP: beyond it training becomes unstable."""
+
+
+class Captioned(Protocol):
+    """Where clips and captions come from: a pure function of the step."""
+
+    def batch(self, step: int, batch_size: int) -> tuple[Tensor, list[str]]:
+        """Log-mels (B, 1, frames, n_mels) in dB, and captions."""
+        ...
+
+
+@dataclass(frozen=True)
+class ClapTraining:
+    """Everything that determines the weights, given the data.
+
+    Attributes:
+        audio, text: fields of `ClapAudioConfig` and `ClapTextConfig`; the vocabulary's size is the tokenizer's.
+        projection: width of the common space.
+        front_end: fields of `ClapFeatureExtractor`.
+        steps, batch_size: optimiser steps and pairs a step; a batch is what a pair is told apart from.
+        lr, warmup, decay, weight_decay, clip_norm: AdamW; linear warm-up steps, share of cosine decay at the end.
+        ema: decay of the averaged weights, which are the ones that ship.
+        detail: lowest share of the facts that a caption tells.
+        gain_db: clips are turned up or down by up to this.
+        masked: most mel bands to be silenced, in half of the clips.
+        unknown: share of a caption's words that are replaced by ``<unk>``.
+        seed: of weights, clips, captions and augmentation.
+        log_every, checkpoint_every, evaluate_every: in steps.
+    """
+
+    audio: dict[str, Any] = field(default_factory=dict)
+    text: dict[str, Any] = field(default_factory=dict)
+    projection: int = 128
+    front_end: dict[str, Any] = field(default_factory=dict)
+    steps: int = 1250
+    batch_size: int = 64
+    lr: float = 1e-3
+    warmup: int = 100
+    decay: float = 0.7
+    weight_decay: float = 0.05
+    clip_norm: float = 1.0
+    ema: float = 0.995
+    detail: float = 0.5
+    gain_db: float = 6.0
+    masked: int = 8
+    unknown: float = 0.03
+    seed: int = 0
+    log_every: int = 10
+    checkpoint_every: int = 50
+    evaluate_every: int = 250
+
+
+def train_clap_on(
+    config: ClapTraining, clips: Captioned, tokenizer: PreTrainedTokenizerBase, out: Path, *,
+    held_out: Pairs | None = None, show: bool = True,
+) -> ClapModel:  # fmt: skip
+    """Train until `config.steps`, resuming bit for bit from the newest checkpoint in `out`; returns averaged weights.
+
+    Writes ``config.json``, ``log.jsonl``, ``tensorboard/`` and ``step-*/`` under `out`.
+
+    Raises:
+        DataError: the training diverged.
+        OutputError: see `start_run`.
+    """
+    start_run(out, config)
+    accelerator = Accelerator()
+    network = clap_network(config, tokenizer)
+    ema = Ema(network, config.ema)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    checkpoints = Checkpoints(out)
+    start = _resume(checkpoints, network, ema, optimizer)
+    model, optimizer = accelerator.prepare(network.train(), optimizer)
+    log = RunLog(out, start, _tensorboard(out, start))
+    for step, meter in progress_steps(start, config.steps, "clap", show):
+        features, tokens, mask = prepared(config, tokenizer, *clips.batch(step, config.batch_size), step)
+        loss = _loss(model, *(a.to(accelerator.device) for a in (features, tokens, mask)), config, step)
+        _set_lr(optimizer, config, step)
+        optimizer.zero_grad()
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+        optimizer.step()
+        ema.update(network, step)
+        meter.add(value := loss.item())
+        done = step + 1
+        if not value < 1e3:
+            raise DataError(f"training diverged at step {done}: lower lr in the config and start afresh")
+        if done % config.log_every == 0:
+            log.write(done, loss=meter.smooth)
+        if held_out is not None and (done % config.evaluate_every == 0 or done == config.steps):
+            log.write(done, **scores(_clap(config, averaged(network, ema), tokenizer), held_out))
+        if done % config.checkpoint_every == 0 or done == config.steps:
+            groups = {"model": network.state_dict(), "ema": ema.shadow, "optimizer": optimizer_tensors(optimizer)}
+            checkpoints.save(done, groups, {})
+    log.close()
+    return averaged(network, ema)
+
+
+def train_clap(config: ClapTraining, data: Path, out: Path, *, held_out: Path | None = None, show: bool = True) -> Path:
+    """`train_clap_on` a data folder; saves what `Clap.load` takes, with its scores on held-out pieces.
+
+    Returns:
+        ``out/clap``.
+
+    Raises:
+        DataError: a folder is not a data folder, or a piece is shorter than CLAP's window.
+    """
+    seconds = AudioSpec().clip_seconds
+    front_end = ClapFrontEnd.of(config.front_end)
+    clips = CaptionedClips(data, front_end, seconds=seconds, detail=config.detail, seed=config.seed)
+    tokenizer = word_tokenizer(words_of(clips.labels), config.text["max_position_embeddings"] - 2)
+    pairs = held_out_pairs(held_out, seconds=seconds) if held_out else None
+    network = train_clap_on(config, clips, tokenizer, out, held_out=pairs, show=show)
+    card: dict[str, Any] = {"trained_on": f"{len(clips)} pieces", "steps": config.steps, "seed": config.seed}
+    save(out / "clap", network, tokenizer, config.front_end, card)
+    if pairs:
+        card["scores"] = {name: round(value, 4) for name, value in scores(Clap.load(out / "clap"), pairs).items()}
+        save(out / "clap", network, tokenizer, config.front_end, card)
+    return out / "clap"
+
+
+def clap_network(config: ClapTraining, tokenizer: PreTrainedTokenizerBase) -> ClapModel:
+    """A `ClapModel` whose initial weights are a function of the seed."""
+    text = config.text | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    shape = ClapConfig(text_config=text, audio_config=dict(config.audio), projection_dim=config.projection)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return ClapModel(shape)
+
+
+def contrastive_loss(audio: Tensor, text: Tensor, audio_scale: Tensor, text_scale: Tensor) -> Tensor:
+    """Mean of both directions' cross-entropies over a batch's pairs (Radford et al. 2021, CLIP; Wu et al. 2023, CLAP).
+
+    `ClapModel` has a loss too, but both halves of it ask for the audio of a text, none for the text of an audio.
+
+    Args:
+        audio, text: unit vectors (B, D) of pairs.
+        audio_scale, text_scale: inverse temperatures of finding the text of an audio, and the audio of a text.
+    """
+    cosines, pairs = audio @ text.mT, torch.arange(len(audio), device=audio.device)
+    return (cross_entropy(audio_scale * cosines, pairs) + cross_entropy(text_scale * cosines.mT, pairs)) / 2
+
+
+def prepared(
+    config: ClapTraining, tokenizer: PreTrainedTokenizerBase, features: Tensor, captions: list[str], step: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Augmented features, token ids and attention mask of one step, from (seed, step) alone."""
+    rng = np.random.default_rng([config.seed, step, 1])
+    clips = torch.stack([_augmented(config, clip, rng) for clip in features])
+    tokens = tokenizer(captions, padding=True, return_tensors="pt")
+    ids, mask = torch.as_tensor(tokens["input_ids"]), torch.as_tensor(tokens["attention_mask"])
+    special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
+    lost = torch.from_numpy(rng.random(ids.shape) < config.unknown) & ~special
+    return clips, ids.masked_fill(lost, int(tokenizer.unk_token_id)), mask  # pyright: ignore[reportArgumentType]
+
+
+def _augmented(config: ClapTraining, clip: Tensor, rng: np.random.Generator) -> Tensor:
+    """A clip (1, frames, n_mels) at another level, perhaps without some neighbouring bands."""
+    clip = (clip + rng.uniform(-1, 1) * config.gain_db).clamp(min=FLOOR_DB)
+    if config.masked and rng.random() < 0.5:
+        width = int(rng.integers(1, config.masked + 1))
+        first = int(rng.integers(clip.shape[-1] - width + 1))
+        clip[..., first : first + width] = FLOOR_DB
+    return clip
+
+
+def _loss(
+    model: torch.nn.Module, features: Tensor, tokens: Tensor, mask: Tensor, config: ClapTraining, step: int
+) -> Tensor:
+    # Dropout draws from the process-wide generator: fixed by the step, so that a resumed run repeats it.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(step_seed(config.seed, step))
+        found = model(input_ids=tokens, input_features=features, attention_mask=mask)
+    scales = (scale.exp().clamp(max=MAX_SCALE) for scale in (model.logit_scale_a, model.logit_scale_t))
+    audio, text = (normalize(a.float(), dim=-1) for a in (found.audio_embeds, found.text_embeds))
+    return contrastive_loss(audio, text, *scales)
+
+
+def averaged(network: ClapModel, ema: Ema) -> ClapModel:
+    """A copy with averaged parameters, and the network's own statistics of its batch norm; in evaluation mode."""
+    with torch.random.fork_rng(devices=[]):
+        copy = ClapModel(network.config)
+    copy.load_state_dict(network.state_dict())
+    ema.copy_to(copy)
+    return copy.requires_grad_(False).eval()
+
+
+def _clap(config: ClapTraining, model: ClapModel, tokenizer: PreTrainedTokenizerBase) -> Clap:
+    return Clap(model, tokenizer, ClapFrontEnd.of(config.front_end))
+
+
+def _resume(checkpoints: Checkpoints, network: ClapModel, ema: Ema, optimizer: torch.optim.Optimizer) -> int:
+    found = checkpoints.latest()
+    if found is None:
+        return 0
+    step, groups, _ = found
+    network.load_state_dict(groups["model"])
+    ema.load(groups["ema"])
+    load_optimizer(optimizer, groups["optimizer"])
+    return step
+
+
+def _set_lr(optimizer: torch.optim.Optimizer, config: ClapTraining, step: int) -> None:
+    factor = warmup_stable_decay(step, steps=config.steps, warmup=config.warmup, decay=config.decay, shape="cosine")
+    for group in optimizer.param_groups:
+        group["lr"] = config.lr * factor
+
+
+def _tensorboard(out: Path, start: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
