@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ditto.controls.base import Control as Control
     from ditto.controls.curves import Curve as Curve
     from ditto.controls.intensity import Intensity as Intensity
+    from ditto.controls.text import Text as Text
     from ditto.errors import DittoError as DittoError
     from ditto.models.conditioning import Tags as Tags
     from ditto.models.music_model import MusicModel as MusicModel
@@ -40,6 +41,7 @@ _HOMES = {
     "Result": "request",
     "Step": "optimize",
     "Tags": "models.conditioning",
+    "Text": "controls.text",
     "generate": "request",
     "load": "models.music_model",
     "read": "audio.io",

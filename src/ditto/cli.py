@@ -3,7 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -20,8 +20,10 @@ app = typer.Typer(
 )
 train_app = typer.Typer(help="Train the parts of a model.", no_args_is_help=True)
 data_app = typer.Typer(help="Make training data.", no_args_is_help=True)
+distill_app = typer.Typer(help="Distil a model into a student of few steps.", no_args_is_help=True)
 bench_app = typer.Typer(help="Measure, and write the results as JSON, Markdown and PNG.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
+app.add_typer(distill_app, name="distill")
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 
@@ -65,6 +67,8 @@ ditto-music generate --intensity curve.csv -o out.flac
 
 ditto-music generate --intensity-like song.mp3 -o out.wav
 
+ditto-music generate --text "a calm jazz trio with vibraphone" -o out.wav
+
 ditto-music generate --method none --count 4 -o plain.wav
 """
 )
@@ -84,6 +88,12 @@ def generate(
     correlation: Annotated[
         bool, typer.Option("--correlation", help="Follow the loudness curve's shape only (−ρ in place of MSE).")
     ] = False,
+    text: Annotated[
+        str | None, typer.Option(help="Describe the music, e.g. 'a calm jazz trio with vibraphone' (by CLAP).")
+    ] = None,
+    clap: Annotated[
+        str | None, typer.Option(help="The CLAP that hears --text: a folder or a Hub id; the embedded one by default.")
+    ] = None,
     method: Annotated[str, typer.Option(help="How to control: ditto, or none.")] = "ditto",
     seed: Annotated[int, typer.Option(help="Seed of the first clip; clip i uses seed + i.")] = 0,
     count: Annotated[int, typer.Option(help="Clips to make; more than one get numbered names.")] = 1,
@@ -113,9 +123,10 @@ def generate(
     if intensity is not None and intensity_like is not None:
         raise ControlError("give either --intensity or --intensity-like, not both")
     measure = "correlation" if correlation else "mse"
-    controls = [Intensity(intensity, measure)] if intensity is not None else []
+    controls: list[Any] = [Intensity(intensity, measure)] if intensity is not None else []
     if intensity_like is not None:
         controls = [Intensity.of_recording(intensity_like, seconds=seconds, measure=measure)]
+    controls += _text_controls(text, clap)
     request = Request(
         controls=tuple(controls), tags=Tags.parse(tags), seed=seed, count=count, seconds=seconds,
         method=cast(Method, method), iterations=iterations, steps=steps, lr=lr, guidance=guidance, sampler=sampler,
@@ -128,6 +139,15 @@ def generate(
     for i, path in enumerate(paths):
         result.save(path, i, force=force)
         console.print(f"{path}  {summary(result, i)}", highlight=False, soft_wrap=True)
+
+
+def _text_controls(text: str | None, clap: str | None) -> list[Any]:
+    if text is None:
+        return []
+    # transformers takes a second to import: only who asks for a text waits for it.
+    from ditto.controls.text import Text
+
+    return [Text(text, clap)]
 
 
 @app.command(epilog="Example: ditto-music models --model my-model")
@@ -166,6 +186,61 @@ def train_base_command(
     from ditto.training.loop import load_config
 
     train_from_folder(load_config(config, BaseConfig), data, out, held_out=held_out)
+
+
+TeacherOption = Annotated[Path | None, typer.Option(help="The teacher's model folder; the embedded model by default.")]
+DistillOutOption = Annotated[Path, typer.Option(help="Folder of the run; a killed run resumes from it.")]
+
+
+@distill_app.command("ctm", epilog="Example: ditto-music distill ctm --data datasets/train --out runs/ctm")
+def distill_ctm_command(
+    config: ConfigOption = Path("configs/ctm.json"),
+    data: DataOption = Path("datasets/train"),
+    out: DistillOutOption = Path("runs/ctm"),
+    teacher: TeacherOption = None,
+    held_out: HeldOutOption = None,
+) -> None:
+    """Distil a consistency trajectory model: jumps from any noise level to any lower one; run it again to resume."""
+    _distill("ctm", config, data, out, teacher, held_out)
+
+
+@distill_app.command("cm", epilog="Example: ditto-music distill cm --data datasets/train --out runs/cm")
+def distill_cm_command(
+    config: ConfigOption = Path("configs/cm.json"),
+    data: DataOption = Path("datasets/train"),
+    out: DistillOutOption = Path("runs/cm"),
+    teacher: TeacherOption = None,
+    held_out: HeldOutOption = None,
+) -> None:
+    """Distil a consistency model: jumps from any noise level to clean data; run it again to resume."""
+    _distill("cm", config, data, out, teacher, held_out)
+
+
+def _distill(kind: str, config: Path, data: Path, out: Path, teacher: Path | None, held_out: Path | None) -> None:
+    from ditto.errors import DataError
+    from ditto.models.music_model import load
+    from ditto.training.distill import DistillConfig, train_from_folder
+    from ditto.training.loop import load_config
+
+    settings = load_config(config, DistillConfig)
+    if settings.kind != kind:
+        raise DataError(f"{str(config)!r} is a config of kind {settings.kind!r}: give it to `distill {settings.kind}`")
+    train_from_folder(settings, load(teacher), data, out, held_out=held_out)
+
+
+@distill_app.command(
+    "pack", epilog="Example: ditto-music distill pack --run runs/ctm --teacher my-model --out my-model"
+)
+def distill_pack_command(
+    run: Annotated[Path, typer.Option(help="Run folder of `distill cm` or `distill ctm`.")],
+    out: Annotated[Path, typer.Option(help="Folder of the model; it may be the teacher's own.")],
+    teacher: TeacherOption = None,
+    alone: Annotated[bool, typer.Option("--alone", help="Write the student alone, for `generate --student`.")] = False,
+) -> None:
+    """Put a student's averaged weights into its teacher's model folder, or into a folder of their own."""
+    from ditto.training.pack import pack_student
+
+    typer.echo(f"sha256 {pack_student(run, teacher, out, alone=alone)}")
 
 
 @data_app.command("compose", epilog="Example: ditto-music data compose --hours 6 --out datasets/train --workers 2")
@@ -233,6 +308,20 @@ def train_classifier_command(
     from ditto.training.loop import load_config
 
     typer.echo(train_classifier(load_config(config, ClassifierConfig), data, out, held_out=held_out))
+
+
+@train_app.command("clap", epilog="Example: ditto-music train clap --data datasets/train --held-out datasets/heldout")
+def train_clap_command(
+    config: ConfigOption = Path("configs/clap.json"),
+    data: DataOption = Path("datasets/train"),
+    out: Annotated[Path, typer.Option(help="Folder of the run; a killed run resumes from it.")] = Path("runs/clap"),
+    held_out: HeldOutOption = None,
+) -> None:
+    """Train the CLAP that ties texts to music; run it again to resume."""
+    from ditto.training.clap import ClapTraining, train_clap
+    from ditto.training.loop import load_config
+
+    typer.echo(train_clap(load_config(config, ClapTraining), data, out, held_out=held_out))
 
 
 @data_app.command("prepare", epilog="Example: ditto-music data prepare my-music --tags tags.csv --out datasets/mine")

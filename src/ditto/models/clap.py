@@ -83,7 +83,7 @@ class Clap:
         """
         for text in texts:
             self._check_text(text)
-        tokens = self.tokenizer(list(texts), padding=True, return_tensors="pt")
+        tokens = self.tokenizer(list(texts), padding=True, return_tensors="pt").to(self.model.device)
         found = self.model.get_text_features(tokens["input_ids"], attention_mask=tokens["attention_mask"])
         return found.pooler_output
 
@@ -94,11 +94,12 @@ class Clap:
 
     def embed_features(self, features: Tensor) -> Tensor:
         """Unit vectors (B, D) of a front end's log-mels (B, windows, channels, frames, n_mels)."""
-        flat = features.flatten(0, 1)
+        weight = self.model.logit_scale_a
+        flat = features.flatten(0, 1).to(weight.device, weight.dtype)
         # Four equal channels are what a fused CLAP expects of a sound that needs no fusion.
         longer = torch.zeros(len(flat), 1, dtype=torch.bool, device=flat.device)
         found = self.model.get_audio_features(flat, is_longer=longer).pooler_output
-        return normalize(found.unflatten(0, features.shape[:2]).mean(dim=1), dim=-1)
+        return normalize(found.unflatten(0, features.shape[:2]).mean(dim=1), dim=-1).to(features.device)
 
     def unknown_words(self, text: str) -> list[str]:
         """Words of a text that its tokenizer has no token for (none if it spells words out)."""

@@ -1,0 +1,87 @@
+"""Text: the output's CLAP embedding turns towards that of a description (DITTO-2 §5.4; METHOD §5)."""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ditto.controls.base import Control, Output
+from ditto.errors import ControlError
+from ditto.models.clap import Clap
+from ditto.models.music_model import MusicModel
+from ditto.pictures import Trace
+
+
+@dataclass(frozen=True, init=False)
+class Text(Control):
+    """f = CLAP's audio embedding of V(x_0), y = CLAP's embedding of a text, 𝓛 = 1 − cos(f, y), in [0, 2].
+
+    The base model need not know texts, nor tags.
+
+    Attributes:
+        text: the description, e.g. "a calm jazz trio with vibraphone".
+        source: a `Clap`, the folder or Hub id of one, or None for the embedded one.
+    """
+
+    text: str
+    source: Clap | str | os.PathLike[str] | None
+
+    def __init__(self, text: str, clap: Clap | str | os.PathLike[str] | None = None) -> None:
+        """Take a description; CLAP is loaded when it is first needed.
+
+        Raises:
+            ControlError: there is no text.
+        """
+        if not text.strip():
+            raise ControlError("the text is empty: describe the music, e.g. 'a calm jazz trio with vibraphone'")
+        object.__setattr__(self, "text", text)
+        object.__setattr__(self, "source", clap)
+
+    @cached_property
+    def clap(self) -> Clap:
+        """The CLAP that listens."""
+        return self.source if isinstance(self.source, Clap) else Clap.load(self.source)
+
+    @cached_property
+    def target(self) -> Tensor:
+        """The unit vector y of the text, shape (D,)."""
+        # Left when made first within inference mode, such a tensor could not take part in autograd later.
+        with torch.inference_mode(False), torch.no_grad():
+            return self.clap.embed_text([self.text])[0]
+
+    def cosine(self, output: Output) -> Tensor:
+        """The CLAP score cos(f, y) of each item, shape (B,)."""
+        heard = self.clap.embed_audio(output.audio, output.model.spec.sample_rate)
+        return heard @ self.target.to(heard)
+
+    def loss(self, output: Output) -> Tensor:
+        """𝓛 of each item, shape (B,)."""
+        return 1 - self.cosine(output)
+
+    def errors(self, output: Output) -> dict[str, Tensor]:
+        """The CLAP score, in [−1, 1]; higher is better."""
+        return {"clap_score": self.cosine(output)}
+
+    def check(self, model: MusicModel, frames: int) -> None:
+        """Load CLAP and refuse a text that it cannot read.
+
+        Raises:
+            ControlError: the text is too long, or CLAP knows none of its words.
+            ModelError: CLAP cannot be loaded.
+        """
+        _ = self.target
+
+    def traces(self, output: Output, item: int) -> list[Trace]:
+        """None: a text has no curve."""
+        return []
+
+    def describe(self) -> dict[str, Any]:
+        """The text, the CLAP that listened, and the words that it does not know."""
+        clap = self.clap
+        return {
+            "control": "text", "text": self.text, "clap": clap.name, "clap_sha256": clap.sha256,
+            "unknown_words": clap.unknown_words(self.text),
+        }  # fmt: skip
