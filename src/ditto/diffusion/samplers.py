@@ -73,17 +73,33 @@ def ddim(chain: Chain, x_T: Tensor) -> Tensor:
     return x_t
 
 
+Advance = Callable[[Schedule, Tensor, Tensor, int, int], Tensor]
+"""One step ``(schedule, x_t, x̂_0, t, t_next) -> x at t_next``: `ddim_step`, or what `ancestral` makes."""
+
+
+def ddpm_step(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: int, t_next: int, noise: Callable[[], Tensor]) -> Tensor:
+    """One ancestral step: DDIM's with η=1 (Song et al. 2021, eq. 16); the one to clean data draws no noise."""
+    epsilon = schedule.to_epsilon(x_0, x_t, t)
+    now, after = schedule.at(t, x_t), schedule.at(t_next, x_t)
+    variance = (1 - after) / (1 - now) * (1 - now / after)
+    mean = after.sqrt() * x_0 + (1 - after - variance).clamp(min=0).sqrt() * epsilon
+    return mean if t_next == CLEAN else mean + variance.sqrt() * noise()
+
+
+def ancestral(noise: Callable[[], Tensor]) -> Advance:
+    """`ddpm_step` with its noise, for methods that take either kind of step."""
+
+    def step(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: int, t_next: int) -> Tensor:
+        return ddpm_step(schedule, x_t, x_0, t, t_next, noise)
+
+    return step
+
+
 def ddpm(chain: Chain, x_T: Tensor, noise: Callable[[], Tensor]) -> Tensor:
-    """Ancestral sampling: DDIM with η=1 (Song et al. 2021, eq. 16); `noise()` gives ε of x_T's shape."""
+    """Ancestral sampling: x_T (B, …) → x_0; `noise()` gives ε of x_T's shape."""
     x_t = x_T
     for t, t_next in chain.pairs():
-        x_0 = chain.predict(x_t, t)
-        epsilon = chain.schedule.to_epsilon(x_0, x_t, t)
-        now, after = chain.schedule.at(t, x_t), chain.schedule.at(t_next, x_t)
-        variance = (1 - after) / (1 - now) * (1 - now / after)
-        x_t = after.sqrt() * x_0 + (1 - after - variance).clamp(min=0).sqrt() * epsilon
-        if t_next != CLEAN:
-            x_t = x_t + variance.sqrt() * noise()
+        x_t = ddpm_step(chain.schedule, x_t, chain.predict(x_t, t), t, t_next, noise)
     return x_t
 
 
@@ -121,9 +137,14 @@ def ddim_invert(chain: Chain, x_0: Tensor) -> Tensor:
     From t_next to t the network is asked at t, as on the way down, but sees x of the level t_next: all the error is
     there, and it vanishes with small steps.
     """
-    schedule, x_t = chain.schedule, x_0
+    return ddim_invert_path(chain, x_0)[0]
+
+
+def ddim_invert_path(chain: Chain, x_0: Tensor) -> list[Tensor]:
+    """All x_t of `ddim_invert` in the order of sampling: x_T first, x_0 itself last, T + 1 tensors (B, …)."""
+    schedule, path = chain.schedule, [x_0]
     for t, t_next in reversed(chain.pairs()):
-        epsilon = schedule.to_epsilon(chain.predict(x_t, t), x_t, t)
-        clean = schedule.to_x_0(epsilon, x_t, t_next, "epsilon")
-        x_t = schedule.add_noise(clean, epsilon, t)
-    return x_t
+        epsilon = schedule.to_epsilon(chain.predict(path[0], t), path[0], t)
+        clean = schedule.to_x_0(epsilon, path[0], t_next, "epsilon")
+        path.insert(0, schedule.add_noise(clean, epsilon, t))
+    return path

@@ -1,0 +1,102 @@
+"""Guidance by gradients at sampling time: FreeDoM (Yu et al. 2023) and Guidance Gradients (Levy et al. 2023).
+
+Both descend the loss of the present estimate x̂_0(x_t) a little at every step (DITTO §5.4)::
+
+    x_t ← x_t − η_t · ∇_{x_t} 𝓛(f(x̂_0(x_t)), y)
+
+One sampling pass with one backward pass through one model call a step: far cheaper than DITTO, and blind to what the
+later steps make of it.
+"""
+
+import torch
+from torch import Tensor
+
+from ditto.diffusion.consistency import Noise
+from ditto.diffusion.samplers import Advance, Chain, ddim_step
+from ditto.diffusion.schedule import Schedule
+from ditto.methods.masking import Known
+from ditto.optimize import Objective
+
+
+def freedom(
+    x_T: Tensor, chain: Chain, objective: Objective, noise: Noise, *, strength: float = 0.1, repeats: int = 3,
+    travel: tuple[float, float] = (0.3, 0.7), advance: Advance = ddim_step,
+) -> Tensor:  # fmt: skip
+    """FreeDoM, algorithm 2, with its efficient time travel.
+
+    The step size is a function of the gradient's norm, η_t = strength · √(1 − ᾱ_t) / rms(∇), so that a step moves x_t
+    by a fixed share of its noise whatever the loss is measured in. In the travelled part of the grid each step is made
+    `repeats` times, going back to its noise level in between.
+
+    Args:
+        x_T: initial latents (B, …).
+        chain: denoiser, grid, conditioning and CFG scale.
+        objective: 𝓛(f(x_0), y) as a function of x_0, one value an item.
+        noise: fresh ε of x_T's shape for travelling back, each item's from its own generator.
+        strength: see above.
+        repeats: how often a travelled step is made; 1 is algorithm 1, without time travel.
+        travel: part of the steps that is travelled, in shares of the grid from x_T on.
+        advance: `ddim_step`, or `ancestral(noise)` for "DDPM + FreeDoM" (Table 10).
+
+    Returns:
+        x_0.
+    """
+    x_t, pairs, schedule = x_T, chain.pairs(), chain.schedule
+    for i, (t, t_next) in enumerate(pairs):
+        travelled = travel[0] * len(pairs) <= i < travel[1] * len(pairs)
+        for left in reversed(range(repeats if travelled else 1)):
+            x_0, gradient = estimate_and_gradient(chain, x_t, t, objective)
+            size = strength * schedule.scales(t, x_t)[1] / rms(gradient)
+            x_next = advance(schedule, x_t, x_0, t, t_next) - size * gradient
+            x_t = back_to(schedule, x_next, t_next, t, noise()) if left else x_next
+    return x_t
+
+
+def guidance_gradients(
+    x_T: Tensor, chain: Chain, objective: Objective, *, strength: float = 0.3, known: Known | None = None,
+    advance: Advance = ddim_step,
+) -> Tensor:  # fmt: skip
+    """Guidance Gradients: a constant step size and, for a linear feature, data consistency.
+
+    x_t ← x_t − strength · d · ∇𝓛, where d is the number of values of an item: a loss that is a mean over them thus
+    counts as their sum. Then x̂_0 is set to the reference where it is known, and the sampler steps on.
+
+    Args:
+        x_T: initial latents (B, …).
+        chain: denoiser, grid, conditioning and CFG scale.
+        objective: 𝓛(f(x_0), y) as a function of x_0, one value an item.
+        strength: constant; in units of x_0 for a mean square error of x_0. Divide it as the loss is multiplied.
+        known: the region that a linear feature masks, with its reference; None without data consistency.
+        advance: as for `freedom`.
+
+    Returns:
+        x_0, equal to the reference where it is known.
+    """
+    x_t, schedule = x_T, chain.schedule
+    for t, t_next in chain.pairs():
+        x_0, gradient = estimate_and_gradient(chain, x_t, t, objective)
+        x_t = x_t - strength * x_t[0].numel() * gradient
+        if known is not None:
+            x_0 = known.blend(x_0, known.reference)
+        x_t = advance(schedule, x_t, x_0, t, t_next)
+    return x_t
+
+
+def estimate_and_gradient(chain: Chain, x_t: Tensor, t: int, objective: Objective) -> tuple[Tensor, Tensor]:
+    """x̂_0(x_t) and ∇_{x_t} 𝓛(x̂_0(x_t)), both constants of x_t's shape; gradients are on within, whatever they are."""
+    with torch.enable_grad():
+        leaf = x_t.detach().requires_grad_()
+        x_0 = chain.predict(leaf, t)
+        (gradient,) = torch.autograd.grad(objective(x_0).sum(), leaf)
+    return x_0.detach(), gradient
+
+
+def back_to(schedule: Schedule, x_next: Tensor, t_next: int, t: int, noise: Tensor) -> Tensor:
+    """Time travel: the forward process from t_next back up to t."""
+    ratio = schedule.at(t, x_next) / schedule.at(t_next, x_next)
+    return ratio.sqrt() * x_next + (1 - ratio).sqrt() * noise
+
+
+def rms(x: Tensor) -> Tensor:
+    """Root mean square of each item, (B, 1, …), kept above zero (a gradient of zeros must not become NaN)."""
+    return x.square().mean(dim=tuple(range(1, x.ndim)), keepdim=True).sqrt().clamp(min=torch.finfo(x.dtype).tiny)

@@ -1,0 +1,75 @@
+"""Naïve masking and MultiDiffusion (Bar-Tal et al. 2023), as DITTO §5.4 compares with them.
+
+Both are for regions whose content is known: after every sampling step that region is set to, or averaged with, the
+reference at the step's noise level. Neither needs a gradient, and neither tells the rest of the clip but through the
+next model call, whence the seams (DITTO Fig. 4).
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ditto.diffusion.consistency import Noise
+from ditto.diffusion.samplers import Chain, ddim_step
+from ditto.diffusion.schedule import Schedule
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """A region of x_0 that is given.
+
+    Attributes:
+        mask: 1 where x_0 is known and 0 elsewhere; broadcasts against x_0 (B, 1, n_mels, frames).
+        reference: x_ref where the mask is 1, finite elsewhere; broadcasts against x_0.
+    """
+
+    mask: Tensor
+    reference: Tensor
+
+    def noised(self, schedule: Schedule, t: int, noise: Tensor) -> Tensor:
+        """The reference at the noise level of t, of the shape of `noise`."""
+        return schedule.add_noise(self.reference.expand_as(noise), noise, t)
+
+    def blend(self, x: Tensor, known: Tensor, share: float = 1.0) -> Tensor:
+        """`x`, in the region mixed with this share of `known`; elsewhere `x` itself."""
+        return (1 - share * self.mask) * x + share * self.mask * known
+
+
+def naive_masking(x_T: Tensor, chain: Chain, known: Known, noise: Noise) -> Tensor:
+    """x_{t−1} ← M·N(√ᾱ·x_ref, (1 − ᾱ)·I) + (1 − M)·x_{t−1} after every DDIM step.
+
+    Args:
+        x_T: initial latents (B, 1, n_mels, frames).
+        chain: denoiser, grid, conditioning and CFG scale.
+        known: the region M and its reference.
+        noise: fresh ε of x_T's shape, each item's from its own generator.
+
+    Returns:
+        x_0, in the region equal to the reference.
+    """
+    return _masked(x_T, chain, known, noise, share=1.0, until=1.0)
+
+
+def multidiffusion(x_T: Tensor, chain: Chain, known: Known, noise: Noise, *, until: float = 1.0) -> Tensor:
+    """MultiDiffusion: the mean of the noised reference and x_{t−1} in the region, after each of the first steps.
+
+    Args:
+        x_T: initial latents (B, 1, n_mels, frames).
+        chain: as for `naive_masking`.
+        known: the region and its reference.
+        noise: fresh ε of x_T's shape, each item's from its own generator.
+        until: share of the steps that are averaged: 1 is MD and 0.5 MD-50, which leaves the rest to the model.
+
+    Returns:
+        x_0; outside the region no step is touched.
+    """
+    return _masked(x_T, chain, known, noise, share=0.5, until=until)
+
+
+def _masked(x_T: Tensor, chain: Chain, known: Known, noise: Noise, *, share: float, until: float) -> Tensor:
+    x_t, pairs = x_T, chain.pairs()
+    for i, (t, t_next) in enumerate(pairs):
+        x_t = ddim_step(chain.schedule, x_t, chain.predict(x_t, t), t, t_next)
+        if i < until * len(pairs):
+            x_t = known.blend(x_t, known.noised(chain.schedule, t_next, noise()), share)
+    return x_t
