@@ -95,9 +95,10 @@ class Request:
     def describe(self) -> dict[str, Any]:
         """The request as JSON."""
         names = ("seed", "count", "seconds", "method", "iterations", "steps", "lr", "guidance", "sampler")
+        prompt = {} if self.tags.prompt is None else {"prompt": self.tags.prompt}
         return {
             "controls": [control.describe() for control in self.controls],
-            "tags": {"genre": self.tags.genre, "mood": self.tags.mood, "tempo": self.tags.tempo},
+            "tags": {"genre": self.tags.genre, "mood": self.tags.mood, "tempo": self.tags.tempo} | prompt,
             **{name: getattr(self, name) for name in names},
         }
 
@@ -108,12 +109,13 @@ class Result:
 
     Attributes:
         request, model: what was run, on what.
-        x_T: (B, 1, n_mels, frames) the latents decoded.
-        x_0: (B, 1, n_mels, frames).
-        audio: (B, samples) float32 within ±1.
+        x_T: (B, …, frames) the latents decoded, of the model's `shape`.
+        x_0: (B, …, frames).
+        audio: (B, samples) float32 within ±1: what the controls heard.
         losses: (K, B) of the optimisation; K = 0 without one.
         errors: per-control errors of the decoded output, each (B,).
         timings: seconds by phase.
+        sound: (B, channels, samples) as it is saved, where that is more than `audio`.
     """
 
     request: Request
@@ -124,6 +126,7 @@ class Result:
     losses: Tensor
     errors: dict[str, Tensor]
     timings: dict[str, float]
+    sound: Tensor | None = None
 
     def report(self, item: int = 0) -> dict[str, Any]:
         """Everything about one item, as JSON: request, seed, model, versions, errors, timings."""
@@ -185,8 +188,8 @@ class Result:
         return f"{self.request.tags.caption()} Seed {self.request.seed + item}, {self.request.method}."
 
     def samples(self, item: int = 0) -> np.ndarray:
-        """Audio of one item, shape (samples,), float32."""
-        return self.audio[item].numpy()
+        """Sound of one item, shape (samples,), or (channels, samples) of a model that makes stereo, float32."""
+        return (self.audio if self.sound is None else self.sound)[item].numpy()
 
 
 def output_files(path: StrPath, *, force: bool = False) -> tuple[Path, Path, Path]:
@@ -218,16 +221,18 @@ def run(request: Request, model: MusicModel, *, watch: Watch | None = None, stop
     for control in request.controls:
         control.check(model, shape[-1])
     chain = _chain(request, model)
-    x_T = draw_x_T(shape, request.seed, request.count)
+    x_T = draw_x_T(shape, request.seed, request.count, model.noise).to(model.device)
     started = time.perf_counter()
     losses, x_T = _optimized(request, model, chain, x_T, watch, stop)
     optimized = time.perf_counter()
     x_0 = decode(x_T, chain, SAMPLERS[request.sampler])
     with torch.no_grad():
-        audio = model.to_audio(x_0)
+        sound = model.to_sound(x_0)
+        audio = sound.mean(dim=1)
         errors = request.objective.errors(Output(x_0, model, audio)) if request.objective else {}
     timings = {"optimize": optimized - started, "decode": time.perf_counter() - optimized}
-    return Result(request, model, x_T, x_0, audio, losses, errors, timings)
+    stereo = sound.cpu() if sound.shape[1] > 1 else None
+    return Result(request, model, x_T.cpu(), x_0.cpu(), audio.cpu(), losses, errors, timings, stereo)
 
 
 def generate(
@@ -244,7 +249,8 @@ def generate(
     Args:
         model: from `ditto.load`.
         controls: one control or several.
-        tags: `Tags`, a mapping with genre, mood and tempo, or text such as "genre=jazz tempo=110".
+        tags: `Tags`, a mapping with genre, mood and tempo, or text such as "genre=jazz tempo=110"; for a model that
+            reads prompts also a mapping with prompt.
         watch: see `run`.
         stop: see `run`.
         settings: the other fields of `Request` (seed, count, iterations, …); an unknown name is a TypeError.
@@ -261,16 +267,22 @@ def _as_tags(tags: Tags | Mapping[str, Any] | str | None) -> Tags:
         return tags
     if isinstance(tags, str):
         return Tags.parse(tags)
-    unknown = sorted(set(tags or {}) - {"genre", "mood", "tempo"})
+    unknown = sorted(set(tags or {}) - {"genre", "mood", "tempo", "prompt"})
     if unknown:
-        raise TagError(f"unknown tags {', '.join(unknown)}: there are genre, mood and tempo")
+        raise TagError(f"unknown tags {', '.join(unknown)}: there are genre, mood, tempo and prompt")
     return Tags(**(tags or {}))
 
 
-def draw_x_T(shape: Sequence[int], seed: int, count: int) -> Tensor:  # noqa: N802 - the papers' name
-    """x_T (count, *shape) ~ N(0, 1), float32; item i from a generator of its own, seeded with ``seed + i``."""
+def draw_x_T(  # noqa: N802 - the papers' name
+    shape: Sequence[int], seed: int, count: int, noise: Callable[[Sequence[int], torch.Generator], Tensor] | None = None
+) -> Tensor:
+    """x_T (count, *shape) ~ N(0, 1), float32; item i from a generator of its own, seeded with ``seed + i``.
+
+    `noise` draws one item: `MusicModel.noise`, for a seed to mean what it means in the model's own pipeline.
+    """
     generators = (torch.Generator().manual_seed(seed + i) for i in range(count))
-    return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])
+    draw = noise or (lambda shape, generator: torch.randn(tuple(shape), generator=generator))
+    return torch.stack([draw(shape, generator) for generator in generators])
 
 
 def versions() -> dict[str, str]:
@@ -284,7 +296,8 @@ def versions() -> dict[str, str]:
 def _chain(request: Request, model: MusicModel) -> Chain:
     steps = model.schedule.timesteps(request.steps)
     guidance = model.guidance if request.guidance is None else request.guidance
-    return Chain(model.denoiser, model.schedule, steps, model.cond(request.tags, request.count), guidance)
+    cond = model.cond(request.tags, request.count, request.seconds)
+    return Chain(model.denoiser, model.schedule, steps, cond, guidance)
 
 
 def _optimized(

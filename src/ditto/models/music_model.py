@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib import import_module
@@ -98,9 +98,18 @@ class MusicModel:
             raise RequestError(f"seconds must be above 0 and at most {self.spec.clip_seconds:.2f}, not {seconds:g}")
         return 1, self.spec.n_mels, frames
 
-    def cond(self, tags: Tags, batch: int = 1) -> Tensor:
-        """Conditioning (batch, 3) of one set of tags."""
-        return self.vocabulary.encode(tags).expand(batch, -1).clone()
+    @property
+    def device(self) -> torch.device:
+        """Where the network is, and x_T has to be."""
+        return next(self.network.parameters()).device
+
+    def noise(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+        """x_T ~ N(0, 1) of one item, float32 on the CPU: a seed gives what it gives in the model's own pipeline."""
+        return torch.randn(tuple(shape), generator=generator)
+
+    def cond(self, tags: Tags, batch: int = 1, seconds: float | None = None) -> Tensor:
+        """Conditioning (batch, …) of one set of tags; `seconds` is the clip's length, which some models want to know."""
+        return self.vocabulary.encode(tags).expand(batch, -1).to(self.device, copy=True)
 
     def encode(self, audio: Tensor) -> Tensor:
         """Audio (B, samples) → x_0 (B, 1, n_mels, samples // hop)."""
@@ -113,6 +122,10 @@ class MusicModel:
     def to_audio(self, x_0: Tensor) -> Tensor:
         """x_0 → audio (B, frames · hop) within ±1, differentiable (V of the papers)."""
         return limited(self.vocoder(self.to_mel(x_0)))
+
+    def to_sound(self, x_0: Tensor) -> Tensor:
+        """x_0 → what is saved, (B, channels, samples): `to_audio` is its mono mix."""
+        return self.to_audio(x_0)[:, None]
 
     def save(self, folder: Path) -> str:
         """Write the folder, weights in float16; returns the hash that loading will give.

@@ -1,0 +1,97 @@
+"""AudioLDM2 (Liu et al. 2023): latent diffusion of mel spectrograms, told by CLAP, T5 and a GPT-2 (`AudioLDM2Pipeline`)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from diffusers.pipelines.audioldm2.pipeline_audioldm2 import AudioLDM2Pipeline
+from torch import Tensor
+
+from ditto.models.adapters.common import NO_TAGS, frozen, packed, part
+from ditto.models.adapters.mel_latent import MelLatentModel, mel_spec, vae_scale, vocoder_rate
+
+GUIDANCE = 3.5
+"""The pipeline's default."""
+
+NEW_TOKENS = 8
+"""States that GPT-2 generates, where its config does not say."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AudioLDM2Model(MelLatentModel):
+    """`AudioLDM2Pipeline` as a `MusicModel`.
+
+    A condition holds GPT-2's states (`new_tokens`, width), T5's (length, width) and T5's mask (length,); the length is
+    that of the longest prompt of those encoded together.
+    """
+
+    licence: ClassVar[dict[str, str]] = {"license": "cc-by-nc-sa-4.0"}
+
+    def encoded(self, prompts: list[str], seconds: float) -> Tensor:
+        """Conditions of prompts, through the pipeline's own ``encode_prompt``."""
+        encoder = _Encoder(**self.pipe.components)
+        negative = [self.negative_prompt or ""] * len(prompts)
+        device = part(self.pipe).text_encoder.device
+        t5, mask, generated = encoder.encode_prompt(prompts, device, 1, True, negative_prompt=negative)
+        (t5_null, t5_told), (mask_null, mask_told) = t5.chunk(2), mask.chunk(2)
+        generated_null, generated_told = generated.chunk(2)
+        return packed((generated_told, t5_told, mask_told), (generated_null, t5_null, mask_null))
+
+    def predict(self, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        """ε̂ of the UNet."""
+        generated, t5, mask = self._told(cond)
+        output = part(self.network)(
+            x_t.transpose(-1, -2), t, encoder_hidden_states=generated, encoder_hidden_states_1=t5,
+            encoder_attention_mask_1=mask, return_dict=False,
+        )[0]  # fmt: skip
+        return output.transpose(-1, -2)
+
+    def _told(self, cond: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        language = part(self.pipe).language_model.config
+        tokens, width = new_tokens(language), language.n_embd
+        t5_width = part(self.pipe).text_encoder_2.config.d_model
+        length = (cond.shape[1] - tokens * width) // (t5_width + 1)
+        generated, t5, mask = cond.split([tokens * width, length * t5_width, length], dim=1)
+        return generated.unflatten(1, (tokens, width)), t5.unflatten(1, (length, t5_width)), mask
+
+
+class _Encoder(AudioLDM2Pipeline):
+    """The pipeline, with a generation loop that runs on every version of transformers, whatever GPT-2's class.
+
+    The pipeline's own calls what `GPT2Model`, the class that published checkpoints name, has no longer.
+    """
+
+    def generate_language_model(
+        self, inputs_embeds: Tensor, max_new_tokens: int | None = None, attention_mask: Tensor | None = None
+    ) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The states that GPT-2 goes on with, (B, max_new_tokens, width)."""
+        model = part(self).language_model
+        model = getattr(model, "transformer", model)
+        count = max_new_tokens or new_tokens(model.config)
+        for _ in range(count):
+            states = model(inputs_embeds=inputs_embeds, attention_mask=attention_mask).last_hidden_state
+            inputs_embeds = torch.cat([inputs_embeds, states[:, -1:]], dim=1)
+            if attention_mask is not None:
+                attention_mask = torch.cat([attention_mask, attention_mask.new_ones(len(attention_mask), 1)], dim=1)
+        return inputs_embeds[:, -count:]
+
+
+def new_tokens(config: object) -> int:
+    """States that GPT-2 generates for a prompt."""
+    return getattr(config, "max_new_tokens", None) or NEW_TOKENS
+
+
+def adapt_audioldm2(
+    pipe: AudioLDM2Pipeline, *, name: str, sha256: str, negative_prompt: str | None = None
+) -> AudioLDM2Model:
+    """A model of the pipeline's components, which are frozen."""
+    frozen(pipe)
+    parts = part(pipe)
+    spec = mel_spec(
+        parts.vocoder.config.sampling_rate, vocoder_rate(parts.vocoder), vae_scale(parts.vae),
+        parts.unet.config.sample_size,
+    )  # fmt: skip
+    return AudioLDM2Model(
+        parts.unet, parts.vocoder, spec, NO_TAGS, GUIDANCE, name=name, sha256=sha256, pipe=pipe,
+        negative_prompt=negative_prompt,
+    )  # fmt: skip

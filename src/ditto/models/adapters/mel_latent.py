@@ -1,0 +1,131 @@
+"""Latents of a mel spectrogram: what AudioLDM2 and MusicLDM share (VAE, vocoder, mel front end, DDIM schedule)."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ditto.audio.spec import AudioSpec
+from ditto.diffusion.schedule import Prediction, Schedule
+from ditto.models.adapters.common import PipelineModel, feature_spec, in_chunks, part, schedule_of
+
+MEL_FFT = 1024
+MEL_TOP_HERTZ = 8000.0
+MEL_FLOOR = 1e-5
+"""Of the magnitudes under the logarithm."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MelLatentModel(PipelineModel):
+    """x_0 is (B, channels, mel bins / r, mel frames / r), r being the VAE's scale factor.
+
+    The pipelines' own latents have the last two axes the other way round.
+    """
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The pipeline's own."""
+        return schedule_of(part(self.pipe).scheduler)
+
+    @property
+    def prediction(self) -> Prediction:
+        """What the scheduler's config says: ε."""
+        return part(self.pipe).scheduler.config.prediction_type
+
+    @property
+    def vae(self) -> Any:
+        """Mel spectrogram ↔ latent."""
+        return part(self.pipe).vae
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Channels, and mel bins over the VAE's scale."""
+        return part(self.network).config.in_channels, part(self.vocoder).config.model_in_dim // vae_scale(self.vae)
+
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """x_T of one item: the numbers that the pipeline draws, in their places."""
+        channels, bins, frames = shape
+        return torch.randn((channels, frames, bins), generator=generator).transpose(1, 2).contiguous()
+
+    def decode(self, x_0: Tensor) -> Tensor:
+        """VAE, then vocoder: sound (B, 1, frames · hop)."""
+        mel = self.kept(self._mel_of, x_0)
+        rate, reach = vocoder_rate(self.vocoder), vocoder_reach(self.vocoder)
+        return in_chunks(lambda m: self.kept(self._sound_of, m), mel, chunk=self.chunk, reach=reach, rate=rate)
+
+    def _mel_of(self, x_0: Tensor) -> Tensor:
+        """The pipeline's mel spectrogram, (B, bins, mel frames)."""
+        z = x_0.transpose(-1, -2) / self.vae.config.scaling_factor
+        return self.vae.decode(z.to(self.vae.dtype)).sample[:, 0].transpose(1, 2)
+
+    def _sound_of(self, mel: Tensor) -> Tensor:
+        vocoder = part(self.vocoder)
+        return vocoder(mel.transpose(1, 2).to(vocoder.dtype))[:, None].float()
+
+    def encode(self, audio: Tensor) -> Tensor:
+        """Audio (B, samples) → x_0 of as many frames as it fills, the last one filled up with silence.
+
+        The pipelines have no such path; the mel front end is that of their training, without its normalisation of the
+        level, which a reference should keep.
+        """
+        padded = torch.nn.functional.pad(audio, (0, -audio.shape[-1] % self.spec.hop)).to(self.device)
+        config = part(self.vocoder).config
+        mel = front_end(padded, config.sampling_rate, vocoder_rate(self.vocoder), config.model_in_dim)
+        latent = self.vae.encode(mel.transpose(1, 2)[:, None].to(self.vae.dtype)).latent_dist.mode()
+        return (latent.to(mel.dtype) * self.vae.config.scaling_factor).transpose(-1, -2)
+
+
+def vae_scale(vae: Any) -> int:
+    """Mel frames (and bins) of one step of the latent."""
+    return 2 ** (len(vae.config.block_out_channels) - 1)
+
+
+def vocoder_rate(vocoder: Any) -> int:
+    """Samples of a mel frame."""
+    return math.prod(vocoder.config.upsample_rates)
+
+
+def vocoder_reach(vocoder: Any) -> int:
+    """Mel frames to either side that a sample of a HiFi-GAN's output can depend on, rounded up."""
+    config = vocoder.config
+    kernels, dilations = config.resblock_kernel_sizes, config.resblock_dilation_sizes
+    widest = max((k - 1) // 2 * sum(d + 1 for d in ds) for k, ds in zip(kernels, dilations, strict=True))
+    reach, rate = 3.0, 1
+    for up, kernel in zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True):
+        reach += (kernel / (2 * up) + 1) / rate
+        rate *= up
+        reach += widest / rate
+    return math.ceil(reach + 3 / rate)
+
+
+def mel_spec(sample_rate: int, mel_hop: int, scale: int, latent_frames: int) -> AudioSpec:
+    """The features' spectrogram of a model whose latent has one step for `scale` mel frames."""
+    return feature_spec(sample_rate, mel_hop * scale, latent_frames)
+
+
+def front_end(audio: Tensor, sample_rate: int, hop: int, bins: int) -> Tensor:
+    """The mel spectrogram that AudioLDM's VAE and vocoder were trained on: audio (B, samples) → (B, bins, samples // hop).
+
+    The natural logarithm of Slaney-normalised mel *magnitudes*, at least 1e-5, of a Hann-windowed STFT of 1024 samples
+    with the ends reflected.
+    """
+    window = torch.hann_window(MEL_FFT, dtype=audio.dtype, device=audio.device)
+    spectrum = torch.stft(audio, MEL_FFT, hop, window=window, center=True, pad_mode="reflect", return_complex=True)
+    power = spectrum.real.square() + spectrum.imag.square()
+    # the root of exactly zero has no finite gradient
+    magnitude = power.clamp(min=1e-20).sqrt()[..., : audio.shape[-1] // hop]
+    return (_filters(sample_rate, bins).to(magnitude) @ magnitude).clamp(min=MEL_FLOOR).log()
+
+
+@lru_cache(maxsize=8)
+def _filters(sample_rate: int, bins: int) -> Tensor:
+    from transformers.audio_utils import mel_filter_bank
+
+    top = min(MEL_TOP_HERTZ, sample_rate / 2)
+    filters = mel_filter_bank(MEL_FFT // 2 + 1, bins, 0.0, top, sample_rate, norm="slaney", mel_scale="slaney")
+    with torch.inference_mode(False):
+        return torch.from_numpy(np.ascontiguousarray(filters.T))
