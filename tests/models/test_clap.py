@@ -1,0 +1,190 @@
+"""CLAP: embeddings against transformers' own way from sound and text to them, gradients, folders, mistakes."""
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizer
+
+from ditto.errors import ControlError, ModelError
+from ditto.models.clap import CARD, WEIGHTS, Clap, save
+from tests.models.tiny_clap import AUDIO, EXTRACTOR, TEXT, make_clap, save_clap
+
+NOISE = torch.randn(3, 6000, generator=torch.Generator().manual_seed(0)) * 0.1
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clap") / "tiny"
+    save_clap(path)
+    return path
+
+
+def test_embeddings_are_those_of_transformers(folder: Path) -> None:
+    clap = Clap.load(folder)
+    model = ClapModel.from_pretrained(folder, dtype=torch.float32).eval()
+    extractor = ClapFeatureExtractor.from_pretrained(folder)
+    features = extractor(list(NOISE.numpy()), sampling_rate=8000, return_tensors="pt")
+    texts = ["a calm jazz song", "fast rock with drums, at 150 bpm"]
+    with torch.no_grad():
+        audio = model.get_audio_features(**features).pooler_output
+        text = model.get_text_features(**clap.tokenizer(texts, padding=True, return_tensors="pt")).pooler_output
+    torch.testing.assert_close(clap.embed_audio(NOISE, 8000), audio, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(clap.embed_text(texts), text, atol=1e-6, rtol=1e-5)
+
+
+def test_embeddings_are_unit_vectors_and_tell_sounds_and_texts_apart() -> None:
+    clap = make_clap()
+    audio, text = clap.embed_audio(NOISE, 22_050), clap.embed_text(["a calm jazz song", "loud rock"])
+    for vectors in (audio, text):
+        torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(len(vectors)))
+        assert (vectors[0] - vectors[1]).abs().max() > 1e-3
+
+
+def test_a_text_alone_is_embedded_as_in_a_batch() -> None:
+    clap = make_clap()
+    short, long = "jazz", "a calm jazz song with vibraphone and double bass, at 96 bpm"
+    torch.testing.assert_close(clap.embed_text([short, long])[:1], clap.embed_text([short]))
+
+
+def test_a_long_sound_is_the_mean_of_its_windows() -> None:
+    clap = make_clap()
+    audio = torch.randn(1, 16_000, generator=torch.Generator().manual_seed(1))
+    halves = clap.embed_audio(audio.view(2, 8000), 8000).mean(dim=0)
+    torch.testing.assert_close(clap.embed_audio(audio, 8000)[0], halves / halves.norm())
+
+
+def test_gradients_through_features_and_audio_tower_are_those_of_finite_differences() -> None:
+    clap = make_clap()
+    clap.model.double()
+    audio = torch.randn(1, 400, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    places = torch.arange(20, 400, 37)
+
+    def embedding(values: torch.Tensor) -> torch.Tensor:
+        # What is padded is repeated, not silent: at the floor's kink there is no derivative.
+        return clap.embed_audio(audio.index_copy(1, places, values[None]), 6000)
+
+    values = audio[0, places].clone().requires_grad_(True)
+    assert torch.autograd.gradcheck(embedding, (values,), eps=1e-6, atol=1e-5, rtol=1e-3)
+
+
+def test_a_saved_folder_comes_back_with_its_hash(folder: Path) -> None:
+    clap = Clap.load(folder)
+    assert {p.dtype for p in clap.model.parameters()} == {torch.float32}
+    assert not any(p.requires_grad for p in clap.model.parameters())
+    assert not clap.model.training
+    assert clap.sha256 == Clap.load(folder).sha256 != make_clap(1).sha256
+    card = json.loads((folder / CARD).read_text())
+    assert card["seed"] == 0
+    assert len(card["sha256"]) == 64
+    assert {v.dtype for v in load_file(folder / WEIGHTS).values()} == {torch.float16, torch.int64}
+    torch.testing.assert_close(clap.embed_text(["jazz"]), make_clap().embed_text(["jazz"]), atol=5e-3, rtol=0)
+
+
+def test_loading_leaves_the_process_as_it_was(folder: Path) -> None:
+    before = torch.get_rng_state(), torch.is_grad_enabled(), torch.get_num_threads(), torch.get_default_dtype()
+    Clap.load(folder).embed_audio(NOISE, 8000)
+    after = torch.get_rng_state(), torch.is_grad_enabled(), torch.get_num_threads(), torch.get_default_dtype()
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+
+
+@pytest.mark.parametrize("text", ["", "  \n ", "?!…"])
+def test_no_text_is_an_error(text: str) -> None:
+    with pytest.raises(ControlError, match="the text is empty"):
+        make_clap().embed_text([text])
+
+
+@pytest.mark.parametrize("text", ["穏やかなジャズ", "спокойный джаз", "qwxyz"])
+def test_a_text_of_unknown_words_is_an_error(text: str) -> None:
+    with pytest.raises(ControlError, match="CLAP knows no word"):
+        make_clap().embed_text([text])
+
+
+def test_ten_thousand_characters_are_an_error_of_one_line() -> None:
+    with pytest.raises(ControlError, match="CLAP reads at most 62: shorten it") as found, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_clap().embed_text(["a calm jazz song " * 589])
+    assert "\n" not in str(found.value)
+
+
+def test_unknown_words_are_named_and_case_and_accents_do_not_matter() -> None:
+    clap = make_clap()
+    assert clap.unknown_words("A calm kazoo JAZZ song, naïve") == ["kazoo", "naïve"]
+    torch.testing.assert_close(clap.embed_text(["CALM, Jázz!"]), clap.embed_text(["calm jazz"]))
+
+
+def test_a_clap_with_robertas_tokenizer_as_published_ones_have(tmp_path: Path) -> None:
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    words = ["<s>", "<pad>", "</s>", "<unk>", *sorted(ByteLevel.alphabet()), "<mask>"]
+    tokenizer = RobertaTokenizer(vocab={w: i for i, w in enumerate(words)}, merges=[], model_max_length=64)
+    config = ClapConfig(
+        text_config={**TEXT, "vocab_size": len(words)}, audio_config=dict(AUDIO), projection_dim=8
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save(tmp_path, ClapModel(config), tokenizer, EXTRACTOR, {})
+    (tmp_path / CARD).unlink()
+    clap = Clap.load(tmp_path)
+    vectors = clap.embed_text(["calm jazz", "穏やかなジャズ"])
+    assert vectors.shape == (2, 8)
+    assert not torch.equal(vectors[0], vectors[1])
+    assert clap.unknown_words("kazoo") == []
+    assert clap.tokenizer("jazz")["input_ids"] == [0, *(words.index(c) for c in "jazz"), 2]
+
+
+def test_a_fused_clap_hears_four_equal_channels() -> None:
+    audio = {**AUDIO, "enable_fusion": True, "fusion_type": "aff_2d"}
+    tiny = make_clap()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = ClapConfig(text_config=tiny.model.config.text_config.to_dict(), audio_config=audio, projection_dim=8)
+        model = ClapModel(config).eval()
+    extractor = {**EXTRACTOR, "truncation": "fusion"}
+    clap = Clap(model, tiny.tokenizer, tiny.front_end.of(extractor))
+    made = ClapFeatureExtractor(**extractor)(list(NOISE.numpy()), sampling_rate=8000, return_tensors="pt")
+    with torch.no_grad():
+        # The extractor marks a random clip of every batch as longer than it is.
+        never = torch.zeros(3, 1, dtype=torch.bool)
+        expected = model.get_audio_features(made["input_features"], is_longer=never).pooler_output
+        torch.testing.assert_close(clap.embed_audio(NOISE, 8000), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_missing_incomplete_or_damaged_folder_is_one_line(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no CLAP in"):
+        Clap.load(tmp_path)
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = tmp_path / WEIGHTS
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ModelError, match="SHA-256"):
+        Clap.load(tmp_path)
+    (tmp_path / CARD).unlink()
+    save_file({k: v for k, v in load_file(folder / WEIGHTS).items() if "audio_projection" not in k}, weights)
+    with pytest.raises(ModelError, match="lacks 4 tensors") as found:
+        Clap.load(tmp_path)
+    assert "\n" not in str(found.value)
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match="cannot load"):
+        Clap.load(tmp_path)
+
+
+def test_a_name_that_is_no_folder_and_no_hub_id_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name in ("/nowhere at all", "nobody/no-clap"):
+        with pytest.raises(ModelError, match="no folder") as found:
+            Clap.load(name)
+        assert "\n" not in str(found.value)
+
+
+def test_float64_audio_is_heard_in_float64_features() -> None:
+    clap = make_clap()
+    features = clap.front_end(NOISE.double(), 8000)
+    assert features.dtype == torch.float64
+    np.testing.assert_allclose(clap.embed_features(features), clap.embed_audio(NOISE, 8000), atol=1e-4)
