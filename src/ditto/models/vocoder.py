@@ -16,6 +16,7 @@ what controls steer (loudness, chroma, timbre) acts through magnitudes and relat
 """
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d, gelu, pad
 
 from ditto.audio.features import mel_db, mel_filterbank
+from ditto.audio.framing import frames_of, overlap_add
 from ditto.audio.spec import AudioSpec
 
 LEVEL_FRAMES = 9
@@ -46,12 +48,12 @@ MAX_FEEDBACK = 2.0
 
 
 class Spectrum(NamedTuple):
-    """What the head predicts, before the inverse STFT."""
+    """An STFT with phases counted from the frames' centres. Pairs of real tensors are faster here than complex ones."""
 
-    log_magnitude: Tensor
-    """Natural logarithm of the STFT's magnitude, shape (B, n_fft // 2 + 1, frames)."""
-    phase: Tensor
-    """Radians at each frame's centre, same shape."""
+    real: Tensor
+    """Shape (B, frames, n_fft // 2 + 1)."""
+    imaginary: Tensor
+    """Same shape."""
 
 
 class ConvNeXtBlock(nn.Module):
@@ -131,7 +133,7 @@ class Vocoder(ModelMixin, ConfigMixin):
         self.register_buffer("band_of_bin", position.round().long(), persistent=False)
         self._table("mel_filters", mel_filterbank(self.spec, dtype=torch.float64))
         # a phase at a frame's centre differs by pi from that at its start in every other bin
-        self._table("half_window_shift", 1.0 - 2.0 * (torch.arange(n_fft // 2 + 1)[:, None] % 2))
+        self._table("half_window_shift", 1.0 - 2.0 * (torch.arange(n_fft // 2 + 1) % 2))
         self._table("window", torch.hann_window(n_fft, dtype=torch.float64))
         # a full-scale sine has magnitude 1, as in a log-mel
         self._table("mel_window", torch.hann_window(mel_n_fft, dtype=torch.float64) * (4 / mel_n_fft))
@@ -146,42 +148,47 @@ class Vocoder(ModelMixin, ConfigMixin):
         Returns:
             Shape (B, frames * hop), full scale is [-1, 1] (not limited).
         """
-        audio = self.synthesise(self.spectrum(x_0, self.carrier_phase(x_0, seed)))
+        audio = self.synthesise(self.spectrum(x_0, self.carrier(x_0, seed)))
         for _ in range(self.config["feedback"] if self._can_be_heard(x_0) else 0):
             audio = self.corrected(audio, x_0)
         return audio
 
-    def spectrum(self, x_0: Tensor, carrier_phase: Tensor) -> Spectrum:
-        """STFT magnitudes and phases of a log-mel of shape (B, n_mels, frames), before any feedback."""
+    def spectrum(self, x_0: Tensor, carrier: Spectrum) -> Spectrum:
+        """The STFT of a log-mel of shape (B, n_mels, frames), before any feedback."""
         levels = mel_db(x_0, self.spec)
         hidden = self._trunk((levels - _local_level(levels) + 40) / 20)
-        correction, turn = self.head(hidden).transpose(1, 2).chunk(2, dim=1)
-        prior = self.to_bins @ levels * (math.log(10) / 20) + math.log(self.config["n_fft"] / 4)
-        return Spectrum(prior + _bounded(correction, MAX_CORRECTION), carrier_phase + turn)
+        correction, turn = self.head(hidden).chunk(2, dim=2)
+        prior = levels.transpose(1, 2) @ self.to_bins.T * (math.log(10) / 20) + math.log(self.config["n_fft"] / 4)
+        magnitude = (prior + _bounded(correction, MAX_CORRECTION)).exp()
+        along, across = magnitude * turn.cos(), magnitude * turn.sin()
+        return Spectrum(
+            carrier.real * along - carrier.imaginary * across, carrier.real * across + carrier.imaginary * along
+        )
 
-    def carrier_phase(self, x_0: Tensor, seed: int = 0) -> Tensor:
-        """Phases of the carriers, radians, shape (B, n_fft // 2 + 1, frames): constant to autograd.
+    @torch.no_grad()
+    def carrier(self, x_0: Tensor, seed: int = 0) -> Spectrum:
+        """The carriers, of magnitude 1: constant to autograd.
 
         A tonal peak's carrier is its integrated phase; elsewhere it is the phase of white noise, whose frames fit
         together as those of independent random phases would not.
         """
-        levels = mel_db(x_0.detach(), self.spec)
+        levels = mel_db(x_0, self.spec)
         owner, hertz = peaks(levels, self.centres)
-        rng = np.random.default_rng(seed)
-        first = torch.from_numpy(rng.random(self.spec.n_mels)).to(levels)
-        noise = torch.from_numpy(rng.standard_normal(self.spec.samples(levels.shape[-1]) + self.config["n_fft"]))
-        turns = 2 * math.pi * carriers(owner, hertz, first, self.spec)
+        first = torch.from_numpy(np.random.default_rng(seed).random(self.spec.n_mels)).to(levels)
+        angle = 2 * math.pi * carriers(owner, hertz, first, self.spec)
         share = tonality(levels, owner, self.centres)
-        hiss = self._noise_phasors(noise.to(levels))
-        real = (share * turns.cos())[:, self.band_of_bin] + (1 - share)[:, self.band_of_bin] * hiss.real
-        imaginary = (share * turns.sin())[:, self.band_of_bin] + (1 - share)[:, self.band_of_bin] * hiss.imag
-        return torch.atan2(imaginary, real)
+        tones = torch.stack([share * angle.cos(), share * angle.sin(), 1 - share])[:, :, self.band_of_bin]
+        real, imaginary, noise = tones.transpose(2, 3)
+        hiss = _hiss(self.config["n_fft"], self.spec.hop, x_0.shape[-1], seed)
+        real, imaginary = real + noise * hiss.real.to(noise), imaginary + noise * hiss.imaginary.to(noise)
+        size = (real.square() + imaginary.square()).clamp(min=1e-12).rsqrt()
+        return Spectrum(real * size, imaginary * size)
 
     def synthesise(self, spectrum: Spectrum) -> Tensor:
         """Inverse STFT, of exactly frames * hop samples: (B, frames * hop)."""
-        length = spectrum.phase.shape[-1] * self.spec.hop
-        stft = torch.polar(spectrum.log_magnitude.exp(), spectrum.phase) * self.half_window_shift
-        return torch.istft(stft, self.config["n_fft"], self.spec.hop, window=self.window, length=length)
+        n_fft, hop = self.config["n_fft"], self.spec.hop
+        stft = torch.complex(spectrum.real, spectrum.imaginary) * self.half_window_shift
+        return _inverse(torch.fft.irfft(stft, n_fft), self.window, hop)
 
     def corrected(self, audio: Tensor, x_0: Tensor) -> Tensor:
         """The sound, filtered so that its own log-mel comes nearer to x_0.
@@ -196,21 +203,17 @@ class Vocoder(ModelMixin, ConfigMixin):
             Of the shape of `audio`.
         """
         n_fft, hop, frames = self.spec.n_fft, self.spec.hop, x_0.shape[-1]
-        stft = torch.stft(audio, n_fft, hop, window=self.mel_window, return_complex=True)[..., :frames]
-        mel = self.mel_filters @ (stft.real.square() + stft.imag.square())
+        around = pad(audio[:, None], (n_fft // 2, n_fft // 2 - hop), mode="reflect")[:, 0]
+        stft = torch.fft.rfft(frames_of(around, n_fft, hop)[:, :frames] * self.mel_window)
+        mel = (stft.real.square() + stft.imag.square()) @ self.mel_filters.T
         heard = 10 * torch.log10(mel + 10 ** (-self.spec.dynamic_range_db / 10))
-        nepers = _bounded((mel_db(x_0, self.spec) - heard) * (math.log(10) / 20), MAX_FEEDBACK)
-        gain = (self.to_mel_bins @ nepers).exp()
-        return torch.istft(stft * gain, n_fft, hop, window=self.mel_window, length=audio.shape[-1])
+        wanted = mel_db(x_0, self.spec).transpose(1, 2)
+        nepers = _bounded((wanted - heard) * (math.log(10) / 20), MAX_FEEDBACK)
+        gain = (nepers @ self.to_mel_bins.T).exp()
+        return _inverse(torch.fft.irfft(stft * gain, n_fft), self.mel_window, hop)
 
     def _table(self, name: str, values: Tensor) -> None:
         self.register_buffer(name, values.float(), persistent=False)
-
-    def _noise_phasors(self, noise: Tensor) -> Tensor:
-        """Phases at the frames' centres of `noise` (samples,), as complex numbers of size 1: (bins, frames)."""
-        n_fft, hop = self.config["n_fft"], self.spec.hop
-        stft = torch.stft(noise, n_fft, hop, window=self.window, center=False, return_complex=True)
-        return torch.sgn(stft[:, : len(noise) // hop - n_fft // hop] * self.half_window_shift)
 
     def _can_be_heard(self, x_0: Tensor) -> bool:
         """Whether a clip is long enough for a log-mel of its own."""
@@ -221,6 +224,24 @@ class Vocoder(ModelMixin, ConfigMixin):
         for block in self.blocks:
             x = block(x)
         return self.head_norm(x)
+
+
+@lru_cache(maxsize=8)
+def _hiss(n_fft: int, hop: int, frames: int, seed: int) -> Spectrum:
+    """Phases at the frames' centres of white noise, as numbers of magnitude 1: (frames, n_fft // 2 + 1) each."""
+    samples = np.random.default_rng([seed, 1]).standard_normal((1, (frames - 1) * hop + n_fft))
+    window = torch.hann_window(n_fft, dtype=torch.float64)
+    stft = torch.fft.rfft(frames_of(torch.from_numpy(samples), n_fft, hop)[0] * window)
+    phasors = stft / stft.abs().clamp(min=1e-12) * (1.0 - 2.0 * (torch.arange(n_fft // 2 + 1) % 2))
+    return Spectrum(phasors.real.contiguous(), phasors.imag.contiguous())
+
+
+def _inverse(frames: Tensor, window: Tensor, hop: int) -> Tensor:
+    """Windowed overlap-add of the frames of a centred STFT: (B, frames, n_fft) → (B, frames * hop)."""
+    count, n_fft = frames.shape[1:]
+    span = slice(n_fft // 2, n_fft // 2 + count * hop)
+    envelope = overlap_add(window.square().expand(1, count, n_fft), hop)[:, span]
+    return overlap_add(frames * window, hop)[:, span] / envelope
 
 
 def carriers(owner: Tensor, hertz: Tensor, first: Tensor, spec: AudioSpec) -> Tensor:
@@ -237,13 +258,18 @@ def carriers(owner: Tensor, hertz: Tensor, first: Tensor, spec: AudioSpec) -> Te
     Returns:
         Shape (B, n_mels, frames).
     """
-    advance = (hertz.gather(1, owner) * (spec.hop / spec.sample_rate)).permute(2, 0, 1).contiguous()
-    owners = owner.permute(2, 0, 1).contiguous()
-    phase, phases = first.expand_as(advance[0]), []
-    for turn, peak in zip(advance, owners, strict=True):
-        phase = (phase.gather(1, peak) + turn).frac()
-        phases.append(phase)
-    return torch.stack(phases, dim=-1)
+    # Each frame maps phases to phases: band b goes on from band owner[b], by turn[b]. Such maps compose to one of the
+    # same kind, so all frames are reached in log2(frames) doublings (a prefix scan) instead of one after the other.
+    turn = (hertz.gather(1, owner) * (spec.hop / spec.sample_rate)).transpose(1, 2).frac()
+    source = owner.transpose(1, 2).contiguous()
+    reach = 1
+    while reach < turn.shape[1]:
+        earlier, later = slice(None, -reach), source[:, reach:]
+        turned = turn[:, reach:] + turn[:, earlier].gather(2, later)
+        turn = torch.cat([turn[:, :reach], turned.frac()], dim=1)
+        source = torch.cat([source[:, :reach], source[:, earlier].gather(2, later)], dim=1)
+        reach *= 2
+    return (first[source] + turn).frac().transpose(1, 2)
 
 
 def peaks(levels: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
