@@ -9,15 +9,38 @@ It adds no parameters, and G(x, t→t) = x holds by construction. It is a DDIM s
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ditto.diffusion.denoiser import Cond
 from ditto.diffusion.samplers import Chain
-from ditto.diffusion.schedule import CLEAN, Schedule
+from ditto.diffusion.schedule import CLEAN, Prediction, Schedule
 
 Noise = Callable[[], Tensor]
 """Fresh ε of x_T's shape; each item's from a generator of its own, so that it does not depend on the batch."""
+
+
+@dataclass(frozen=True)
+class StudentDenoiser:
+    """A distilled network as a `Denoiser`: the CFG scale is one of its inputs, so that a step is one call.
+
+    Attributes:
+        network: ``(x_t, t, cond, w (B,)) -> output``.
+        schedule: ᾱ.
+        prediction, skip_std: what the output means, see `Schedule.to_x_0`.
+    """
+
+    network: Callable[[Tensor, Tensor, Cond, Tensor], Tensor]
+    schedule: Schedule
+    prediction: Prediction
+    skip_std: float = 0.0
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Cond, guidance: float | Tensor = 1.0) -> Tensor:
+        """g(x_t, c, w, t), the estimate x̂_0; `guidance` may be one w an item (B,)."""
+        w = torch.as_tensor(guidance, dtype=torch.float32, device=x_t.device).expand(len(x_t))
+        return self.schedule.to_x_0(self.network(x_t, t, cond, w), x_t, t, self.prediction, self.skip_std)
 
 
 def euler_jump(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: int, sigma: Tensor) -> Tensor:

@@ -5,6 +5,9 @@ The folder follows the Hub's layout::
     model_index.json                 classes, spectrogram, tags, default guidance, SHA-256 of every weight file
     denoiser/    config.json, diffusion_pytorch_model.safetensors
     vocoder/     config.json, diffusion_pytorch_model.safetensors
+    student/     the same, optional: the denoiser distilled to few steps
+
+A folder of the class ``MusicStudent`` has a student alone, for a model that it names by its denoiser's fingerprint.
 """
 
 import copy
@@ -13,8 +16,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -31,6 +34,7 @@ from ditto.audio.features import log_mel
 from ditto.audio.io import shown
 from ditto.audio.limiter import limited
 from ditto.audio.spec import AudioSpec
+from ditto.diffusion.consistency import StudentDenoiser
 from ditto.diffusion.denoiser import GuidedDenoiser
 from ditto.diffusion.schedule import Schedule
 from ditto.errors import ModelError, OutputError, RequestError
@@ -46,7 +50,44 @@ PARTS = ("denoiser", "vocoder")
 CLASSES = {
     "denoiser": {"PatchTransformer": "ditto.models.transformer", "TagUNet": "ditto.models.unet"},
     "vocoder": {"Vocoder": "ditto.models.vocoder"},
+    "student": {"PatchTransformer": "ditto.models.transformer"},
 }
+
+
+@dataclass(frozen=True, eq=False)
+class Distilled:
+    """A network that answers in one call what its teacher takes many for (DITTO-2).
+
+    Attributes:
+        network: ``(x_t, t, tags, w) -> output``.
+        kind: "cm" or "ctm".
+        guidance: range of the CFG scales w that it was taught.
+        teacher: `fingerprint` of the denoiser that it was distilled from.
+    """
+
+    network: ModelMixin
+    kind: str
+    guidance: tuple[float, float]
+    teacher: str
+
+    def save(self, folder: Path) -> str:
+        """Write a folder with the student alone, for `MusicModel.with_student`; returns the weights' SHA-256.
+
+        Raises:
+            OutputError: see `MusicModel.save`.
+        """
+        return _put(folder, self._write)
+
+    def _write(self, folder: Path) -> str:
+        index = {"_class_name": "MusicStudent", "_diffusers_version": diffusers.__version__}
+        digest = _save_part(folder, "student", self.network)
+        _save_index(folder, index | {"student": self.describe(), "sha256": {"student": digest}})
+        return digest
+
+    def describe(self) -> dict[str, Any]:
+        """What the index says of it."""
+        about = {"kind": self.kind, "guidance": list(self.guidance), "teacher": self.teacher}
+        return {"class": type(self.network).__name__, **about}
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +103,7 @@ class MusicModel:
         shift: of the cosine noise schedule.
         name: where it came from.
         sha256: hash over the weights, which outputs carry.
+        distilled: the student, if there is one.
     """
 
     network: ModelMixin
@@ -72,6 +114,7 @@ class MusicModel:
     shift: float = 1.0
     name: str = "unnamed"
     sha256: str = ""
+    distilled: Distilled | None = None
 
     @cached_property
     def schedule(self) -> Schedule:
@@ -82,6 +125,11 @@ class MusicModel:
     def denoiser(self) -> GuidedDenoiser:
         """``(x_t, t, cond, guidance) -> x̂_0``."""
         return guided_denoiser(self.network, self.schedule)
+
+    @property
+    def student(self) -> StudentDenoiser | None:
+        """The distilled ``(x_t, t, cond, guidance) -> x̂_0`` that needs few steps, or None."""
+        return student_denoiser(self.distilled.network, self.schedule) if self.distilled else None
 
     def shape(self, seconds: float | None = None) -> tuple[int, int, int]:
         """Shape (1, n_mels, frames) of x_0 for a duration (default: the training window).
@@ -127,6 +175,19 @@ class MusicModel:
         """x_0 → what is saved, (B, channels, samples): `to_audio` is its mono mix."""
         return self.to_audio(x_0)[:, None]
 
+    def with_student(self, folder: str | os.PathLike[str]) -> "MusicModel":
+        """A copy with the student of a folder that `Distilled.save` wrote, in place of its own if it has one.
+
+        Raises:
+            ModelError: the folder is damaged or holds no student alone, or the student of another model.
+        """
+        path = Path(folder)
+        index = _index(path, "MusicStudent")
+        distilled = _distilled(path, index)
+        if distilled.teacher != fingerprint(self.network):
+            raise ModelError(f"{shown(path)} was distilled from another model: distil this one, or give that one")
+        return replace(self, distilled=distilled, sha256=_extended(self.sha256, index["sha256"]["student"]))
+
     def save(self, folder: Path) -> str:
         """Write the folder, weights in float16; returns the hash that loading will give.
 
@@ -135,40 +196,55 @@ class MusicModel:
         Raises:
             OutputError: the folder holds something else than a model, or cannot be written.
         """
-        if folder.exists() and not (folder / INDEX).is_file():
-            raise OutputError(f"{shown(folder)} exists and is not a model folder: choose another name")
-        temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
-        try:
-            digest = self._write(temporary)
-            if folder.exists():
-                os.replace(folder, temporary / "old")
-            os.replace(temporary, folder)
-        except OSError as error:
-            raise OutputError(f"cannot write {shown(folder)}: {error.strerror}") from None
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(folder / "old", ignore_errors=True)
-        return digest
+        return _put(folder, self._write)
 
     def _write(self, folder: Path) -> str:
-        folder.mkdir(parents=True)
-        for name, module in self._parts().items():
-            copy.deepcopy(module).half().save_pretrained(folder / name, safe_serialization=True)
+        hashes = {name: _save_part(folder, name, module) for name, module in self._parts().items()}
         index = {
             "_class_name": "MusicModel",
             "_diffusers_version": diffusers.__version__,
-            **{name: type(module).__name__ for name, module in self._parts().items()},
+            **{name: type(module).__name__ for name, module in self._parts().items() if name in PARTS},
+            **({"student": self.distilled.describe()} if self.distilled else {}),
             "spec": asdict(self.spec),
             "vocabulary": asdict(self.vocabulary),
             "guidance": self.guidance,
             "shift": self.shift,
-            "sha256": {name: _sha256(folder / name / WEIGHTS) for name in PARTS},
+            "sha256": hashes,
         }
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-        return _combined(index["sha256"])
+        _save_index(folder, index)
+        return _combined(hashes)
 
     def _parts(self) -> dict[str, ModelMixin]:
-        return {"denoiser": self.network, "vocoder": self.vocoder}
+        student = {"student": self.distilled.network} if self.distilled else {}
+        return {"denoiser": self.network, "vocoder": self.vocoder, **student}
+
+
+def _put(folder: Path, write: Callable[[Path], str]) -> str:
+    """Write a folder beside its place and put it there when it is whole."""
+    if folder.exists() and not (folder / INDEX).is_file():
+        raise OutputError(f"{shown(folder)} exists and is not a model folder: choose another name")
+    temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+    try:
+        temporary.mkdir(parents=True)
+        digest = write(temporary)
+        if folder.exists():
+            os.replace(folder, temporary / "old")
+        os.replace(temporary, folder)
+    except OSError as error:
+        raise OutputError(f"cannot write {shown(folder)}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(folder / "old", ignore_errors=True)
+    return digest
+
+
+def _save_part(folder: Path, name: str, module: ModelMixin) -> str:
+    copy.deepcopy(module).half().save_pretrained(folder / name, safe_serialization=True)
+    return _sha256(folder / name / WEIGHTS)
+
+
+def _save_index(folder: Path, index: Mapping[str, Any]) -> None:
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def guided_denoiser(network: ModelMixin, schedule: Schedule) -> GuidedDenoiser:
@@ -176,6 +252,14 @@ def guided_denoiser(network: ModelMixin, schedule: Schedule) -> GuidedDenoiser:
     config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
     skip_std = float(config.get("skip_std", 0.0))
     return GuidedDenoiser(network, schedule, config["prediction"], null_tags, skip_std)  # pyright: ignore[reportArgumentType]
+
+
+def student_denoiser(
+    network: ModelMixin, schedule: Schedule, call: Callable[..., Tensor] | None = None
+) -> StudentDenoiser:
+    """The denoiser of a distilled network; `call` is how it is called, if otherwise (as when training it)."""
+    config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
+    return StudentDenoiser(call or network, schedule, config["prediction"], float(config.get("skip_std", 0.0)))
 
 
 def load(folder: str | os.PathLike[str] | None = None) -> MusicModel:
@@ -187,7 +271,8 @@ def load(folder: str | os.PathLike[str] | None = None) -> MusicModel:
     """
     path = EMBEDDED if folder is None else Path(folder)
     index = _index(path)
-    networks = {name: _part(path, name, index) for name in PARTS}
+    networks = {name: _part(path, name, index.get(name), index) for name in PARTS}
+    distilled = _distilled(path, index) if "student" in index else None
     try:
         spec = AudioSpec(**index["spec"])
         words = index["vocabulary"]
@@ -198,11 +283,22 @@ def load(folder: str | os.PathLike[str] | None = None) -> MusicModel:
         raise ModelError(f"{shown(path / INDEX)} is not a Ditto model's index: {error}") from None
     return MusicModel(
         networks["denoiser"], networks["vocoder"], spec, vocabulary, guidance, shift,
-        name="embedded" if folder is None else path.name, sha256=sha256,
+        name="embedded" if folder is None else path.name, sha256=sha256, distilled=distilled,
     )  # fmt: skip
 
 
-def _index(path: Path) -> dict[str, Any]:
+def _distilled(path: Path, index: dict[str, Any]) -> Distilled:
+    """The student of a folder."""
+    try:
+        about = index["student"]
+        low, high = (float(w) for w in about["guidance"])
+        kind, teacher, cls = str(about["kind"]), str(about["teacher"]), about["class"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{shown(path / INDEX)} does not describe its student: {error}") from None
+    return Distilled(_part(path, "student", cls, index), kind, (low, high), teacher)
+
+
+def _index(path: Path, kind: str = "MusicModel") -> dict[str, Any]:
     if not path.is_dir():
         raise ModelError(f"no model folder {shown(path)}: give a folder that MusicModel.save wrote")
     try:
@@ -211,13 +307,14 @@ def _index(path: Path) -> dict[str, Any]:
         raise ModelError(f"{shown(path)} has no {INDEX}, so it is not a model folder") from None
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {shown(path / INDEX)}: {' '.join(str(error).split())}") from None
-    if not isinstance(index, dict) or index.get("_class_name") != "MusicModel":
-        raise ModelError(f"{shown(path)} holds another kind of model than Ditto's own")
+    if not isinstance(index, dict) or index.get("_class_name") != kind:
+        wanted = "Ditto's own" if kind == "MusicModel" else "a student alone"
+        raise ModelError(f"{shown(path)} holds another kind of model than {wanted}")
     return index
 
 
-def _part(path: Path, name: str, index: dict[str, Any]) -> ModelMixin:
-    kind, hashes = index.get(name), index.get("sha256")
+def _part(path: Path, name: str, kind: object, index: dict[str, Any]) -> ModelMixin:
+    hashes = index.get("sha256")
     if not isinstance(kind, str) or kind not in CLASSES[name]:
         raise ModelError(f"{shown(path / INDEX)} names the unknown class {kind!r} for {name}")
     file = path / name / WEIGHTS
@@ -225,15 +322,35 @@ def _part(path: Path, name: str, index: dict[str, Any]) -> ModelMixin:
         raise ModelError(f"{shown(path)} is incomplete: {name}/{WEIGHTS} is missing")
     if not isinstance(hashes, dict) or _sha256(file) != hashes.get(name):
         raise ModelError(f"{shown(file)} is damaged: its SHA-256 is not the one in {INDEX}")
-    constructor = getattr(import_module(CLASSES[name][kind]), kind)
     try:
         # Not from_pretrained: it fills weights that a file lacks with random ones.
-        with torch.random.fork_rng(devices=[]):
-            module = constructor.from_config(constructor.load_config(path / name))
+        module = built(kind, _config(path / name), name)
         module.load_state_dict(load_file(file))
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError):
         raise ModelError(f"{shown(path / name)} is damaged: its config.json does not fit its weights") from None
     return module.requires_grad_(False).eval()
+
+
+def built(kind: str, config: Mapping[str, Any], part: str = "denoiser") -> ModelMixin:
+    """A network of a class that a part may have, and of a config.
+
+    Its weights are random, drawn without moving the process-wide generator.
+    """
+    with torch.random.fork_rng(devices=[]):
+        return getattr(import_module(CLASSES[part][kind]), kind).from_config(config)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+
+
+def fingerprint(network: ModelMixin) -> str:
+    """SHA-256 over the weights as they are stored, in float16: the same before a network is saved and after."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().half().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _sha256(file: Path) -> str:
@@ -241,4 +358,9 @@ def _sha256(file: Path) -> str:
 
 
 def _combined(hashes: dict[str, str]) -> str:
-    return hashlib.sha256("".join(hashes[name] for name in PARTS).encode()).hexdigest()
+    base = hashlib.sha256("".join(hashes[name] for name in PARTS).encode()).hexdigest()
+    return _extended(base, hashes["student"]) if "student" in hashes else base
+
+
+def _extended(base: str, student: str) -> str:
+    return hashlib.sha256((base + student).encode()).hexdigest()

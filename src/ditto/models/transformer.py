@@ -85,7 +85,7 @@ class PatchTransformer(ModelMixin, ConfigMixin):
             nn.init.normal_(table, std=0.2)
 
     def forward(self, x_t: Tensor, t: Tensor, tags: Tensor, guidance: Tensor | None = None) -> Tensor:
-        """The network's output for noisy `x_t` at timesteps `t`; `guidance` (B,) is w, for a distilled network alone."""
+        """The network's output for noisy `x_t` at timesteps `t`; `guidance` (B,) is w, which a student alone takes."""
         tag = self.tag_embedding(tags).sum(dim=1)
         condition = self.time(t, x_t.dtype) + self.tag_projection(tag)
         if self.guidance is not None:

@@ -1,11 +1,14 @@
-"""From runs to a model folder: the averaged base weights and the vocoder's, with the data's vocabulary."""
+"""From runs to a model folder: averaged weights of base, vocoder and student, with the data's vocabulary."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from ditto.audio.spec import AudioSpec
 from ditto.data.dataset import vocabulary_of
-from ditto.models.music_model import MusicModel
+from ditto.errors import DataError
+from ditto.models.music_model import MusicModel, fingerprint, load
 from ditto.training.base import BaseConfig, load_ema
+from ditto.training.distill import load_distilled
 from ditto.training.loop import load_config
 from ditto.training.vocoder import load_vocoder
 
@@ -22,3 +25,17 @@ def pack(base: Path, vocoder: Path, data: Path, out: Path, guidance: float) -> s
     shift = config.data_std if config.shift is None else config.shift
     model = MusicModel(load_ema(base), head, spec, vocabulary_of(data), guidance, shift=shift)
     return model.save(out)
+
+
+def pack_student(run: Path, teacher: Path | None, out: Path, *, alone: bool = False) -> str:
+    """Write the teacher's model with a run's student, or the student `alone`; returns the hash.
+
+    `teacher` is a model folder, None the embedded one; `out` may be the same folder.
+
+    Raises:
+        DataError: the run has no checkpoint, or was made with another teacher.
+    """
+    distilled, model = load_distilled(run), load(teacher)
+    if distilled.teacher != fingerprint(model.network):
+        raise DataError(f"{str(run)!r} is of another teacher than {model.name!r}: give the one that it was made with")
+    return distilled.save(out) if alone else replace(model, distilled=distilled).save(out)

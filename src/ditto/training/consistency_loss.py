@@ -1,0 +1,155 @@
+"""The loss that distils a diffusion model into a few-step student (DITTO-2 §3; METHOD §4), local consistency form.
+
+With x_{t'} = Θ(x_t) one DDIM step of the guided teacher, t' the next timestep of its grid, and s at or below t'::
+
+    𝓛 = ω(t) · ‖ G_φ(x_t, t→s) − sg G_φ⁻(x_{t'}, t'→s) ‖² / σ_data²          in VE coordinates
+
+CM always jumps to clean data; CTM draws s from the grid. G is the Euler jump of `ditto.diffusion.consistency`. Both
+sides then contain the same share of x_t, and with p = σ_s/σ_t', r = σ_s/σ_t and x̂_0 the teacher's estimate at x_t the
+difference is (1 − r)·(g_φ(x_t) − goal), where::
+
+    goal = α·x̂_0 + (1 − α)·g_φ⁻(x_{t'}),        α = (p − r) / (1 − r)
+
+So it is computed: the jumps themselves would subtract two numbers of the size of σ_t, up to 20 000. For s = t' the goal
+is the teacher's own estimate (α = 1), for s = 0 what the student says a step later (α = 0). As g_φ is not told s, the
+mean of the loss over s has, up to a constant, the same form, with the mean of α weighted by (1 − r)²; taking that mean
+in place of drawing s leaves the expected gradient as it is and takes out its noise.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ditto.diffusion.denoiser import Cond, Denoiser, dynamic_threshold
+from ditto.diffusion.schedule import CLEAN, Schedule
+
+Student = Callable[[Tensor, Tensor, Cond, Tensor], Tensor]
+"""``(x_t, t, cond, w (B,)) -> x̂_0``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The teacher's timesteps and what the loss needs at each, all (N,).
+
+    Attributes:
+        t: falling timesteps.
+        t_next: the next of each, `CLEAN` after the last.
+        share: α, the teacher's share of the goal.
+        weight: mean of (1 − r)² over s.
+    """
+
+    t: Tensor
+    t_next: Tensor
+    share: Tensor
+    weight: Tensor
+
+    @classmethod
+    def of(cls, schedule: Schedule, steps: int, clean_share: float) -> "Grid":
+        """A grid of evenly spaced timesteps.
+
+        Args:
+            schedule: ᾱ.
+            steps: N.
+            clean_share: probability that s is clean data (1 is CM); otherwise s is uniform from t' on.
+        """
+        points = torch.tensor([*schedule.timesteps(steps), CLEAN])
+        sigma = schedule.sigma(points, points.double())
+        shares, weights = [], []
+        for n in range(steps):
+            p = sigma[n + 1 :] / sigma[n + 1] if n + 1 < steps else torch.ones(1, dtype=torch.float64)
+            r = sigma[n + 1 :] / sigma[n]
+            chance = torch.full_like(r, (1 - clean_share) / len(r))
+            chance[-1] += clean_share
+            weights.append((chance * (1 - r).square()).sum())
+            shares.append((chance * (1 - r) * (p - r)).sum() / weights[-1])
+        return cls(points[:-1], points[1:], torch.stack(shares), torch.stack(weights))
+
+    def draw(self, count: int, generator: torch.Generator, first_share: float = 0.0) -> Tensor:
+        """Places (count,) int64 in the grid, stratified over the batch.
+
+        `first_share` of them are at the first timestep, besides its part of the others, which are uniform.
+        """
+        place = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+        place = (place - first_share).clamp(min=0) / max(1 - first_share, 1e-12)
+        return (place * len(self.t)).long().clamp(max=len(self.t) - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One step's batch.
+
+    Attributes:
+        x_t: noised clips (B, …).
+        cond: conditions of the batch.
+        null: null conditions of the same shape.
+        w: the teacher's CFG scales (B,).
+        t: timesteps of x_t, (B,).
+        t_next: the teacher's next ones, `CLEAN` after its last.
+        share: α, (B,).
+        weight: of each in the loss, (B,).
+    """
+
+    x_t: Tensor
+    cond: Cond
+    null: Cond
+    w: Tensor
+    t: Tensor
+    t_next: Tensor
+    share: Tensor
+    weight: Tensor
+
+    def to(self, device: torch.device) -> "Example":
+        """The same on another device."""
+        return Example(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+def guided(teacher: Denoiser, x_t: Tensor, t: Tensor, cond: Cond, null: Cond, w: Tensor) -> Tensor:
+    """The teacher's x̂_0 (B, …) with a CFG scale of its own for every item, in one call.
+
+    x̂_0 is affine in whatever the network predicts, so that guiding x̂_0 is guiding that.
+    """
+    both = teacher(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([cond, null]), 1.0).float()
+    conditional, unconditional = both.chunk(2)
+    scale = _over(w, x_t)
+    return scale * conditional + (1 - scale) * unconditional
+
+
+@torch.no_grad()
+def goal(teacher: Denoiser, target: Student, schedule: Schedule, example: Example, threshold: bool = True) -> Tensor:
+    """What g_φ(x_t) is compared with, (B, …) float32, without gradient.
+
+    Args:
+        teacher: the base model.
+        target: g_φ⁻.
+        schedule: ᾱ.
+        example: the batch.
+        threshold: dynamic thresholding of both estimates, as the sampling chains have it.
+    """
+    limit = dynamic_threshold if threshold else _as_it_is
+    x_t, t, t_next = example.x_t, example.t, example.t_next
+    x_0 = limit(guided(teacher, x_t, t, example.cond, example.null, example.w))
+    x_next = schedule.add_noise(x_0, schedule.to_epsilon(x_0, x_t, t), t_next)
+    # Where t' is clean, α is 1 and the answer does not count.
+    later = limit(target(x_next, t_next.clamp(min=0), example.cond, example.w).float())
+    return torch.lerp(later, x_0, _over(example.share, x_0))
+
+
+def distance(difference: Tensor, kind: str, huber: float = 5.4e-4) -> Tensor:
+    """Size of a difference (B, …), an item each (B,).
+
+    "mse" is the mean square d². "pseudo_huber" is √(d² + c²) − c (Song & Dhariwal 2024): near d for all but tiny ones,
+    so that every item pulls alike, however large its error. c = `huber` is that paper's 0.00054·√(number of values) for
+    a norm in place of a root mean square.
+    """
+    square = difference.square().flatten(1).mean(dim=1)
+    return square if kind == "mse" else (square + huber**2).sqrt() - huber
+
+
+def _over(values: Tensor, like: Tensor) -> Tensor:
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def _as_it_is(x_0: Tensor) -> Tensor:
+    return x_0

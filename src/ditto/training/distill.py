@@ -1,0 +1,319 @@
+"""Distilling a model into a few-step student: CM or CTM (DITTO-2 §3), with the CFG scale as an input.
+
+Run it with ``ditto-music distill ctm --data datasets/train --out runs/ctm``. The student has the teacher's
+architecture, starts from its weights, and answers in one call what the guided teacher takes 2 × 20 for.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from ditto.data.dataset import ClipDataset
+from ditto.diffusion.consistency import StudentDenoiser
+from ditto.diffusion.denoiser import Cond, Denoiser
+from ditto.diffusion.schedule import Schedule
+from ditto.errors import DataError
+from ditto.models.conditioning import drop_tags, null_tags
+from ditto.models.music_model import Distilled, MusicModel, built, fingerprint, student_denoiser
+from ditto.pictures import mel_grid
+from ditto.training.base import Clips
+from ditto.training.consistency_loss import Example, Grid, distance, goal
+from ditto.training.loop import (
+    DECAYS,
+    Checkpoints,
+    Ema,
+    RunLog,
+    load_config,
+    load_optimizer,
+    optimizer_tensors,
+    progress_steps,
+    start_run,
+    step_seed,
+    warmup_stable_decay,
+)
+from ditto.training.student_gap import SCALES, Gap
+
+KINDS = ("cm", "ctm")
+DISTANCES = ("mse", "pseudo_huber")
+SHOWN = 4
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """Everything that determines a student, given the teacher and the data.
+
+    Attributes:
+        kind: "cm" (every jump ends at clean data) or "ctm" (jumps end anywhere on the grid).
+        grid: timesteps of the teacher's chain, evenly spaced; at most 20.
+        guidance: range of the CFG scale w, drawn uniformly for every example.
+        clean_share: CTM: share of the jumps that end at clean data; the others end uniformly from the next timestep on.
+            The student is not told where, so that it learns a mean: this says how much the end of the chain counts.
+        first_share: share of the examples at the grid's first timestep, from which every one-step surrogate jumps.
+        loss: "mse" or "pseudo_huber", see `consistency_loss.distance`.
+        steps, batch_size: optimiser steps and clips a step.
+        lr, warmup, decay, lr_decay, weight_decay, betas, clip_norm: as in `BaseConfig`.
+        target_ema: decay of the target network φ⁻.
+        ema: decay of the averaged weights that are evaluated and ship.
+        tag_dropout, grid_dropout: condition dropout, so that the student knows null conditions too.
+        data_std: standard deviation of x_0, which normalises the loss.
+        max_weight: upper bound of the loss weight ω(t) = 1 + (data_std / σ_t)².
+        precision: "no" (float32) or "bf16" (autocast of the networks; the loss stays float32).
+        log_every, checkpoint_every, evaluate_every: in steps.
+        evaluate_count: clips whose teacher–student gap is measured.
+    """
+
+    kind: str = "ctm"
+    grid: int = 20
+    guidance: tuple[float, float] = (1.0, 5.0)
+    clean_share: float = 0.5
+    first_share: float = 0.0
+    loss: str = "mse"
+    steps: int = 1500
+    batch_size: int = 16
+    lr: float = 3e-4
+    warmup: int = 50
+    decay: float = 0.5
+    lr_decay: str = "linear"
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip_norm: float = 1.0
+    target_ema: float = 0.95
+    ema: float = 0.999
+    tag_dropout: float = 0.08
+    grid_dropout: float = 0.15
+    data_std: float = 0.26
+    max_weight: float = 10.0
+    precision: str = "no"
+    seed: int = 0
+    log_every: int = 20
+    checkpoint_every: int = 100
+    evaluate_every: int = 250
+    evaluate_count: int = 16
+
+    def grid_of(self, schedule: Schedule) -> Grid:
+        """The teacher's timesteps."""
+        return Grid.of(schedule, self.grid, 1.0 if self.kind == "cm" else self.clean_share)
+
+    def __post_init__(self) -> None:
+        """Check words and ranges.
+
+        Raises:
+            DataError: a setting has an unknown name or is out of range.
+        """
+        words = (("kind", KINDS), ("loss", DISTANCES), ("lr_decay", DECAYS), ("precision", ("no", "bf16")))
+        for name, known in words:
+            if (value := getattr(self, name)) not in known:
+                raise DataError(f"unknown {name} {value!r} in the config: choose one of {', '.join(known)}")
+        object.__setattr__(self, "guidance", tuple(self.guidance))  # JSON has lists
+        if not 1 <= self.grid <= 20:
+            raise DataError(f"grid must be 1 to 20 in the config, not {self.grid}")
+        if not 0 <= self.guidance[0] <= self.guidance[1]:
+            raise DataError(f"guidance must be a rising pair in the config, not {list(self.guidance)}")
+        for name in ("clean_share", "first_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise DataError(f"{name} must be 0 to 1 in the config, not {getattr(self, name)}")
+
+
+def draw(config: DistillConfig, schedule: Schedule, grid: Grid, x_0: Tensor, cond: Cond, step: int) -> Example:
+    """The examples of a step: all its randomness, from (seed, step) alone."""
+    generator = torch.Generator().manual_seed(step_seed(config.seed, step))
+    place = grid.draw(len(x_0), generator, config.first_share)
+    low, high = config.guidance
+    w = low + (high - low) * torch.rand(len(x_0), generator=generator)
+    x_t = schedule.add_noise(x_0, torch.randn(x_0.shape, generator=generator), grid.t[place])
+    cond = drop_tags(cond, config.tag_dropout, generator, config.grid_dropout)
+    loss_weight = grid.weight[place] * weight(config, schedule, grid.t[place])
+    return Example(
+        x_t, cond, null_tags(cond), w, grid.t[place], grid.t_next[place], grid.share[place].float(), loss_weight.float()
+    )
+
+
+def weight(config: DistillConfig, schedule: Schedule, t: Tensor) -> Tensor:
+    """The weight ω(t) of timesteps (B,), float64: 1 + (σ_data / σ_t)², bounded, as in the base's training.
+
+    What is left to be known about x_0 at σ_t has about the variance σ_data²·σ_t²/(σ_data² + σ_t²); dividing by it makes
+    the timesteps count alike. So the low noise levels, whose estimates are the goals of the higher ones, are not
+    drowned by them.
+    """
+    ratio = config.data_std / schedule.sigma(t, t.double())
+    return (1 + ratio.square()).clamp(max=config.max_weight)
+
+
+def distillation_loss(
+    student: StudentDenoiser, target: StudentDenoiser, teacher: Denoiser, config: DistillConfig, example: Example
+) -> Tensor:
+    """The loss of `ditto.training.consistency_loss`, a float32 scalar."""
+    aim = goal(teacher, target, student.schedule, example)
+    estimate = student(example.x_t, example.t, example.cond, example.w).float()
+    return (example.weight * distance((estimate - aim) / config.data_std, config.loss)).mean()
+
+
+def train_student(
+    config: DistillConfig, teacher: MusicModel, clips: Clips, out: Path, *, held_out: Clips | None = None,
+    show: bool = True,
+) -> ModelMixin:  # fmt: skip
+    """Distil until `config.steps`, resuming from the newest checkpoint in `out`; returns the EMA network.
+
+    As with `train_base`, the same config, teacher, data and machine give the same float32 weights on a CPU bit for bit,
+    however often the run was killed, and the same files are written under `out`. The teacher's network is moved to
+    accelerate's device.
+
+    Raises:
+        DataError: the teacher cannot be distilled or is not the one that the run began with, or training diverged.
+    """
+    start_run(out, config)
+    accelerator = Accelerator(mixed_precision=config.precision)
+    device, schedule = accelerator.device, teacher.schedule
+    teacher.network.to(device)
+    network, target_network, ema_network = (student_of(teacher).to(device) for _ in range(3))
+    target_ema, ema = Ema(network, config.target_ema), Ema(network, config.ema)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
+    )
+    checkpoints, about = Checkpoints(out), _about(teacher, network)
+    start = _resume(checkpoints, about, network, {"target": target_ema, "ema": ema}, optimizer)
+    _follow(target_network, target_ema)
+    model, optimizer = accelerator.prepare(network, optimizer)
+    student, target = student_denoiser(network, schedule, model), student_denoiser(target_network, schedule)
+    log, grid = RunLog(out, start, _tensorboard(out, start)), config.grid_of(schedule)
+    gap = _gap(config, teacher, held_out or clips, device)
+    if start == 0:  # the mark to beat: what the teacher itself makes of so few steps
+        log.write(0, **{f"teacher_{name}": value for name, value in gap.measure(teacher.denoiser).items()})
+    for step, meter in progress_steps(start, config.steps, config.kind, show):
+        example = draw(config, schedule, grid, *clips.batch(step, config.batch_size), step).to(device)
+        with accelerator.autocast():
+            loss = distillation_loss(student, target, teacher.denoiser, config, example)
+        _set_lr(optimizer, config, step)
+        optimizer.zero_grad()
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+        optimizer.step()
+        for average in (target_ema, ema):
+            average.update(network, step)
+        meter.add(value := loss.item())
+        done = step + 1
+        if not value < 1e6:
+            raise DataError(f"distillation diverged at step {done} (loss {value:g}): lower lr and start afresh")
+        if done % config.log_every == 0:
+            log.write(done, loss=meter.smooth)
+        if done % config.evaluate_every == 0 or done == config.steps:
+            ema.copy_to(ema_network)
+            _evaluate(gap, student_denoiser(ema_network, schedule), out, done, log)
+        if done % config.checkpoint_every == 0 or done == config.steps:
+            groups = {"model": network.state_dict(), "target": target_ema.shadow, "ema": ema.shadow}
+            checkpoints.save(done, {**groups, "optimizer": optimizer_tensors(optimizer)}, about)
+    log.close()
+    ema.copy_to(ema_network)
+    return ema_network.eval()
+
+
+def train_from_folder(
+    config: DistillConfig, teacher: MusicModel, data: Path, out: Path, *, held_out: Path | None = None
+) -> ModelMixin:
+    """`train_student` on a data folder, with the teacher's window and vocabulary.
+
+    Raises:
+        DataError: see `train_student` and `ClipDataset`.
+        TagError: the data has a tag that the teacher does not know.
+    """
+
+    def clips(root: Path) -> ClipDataset:
+        return ClipDataset(root, teacher.spec, teacher.vocabulary, frames=teacher.spec.clip_frames, seed=config.seed)
+
+    return train_student(config, teacher, clips(data), out, held_out=clips(held_out) if held_out else None)
+
+
+def student_of(teacher: MusicModel) -> ModelMixin:
+    """A network of the teacher's architecture and weights that takes w too.
+
+    Raises:
+        DataError: the teacher's class has no input for w.
+    """
+    kind, settings = type(teacher.network), dict(teacher.network.config)  # pyright: ignore[reportArgumentType]
+    if "guidance_embedded" not in settings:
+        raise DataError(f"a {kind.__name__} cannot be distilled: it has no input for the CFG scale")
+    network = built(kind.__name__, settings | {"guidance_embedded": True})
+    # strict but for what the teacher lacks: the input for w, which begins at zero
+    network.load_state_dict({**network.state_dict(), **teacher.network.state_dict()})
+    return network
+
+
+def load_distilled(out: Path) -> Distilled:
+    """The averaged weights of a run's newest checkpoint, as a part of a model.
+
+    Raises:
+        DataError: if the run has no checkpoint yet.
+    """
+    config = load_config(out / "config.json", DistillConfig)
+    found = Checkpoints(out).latest()
+    if found is None:
+        raise DataError(f"the run {str(out)!r} has no checkpoint yet")
+    _, groups, about = found
+    network = built(about["class"], about["network"])
+    network.load_state_dict(groups["ema"])
+    return Distilled(network.requires_grad_(False).eval(), config.kind, config.guidance, about["teacher"])
+
+
+def _about(teacher: MusicModel, network: ModelMixin) -> dict[str, Any]:
+    """What a checkpoint must say besides its tensors."""
+    settings = {k: v for k, v in dict(network.config).items() if not k.startswith("_")}  # pyright: ignore[reportArgumentType]
+    return {"teacher": fingerprint(teacher.network), "class": type(network).__name__, "network": settings}
+
+
+def _resume(
+    checkpoints: Checkpoints, about: Mapping[str, Any], network: ModelMixin, averages: Mapping[str, Ema],
+    optimizer: torch.optim.Optimizer,
+) -> int:  # fmt: skip
+    found = checkpoints.latest()
+    if found is None:
+        return 0
+    step, groups, state = found
+    if state["teacher"] != about["teacher"]:
+        raise DataError(f"{str(checkpoints.folder)!r} was begun with another teacher: choose another folder")
+    network.load_state_dict(groups["model"])
+    for name, average in averages.items():
+        average.load(groups[name])
+    load_optimizer(optimizer, groups["optimizer"])
+    return step
+
+
+def _follow(network: nn.Module, average: Ema) -> None:
+    """Make a network's parameters the averages themselves, so that it need not be copied to at every step."""
+    for name, parameter in network.named_parameters():
+        parameter.data = average.shadow[name]
+
+
+def _set_lr(optimizer: torch.optim.Optimizer, config: DistillConfig, step: int) -> None:
+    factor = warmup_stable_decay(
+        step, steps=config.steps, warmup=config.warmup, decay=config.decay, shape=config.lr_decay
+    )
+    for group in optimizer.param_groups:
+        group["lr"] = config.lr * factor
+
+
+def _tensorboard(out: Path, start: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
+
+
+def _gap(config: DistillConfig, teacher: MusicModel, clips: Clips, device: torch.device) -> Gap:
+    """The measure of the gap, on conditions of held-out clips."""
+    x_0, cond = clips.batch(0, config.evaluate_count)
+    return Gap(
+        teacher.denoiser, teacher.schedule, cond.to(device), x_0.shape[1:], config.seed, config.grid, config.data_std
+    )
+
+
+def _evaluate(gap: Gap, student: Denoiser, out: Path, step: int, log: RunLog) -> None:
+    """Log the gap to the teacher, and draw the teacher's clips above the student's in 1, 2 and 4 steps."""
+    log.write(step, **gap.measure(student))
+    w = SCALES[-1]
+    rows = [gap.reference(w), *(gap.sample(student, steps, w) for steps in (1, 2, 4))]
+    mel_grid(out / "samples" / f"{step:08d}.png", [clip for row in rows for clip in row[:SHOWN]], columns=SHOWN)
