@@ -198,7 +198,9 @@ class Masked(Control):
         """Check the spans."""
         for start, end in self.spans or ((0.0, 0.0),):
             if not (math.isfinite(start) and math.isfinite(end) and 0 <= start < end):
-                raise ControlError(f"a control must count from some second to a later one, not from {start:g} to {end:g}")
+                raise ControlError(
+                    f"a control must count from some second to a later one, not from {start:g} to {end:g}"
+                )
 
     def loss(self, output: Output) -> Tensor:
         """The control's loss over the frames that count."""
@@ -213,7 +215,9 @@ class Masked(Control):
         seconds = model.spec.seconds(frames)
         for start, end in self.spans:
             if min(end, seconds) - start < 2 / model.spec.frame_rate:
-                raise ControlError(f"nothing of {start:g} to {end:g} s lies within the clip, which ends at {seconds:.2f} s")
+                raise ControlError(
+                    f"nothing of {start:g} to {end:g} s lies within the clip, which ends at {seconds:.2f} s"
+                )
         self.control.check(model, frames)
 
     def remarks(self, model: MusicModel, frames: int) -> list[str]:

@@ -1,0 +1,197 @@
+"""Structure: which parts of a clip sound alike follows a form such as "ABA", or a recording (DITTO section 4, app. F)."""
+
+import math
+import re
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ditto.audio.features import log_mel
+from ditto.audio.io import StrPath, read_mono, shown
+from ditto.audio.similarity import self_similarity, smooth_2d
+from ditto.audio.spec import AudioSpec
+from ditto.controls.base import Control, Output
+from ditto.errors import ControlError
+from ditto.models.music_model import MusicModel
+from ditto.pictures import MatrixPanel, Panel
+
+MAX_SECTIONS = 16
+SMOOTH_SECONDS = 1.0
+"""Side of the Savitzky-Golay window over the matrix, that of the intensity's smoothing."""
+
+_SECTION = re.compile(r"([A-Za-z])(?::(\d+(?:\.\d*)?|\d*\.\d+))?")
+
+
+@dataclass(frozen=True)
+class Form:
+    """Sections in order, (letter, length); lengths are shares of the clip, whatever they add up to."""
+
+    sections: tuple[tuple[str, float], ...]
+    name: str = "form"
+
+    def __post_init__(self) -> None:
+        """Check the sections.
+
+        Raises:
+            ControlError: too few, too many, or a length that is not positive.
+        """
+        if not 2 <= len(self.sections) <= MAX_SECTIONS:
+            raise ControlError(f"a form needs 2 to {MAX_SECTIONS} sections, not {len(self.sections)}")
+        for letter, length in self.sections:
+            if not 0 < length < math.inf:
+                raise ControlError(f"section {letter} of the form must have a length above 0, not {length:g}")
+
+    def labels(self, frames: int) -> np.ndarray:
+        """Which letter (as a number) each of `frames` frames belongs to, shape (frames,)."""
+        letters = sorted({letter for letter, _ in self.sections})
+        ends = np.cumsum([length for _, length in self.sections])
+        section = np.searchsorted(ends / ends[-1], (np.arange(frames) + 0.5) / frames)
+        return np.array([letters.index(letter) for letter, _ in self.sections])[section]
+
+    def matrix(self, frames: int) -> Tensor:
+        """1 where two frames are in sections of one letter, else 0; shape (frames, frames), float32."""
+        labels = torch.from_numpy(self.labels(frames))
+        return (labels[:, None] == labels[None]).float()
+
+
+def parse_form(text: str) -> Form:
+    """A form from "ABA", or with lengths "A:2 B:4 A:2".
+
+    Raises:
+        ControlError: if it holds something else than letters, or has too many sections.
+    """
+    words = list(text.strip()) if text.strip().isalpha() else text.replace(",", " ").split()
+    found = [_SECTION.fullmatch(word) for word in words]
+    if not found or not all(found):
+        wrong = next((word for word, match in zip(words, found, strict=True) if not match), text)
+        raise ControlError(f"cannot read {shown(wrong)!r} in the form: write letters, 'ABA', or lengths, 'A:2 B:4 A:2'")
+    return Form(tuple((m[1].upper(), float(m[2] or 1)) for m in found if m), text)
+
+
+class SelfSimilarity(Control):
+    """f = self-similarity of x_0's timbre, 𝓛 = mean square error of the matrices."""
+
+    iterations: ClassVar[int] = 150
+    smooth_seconds: ClassVar[float | None] = None
+
+    @abstractmethod
+    def target(self, output: Output) -> Tensor:
+        """The target y, shape (frames, frames)."""
+
+    def feature(self, output: Output) -> Tensor:
+        """f(x_0), shape (B, frames, frames)."""
+        spec = output.model.spec
+        return self_similarity(output.model.to_mel(output.x_0), spec, smooth_seconds=self.smooth_seconds)
+
+    def loss(self, output: Output) -> Tensor:
+        """𝓛 of each item, shape (B,)."""
+        difference = output.kept(self.feature(output) - self.target(output))
+        return output.kept(difference.mT).square().mean(dim=(1, 2))
+
+    def errors(self, output: Output) -> dict[str, Tensor]:
+        """The MSE of the matrices."""
+        return {"structure_mse": self.loss(output)}
+
+    def traces(self, output: Output, item: int) -> list[Panel]:
+        """Both matrices."""
+        achieved = self.feature(output)[item].detach().cpu().numpy()
+        return [MatrixPanel("structure", self.target(output).cpu().numpy(), achieved)]
+
+
+@dataclass(frozen=True, init=False)
+class Structure(SelfSimilarity):
+    """y = a block matrix, 1 within sections of one letter and 0 between others, smoothed like the feature.
+
+    Timbre has no mean over time, so two sections can be opposites (0 in the matrix); of three or more letters no sound
+    can make all pairs opposites, and the loss keeps a rest.
+
+    Attributes:
+        form: the sections.
+    """
+
+    form: Form
+    smooth_seconds: ClassVar[float | None] = SMOOTH_SECONDS
+
+    def __init__(self, form: str | Form) -> None:
+        """Take a `Form`, or the text of one (see `parse_form`)."""
+        object.__setattr__(self, "form", parse_form(form) if isinstance(form, str) else form)
+
+    def target(self, output: Output) -> Tensor:
+        """The target y, shape (frames, frames)."""
+        return _smoothed(self.form, output.frames, output.model.spec).to(output.x_0.device)
+
+    def check(self, model: MusicModel, frames: int) -> None:
+        """Refuse sections that are shorter than a tenth of a second."""
+        total = sum(length for _, length in self.form.sections)
+        shortest = min(length for _, length in self.form.sections) / total * model.spec.seconds(frames)
+        if shortest < 0.1:
+            raise ControlError(f"the form's shortest section would last {shortest:.2f} s: give fewer, or longer ones")
+
+    def describe(self) -> dict[str, Any]:
+        """The sections."""
+        return {"control": "structure", "sections": [list(section) for section in self.form.sections]}
+
+
+@dataclass(frozen=True, eq=False)
+class StructureLike(SelfSimilarity):
+    """y = the self-similarity of another sound, with no smoothing (appendix F).
+
+    Attributes:
+        reference: its log-mel, shape (n_mels, frames), at least as long as the clip.
+        name: where it came from.
+    """
+
+    reference: Tensor
+    name: str = "recording"
+
+    @classmethod
+    def of_recording(cls, path: StrPath, spec: AudioSpec | None = None) -> "StructureLike":
+        """The structure of a recording's beginning, one window of the model.
+
+        Raises:
+            AudioFileError: if the file cannot be read or is silent.
+        """
+        spec = spec or AudioSpec()
+        audio = torch.from_numpy(read_mono(path, spec, seconds=spec.clip_seconds + 0.2))
+        if audio.numel() <= spec.n_fft // 2:
+            raise ControlError(f"{shown(path)} is too short to have a structure")
+        return cls(log_mel(audio[None], spec)[0], Path(path).name)
+
+    @cached_property
+    def _matrices(self) -> dict[tuple[int, AudioSpec], Tensor]:
+        return {}
+
+    def target(self, output: Output) -> Tensor:
+        """The target y, shape (frames, frames)."""
+        key = output.frames, output.model.spec
+        if key not in self._matrices:
+            with torch.no_grad():
+                self._matrices[key] = self_similarity(self.reference[None, :, : output.frames], key[1])[0]
+        return self._matrices[key].to(output.x_0.device)
+
+    def check(self, model: MusicModel, frames: int) -> None:
+        """Refuse a recording that is shorter than the clip, or was heard by another model."""
+        mels, length = self.reference.shape
+        if mels != model.spec.n_mels:
+            raise ControlError(f"the recording has {mels} mels, but the model {model.spec.n_mels}")
+        if length < frames:
+            raise ControlError(
+                f"the recording {shown(self.name)} lasts {model.spec.seconds(length):.2f} s, but the clip "
+                f"{model.spec.seconds(frames):.2f} s: give a longer one, or fewer --seconds"
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """The recording's name."""
+        return {"control": "structure", "like": self.name}
+
+
+@lru_cache(maxsize=16)
+def _smoothed(form: Form, frames: int, spec: AudioSpec) -> Tensor:
+    with torch.inference_mode(False), torch.no_grad():
+        return smooth_2d(form.matrix(frames)[None], spec, SMOOTH_SECONDS)[0]

@@ -1,0 +1,140 @@
+"""The structure controls: matrices against numpy's, the gradient, and what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.signal
+import soundfile
+import torch
+from torch import Tensor
+
+from ditto.audio.features import log_mel
+from ditto.controls.base import Output
+from ditto.controls.structure import Form, Structure, StructureLike, parse_form
+from ditto.errors import AudioFileError, ControlError
+from ditto.models.music_model import MusicModel
+from ditto.pictures import MatrixPanel
+from ditto.request import Request, run
+
+
+def x_0(batch: int = 2, frames: int = 64, n_mels: int = 16, dtype: torch.dtype = torch.float32) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return (0.1 * torch.randn(batch, 1, n_mels, frames, generator=generator, dtype=torch.float64) - 0.2).to(dtype)
+
+
+def two_sounds(labels: np.ndarray) -> Tensor:
+    """A clip that has one spectrum where the label is 0 and another where it is 1."""
+    spectra = x_0(2, 1)[:, 0, :, 0]
+    return spectra[torch.from_numpy(labels)].T[None, None].contiguous()
+
+
+@pytest.mark.parametrize(
+    ("text", "sections"),
+    [
+        ("ABA", [("A", 1), ("B", 1), ("A", 1)]),
+        ("abba", [("A", 1), ("B", 1), ("B", 1), ("A", 1)]),
+        ("A:2 B:4 A:2", [("A", 2), ("B", 4), ("A", 2)]),
+        ("A:.5, B", [("A", 0.5), ("B", 1)]),
+    ],
+)
+def test_forms(text: str, sections: list[tuple[str, float]]) -> None:
+    assert list(parse_form(text).sections) == sections
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "write letters"),
+        ("A", "2 to 16 sections, not 1"),
+        ("AXB!", "cannot read 'AXB!'"),
+        ("AB" * 20, "2 to 16 sections, not 40"),
+        ("A:2 B:0", "above 0"),
+        ("A:x B:2", "cannot read 'A:x'"),
+        ("A1B2", "cannot read"),
+    ],
+)
+def test_what_is_no_form_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ControlError, match=message) as caught:
+        Structure(text)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_labels_and_matrix() -> None:
+    form = parse_form("A:1 B:2 A:1")
+    labels = np.array([0] * 16 + [1] * 32 + [0] * 16)
+    np.testing.assert_array_equal(form.labels(64), labels)
+    np.testing.assert_array_equal(form.matrix(64), labels[:, None] == labels[None])
+
+
+def test_the_target_is_smoothed_by_scipys_filter_along_both_axes(tiny_model: MusicModel) -> None:
+    control = Structure("ABBA")
+    blocks = control.form.matrix(64).double().numpy()
+    expected = scipy.signal.savgol_filter(scipy.signal.savgol_filter(blocks, 63, 3, axis=0), 63, 3, axis=1)
+    np.testing.assert_allclose(control.target(Output(x_0(), tiny_model)), expected, atol=1e-4)
+
+
+def test_loss_is_the_mean_square_of_the_difference(tiny_model: MusicModel) -> None:
+    control, output = Structure("ABA"), Output(x_0(), tiny_model)
+    feature, target = control.feature(output).double().numpy(), control.target(output).double().numpy()
+    expected = [((f - target) ** 2).mean() for f in feature]
+    np.testing.assert_allclose(control.loss(output), expected, rtol=1e-5)
+    np.testing.assert_allclose(control.errors(output)["structure_mse"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("text", ["AB", "ABBA", "A:1 B:3 A:2"])
+def test_a_clip_of_two_sounds_in_that_order_has_error_0(tiny_model: MusicModel, text: str) -> None:
+    control = Structure(text)
+    clip = two_sounds(control.form.labels(64))
+    assert control(clip, tiny_model).item() < 1e-6
+    assert Structure("ABABAB")(clip, tiny_model).item() > 0.05
+
+
+def test_gradients_are_those_of_finite_differences(tiny_model: MusicModel) -> None:
+    x = x_0(1, 16, dtype=torch.float64).requires_grad_()
+    for control in (Structure("ABA"), StructureLike(x_0(1, 40)[0, 0].double())):
+        assert torch.autograd.gradcheck(lambda v, c=control: c(v, tiny_model), x, fast_mode=True, atol=1e-4)
+
+
+def test_masks_leave_rows_and_columns_out(tiny_model: MusicModel) -> None:
+    control, output = Structure("AB"), Output(x_0(), tiny_model)
+    difference = (control.feature(output) - control.target(output))[:, 20:40, 20:40]
+    masked = control.during((20 / 125 - 1e-3, 40 / 125 - 1e-3))
+    torch.testing.assert_close(masked.loss(output), difference.square().mean(dim=(1, 2)))
+
+
+def test_a_recordings_structure_has_error_0_on_itself(tiny_model: MusicModel, tmp_path: Path) -> None:
+    audio = 0.1 * np.random.default_rng(0).standard_normal(8000)
+    soundfile.write(tmp_path / "own.wav", audio, 8000, subtype="DOUBLE")
+    control = StructureLike.of_recording(tmp_path / "own.wav", tiny_model.spec)
+    control.check(tiny_model, 64)
+    clip = log_mel(torch.from_numpy(audio).float()[None], tiny_model.spec)[:, None, :, :64]
+    assert control(clip, tiny_model).item() < 1e-10
+    assert control(x_0(1), tiny_model).item() > 1e-3
+    assert control.describe() == {"control": "structure", "like": "own.wav"}
+
+
+def test_what_does_not_fit_is_refused(tiny_model: MusicModel, tmp_path: Path) -> None:
+    with pytest.raises(ControlError, match="shortest section would last"):
+        Structure("ABABABABAB").check(tiny_model, 64)
+    with pytest.raises(ControlError, match=r"lasts 0\.24 s, but the clip 0\.51 s"):
+        StructureLike(torch.zeros(16, 30), "a.wav").check(tiny_model, 64)
+    with pytest.raises(ControlError, match="160 mels, but the model 16"):
+        StructureLike(torch.zeros(160, 64)).check(tiny_model, 64)
+    with pytest.raises(AudioFileError):
+        StructureLike.of_recording(tmp_path / "missing.wav")
+
+
+def test_description_and_panel(tiny_model: MusicModel) -> None:
+    control = Structure(Form((("A", 1.0), ("B", 2.0))))
+    assert control.describe() == {"control": "structure", "sections": [["A", 1.0], ["B", 2.0]]}
+    (panel,) = control.traces(Output(x_0(), tiny_model), 1)
+    assert isinstance(panel, MatrixPanel)
+    assert panel.target.shape == panel.achieved.shape == (64, 64)
+
+
+def test_the_loss_falls_without_a_vocoder(tiny_model: MusicModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run(Request((Structure("ABA"),), iterations=8, steps=2, lr=0.05), tiny_model)
+    assert found.losses.amin() < 0.97 * found.losses[0]
+    monkeypatch.setattr(MusicModel, "to_audio", lambda *_: pytest.fail("the vocoder ran"))
+    Structure("ABA")(x_0(), tiny_model)
