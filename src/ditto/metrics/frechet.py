@@ -4,14 +4,14 @@
 
 The symmetric form keeps the eigenvalues real and non-negative when a covariance is rank-deficient, where a matrix
 square root of C₁·C₂ turns complex or not finite. The estimate is biased upwards by few samples, so only distances at
-equal counts compare.
+equal counts compare; FAD∞ (Gui et al. 2023) takes the bias out by extrapolation to endlessly many.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
+from scipy import linalg, stats
 
 Array = NDArray[np.float64]
 
@@ -55,6 +55,44 @@ def frechet_distance(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
         ValueError: see `gaussian`.
     """
     return frechet_between(gaussian(a), gaussian(b))
+
+
+class Extrapolated(NamedTuple):
+    """A distance extrapolated to endlessly many samples."""
+
+    value: float
+    """Intercept of the line through the distances over 1/N; noise may take it below 0."""
+    slope: float
+    """Bias of N samples, times N."""
+    r_squared: float
+    """How well the line fits; far below 1 there are too few samples to extrapolate from."""
+
+
+def frechet_infinity(
+    reference: NDArray[np.floating], embeddings: NDArray[np.floating], *, smallest: int | None = None, points: int = 25,
+    seed: int = 0,
+) -> Extrapolated:  # fmt: skip
+    """FAD∞ (Gui et al. 2023, after Chong & Forsyth 2020): distances at growing counts, and where 1/N reaches 0.
+
+    Args:
+        reference: (N, D), used as a whole: its own bias stays.
+        embeddings: (M, D), of which each point takes a random subset.
+        smallest: count of the first point, 2 … M − 1; a fifth of M by default.
+        points: number of counts, evenly spaced up to M.
+        seed: of the subsets.
+
+    Raises:
+        ValueError: see `gaussian`; or fewer than 2 points or a `smallest` out of range.
+    """
+    count = len(embeddings)
+    first = max(2, count // 5) if smallest is None else smallest
+    if points < 2 or not 2 <= first < count:
+        raise ValueError(f"an extrapolation needs 2 or more points from 2 … {count - 1} samples on, not {first}")
+    rng, target = np.random.default_rng(seed), gaussian(reference)
+    counts = np.linspace(first, count, points).round().astype(int)
+    subsets = (embeddings[rng.permutation(count)[:n]] for n in counts)
+    line = stats.linregress(1 / counts, [frechet_between(target, gaussian(subset)) for subset in subsets])
+    return Extrapolated(float(line.intercept), float(line.slope), float(line.rvalue**2))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _square_root(covariance: Array) -> Array:
