@@ -6,9 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
 from importlib.metadata import version
-from operator import add
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +15,11 @@ import torch
 from torch import Tensor
 
 from ditto.audio.io import SUBTYPES, StrPath, atomic_path, check_output, shown, write
+from ditto.controls.balance import balanced, papers_iterations
 from ditto.controls.base import Control, Output
 from ditto.diffusion.samplers import Chain, ddim, dpm_solver_pp
 from ditto.errors import OutputError, RequestError, TagError
+from ditto.latents import Latent
 from ditto.methods.ditto import decode, ditto
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
@@ -50,6 +50,7 @@ class Request:
         guidance: CFG scale w (0 unconditional, 1 conditional); None is the model's default.
         sampler: "ddim" or "dpm++".
         checkpointing: trade a third of the time for memory that does not grow with T.
+        start: x_T to begin from in place of noise, for every item alike; `seconds` is then its length if not given.
     """
 
     controls: tuple[Control, ...] = ()
@@ -64,6 +65,7 @@ class Request:
     guidance: float | None = None
     sampler: str = "ddim"
     checkpointing: bool = True
+    start: Latent | None = None
 
     def __post_init__(self) -> None:
         """Check every setting.
@@ -87,19 +89,19 @@ class Request:
 
     @property
     def objective(self) -> Control | None:
-        """All controls as one, or None."""
-        if not self.controls:
-            return None
-        return reduce(add, self.controls)
+        """All controls as one, with the papers' weights if they have none of their own; or None."""
+        return balanced(self.controls)
 
     def describe(self) -> dict[str, Any]:
         """The request as JSON."""
         names = ("seed", "count", "seconds", "method", "iterations", "steps", "lr", "guidance", "sampler")
         prompt = {} if self.tags.prompt is None else {"prompt": self.tags.prompt}
+        start = {} if self.start is None else {"start": self.start.name}
         return {
             "controls": [control.describe() for control in self.controls],
             "tags": {"genre": self.tags.genre, "mood": self.tags.mood, "tempo": self.tags.tempo} | prompt,
             **{name: getattr(self, name) for name in names},
+            **start,
         }
 
 
@@ -187,6 +189,11 @@ class Result:
     def _title(self, item: int) -> str:
         return f"{self.request.tags.caption()} Seed {self.request.seed + item}, {self.request.method}."
 
+    def latent(self, item: int = 0) -> Latent:
+        """x_T of one item, to keep, vary, or start from again."""
+        about = self.report(item)["request"]
+        return Latent(self.x_T[item : item + 1].clone(), self.model.sha256, about, f"seed {about['seed']}")
+
     def samples(self, item: int = 0) -> np.ndarray:
         """Sound of one item, shape (samples,), or (channels, samples) of a model that makes stereo, float32."""
         return (self.audio if self.sound is None else self.sound)[item].numpy()
@@ -207,6 +214,29 @@ def output_files(path: StrPath, *, force: bool = False) -> tuple[Path, Path, Pat
     return files
 
 
+def checked_shape(request: Request, model: MusicModel) -> tuple[int, ...]:
+    """x_0's shape without the batch, once it is clear that controls and latent fit the model.
+
+    Raises:
+        DittoError: they do not.
+    """
+    shape = model.shape(request.seconds)
+    if request.start is not None:
+        frames = request.start.x_T.shape[-1] if request.seconds is None else shape[-1]
+        shape = (*shape[:-1], frames)
+        request.start.check(model, shape)
+    for control in request.controls:
+        control.check(model, shape[-1])
+    return shape
+
+
+def initial_x_T(request: Request, model: MusicModel, shape: Sequence[int]) -> Tensor:  # noqa: N802 - the papers' name
+    """x_T (count, *shape) where a request begins: noise by its seeds, or its latent."""
+    if request.start is not None:
+        return request.start.x_T.expand(request.count, *shape).clone().to(model.device)
+    return draw_x_T(shape, request.seed, request.count, model.noise).to(model.device)
+
+
 Watch = Callable[[Step], None]
 """Called after every iteration, for progress bars and previews; raising an exception cancels."""
 
@@ -217,11 +247,9 @@ def run(request: Request, model: MusicModel, *, watch: Watch | None = None, stop
     Raises:
         DittoError: the request does not fit the model (unknown tag, curve beyond the clip's end, …).
     """
-    shape = model.shape(request.seconds)
-    for control in request.controls:
-        control.check(model, shape[-1])
-    chain = _chain(request, model)
-    x_T = draw_x_T(shape, request.seed, request.count, model.noise).to(model.device)
+    shape = checked_shape(request, model)
+    chain = chain_of(request, model)
+    x_T = initial_x_T(request, model, shape)
     started = time.perf_counter()
     losses, x_T = _optimized(request, model, chain, x_T, watch, stop)
     optimized = time.perf_counter()
@@ -253,12 +281,14 @@ def generate(
             reads prompts also a mapping with prompt.
         watch: see `run`.
         stop: see `run`.
-        settings: the other fields of `Request` (seed, count, iterations, …); an unknown name is a TypeError.
+        settings: the other fields of `Request` (seed, count, …); an unknown name is a TypeError. `iterations` is the
+            papers' for the controls if not given.
 
     Raises:
         DittoError: see `Request` and `run`.
     """
     terms = (controls,) if isinstance(controls, Control) else tuple(controls)
+    settings.setdefault("iterations", papers_iterations(terms))
     return run(Request(controls=terms, tags=_as_tags(tags), **settings), model, watch=watch, stop=stop)
 
 
@@ -293,7 +323,8 @@ def versions() -> dict[str, str]:
     }  # fmt: skip
 
 
-def _chain(request: Request, model: MusicModel) -> Chain:
+def chain_of(request: Request, model: MusicModel) -> Chain:
+    """The chain that a request samples with."""
     steps = model.schedule.timesteps(request.steps)
     guidance = model.guidance if request.guidance is None else request.guidance
     cond = model.cond(request.tags, request.count, request.seconds)

@@ -23,9 +23,6 @@ HIGH_PASS_HZ = 261.2
 POWER_FLOOR = 1e-10
 """Added to every class's power: where nothing sounds, all classes are alike."""
 
-STRIDE = 4
-"""Frames from one window of the chroma to the next."""
-
 C0_HZ = 440.0 * 2 ** (-57 / 12)
 WEIGHT_CENTRE, WEIGHT_WIDTH = 5.0, 2.0
 """Weight of the octaves: a bell around 5 octaves above A0, 2 octaves wide."""
@@ -36,15 +33,15 @@ def chroma_power(audio: Tensor, spec: AudioSpec) -> Tensor:
     """Power of each pitch class above middle C: audio (B, samples) → (B, 12, samples // hop).
 
     Windows are twice as long as the log-mel's, so that semitones near middle C (15 Hz) are told apart, and taken every
-    `STRIDE` frames, three quarters overlapping; the frames between are interpolated. The high-pass acts on the power
-    spectrum, which differs from filtering the samples only at a window's edges. At every `STRIDE`-th frame the classes
+    `stride` frames, three quarters overlapping; the frames between are interpolated. The high-pass acts on the power
+    spectrum, which differs from filtering the samples only at a window's edges. At every `stride`-th frame the classes
     are those of ``librosa.feature.chroma_stft(norm=None, tuning=0)``.
 
     Raises:
         ValueError: the audio is not longer than `n_fft` samples.
     """
     coarse = _weights(spec, audio.dtype, audio.device) @ stft_power(audio, _coarse(spec))
-    return _between(coarse, audio.shape[-1] // spec.hop)
+    return _between(coarse, stride(spec), audio.shape[-1] // spec.hop)
 
 
 @full_precision
@@ -74,16 +71,21 @@ def chroma_filterbank(sample_rate: int, n_fft: int) -> np.ndarray:
     return (bells * weights)[:, : n_fft // 2 + 1]
 
 
+def stride(spec: AudioSpec) -> int:
+    """Frames from one window of the chroma to the next: a quarter of a window, or one frame where those are long."""
+    return max(1, spec.n_fft // (2 * spec.hop))
+
+
 def _coarse(spec: AudioSpec) -> AudioSpec:
-    return replace(spec, n_fft=2 * spec.n_fft, hop=STRIDE * spec.hop)
+    return replace(spec, n_fft=2 * spec.n_fft, hop=stride(spec) * spec.hop)
 
 
-def _between(coarse: Tensor, frames: int) -> Tensor:
-    """Every frame of what is known at every `STRIDE`-th, by linear interpolation; the last value is held."""
+def _between(coarse: Tensor, step: int, frames: int) -> Tensor:
+    """Every frame of what is known at every `step`-th, by linear interpolation; the last value is held."""
     ends = torch.cat([coarse, coarse[..., -1:]], dim=-1)
-    share = torch.arange(STRIDE, dtype=coarse.dtype, device=coarse.device) / STRIDE
+    share = torch.arange(step, dtype=coarse.dtype, device=coarse.device) / step
     filled = ends[..., :-1, None] + share * (ends[..., 1:] - ends[..., :-1])[..., None]
-    held = ends[..., -1:].expand(*ends.shape[:-1], STRIDE)
+    held = ends[..., -1:].expand(*ends.shape[:-1], step)
     return torch.cat([filled.flatten(-2), held], dim=-1)[..., :frames]
 
 

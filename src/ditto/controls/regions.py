@@ -1,0 +1,170 @@
+"""Regions of x_0 that match others: outpainting, inpainting, looping, inversion (DITTO section 4, appendices D and E).
+
+All are 𝓛 = mean of (M_gen ⊙ x_0 − M_ref ⊙ x_ref)² over the masked values; they need no vocoder, and fit any model whose
+x_0 has time on its last axis.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ditto.controls.base import Control, Output
+from ditto.errors import ControlError
+from ditto.models.music_model import MusicModel
+from ditto.pictures import Panel, RegionPanel
+
+FrameSpans = tuple[tuple[int, int], ...]
+"""Stretches of frames, (first, after the last)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Region(Control):
+    """Parts of x_0 equal a reference.
+
+    Attributes:
+        kind: what for: "outpaint", "inpaint", "loop" or "invert"; names the error.
+        reference: y in the clip's own time, shape (…, frames) of the model's x_0; what lies outside `spans` is not read.
+        spans: frames where it counts.
+    """
+
+    kind: str
+    reference: Tensor
+    spans: FrameSpans
+
+    def __post_init__(self) -> None:
+        """Check the spans.
+
+        Raises:
+            ControlError: none, or one that is empty or outside the reference.
+        """
+        for start, end in self.spans or ((0, 0),):
+            if not 0 <= start < end <= self.reference.shape[-1]:
+                raise ControlError(
+                    f"a region to {self.kind} must lie within the clip's {self.reference.shape[-1]} frames, and not be "
+                    f"empty: not {start} to {end}"
+                )
+
+    @classmethod
+    def outpaint(cls, reference: Tensor, overlap: int, frames: int, *, backwards: bool = False) -> "Region":
+        """The first `overlap` frames of a clip of `frames` are the last of the reference (backwards: the other way)."""
+        if not 0 < overlap <= min(frames, reference.shape[-1]):
+            raise ControlError(f"the overlap, {overlap} frames, must be shorter than the clip and the reference")
+        placed = reference.new_zeros(*reference.shape[:-1], frames)
+        if backwards:
+            placed[..., frames - overlap :] = reference[..., :overlap]
+            return cls("outpaint", placed, ((frames - overlap, frames),))
+        placed[..., :overlap] = reference[..., reference.shape[-1] - overlap :]
+        return cls("outpaint", placed, ((0, overlap),))
+
+    @classmethod
+    def inpaint(cls, reference: Tensor, gaps: FrameSpans) -> "Region":
+        """All of the reference but the `gaps` (frames) is kept."""
+        frames = reference.shape[-1]
+        ends = [0, *(edge for gap in sorted(gaps) for edge in gap), frames]
+        kept = tuple((start, end) for start, end in zip(ends[::2], ends[1::2], strict=True) if start < end)
+        return cls("inpaint", reference, kept)
+
+    @classmethod
+    def loop(cls, reference: Tensor, overlap: int, frames: int) -> "Region":
+        """A clip that starts as the reference's last `overlap` frames and ends as its first."""
+        if not 0 < 2 * overlap <= frames or overlap > reference.shape[-1]:
+            raise ControlError(
+                f"the overlap, {overlap} frames, must be at most half the clip and not pass the reference"
+            )
+        placed = reference.new_zeros(*reference.shape[:-1], frames)
+        placed[..., :overlap] = reference[..., reference.shape[-1] - overlap :]
+        placed[..., frames - overlap :] = reference[..., :overlap]
+        return cls("loop", placed, ((0, overlap), (frames - overlap, frames)))
+
+    @classmethod
+    def invert(cls, reference: Tensor) -> "Region":
+        """x_0 is the reference, all of it (appendix D); start from DDIM inversion."""
+        return cls("invert", reference, ((0, reference.shape[-1]),))
+
+    def without(self, frames: FrameSpans) -> "Region":
+        """The same, not counting some stretches of frames, e.g. those that hear beyond a file's end."""
+        counts = torch.zeros(self.reference.shape[-1], dtype=torch.bool)
+        for start, end in self.spans:
+            counts[start:end] = True
+        for start, end in frames:
+            counts[max(start, 0) : max(end, 0)] = False
+        edges = torch.diff(torch.cat([counts.new_zeros(1), counts, counts.new_zeros(1)]).int()).nonzero()[:, 0].tolist()
+        return Region(self.kind, self.reference, tuple(zip(edges[::2], edges[1::2], strict=True)))
+
+    def loss(self, output: Output) -> Tensor:
+        """𝓛 of each item, shape (B,)."""
+        return self._difference(output).square().flatten(1).mean(dim=1)
+
+    def errors(self, output: Output) -> dict[str, Tensor]:
+        """The mean square error, in units of x_0 ([-1, 1] over the dynamic range for our own models)."""
+        return {f"{self.kind}_mse": self.loss(output)}
+
+    def _difference(self, output: Output) -> Tensor:
+        """What counts of x_0 − y, shape (B, …, frames that count)."""
+        reference = self.reference.to(output.x_0)
+        difference = torch.cat([output.x_0[..., a:b] - reference[..., a:b] for a, b in self.spans], dim=-1)
+        if output.mask is None:
+            return difference
+        return difference[..., torch.cat([output.mask[a:b] for a, b in self.spans])]
+
+    def check(self, model: MusicModel, frames: int) -> None:
+        """Refuse a reference of another length or of another model's shape."""
+        expected = (*model.shape(None)[:-1], frames)
+        if tuple(self.reference.shape) != expected:
+            raise ControlError(
+                f"the reference to {self.kind} has shape {tuple(self.reference.shape)}, but the clip {expected}"
+            )
+
+    def traces(self, output: Output, item: int) -> list[Panel]:
+        """The reference where it counts."""
+        mel = output.model.to_mel(self.reference[None].float())[0].cpu().numpy()
+        return [RegionPanel(f"{self.kind}: to be matched", mel, self.spans)]
+
+    def describe(self) -> dict[str, Any]:
+        """Kind and spans of frames."""
+        return {"control": self.kind, "frames": [list(span) for span in self.spans]}
+
+
+@dataclass(frozen=True)
+class SelfLoop(Control):
+    """The clip returns to its own start: frames [0, overlap) equal frames [period, period + overlap) (appendix E).
+
+    Attributes:
+        period: length of the loop in frames.
+        overlap: frames that are alike (the paper's 0.5 s).
+    """
+
+    period: int
+    overlap: int
+
+    def loss(self, output: Output) -> Tensor:
+        """𝓛 of each item, shape (B,)."""
+        first = output.x_0[..., : self.overlap]
+        again = output.x_0[..., self.period : self.period + self.overlap]
+        return (first - again).square().flatten(1).mean(dim=1)
+
+    def errors(self, output: Output) -> dict[str, Tensor]:
+        """The mean square error, in units of x_0."""
+        return {"loop_mse": self.loss(output)}
+
+    def check(self, model: MusicModel, frames: int) -> None:
+        """Refuse a loop that does not fit the clip together with its overlap."""
+        if not 0 < self.overlap <= self.period or self.period + self.overlap > frames:
+            raise ControlError(
+                f"a loop of {self.period} frames with {self.overlap} of overlap does not fit a clip of {frames}"
+            )
+
+    def traces(self, output: Output, item: int) -> list[Panel]:
+        """The loop's start where it has to come again."""
+        mel = output.model.to_mel(output.x_0[item : item + 1].float())[0].detach().cpu().numpy()
+        shown = mel.copy()
+        shown[:, self.period : self.period + self.overlap] = mel[:, : self.overlap]
+        return [
+            RegionPanel("loop: the start, where it comes again", shown, ((self.period, self.period + self.overlap),))
+        ]
+
+    def describe(self) -> dict[str, Any]:
+        """Period and overlap in frames."""
+        return {"control": "loop", "period": self.period, "overlap": self.overlap}

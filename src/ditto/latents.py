@@ -1,0 +1,100 @@
+"""Latents as files: x_T with the request that it came from and the model that it belongs to (DITTO appendix I).
+
+A ``.latent`` file is a safetensors file: one tensor ``x_T`` and JSON in its metadata.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ditto.audio.io import StrPath, atomic_path, check_output, shown
+from ditto.errors import OutputError, RequestError
+from ditto.models.music_model import MusicModel
+
+ENDING = ".latent"
+FORMAT = "ditto-latent-1"
+
+
+@dataclass(frozen=True, eq=False)
+class Latent:
+    """One item's x_T.
+
+    Attributes:
+        x_T: shape (1, …, frames), float32.
+        model: hash of the model's weights.
+        request: what it was made by, as JSON; empty if unknown.
+        name: where it came from.
+    """
+
+    x_T: Tensor
+    model: str
+    request: dict[str, Any] = field(default_factory=dict)
+    name: str = "latent"
+
+    def save(self, path: StrPath, *, force: bool = False) -> Path:
+        """Write a .latent file, whole or not at all.
+
+        Raises:
+            OutputError: the name's ending is another, the file exists (without `force`), or it cannot be written.
+        """
+        check_latent(path, force=force)
+        metadata = {"format": FORMAT, "model": self.model, "request": json.dumps(self.request)}
+        with atomic_path(path, force=force) as temporary:
+            save_file({"x_T": self.x_T.detach().cpu().float().contiguous()}, temporary, metadata)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: StrPath) -> "Latent":
+        """Read a .latent file.
+
+        Raises:
+            RequestError: it is missing, damaged, or something else.
+        """
+        if not Path(path).is_file():
+            raise RequestError(f"cannot read the latent {shown(path)}: there is no such file")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                x_T = file.get_tensor("x_T")
+            if metadata.get("format") != FORMAT:
+                raise ValueError
+            latent = cls(x_T, metadata["model"], dict(json.loads(metadata["request"])), Path(path).name)
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+            raise RequestError(f"cannot read the latent {shown(path)}: it is damaged or no latent of Ditto's") from None
+        if x_T.ndim < 3 or len(x_T) != 1 or not x_T.dtype.is_floating_point or not bool(torch.isfinite(x_T).all()):
+            raise RequestError(f"the latent {shown(path)} does not hold one finite x_T")
+        return latent
+
+    def check(self, model: MusicModel, shape: tuple[int, ...]) -> None:
+        """Refuse a latent of another model or length.
+
+        Raises:
+            RequestError: with what to change.
+        """
+        if self.model != model.sha256:
+            raise RequestError(
+                f"{shown(self.name)} is a latent of another model ({self.model[:12] or 'not saved'}, and this one is "
+                f"{model.sha256[:12] or 'not saved'}): give that one with --model"
+            )
+        if tuple(self.x_T.shape[1:]) != tuple(shape):
+            length = model.spec.seconds(self.x_T.shape[-1])
+            raise RequestError(
+                f"{shown(self.name)} is a latent of {length:.2f} s: give --seconds {length:.2f}, or leave it out"
+            )
+
+
+def check_latent(path: StrPath, *, force: bool = False) -> None:
+    """Find out early whether a latent may be written to `path`.
+
+    Raises:
+        OutputError: its ending is not .latent, or it may not be written.
+    """
+    if Path(path).suffix.lower() != ENDING:
+        raise OutputError(f"cannot write {shown(path)}: a latent's name must end in {ENDING}")
+    check_output(path, force=force)
