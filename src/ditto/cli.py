@@ -69,6 +69,10 @@ ditto-music generate --intensity-like song.mp3 -o out.wav
 
 ditto-music generate --text "a calm jazz trio with vibraphone" -o out.wav
 
+ditto-music generate --method ditto --intensity swell -o whole-chain.wav
+
+ditto-music generate --intensity swell --surrogate-steps adaptive --decode-steps 4 -o careful.wav
+
 ditto-music generate --method none --count 4 -o plain.wav
 """
 )
@@ -94,12 +98,21 @@ def generate(
     clap: Annotated[
         str | None, typer.Option(help="The CLAP that hears --text: a folder or a Hub id; the embedded one by default.")
     ] = None,
-    method: Annotated[str, typer.Option(help="How to control: ditto, or none.")] = "ditto",
+    method: Annotated[
+        str | None, typer.Option(help="ditto2 (through the student; the default if the model has one), ditto, or none.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the first clip; clip i uses seed + i.")] = 0,
     count: Annotated[int, typer.Option(help="Clips to make; more than one get numbered names.")] = 1,
     seconds: Annotated[float | None, typer.Option(help="Length; the model's window by default.")] = None,
     iterations: Annotated[int, typer.Option("--iterations", "-K", help="Optimisation iterations.")] = 70,
-    steps: Annotated[int, typer.Option("--steps", "-T", help="Sampling steps.")] = 20,
+    steps: Annotated[int, typer.Option("--steps", "-T", help="Sampling steps of ditto and none.")] = 20,
+    surrogate_steps: Annotated[
+        str, typer.Option("--surrogate-steps", "-M", help="ditto2: steps while optimising; or adaptive: 1, then 2, 4.")
+    ] = "1",
+    decode_steps: Annotated[int, typer.Option(help="ditto2: steps for the output.")] = 2,
+    gamma: Annotated[
+        float | None, typer.Option(help="ditto2: share of fresh noise in these, 0 to 1; default: the student's.")
+    ] = None,
     lr: Annotated[float, typer.Option(help="Adam's learning rate on x_T.")] = 5e-3,
     guidance: Annotated[
         float | None, typer.Option(help="CFG scale w: 0 ignores the tags, 1 follows them; default: the model's.")
@@ -107,6 +120,12 @@ def generate(
     sampler: Annotated[str, typer.Option(help="ddim or dpm++.")] = "ddim",
     tolerance: Annotated[
         float | None, typer.Option(help="Stop once the loss is at most this (dB² for intensity).")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop once the loss has not fallen by 1 % within so many iterations.")
+    ] = None,
+    student: Annotated[
+        Path | None, typer.Option(help="A student's folder, from `ditto-music distill pack --alone`.")
     ] = None,
     model: ModelOption = None,
     force: ForceOption = False,
@@ -130,15 +149,23 @@ def generate(
     request = Request(
         controls=tuple(controls), tags=Tags.parse(tags), seed=seed, count=count, seconds=seconds,
         method=cast(Method, method), iterations=iterations, steps=steps, lr=lr, guidance=guidance, sampler=sampler,
+        surrogate_steps=_surrogate_steps(surrogate_steps), decode_steps=decode_steps, gamma=gamma, tolerance=tolerance,
+        patience=patience,
     )  # fmt: skip
     paths = numbered(output, count)
     for path in paths:
         output_files(path, force=force)
     loaded = load(model)
-    result = run_with_progress(request, loaded, tolerance)
+    loaded = loaded if student is None else loaded.with_student(student)
+    result = run_with_progress(request, loaded)
     for i, path in enumerate(paths):
         result.save(path, i, force=force)
         console.print(f"{path}  {summary(result, i)}", highlight=False, soft_wrap=True)
+
+
+def _surrogate_steps(text: str) -> Any:
+    """A number, where it is one; what else there may be, the request knows."""
+    return int(text) if text.isdecimal() else text
 
 
 def _text_controls(text: str | None, clap: str | None) -> list[Any]:
@@ -157,10 +184,9 @@ def models(model: ModelOption = None) -> None:
 
     loaded = load(model)
     words = loaded.vocabulary
-    parameters = {
-        name: sum(p.numel() for p in part.parameters()) / 1e6
-        for name, part in (("denoiser", loaded.network), ("vocoder", loaded.vocoder))
-    }
+    parts = {"denoiser": loaded.network, "vocoder": loaded.vocoder}
+    parts |= {"student": loaded.distilled.network} if loaded.distilled else {}
+    parameters = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in parts.items()}
     lines = [
         f"name       {loaded.name}",
         f"sha256     {loaded.sha256}",

@@ -52,10 +52,15 @@ def tolerance(loss: float) -> Stop:
 
 
 def plateau(patience: int, improvement: float = 0.01) -> Stop:
-    """Stop once no item's best loss has fallen by the share `improvement` of its size within `patience` iterations."""
+    """Stop once no item's best loss has fallen by the share `improvement` of its size within `patience` iterations.
+
+    A best loss that rises is that of another objective, as when DITTO-2 changes its budget: counting begins anew.
+    """
     history: list[Tensor] = []
 
     def stop(step: Step) -> bool:
+        if history and bool((step.best_loss > history[-1]).any()):
+            history.clear()
         history.append(step.best_loss)
         if len(history) <= patience:
             return False

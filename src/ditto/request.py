@@ -5,7 +5,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -21,16 +21,20 @@ from ditto.diffusion.samplers import Chain, ddim, dpm_solver_pp
 from ditto.errors import OutputError, RequestError, TagError
 from ditto.latents import Latent
 from ditto.methods.ditto import decode, ditto
+from ditto.methods.ditto2 import adaptive_schedule, decode2, ditto2, item_noise
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
-from ditto.optimize import Step, Stop, never
+from ditto.optimize import Step, Stop, never, plateau, tolerance
 from ditto.pictures import Panel, clip_picture
 
-Method = Literal["ditto", "none"]
-METHODS: tuple[Method, ...] = ("ditto", "none")
+Method = Literal["ditto2", "ditto", "none"]
+METHODS: tuple[Method, ...] = ("ditto2", "ditto", "none")
 SAMPLERS = {"ddim": ddim, "dpm++": dpm_solver_pp}
 MAX_SEED = 2**31 - 1
 MAX_COMMENT = 1900
+LIMITS = (("guidance", 0.0, 30.0), ("seconds", 0.05, 3600.0), ("gamma", 0.0, 1.0), ("tolerance", -1e9, 1e9))
+GAMMAS = {"cm": 1.0, "ctm": 0.2}
+"""γ of each kind of student: CM knows only ping-pong sampling; CTM's is the middle of DITTO-2's range, 0.05 to 0.35."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,19 @@ class Request:
         seed: of the first item; item i of a batch draws x_T from ``seed + i``, as it would alone.
         count: clips to make at once.
         seconds: length; None is the model's window.
-        method: "ditto", or "none" to sample without control.
+        method: "ditto2" (the student), "ditto" (the whole chain), or "none" to sample without control. None is
+            "ditto2" for a model with a student, otherwise "ditto", and "none" if there is no control.
         iterations: K.
-        steps: T.
+        steps: T of "ditto" and "none".
         lr: Adam's learning rate on x_T.
         guidance: CFG scale w (0 unconditional, 1 conditional); None is the model's default.
         sampler: "ddim" or "dpm++".
         checkpointing: trade a third of the time for memory that does not grow with T.
+        surrogate_steps: M of "ditto2", the student's steps while optimising; or "adaptive": 1, then 2, then 4.
+        decode_steps: T' of "ditto2", the student's steps for the output.
+        gamma: share of fresh noise in these, 0 (none) to 1; None is that of the student's kind.
+        tolerance: stop once every item's loss is at most this.
+        patience: stop once no item's loss has fallen by 1 % within so many iterations.
         start: x_T to begin from in place of noise, for every item alike; `seconds` is then its length if not given.
     """
 
@@ -58,13 +68,18 @@ class Request:
     seed: int = 0
     count: int = 1
     seconds: float | None = None
-    method: Method = "ditto"
+    method: Method | None = None
     iterations: int = 70
     steps: int = 20
     lr: float = 5e-3
     guidance: float | None = None
     sampler: str = "ddim"
     checkpointing: bool = True
+    surrogate_steps: int | Literal["adaptive"] = 1
+    decode_steps: int = 2
+    gamma: float | None = None
+    tolerance: float | None = None
+    patience: int | None = None
     start: Latent | None = None
 
     def __post_init__(self) -> None:
@@ -73,7 +88,7 @@ class Request:
         Raises:
             RequestError: a setting is out of range or unknown.
         """
-        if self.method not in METHODS:
+        if self.method is not None and self.method not in METHODS:
             raise RequestError(f"unknown method {self.method!r}: choose one of {', '.join(METHODS)}")
         if self.sampler not in SAMPLERS:
             raise RequestError(f"unknown sampler {self.sampler!r}: choose one of {', '.join(SAMPLERS)}")
@@ -81,20 +96,46 @@ class Request:
         _whole("count", self.count, 1, 256)
         _whole("iterations", self.iterations, 1, 10_000)
         _whole("steps", self.steps, 1, 1000)
+        _whole("decode_steps", self.decode_steps, 1, 20)
+        if self.surrogate_steps != "adaptive":
+            _whole("surrogate_steps", self.surrogate_steps, 1, 20, ', or "adaptive"')
+        if self.patience is not None:
+            _whole("patience", self.patience, 1, 10_000)
         _finite("lr", self.lr, 1e-6, 1.0)
-        if self.guidance is not None:
-            _finite("guidance", self.guidance, 0.0, 30.0)
-        if self.seconds is not None:
-            _finite("seconds", self.seconds, 0.05, 3600.0)
+        for name, low, high in LIMITS:
+            if (value := getattr(self, name)) is not None:
+                _finite(name, value, low, high)
 
     @property
     def objective(self) -> Control | None:
         """All controls as one, with the papers' weights if they have none of their own; or None."""
         return balanced(self.controls)
 
+    def resolved(self, model: MusicModel) -> "Request":
+        """The request with the method, and the γ, that it leaves to the model.
+
+        Raises:
+            RequestError: the model has no student, or one that does not know this guidance.
+        """
+        method = self.method
+        if method is None:
+            method = "none" if not self.controls else "ditto2" if model.distilled else "ditto"
+        if method != "ditto2":
+            return replace(self, method=method)
+        student = model.distilled
+        if student is None:
+            raise RequestError(f"the model {model.name!r} has no student, which ditto2 needs: choose the method ditto")
+        low, high = student.guidance
+        w = model.guidance if self.guidance is None else self.guidance
+        if not low <= w <= high:
+            raise RequestError(f"this model's student knows guidance from {low:g} to {high:g}, not {w:g}: choose ditto")
+        return replace(self, method=method, gamma=GAMMAS[student.kind] if self.gamma is None else self.gamma)
+
     def describe(self) -> dict[str, Any]:
         """The request as JSON."""
-        names = ("seed", "count", "seconds", "method", "iterations", "steps", "lr", "guidance", "sampler")
+        names = ["seed", "count", "seconds", "method", "iterations", "lr", "guidance"]
+        names += ["surrogate_steps", "decode_steps", "gamma"] if self.method == "ditto2" else ["steps", "sampler"]
+        names += [name for name in ("tolerance", "patience") if getattr(self, name) is not None]
         prompt = {} if self.tags.prompt is None else {"prompt": self.tags.prompt}
         start = {} if self.start is None else {"start": self.start.name}
         return {
@@ -247,13 +288,14 @@ def run(request: Request, model: MusicModel, *, watch: Watch | None = None, stop
     Raises:
         DittoError: the request does not fit the model (unknown tag, curve beyond the clip's end, …).
     """
+    request = request.resolved(model)
     shape = checked_shape(request, model)
     chain = chain_of(request, model)
     x_T = initial_x_T(request, model, shape)
     started = time.perf_counter()
     losses, x_T = _optimized(request, model, chain, x_T, watch, stop)
     optimized = time.perf_counter()
-    x_0 = decode(x_T, chain, SAMPLERS[request.sampler])
+    x_0 = _decoded(request, chain, x_T)
     with torch.no_grad():
         sound = model.to_sound(x_0)
         audio = sound.mean(dim=1)
@@ -324,11 +366,21 @@ def versions() -> dict[str, str]:
 
 
 def chain_of(request: Request, model: MusicModel) -> Chain:
-    """The chain that a request samples with."""
-    steps = model.schedule.timesteps(request.steps)
+    """The chain that a request samples with: the student's for "ditto2"."""
     guidance = model.guidance if request.guidance is None else request.guidance
     cond = model.cond(request.tags, request.count, request.seconds)
-    return Chain(model.denoiser, model.schedule, steps, cond, guidance)
+    denoiser, steps = model.denoiser, request.steps
+    if request.method == "ditto2" and model.student is not None:
+        denoiser, steps = model.student, request.decode_steps
+    return Chain(denoiser, model.schedule, model.schedule.timesteps(steps), cond, guidance)
+
+
+def _decoded(request: Request, chain: Chain, x_T: Tensor) -> Tensor:
+    """x_0 of the final latents, without gradients."""
+    if request.method != "ditto2":
+        return decode(x_T, chain, SAMPLERS[request.sampler])
+    noise = item_noise(x_T.shape[1:], request.seed, request.count, x_T.device)
+    return decode2(x_T, chain, request.gamma or 0.0, noise)
 
 
 def _optimized(
@@ -348,15 +400,31 @@ def _steps(request: Request, model: MusicModel, chain: Chain, x_T: Tensor, stop:
     control = request.objective
     if control is None or request.method == "none":
         return iter(())
-    return ditto(
-        x_T, chain, lambda x_0: control(x_0, model), iterations=request.iterations, lr=request.lr, stop=stop,
-        sampler=SAMPLERS[request.sampler], checkpointing=request.checkpointing,
-    )  # fmt: skip
+    settings: dict[str, Any] = {"iterations": request.iterations, "lr": request.lr, "stop": _any_of(request, stop)}
+
+    def objective(x_0: Tensor) -> Tensor:
+        return control(x_0, model)
+
+    if request.method == "ditto2":
+        budget = request.surrogate_steps
+        budget = adaptive_schedule(request.iterations) if budget == "adaptive" else budget
+        return ditto2(x_T, chain, objective, surrogate_steps=budget, **settings)
+    sampler = SAMPLERS[request.sampler]
+    return ditto(x_T, chain, objective, sampler=sampler, checkpointing=request.checkpointing, **settings)
 
 
-def _whole(name: str, value: int, low: int, high: int) -> None:
+def _any_of(request: Request, stop: Stop) -> Stop:
+    """The early stops that a request asks for, and the caller's."""
+    stops = [stop]
+    stops += [] if request.tolerance is None else [tolerance(request.tolerance)]
+    stops += [] if request.patience is None else [plateau(request.patience)]
+    # Each must see every step, so no short cut.
+    return lambda step: sum(ends(step) for ends in stops) > 0
+
+
+def _whole(name: str, value: object, low: int, high: int, other: str = "") -> None:
     if not isinstance(value, int) or not low <= value <= high:
-        raise RequestError(f"{name} must be a whole number from {low} to {high}, not {value}")
+        raise RequestError(f"{name} must be a whole number from {low} to {high}{other}, not {value}")
 
 
 def _finite(name: str, value: float, low: float, high: float) -> None:

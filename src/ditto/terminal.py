@@ -8,15 +8,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ditto.models.music_model import MusicModel
-from ditto.optimize import Step, never, tolerance
+from ditto.optimize import Step
 from ditto.request import Request, Result, run
 
 console = Console(stderr=True)
 
 
-def run_with_progress(request: Request, model: MusicModel, loss_tolerance: float | None = None) -> Result:
+def run_with_progress(request: Request, model: MusicModel) -> Result:
     """`ditto.request.run` with a progress bar over the iterations on standard error."""
-    stop = never if loss_tolerance is None else tolerance(loss_tolerance)
+    request = request.resolved(model)
     iterations = request.iterations if request.controls and request.method != "none" else 0
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]}"),
@@ -25,12 +25,12 @@ def run_with_progress(request: Request, model: MusicModel, loss_tolerance: float
     # In a file or a pipe a bar would leave an empty line.
     hidden = not iterations or not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
-        task = bar.add_task(request.method, total=iterations, loss="-")
+        task = bar.add_task(request.method or "", total=iterations, loss="-")
 
         def watch(step: Step) -> None:
             bar.update(task, completed=step.i + 1, loss=f"{step.best_loss.mean().item():.3g}")
 
-        return run(request, model, watch=watch, stop=stop)
+        return run(request, model, watch=watch)
 
 
 @contextmanager

@@ -34,6 +34,9 @@ def ditto2(
         stop: early stop.
         surrogate_steps: M; or one M for each of the K iterations (see `adaptive_schedule`).
 
+    Losses of different M do not compare: every change of M begins the best anew, so that the last step's `best_x_T` is
+    the best by the last M. A stop ends the run, whatever M is then.
+
     Yields:
         Every `Step`; decode the last one's `best_x_T` with `decode2`.
     """
@@ -45,7 +48,30 @@ def ditto2(
     def render(x: Tensor) -> Tensor:
         return ddim(replace(chain, timesteps=chain.schedule.timesteps(next(calls))), x)
 
-    return optimize(x_T, render, objective, iterations=iterations, lr=lr, stop=stop)
+    return _best_of_each_budget(optimize(x_T, render, objective, iterations=iterations, lr=lr), budget, stop)
+
+
+def _best_of_each_budget(steps: Iterator[Step], budget: Sequence[int], stop: Stop) -> Iterator[Step]:
+    """The same steps with the best since M last changed; and the early stop, which goes by that."""
+    best: Step | None = None
+    for step in steps:
+        if best is None or budget[step.i] != budget[step.i - 1]:
+            best = replace(step, best_loss=step.loss, best_x_T=step.x_T)
+        else:
+            best = _better(best, step)
+        yield best
+        if stop(best):
+            return
+
+
+def _better(best: Step, step: Step) -> Step:
+    lower = step.loss < best.best_loss
+    everywhere = lower.reshape(-1, *[1] * (step.x_T.ndim - 1))
+    return replace(
+        step,
+        best_loss=torch.where(lower, step.loss, best.best_loss),
+        best_x_T=torch.where(everywhere, step.x_T, best.best_x_T),
+    )
 
 
 def adaptive_schedule(iterations: int) -> list[int]:
@@ -58,3 +84,17 @@ def adaptive_schedule(iterations: int) -> list[int]:
 def decode2(x_T: Tensor, chain: Chain, gamma: float, noise: Noise) -> Tensor:
     """Algorithm 1 of DITTO-2, lines 8–12: x_0 of an optimised x_T by γ-sampling over the chain's grid (T' steps)."""
     return gamma_sample(chain, x_T, gamma, noise)
+
+
+NOISE_SEED = 2**31
+"""γ-sampling's generators are seeded this far above those of x_T, whose seeds end below it."""
+
+
+def item_noise(shape: Sequence[int], seed: int, count: int, device: torch.device | str = "cpu") -> Noise:
+    """Noise (count, *shape) for γ-sampling; item i from a generator of its own, as it would draw alone."""
+    generators = [torch.Generator().manual_seed(NOISE_SEED + seed + i) for i in range(count)]
+
+    def draw() -> Tensor:
+        return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators]).to(device)
+
+    return draw

@@ -117,17 +117,16 @@ def guided(teacher: Denoiser, x_t: Tensor, t: Tensor, cond: Cond, null: Cond, w:
 
 
 @torch.no_grad()
-def goal(teacher: Denoiser, target: Student, schedule: Schedule, example: Example, threshold: bool = True) -> Tensor:
+def goal(teacher: Denoiser, target: Student, schedule: Schedule, example: Example) -> Tensor:
     """What g_φ(x_t) is compared with, (B, …) float32, without gradient.
 
     Args:
-        teacher: the base model.
+        teacher: the base model. If its x_0 is bounded, both estimates are thresholded, as sampling chains do it.
         target: g_φ⁻.
         schedule: ᾱ.
         example: the batch.
-        threshold: dynamic thresholding of both estimates, as the sampling chains have it.
     """
-    limit = dynamic_threshold if threshold else _as_it_is
+    limit = dynamic_threshold if getattr(teacher, "bounded", True) else _as_it_is
     x_t, t, t_next = example.x_t, example.t, example.t_next
     x_0 = limit(guided(teacher, x_t, t, example.cond, example.null, example.w))
     x_next = schedule.add_noise(x_0, schedule.to_epsilon(x_0, x_t, t), t_next)
