@@ -1,4 +1,4 @@
-"""AudioLDM2 (Liu et al. 2023): latent diffusion of mel spectrograms, told by CLAP, T5 and a GPT-2 (`AudioLDM2Pipeline`)."""
+"""AudioLDM2 (Liu et al. 2023; `AudioLDM2Pipeline`): latent diffusion of mels, told by CLAP, T5 and a GPT-2."""
 
 from dataclasses import dataclass
 from typing import ClassVar

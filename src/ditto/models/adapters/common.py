@@ -1,7 +1,7 @@
 """What adapted pipelines share: their components as a `MusicModel`, prompts as conditions, decoding in chunks.
 
-A pipeline's own ``__call__`` is under ``no_grad``; its components are not, so a model is made of those. Three conventions
-let every control and method run on them unchanged:
+A pipeline's own ``__call__`` is under ``no_grad``; its components are not, so a model is made of those. Three
+conventions let every control and method run on them unchanged:
 
 - x_0 is the pipeline's latent with time moved to the last axis, (B, …, frames), so one frame is one step of the latent.
   `AudioSpec.hop` is that step in samples: features of the sound and masks on the latent have the same frames.
@@ -149,8 +149,8 @@ class PipelineModel(MusicModel):
         kind = type(self.pipe).__name__
         return (
             f"---\n{head}\nlibrary_name: diffusers\npipeline_tag: text-to-audio\n---\n\n"
-            f"# {self.name}\n\nA `{kind}` saved by [Ditto](https://pypi.org/project/ditto-music/), which controls it by its "
-            f"initial noise alone:\n`ditto.load(...)` reads this folder, and so does `{kind}.from_pretrained`.\n\n"
+            f"# {self.name}\n\nA `{kind}` saved by Ditto, which controls it by its initial noise alone: `ditto.load(...)` "
+            f"reads this folder, and so does `{kind}.from_pretrained`.\n\n"
             "The weights come from the base model, and its licence goes with them.\n"
         )
 
@@ -202,8 +202,8 @@ def schedule_of(scheduler: object) -> Schedule:
 def in_chunks(decode: Callable[[Tensor], Tensor], x: Tensor, *, chunk: int, reach: int, rate: int) -> Tensor:
     """``decode`` of x (B, C, frames), cut to frames · rate samples, a chunk at a time.
 
-    Each chunk is decoded with `reach` frames around it, which must be at least as far as a sample looks for the result to
-    be that of one piece. So memory does not grow with the length of the clip.
+    Each chunk is decoded with `reach` frames around it, which must be at least as far as a sample looks for the result
+    to be that of one piece. So memory does not grow with the length of the clip.
     """
     frames, pieces = x.shape[-1], []
     for start in range(0, frames, chunk):

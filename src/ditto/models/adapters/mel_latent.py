@@ -108,7 +108,7 @@ def mel_spec(sample_rate: int, mel_hop: int, scale: int, latent_frames: int) -> 
 
 
 def front_end(audio: Tensor, sample_rate: int, hop: int, bins: int) -> Tensor:
-    """The mel spectrogram that AudioLDM's VAE and vocoder were trained on: audio (B, samples) → (B, bins, samples // hop).
+    """The mels that AudioLDM's VAE and vocoder were trained on: audio (B, samples) → (B, bins, samples // hop).
 
     The natural logarithm of Slaney-normalised mel *magnitudes*, at least 1e-5, of a Hann-windowed STFT of 1024 samples
     with the ends reflected.

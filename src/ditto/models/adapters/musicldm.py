@@ -1,4 +1,4 @@
-"""MusicLDM (Chen et al. 2023): latent diffusion of mel spectrograms, told by CLAP alone (`MusicLDMPipeline`)."""
+"""MusicLDM (Chen et al. 2023; `MusicLDMPipeline`): latent diffusion of mels, told by CLAP alone."""
 
 from dataclasses import dataclass
 from typing import ClassVar

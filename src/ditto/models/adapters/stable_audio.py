@@ -1,8 +1,8 @@
 """Stable Audio Open (Evans et al. 2024): latent diffusion of stereo sound by a transformer (`StableAudioPipeline`).
 
-Its scheduler is a stochastic solver in EDM's variables, where σ = 500 … 0.3 and the network is told (2/π)·atan σ. Scaled by
-EDM's c_in, what the network sees is variance-preserving: ᾱ = 1 / (1 + σ²), and its output is v. So the deterministic
-samplers do on it what they do on every other model.
+Its scheduler is a stochastic solver in EDM's variables, where σ = 500 … 0.3 and the network is told (2/π)·atan σ.
+Scaled by EDM's c_in, what the network sees is variance-preserving: ᾱ = 1 / (1 + σ²), and its output is v. So the
+deterministic samplers do on it what they do on every other model.
 """
 
 import math
@@ -35,8 +35,8 @@ class StableAudioModel(PipelineModel):
     """`StableAudioPipeline` as a `MusicModel`; x_0 is (B, 64, frames), a frame being 2048 samples.
 
     A condition holds the tokens of prompt, start and end (length + 2, width), and start and end once more (2 · width,).
-    The pipeline always denoises its whole window and then cuts it; here a shorter clip is a shorter latent, told that it
-    ends where it ends.
+    The pipeline always denoises its whole window and then cuts it; here a shorter clip is a shorter latent, told that
+    it ends where it ends.
     """
 
     licence: ClassVar[dict[str, str]] = {
@@ -117,7 +117,7 @@ class StableAudioModel(PipelineModel):
         return self.vae.decode(z.to(self.vae.dtype)).sample.float()
 
     def encode(self, audio: Tensor) -> Tensor:
-        """Audio (B, samples), or (B, channels, samples), → x_0 of the frames that it fills, the last one with silence."""
+        """Audio (B, samples) or (B, channels, samples) → x_0 of the frames that it fills, the last one with silence."""
         sound = audio[:, None].expand(-1, self.vae.config.audio_channels, -1) if audio.ndim == 2 else audio
         sound = pad(sound, (0, -sound.shape[-1] % self.spec.hop)).to(self.device)
         return self.vae.encode(sound.to(self.vae.dtype)).latent_dist.mode().to(sound.dtype)

@@ -1,0 +1,205 @@
+"""Models from folders, pipelines and the Hub, and what is said of those that are none."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tests.models.adapters.tiny_pipelines import (
+    PROMPT,
+    chain_of,
+    make_audioldm2,
+    make_musicldm,
+    make_stable_audio,
+    noise_of,
+)
+
+from ditto.diffusion.samplers import ddim
+from ditto.errors import ModelError, OutputError
+from ditto.models import loading
+from ditto.models.adapters.common import PipelineModel
+from ditto.models.loading import adapt, load
+from ditto.models.music_model import MusicModel
+
+MAKERS = {"audioldm2": make_audioldm2, "musicldm": make_musicldm, "stable_audio": make_stable_audio}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder of each pipeline."""
+    root = tmp_path_factory.mktemp("pipelines")
+    for name, make in MAKERS.items():
+        adapt(make()).save(root / name)
+    return {name: root / name for name in MAKERS}
+
+
+@pytest.fixture
+def folder(saved: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(saved["musicldm"], tmp_path / "spoilt"))
+
+
+def clip(model: PipelineModel) -> torch.Tensor:
+    with torch.no_grad():
+        return model.to_sound(ddim(chain_of(model, 2, 2.0), noise_of(model, 0)))
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_saved_pipeline_plays_the_same_when_loaded(saved: dict[str, Path], name: str) -> None:
+    before, after = adapt(MAKERS[name]()), load(saved[name])
+    assert isinstance(after, PipelineModel)
+    assert after.name == name
+    assert after.sha256 == before.sha256
+    assert torch.equal(clip(after), clip(before))
+    assert not any(p.requires_grad for p in after.network.parameters())
+
+
+def test_diffusers_loads_what_was_saved(saved: dict[str, Path]) -> None:
+    from diffusers import AudioLDM2Pipeline
+
+    pipe = AudioLDM2Pipeline.from_pretrained(saved["audioldm2"])
+    assert adapt(pipe).sha256 == load(saved["audioldm2"]).sha256
+
+
+def test_the_card_carries_the_bases_licence(saved: dict[str, Path]) -> None:
+    cards = {name: (saved[name] / "README.md").read_text() for name in MAKERS}
+    assert "license: cc-by-nc-sa-4.0" in cards["audioldm2"]
+    assert "license: cc-by-nc-sa-4.0" in cards["musicldm"]
+    assert "license_name: stable-audio-community" in cards["stable_audio"]
+
+
+def test_without_a_source_it_is_the_embedded_model() -> None:
+    assert load().name == "embedded"
+
+
+def test_a_folder_of_our_own_is_loaded_too(model_folder: Path, tiny_model: MusicModel) -> None:
+    assert type(load(model_folder)) is MusicModel
+    with pytest.raises(ModelError, match="read tags, not prompts"):
+        load(model_folder, negative_prompt="noise")
+
+
+def test_a_precision_is_the_denoisers_alone(saved: dict[str, Path]) -> None:
+    model = load(saved["musicldm"], precision="bfloat16")
+    assert next(model.network.parameters()).dtype == torch.bfloat16
+    assert next(model.vocoder.parameters()).dtype == torch.float32
+    with pytest.raises(ModelError, match="unknown precision"):
+        load(saved["musicldm"], precision="int8")  # pyright: ignore[reportArgumentType]
+
+
+def one_line(error: pytest.ExceptionInfo[ModelError], *parts: str) -> None:
+    text = str(error.value)
+    assert "\n" not in text
+    assert all(part in text for part in parts), text
+
+
+def test_an_image_pipeline_is_no_music_model(folder: Path) -> None:
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    with pytest.raises(ModelError) as error:
+        load(folder)
+    one_line(error, "spoilt is a StableDiffusionPipeline", "AudioLDM2Pipeline")
+
+
+def test_an_image_pipeline_in_memory_is_none_either() -> None:
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    unet = UNet2DModel(sample_size=8, block_out_channels=(4, 4), norm_num_groups=2, layers_per_block=1,
+                       down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2)  # fmt: skip
+    with pytest.raises(ModelError) as error:
+        adapt(DDPMPipeline(unet, DDPMScheduler()))
+    one_line(error, "DDPMPipeline", "StableAudioPipeline")
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, object]], object]) -> None:
+    file = folder / "model_index.json"
+    index = json.loads(file.read_text())
+    change(index)
+    file.write_text(json.dumps(index))
+
+
+SPOILT: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
+    "no index": (lambda f: (f / "model_index.json").unlink(), ("has no model_index.json",)),
+    "broken index": (lambda f: (f / "model_index.json").write_text("{"), ("cannot read", "model_index.json")),
+    "no folder": (lambda f: shutil.rmtree(f / "vae"), ("spoilt is incomplete", "vae/")),
+    "no weights": (
+        lambda f: (f / "unet" / "diffusion_pytorch_model.safetensors").unlink(), ("unet/ has no .safetensors",)
+    ),
+    "pickle": (
+        lambda f: (f / "vocoder" / "model.safetensors").rename(f / "vocoder" / "pytorch_model.bin"),
+        ("vocoder/ has no .safetensors", "pickled"),
+    ),
+    "no config": (lambda f: (f / "vocoder" / "config.json").unlink(), ("vocoder/config.json is missing",)),
+    "damaged": (
+        lambda f: (f / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"\0" * 100), ("cannot load spoilt",)
+    ),
+    "no vocoder": (lambda f: rewrite(f, lambda index: index.pop("vocoder")), ("names no vocoder",)),
+    "foreign code": (
+        lambda f: rewrite(f, lambda index: index.update(vae=["os.path", "join"])), ("'os.path'", "does not run")
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_what_a_folder_lacks_is_named_in_one_line(folder: Path, how: str) -> None:
+    spoil, parts = SPOILT[how]
+    spoil(folder)
+    with pytest.raises(ModelError) as error:
+        load(folder)
+    one_line(error, *parts)
+
+
+def test_a_missing_folder_and_an_unreachable_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as error:
+        load(tmp_path / "nothing")
+    one_line(error, "no model folder", "nothing")
+
+    def refuse(repo_id: str, **settings: object) -> str:
+        raise OSError("Name or service not known\nmore")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(ModelError) as error:
+        load("cvssp/audioldm2-music")
+    one_line(error, "cvssp/audioldm2-music", "Name or service not known", "check name, network and licence")
+
+
+def test_a_hub_id_is_downloaded_without_pickles(monkeypatch: pytest.MonkeyPatch, saved: dict[str, Path]) -> None:
+    asked = {}
+
+    def download(repo_id: str, **settings: list[str]) -> str:
+        asked.update(settings, repo_id=repo_id)
+        return str(saved["musicldm"])
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    model = load("ucsd-reach/musicldm")
+    assert model.name == asked["repo_id"] == "ucsd-reach/musicldm"
+    assert not any(pattern.endswith(("bin", "ckpt", "pt")) for pattern in asked["allow_patterns"])
+
+
+@pytest.mark.parametrize(("found", "said"), [("4.31.0", "but 4.31.0 is installed"), (None, "which is not installed")])
+def test_an_unsupported_transformers_is_named(
+    monkeypatch: pytest.MonkeyPatch, saved: dict[str, Path], found: str | None, said: str
+) -> None:
+    def version(package: str) -> str:
+        if found is None:
+            raise loading.PackageNotFoundError(package)
+        return found
+
+    monkeypatch.setattr(loading, "version", version)
+    with pytest.raises(ModelError) as error:
+        load(saved["musicldm"])
+    one_line(error, "MusicLDMPipeline needs transformers", said, "pip install")
+
+
+def test_a_folder_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(OutputError, match="is not a model folder"):
+        adapt(make_musicldm()).save(tmp_path / "mine")
+
+
+def test_loading_leaves_the_process_as_it_was(saved: dict[str, Path]) -> None:
+    state = torch.get_rng_state(), torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
+    load(saved["stable_audio"]).cond(PROMPT)
+    after = torch.get_rng_state(), torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
+    assert torch.equal(state[0], after[0])
+    assert state[1:] == after[1:]
