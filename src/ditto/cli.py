@@ -320,6 +320,24 @@ def train_vocoder_command(
     train_from_folder(load_config(config, VocoderConfig), data, out, held_out=held_out)
 
 
+@train_app.command("controlnet", epilog="Example: ditto-music train controlnet --data datasets/train")
+def train_controlnet_command(
+    config: ConfigOption = Path("configs/controlnet.json"),
+    data: DataOption = Path("datasets/train"),
+    out: Annotated[Path, typer.Option(help="Folder of the run; a killed run resumes from it.")] = Path(
+        "runs/controlnet"
+    ),
+    base: Annotated[Path | None, typer.Option(help="The base's model folder; the embedded model by default.")] = None,
+    held_out: HeldOutOption = None,
+) -> None:
+    """Train a ControlNet for loudness and melody on a finished base; run it again to resume."""
+    from ditto.models.music_model import load
+    from ditto.training.controlnet import ControlNetConfig, train_from_folder
+    from ditto.training.loop import load_config
+
+    train_from_folder(load_config(config, ControlNetConfig), load(base), data, out, held_out=held_out)
+
+
 @train_app.command("classifier", epilog="Example: ditto-music train classifier --data datasets/train")
 def train_classifier_command(
     config: ConfigOption = Path("configs/classifier.json"),

@@ -5,8 +5,10 @@ reference at the step's noise level. Neither needs a gradient, and neither tells
 next model call, whence the seams (DITTO Fig. 4).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ditto.diffusion.consistency import Noise
@@ -25,6 +27,14 @@ class Known:
 
     mask: Tensor
     reference: Tensor
+
+    @classmethod
+    def of_spans(cls, reference: Tensor, spans: Sequence[tuple[int, int]]) -> "Known":
+        """The reference (…, frames) in some stretches of frames, (first, after the last)."""
+        mask = torch.zeros(reference.shape[-1], dtype=reference.dtype, device=reference.device)
+        for start, end in spans:
+            mask[start:end] = 1
+        return cls(mask, reference)
 
     def noised(self, schedule: Schedule, t: int, noise: Tensor) -> Tensor:
         """The reference at the noise level of t, of the shape of `noise`."""

@@ -1,0 +1,369 @@
+"""Training a ControlNet on a finished base: the adapter learns to denoise clips whose curves it is told.
+
+Run it with ``ditto-music train controlnet --data datasets/train --out runs/controlnet``. The curves are the controls'
+own features of the clip's audio, so generating with it asks for what it was trained on.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import soundfile
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from ditto.audio.chroma import log_chroma
+from ditto.audio.features import intensity
+from ditto.controls.tunes import REST
+from ditto.data.dataset import ClipDataset, read_labels
+from ditto.diffusion.samplers import Chain, ddim
+from ditto.errors import DataError
+from ditto.methods.controlnet import controlled
+from ditto.models.conditioning import drop_tags
+from ditto.models.controlnet import ControlAdapter, encode_curves
+from ditto.models.music_model import MusicModel
+from ditto.models.transformer import PatchTransformer
+from ditto.pictures import mel_grid
+from ditto.training.base import Example, Setting, weighted_mse
+from ditto.training.loop import (
+    DECAYS,
+    Checkpoints,
+    Ema,
+    RunLog,
+    load_config,
+    load_optimizer,
+    optimizer_tensors,
+    progress_steps,
+    start_run,
+    step_seed,
+    warmup_stable_decay,
+)
+
+SHOWN = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Clips with what is to be told of them.
+
+    Attributes:
+        x_0: (B, 1, n_mels, frames).
+        cond: conditions (B, 5).
+        levels: smoothed loudness in dB, (B, frames).
+        classes: pitch classes 0 to 11, (B, frames), int64.
+    """
+
+    x_0: Tensor
+    cond: Tensor
+    levels: Tensor
+    classes: Tensor
+
+
+class ControlledClips(Protocol):
+    """Where clips come from: a pure function of the step."""
+
+    def batch(self, step: int, batch_size: int) -> Batch:
+        """The clips of a step."""
+        ...
+
+
+class ControlledDataset:
+    """Random clips of a data folder with the loudness and the melody of their own audio.
+
+    Args:
+        root: a finished data folder.
+        model: its window, spectrogram and vocabulary.
+        seed: of the random crops.
+
+    Raises:
+        DataError: see `ClipDataset`.
+        TagError: a label is not in the model's vocabulary.
+    """
+
+    def __init__(self, root: Path, model: MusicModel, *, seed: int = 0) -> None:
+        self.spec, self.frames, self.seed = model.spec, model.spec.clip_frames, seed
+        self.clips = ClipDataset(root, self.spec, model.vocabulary, frames=self.frames, seed=seed)
+        self.files = [root / piece["file"] for piece in read_labels(root)]
+
+    def batch(self, step: int, batch_size: int) -> Batch:
+        """The clips of a step."""
+        rng = np.random.default_rng([self.seed, step])
+        pieces, places = rng.integers(len(self.clips), size=batch_size).tolist(), rng.random(batch_size).tolist()
+        x_0, cond = zip(*[self.clips.clip(i, place) for i, place in zip(pieces, places, strict=True)], strict=True)
+        audio = torch.stack([self._audio(i, place) for i, place in zip(pieces, places, strict=True)])
+        levels, classes = intensity(audio, self.spec), log_chroma(audio, self.spec).argmax(dim=1)
+        return Batch(torch.stack(x_0), torch.stack(cond), levels, classes)
+
+    def _audio(self, piece: int, place: float) -> Tensor:
+        """The samples under `ClipDataset.clip` of the same piece and place."""
+        with soundfile.SoundFile(self.files[piece]) as file:
+            start = int(place * (file.frames // self.spec.hop - self.frames + 1))
+            file.seek(start * self.spec.hop)
+            return torch.from_numpy(file.read(self.spec.samples(self.frames), dtype="float32"))
+
+
+@dataclass(frozen=True)
+class ControlNetConfig:
+    """Everything that determines an adapter, given the base and the data.
+
+    Attributes:
+        blocks: how many of the base's blocks are copied.
+        curve_dropout: rate at which a clip is not told its loudness, and at which not its melody.
+        span_dropout: rate at which a curve that is told is left open in a random stretch of the clip.
+        steps, batch_size, lr, warmup, decay, lr_decay, weight_decay, betas, clip_norm, ema: as in `BaseConfig`.
+        tag_dropout, grid_dropout, data_std, max_weight, precision: as in `BaseConfig`.
+        log_every, checkpoint_every, evaluate_every: in steps.
+    """
+
+    blocks: int = 3
+    curve_dropout: float = 0.3
+    span_dropout: float = 0.2
+    steps: int = 3000
+    batch_size: int = 16
+    lr: float = 5e-4
+    warmup: int = 100
+    decay: float = 0.7
+    lr_decay: str = "linear"
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip_norm: float = 1.0
+    ema: float = 0.998
+    tag_dropout: float = 0.1
+    grid_dropout: float = 0.15
+    data_std: float = 0.26
+    max_weight: float = 10.0
+    precision: str = "no"
+    seed: int = 0
+    log_every: int = 20
+    checkpoint_every: int = 100
+    evaluate_every: int = 250
+
+    def __post_init__(self) -> None:
+        """Check words and ranges.
+
+        Raises:
+            DataError: a setting has an unknown name or is out of range.
+        """
+        for name, known in (("lr_decay", DECAYS), ("precision", ("no", "bf16"))):
+            if (value := getattr(self, name)) not in known:
+                raise DataError(f"unknown {name} {value!r} in the config: choose one of {', '.join(known)}")
+        for name in ("curve_dropout", "span_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise DataError(f"{name} must be at least 0 and below 1 in the config, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A batch with the step's random draws: noised clips, conditions and curves as far as they are told."""
+
+    example: Example
+    cond: Tensor
+    curves: Tensor
+
+    def to(self, device: torch.device) -> "Drawn":
+        """The same on a device."""
+        e = self.example
+        moved = Example(*(tensor.to(device) for tensor in (e.x_0, e.noise, e.x_t, e.t)))
+        return Drawn(moved, self.cond.to(device), self.curves.to(device))
+
+
+def draw(config: ControlNetConfig, setting: Setting, batch: Batch, step: int) -> Drawn:
+    """All randomness of a step, from (seed, step) alone; timesteps are stratified over the batch."""
+    generator = torch.Generator().manual_seed(step_seed(config.seed, step))
+    count, steps = len(batch.x_0), setting.schedule.num_train
+    t = ((torch.arange(count) + torch.rand(count, generator=generator)) / count * steps).long().clamp(max=steps - 1)
+    noise = torch.randn(batch.x_0.shape, generator=generator)
+    cond = drop_tags(batch.cond, config.tag_dropout, generator, config.grid_dropout)
+    levels, classes = (told(config, batch.levels.shape, generator) for _ in range(2))
+    curves = encode_curves(
+        torch.where(levels, batch.levels, torch.nan), torch.where(classes, batch.classes, REST), *batch.levels.shape
+    )
+    x_t = setting.schedule.add_noise(batch.x_0, noise, t)
+    return Drawn(Example(batch.x_0, noise, x_t, t), cond, curves)
+
+
+def told(config: ControlNetConfig, shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Where a curve is told, bool (B, frames): nowhere, everywhere, or everywhere but in one stretch."""
+    batch, frames = shape
+    whole = torch.rand(batch, 1, generator=generator) >= config.curve_dropout
+    cut = torch.rand(batch, 1, generator=generator) < config.span_dropout
+    first, last = (torch.rand(batch, 2, generator=generator) * (frames + 1)).long().sort(dim=1).values.split(1, dim=1)
+    place = torch.arange(frames)
+    return whole & ~(cut & (first <= place) & (place < last))
+
+
+def control_loss(adapter: Any, base: PatchTransformer, setting: Setting, drawn: Drawn) -> Tensor:
+    """The base's own training loss, of the adapted output: a float32 scalar."""
+    output = adapter(base, drawn.example.x_t, drawn.example.t, drawn.cond, drawn.curves).float()
+    return weighted_mse(setting, drawn.example, output)
+
+
+def train_controlnet(
+    config: ControlNetConfig, model: MusicModel, clips: ControlledClips, out: Path, *,
+    held_out: ControlledClips | None = None, show: bool = True,
+) -> ControlAdapter:  # fmt: skip
+    """Train until `config.steps`, resuming from the newest checkpoint in `out`; returns the EMA adapter.
+
+    As with `train_base`, the same config, base, data and machine give the same float32 weights on a CPU bit for bit,
+    however often the run was killed. The averaged adapter is also written to ``adapter/`` under `out`, in float16.
+
+    Raises:
+        DataError: the model is not a patch transformer's, the run began with another one, or training diverged.
+        ModelError: see `ControlAdapter.of`.
+    """
+    base = model.network
+    if not isinstance(base, PatchTransformer):
+        raise DataError(f"a ControlNet needs a patch transformer as its base, not a {type(base).__name__}")
+    start_run(out, config)
+    accelerator = Accelerator(mixed_precision=config.precision)
+    base.to(accelerator.device)
+    adapter, averaged = (ControlAdapter.of(base, config.blocks, config.seed) for _ in range(2))
+    setting, ema = setting_of(config, model), Ema(adapter, config.ema)
+    optimizer = torch.optim.AdamW(
+        adapter.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
+    )
+    checkpoints, about = Checkpoints(out), {"base": str(adapter.config["base"])}  # pyright: ignore[reportIndexIssue]
+    start = _resume(checkpoints, about, adapter, ema, optimizer)
+    trained, optimizer = accelerator.prepare(adapter, optimizer)
+    log = RunLog(out, start, _tensorboard(out, start))
+    for step, meter in progress_steps(start, config.steps, "controlnet", show):
+        drawn = draw(config, setting, clips.batch(step, config.batch_size), step).to(accelerator.device)
+        with accelerator.autocast():
+            loss = control_loss(trained, base, setting, drawn)
+        _set_lr(optimizer, config, step)
+        optimizer.zero_grad()
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(trained.parameters(), config.clip_norm)
+        optimizer.step()
+        ema.update(accelerator.unwrap_model(trained), step)
+        meter.add(value := loss.item())
+        done = step + 1
+        if not value < 1e6:
+            raise DataError(f"training diverged at step {done} (loss {value:g}): lower lr and start afresh")
+        if done % config.log_every == 0:
+            log.write(done, loss=meter.smooth)
+        if done % config.evaluate_every == 0 or done == config.steps:
+            ema.copy_to(averaged)
+            _evaluate(config, averaged, model, held_out or clips, out, done, log)
+        if done % config.checkpoint_every == 0 or done == config.steps:
+            groups = {"model": adapter.state_dict(), "ema": ema.shadow, "optimizer": optimizer_tensors(optimizer)}
+            checkpoints.save(done, groups, about)
+    log.close()
+    ema.copy_to(averaged)
+    averaged.save(out / "adapter")
+    return averaged.requires_grad_(False).eval()
+
+
+def train_from_folder(
+    config: ControlNetConfig, model: MusicModel, data: Path, out: Path, *, held_out: Path | None = None
+) -> ControlAdapter:
+    """`train_controlnet` on a data folder."""
+    held = ControlledDataset(held_out, model, seed=config.seed) if held_out else None
+    return train_controlnet(config, model, ControlledDataset(data, model, seed=config.seed), out, held_out=held)
+
+
+def load_trained(out: Path, model: MusicModel) -> ControlAdapter:
+    """The averaged weights of a run's newest checkpoint.
+
+    Raises:
+        DataError: the run has no checkpoint yet, or was begun with another base.
+    """
+    config = load_config(out / "config.json", ControlNetConfig)
+    found = Checkpoints(out).latest()
+    if found is None:
+        raise DataError(f"the run {str(out)!r} has no checkpoint yet")
+    adapter = ControlAdapter.of(model.network, config.blocks, config.seed)  # pyright: ignore[reportArgumentType]
+    _check_base(found[2], {"base": str(adapter.config["base"])}, out)  # pyright: ignore[reportIndexIssue]
+    adapter.load_state_dict(found[1]["ema"])
+    return adapter.requires_grad_(False).eval()
+
+
+def setting_of(config: ControlNetConfig, model: MusicModel) -> Setting:
+    """What the loss needs to know."""
+    denoiser = model.denoiser
+    return Setting(
+        model.schedule, denoiser.prediction, config.data_std, config.max_weight, skip_std=denoiser.skip_std
+    )  # fmt: skip
+
+
+def _resume(
+    checkpoints: Checkpoints, about: dict[str, str], adapter: ControlAdapter, ema: Ema,
+    optimizer: torch.optim.Optimizer,
+) -> int:  # fmt: skip
+    found = checkpoints.latest()
+    if found is None:
+        return 0
+    step, groups, state = found
+    _check_base(state, about, checkpoints.folder)
+    adapter.load_state_dict(groups["model"])
+    ema.load(groups["ema"])
+    load_optimizer(optimizer, groups["optimizer"])
+    return step
+
+
+def _check_base(state: dict[str, Any], about: dict[str, str], out: Path) -> None:
+    if state["base"] != about["base"]:
+        raise DataError(f"{str(out)!r} was begun with another base: choose another folder, or give --base")
+
+
+def _set_lr(optimizer: torch.optim.Optimizer, config: ControlNetConfig, step: int) -> None:
+    factor = warmup_stable_decay(
+        step, steps=config.steps, warmup=config.warmup, decay=config.decay, shape=config.lr_decay
+    )
+    for group in optimizer.param_groups:
+        group["lr"] = config.lr * factor
+
+
+def _tensorboard(out: Path, start: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
+
+
+@torch.no_grad()
+def held_out_losses(
+    config: ControlNetConfig, adapter: ControlAdapter, model: MusicModel, clips: ControlledClips, batches: int = 4
+) -> dict[str, float]:
+    """Mean loss on fixed clips, timesteps and noise, with all curves told and with none."""
+    setting, base = setting_of(config, model), model.network
+    sums = {"held_out_loss": 0.0, "held_out_loss_untold": 0.0}
+    for i in range(batches):
+        batch = clips.batch(i, config.batch_size)
+        drawn = draw(replace(config, curve_dropout=0.0, span_dropout=0.0), setting, batch, i)
+        drawn = drawn.to(next(base.parameters()).device)
+        untold = Drawn(drawn.example, drawn.cond, torch.zeros_like(drawn.curves))
+        for name, each in zip(sums, (drawn, untold), strict=True):
+            sums[name] += control_loss(adapter, base, setting, each).item() / batches  # pyright: ignore[reportArgumentType]
+    return sums
+
+
+@torch.no_grad()
+def _evaluate(
+    config: ControlNetConfig, adapter: ControlAdapter, model: MusicModel, clips: ControlledClips, out: Path, step: int,
+    log: RunLog,
+) -> None:  # fmt: skip
+    """Log held-out losses and how the loudness of samples follows that of clips; draw the clips above the samples."""
+    adapter.eval()
+    losses = held_out_losses(config, adapter, model, clips)
+    batch = clips.batch(0, SHOWN)
+    sampled = sample(adapter, model, batch, config.seed)
+    heard = intensity(model.to_audio(sampled), model.spec)
+    log.write(step, **losses, intensity_rho=_correlation(heard, batch.levels))
+    mel_grid(out / "samples" / f"{step:08d}.png", [*batch.x_0, *sampled.cpu()], columns=SHOWN)
+
+
+def sample(adapter: ControlAdapter, model: MusicModel, batch: Batch, seed: int, steps: int = 20) -> Tensor:
+    """DDIM samples (B, 1, n_mels, frames) that are told all of a batch's curves."""
+    device = next(model.network.parameters()).device
+    curves = encode_curves(batch.levels, batch.classes, *batch.levels.shape).to(device)
+    plain = Chain(model.denoiser, model.schedule, model.schedule.timesteps(steps), batch.cond.to(device))
+    chain = controlled(plain, adapter, curves)
+    return ddim(chain, torch.randn(batch.x_0.shape, generator=torch.Generator().manual_seed(seed)).to(device))
+
+
+def _correlation(a: Tensor, b: Tensor) -> float:
+    """Mean Pearson's ρ of rows (B, frames)."""
+    pairs = zip(a.cpu().double().numpy(), b.cpu().double().numpy(), strict=True)
+    return float(np.mean([np.corrcoef(x, y)[0, 1] for x, y in pairs]))
