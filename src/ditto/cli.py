@@ -1,13 +1,13 @@
 """The command line: ``ditto-music``. Words and defaults are those of the Python API."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 from rich.console import Console
 
+from ditto import cli_bench
+from ditto.cli_bench import command_line
 from ditto.errors import DittoError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.add_typer(train_app, name="train")
 app.add_typer(distill_app, name="distill")
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+cli_bench.register(bench_app)
 
 console = Console(stderr=True)
 
@@ -414,7 +415,7 @@ def bench_quality_command(
 
     run_quality(
         load(model), heldout, classifier, count=count, seed=seed, out=out, steps=steps,
-        guidances=guidance or (), resume=resume, command=_command(),
+        guidances=guidance or (), resume=resume, command=command_line(),
     )  # fmt: skip
 
 
@@ -437,13 +438,8 @@ def bench_intensity_command(
 
     run_intensity(
         load(model), count=count, seed=seed, out=out, batch=batch, steps=steps, iterations=iterations,
-        workers=workers, guidance=guidance, resume=resume, command=_command(),
+        workers=workers, guidance=guidance, resume=resume, command=command_line(),
     )  # fmt: skip
-
-
-def _command() -> str:
-    """The present call, as a reader would repeat it."""
-    return shlex.join(["ditto-music", *sys.argv[1:]])
 
 
 @train_app.command("report", epilog="Example: ditto-music train report runs/base --out docs/training/base")

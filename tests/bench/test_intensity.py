@@ -39,8 +39,10 @@ def test_curves_are_many_in_range_and_fit_the_clip(model):
 
 def test_tags_are_never_null_and_cover_the_vocabulary(model):
     drawn = torch.stack([random_tags(np.random.default_rng(i), model.vocabulary) for i in range(300)])
-    assert drawn.amin(dim=0).tolist() == [1, 1, 1]
-    assert drawn.amax(dim=0).tolist() == [size - 1 for size in model.vocabulary.sizes]
+    assert drawn[:, :3].amin(dim=0).tolist() == [1, 1, 1]
+    assert drawn[:, :3].amax(dim=0).tolist() == [size - 1 for size in model.vocabulary.sizes]
+    assert drawn[:, 3].amin() >= 600
+    assert not drawn[:, 4].any()
 
 
 def test_ditto_is_better_than_no_control(report):

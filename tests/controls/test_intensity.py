@@ -11,6 +11,7 @@ from scipy.signal import savgol_filter
 from scipy.stats import pearsonr
 from torch import Tensor, nn
 
+from ditto.audio.features import mel_rms_db, smooth
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Output
 from ditto.controls.intensity import Intensity, mse, pearson
@@ -140,7 +141,7 @@ def test_mse_is_over_frames() -> None:
 def test_description_is_json_with_the_points_unless_they_are_many() -> None:
     short = Intensity("0:-30 3:-12").describe()
     assert short == {
-        "control": "intensity", "measure": "mse", "curve": "0:-30 3:-12", "relative": False,
+        "control": "intensity", "measure": "mse", "domain": "sound", "curve": "0:-30 3:-12", "relative": False,
         "points": [[0.0, -30.0], [3.0, -12.0]],
     }  # fmt: skip
     many = Intensity(" ".join(f"{i / 100}:-20" for i in range(65))).describe()
@@ -153,3 +154,27 @@ def test_the_trace_is_target_and_feature() -> None:
     np.testing.assert_allclose(trace.target, target(POINTS), atol=1e-3)
     np.testing.assert_allclose(trace.achieved, loudness(MODEL.to_audio(x_0())[1].numpy()), atol=1e-4)
     assert trace.unit == "dB"
+
+
+def test_the_mel_domain_spares_the_vocoder_while_optimising_only() -> None:
+    class Counted(Tones):
+        calls = 0
+
+        def forward(self, x_0: Tensor) -> Tensor:
+            Counted.calls += 1
+            return super().forward(x_0)
+
+    model = MusicModel(nn.Identity(), Counted(), SPEC, TagVocabulary((), ()))  # pyright: ignore[reportArgumentType]
+    control = Intensity(TEXT, domain="mel")
+    loss = control.loss(Output(x_0(), model))
+    assert Counted.calls == 0
+    levels = smooth(mel_rms_db(x_0()[:, 0], SPEC), SPEC).numpy()
+    np.testing.assert_allclose(loss.numpy(), np.square(levels - target(POINTS)).mean(axis=1), rtol=1e-6)
+    errors = control.errors(Output(x_0(), model))
+    assert Counted.calls == 1
+    assert torch.equal(errors["intensity_mse_db2"], Intensity(TEXT).loss(Output(x_0(), model)))
+
+
+def test_an_unknown_domain_is_refused() -> None:
+    with pytest.raises(ControlError, match="'sound' or 'mel', not 'taste'"):
+        Intensity(TEXT, domain="taste")  # pyright: ignore[reportArgumentType]

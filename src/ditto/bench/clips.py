@@ -83,7 +83,7 @@ def real_clips(root: Path, spec: AudioSpec, vocabulary: TagVocabulary, count: in
 
 
 def drawn_tags(tags: Tensor, count: int, seed: int) -> Tensor:
-    """Conditions (count, 5) drawn with replacement from the rows of `tags` (N, 5), whole rows: the joint distribution."""
+    """Conditions (count, 5) drawn with replacement from the rows of `tags` (N, 5): their joint distribution."""
     rows = np.random.default_rng([seed, 1]).integers(len(tags), size=count)
     return tags[torch.from_numpy(rows)]
 

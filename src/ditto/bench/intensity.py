@@ -7,7 +7,7 @@ Table 3: 40.843 without control, 4.758 with).
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from ditto.audio.features import intensity
 from ditto.bench import charts
 from ditto.bench.clips import chain_for, weights_digest
 from ditto.bench.report import Claim, Partial, Report, Row, Tensors, model_entry
@@ -81,8 +82,17 @@ def random_curve(rng: np.random.Generator, seconds: float) -> Curve:
 
 
 def random_tags(rng: np.random.Generator, vocabulary: TagVocabulary) -> Tensor:
-    """Indices (3,) of a genre, a mood and a tempo, each uniform."""
-    return torch.tensor([int(rng.integers(1, size)) for size in vocabulary.sizes])
+    """A condition (5,): a genre, a mood and a tempo, each uniform; the clip starts on a bar."""
+    tags = vocabulary.decode([int(rng.integers(1, size)) for size in vocabulary.sizes])
+    return vocabulary.encode(replace(tags, beat=0.0))
+
+
+def drawn_targets(model: MusicModel, seed: int, first: int, last: int) -> tuple[EachItsOwn, Tensor, Tensor]:
+    """What the clips `first` … `last` − 1 are to be: their curves, conditions (B, 5) and x_T."""
+    draws = [np.random.default_rng([seed + i, 2]) for i in range(first, last)]
+    control = EachItsOwn([Intensity(random_curve(rng, model.spec.clip_seconds)) for rng in draws])
+    tags = torch.stack([random_tags(rng, model.vocabulary) for rng in draws])
+    return control, tags, draw_x_T(model.shape(), seed + first, last - first)
 
 
 def run_intensity(
@@ -135,10 +145,7 @@ def run_intensity(
 def _measure(setting: Setting, count: int, first: int, last: int) -> Tensors:
     """Both methods on the clips `first` … `last` − 1: errors, curves, losses and seconds a clip."""
     model, items = setting.model, range(first, last)
-    draws = [np.random.default_rng([setting.seed + i, 2]) for i in items]
-    control = EachItsOwn([Intensity(random_curve(rng, model.spec.clip_seconds)) for rng in draws])
-    tags = torch.stack([random_tags(rng, model.vocabulary) for rng in draws])
-    x_T = draw_x_T(model.shape(), setting.seed + first, len(items))
+    control, tags, x_T = drawn_targets(model, setting.seed, first, last)
     chain = chain_for(model, tags, setting.steps, setting.guidance)
     plain, plain_seconds = _clocked(lambda: _achieved(setting, chain, control, x_T))
     losses: list[Tensor] = []
@@ -176,10 +183,9 @@ def _achieved(setting: Setting, chain: Chain, control: EachItsOwn, x_T: Tensor) 
     x_0 = decode(x_T, chain)
     output = Output(x_0, setting.model)
     errors = control.errors(output)
-    curves = [torch.from_numpy(control.traces(output, i)[0].achieved) for i in range(len(x_0))]
     return {
         "mse": errors["intensity_mse_db2"], "rho": errors["intensity_rho"],
-        "curve": torch.stack(curves),
+        "curve": intensity(output.audio, setting.model.spec),
     }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ditto.audio.features import intensity
+from ditto.audio.features import intensity, mel_rms_db, smooth
 from ditto.audio.io import StrPath
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Output
@@ -22,17 +22,26 @@ class Intensity(Control):
     Attributes:
         curve: the target.
         measure: "mse", or "correlation" for 𝓛 = −ρ (Pearson), which asks for the curve's shape alone.
+        domain: what the loss hears: "sound", or "mel", an estimate from the spectrogram that spares the vocoder while
+            optimising. Errors are those of the sound in either case.
     """
 
     curve: Curve
     measure: Literal["mse", "correlation"]
+    domain: Literal["sound", "mel"]
 
-    def __init__(self, curve: str | Curve, measure: Literal["mse", "correlation"] = "mse") -> None:
+    def __init__(
+        self, curve: str | Curve, measure: Literal["mse", "correlation"] = "mse",
+        domain: Literal["sound", "mel"] = "sound",
+    ) -> None:  # fmt: skip
         """Take a `Curve`, or the text of one (see `ditto.controls.curves.parse_curve`)."""
         if measure not in ("mse", "correlation"):
             raise ControlError(f"intensity is measured by 'mse' or 'correlation', not {measure!r}")
         object.__setattr__(self, "curve", parse_curve(curve) if isinstance(curve, str) else curve)
+        if domain not in ("sound", "mel"):
+            raise ControlError(f"intensity is heard in 'sound' or 'mel', not {domain!r}")
         object.__setattr__(self, "measure", measure)
+        object.__setattr__(self, "domain", domain)
 
     @classmethod
     def of_recording(
@@ -50,9 +59,15 @@ class Intensity(Control):
         """f(x_0) in dB, shape (B, frames)."""
         return intensity(output.audio, output.model.spec)
 
+    def _heard(self, output: Output) -> Tensor:
+        """What the loss hears, shape (B, frames)."""
+        if self.domain == "sound":
+            return self.feature(output)
+        return smooth(mel_rms_db(output.model.to_mel(output.x_0), output.model.spec), output.model.spec)
+
     def loss(self, output: Output) -> Tensor:
         """𝓛 of each item, shape (B,)."""
-        feature, target = output.kept(self.feature(output)), output.kept(self.target(output))
+        feature, target = output.kept(self._heard(output)), output.kept(self.target(output))
         return mse(feature, target) if self.measure == "mse" else -pearson(feature, target)
 
     def errors(self, output: Output) -> dict[str, Tensor]:
@@ -80,7 +95,7 @@ class Intensity(Control):
         """Name, measure and, unless there are very many, points."""
         points = [list(p) for p in self.curve.points] if len(self.curve.points) <= 64 else len(self.curve.points)
         return {
-            "control": "intensity", "measure": self.measure, "curve": self.curve.name,
+            "control": "intensity", "measure": self.measure, "domain": self.domain, "curve": self.curve.name,
             "relative": self.curve.relative, "points": points,
         }  # fmt: skip
 

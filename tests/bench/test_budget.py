@@ -1,0 +1,104 @@
+"""The benches of DITTO-2's budgets and of its speed, on a tiny model with a student."""
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ditto.bench.budget import FIG_4, FIG_5, TABLE_2, Budget, Setting, made, run_budget
+from ditto.bench.intensity import drawn_targets
+from ditto.bench.speed import PHASES, iteration_flops, iteration_phases, matmul_rate, run_speed
+from ditto.controls.base import Output
+from ditto.models.classifier import ClipClassifier
+from ditto.models.music_model import Distilled, MusicModel, fingerprint, load
+from ditto.models.transformer import PatchTransformer
+from ditto.request import Request, run
+
+
+@pytest.fixture(scope="module")
+def fast(model: MusicModel, tmp_path_factory: pytest.TempPathFactory) -> MusicModel:
+    """The tiny model with a CTM student of random weights, saved and loaded."""
+    network = PatchTransformer(width=32, depth=1, heads=2, tag_sizes=(3, 4, 13), guidance_embedded=True)
+    network.load_state_dict({**network.state_dict(), **model.network.state_dict()})
+    student = Distilled(network.requires_grad_(False).eval(), "ctm", (1.0, 5.0), fingerprint(model.network))
+    folder = tmp_path_factory.mktemp("model") / "fast"
+    replace(model, distilled=student).save(folder)
+    return load(folder)
+
+
+def test_rows_are_the_papers() -> None:
+    assert [b.row for b in TABLE_2] == ["CTM-1/1", "CTM-1/2", "CTM-1/4", "CTM-1/8", "CTM-2/2", "CTM-2/4", "CTM-*/4"]
+    assert [b.row for b in FIG_4] == ["DM-8/20", "DM-20/20"]
+    tables = json.loads(Path(__file__).with_name("paper_budget.json").read_text())
+    for budget in TABLE_2:
+        if budget.paper:
+            seconds, _, _, mse = tables[budget.row]
+            assert dict(budget.paper) == {"seconds_per_clip": seconds, "intensity_mse": mse}
+
+
+def test_a_row_is_what_a_request_makes(fast: MusicModel) -> None:
+    setting = Setting(fast, None, None, 3, 4, 5e-3, 1.5, 0.2)
+    control, tags, x_T = drawn_targets(fast, 3, 0, 1)
+    for budget, method in ((Budget("CTM", 2, 4), "ditto2"), (Budget("DM", 3, 3), "ditto")):
+        x_0 = made(setting, budget, control, tags, x_T, 0)
+        result = run(
+            Request(
+                (control.controls[0],), fast.vocabulary.decode(tags[0].tolist()), 3, iterations=4, method=method,
+                guidance=1.5, steps=3, surrogate_steps=2, decode_steps=4, gamma=0.2,
+            ), fast,
+        )  # fmt: skip
+        torch.testing.assert_close(x_0, result.x_0, rtol=1e-4, atol=1e-4)
+
+
+def test_budgets(fast: MusicModel, data: Path, classifier: ClipClassifier, tmp_path: Path) -> None:
+    budgets = (Budget("CTM", 1, 2), Budget("CTM", "adaptive", 4), Budget("DM", 2, 3), *FIG_5[:1])
+    report = run_budget(
+        "d2-table2", budgets, fast, data, classifier, count=3, batch=2, iterations=8, show=False,
+        out=tmp_path / "results", cache=tmp_path / "cache", guidance=1.0,
+    )  # fmt: skip
+    assert {r.row for r in report.rows} == {"CTM-1/2", "CTM-*/4", "DM-2/3", "CM-1/1"}
+    assert all("no CM student" in (r.error or "") for r in report.rows if r.row == "CM-1/1")
+    assert all(np.isfinite(r.value) for r in report.rows if r.row != "CM-1/1" and r.value is not None)
+    assert (tmp_path / "results" / "d2-table2.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_mel_surrogate_never_calls_the_vocoder_while_optimising(fast: MusicModel, monkeypatch) -> None:
+    setting = Setting(fast, None, None, 0, 2, 5e-3, 1.0, 0.2)
+    control, tags, x_T = drawn_targets(fast, 0, 0, 1)
+    monkeypatch.setattr(type(fast), "to_audio", lambda *a: pytest.fail("the vocoder was called"))
+    losses = [s.loss for s in setting.steps(Budget("CTM", 1, 2, surrogate="mel"), control, tags, x_T, 3)]
+    assert len(losses) == 3
+    with pytest.raises(pytest.fail.Exception):
+        list(setting.steps(Budget("CTM", 1, 2), control, tags, x_T, 1))
+
+
+def test_phases_and_floor(fast: MusicModel) -> None:
+    setting = Setting(fast, None, None, 0, 5, 5e-3, 1.0, 0.2)
+    phases, whole = iteration_phases(setting, repeats=3)
+    assert tuple(phases) == PHASES
+    assert all(seconds > 0 for seconds in phases.values())
+    assert whole > 0
+    # oracle: one linear layer's forward pass is 2·m·n·k; the network alone has many of them
+    control, tags, x_T = drawn_targets(fast, 0, 0, 1)
+    assert iteration_flops(setting) > 2 * 2 * (x_T.shape[-1] // 4) * 640 * 32
+    started = time.perf_counter()
+    assert 1e8 < matmul_rate(256, seconds=0.05) < 1e14
+    assert time.perf_counter() - started < 5
+    assert control.loss(Output(x_T, fast)).shape == (1,)
+    assert tags.shape == (1, 5)
+
+
+def test_speed(fast: MusicModel, tmp_path: Path) -> None:
+    fast.save(tmp_path / "model")
+    report = run_speed(
+        tmp_path / "model", count=2, ditto_count=1, iterations=2, guidance=1.0, show=False, out=tmp_path / "results",
+        cache=tmp_path / "cache",
+    )  # fmt: skip
+    assert report.value("CTM-1/2", "seconds_per_clip") < report.value("DM-20/20", "seconds_per_clip")
+    assert {c.claim.split()[0] for c in report.claims} == {"DITTO-2", "its", "a", "overhead"}
+    assert report.value("model load", "seconds") > 0
+    assert (tmp_path / "results" / "speed.png").exists()
