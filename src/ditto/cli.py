@@ -1,5 +1,6 @@
 """The command line: ``ditto-music``. Words and defaults are those of the Python API."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, cast
 
