@@ -1,4 +1,4 @@
-"""The front end against transformers' extractor and scipy's resampling, and its gradients against finite differences."""
+"""The front end against transformers' extractor and scipy's resampling, its gradients against differences."""
 
 import numpy as np
 import pytest

@@ -48,6 +48,9 @@ def held_out_pairs(root: Path, *, seconds: float, count: int = 200, seed: int = 
         DataError: it is no data folder, or a piece is shorter than a clip.
     """
     pieces = read_labels(root)[:count]
+    short = [piece["file"] for piece in pieces if piece["seconds"] < seconds + 0.1]
+    if short:
+        raise DataError(f"{root / short[0]} is shorter than a clip of {seconds:.2f} s: leave it out")
     rng = np.random.default_rng(seed)
     starts = [float(rng.uniform(0, piece["seconds"] - seconds - 0.05)) for piece in pieces]
     sounds = [_clip(root, piece, start, seconds) for piece, start in zip(pieces, starts, strict=True)]
@@ -101,8 +104,5 @@ def _unrelated(text: Tensor, pairs: Pairs) -> Tensor:
 
 def _clip(root: Path, piece: dict[str, Any], start: float, seconds: float) -> tuple[Tensor, int]:
     with soundfile.SoundFile(root / piece["file"]) as file:
-        samples = round(seconds * file.samplerate)
-        if file.frames < samples:
-            raise DataError(f"{root / piece['file']} is shorter than {seconds:.2f} s: leave it out")
         file.seek(int(start * file.samplerate))
-        return torch.from_numpy(file.read(samples, dtype="float32")), file.samplerate
+        return torch.from_numpy(file.read(round(seconds * file.samplerate), dtype="float32")), file.samplerate

@@ -1,0 +1,84 @@
+"""The text control: its score, its gradient, that optimising lowers its loss, and what it refuses."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.models.tiny_clap import make_clap, save_clap
+
+from ditto.controls.base import Output
+from ditto.controls.intensity import Intensity
+from ditto.controls.text import Text
+from ditto.errors import ControlError, ModelError
+from ditto.models.music_model import MusicModel
+from ditto.request import generate
+
+CLAP = make_clap()
+
+
+def x_0(batch: int = 2) -> torch.Tensor:
+    return torch.randn(batch, 1, 16, 64, generator=torch.Generator().manual_seed(0)) * 0.5
+
+
+def test_the_loss_is_one_minus_the_cosine_of_the_two_embeddings(tiny_model: MusicModel) -> None:
+    control = Text("a calm jazz song", CLAP)
+    audio = CLAP.embed_audio(tiny_model.to_audio(x_0()), tiny_model.spec.sample_rate)
+    text = CLAP.embed_text(["a calm jazz song"])
+    expected = torch.nn.functional.cosine_similarity(audio, text)
+    torch.testing.assert_close(control.error(x_0(), tiny_model)["clap_score"], expected)
+    torch.testing.assert_close(control(x_0(), tiny_model), 1 - expected)
+
+
+def test_gradients_reach_x_0_through_the_vocoder(tiny_model: MusicModel) -> None:
+    latent = x_0().requires_grad_(True)
+    loss = Text("a calm jazz song", CLAP)(latent, tiny_model)
+    assert loss.dtype == torch.float32
+    (gradient,) = torch.autograd.grad(loss.sum(), latent)
+    assert torch.isfinite(gradient).all()
+    assert (gradient.flatten(1).abs().amax(dim=1) > 0).all()
+    # A short step downhill lowers the loss by what the gradient says.
+    step = 1e-2 * gradient / gradient.norm()
+    lower = Text("a calm jazz song", CLAP)(latent.detach() - step, tiny_model).sum()
+    assert (loss.sum() - lower).item() == pytest.approx(1e-2 * gradient.norm().item(), rel=0.2)
+
+
+def test_optimising_lowers_the_loss_and_composes(tiny_model: MusicModel) -> None:
+    result = generate(tiny_model, [Text("a calm jazz song", CLAP)], iterations=25, steps=3, lr=5e-2, seed=3)
+    assert result.losses.min() < result.losses[0].item() - 1e-3
+    both = generate(
+        tiny_model, Text("loud rock", CLAP) + Intensity("0:-30 0.4:-20") / 40, iterations=2, steps=2, seed=3
+    )
+    assert set(both.errors) == {"clap_score", "intensity_mse_db2", "intensity_rho"}
+    described = both.report()["request"]["controls"][0]["terms"][0]
+    assert described["text"] == "loud rock"
+    assert described["clap_sha256"] == CLAP.sha256
+
+
+def test_words_that_clap_does_not_know_are_reported() -> None:
+    assert Text("a calm kazoo song", CLAP).describe()["unknown_words"] == ["kazoo"]
+
+
+@pytest.mark.parametrize("text", ["", "   "])
+def test_an_empty_text_is_refused_at_once(text: str) -> None:
+    with pytest.raises(ControlError, match="the text is empty"):
+        Text(text)
+
+
+@pytest.mark.parametrize(("text", "message"), [("x " * 5000, "shorten it"), ("穏やかなジャズ", "knows no word")])
+def test_texts_that_clap_cannot_read_are_refused_before_the_work(
+    tiny_model: MusicModel, text: str, message: str
+) -> None:
+    with pytest.raises(ControlError, match=message) as found:
+        generate(tiny_model, [Text(text, CLAP)], iterations=1, steps=1)
+    assert "\n" not in str(found.value)
+
+
+def test_a_folder_is_loaded_when_needed(tiny_model: MusicModel, tmp_path: Path) -> None:
+    missing = Text("jazz", tmp_path)
+    with pytest.raises(ModelError, match="no CLAP"):
+        missing.check(tiny_model, 64)
+    save_clap(tmp_path)
+    found = Text("jazz", tmp_path)
+    found.check(tiny_model, 64)
+    assert found.traces(Output(x_0(), tiny_model), 0) == []
+    assert found.describe()["clap"] == str(tmp_path)
