@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from ditto.controls.text import Text as Text
     from ditto.errors import DittoError as DittoError
     from ditto.models.conditioning import Tags as Tags
+    from ditto.models.loading import adapt as adapt
+    from ditto.models.loading import load as load
     from ditto.models.music_model import MusicModel as MusicModel
-    from ditto.models.music_model import load as load
     from ditto.optimize import Step as Step
     from ditto.request import Request as Request
     from ditto.request import Result as Result
@@ -42,8 +43,9 @@ _HOMES = {
     "Step": "optimize",
     "Tags": "models.conditioning",
     "Text": "controls.text",
+    "adapt": "models.loading",
     "generate": "request",
-    "load": "models.music_model",
+    "load": "models.loading",
     "read": "audio.io",
     "run": "request",
     "write": "audio.io",

@@ -53,7 +53,7 @@ class Kind:
     packages: dict[str, tuple[int, ...]]
 
 
-TRANSFORMERS = {"transformers": (4, 49)}
+TRANSFORMERS = {"transformers": (5, 0)}
 KINDS = {
     "AudioLDM2Pipeline": Kind("audioldm2", "unet", ("vae", "vocoder"), TRANSFORMERS),
     "MusicLDMPipeline": Kind("musicldm", "unet", ("vae", "vocoder"), TRANSFORMERS),
@@ -98,8 +98,8 @@ def load(
         if negative_prompt is not None:
             raise ModelError("Ditto's own models read tags, not prompts: leave the negative prompt out")
         model = load_own(folder)
-        model.network.to(device)
-        model.vocoder.to(device)
+        for module in (model.network, model.vocoder, *([model.distilled.network] if model.distilled else [])):
+            nn.Module.to(module, device)
         return model
     assert folder is not None
     pipe = _pipeline(folder, name, index)

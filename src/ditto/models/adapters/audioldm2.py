@@ -32,7 +32,7 @@ class AudioLDM2Model(MelLatentModel):
         encoder = _Encoder(**self.pipe.components)
         negative = [self.negative_prompt or ""] * len(prompts)
         device = part(self.pipe).text_encoder.device
-        t5, mask, generated = encoder.encode_prompt(prompts, device, 1, True, negative_prompt=negative)
+        t5, mask, generated = part(encoder).encode_prompt(prompts, device, 1, True, negative_prompt=negative)
         (t5_null, t5_told), (mask_null, mask_told) = t5.chunk(2), mask.chunk(2)
         generated_null, generated_told = generated.chunk(2)
         return packed((generated_told, t5_told, mask_told), (generated_null, t5_null, mask_null))
@@ -61,9 +61,9 @@ class _Encoder(AudioLDM2Pipeline):
     The pipeline's own calls what `GPT2Model`, the class that published checkpoints name, has no longer.
     """
 
-    def generate_language_model(
+    def generate_language_model(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, inputs_embeds: Tensor, max_new_tokens: int | None = None, attention_mask: Tensor | None = None
-    ) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    ) -> Tensor:
         """The states that GPT-2 goes on with, (B, max_new_tokens, width)."""
         model = part(self).language_model
         model = getattr(model, "transformer", model)

@@ -149,7 +149,7 @@ class PipelineModel(MusicModel):
         kind = type(self.pipe).__name__
         return (
             f"---\n{head}\nlibrary_name: diffusers\npipeline_tag: text-to-audio\n---\n\n"
-            f"# {self.name}\n\nA `{kind}` saved by Ditto, which controls it by its initial noise alone: `ditto.load(...)` "
+            f"# {self.name}\n\nA `{kind}` saved by Ditto, which controls it by its initial noise: `ditto.load(...)` "
             f"reads this folder, and so does `{kind}.from_pretrained`.\n\n"
             "The weights come from the base model, and its licence goes with them.\n"
         )
