@@ -150,6 +150,33 @@ def clip_picture(
     _save(figure, path, force)
 
 
+def edit_picture(
+    path: Path, after: Tensor, spec: AudioSpec, new: Sequence[tuple[float, float]],
+    losses: Sequence[Sequence[float]], title: str, *, before: Tensor | None = None, force: bool = False,
+) -> None:  # fmt: skip
+    """Save an edit's picture as PNG: log-mels (n_mels, frames) before and after, what is new framed, a loss a window.
+
+    Raises:
+        OutputError: if the file exists (without `force`) or cannot be written.
+    """
+    losses = [curve for curve in losses if curve]
+    heights = [*([2.8] if before is not None else []), 2.8, *([2.2] if losses else [])]
+    figure = _figure(10, sum(heights))
+    axes = list(figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0])
+    figure.suptitle(title, fontsize=10)
+    if before is not None:
+        _spectrogram(axes[0], before, spec)
+        axes.pop(0).set_title("before", fontsize=9)
+    _spectrogram(axes[0], after, spec)
+    axes[0].set_title("after; between the lines is new, the rest is kept", fontsize=9)
+    for start, end in new:
+        axes[0].axvline(start, color="cyan", linewidth=1)
+        axes[0].axvline(end, color="cyan", linestyle="--", linewidth=1)
+    for curve in losses:
+        _losses(axes[1], curve)
+    _save(figure, path, force)
+
+
 def mel_grid(path: Path, mels: Sequence[Tensor], columns: int = 4, titles: Sequence[str] = ()) -> None:
     """Save log-mels, each (1, n_mels, frames) in [−1, 1], as one PNG of `columns` columns, replacing an older one."""
     rows = math.ceil(len(mels) / columns)

@@ -1,0 +1,230 @@
+"""Inpaint, outpaint and loop: from a user's file to a file of the same rate, depth and channels (DITTO section 4).
+
+>>> from ditto.edit.edits import outpaint
+>>> outpaint("song.wav", model, seconds=30, tags="genre=jazz tempo=110").save("longer.wav")
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from ditto.audio.io import StrPath, shown
+from ditto.controls.regions import SelfLoop
+from ditto.edit.fill import Filling, Progress
+from ditto.edit.result import Edit
+from ditto.edit.timeline import FADE_SECONDS, Timeline, crossfaded
+from ditto.errors import RequestError
+from ditto.models.music_model import MusicModel
+from ditto.optimize import Step
+from ditto.request import Request, run
+
+MAX_SECONDS = 3600.0
+BEATS_PER_BAR = 4
+SELF_OVERLAP, SHORTEST_OVERLAP = 0.5, 0.1
+"""Seconds by which a loop without a recording repeats its start (the paper's), and the least of them."""
+
+
+def inpaint(
+    path: StrPath, model: MusicModel, regions: Sequence[tuple[float, float]], request: Request | None = None, *,
+    overlap: float = 1.0, progress: Progress | None = None,
+) -> Edit:  # fmt: skip
+    """Make regions of a recording anew, so that they fit what is around them.
+
+    All that the model's window holds besides the region is matched. A region longer than the window less twice the
+    overlap is filled from its left in several steps; one that touches an end of the file goes on from the other side.
+
+    Args:
+        path: a sound file.
+        model: from `ditto.load`.
+        regions: (from, to) in seconds.
+        request: tags, method and what else makes the music; its controls count within the regions, in the file's time.
+        overlap: seconds of context that are shared at least with each side, where there are so many.
+        progress: called with (part, parts, step).
+
+    Raises:
+        RequestError: a region is empty, outside the file, or overlaps another, or nothing would be kept.
+        AudioFileError: the file cannot be read.
+    """
+    timeline = Timeline.read(path)
+    gaps = _gaps(timeline, regions)
+    filling = Filling("inpaint", model, request or Request(), overlap, all_context=True, progress=progress)
+    filled, results = filling.fill(timeline, gaps)
+    return Edit("inpaint", model, filled, tuple(results), tuple(gaps), before=timeline)
+
+
+def _gaps(timeline: Timeline, regions: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
+    name = shown(timeline.name)
+    if not regions:
+        raise RequestError("give at least one region to inpaint, from and to in seconds")
+    for start, end in regions:
+        if not (math.isfinite(start) and math.isfinite(end) and 0 <= start < end):
+            raise RequestError(f"a region must go from some second to a later one, not from {start:g} to {end:g}")
+        if end > timeline.seconds + 1e-6:
+            raise RequestError(
+                f"the region {start:g} to {end:g} s is outside {name}, which ends at {timeline.seconds:.3f} s"
+            )
+        if end - start < 0.05:
+            raise RequestError(f"the region {start:g} to {end:g} s is too short: at least 0.05 s can be made")
+    ordered = sorted(regions)
+    for (_, end), (start, _) in zip(ordered, ordered[1:], strict=False):
+        if start < end + 2 * FADE_SECONDS:
+            raise RequestError(f"the regions around {start:g} s overlap or nearly touch: give them as one")
+    return [(timeline.at(start), min(timeline.at(end), timeline.length)) for start, end in ordered]
+
+
+def outpaint(
+    path: StrPath, model: MusicModel, seconds: float, request: Request | None = None, *,
+    overlap: float = 1.0, direction: Literal["forwards", "backwards"] = "forwards", progress: Progress | None = None,
+) -> Edit:  # fmt: skip
+    """Make a recording longer, by windows that each go on from the last `overlap` seconds of what is there.
+
+    With a tempo in the tags the beats are counted on from ``tags.beat`` at the file's start.
+
+    Args:
+        path: a sound file.
+        model: from `ditto.load`.
+        seconds: length of the whole in the end.
+        request: tags, method and what else makes the music; its controls count in what is new, in the time of the
+            whole.
+        overlap: seconds that a window shares with what is there (the paper: 1, 2 or 3).
+        direction: where it grows; "backwards" is a new beginning.
+        progress: called with (part, parts, step).
+
+    Raises:
+        RequestError: the length is not above the file's, or the overlap longer than the file.
+        AudioFileError: the file cannot be read.
+    """
+    timeline = Timeline.read(path)
+    _check_overlap(timeline, overlap)
+    if not timeline.seconds < seconds <= MAX_SECONDS:
+        raise RequestError(
+            f"seconds, the length of the whole, must be above the {timeline.seconds:.2f} s of {shown(timeline.name)} and "
+            f"at most {MAX_SECONDS:g}, not {seconds:g}"
+        )
+    new = timeline.at(seconds) - timeline.length
+    backwards = direction == "backwards"
+    longer = timeline.extended(new if backwards else 0, 0 if backwards else new)
+    gap = (0, new) if backwards else (timeline.length, longer.length)
+    filling = Filling("outpaint", model, request or Request(), overlap, progress=progress)
+    filled, results = filling.fill(longer, [gap])
+    return Edit("outpaint", model, filled, tuple(results), (gap,), before=timeline)
+
+
+def _check_overlap(timeline: Timeline, overlap: float) -> None:
+    if not overlap > 0 or overlap > timeline.seconds:
+        raise RequestError(
+            f"the overlap must be above 0 and at most the {timeline.seconds:.2f} s of {shown(timeline.name)}, "
+            f"not {overlap:g}"
+        )
+
+
+def loop_seconds(bpm: float, bars: int) -> float:
+    """Length of `bars` bars of four beats.
+
+    Raises:
+        RequestError: the tempo or the number of bars is out of range.
+    """
+    if not 20 <= bpm <= 400:
+        raise RequestError(f"bpm must be 20 to 400 beats per minute, not {bpm:g}")
+    if not 1 <= bars <= 256:
+        raise RequestError(f"bars must be 1 to 256, not {bars}")
+    return bars * BEATS_PER_BAR * 60.0 / bpm
+
+
+def loop_recording(
+    path: StrPath, model: MusicModel, request: Request | None = None, *, seconds: float | None = None,
+    overlap: float = 1.0, repeats: int = 1, progress: Progress | None = None,
+) -> Edit:  # fmt: skip
+    """Add to a recording what leads from its end back to its start, so that it can be repeated without a seam.
+
+    Args:
+        path: a sound file.
+        model: from `ditto.load`.
+        request: tags, method and what else makes the music.
+        seconds: length of the loop, above the file's; by default one window is added, less the overlap at either end.
+        overlap: seconds of the file's end and of its start that the new part matches.
+        repeats: how often the loop is written.
+        progress: called with (part, parts, step).
+
+    Raises:
+        RequestError: the length or the overlap does not fit the file.
+        AudioFileError: the file cannot be read.
+    """
+    timeline = Timeline.read(path)
+    _check_overlap(timeline, overlap)
+    window = model.spec.seconds(model.shape(None)[-1])
+    whole = timeline.seconds + max(window - 2 * overlap - 0.01, 0.5) if seconds is None else seconds
+    if not timeline.seconds + 0.05 <= whole <= MAX_SECONDS:
+        raise RequestError(
+            f"the loop must be longer than the {timeline.seconds:.2f} s of {shown(timeline.name)}, so that a way back to "
+            f"its start can be made: not {whole:g} s"
+        )
+    _check_repeats(repeats)
+    length, again = timeline.at(whole), min(timeline.length, timeline.at(overlap + 0.2))
+    # The loop unrolled: the recording, the gap, and the recording's start once more.
+    unrolled = timeline.extended(0, length - timeline.length + again)
+    samples, known = unrolled.samples.copy(), unrolled.known.copy()
+    samples[:, length:], known[length:] = timeline.samples[:, :again], True
+    unrolled = replace(unrolled, samples=samples, known=known)
+    filling = Filling("loop", model, request or Request(), overlap, progress=progress)
+    filled, results = filling.fill(unrolled, [(timeline.length, length)])
+    fade = min(timeline.at(FADE_SECONDS), again)
+    once = filled.samples[:, :length].copy()
+    once[:, :fade] = filled.samples[:, length : length + fade]
+    looped = replace(filled, samples=np.tile(once, repeats), known=np.ones(length * repeats, bool))
+    gaps = tuple((i * length + timeline.length, (i + 1) * length) for i in range(repeats))
+    return Edit("loop", model, looped, tuple(results), gaps, before=timeline)
+
+
+def loop(
+    model: MusicModel, seconds: float, request: Request | None = None, *, overlap: float = SELF_OVERLAP,
+    repeats: int = 1, progress: Progress | None = None,
+) -> Edit:  # fmt: skip
+    """Make a loop from nothing: a clip that comes back to its own start (appendix E), exact to the sample.
+
+    Args:
+        model: from `ditto.load`.
+        seconds: length of the loop; with its overlap it must fit the model's window.
+        request: tags, method, controls and what else makes the music.
+        overlap: seconds that are made twice, at least 0.1; less is taken if the window has no room.
+        repeats: how often the loop is written.
+        progress: called with (part, parts, step).
+
+    Raises:
+        RequestError: the loop does not fit the window.
+    """
+    spec, request = model.spec, request or Request()
+    frames = model.shape(None)[-1]
+    window = spec.seconds(frames)
+    _check_repeats(repeats)
+    if not SHORTEST_OVERLAP <= overlap <= seconds or seconds + SHORTEST_OVERLAP > window:
+        raise RequestError(
+            f"a loop from nothing lasts from the overlap of {overlap:g} s to {window - SHORTEST_OVERLAP:.2f} s, not "
+            f"{seconds:g} s: for longer ones give a recording"
+        )
+    period = round(seconds * spec.frame_rate)
+    control = SelfLoop(period, min(round(overlap * spec.frame_rate), frames - period, period))
+    request = replace(request, controls=(control, *request.controls), seconds=None, count=1)
+
+    def watch(step: Step) -> None:
+        if progress is not None:
+            progress(0, 1, step)
+
+    result = run(request, model, watch=watch)
+    sound = np.atleast_2d((result.audio[0] if result.sound is None else result.sound[0]).numpy())
+    length = round(seconds * spec.sample_rate)
+    once = sound[:, :length].copy()
+    fade = min(round(FADE_SECONDS * spec.sample_rate), sound.shape[1] - length)
+    once[:, :fade] = crossfaded(sound[:, length : length + fade], sound[:, :fade])
+    once = np.clip(once, -0.999, 0.999)
+    timeline = Timeline(np.tile(once, repeats), np.ones(length * repeats, bool), spec.sample_rate)
+    gaps = tuple((i * length, (i + 1) * length) for i in range(repeats))
+    return Edit("loop", model, timeline, (result,), gaps)
+
+
+def _check_repeats(repeats: int) -> None:
+    if not 1 <= repeats <= 1000:
+        raise RequestError(f"repeats must be 1 to 1000, not {repeats}")

@@ -1,0 +1,201 @@
+"""Filling gaps of a recording with music that fits: the core of inpainting, outpainting and looping (DITTO section 4).
+
+A gap is filled in one window of the model, or in several that overlap what is there already by `overlap` seconds. In
+each, DITTO makes a clip whose known frames match the recording's, and the clip's sound takes the gap's place.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ditto.controls.base import Control
+from ditto.controls.regions import FrameSpans, Region
+from ditto.edit.follow import followed
+from ditto.edit.timeline import FADE_SECONDS, Timeline, clip_at_rate
+from ditto.errors import RequestError
+from ditto.models.conditioning import Tags
+from ditto.models.music_model import MusicModel
+from ditto.optimize import Step
+from ditto.request import Request, Result, run
+
+OVERLAPS = (1.0, 2.0, 3.0)
+"""The paper's overlaps in seconds."""
+
+Progress = Callable[[int, int, Step], None]
+"""Called with (part, parts, step) after every iteration."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One window: what it fills, and where it begins, in samples of the recording."""
+
+    gap: tuple[int, int]
+    start: int
+
+
+@dataclass(frozen=True)
+class Window:
+    """The model's window in a recording's samples.
+
+    Attributes:
+        frames: of the model.
+        length: samples of the recording that they stand for, rounded down.
+        overlap: samples that a window shares with what is known before or after its gap.
+    """
+
+    frames: int
+    length: int
+    overlap: int
+
+    @classmethod
+    def of(cls, timeline: Timeline, model: MusicModel, overlap: float) -> "Window":
+        """One window of the model.
+
+        Raises:
+            RequestError: the overlap is not positive, or leaves less than a quarter of the window to fill.
+        """
+        frames = model.shape(None)[-1]
+        seconds = model.spec.seconds(frames)
+        if not 0 < overlap <= 0.75 * seconds:
+            raise RequestError(f"the overlap must be above 0 and at most {0.75 * seconds:.2f} s, not {overlap:g}")
+        return cls(frames, int(seconds * timeline.sample_rate) - 64, timeline.at(overlap))
+
+
+def pieces(gap: tuple[int, int], window: Window, left: bool, right: bool, length: int) -> list[Piece]:
+    """Windows that fill a gap one after the other: from the left if it is known there, else from the right.
+
+    Args:
+        gap: samples, (first, after the last).
+        window: the model's.
+        left: whether what lies before the gap is known.
+        right: whether what lies after it is known.
+        length: of the recording, which windows keep within where they can.
+    """
+    first, last = gap
+    found = []
+    step = window.length - window.overlap
+    while last - first > window.length - window.overlap * (left + right):
+        # Of a wide gap between two known sides the last window must reach both.
+        size = min(step, last - first - 1)
+        if left:
+            found.append(Piece((first, first + size), first - window.overlap))
+            first += size
+        else:
+            found.append(Piece((last - size, last), last + window.overlap - window.length))
+            last -= size
+    return [*found, Piece((first, last), _start(first, last, window, left, right, length))]
+
+
+def _start(first: int, last: int, window: Window, left: bool, right: bool, length: int) -> int:
+    """Where the window of the last piece begins."""
+    if left and right:
+        centred = first - (window.length - (last - first)) // 2
+        inside = min(max(centred, 0), max(length - window.length, 0))
+        return min(max(inside, last + min(window.overlap, length - last) - window.length), first - 1)
+    return first - window.overlap if left else last + window.overlap - window.length
+
+
+@dataclass(frozen=True, eq=False)
+class Filling:
+    """How gaps are filled.
+
+    Attributes:
+        kind: "inpaint", "outpaint" or "loop".
+        model, request: what makes the music; the request's controls are asked for in the gaps, in the recording's time.
+        overlap: seconds of context that a window shares with each side.
+        all_context: match all that the window holds, not only the overlap.
+        progress: see `Progress`.
+    """
+
+    kind: str
+    model: MusicModel
+    request: Request
+    overlap: float = 1.0
+    all_context: bool = False
+    progress: Progress | None = None
+
+    def fill(self, timeline: Timeline, gaps: Sequence[tuple[int, int]]) -> tuple[Timeline, list[Result]]:
+        """The recording with all gaps filled, and what was made for each window.
+
+        Raises:
+            DittoError: a gap has nothing known beside it, or the request does not fit.
+        """
+        timeline = timeline.forgetting(gaps)
+        plan = list(self._plan(timeline, gaps))
+        results = []
+        for i, piece in enumerate(plan):
+            timeline, result = self._filled(timeline, piece, i, len(plan))
+            results.append(result)
+        return timeline, results
+
+    def _plan(self, timeline: Timeline, gaps: Sequence[tuple[int, int]]) -> Iterator[Piece]:
+        window = Window.of(timeline, self.model, self.overlap)
+        for first, last in sorted(gaps):
+            left = first > 0
+            right = last < timeline.length
+            if not left and not right:
+                raise RequestError("nothing of the recording would be left: keep some of it to go on from")
+            yield from pieces((first, last), window, left, right, timeline.length)
+
+    def _filled(self, timeline: Timeline, piece: Piece, i: int, of: int) -> tuple[Timeline, Result]:
+        region = self._region(timeline, piece)
+        start = (piece.start - timeline.origin) / timeline.sample_rate
+        request = replace(
+            self.request, controls=(region, *self._extra(timeline, piece)), seed=self.request.seed + i,
+            tags=self._tags(start), seconds=None, count=1, start=None,
+        )  # fmt: skip
+
+        def watch(step: Step) -> None:
+            if self.progress is not None:
+                self.progress(i, of, step)
+
+        result = run(request, self.model, watch=watch)
+        sound = result.audio[0] if result.sound is None else result.sound[0]
+        clip = timeline.spread(clip_at_rate(sound, self.model, timeline.sample_rate), piece.start)
+        fade = min(timeline.at(FADE_SECONDS), timeline.at(self.overlap))
+        return timeline.filled(piece.gap, clip, piece.start, fade), result
+
+    def _region(self, timeline: Timeline, piece: Piece) -> Region:
+        """What the window's clip has to match."""
+        spec, frames = self.model.spec, self.model.shape(None)[-1]
+        margin = -(-spec.n_fft // (2 * spec.hop))
+        with torch.no_grad():
+            heard = timeline.heard(piece.start, frames, margin, spec)[None].to(self.model.device)
+            reference = self.model.encode(heard)[0, ..., margin : margin + frames].float().cpu()
+        known = timeline.known_frames(piece.start, frames, spec)
+        if not self.all_context:
+            known &= self._near(timeline, piece, frames)
+        if not known.any():
+            raise RequestError(
+                f"there is too little sound to go on from at {piece.gap[0] / timeline.sample_rate:.2f} s: the recording "
+                f"needs at least {(spec.n_fft + spec.hop) / spec.sample_rate:.2f} s beside what is to be made"
+            )
+        return Region(self.kind, reference, _spans(known))
+
+    def _near(self, timeline: Timeline, piece: Piece, frames: int) -> np.ndarray:
+        """Frames within the overlap of the gap."""
+        ratio = timeline.sample_rate / self.model.spec.sample_rate
+        at = piece.start + np.arange(frames) * self.model.spec.hop * ratio
+        reach = timeline.at(self.overlap)
+        return (at >= piece.gap[0] - reach) & (at < piece.gap[1] + reach)
+
+    def _extra(self, timeline: Timeline, piece: Piece) -> list[Control]:
+        """The request's own controls, within this gap."""
+        rate = timeline.sample_rate
+        gap = ((piece.gap[0] - piece.start) / rate, (piece.gap[1] - piece.start) / rate)
+        found = (followed(c, piece.start / rate, timeline.seconds, gap, self.model) for c in self.request.controls)
+        return [control for control in found if control is not None]
+
+    def _tags(self, start: float) -> Tags:
+        """The tags, with the count of beats as it stands `start` seconds after the recording's own beginning."""
+        tags = self.request.tags
+        if tags.tempo is None or tags.beat is None:
+            return tags
+        return replace(tags, beat=tags.beat + start * tags.tempo / 60)
+
+
+def _spans(known: np.ndarray) -> FrameSpans:
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], known.astype(np.int8), [0]]))).tolist()
+    return tuple(zip(edges[::2], edges[1::2], strict=True))

@@ -1,0 +1,189 @@
+"""A user's recording while it is edited: its own samples, which of them are known, and how new sound is put in.
+
+All positions are samples at the recording's own rate. What is known is never changed, but for a short cross-fade next
+to what is new.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from torch import Tensor
+
+from ditto.audio.io import SUBTYPES, StrPath, info, read
+from ditto.audio.limiter import limited
+from ditto.audio.spec import AudioSpec
+from ditto.models.music_model import MusicModel
+
+FADE_SECONDS = 0.1
+"""Length of a cross-fade."""
+
+_DOUBLE = ("PCM_32", "DOUBLE")
+"""Encodings that float32 cannot hold bit for bit."""
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """Sound with gaps.
+
+    Attributes:
+        samples: shape (channels, n), ±1 at full scale; float64 where float32 would lose bits.
+        known: shape (n,), bool: what the user gave, or what was put in already.
+        sample_rate: in Hz.
+        subtype: encoding of the file, as libsndfile names it; "" if there is no file.
+        origin: where the recording itself begins, which beats are counted from.
+        name: of the file.
+    """
+
+    samples: np.ndarray
+    known: np.ndarray
+    sample_rate: int
+    subtype: str = ""
+    origin: int = 0
+    name: str = ""
+
+    @classmethod
+    def read(cls, path: StrPath) -> "Timeline":
+        """A sound file, all of it known.
+
+        Raises:
+            AudioFileError: it cannot be read, or is silent.
+        """
+        about = info(path)
+        audio = read(path, require_sound=True)
+        samples = audio.samples
+        if about.subtype in _DOUBLE:
+            whole, _ = soundfile.read(path, dtype="float64", always_2d=True)
+            samples = np.ascontiguousarray(whole.T)
+        return cls(samples, np.ones(samples.shape[1], bool), audio.sample_rate, about.subtype, name=Path(path).name)
+
+    @property
+    def length(self) -> int:
+        """Number of samples."""
+        return self.samples.shape[1]
+
+    @property
+    def seconds(self) -> float:
+        """Duration in seconds."""
+        return self.length / self.sample_rate
+
+    def at(self, seconds: float) -> int:
+        """The sample at a time in seconds."""
+        return round(seconds * self.sample_rate)
+
+    def extended(self, before: int, after: int) -> "Timeline":
+        """With that many unknown samples at its ends."""
+        return replace(
+            self, samples=np.pad(self.samples, ((0, 0), (before, after))), known=np.pad(self.known, (before, after)),
+            origin=self.origin + before,
+        )  # fmt: skip
+
+    def forgetting(self, spans: Sequence[tuple[int, int]]) -> "Timeline":
+        """With some stretches unknown."""
+        known = self.known.copy()
+        for start, end in spans:
+            known[start:end] = False
+        return replace(self, known=known)
+
+    def heard(self, start: int, frames: int, margin: int, spec: AudioSpec) -> Tensor:
+        """What the model hears from sample `start` on: mono at its rate, (frames + 2·margin)·hop samples.
+
+        `margin` frames lie before and after; beyond the recording's ends and in its gaps there is silence.
+        """
+        ratio = self.sample_rate / spec.sample_rate
+        first = start - round(margin * spec.hop * ratio)
+        size = spec.samples(frames + 2 * margin)
+        # A little more than is needed, since the resampler needs room at its ends.
+        count = round(size * ratio) + 64
+        indices = np.arange(first, first + count)
+        inside = (indices >= 0) & (indices < self.length)
+        mono = np.zeros(count, np.float32)
+        mono[inside] = self.samples[:, indices[inside]].mean(axis=0) * self.known[indices[inside]]
+        there = soxr.resample(mono, self.sample_rate, spec.sample_rate, quality="VHQ")[:size]
+        return torch.from_numpy(np.pad(there, (0, size - len(there))).astype(np.float32))
+
+    def known_frames(self, start: int, frames: int, spec: AudioSpec) -> np.ndarray:
+        """Which of `frames` frames from sample `start` on hear nothing but what is known, shape (frames,), bool."""
+        ratio = self.sample_rate / spec.sample_rate
+        centres = start + np.arange(frames) * spec.hop * ratio
+        half = spec.n_fft / 2 * ratio
+        first, last = np.floor(centres - half).astype(int), np.ceil(centres + half).astype(int)
+        total = np.concatenate([[0], np.cumsum(self.known)])
+        inside = (first >= 0) & (last <= self.length)
+        first, last = first.clip(0, self.length), last.clip(0, self.length)
+        return inside & (total[last] - total[first] == last - first)
+
+    def filled(self, gap: tuple[int, int], clip: np.ndarray, start: int, fade: int) -> "Timeline":
+        """With a gap filled from a clip (channels, n) that begins at sample `start`.
+
+        Where what lies next to the gap is known, the clip fades in over the last `fade` samples before it and out over
+        the first after it.
+        """
+        samples, known = self.samples.copy(), self.known.copy()
+        first, last = gap
+        left, right = _run(self.known[:first][::-1], fade), _run(self.known[last:], fade)
+        new = clip[:, first - left - start : last + right - start].astype(samples.dtype)
+        if left:
+            new[:, :left] = crossfaded(samples[:, first - left : first], new[:, :left])
+        if right:
+            new[:, -right:] = crossfaded(new[:, -right:], samples[:, last : last + right])
+        samples[:, first - left : last + right] = limited(torch.from_numpy(new)).numpy()
+        known[first:last] = True
+        return replace(self, samples=samples, known=known)
+
+    def spread(self, clip: np.ndarray, start: int) -> np.ndarray:
+        """A clip (any channels, n) in this recording's channels; mono is put where the recording's sound is around it."""
+        channels = len(self.samples)
+        if len(clip) == channels:
+            return clip
+        mono = clip.mean(axis=0, keepdims=True)
+        around = slice(max(start, 0), max(start + clip.shape[1], 0))
+        there = self.samples[:, around][:, self.known[around]].astype(np.float64)
+        if not there.size:
+            return np.repeat(mono, channels, axis=0)
+        loudness = np.sqrt((there**2).mean(axis=1))
+        whole = np.sqrt((there.mean(axis=0) ** 2).mean())
+        gains = np.clip(loudness / whole, 0, 2) if whole > 1e-6 else np.ones(channels)
+        return (mono * gains[:, None]).astype(np.float32)
+
+    def subtype_for(self, path: StrPath) -> str | None:
+        """The encoding in which `path` keeps this recording's samples, as far as its format can; None is its default."""
+        container = SUBTYPES[Path(path).suffix.lower()][0]
+        if self.subtype and self.subtype in soundfile.available_subtypes(container):
+            return self.subtype
+        if container == "WAV" and float(np.abs(self.samples).max(initial=0)) > 1:
+            return "FLOAT"
+        return "PCM_24" if container in ("WAV", "FLAC") and self.subtype else None
+
+
+def _run(known: np.ndarray, longest: int) -> int:
+    """How many of the first `longest` are known without a break."""
+    stretch = known[:longest]
+    return len(stretch) if stretch.all() else int(np.argmin(stretch))
+
+
+def crossfaded(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """From one sound into another, both (channels, n), with constant power.
+
+    Linear ramps would lose up to 3 dB between sounds that have nothing to do with each other, and ramps of equal power
+    gain as much between equal ones: so the ramps are scaled by what the sounds' correlation makes of them.
+    """
+    count = before.shape[1]
+    ramp = (np.arange(count) + 0.5) / count
+    a, b = before.mean(axis=0).astype(np.float64), after.mean(axis=0).astype(np.float64)
+    rho = float(np.clip((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum() + 1e-20), 0.0, 1.0))
+    scale = 1 / np.sqrt((1 - ramp) ** 2 + ramp**2 + 2 * rho * ramp * (1 - ramp))
+    return (before * ((1 - ramp) * scale) + after * (ramp * scale)).astype(before.dtype)
+
+
+def clip_at_rate(sound: Tensor, model: MusicModel, sample_rate: int) -> np.ndarray:
+    """A clip of the model's, (channels, n) or (n,), at another rate: (channels, n'), float32."""
+    samples = np.atleast_2d(sound.numpy()).astype(np.float32)
+    if sample_rate == model.spec.sample_rate:
+        return samples
+    resampled = soxr.resample(np.ascontiguousarray(samples.T), model.spec.sample_rate, sample_rate, quality="VHQ")
+    return np.ascontiguousarray(np.atleast_2d(resampled.T), dtype=np.float32)
