@@ -105,6 +105,14 @@ def test_md_50_leaves_the_second_half_to_the_model() -> None:
         assert torch.equal(x_next, own_step(x_t, t, t_next))
 
 
+def test_spans_of_frames_make_a_mask() -> None:
+    known = Known.of_spans(KNOWN.reference[0], [(0, 2), (6, 8)])
+    assert known.mask.tolist() == [1, 1, 0, 0, 0, 0, 1, 1]
+    x_0 = naive_masking(randn(0), make_chain(Pixelwise()), known, Drawn())
+    for kept in (slice(0, 2), slice(6, 8)):
+        assert torch.equal(x_0[..., kept], KNOWN.reference[:1, ..., kept].expand(2, -1, -1, -1))
+
+
 def test_on_the_embedded_model_the_known_half_is_kept_and_the_other_half_follows() -> None:
     model = ditto.load()
     shape = (1, *model.shape(2.0))

@@ -61,7 +61,7 @@ class ControlAdapter(ModelMixin, ConfigMixin):
     """``(base, x_t, t, tags, curves (B, CHANNELS, frames)) -> output`` of the base's kind.
 
     Args:
-        blocks: how many of the base's first blocks are copied.
+        depth: how many of the base's first blocks are copied.
         patch, width, heads, mlp_ratio: of the base.
         base: `fingerprint` of the base that it was trained with; it fits no other.
     """
@@ -70,19 +70,19 @@ class ControlAdapter(ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(
-        self, blocks: int = 3, patch: int = 8, width: int = 384, heads: int = 6, mlp_ratio: float = 3.0, base: str = ""
+        self, depth: int = 3, patch: int = 8, width: int = 384, heads: int = 6, mlp_ratio: float = 3.0, base: str = ""
     ) -> None:
         super().__init__()
         self.patch = patch
         self.read = nn.Sequential(nn.Linear(patch * CHANNELS, width), nn.SiLU(), nn.Linear(width, width))
-        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(blocks))
-        self.outputs = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
+        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
+        self.outputs = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         for layer in (self.read[-1], *self.outputs):
             nn.init.zeros_(layer.weight)  # pyright: ignore[reportArgumentType]
             nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]
 
     @classmethod
-    def of(cls, base: PatchTransformer, blocks: int = 3, seed: int = 0) -> "ControlAdapter":
+    def of(cls, base: PatchTransformer, depth: int = 3, seed: int = 0) -> "ControlAdapter":
         """An untrained adapter: blocks copied from the base, the rest drawn from `seed`.
 
         Raises:
@@ -90,14 +90,14 @@ class ControlAdapter(ModelMixin, ConfigMixin):
         """
         if base.guidance is not None:
             raise ModelError("a ControlNet is trained on a base model, not on a distilled student")
-        config, depth = base.config, len(base.blocks)
-        if not 1 <= blocks <= depth:
-            raise ModelError(f"a base of {depth} blocks has 1 to {depth} that can be copied, not {blocks}")
+        config, available = base.config, len(base.blocks)
+        if not 1 <= depth <= available:
+            raise ModelError(f"a base of {available} blocks has 1 to {available} that can be copied, not {depth}")
         sizes = {name: config[name] for name in ("patch", "width", "heads", "mlp_ratio")}  # pyright: ignore[reportIndexIssue]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            adapter = cls(blocks, **sizes, base=fingerprint(base))
-        adapter.blocks.load_state_dict(base.blocks[:blocks].state_dict())  # pyright: ignore[reportIndexIssue]
+            adapter = cls(depth, **sizes, base=fingerprint(base))
+        adapter.blocks.load_state_dict(base.blocks[:depth].state_dict())  # pyright: ignore[reportIndexIssue]
         return adapter
 
     def forward(self, base: PatchTransformer, x_t: Tensor, t: Tensor, tags: Tensor, curves: Tensor) -> Tensor:
