@@ -135,3 +135,16 @@ def test_the_beat_grid_goes_with_its_tempo_and_alone() -> None:
     assert bool(dropped[dropped[:, 2]][:, 3].all())
     assert dropped[~dropped[:, 2]][:, 3].float().mean().item() == pytest.approx(0.2, abs=0.01)
     assert dropped[:, 0].float().mean().item() == pytest.approx(1 - 0.9 * 0.9, abs=0.01)
+
+
+def test_a_prompt_is_the_rest_of_the_text_and_the_caption() -> None:
+    tags = Tags.parse("tempo=110 prompt=slow, dreamy piano = rain")
+    assert tags == Tags(tempo=110.0, prompt="slow, dreamy piano = rain")
+    assert tags.caption() == "slow, dreamy piano = rain"
+    with pytest.raises(TagError, match="prompt is empty"):
+        Tags.parse("prompt= ")
+
+
+def test_a_model_of_tags_refuses_a_prompt() -> None:
+    with pytest.raises(TagError, match="reads no prompts"):
+        TagVocabulary(("jazz",), ()).encode(Tags(prompt="jazz"))

@@ -45,9 +45,14 @@ class Tags:
     def parse(cls, text: str) -> "Tags":
         """Tags from ``"genre=jazz mood=calm tempo=110"`` (spaces or commas between).
 
+        What follows ``prompt=`` is the prompt, to the text's end.
+
         Raises:
-            TagError: unknown key, repeated key, missing ``=``, or a tempo that is not a number.
+            TagError: unknown key, repeated key, missing ``=``, an empty prompt, or a tempo that is not a number.
         """
+        text, prompted, prompt = text.partition("prompt=")
+        if prompted and not prompt.strip():
+            raise TagError("the prompt is empty: describe the music after prompt=")
         given: dict[str, str] = {}
         for part in text.replace(",", " ").split():
             key, equals, value = part.partition("=")
@@ -56,7 +61,8 @@ class Tags:
             if key in given:
                 raise TagError(f"the tag {key!r} is given twice")
             given[key] = value
-        return cls(given.get("genre"), given.get("mood"), _tempo(given["tempo"]) if "tempo" in given else None)
+        tempo = _tempo(given["tempo"]) if "tempo" in given else None
+        return cls(given.get("genre"), given.get("mood"), tempo, prompt=prompt.strip() or None)
 
     def caption(self) -> str:
         """The prompt, or the papers' template (DITTO §5): "A [mood] [genre] song at [tempo] beats per minute."."""
