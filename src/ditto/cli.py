@@ -1,6 +1,7 @@
 """The command line: ``ditto-music``. Words and defaults are those of the Python API."""
 
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -8,6 +9,7 @@ import typer
 from rich.console import Console
 
 from ditto import cli_bench
+from ditto import cli_edit as edits
 from ditto.cli_bench import command_line
 from ditto.errors import DittoError
 
@@ -28,6 +30,8 @@ app.add_typer(distill_app, name="distill")
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 cli_bench.register(bench_app)
+
+edits.register(app)
 
 console = Console(stderr=True)
 
@@ -50,10 +54,13 @@ def _escaped(text: str) -> str:
     return escape(" ".join(text.split()))
 
 
-ModelOption = Annotated[Path | None, typer.Option("--model", help="A model folder; the embedded model by default.")]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="A model's folder, or its name on the Hub; the embedded model by default.")
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")]
 ConfigOption = Annotated[Path, typer.Option(help="The run's config file (JSON).")]
 DataOption = Annotated[Path, typer.Option(help="A folder made by `ditto-music data`.")]
+DuringOption = Annotated[str | None, typer.Option(help="When it counts, in seconds: '2-6' or '0-1 4-6'; else always.")]
 HeldOutOption = Annotated[Path | None, typer.Option(help="The held-out data folder.")]
 
 
@@ -70,6 +77,10 @@ ditto-music generate --intensity curve.csv -o out.flac
 ditto-music generate --intensity-like song.mp3 -o out.wav
 
 ditto-music generate --text "a calm jazz trio with vibraphone" -o out.wav
+
+ditto-music generate --melody "C4:1 E4:1 G4:2" --tags "tempo=120" -o tune.wav
+
+ditto-music generate --melody tune.mid --structure ABA --intensity "0:-30 3:-12 6:-24" -o all.wav
 
 ditto-music generate --method ditto --intensity swell -o whole-chain.wav
 
@@ -94,6 +105,25 @@ def generate(
     correlation: Annotated[
         bool, typer.Option("--correlation", help="Follow the loudness curve's shape only (−ρ in place of MSE).")
     ] = False,
+    intensity_during: DuringOption = None,
+    melody: Annotated[
+        str | None,
+        typer.Option(
+            help="Melody: notes 'C4:1 E4:1 R:1 G4:2' (name, octave, beats), or a .mid, .musicxml or sound file."
+        ),
+    ] = None,
+    bpm: Annotated[
+        float | None, typer.Option(help="The melody's tempo; by default the tags' or the file's own.")
+    ] = None,
+    melody_track: Annotated[
+        int | None, typer.Option(help="Track of the MIDI file, from 0; by default the top line.")
+    ] = None,
+    melody_during: DuringOption = None,
+    structure: Annotated[str | None, typer.Option(help="Form: 'ABA', or with lengths 'A:2 B:4 A:2'.")] = None,
+    structure_like: Annotated[
+        Path | None, typer.Option(help="Have the structure of this recording's beginning.")
+    ] = None,
+    structure_during: DuringOption = None,
     text: Annotated[
         str | None, typer.Option(help="Describe the music, e.g. 'a calm jazz trio with vibraphone' (by CLAP).")
     ] = None,
@@ -106,7 +136,9 @@ def generate(
     seed: Annotated[int, typer.Option(help="Seed of the first clip; clip i uses seed + i.")] = 0,
     count: Annotated[int, typer.Option(help="Clips to make; more than one get numbered names.")] = 1,
     seconds: Annotated[float | None, typer.Option(help="Length; the model's window by default.")] = None,
-    iterations: Annotated[int, typer.Option("--iterations", "-K", help="Optimisation iterations.")] = 70,
+    iterations: Annotated[
+        int | None, typer.Option("--iterations", "-K", help="Optimisation iterations: 70; melody and structure 150.")
+    ] = None,
     steps: Annotated[int, typer.Option("--steps", "-T", help="Sampling steps of ditto and none.")] = 20,
     surrogate_steps: Annotated[
         str, typer.Option("--surrogate-steps", "-M", help="ditto2: steps while optimising; or adaptive: 1, then 2, 4.")
@@ -129,40 +161,48 @@ def generate(
     student: Annotated[
         Path | None, typer.Option(help="A student's folder, from `ditto-music distill pack --alone`.")
     ] = None,
+    start: Annotated[Path | None, typer.Option(help="Begin from this .latent in place of noise.")] = None,
+    latent: Annotated[Path | None, typer.Option(help="Keep x_T in this .latent file, for `vary` and --start.")] = None,
     model: ModelOption = None,
     force: ForceOption = False,
 ) -> None:
     """Make music that follows the controls: a WAV, and beside it a PNG and a JSON report."""
     # Imported here, so that --help and mistakes in the command answer at once.
-    from ditto.controls.intensity import Intensity
-    from ditto.errors import ControlError
+    from ditto.cli_controls import Wanted
+    from ditto.controls.balance import papers_iterations
+    from ditto.latents import Latent, check_latent
     from ditto.models.conditioning import Tags
-    from ditto.models.music_model import load
+    from ditto.models.loading import load
     from ditto.request import Method, Request, output_files
     from ditto.terminal import numbered, run_with_progress, summary
 
-    if intensity is not None and intensity_like is not None:
-        raise ControlError("give either --intensity or --intensity-like, not both")
-    measure = "correlation" if correlation else "mse"
-    controls: list[Any] = [Intensity(intensity, measure)] if intensity is not None else []
-    if intensity_like is not None:
-        controls = [Intensity.of_recording(intensity_like, seconds=seconds, measure=measure)]
-    controls += _text_controls(text, clap)
-    request = Request(
-        controls=tuple(controls), tags=Tags.parse(tags), seed=seed, count=count, seconds=seconds,
-        method=cast(Method, method), iterations=iterations, steps=steps, lr=lr, guidance=guidance, sampler=sampler,
-        surrogate_steps=_surrogate_steps(surrogate_steps), decode_steps=decode_steps, gamma=gamma, tolerance=tolerance,
-        patience=patience,
+    wanted = Wanted(
+        intensity, intensity_like, correlation, intensity_during, melody, bpm, melody_track, melody_during, structure,
+        structure_like, structure_during, text, clap,
     )  # fmt: skip
-    paths = numbered(output, count)
+    paths, latents = numbered(output, count), [] if latent is None else numbered(latent, count)
     for path in paths:
         output_files(path, force=force)
-    loaded = load(model)
-    loaded = loaded if student is None else loaded.with_student(student)
-    result = run_with_progress(request, loaded)
+    for path in latents:
+        check_latent(path, force=force)
+    words, begun, loaded = Tags.parse(tags), None if start is None else Latent.load(start), cache(lambda: load(model))
+    controls = wanted.controls(lambda: loaded().spec, words.tempo, seconds)
+    request = Request(
+        controls=tuple(controls), tags=words, seed=seed, count=count, seconds=seconds,
+        method=cast(Method, method), iterations=papers_iterations(controls) if iterations is None else iterations,
+        steps=steps, lr=lr, guidance=guidance, sampler=sampler,
+        surrogate_steps=_surrogate_steps(surrogate_steps), decode_steps=decode_steps, gamma=gamma, tolerance=tolerance,
+        patience=patience, start=begun,
+    )  # fmt: skip
+    music = loaded() if student is None else loaded().with_student(student)
+    result = run_with_progress(request, music)
     for i, path in enumerate(paths):
         result.save(path, i, force=force)
         console.print(f"{path}  {summary(result, i)}", highlight=False, soft_wrap=True)
+    for i, path in enumerate(latents):
+        result.latent(i).save(path, force=force)
+    for remark in [remark for control in controls for remark in control.remarks(music, result.x_0.shape[-1])]:
+        console.print(f"note: {_escaped(remark)}", highlight=False, soft_wrap=True)
 
 
 def _surrogate_steps(text: str) -> Any:
@@ -170,36 +210,28 @@ def _surrogate_steps(text: str) -> Any:
     return int(text) if text.isdecimal() else text
 
 
-def _text_controls(text: str | None, clap: str | None) -> list[Any]:
-    if text is None:
-        return []
-    # transformers takes a second to import: only who asks for a text waits for it.
-    from ditto.controls.text import Text
+@app.command(epilog="Example: ditto-music models cvssp/audioldm2-music --estimate -T 20 -K 70")
+def models(
+    source: Annotated[
+        str | None, typer.Argument(help="A model's folder or Hub id; the embedded model by default.")
+    ] = None,
+    model: ModelOption = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Also what a run would cost in memory and time.")] = False,
+    seconds: Annotated[float | None, typer.Option(help="Length; the model's window by default.")] = None,
+    count: Annotated[int, typer.Option(help="Clips at once.")] = 1,
+    steps: Annotated[int, typer.Option("--steps", "-T", help="Sampling steps.")] = 20,
+    iterations: Annotated[int, typer.Option("--iterations", "-K", help="Optimisation iterations.")] = 70,
+) -> None:
+    """Show what a model is: size, tags, hash; and what a run on it costs."""
+    from ditto.models.estimate import about
+    from ditto.models.estimate import estimate as estimated
+    from ditto.models.loading import load
 
-    return [Text(text, clap)]
-
-
-@app.command(epilog="Example: ditto-music models --model my-model")
-def models(model: ModelOption = None) -> None:
-    """Show what a model is: size, tags, hash."""
-    from ditto.models.music_model import load
-
-    loaded = load(model)
-    words = loaded.vocabulary
-    parts = {"denoiser": loaded.network, "vocoder": loaded.vocoder}
-    parts |= {"student": loaded.distilled.network} if loaded.distilled else {}
-    parameters = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in parts.items()}
-    lines = [
-        f"name       {loaded.name}",
-        f"sha256     {loaded.sha256}",
-        f"window     {loaded.spec.clip_seconds:.2f} s at {loaded.spec.sample_rate} Hz",
-        f"genres     {', '.join(words.genres)}",
-        f"moods      {', '.join(words.moods)}",
-        f"tempo      {words.tempo_low:g} to {words.tempo_high:g} beats per minute",
-        f"guidance   {loaded.guidance:g}",
-        *(f"{name:10s} {millions:.1f} M parameters" for name, millions in parameters.items()),
-    ]
-    typer.echo("\n".join(lines))
+    loaded = load(source or model)
+    typer.echo("\n".join(about(loaded)))
+    if estimate:
+        cost = estimated(loaded, seconds=seconds, count=count, steps=steps, iterations=iterations)
+        typer.echo("\n".join(cost.lines()))
 
 
 @train_app.command("base", epilog="Example: ditto-music train base --data datasets/train --out runs/base")
@@ -246,7 +278,7 @@ def distill_cm_command(
 
 def _distill(kind: str, config: Path, data: Path, out: Path, teacher: Path | None, held_out: Path | None) -> None:
     from ditto.errors import DataError
-    from ditto.models.music_model import load
+    from ditto.models.loading import load
     from ditto.training.distill import DistillConfig, train_from_folder
     from ditto.training.loop import load_config
 
@@ -333,7 +365,7 @@ def train_controlnet_command(
     held_out: HeldOutOption = None,
 ) -> None:
     """Train a ControlNet for loudness and melody on a finished base; run it again to resume."""
-    from ditto.models.music_model import load
+    from ditto.models.loading import load
     from ditto.training.controlnet import ControlNetConfig, train_from_folder
     from ditto.training.loop import load_config
 
@@ -412,7 +444,7 @@ def bench_quality_command(
 ) -> None:
     """Measure how good generated clips are, and the vocoder: tag accuracy, Fréchet distance, spectral errors."""
     from ditto.bench.quality import run_quality
-    from ditto.models.music_model import load
+    from ditto.models.loading import load
 
     run_quality(
         load(model), heldout, classifier, count=count, seed=seed, out=out, steps=steps,
@@ -435,7 +467,7 @@ def bench_intensity_command(
 ) -> None:
     """Measure how well DITTO makes clips follow loudness curves, against no control."""
     from ditto.bench.intensity import run_intensity
-    from ditto.models.music_model import load
+    from ditto.models.loading import load
 
     run_intensity(
         load(model), count=count, seed=seed, out=out, batch=batch, steps=steps, iterations=iterations,

@@ -20,8 +20,9 @@ WITH_MELODY, WITH_OTHERS = 1 / 4, 1 / 40
 def balanced(controls: Sequence[Control]) -> Control | None:
     """All controls as one; None of none.
 
-    Controls that carry no weight of their own get the papers' λ: that of the intensity (MSE) is 1/4 beside a melody and
-    1/40 beside other things, all others are 1. As soon as one carries a weight (``Intensity(…) / 40``), the user decides.
+    Controls that carry no weight of their own get the papers' λ: that of the intensity (MSE) is 1/4 beside a melody
+    and 1/40 beside other things, all others are 1. As soon as one carries a weight (``Intensity(…) / 40``), the user
+    decides.
     """
     if not controls:
         return None

@@ -113,7 +113,7 @@ class Control(ABC):
         return []
 
     def during(self, *spans: tuple[float, float]) -> "Control":
-        """This control within `spans` (from, to in seconds) alone; the rest of the time is "don't care".
+        """The control within `spans` (from, to in seconds) alone; the rest of the time is "don't care".
 
         Raises:
             ControlError: a span is empty, starts before 0, or is not finite.

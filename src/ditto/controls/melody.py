@@ -109,7 +109,7 @@ class Melody(Control):
 
 
 def nll(log_shares: Tensor, classes: Tensor) -> Tensor:
-    """Mean of −log C at the target class over the frames that have one: (B, 12, frames), (frames,) → (B,); 0 without."""
+    """Mean of −log C at the class of every frame that has one: (B, 12, frames), (frames,) → (B,); 0 without."""
     sounding = classes != REST
     chosen = log_shares.gather(1, classes.clamp(min=0).expand(len(log_shares), 1, -1))[:, 0]
     return -(chosen * sounding).sum(dim=-1) / sounding.sum().clamp(min=1)

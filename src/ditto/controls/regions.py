@@ -24,8 +24,8 @@ class Region(Control):
     """Parts of x_0 equal a reference.
 
     Attributes:
-        kind: what for: "outpaint", "inpaint", "loop" or "invert"; names the error.
-        reference: y in the clip's own time, shape (…, frames) of the model's x_0; what lies outside `spans` is not read.
+        kind: what for: "outpaint", "inpaint", "loop" or "invert"; it names the error.
+        reference: y in the clip's own time, shape (…, frames) of the model's x_0; only `spans` are read.
         spans: frames where it counts.
     """
 

@@ -1,4 +1,4 @@
-"""Structure: which parts of a clip sound alike follows a form such as "ABA", or a recording (DITTO section 4, app. F)."""
+"""Structure: which parts of a clip sound alike follows a form ("ABA") or a recording (DITTO section 4, appendix F)."""
 
 import math
 import re

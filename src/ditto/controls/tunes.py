@@ -141,10 +141,11 @@ def parse_notes(text: str, bpm: float = DEFAULT_BPM) -> Tune:
         rest, name = _REST.fullmatch(word), _NOTE.fullmatch(word)
         if rest is None and name is None:
             raise ControlError(
-                f"cannot read {shown(word)!r} in the melody: write notes such as 'C4:1 F#4:0.5 R:1 G4:2' (name, octave, "
-                "beats), or give a .mid, .musicxml or sound file"
+                f"cannot read {shown(word)!r} in the melody: write notes such as 'C4:1 F#4:0.5 R:1 G4:2' (name, "
+                "octave, beats), or give a .mid, .musicxml or sound file"
             )
-        length = float((rest or name)[rest is None and 4 or 1] or 1) * beat  # pyright: ignore[reportOptionalSubscript]
+        beats = rest[1] if rest is not None else name[4] if name is not None else None
+        length = float(beats or 1) * beat
         if name is not None and length > 0:
             notes.append(Note(now, length, _pitch(*name.group(1, 2, 3))))
         now += length

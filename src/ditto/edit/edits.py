@@ -7,6 +7,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -69,7 +70,7 @@ def _gaps(timeline: Timeline, regions: Sequence[tuple[float, float]]) -> list[tu
         if end - start < 0.05:
             raise RequestError(f"the region {start:g} to {end:g} s is too short: at least 0.05 s can be made")
     ordered = sorted(regions)
-    for (_, end), (start, _) in zip(ordered, ordered[1:], strict=False):
+    for (_, end), (start, _) in pairwise(ordered):
         if start < end + 2 * FADE_SECONDS:
             raise RequestError(f"the regions around {start:g} s overlap or nearly touch: give them as one")
     return [(timeline.at(start), min(timeline.at(end), timeline.length)) for start, end in ordered]
@@ -101,8 +102,8 @@ def outpaint(
     _check_overlap(timeline, overlap)
     if not timeline.seconds < seconds <= MAX_SECONDS:
         raise RequestError(
-            f"seconds, the length of the whole, must be above the {timeline.seconds:.2f} s of {shown(timeline.name)} and "
-            f"at most {MAX_SECONDS:g}, not {seconds:g}"
+            f"seconds, the length of the whole, must be above the {timeline.seconds:.2f} s of {shown(timeline.name)} "
+            f"and at most {MAX_SECONDS:g}, not {seconds:g}"
         )
     new = timeline.at(seconds) - timeline.length
     backwards = direction == "backwards"
@@ -159,8 +160,8 @@ def loop_recording(
     whole = timeline.seconds + max(window - 2 * overlap - 0.01, 0.5) if seconds is None else seconds
     if not timeline.seconds + 0.05 <= whole <= MAX_SECONDS:
         raise RequestError(
-            f"the loop must be longer than the {timeline.seconds:.2f} s of {shown(timeline.name)}, so that a way back to "
-            f"its start can be made: not {whole:g} s"
+            f"the loop must be longer than the {timeline.seconds:.2f} s of {shown(timeline.name)}, so that a way back "
+            f"to its start can be made: not {whole:g} s"
         )
     _check_repeats(repeats)
     length, again = timeline.at(whole), min(timeline.length, timeline.at(overlap + 0.2))

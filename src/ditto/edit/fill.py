@@ -169,8 +169,8 @@ class Filling:
             known &= self._near(timeline, piece, frames)
         if not known.any():
             raise RequestError(
-                f"there is too little sound to go on from at {piece.gap[0] / timeline.sample_rate:.2f} s: the recording "
-                f"needs at least {(spec.n_fft + spec.hop) / spec.sample_rate:.2f} s beside what is to be made"
+                f"there is too little sound to go on from at {piece.gap[0] / timeline.sample_rate:.2f} s: the "
+                f"recording needs at least {(spec.n_fft + spec.hop) / spec.sample_rate:.2f} s beside what is to be made"
             )
         return Region(self.kind, reference, _spans(known))
 

@@ -136,7 +136,7 @@ class Timeline:
         return replace(self, samples=samples, known=known)
 
     def spread(self, clip: np.ndarray, start: int) -> np.ndarray:
-        """A clip (any channels, n) in this recording's channels; mono is put where the recording's sound is around it."""
+        """A clip (any channels, n) in the recording's channels; mono is put where the sound around it is."""
         channels = len(self.samples)
         if len(clip) == channels:
             return clip
@@ -151,7 +151,7 @@ class Timeline:
         return (mono * gains[:, None]).astype(np.float32)
 
     def subtype_for(self, path: StrPath) -> str | None:
-        """The encoding in which `path` keeps this recording's samples, as far as its format can; None is its default."""
+        """The encoding in which `path` keeps the recording's samples, as far as its format can; None is its default."""
         container = SUBTYPES[Path(path).suffix.lower()][0]
         if self.subtype and self.subtype in soundfile.available_subtypes(container):
             return self.subtype
