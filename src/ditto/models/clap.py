@@ -84,7 +84,7 @@ class Clap:
         for text in texts:
             self._check_text(text)
         tokens = self.tokenizer(list(texts), padding=True, return_tensors="pt").to(self.model.device)
-        found = self.model.get_text_features(tokens["input_ids"], attention_mask=tokens["attention_mask"])
+        found: Any = self.model.get_text_features(tokens["input_ids"], attention_mask=tokens["attention_mask"])
         return found.pooler_output
 
     def embed_audio(self, audio: Tensor, sample_rate: int) -> Tensor:
@@ -98,8 +98,9 @@ class Clap:
         flat = features.flatten(0, 1).to(weight.device, weight.dtype)
         # Four equal channels are what a fused CLAP expects of a sound that needs no fusion.
         longer = torch.zeros(len(flat), 1, dtype=torch.bool, device=flat.device)
-        found = self.model.get_audio_features(flat, is_longer=longer).pooler_output
-        return normalize(found.unflatten(0, features.shape[:2]).mean(dim=1), dim=-1).to(features.device)
+        found: Any = self.model.get_audio_features(flat, is_longer=longer)
+        windows = found.pooler_output.unflatten(0, features.shape[:2])
+        return normalize(windows.mean(dim=1), dim=-1).to(features.device)
 
     def unknown_words(self, text: str) -> list[str]:
         """Words of a text that its tokenizer has no token for (none if it spells words out)."""
@@ -131,7 +132,7 @@ class Clap:
 
     def _max_tokens(self) -> int:
         """Tokens besides the first and the last; positions are counted from the padding's index on."""
-        config = self.model.config.text_config
+        config: Any = self.model.config.text_config
         positions = config.max_position_embeddings - config.pad_token_id - 1
         return min(positions, self.tokenizer.model_max_length) - 2
 

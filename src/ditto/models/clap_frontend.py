@@ -135,7 +135,7 @@ def resample(audio: Tensor, source: int, target: int) -> Tensor:
 def _polyphase(up: int, down: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, int]:
     """Kernel (up, 1, taps), each row one phase of the output, and how many input samples it reaches back."""
     half = 10 * max(up, down)
-    taps = up * firwin(2 * half + 1, 1 / max(up, down), window=("kaiser", 5.0))
+    taps = up * firwin(2 * half + 1, 1 / max(up, down), window=("kaiser", 5.0))  # pyright: ignore[reportArgumentType]
     margin = math.ceil(half / up)
     outputs, inputs = np.arange(up)[:, None], np.arange(-margin, down + margin + 1)
     index = outputs * down - inputs * up + half
@@ -148,7 +148,9 @@ def _polyphase(up: int, down: int, dtype: torch.dtype, device: torch.device) -> 
 @lru_cache(maxsize=8)
 def _filters(front_end: ClapFrontEnd, device: torch.device) -> Tensor:
     """Mel filters (n_fft // 2 + 1, n_mels), float64, from the function that the extractor takes them from."""
-    scale = {"norm": None, "mel_scale": "htk"} if front_end.fusion else {"norm": "slaney", "mel_scale": "slaney"}
+    scale: dict[str, Any] = (
+        {"norm": None, "mel_scale": "htk"} if front_end.fusion else {"norm": "slaney", "mel_scale": "slaney"}
+    )
     filters = mel_filter_bank(
         front_end.n_fft // 2 + 1, front_end.n_mels, front_end.low_hz, front_end.high_hz, front_end.sample_rate, **scale
     )

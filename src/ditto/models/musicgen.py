@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,9 +46,10 @@ class MusicGen:
         local = Path(source).is_dir()
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-            model, report = MusicgenForConditionalGeneration.from_pretrained(
+            found: Any = MusicgenForConditionalGeneration.from_pretrained(
                 source, dtype=torch.float32, use_safetensors=True, local_files_only=local, output_loading_info=True
             )
+            model, report = found
         except Exception as error:  # what the Hub, its cache and damaged files raise has no common ancestor
             raise ModelError(f"cannot load MusicGen from {shown(source)}: {_one_line(error)}") from None
         if report["missing_keys"]:
@@ -60,7 +62,11 @@ class MusicGen:
     @property
     def sample_rate(self) -> int:
         """Of its audio, in Hz."""
-        return int(self.model.config.audio_encoder.sampling_rate)
+        return int(self._config.audio_encoder.sampling_rate)
+
+    @property
+    def _config(self) -> Any:
+        return self.model.config
 
     def generate(self, texts: Sequence[str], seconds: float, *, seed: int = 0, guidance: float = 3.0) -> Tensor:
         """Audio (B, samples), mono, one clip a text; clip i is drawn with ``seed + i``, as it would be alone.
@@ -82,10 +88,10 @@ class MusicGen:
 
     @torch.no_grad()
     def _clip(self, text: str, seconds: float, seed: int, guidance: float) -> Tensor:
-        codec = self.model.config.audio_encoder
+        codec = self._config.audio_encoder
         tokens = self.tokenizer([text], return_tensors="pt").to(self.model.device)
         # The codebooks are delayed against each other, so the last frames of all but one are padding.
-        frames = math.ceil(seconds * codec.frame_rate) + self.model.config.decoder.num_codebooks
+        frames = math.ceil(seconds * codec.frame_rate) + self._config.decoder.num_codebooks
         # transformers draws from the process-wide generators.
         with torch.random.fork_rng(devices=_devices(self.model.device)):
             torch.manual_seed(seed)

@@ -109,8 +109,8 @@ def train_clap_on(
     model, optimizer = accelerator.prepare(network.train(), optimizer)
     log = RunLog(out, start, _tensorboard(out, start))
     for step, meter in progress_steps(start, config.steps, "clap", show):
-        features, tokens, mask = prepared(config, tokenizer, *clips.batch(step, config.batch_size), step)
-        loss = _loss(model, *(a.to(accelerator.device) for a in (features, tokens, mask)), config, step)
+        batch = prepared(config, tokenizer, *clips.batch(step, config.batch_size), step)
+        loss = _loss(model, [part.to(accelerator.device) for part in batch], step_seed(config.seed, step))
         _set_lr(optimizer, config, step)
         optimizer.zero_grad()
         accelerator.backward(loss)
@@ -170,8 +170,10 @@ def contrastive_loss(audio: Tensor, text: Tensor, audio_scale: Tensor, text_scal
     `ClapModel` has a loss too, but both halves of it ask for the audio of a text, none for the text of an audio.
 
     Args:
-        audio, text: unit vectors (B, D) of pairs.
-        audio_scale, text_scale: inverse temperatures of finding the text of an audio, and the audio of a text.
+        audio: unit vectors (B, D).
+        text: unit vectors (B, D) of what belongs to them.
+        audio_scale: inverse temperature of finding the text of an audio.
+        text_scale: inverse temperature of finding the audio of a text.
     """
     cosines, pairs = audio @ text.mT, torch.arange(len(audio), device=audio.device)
     return (cross_entropy(audio_scale * cosines, pairs) + cross_entropy(text_scale * cosines.mT, pairs)) / 2
@@ -200,12 +202,11 @@ def _augmented(config: ClapTraining, clip: Tensor, rng: np.random.Generator) -> 
     return clip
 
 
-def _loss(
-    model: torch.nn.Module, features: Tensor, tokens: Tensor, mask: Tensor, config: ClapTraining, step: int
-) -> Tensor:
+def _loss(model: Any, batch: list[Tensor], seed: int) -> Tensor:
+    features, tokens, mask = batch
     # Dropout draws from the process-wide generator: fixed by the step, so that a resumed run repeats it.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(step_seed(config.seed, step))
+        torch.manual_seed(seed)
         found = model(input_ids=tokens, input_features=features, attention_mask=mask)
     scales = (scale.exp().clamp(max=MAX_SCALE) for scale in (model.logit_scale_a, model.logit_scale_t))
     audio, text = (normalize(a.float(), dim=-1) for a in (found.audio_embeds, found.text_embeds))
