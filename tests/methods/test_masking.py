@@ -1,12 +1,16 @@
 """Naïve masking and MultiDiffusion: what the region holds after every step, and what the rest is left to."""
 
+import pytest
 import torch
 from torch import Tensor
 
 import ditto
+from ditto.controls.intensity import Intensity
+from ditto.controls.regions import Region
 from ditto.diffusion.samplers import Chain, ddim, ddim_step
 from ditto.diffusion.schedule import CLEAN, Schedule
-from ditto.methods.masking import Known, multidiffusion, naive_masking
+from ditto.errors import ControlError
+from ditto.methods.masking import Known, known_of, multidiffusion, naive_masking
 
 SCHEDULE = Schedule.cosine(shift=0.5)
 COND = torch.zeros(2, 5, dtype=torch.long)
@@ -111,6 +115,16 @@ def test_spans_of_frames_make_a_mask() -> None:
     x_0 = naive_masking(randn(0), make_chain(Pixelwise()), known, Drawn())
     for kept in (slice(0, 2), slice(6, 8)):
         assert torch.equal(x_0[..., kept], KNOWN.reference[:1, ..., kept].expand(2, -1, -1, -1))
+
+
+def test_a_region_control_says_what_is_known() -> None:
+    region = Region.inpaint(KNOWN.reference[0], ((2, 6),))
+    known = known_of([region])
+    assert known.mask.tolist() == [1, 1, 0, 0, 0, 0, 1, 1]
+    assert known.reference is region.reference
+    for controls in ([], [region, region], [Intensity("swell")]):
+        with pytest.raises(ControlError, match="one region to keep"):
+            known_of(controls)
 
 
 def test_on_the_embedded_model_the_known_half_is_kept_and_the_other_half_follows() -> None:

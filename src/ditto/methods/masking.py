@@ -11,9 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ditto.controls.base import Control
+from ditto.controls.regions import Region
 from ditto.diffusion.consistency import Noise
 from ditto.diffusion.samplers import Chain, ddim_step
 from ditto.diffusion.schedule import Schedule
+from ditto.errors import ControlError
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +46,17 @@ class Known:
     def blend(self, x: Tensor, known: Tensor, share: float = 1.0) -> Tensor:
         """`x`, in the region mixed with this share of `known`; elsewhere `x` itself."""
         return (1 - share * self.mask) * x + share * self.mask * known
+
+
+def known_of(controls: Sequence[Control]) -> Known:
+    """What a single region control asks for.
+
+    Raises:
+        ControlError: another kind of control, or several.
+    """
+    if len(controls) != 1 or not isinstance(controls[0], Region):
+        raise ControlError("masking takes one region to keep (inpaint, outpaint or loop) and no other control")
+    return Known.of_spans(controls[0].reference, controls[0].spans)
 
 
 def naive_masking(x_T: Tensor, chain: Chain, known: Known, noise: Noise) -> Tensor:
