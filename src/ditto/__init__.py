@@ -17,8 +17,18 @@ if TYPE_CHECKING:
     from ditto.controls.base import Control as Control
     from ditto.controls.curves import Curve as Curve
     from ditto.controls.intensity import Intensity as Intensity
+    from ditto.controls.melody import Melody as Melody
+    from ditto.controls.structure import Structure as Structure
+    from ditto.controls.structure import StructureLike as StructureLike
     from ditto.controls.text import Text as Text
+    from ditto.edit.edits import inpaint as inpaint
+    from ditto.edit.edits import loop as loop
+    from ditto.edit.edits import loop_recording as loop_recording
+    from ditto.edit.edits import outpaint as outpaint
+    from ditto.edit.latents import invert as invert
+    from ditto.edit.latents import vary as vary
     from ditto.errors import DittoError as DittoError
+    from ditto.latents import Latent as Latent
     from ditto.models.conditioning import Tags as Tags
     from ditto.models.loading import adapt as adapt
     from ditto.models.loading import load as load
@@ -37,17 +47,27 @@ _HOMES = {
     "Curve": "controls.curves",
     "DittoError": "errors",
     "Intensity": "controls.intensity",
+    "Latent": "latents",
+    "Melody": "controls.melody",
     "MusicModel": "models.music_model",
     "Request": "request",
     "Result": "request",
     "Step": "optimize",
+    "Structure": "controls.structure",
+    "StructureLike": "controls.structure",
     "Tags": "models.conditioning",
     "Text": "controls.text",
     "adapt": "models.loading",
     "generate": "request",
+    "inpaint": "edit.edits",
+    "invert": "edit.latents",
     "load": "models.loading",
+    "loop": "edit.edits",
+    "loop_recording": "edit.edits",
+    "outpaint": "edit.edits",
     "read": "audio.io",
     "run": "request",
+    "vary": "edit.latents",
     "write": "audio.io",
 }
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -124,7 +124,7 @@ class RegionPanel(Panel):
         level = np.full(self.target.shape, np.nan)
         for start, end in self.spans:
             level[:, start:end] = (self.target[:, start:end] - 1) * (spec.dynamic_range_db / 2)
-        extent = (0.0, spec.seconds(level.shape[1]), 0.0, float(spec.n_mels))
+        extent = (0.0, spec.seconds(self.target.shape[-1]), 0.0, float(spec.n_mels))
         axes.imshow(level, origin="lower", aspect="auto", extent=extent, vmin=-110, vmax=-10, cmap="magma")
         axes.set(xlabel="seconds", ylabel="mel band", title=self.title)
 

@@ -12,7 +12,7 @@ from ditto.controls.base import Control, Output
 from ditto.errors import ControlError
 from ditto.models.clap import Clap
 from ditto.models.music_model import MusicModel
-from ditto.pictures import Trace
+from ditto.pictures import Panel
 
 
 @dataclass(frozen=True, init=False)
@@ -74,7 +74,7 @@ class Text(Control):
         """
         _ = self.target
 
-    def traces(self, output: Output, item: int) -> list[Trace]:
+    def traces(self, output: Output, item: int) -> list[Panel]:
         """None: a text has no curve."""
         return []
 

@@ -6,7 +6,7 @@ Of notes that sound together the highest counts, as it does to a listener.
 import math
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -217,7 +217,7 @@ def read_score(path: StrPath, *, bpm: float | None = None, part: int | None = No
     except ImportError:
         raise ControlError("reading MusicXML needs music21: pip install 'ditto-music[musicxml]'") from None
     try:
-        score = converter.parse(Path(path), format="musicxml").stripTies()
+        score: Any = converter.parse(Path(path), format="musicxml").stripTies()
     except (OSError, ValueError, LookupError, TypeError, AttributeError, SyntaxError, exceptions21.Music21Exception):
         raise ControlError(f"cannot read the melody {shown(path)}: it is damaged or no MusicXML file") from None
     _check_part(path, "part", part, len(score.parts))
@@ -291,9 +291,3 @@ def _check_file(path: StrPath) -> None:
 def _check_part(path: StrPath, kind: str, chosen: int | None, count: int) -> None:
     if chosen is not None and not 0 <= chosen < count:
         raise ControlError(f"{shown(path)} has no {kind} {chosen}: it has {kind}s 0 to {count - 1}")
-
-
-def sounding_share(classes: Iterable[int]) -> float:
-    """Share of frames that ask for a class."""
-    values = list(classes)
-    return sum(value != REST for value in values) / max(len(values), 1)

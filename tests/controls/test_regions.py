@@ -1,0 +1,130 @@
+"""Regions, loops and inversion against numpy, their gradients, and what they refuse."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ditto.controls.base import Output
+from ditto.controls.regions import Region, SelfLoop
+from ditto.errors import ControlError
+from ditto.models.music_model import MusicModel
+from ditto.pictures import RegionPanel
+from ditto.request import Request, run
+
+
+def x_0(seed: int = 0, batch: int = 2, frames: int = 64) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, 1, 16, frames, generator=generator, dtype=torch.float64)
+
+
+REFERENCE = x_0(1, 1, 50)[0]
+
+
+def test_outpainting_matches_the_end_of_the_reference_with_the_start_of_the_clip(tiny_model: MusicModel) -> None:
+    control = Region.outpaint(REFERENCE, 10, 64)
+    expected = ((x_0()[..., :10] - REFERENCE[..., 40:]) ** 2).mean(dim=(1, 2, 3))
+    torch.testing.assert_close(control(x_0(), tiny_model), expected)
+    assert list(control.error(x_0(), tiny_model)) == ["outpaint_mse"]
+    back = Region.outpaint(REFERENCE, 10, 64, backwards=True)
+    expected = ((x_0()[..., 54:] - REFERENCE[..., :10]) ** 2).mean(dim=(1, 2, 3))
+    torch.testing.assert_close(back(x_0(), tiny_model), expected)
+
+
+def test_inpainting_matches_all_but_the_gaps(tiny_model: MusicModel) -> None:
+    reference = x_0(1, 1)[0]
+    control = Region.inpaint(reference, ((30, 40), (50, 64)))
+    kept = np.r_[0:30, 40:50]
+    expected = ((x_0() - reference)[..., kept] ** 2).mean(dim=(1, 2, 3))
+    torch.testing.assert_close(control(x_0(), tiny_model), expected)
+    assert control.spans == ((0, 30), (40, 50))
+    assert Region.inpaint(reference, ((0, 20),)).spans == ((20, 64),)
+
+
+def test_looping_matches_the_edges_crossed_over(tiny_model: MusicModel) -> None:
+    control = Region.loop(REFERENCE, 8, 64)
+    difference = torch.cat([x_0()[..., :8] - REFERENCE[..., 42:], x_0()[..., 56:] - REFERENCE[..., :8]], dim=-1)
+    torch.testing.assert_close(control(x_0(), tiny_model), difference.square().mean(dim=(1, 2, 3)))
+
+
+def test_inversion_matches_everything(tiny_model: MusicModel) -> None:
+    reference = x_0(1, 1)[0]
+    control = Region.invert(reference)
+    torch.testing.assert_close(control(x_0(), tiny_model), (x_0() - reference).square().mean(dim=(1, 2, 3)))
+    assert control(reference[None], tiny_model).item() == 0
+
+
+def test_a_loop_from_nothing_compares_two_regions_of_the_clip(tiny_model: MusicModel) -> None:
+    control = SelfLoop(40, 12)
+    expected = (x_0()[..., :12] - x_0()[..., 40:52]).square().mean(dim=(1, 2, 3))
+    torch.testing.assert_close(control(x_0(), tiny_model), expected)
+    again = x_0()
+    again[..., 40:52] = again[..., :12]
+    assert control(again, tiny_model).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "control", [Region.loop(REFERENCE, 8, 64), Region.outpaint(REFERENCE, 10, 64), SelfLoop(40, 12)]
+)
+def test_gradients_are_those_of_finite_differences(tiny_model: MusicModel, control: Region | SelfLoop) -> None:
+    x = x_0(batch=1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda v: control(v, tiny_model), x, fast_mode=True)
+    (gradient,) = torch.autograd.grad(control(x, tiny_model).sum(), x)
+    free = 20 if isinstance(control, Region) else 15
+    assert gradient[..., free].abs().max() == 0
+
+
+def test_frames_can_be_left_out_and_masked(tiny_model: MusicModel) -> None:
+    control = Region.outpaint(REFERENCE, 10, 64)
+    assert control.without(((8, 10),)).spans == ((0, 8),)
+    assert control.without(((3, 5), (9, 60))).spans == ((0, 3), (5, 9))
+    with pytest.raises(ControlError, match="must lie within"):
+        control.without(((0, 64),))
+    masked = control.during((5 / 125 - 1e-3, 1.0))
+    expected = ((x_0()[..., 5:10] - REFERENCE[..., 45:]) ** 2).mean(dim=(1, 2, 3))
+    torch.testing.assert_close(masked(x_0(), tiny_model), expected)
+
+
+def test_the_vocoder_does_not_run(tiny_model: MusicModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MusicModel, "to_audio", lambda *_: pytest.fail("the vocoder ran"))
+    both = Region.outpaint(REFERENCE, 10, 64).during((0.0, 0.05)) + SelfLoop(40, 12)
+    both(x_0(), tiny_model)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Region("inpaint", REFERENCE, ()), "must lie within"),
+        (lambda: Region("inpaint", REFERENCE, ((5, 5),)), "not 5 to 5|not be empty: not 5 to 5"),
+        (lambda: Region("inpaint", REFERENCE, ((5, 51),)), "5 to 51"),
+        (lambda: Region.outpaint(REFERENCE, 51, 64), "the overlap, 51 frames"),
+        (lambda: Region.outpaint(REFERENCE, 0, 64), "the overlap, 0 frames"),
+        (lambda: Region.loop(REFERENCE, 33, 64), "at most half the clip"),
+    ],
+)
+def test_regions_that_make_no_sense_are_refused(make, message: str) -> None:
+    with pytest.raises(ControlError, match=message):
+        make()
+
+
+def test_what_does_not_fit_the_clip_is_refused(tiny_model: MusicModel) -> None:
+    Region.outpaint(REFERENCE, 10, 64).check(tiny_model, 64)
+    with pytest.raises(ControlError, match="has shape"):
+        Region.outpaint(REFERENCE, 10, 64).check(tiny_model, 32)
+    SelfLoop(40, 12).check(tiny_model, 64)
+    with pytest.raises(ControlError, match="does not fit a clip of 64"):
+        SelfLoop(60, 12).check(tiny_model, 64)
+
+
+def test_descriptions_and_panels(tiny_model: MusicModel) -> None:
+    assert Region.outpaint(REFERENCE, 10, 64).describe() == {"control": "outpaint", "frames": [[0, 10]]}
+    assert SelfLoop(40, 12).describe() == {"control": "loop", "period": 40, "overlap": 12}
+    for control in (Region.outpaint(REFERENCE, 10, 64), SelfLoop(40, 12)):
+        (panel,) = control.traces(Output(x_0(), tiny_model), 0)
+        assert isinstance(panel, RegionPanel)
+
+
+def test_the_loss_falls(tiny_model: MusicModel) -> None:
+    for control in (Region.outpaint(REFERENCE.float() * 0.1, 20, 64), SelfLoop(40, 12)):
+        found = run(Request((control,), iterations=6, steps=2, lr=0.05), tiny_model)
+        assert found.losses.amin() < found.losses[0]

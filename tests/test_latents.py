@@ -1,0 +1,64 @@
+"""Latents as files: what they hold, that they come back bit for bit, and what is refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ditto.controls.intensity import Intensity
+from ditto.errors import OutputError, RequestError
+from ditto.latents import Latent
+from ditto.models.conditioning import Tags
+from ditto.models.music_model import MusicModel
+from ditto.request import Request, Result, run
+
+
+@pytest.fixture(scope="module")
+def result(tiny_model: MusicModel) -> Result:
+    return run(Request((Intensity("swell"),), Tags("jazz"), seed=3, count=2, iterations=3, steps=2), tiny_model)
+
+
+def test_a_latent_comes_back_with_its_request(result: Result, tmp_path: Path) -> None:
+    path = result.latent(1).save(tmp_path / "out.latent")
+    again = Latent.load(path)
+    assert torch.equal(again.x_T, result.x_T[1:])
+    assert again.request == json.loads(json.dumps(result.report(1)["request"]))
+    assert again.request["seed"] == 4
+    assert again.name == "out.latent"
+
+
+def test_starting_from_an_optimised_latent_goes_on_from_its_loss(result: Result, tiny_model: MusicModel) -> None:
+    again = run(replace(result.request, count=1, start=result.latent(0)), tiny_model)
+    torch.testing.assert_close(again.losses[0, 0], result.losses.amin(dim=0)[0], rtol=1e-4, atol=1e-4)
+    assert again.report()["request"]["start"] == "seed 3"
+    plain = run(Request(tags=Tags("jazz"), steps=2, start=result.latent(0)), tiny_model)
+    torch.testing.assert_close(plain.x_0[0], result.x_0[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_latent_of_another_model_or_length_is_refused(result: Result, tiny_model: MusicModel) -> None:
+    with pytest.raises(RequestError, match="a latent of another model"):
+        run(Request(start=replace(result.latent(), model="0123456789abcdef")), tiny_model)
+    with pytest.raises(RequestError, match=r"a latent of 0\.51 s"):
+        run(Request(start=result.latent(), seconds=0.3), tiny_model)
+
+
+def test_files_that_are_no_latents_are_one_line(result: Result, tmp_path: Path) -> None:
+    (tmp_path / "text.latent").write_text("no latent")
+    (tmp_path / "empty.latent").touch()
+    save_file({"x_T": torch.zeros(1, 1, 16, 64)}, tmp_path / "plain.latent")
+    good = {"format": "ditto-latent-1", "model": "", "request": "{}"}
+    save_file({"other": torch.zeros(1)}, tmp_path / "other.latent", good)
+    save_file({"x_T": torch.full((1, 1, 16, 64), torch.nan)}, tmp_path / "nan.latent", good)
+    save_file({"x_T": torch.zeros(2, 1, 16, 64)}, tmp_path / "two.latent", good)
+    save_file({"x_T": torch.zeros(1, 1, 16, 64)}, tmp_path / "json.latent", good | {"request": "["})
+    for path in [*sorted(tmp_path.glob("*.latent")), tmp_path / "missing.latent", tmp_path]:
+        with pytest.raises(RequestError, match="latent") as caught:
+            Latent.load(path)
+        assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(OutputError, match=r"must end in \.latent"):
+        result.latent().save(tmp_path / "a.wav")
+    with pytest.raises(OutputError, match="exists already"):
+        result.latent().save(tmp_path / "text.latent")
