@@ -1,11 +1,13 @@
 """The text control: its score, its gradient, that optimising lowers its loss, and what it refuses."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from tests.models.tiny_clap import make_clap, save_clap
 
+from ditto import cli
 from ditto.controls.base import Output
 from ditto.controls.intensity import Intensity
 from ditto.controls.text import Text
@@ -43,7 +45,7 @@ def test_gradients_reach_x_0_through_the_vocoder(tiny_model: MusicModel) -> None
 
 
 def test_optimising_lowers_the_loss_and_composes(tiny_model: MusicModel) -> None:
-    result = generate(tiny_model, [Text("a calm jazz song", CLAP)], iterations=25, steps=3, lr=5e-2, seed=3)
+    result = generate(tiny_model, [Text("a calm jazz song", CLAP)], iterations=12, steps=2, lr=5e-2, seed=3)
     assert result.losses.min() < result.losses[0].item() - 1e-3
     both = generate(
         tiny_model, Text("loud rock", CLAP) + Intensity("0:-30 0.4:-20") / 40, iterations=2, steps=2, seed=3
@@ -82,3 +84,33 @@ def test_a_folder_is_loaded_when_needed(tiny_model: MusicModel, tmp_path: Path) 
     found.check(tiny_model, 64)
     assert found.traces(Output(x_0(), tiny_model), 0) == []
     assert found.describe()["clap"] == str(tmp_path)
+
+
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    """Exit code and standard error of ``ditto-music``."""
+    monkeypatch.setattr("sys.argv", ["ditto-music", *map(str, arguments)])
+    monkeypatch.setenv("COLUMNS", "300")
+    try:
+        cli.main()
+        code = 0
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    return code, capsys.readouterr().err
+
+
+def test_the_command_line_takes_a_text_and_a_clap(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_clap(tmp_path / "clap")
+    out = tmp_path / "out.wav"
+    arguments = ("generate", "--model", model_folder, "--method", "ditto", "-K", 2, "-T", 2, "-o", out)
+    code, _ = command(monkeypatch, capsys, *arguments, "--text", "a calm kazoo song", "--clap", tmp_path / "clap")
+    assert code == 0
+    report = json.loads(out.with_suffix(".json").read_text())
+    assert report["request"]["controls"][0]["unknown_words"] == ["kazoo"]
+    assert -1 <= report["errors"]["clap_score"] <= 1
+    for text in ("", "x " * 5000, "穏やかなジャズ"):
+        code, error = command(
+            monkeypatch, capsys, *arguments, "--force", "--text", text, "--clap", tmp_path / "clap"
+        )  # fmt: skip
+        assert (code, error.count("\n")) == (2, 1)
