@@ -98,7 +98,7 @@ def test_an_image_pipeline_is_no_music_model(folder: Path) -> None:
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
     with pytest.raises(ModelError) as error:
         load(folder)
-    one_line(error, "spoilt is a StableDiffusionPipeline", "AudioLDM2Pipeline")
+    one_line(error, "spoilt is another kind of model", "StableDiffusionPipeline", "AudioLDM2Pipeline")
 
 
 def test_an_image_pipeline_in_memory_is_none_either() -> None:
@@ -203,3 +203,46 @@ def test_loading_leaves_the_process_as_it_was(saved: dict[str, Path]) -> None:
     after = torch.get_rng_state(), torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
     assert torch.equal(state[0], after[0])
     assert state[1:] == after[1:]
+
+
+def test_our_own_models_have_the_hubs_layout_and_names(tiny_model: MusicModel, tmp_path: Path) -> None:
+    tiny_model.save_pretrained(tmp_path / "own")
+    index = json.loads((tmp_path / "own" / "model_index.json").read_text())
+    assert index["denoiser"] == ["ditto.models.transformer", "PatchTransformer"]
+    assert index["vocoder"] == ["ditto.models.vocoder", "Vocoder"]
+    for part in ("denoiser", "vocoder"):
+        assert {"config.json", "diffusion_pytorch_model.safetensors"} <= {
+            f.name for f in (tmp_path / "own" / part).iterdir()
+        }
+    again = MusicModel.from_pretrained(tmp_path / "own")
+    x_0 = torch.zeros(1, *again.shape())
+    assert torch.equal(again.to_audio(x_0), load(tmp_path / "own").to_audio(x_0))
+
+
+class Api:
+    """A Hub that keeps what it is given."""
+
+    taken: dict[str, set[str]] = {}  # noqa: RUF012
+    token: str | None = None
+
+    def __init__(self, token: str | None) -> None:
+        Api.token = token
+
+    def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> str:
+        return f"https://hub/{repo_id}"
+
+    def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str) -> None:
+        if repo_id.startswith("nobody/"):
+            raise OSError("403 Forbidden")
+        Api.taken[repo_id] = {str(file.relative_to(folder_path)) for file in folder_path.rglob("*") if file.is_file()}
+
+
+def test_push_to_hub_uploads_the_folder(monkeypatch: pytest.MonkeyPatch, tiny_model: MusicModel) -> None:
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    assert tiny_model.push_to_hub("me/tiny", token="secret") == "https://hub/me/tiny"
+    assert Api.token == "secret"
+    assert {"model_index.json", "denoiser/diffusion_pytorch_model.safetensors"} <= Api.taken["me/tiny"]
+    adapt(make_musicldm()).push_to_hub("me/musicldm")
+    assert {"README.md", "unet/config.json", "tokenizer/tokenizer.json"} <= Api.taken["me/musicldm"]
+    with pytest.raises(ModelError, match=r"did not take nobody/tiny \(403 Forbidden\)"):
+        tiny_model.push_to_hub("nobody/tiny")

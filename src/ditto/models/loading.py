@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -138,6 +139,29 @@ def adapt(
     return make(pipe, name=called, sha256=_digest(denoiser, *decoders), negative_prompt=negative_prompt)
 
 
+def push(model: MusicModel, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+    """Upload a model's folder to the Hub; returns its address.
+
+    Raises:
+        ModelError: the Hub refuses, or cannot be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
+        model.save(folder)
+        try:
+            api = HfApi(token=token)
+            address = api.create_repo(repo_id, private=private, exist_ok=True)
+            api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Saved by Ditto")
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            raise ModelError(
+                f"the Hub did not take {repo_id} ({_line(error)}): check name, network and token"
+            ) from None
+    return str(address)
+
+
 def _digest(*modules: nn.Module) -> str:
     prints = "".join(fingerprint(module) for module in modules)  # pyright: ignore[reportArgumentType]
     return hashlib.sha256(prints.encode()).hexdigest()
@@ -175,7 +199,8 @@ def _read_index(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _not_music(kind: str, name: str) -> ModelError:
-    return ModelError(f"{name} is a {kind}, not a model that Ditto can play: it knows its own and {', '.join(KINDS)}")
+    known = ", ".join(KINDS)
+    return ModelError(f"{name} is another kind of model than Ditto plays: a {kind}, not its own nor one of {known}")
 
 
 def _pipeline(folder: Path, name: str, index: dict[str, Any]) -> "DiffusionPipeline":

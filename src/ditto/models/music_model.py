@@ -156,7 +156,7 @@ class MusicModel:
         return torch.randn(tuple(shape), generator=generator)
 
     def cond(self, tags: Tags, batch: int = 1, seconds: float | None = None) -> Tensor:
-        """Conditioning (batch, …) of one set of tags; `seconds` is the clip's length, which some models want to know."""
+        """Conditioning (batch, …) of one set of tags, for clips of `seconds`, which some models want to know."""
         return self.vocabulary.encode(tags).expand(batch, -1).to(self.device, copy=True)
 
     def encode(self, audio: Tensor) -> Tensor:
@@ -198,12 +198,33 @@ class MusicModel:
         """
         return _put(folder, self._write)
 
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """`save`, under the Hub's name for it."""
+        self.save(Path(folder))
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike[str], **settings: Any) -> "MusicModel":
+        """`ditto.load`, under the Hub's name for it."""
+        from ditto.models.loading import load as load_any
+
+        return load_any(source, **settings)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Upload the model to the Hub, under ``owner/name``; returns its address.
+
+        Raises:
+            ModelError: the Hub refuses, or cannot be reached.
+        """
+        from ditto.models.loading import push
+
+        return push(self, repo_id, private=private, token=token)
+
     def _write(self, folder: Path) -> str:
         hashes = {name: _save_part(folder, name, module) for name, module in self._parts().items()}
         index = {
             "_class_name": "MusicModel",
             "_diffusers_version": diffusers.__version__,
-            **{name: type(module).__name__ for name, module in self._parts().items() if name in PARTS},
+            **{name: _class_of(module) for name, module in self._parts().items() if name in PARTS},
             **({"student": self.distilled.describe()} if self.distilled else {}),
             "spec": asdict(self.spec),
             "vocabulary": asdict(self.vocabulary),
@@ -236,6 +257,11 @@ def _put(folder: Path, write: Callable[[Path], str]) -> str:
         shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(folder / "old", ignore_errors=True)
     return digest
+
+
+def _class_of(module: ModelMixin) -> list[str]:
+    """Module and class, as the Hub's pipelines name their parts."""
+    return [type(module).__module__, type(module).__name__]
 
 
 def _save_part(folder: Path, name: str, module: ModelMixin) -> str:
@@ -315,6 +341,7 @@ def _index(path: Path, kind: str = "MusicModel") -> dict[str, Any]:
 
 def _part(path: Path, name: str, kind: object, index: dict[str, Any]) -> ModelMixin:
     hashes = index.get("sha256")
+    kind = kind[1] if isinstance(kind, list) and len(kind) == 2 else kind
     if not isinstance(kind, str) or kind not in CLASSES[name]:
         raise ModelError(f"{shown(path / INDEX)} names the unknown class {kind!r} for {name}")
     file = path / name / WEIGHTS
