@@ -5,6 +5,7 @@ import os
 # One thread a process: pytest-xdist has the cores already, and sums come out the same in every process.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from torch import nn
 
 from ditto.audio.spec import AudioSpec
 from ditto.models.conditioning import TagVocabulary
-from ditto.models.music_model import MusicModel
+from ditto.models.music_model import Distilled, MusicModel, fingerprint
 from ditto.models.transformer import PatchTransformer
 from ditto.models.vocoder import Vocoder
 
@@ -52,6 +53,13 @@ def make_vocoder() -> Vocoder:
 def tiny_model() -> MusicModel:
     """A float32 model: 16 mels, 64 frames (0.512 s at 8 kHz)."""
     return MusicModel(make_network(), make_vocoder(), SPEC, VOCABULARY, guidance=1.5, shift=0.5, name="tiny")
+
+
+@pytest.fixture(scope="session")
+def student_model(tiny_model: MusicModel) -> MusicModel:
+    """The tiny model with a student, which like the rest of it has random weights."""
+    network = make_network(guidance_embedded=True)
+    return replace(tiny_model, distilled=Distilled(network, "ctm", (1.0, 5.0), fingerprint(tiny_model.network)))
 
 
 @pytest.fixture(scope="session")

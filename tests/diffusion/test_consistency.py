@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from diffusers.schedulers.scheduling_tcd import TCDScheduler
 from torch import Tensor
 
-from ditto.diffusion.consistency import euler_jump, gamma_sample, tcd_sample
+from ditto.diffusion.consistency import StudentDenoiser, euler_jump, gamma_sample, tcd_sample
 from ditto.diffusion.samplers import Chain, ddim, ddim_step
 from ditto.diffusion.schedule import Schedule
 
@@ -107,6 +108,48 @@ def test_tcd_agrees_with_diffusers_up_to_its_last_step(eta: float) -> None:
     tcd_sample(chain, x_T, eta, lambda: torch.randn(x_T.shape, generator=ours, dtype=torch.float64))
     for mine, other in zip(seen, xs, strict=False):
         torch.testing.assert_close(mine, other, rtol=1e-8, atol=1e-8)
+
+
+def test_gamma_1_agrees_with_diffusers_lcm() -> None:
+    plain = Schedule.cosine()
+    # so large a scaling makes LCM's own boundary mix vanish at every timestep but 0: the student has one already
+    theirs = LCMScheduler(
+        beta_schedule="squaredcos_cap_v2", prediction_type="sample", clip_sample=False, timestep_scaling=1e9
+    )
+    theirs.alphas_cumprod = plain.alpha_bar
+    grid = plain.timesteps(4)
+    theirs.set_timesteps(timesteps=grid)
+    expected = x_T = draw(0, 2, 1, 3, 4)
+    generator = torch.Generator().manual_seed(5)
+    for t in grid:
+        x_0 = student(expected, torch.tensor([t]), torch.zeros(1), 1.0)
+        expected = theirs.step(x_0, t, expected, generator=generator).prev_sample
+    ours = torch.Generator().manual_seed(5)
+    found = gamma_sample(chain(4, plain), x_T, 1.0, lambda: torch.randn(x_T.shape, generator=ours, dtype=torch.float64))
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
+
+
+def test_a_students_denoiser_is_one_call_and_takes_one_scale_an_item() -> None:
+    seen: list[Tensor] = []
+
+    def network(x_t: Tensor, t: Tensor, cond: Tensor, w: Tensor) -> Tensor:
+        seen.append(w)
+        return x_t * w.reshape(-1, 1, 1, 1)
+
+    x_t, t, cond = draw(0, 2, 1, 3, 4), torch.tensor([40, 900]), torch.zeros(2, 3, dtype=torch.long)
+    denoiser = StudentDenoiser(network, SCHEDULE, "sample")
+    torch.testing.assert_close(denoiser(x_t, t, cond, 3.0), 3 * x_t)
+    torch.testing.assert_close(denoiser(x_t, t, cond, torch.tensor([1.0, 3.0]))[1], 3 * x_t[1])
+    assert [w.tolist() for w in seen] == [[3.0, 3.0], [1.0, 3.0]]
+
+
+def test_a_student_with_skip_std_is_the_identity_where_there_is_no_noise() -> None:
+    """CM's boundary condition: g(x, t→0) = x (here σ_0 is 3·10⁻⁴ of σ_data)."""
+    clean, t = draw(0, 2, 1, 3, 4), torch.zeros(2, dtype=torch.long)
+    schedule = Schedule.cosine(shift=1e-5)
+    denoiser = StudentDenoiser(lambda x_t, t, cond, w: torch.zeros_like(x_t), schedule, "sample", skip_std=0.026)
+    found = denoiser(schedule.add_noise(clean, draw(1, 2, 1, 3, 4), t), t, torch.zeros(2, 3), 3.0)
+    torch.testing.assert_close(found, clean, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("gamma", [-0.1, 1.1])

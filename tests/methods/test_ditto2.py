@@ -7,9 +7,10 @@ from torch import Tensor
 from ditto.diffusion.denoiser import GuidedDenoiser
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.diffusion.schedule import Schedule
-from ditto.methods.ditto2 import adaptive_schedule, decode2, ditto2
+from ditto.methods.ditto2 import adaptive_schedule, decode2, ditto2, item_noise
 from ditto.models.conditioning import null_tags
 from ditto.models.transformer import PatchTransformer
+from ditto.optimize import plateau, tolerance
 
 SCHEDULE = Schedule.cosine(shift=0.5)
 
@@ -56,3 +57,50 @@ def test_decoding_with_gamma_0_is_the_chain(tiny_network: PatchTransformer) -> N
     chain, x_T = make_chain(tiny_network, 4), latent()
     found = decode2(x_T, chain, 0.0, lambda: torch.zeros_like(x_T))
     torch.testing.assert_close(found, ddim(chain, x_T), rtol=1e-9, atol=1e-9)
+
+
+def test_the_best_is_that_of_the_present_budget(tiny_network: PatchTransformer) -> None:
+    # so large a step that losses go up and down
+    steps = list(ditto2(latent(), make_chain(tiny_network, 4), loss, iterations=12, lr=0.5, surrogate_steps=[1, 2] * 6))
+    assert all(torch.equal(step.best_loss, step.loss) for step in steps)
+    budget = [1] * 5 + [4] * 7
+    steps = list(ditto2(latent(), make_chain(tiny_network, 4), loss, iterations=12, lr=0.5, surrogate_steps=budget))
+    losses = torch.stack([step.loss for step in steps])
+    for first, last in ((0, 5), (5, 12)):
+        best = losses[first:last].min(dim=0)
+        assert torch.equal(steps[last - 1].best_loss, best.values)
+        for item, i in enumerate(best.indices.tolist()):
+            assert torch.equal(steps[last - 1].best_x_T[item], steps[first + i].x_T[item])
+    rendered = loss(ddim(make_chain(tiny_network, 4), steps[-1].best_x_T.double()))
+    torch.testing.assert_close(rendered.float(), steps[-1].best_loss)
+
+
+def test_a_change_of_budget_is_no_plateau_and_tolerance_ends_it(tiny_network: PatchTransformer) -> None:
+    chain = make_chain(tiny_network, 4)
+
+    def run(stop) -> int:
+        return len(list(ditto2(latent(), chain, loss, iterations=24, lr=0.05, surrogate_steps=budget, stop=stop)))
+
+    budget = [1] * 12 + [4] * 12
+    plain = list(ditto2(latent(), chain, loss, iterations=24, lr=0.05, surrogate_steps=budget))
+    assert (plain[12].loss > plain[11].best_loss).any(), "the budgets' losses should differ here"
+    assert run(plateau(4, 1e-6)) == 24
+    assert run(tolerance(plain[5].best_loss.max().item())) <= 6
+
+
+def test_gamma_noise_is_each_items_own_and_not_that_of_x_T() -> None:
+    batch, alone = item_noise((1, 4, 6), 7, 3), item_noise((1, 4, 6), 9, 1)
+    first, second = batch(), batch()
+    assert torch.equal(first[2], alone()[0])
+    assert torch.equal(second[2], alone()[0])
+    assert not torch.equal(first, second)
+    x_T = torch.randn(1, 4, 6, generator=torch.Generator().manual_seed(9))
+    assert not torch.equal(first[2], x_T)
+
+
+def test_decoding_draws_as_much_noise_as_gamma_says(tiny_network: PatchTransformer) -> None:
+    chain, x_T = make_chain(tiny_network, 4), latent()
+    shapes = tuple(x_T.shape[1:])
+    plain, some, all_ = (decode2(x_T, chain, gamma, item_noise(shapes, 0, 2)) for gamma in (0.0, 0.2, 1.0))
+    assert 0 < (some - plain).norm() < (all_ - plain).norm()
+    assert torch.equal(some, decode2(x_T, chain, 0.2, item_noise(shapes, 0, 2)))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ditto.models.transformer import PatchTransformer, rotary, rotate
+from tests.conftest import make_network
 
 TAGS = torch.tensor([[1, 2, 3], [2, 0, 5]])
 T = torch.tensor([10, 900])
@@ -86,3 +87,24 @@ def test_saving_keeps_weights_and_config(tiny_network: PatchTransformer, tmp_pat
     loaded = PatchTransformer.from_pretrained(tmp_path)
     assert dict(loaded.config)["tag_sizes"] == [4, 3, 13]
     assert torch.equal(loaded(x().float(), T, TAGS), network(x().float(), T, TAGS))
+
+
+W = torch.tensor([1.0, 4.5])
+
+
+def test_a_network_with_guidance_starts_as_the_one_without(tiny_network: PatchTransformer) -> None:
+    settings = {name: value for name, value in dict(tiny_network.config).items() if not name.startswith("_")}
+    student = PatchTransformer(**settings | {"guidance_embedded": True}).double()
+    missing, unexpected = student.load_state_dict(tiny_network.state_dict(), strict=False)
+    assert (sorted(missing), unexpected) == (["guidance.layer.bias", "guidance.layer.weight"], [])
+    for w in (W, 3 * W):
+        assert torch.equal(student(x(), T, TAGS, w), tiny_network(x(), T, TAGS))
+
+
+def test_guidance_matters_smoothly_and_to_its_own_item_alone() -> None:
+    network = make_network(guidance_embedded=True).double()
+    base = network(x(), T, TAGS, W)
+    near, far = (network(x(), T, TAGS, W + torch.tensor([0.0, step])) for step in (0.01, 1.0))
+    assert torch.equal(near[0], base[0])
+    changes = [(other[1] - base[1]).norm().item() for other in (near, far)]
+    assert 0 < 10 * changes[0] < changes[1]

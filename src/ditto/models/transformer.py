@@ -88,6 +88,8 @@ class PatchTransformer(ModelMixin, ConfigMixin):
         """The network's output for noisy `x_t` at timesteps `t`; `guidance` (B,) is w, which a student alone takes."""
         tag = self.tag_embedding(tags).sum(dim=1)
         condition = self.time(t, x_t.dtype) + self.tag_projection(tag)
+        if (self.guidance is None) != (guidance is None):
+            raise ValueError("a network takes the CFG scale if, and only if, it is a student")
         if self.guidance is not None:
             condition = condition + self.guidance(guidance, x_t.dtype)
         condition = F.silu(condition)
@@ -136,8 +138,8 @@ class TimestepEmbedding(nn.Module):
 class GuidanceEmbedding(nn.Module):
     """Sinusoidal features of the CFG scale w through one layer; (B,) → (B, width).
 
-    The layer begins at zero: a student that starts from its teacher's weights starts as its teacher. The slowest sine
-    has a period of 64, far beyond any w in use, and the fastest of 1, so that features change smoothly with w.
+    The layer begins at zero: a student that starts from its teacher's weights starts as its teacher. The sines' periods
+    are 4 to 64: guidance is affine in w, so what depends on it should change slowly.
     """
 
     def __init__(self, width: int, features: int = 32) -> None:
@@ -150,7 +152,7 @@ class GuidanceEmbedding(nn.Module):
     def forward(self, guidance: Tensor, dtype: torch.dtype) -> Tensor:
         """Embedding in `dtype`."""
         half = self.features // 2
-        periods = torch.logspace(0, 6, half, base=2, device=guidance.device, dtype=torch.float64)
+        periods = torch.logspace(2, 6, half, base=2, device=guidance.device, dtype=torch.float64)
         angles = 2 * math.pi * guidance.to(torch.float64)[:, None] / periods
         return self.layer(torch.cat([angles.cos(), angles.sin()], dim=-1).to(dtype))
 

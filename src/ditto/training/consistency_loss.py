@@ -2,7 +2,7 @@
 
 With x_{t'} = Θ(x_t) one DDIM step of the guided teacher, t' the next timestep of its grid, and s at or below t'::
 
-    𝓛 = ω(t) · ‖ G_φ(x_t, t→s) − sg G_φ⁻(x_{t'}, t'→s) ‖² / σ_data²          in VE coordinates
+    𝓛 = ω(t, s) · ‖ G_φ(x_t, t→s) − sg G_φ⁻(x_{t'}, t'→s) ‖² / σ_data²       in VE coordinates
 
 CM always jumps to clean data; CTM draws s from the grid. G is the Euler jump of `ditto.diffusion.consistency`. Both
 sides then contain the same share of x_t, and with p = σ_s/σ_t', r = σ_s/σ_t and x̂_0 the teacher's estimate at x_t the
@@ -11,9 +11,14 @@ difference is (1 − r)·(g_φ(x_t) − goal), where::
     goal = α·x̂_0 + (1 − α)·g_φ⁻(x_{t'}),        α = (p − r) / (1 − r)
 
 So it is computed: the jumps themselves would subtract two numbers of the size of σ_t, up to 20 000. For s = t' the goal
-is the teacher's own estimate (α = 1), for s = 0 what the student says a step later (α = 0). As g_φ is not told s, the
-mean of the loss over s has, up to a constant, the same form, with the mean of α weighted by (1 − r)²; taking that mean
-in place of drawing s leaves the expected gradient as it is and takes out its noise.
+is the teacher's own estimate (α = 1), for s = 0 what the student says a step later (α = 0).
+
+The weight is ω(t, s) = ω(t) / (1 − r)². A jump's error is that of g_φ times the jump's length 1 − r; undivided, the far
+jumps would take nearly all of the loss, and a g_φ that is not told s would learn α of a few per cent: a CM, whose jumps
+to noise levels in between are too sharp.
+
+As g_φ is not told s, the mean of the loss over s has, up to a constant, the same form with the mean of α. Taking that
+in place of drawing s leaves the expected gradient of the square as it is and takes out its noise.
 """
 
 from collections.abc import Callable
@@ -36,14 +41,12 @@ class Grid:
     Attributes:
         t: falling timesteps.
         t_next: the next of each, `CLEAN` after the last.
-        share: α, the teacher's share of the goal.
-        weight: mean of (1 − r)² over s.
+        share: mean of α over s, the teacher's share of the goal.
     """
 
     t: Tensor
     t_next: Tensor
     share: Tensor
-    weight: Tensor
 
     @classmethod
     def of(cls, schedule: Schedule, steps: int, clean_share: float) -> "Grid":
@@ -56,15 +59,8 @@ class Grid:
         """
         points = torch.tensor([*schedule.timesteps(steps), CLEAN])
         sigma = schedule.sigma(points, points.double())
-        shares, weights = [], []
-        for n in range(steps):
-            p = sigma[n + 1 :] / sigma[n + 1] if n + 1 < steps else torch.ones(1, dtype=torch.float64)
-            r = sigma[n + 1 :] / sigma[n]
-            chance = torch.full_like(r, (1 - clean_share) / len(r))
-            chance[-1] += clean_share
-            weights.append((chance * (1 - r).square()).sum())
-            shares.append((chance * (1 - r) * (p - r)).sum() / weights[-1])
-        return cls(points[:-1], points[1:], torch.stack(shares), torch.stack(weights))
+        shares = [_mean_share(sigma[n], sigma[n + 1 :], clean_share) for n in range(steps)]
+        return cls(points[:-1], points[1:], torch.tensor(shares))
 
     def draw(self, count: int, generator: torch.Generator, first_share: float = 0.0) -> Tensor:
         """Places (count,) int64 in the grid, stratified over the batch.
@@ -74,6 +70,15 @@ class Grid:
         place = (torch.arange(count) + torch.rand(count, generator=generator)) / count
         place = (place - first_share).clamp(min=0) / max(1 - first_share, 1e-12)
         return (place * len(self.t)).long().clamp(max=len(self.t) - 1)
+
+
+def _mean_share(sigma: Tensor, lower: Tensor, clean_share: float) -> float:
+    """Mean of α over jumps from σ_t to the `lower` levels, falling from σ_t' to 0."""
+    if len(lower) == 1:
+        return 1.0
+    p, r = lower / lower[0], lower / sigma
+    share = (p - r) / (1 - r)
+    return (1 - clean_share) * share.mean().item() + clean_share * share[-1].item()
 
 
 @dataclass(frozen=True, eq=False)

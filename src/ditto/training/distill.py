@@ -33,6 +33,7 @@ from ditto.training.loop import (
     load_optimizer,
     optimizer_tensors,
     progress_steps,
+    read_log,
     start_run,
     step_seed,
     warmup_stable_decay,
@@ -128,21 +129,19 @@ def draw(config: DistillConfig, schedule: Schedule, grid: Grid, x_0: Tensor, con
     w = low + (high - low) * torch.rand(len(x_0), generator=generator)
     x_t = schedule.add_noise(x_0, torch.randn(x_0.shape, generator=generator), grid.t[place])
     cond = drop_tags(cond, config.tag_dropout, generator, config.grid_dropout)
-    loss_weight = grid.weight[place] * weight(config, schedule, grid.t[place])
-    return Example(
-        x_t, cond, null_tags(cond), w, grid.t[place], grid.t_next[place], grid.share[place].float(), loss_weight.float()
-    )
+    t, t_next, share = grid.t[place], grid.t_next[place], grid.share[place]
+    return Example(x_t, cond, null_tags(cond), w, t, t_next, share, weight(config, schedule, t))
 
 
 def weight(config: DistillConfig, schedule: Schedule, t: Tensor) -> Tensor:
-    """The weight ω(t) of timesteps (B,), float64: 1 + (σ_data / σ_t)², bounded, as in the base's training.
+    """The weight ω(t) of timesteps (B,): 1 + (σ_data / σ_t)², bounded, as in the base's training.
 
     What is left to be known about x_0 at σ_t has about the variance σ_data²·σ_t²/(σ_data² + σ_t²); dividing by it makes
     the timesteps count alike. So the low noise levels, whose estimates are the goals of the higher ones, are not
     drowned by them.
     """
     ratio = config.data_std / schedule.sigma(t, t.double())
-    return (1 + ratio.square()).clamp(max=config.max_weight)
+    return (1 + ratio.square()).clamp(max=config.max_weight).float()
 
 
 def distillation_loss(
@@ -183,7 +182,7 @@ def train_student(
     student, target = student_denoiser(network, schedule, model), student_denoiser(target_network, schedule)
     log, grid = RunLog(out, start, _tensorboard(out, start)), config.grid_of(schedule)
     gap = _gap(config, teacher, held_out or clips, device)
-    if start == 0:  # the mark to beat: what the teacher itself makes of so few steps
+    if not read_log(log.path):  # the mark to beat: what the teacher itself makes of so few steps
         log.write(0, **{f"teacher_{name}": value for name, value in gap.measure(teacher.denoiser).items()})
     for step, meter in progress_steps(start, config.steps, config.kind, show):
         example = draw(config, schedule, grid, *clips.batch(step, config.batch_size), step).to(device)
@@ -235,7 +234,7 @@ def student_of(teacher: MusicModel) -> ModelMixin:
     Raises:
         DataError: the teacher's class has no input for w.
     """
-    kind, settings = type(teacher.network), dict(teacher.network.config)  # pyright: ignore[reportArgumentType]
+    kind, settings = type(teacher.network), _settings(teacher.network)
     if "guidance_embedded" not in settings:
         raise DataError(f"a {kind.__name__} cannot be distilled: it has no input for the CFG scale")
     network = built(kind.__name__, settings | {"guidance_embedded": True})
@@ -262,8 +261,14 @@ def load_distilled(out: Path) -> Distilled:
 
 def _about(teacher: MusicModel, network: ModelMixin) -> dict[str, Any]:
     """What a checkpoint must say besides its tensors."""
-    settings = {k: v for k, v in dict(network.config).items() if not k.startswith("_")}  # pyright: ignore[reportArgumentType]
-    return {"teacher": fingerprint(teacher.network), "class": type(network).__name__, "network": settings}
+    return {"teacher": fingerprint(teacher.network), "class": type(network).__name__, "network": _settings(network)}
+
+
+def _settings(network: ModelMixin) -> dict[str, Any]:
+    """What a network was constructed with."""
+    config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
+    # The others are diffusers' own notes, one of which names settings that are to stay defaults.
+    return {name: value for name, value in config.items() if not name.startswith("_")}
 
 
 def _resume(
