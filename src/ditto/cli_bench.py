@@ -24,7 +24,7 @@ EXAMPLE = "Example: ditto-music bench {} --count 32"
 
 def register(bench: typer.Typer) -> None:
     """Add the commands to the group `bench`."""
-    for name, command in (("d2-table2", d2_table2), ("d2-fig4", d2_fig4), ("speed", speed)):
+    for name, command in (("d2-table2", d2_table2), ("d2-fig4", d2_fig4), ("speed", speed), ("controls", controls)):
         bench.command(name, epilog=EXAMPLE.format(name))(command)
 
 
@@ -70,6 +70,26 @@ def speed(
     run_speed(
         model, count=count, ditto_count=ditto_count, seed=seed, out=out, iterations=iterations, guidance=guidance,
         gamma=gamma, resume=resume, command=command_line(),
+    )  # fmt: skip
+
+
+def controls(
+    count: Annotated[int, typer.Option(help="Clips a row.")] = 16,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Only this control or edit, e.g. melody; may be repeated.")
+    ] = None,
+    heldout: Heldout = Path("datasets/heldout"), classifier: Classifier = Path("weights/classifier"), cm: Cm = None,
+    iterations: Annotated[int | None, typer.Option("--iterations", "-K", help="The papers' if not given.")] = None,
+    guidance: Guidance = None, seed: Seed = 0, out: Out = Path("docs/results"), resume: Resume = True,
+    model: Model = None,
+) -> None:  # fmt: skip
+    """Every control and edit, without control, by DITTO and by DITTO-2: error, distance, seams, time."""
+    from ditto.bench.controls import run_controls
+    from ditto.models.music_model import load
+
+    run_controls(
+        load(model), heldout, classifier, cm=cm, count=count, tasks=task or (), seed=seed, out=out,
+        iterations=iterations, guidance=guidance, resume=resume, command=command_line(),
     )  # fmt: skip
 
 

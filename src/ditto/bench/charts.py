@@ -1,6 +1,6 @@
 """The pictures of the benches, drawn with matplotlib's object interface only."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -41,6 +41,24 @@ def intensity(found: Tensors, spec: AudioSpec) -> Figure:
         _curves(axes, found, i, spec)
     _distribution(figure.add_subplot(grid[2, :3]), found)
     _losses(figure.add_subplot(grid[2, 3:]), found["losses"].numpy())
+    return figure
+
+
+def shares(groups: Mapping[str, Mapping[str, float]], label: str) -> Figure:
+    """Bars of a share for every method of every group, on a logarithmic axis with a line at 1."""
+    figure = _figure(12, 1.2 + 0.5 * len(groups))
+    axes = figure.add_subplot()
+    methods = list(dict.fromkeys(method for group in groups.values() for method in group))
+    height = 0.8 / max(len(methods), 1)
+    for i, method in enumerate(methods):
+        at = [(row + i * height, group[method]) for row, group in enumerate(groups.values()) if method in group]
+        axes.barh([place for place, _ in at], [max(value, 1e-4) for _, value in at], height, label=method)
+    axes.set_yticks(np.arange(len(groups)) + 0.4 - height / 2, list(groups), fontsize=8)
+    axes.axvline(1.0, color="black", linewidth=1)
+    axes.set(xscale="log", xlabel=label)
+    axes.invert_yaxis()
+    if methods:
+        axes.legend(fontsize=8)
     return figure
 
 

@@ -106,6 +106,7 @@ class Filling:
         model, request: what makes the music; the request's controls are asked for in the gaps, in the recording's time.
         overlap: seconds of context that a window shares with each side.
         all_context: match all that the window holds, not only the overlap.
+        fade: seconds of the cross-fades; 0 is a bare cut.
         progress: see `Progress`.
     """
 
@@ -114,6 +115,7 @@ class Filling:
     request: Request
     overlap: float = 1.0
     all_context: bool = False
+    fade: float = FADE_SECONDS
     progress: Progress | None = None
 
     def fill(self, timeline: Timeline, gaps: Sequence[tuple[int, int]]) -> tuple[Timeline, list[Result]]:
@@ -154,7 +156,7 @@ class Filling:
         result = run(request, self.model, watch=watch)
         sound = result.audio[0] if result.sound is None else result.sound[0]
         clip = timeline.spread(clip_at_rate(sound, self.model, timeline.sample_rate), piece.start)
-        fade = min(timeline.at(FADE_SECONDS), timeline.at(self.overlap))
+        fade = min(timeline.at(self.fade), timeline.at(self.overlap))
         return timeline.filled(piece.gap, clip, piece.start, fade), result
 
     def _region(self, timeline: Timeline, piece: Piece) -> Region:

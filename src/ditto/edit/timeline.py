@@ -163,7 +163,7 @@ class Timeline:
 def _run(known: np.ndarray, longest: int) -> int:
     """How many of the first `longest` are known without a break."""
     stretch = known[:longest]
-    return len(stretch) if stretch.all() else int(np.argmin(stretch))
+    return len(stretch) if not len(stretch) or stretch.all() else int(np.argmin(stretch))
 
 
 def crossfaded(before: np.ndarray, after: np.ndarray) -> np.ndarray:
