@@ -148,6 +148,12 @@ def test_a_plateau_is_patience_steps_without_improvement_of_any_item() -> None:
     assert answers == [False, False, False, False, True, False]
 
 
+def test_a_plateau_is_counted_anew_when_the_best_rises() -> None:
+    stop = plateau(patience=2, improvement=0.1)
+    answers = [stop(a_step(*best)) for best in ((10, 10), (10, 10), (10, 12), (10, 12), (10, 12))]
+    assert answers == [False, False, False, False, True]
+
+
 def test_a_plateau_is_found_below_zero_too() -> None:
     stop = plateau(patience=1, improvement=0.01)
     assert [stop(a_step(loss)) for loss in (-0.5, -0.9, -0.905)] == [False, False, True]

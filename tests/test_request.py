@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from ditto.audio.io import read, read_tags
 from ditto.controls.intensity import Intensity
+from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import ControlError, DittoError, OutputError, RequestError, TagError
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
@@ -128,6 +130,94 @@ def test_generate_takes_plain_words(tiny_model: MusicModel, result: Result) -> N
         generate(tiny_model, iteration=3)
 
 
+# DITTO-2, on a student of random weights.
+
+
+def render(model: MusicModel, x_T: torch.Tensor, steps: int) -> torch.Tensor:
+    assert model.student is not None
+    return ddim(Chain(model.student, model.schedule, model.schedule.timesteps(steps), model.cond(Tags()), 1.5), x_T)
+
+
+@pytest.mark.parametrize("surrogate_steps", [1, 2])
+def test_ditto2_optimises_and_decodes_through_the_student(student_model: MusicModel, surrogate_steps: int) -> None:
+    settings = QUICK | {"surrogate_steps": surrogate_steps, "decode_steps": surrogate_steps, "gamma": 0.0}
+    made = run(Request(SWELL, seed=7, **settings), student_model)
+    assert made.request.method == "ditto2"
+    loss = SWELL[0](render(student_model, made.x_T, surrogate_steps), student_model)
+    torch.testing.assert_close(loss, made.losses.amin(dim=0))
+    torch.testing.assert_close(made.x_0, render(student_model, made.x_T, surrogate_steps), rtol=1e-4, atol=1e-5)
+    assert made.losses.amin() < made.losses[0]
+
+
+@pytest.mark.parametrize(
+    ("controls", "method", "expected"),
+    [(SWELL, None, "ditto2"), (SWELL, "ditto", "ditto"), (SWELL, "none", "none"), ((), None, "none")],
+)
+def test_the_method_is_the_models_unless_it_is_given(
+    student_model: MusicModel, tiny_model: MusicModel, controls: tuple, method: Any, expected: str
+) -> None:
+    request = Request(controls, method=method, **QUICK | {"iterations": 1})
+    made = run(request, student_model)
+    assert made.report()["request"]["method"] == expected
+    if expected != "ditto2":  # the teacher, as if there were no student
+        assert torch.equal(made.audio, run(request, tiny_model).audio) == (method is not None or not controls)
+
+
+def test_a_model_without_a_student_takes_the_whole_chain_or_says_so(tiny_model: MusicModel) -> None:
+    assert Request(SWELL).resolved(tiny_model).method == "ditto"
+    with pytest.raises(RequestError, match="'tiny' has no student, which ditto2 needs: choose the method ditto"):
+        run(Request(SWELL, method="ditto2"), tiny_model)
+
+
+@pytest.mark.parametrize("guidance", [0.5, 6.0])
+def test_guidance_that_the_student_was_not_taught_is_refused(student_model: MusicModel, guidance: float) -> None:
+    with pytest.raises(RequestError, match=f"student knows guidance from 1 to 5, not {guidance:g}: choose ditto"):
+        run(Request(SWELL, guidance=guidance), student_model)
+
+
+@pytest.mark.parametrize(("kind", "gamma"), [("cm", 1.0), ("ctm", 0.2)])
+def test_gamma_is_that_of_the_students_kind(student_model: MusicModel, kind: str, gamma: float) -> None:
+    assert student_model.distilled is not None
+    model = replace(student_model, distilled=replace(student_model.distilled, kind=kind))
+    assert Request(SWELL).resolved(model).gamma == gamma
+    assert Request(SWELL, gamma=0.1).resolved(model).gamma == 0.1
+    assert Request(SWELL).resolved(model).describe().items() >= {"gamma": gamma, "surrogate_steps": 1}.items()
+    assert "gamma" not in Request(SWELL, method="ditto").describe()
+
+
+def test_item_3_of_4_is_what_it_would_be_alone_with_the_noise_of_gamma(student_model: MusicModel) -> None:
+    settings = QUICK | {"gamma": 0.5, "decode_steps": 3, "iterations": 2}
+    batch = run(Request(SWELL, seed=7, count=4, **settings), student_model)
+    alone = run(Request(SWELL, seed=10, **settings), student_model)
+    torch.testing.assert_close(batch.x_0[3], alone.x_0[0], rtol=1e-3, atol=1e-4)
+    assert torch.equal(run(Request(SWELL, seed=10, **settings), student_model).audio, alone.audio)
+    still = run(Request(SWELL, seed=10, **settings | {"gamma": 0.0}), student_model)
+    assert (still.x_0 - alone.x_0).abs().max() > 1e-2
+
+
+def test_the_adaptive_budget_decodes_the_best_of_its_last_part(student_model: MusicModel) -> None:
+    settings = {"iterations": 16, "lr": 0.3, "decode_steps": 4, "gamma": 0.0}
+    made = run(Request(SWELL, seed=7, surrogate_steps="adaptive", **settings), student_model)  # pyright: ignore
+    assert len(made.losses) == 16
+    loss = SWELL[0](made.x_0, student_model)
+    torch.testing.assert_close(loss, made.losses[-2:].amin(dim=0), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["ditto", "ditto2"])
+def test_tolerance_and_patience_end_a_run(student_model: MusicModel, method: Any) -> None:
+    settings = QUICK | {"iterations": 8}
+    full = run(Request(SWELL, method=method, **settings), student_model).losses
+    level = full[2].item()
+    short = run(Request(SWELL, method=method, tolerance=level, **settings), student_model)
+    assert len(short.losses) == int((full <= level).nonzero()[0, 0]) + 1
+    # with so small a step nothing falls by 1 %
+    still = run(Request(SWELL, method=method, patience=2, **settings | {"lr": 1e-6}), student_model)
+    assert len(still.losses) == 3
+    described = still.report()["request"]
+    assert described["patience"] == 2
+    assert "tolerance" not in described
+
+
 def test_watch_sees_every_step_and_stop_ends_it(tiny_model: MusicModel) -> None:
     seen = []
     request = Request(SWELL, **QUICK)
@@ -150,6 +240,13 @@ def test_watch_sees_every_step_and_stop_ends_it(tiny_model: MusicModel) -> None:
         ({"iterations": 0}, "iterations"),
         ({"steps": 0}, "steps"),
         ({"steps": 1001}, "steps must be a whole number from 1 to 1000, not 1001"),
+        ({"surrogate_steps": 0}, 'surrogate_steps must be a whole number from 1 to 20, or "adaptive", not 0'),
+        ({"surrogate_steps": "many"}, "surrogate_steps"),
+        ({"decode_steps": 21}, "decode_steps must be a whole number from 1 to 20"),
+        ({"gamma": 1.1}, "gamma must be a number from 0 to 1"),
+        ({"gamma": math.nan}, "gamma"),
+        ({"tolerance": math.inf}, "tolerance"),
+        ({"patience": 0}, "patience"),
         ({"lr": 0.0}, "lr must be a number"),
         ({"lr": math.nan}, "lr must be a number"),
         ({"guidance": -1.0}, "guidance"),

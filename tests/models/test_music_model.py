@@ -11,7 +11,7 @@ import torch
 from ditto.audio.features import log_mel
 from ditto.errors import DittoError, ModelError, RequestError, TagError
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import INDEX, WEIGHTS, MusicModel, load
+from ditto.models.music_model import INDEX, WEIGHTS, MusicModel, fingerprint, load
 
 
 def outputs(model: MusicModel) -> list[torch.Tensor]:
@@ -57,6 +57,69 @@ def test_saving_leaves_the_model_as_it_is(tiny_model: MusicModel, tmp_path: Path
     before = [p.clone() for p in tiny_model.network.parameters()]
     tiny_model.save(tmp_path / "model")
     assert all(torch.equal(a, b) for a, b in zip(before, tiny_model.network.parameters(), strict=True))
+
+
+@pytest.fixture
+def student_folder(student_model: MusicModel, tmp_path: Path) -> Path:
+    """The tiny model with its student, on disk."""
+    student_model.save(tmp_path / "student")
+    return tmp_path / "student"
+
+
+def student_output(model: MusicModel, w: float = 2.0) -> torch.Tensor:
+    assert model.student is not None
+    x = torch.randn(2, *model.shape(), generator=torch.Generator().manual_seed(0))
+    return model.student(x, torch.tensor([100, 900]), model.cond(Tags("jazz"), 2), w)
+
+
+def test_a_student_is_a_part_of_its_model(student_model: MusicModel, model_folder: Path, student_folder: Path) -> None:
+    plain, model = load(model_folder), load(student_folder)
+    assert plain.student is None
+    assert plain.distilled is None
+    assert model.distilled is not None
+    assert (model.distilled.kind, model.distilled.guidance) == ("ctm", (1.0, 5.0))
+    assert plain.sha256 != model.sha256 == student_model.save(student_folder)
+    ours = student_output(student_model)
+    assert 0 < (student_output(model) - ours).norm() < 0.01 * ours.norm()
+    assert not torch.allclose(student_output(model, 4.0), student_output(model), atol=1e-3)
+    assert all(torch.equal(a, b) for a, b in zip(outputs(plain), outputs(model), strict=True))
+    assert model.distilled.teacher == fingerprint(plain.network)
+
+
+def test_a_student_alone_is_no_model_and_a_model_no_student_alone(
+    student_model: MusicModel, model_folder: Path, tmp_path: Path
+) -> None:
+    assert student_model.distilled is not None
+    student_model.distilled.save(tmp_path / "alone")
+    with pytest.raises(ModelError, match="another kind of model"):
+        load(tmp_path / "alone")
+    joined = load(model_folder).with_student(tmp_path / "alone")
+    assert torch.equal(student_output(joined), student_output(student_model.with_student(tmp_path / "alone")))
+    with pytest.raises(ModelError, match="another kind of model than a student alone"):
+        joined.with_student(model_folder)
+    with pytest.raises(ModelError, match="no model folder"):
+        joined.with_student(tmp_path / "missing")
+
+
+STUDENT_SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "weights damaged": (lambda f: damage(f / "student" / WEIGHTS), "damaged"),
+    "weights missing": (lambda f: (f / "student" / WEIGHTS).unlink(), "student/diffusion_pytorch_model.* is missing"),
+    "description missing": (lambda f: edit_index(f, student=None), "does not describe its student"),
+    "guidance is one number": (lambda f: edit_index(f, student={"guidance": [1]}), "does not describe its student"),
+    "unknown class": (
+        lambda f: edit_index(f, student={"class": "os", "kind": "cm", "guidance": [1, 2], "teacher": ""}),
+        "unknown class 'os' for student",
+    ),
+}
+
+
+@pytest.mark.parametrize("spoil", STUDENT_SPOILS)
+def test_a_spoiled_student_is_one_clear_line(student_folder: Path, spoil: str) -> None:
+    action, message = STUDENT_SPOILS[spoil]
+    action(student_folder)
+    with pytest.raises(ModelError, match=message) as caught:
+        load(student_folder)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def edit_index(folder: Path, **changes: object) -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.conftest import make_network
 from torch import Tensor
 
 from ditto.models.transformer import PatchTransformer, rotary, rotate
-from tests.conftest import make_network
 
 TAGS = torch.tensor([[1, 2, 3], [2, 0, 5]])
 T = torch.tensor([10, 900])
@@ -108,3 +108,9 @@ def test_guidance_matters_smoothly_and_to_its_own_item_alone() -> None:
     assert torch.equal(near[0], base[0])
     changes = [(other[1] - base[1]).norm().item() for other in (near, far)]
     assert 0 < 10 * changes[0] < changes[1]
+
+
+def test_w_goes_to_students_and_to_no_other(tiny_network: PatchTransformer) -> None:
+    for network, w in ((tiny_network, W), (make_network(guidance_embedded=True).double(), None)):
+        with pytest.raises(ValueError, match="if, and only if, it is a student"):
+            network(x(), T, TAGS, w)

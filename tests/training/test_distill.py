@@ -59,10 +59,17 @@ def run(tiny_model: MusicModel, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
+@pytest.fixture(autouse=True)
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The finished run of the module has its picture; the others need not take the time."""
+    monkeypatch.setattr("ditto.training.distill.mel_grid", lambda *args, **settings: None)
+
+
 def test_what_a_run_leaves(run: Path) -> None:
     names = sorted(path.name for path in run.iterdir())
     assert names == ["config.json", "log.jsonl", "samples", "step-00000004", "step-00000008", "tensorboard"]
     assert load_config(run / "config.json", DistillConfig).grid == 4
+    assert [path.name for path in (run / "samples").iterdir()] == ["00000008.png"]
     rows = read_log(run / "log.jsonl")
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 9))
     first, last = rows[0], rows[-1]
