@@ -11,7 +11,7 @@ import soundfile
 
 from ditto import cli
 from ditto.audio.io import read, read_tags
-from ditto.models.music_model import INDEX
+from ditto.models.music_model import INDEX, MusicModel
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -77,6 +77,34 @@ def test_a_recording_is_followed_up_to_the_clips_end(generate: Run) -> None:
     assert json.loads(Path("out.json").read_text())["request"]["controls"][0]["measure"] == "correlation"
 
 
+def test_a_model_with_a_student_takes_ditto2(ditto_music: Run, student_model: MusicModel, tmp_path: Path) -> None:
+    student_model.save(tmp_path / "model")
+    assert student_model.distilled is not None
+    student_model.distilled.save(tmp_path / "alone")
+    curve = ["--intensity", "0:-30 0.4:-20", "-K", 2, "--model", "model"]
+    code, _, err = ditto_music("generate", *curve, "-M", "adaptive", "--decode-steps", 4, "-o", "out.wav")
+    assert code == 0, err
+    report = json.loads(Path("out.json").read_text())["request"]
+    assert (report["method"], report["surrogate_steps"], report["decode_steps"]) == ("ditto2", "adaptive", 4)
+    assert 0 < report["gamma"] < 1
+    assert ditto_music("generate", *curve, "--method", "ditto", "-T", 2, "-o", "whole.wav")[0] == 0
+    assert json.loads(Path("whole.json").read_text())["request"]["method"] == "ditto"
+    assert ditto_music("generate", *curve, "--student", "alone", "--patience", 1, "-o", "joined.wav")[0] == 0
+    code, _, err = ditto_music("generate", *curve, "--student", "model", "-o", "none.wav")
+    assert code == 2
+    assert "another kind of model than a student alone" in err
+    assert "student" in ditto_music("models", "--model", "model")[1]
+
+
+def test_distilling_with_a_config_of_the_other_kind_is_one_line(ditto_music: Run) -> None:
+    Path("config.json").write_text('{"kind": "cm"}')
+    code, _, err = ditto_music("distill", "ctm", "--config", "config.json", "--data", "none", "--out", "run")
+    assert code == 2
+    assert "'config.json' is a config of kind 'cm': give it to `distill cm`" in err
+    assert err.count("\n") == 1
+    assert files() == ["config.json"]
+
+
 def test_outputs_are_replaced_only_with_force(generate: Run) -> None:
     assert generate("-o", "out.wav", "--method", "none")[0] == 0
     before = Path("out.wav").read_bytes()
@@ -112,6 +140,10 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "recording holds NaN": (["--intensity-like", "nan.wav"], "NaN"),
     "two curves": (["--intensity", "swell", "--intensity-like", "text.wav"], "not both"),
     "correlation with a level curve": (["--intensity", "flat", "--correlation"], "no shape"),
+    "no student": (["--method", "ditto2", "--intensity", "flat"], "has no student, which ditto2 needs"),
+    "no such budget": (["-M", "many"], 'surrogate_steps must be a whole number from 1 to 20, or "adaptive"'),
+    "gamma": (["--gamma", "2"], "gamma"),
+    "no such student": (["--student", "missing"], "no model folder"),
     "unknown method": (["--method", "magic"], "unknown method 'magic'"),
     "unknown sampler": (["--sampler", "euler"], "unknown sampler 'euler'"),
     "no clip": (["--count", "0"], "count"),
