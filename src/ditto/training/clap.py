@@ -3,6 +3,7 @@
 Run it with ``ditto-music train clap --config configs/clap.json --data datasets/train --out runs/clap``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -101,12 +102,15 @@ def train_clap_on(
     """
     start_run(out, config)
     accelerator = Accelerator()
-    network = clap_network(config, tokenizer)
+    network = clap_network(config, tokenizer).train()
     ema = Ema(network, config.ema)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
     checkpoints = Checkpoints(out)
     start = _resume(checkpoints, network, ema, optimizer)
-    model, optimizer = accelerator.prepare(network.train(), optimizer)
+    if not start:
+        spread(network, prepared(config, tokenizer, *clips.batch(0, config.batch_size), 0))
+        ema = Ema(network, config.ema)
+    model, optimizer = accelerator.prepare(network, optimizer)
     log = RunLog(out, start, _tensorboard(out, start))
     for step, meter in progress_steps(start, config.steps, "clap", show):
         batch = prepared(config, tokenizer, *clips.batch(step, config.batch_size), step)
@@ -156,12 +160,49 @@ def train_clap(config: ClapTraining, data: Path, out: Path, *, held_out: Path | 
 
 
 def clap_network(config: ClapTraining, tokenizer: PreTrainedTokenizerBase) -> ClapModel:
-    """A `ClapModel` whose initial weights are a function of the seed."""
+    """A `ClapModel` whose initial weights are a function of the seed.
+
+    Positions start faint, or they would drown the words.
+    """
     text = config.text | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     shape = ClapConfig(text_config=text, audio_config=dict(config.audio), projection_dim=config.projection)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return ClapModel(shape)
+        network = ClapModel(shape)
+    with torch.no_grad():
+        network.text_model.embeddings.position_embeddings.weight.mul_(0.1)
+    return network
+
+
+@torch.no_grad()
+def spread(network: Any, batch: Sequence[Tensor]) -> None:
+    """Set the projections so that a batch's first embeddings have mean 0 and variance 1 in every dimension.
+
+    At first all texts are alike up to the third decimal, and so are all sounds, though a linear map of what little
+    differs tells their genres; training would have to find the way out of that cone first. A data-dependent
+    initialisation (Salimans & Kingma 2016; Krähenbühl et al. 2016).
+
+    Args:
+        network: a fresh `ClapModel`, in training mode.
+        batch: features, token ids and attention mask.
+    """
+    features, tokens, mask = batch
+    # Without dropout, whose noise is larger than what differs; but the batch norm has no statistics of its own yet.
+    network.eval().audio_model.audio_encoder.batch_norm.train()
+    sounds = network.audio_model(features).pooler_output
+    texts = network.text_model(tokens, attention_mask=mask).pooler_output
+    network.train()
+    for pooled, projection in ((sounds, network.audio_projection), (texts, network.text_projection)):
+        _standardise(projection.linear1, pooled)
+        _standardise(projection.linear2, projection.activation(projection.linear1(pooled)))
+
+
+def _standardise(linear: torch.nn.Linear, x: Tensor) -> None:
+    """Scale and shift `linear` so that its outputs for x (B, D) have mean 0 and variance 1."""
+    y = torch.nn.functional.linear(x, linear.weight)
+    scale = 1 / (y.std(dim=0) + 1e-6)
+    linear.weight.mul_(scale[:, None])
+    linear.bias.copy_(-y.mean(dim=0) * scale)
 
 
 def contrastive_loss(audio: Tensor, text: Tensor, audio_scale: Tensor, text_scale: Tensor) -> Tensor:
