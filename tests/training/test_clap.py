@@ -88,8 +88,8 @@ def test_at_first_embeddings_spread_over_the_whole_space() -> None:
 
 def test_learns_what_can_be_heard(tmp_path: Path) -> None:
     config = small_config(
-        audio=AUDIO, text=TEXT, projection=32, steps=150, batch_size=16, lr=3e-3, ema=0.9, masked=0, gain_db=1.0, unknown=0.0,
-        checkpoint_every=150, log_every=50,
+        audio=AUDIO, text=TEXT, projection=32, steps=150, batch_size=16, lr=3e-3, ema=0.9, masked=0, gain_db=1.0,
+        unknown=0.0, checkpoint_every=150, log_every=50,
     )  # fmt: skip
     network = train_clap_on(config, Bands(), TOKENIZER, tmp_path, show=False)
     levels, captions = Bands().batch(10_000, 64)
