@@ -216,7 +216,9 @@ def models(
         str | None, typer.Argument(help="A model's folder or Hub id; the embedded model by default.")
     ] = None,
     model: ModelOption = None,
-    estimate: Annotated[bool, typer.Option("--estimate", help="Also what a run would cost in memory and time.")] = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Also what a run would cost in memory and time.")
+    ] = False,
     seconds: Annotated[float | None, typer.Option(help="Length; the model's window by default.")] = None,
     count: Annotated[int, typer.Option(help="Clips at once.")] = 1,
     steps: Annotated[int, typer.Option("--steps", "-T", help="Sampling steps.")] = 20,

@@ -27,7 +27,7 @@ CLASSES = np.select([(SECONDS >= 0.05) & (SECONDS < 0.2), (SECONDS >= 0.25) & (S
 
 
 class Organ(nn.Module):
-    """A vocoder that any framework could differentiate: a sine for each pitch class of octave 5, as loud as x_0 says."""
+    """A vocoder that any framework could differentiate: a sine for each pitch class of octave 5, as loud as x_0."""
 
     def forward(self, x_0: Tensor) -> Tensor:
         amplitude = (2 * x_0).exp().repeat_interleave(SPEC.hop, dim=-1)

@@ -1,5 +1,6 @@
 """Windows over gaps, and the context that each of them is given."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -38,7 +39,7 @@ def test_pieces_cover_the_gap_once_and_fit_their_windows_with_context(
     covered = sorted(piece.gap for piece in found)
     assert covered[0][0] == gap[0]
     assert covered[-1][1] == gap[1]
-    assert all(a[1] == b[0] for a, b in zip(covered, covered[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(covered))
     for piece in found:
         start, end = piece.start, piece.start + WINDOW.length
         assert start <= piece.gap[0] < piece.gap[1] <= end

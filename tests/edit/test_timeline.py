@@ -20,7 +20,8 @@ def timeline(seconds: float = 1.0, rate: int = 8000, channels: int = 2) -> Timel
 
 
 @pytest.mark.parametrize(
-    ("subtype", "dtype"), [("PCM_16", "int16"), ("PCM_24", "int32"), ("PCM_32", "int32"), ("FLOAT", "float32"), ("DOUBLE", "float64")]
+    ("subtype", "dtype"),
+    [("PCM_16", "int16"), ("PCM_24", "int32"), ("PCM_32", "int32"), ("FLOAT", "float32"), ("DOUBLE", "float64")],
 )  # fmt: skip
 def test_samples_come_back_bit_for_bit_in_every_depth(tmp_path: Path, subtype: str, dtype: str) -> None:
     rng = np.random.default_rng(0)

@@ -46,7 +46,7 @@ def chroma_power(audio: Tensor, spec: AudioSpec) -> Tensor:
 
 @full_precision
 def log_chroma(audio: Tensor, spec: AudioSpec) -> Tensor:
-    """log C: the logarithm of each class's share of a frame's power, (B, 12, frames); exponentials add up to 1."""
+    """Log C: the logarithm of each class's share of a frame's power, (B, 12, frames); exponentials add up to 1."""
     power = chroma_power(audio, spec) + POWER_FLOOR
     return power.log() - power.sum(dim=1, keepdim=True).log()
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from ditto.diffusion.schedule import Prediction, Schedule
 
 Cond = Tensor
-"""Conditioning of a batch, first dimension B: tag indices for our own models (B, 5), encoded prompts for adapted ones."""
+"""Conditioning of a batch, first dimension B: tags (B, 5) for our own models, encoded prompts for adapted ones."""
 
 
 class Denoiser(Protocol):

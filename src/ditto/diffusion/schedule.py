@@ -30,7 +30,8 @@ class Schedule:
         alpha_bar: shape (num_train,), strictly falling, inside (0, 1).
         spacing: how `timesteps` spaces a grid.
         offset: added to every timestep of a "leading" grid (diffusers' ``steps_offset``).
-        end: ᾱ at `CLEAN`, where a chain ends; 1 is clean data. Diffusers' DDIM with ``set_alpha_to_one=False`` ends at ᾱ_0.
+        end: ᾱ at `CLEAN`, where a chain ends; 1 is clean data. Diffusers' DDIM with ``set_alpha_to_one=False`` ends at
+            ᾱ_0.
     """
 
     alpha_bar: Tensor
