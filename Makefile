@@ -25,7 +25,7 @@ export GOMP_SPINCOUNT ?= 0
 demo: .venv/run
 	mkdir -p out
 	$(BIN)/ditto-music generate --tags "genre=electronic mood=energetic tempo=120" \
-		--intensity crescendo --seed 7 --iterations 25 --steps 10 --force --output out/demo.wav
+		--intensity crescendo --seed 7 --force --output out/demo.wav
 	@echo "Listen to out/demo.wav; see out/demo.png and out/demo.json"
 
 test: .venv/dev
