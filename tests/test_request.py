@@ -175,13 +175,16 @@ def test_guidance_that_the_student_was_not_taught_is_refused(student_model: Musi
         run(Request(SWELL, guidance=guidance), student_model)
 
 
-@pytest.mark.parametrize(("kind", "gamma"), [("cm", 1.0), ("ctm", 0.2)])
-def test_gamma_is_that_of_the_students_kind(student_model: MusicModel, kind: str, gamma: float) -> None:
+@pytest.mark.parametrize(("kind", "gamma"), [("cm", 1.0), ("ctm", 0.05)])
+def test_gamma_and_budget_are_those_of_the_students_kind(student_model: MusicModel, kind: str, gamma: float) -> None:
     assert student_model.distilled is not None
     model = replace(student_model, distilled=replace(student_model.distilled, kind=kind))
     assert Request(SWELL).resolved(model).gamma == gamma
     assert Request(SWELL, gamma=0.1).resolved(model).gamma == 0.1
-    assert Request(SWELL).resolved(model).describe().items() >= {"gamma": gamma, "surrogate_steps": 1}.items()
+    calls = {"cm": 1, "ctm": 3}[kind]
+    described = Request(SWELL, decode_steps=3).resolved(model).describe()
+    assert described.items() >= {"gamma": gamma, "surrogate_steps": calls, "decode_steps": 3}.items()
+    assert Request(SWELL, surrogate_steps=2, decode_steps=3).resolved(model).surrogate_steps == 2
     assert "gamma" not in Request(SWELL, method="ditto").describe()
 
 

@@ -141,8 +141,11 @@ def generate(
     ] = None,
     steps: Annotated[int, typer.Option("--steps", "-T", help="Sampling steps of ditto and none.")] = 20,
     surrogate_steps: Annotated[
-        str, typer.Option("--surrogate-steps", "-M", help="ditto2: steps while optimising; or adaptive: 1, then 2, 4.")
-    ] = "1",
+        str | None,
+        typer.Option(
+            "--surrogate-steps", "-M", help="ditto2: steps while optimising, or adaptive; default: as decoding."
+        ),
+    ] = None,
     decode_steps: Annotated[int, typer.Option(help="ditto2: steps for the output.")] = 2,
     gamma: Annotated[
         float | None, typer.Option(help="ditto2: share of fresh noise in these, 0 to 1; default: the student's.")
@@ -205,9 +208,9 @@ def generate(
         console.print(f"note: {_escaped(remark)}", highlight=False, soft_wrap=True)
 
 
-def _surrogate_steps(text: str) -> Any:
+def _surrogate_steps(text: str | None) -> Any:
     """A number, where it is one; what else there may be, the request knows."""
-    return int(text) if text.isdecimal() else text
+    return int(text) if text is not None and text.isdecimal() else text
 
 
 @app.command(epilog="Example: ditto-music models cvssp/audioldm2-music --estimate -T 20 -K 70")

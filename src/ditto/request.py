@@ -33,8 +33,9 @@ SAMPLERS = {"ddim": ddim, "dpm++": dpm_solver_pp}
 MAX_SEED = 2**31 - 1
 MAX_COMMENT = 1900
 LIMITS = (("guidance", 0.0, 30.0), ("seconds", 0.05, 3600.0), ("gamma", 0.0, 1.0), ("tolerance", -1e9, 1e9))
-GAMMAS = {"cm": 1.0, "ctm": 0.2}
-"""γ of each kind of student: CM knows only ping-pong sampling; CTM's is the middle of DITTO-2's range, 0.05 to 0.35."""
+GAMMAS = {"cm": 1.0, "ctm": 0.05}
+"""γ of each kind of student: CM knows only ping-pong sampling. CTM's is the least of DITTO-2's range, 0.05 to 0.35: the
+optimisation knows nothing of fresh noise, so that every bit of it takes the output off its target."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,9 @@ class Request:
         guidance: CFG scale w (0 unconditional, 1 conditional); None is the model's default.
         sampler: "ddim" or "dpm++".
         checkpointing: trade a third of the time for memory that does not grow with T.
-        surrogate_steps: M of "ditto2", the student's steps while optimising; or "adaptive": 1, then 2, then 4.
+        surrogate_steps: M of "ditto2", the student's steps while optimising; or "adaptive": 1, then 2, then 4. None is
+            T' for a CTM, so that what is optimised is what is decoded, but for γ: an x_T that one step takes to its
+            target, two may take elsewhere, and beside the vocoder a second step costs little. For a CM it is 1.
         decode_steps: T' of "ditto2", the student's steps for the output.
         gamma: share of fresh noise in these, 0 (none) to 1; None is that of the student's kind.
         tolerance: stop once every item's loss is at most this.
@@ -75,7 +78,7 @@ class Request:
     guidance: float | None = None
     sampler: str = "ddim"
     checkpointing: bool = True
-    surrogate_steps: int | Literal["adaptive"] = 1
+    surrogate_steps: int | Literal["adaptive"] | None = None
     decode_steps: int = 2
     gamma: float | None = None
     tolerance: float | None = None
@@ -97,7 +100,7 @@ class Request:
         _whole("iterations", self.iterations, 1, 10_000)
         _whole("steps", self.steps, 1, 1000)
         _whole("decode_steps", self.decode_steps, 1, 20)
-        if self.surrogate_steps != "adaptive":
+        if self.surrogate_steps not in (None, "adaptive"):
             _whole("surrogate_steps", self.surrogate_steps, 1, 20, ', or "adaptive"')
         if self.patience is not None:
             _whole("patience", self.patience, 1, 10_000)
@@ -112,7 +115,7 @@ class Request:
         return balanced(self.controls)
 
     def resolved(self, model: MusicModel) -> "Request":
-        """The request with the method, and the γ, that it leaves to the model.
+        """The request with the method, and with M and γ, that it leaves to the model.
 
         Raises:
             RequestError: the model has no student, or one that does not know this guidance.
@@ -129,7 +132,9 @@ class Request:
         w = model.guidance if self.guidance is None else self.guidance
         if not low <= w <= high:
             raise RequestError(f"this model's student knows guidance from {low:g} to {high:g}, not {w:g}: choose ditto")
-        return replace(self, method=method, gamma=GAMMAS[student.kind] if self.gamma is None else self.gamma)
+        gamma = GAMMAS[student.kind] if self.gamma is None else self.gamma
+        calls = self.surrogate_steps or (1 if student.kind == "cm" else self.decode_steps)
+        return replace(self, method=method, gamma=gamma, surrogate_steps=calls)
 
     def describe(self) -> dict[str, Any]:
         """The request as JSON."""
@@ -406,7 +411,7 @@ def _steps(request: Request, model: MusicModel, chain: Chain, x_T: Tensor, stop:
         return control(x_0, model)
 
     if request.method == "ditto2":
-        budget = request.surrogate_steps
+        budget = request.surrogate_steps or 1
         budget = adaptive_schedule(request.iterations) if budget == "adaptive" else budget
         return ditto2(x_T, chain, objective, surrogate_steps=budget, **settings)
     sampler = SAMPLERS[request.sampler]
