@@ -10,7 +10,6 @@ from rich.console import Console
 
 from ditto import cli_bench
 from ditto import cli_edit as edits
-from ditto.cli_bench import command_line
 from ditto.errors import DittoError
 
 app = typer.Typer(
@@ -86,6 +85,8 @@ ditto-music generate --method ditto --intensity swell -o whole-chain.wav
 
 ditto-music generate --intensity swell --surrogate-steps adaptive --decode-steps 4 -o careful.wav
 
+ditto-music generate --method freedom --intensity swell -o guided.wav
+
 ditto-music generate --method none --count 4 -o plain.wav
 """
 )
@@ -131,7 +132,11 @@ def generate(
         str | None, typer.Option(help="The CLAP that hears --text: a folder or a Hub id; the embedded one by default.")
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="ditto2 (through the student; the default if the model has one), ditto, or none.")
+        str | None,
+        typer.Option(
+            help="ditto2 (through the student; the default if the model has one), ditto, doodl, freedom, gg, "
+            "controlnet, or none; to keep a region also naive, multidiffusion and md50."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the first clip; clip i uses seed + i.")] = 0,
     count: Annotated[int, typer.Option(help="Clips to make; more than one get numbered names.")] = 1,
@@ -139,7 +144,7 @@ def generate(
     iterations: Annotated[
         int | None, typer.Option("--iterations", "-K", help="Optimisation iterations: 70; melody and structure 150.")
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", "-T", help="Sampling steps of ditto and none.")] = 20,
+    steps: Annotated[int, typer.Option("--steps", "-T", help="Sampling steps of all methods but ditto2.")] = 20,
     surrogate_steps: Annotated[
         str | None,
         typer.Option(
@@ -154,7 +159,10 @@ def generate(
     guidance: Annotated[
         float | None, typer.Option(help="CFG scale w: 0 ignores the tags, 1 follows them; default: the model's.")
     ] = None,
-    sampler: Annotated[str, typer.Option(help="ddim or dpm++.")] = "ddim",
+    sampler: Annotated[str, typer.Option(help="ddim, dpm++ or ddpm, as far as the method admits it.")] = "ddim",
+    strength: Annotated[
+        float | None, typer.Option(help="freedom, gg: how far a step descends; default: the method's.")
+    ] = None,
     tolerance: Annotated[
         float | None, typer.Option(help="Stop once the loss is at most this (dB² for intensity).")
     ] = None,
@@ -163,6 +171,9 @@ def generate(
     ] = None,
     student: Annotated[
         Path | None, typer.Option(help="A student's folder, from `ditto-music distill pack --alone`.")
+    ] = None,
+    controlnet: Annotated[
+        Path | None, typer.Option(help="A ControlNet's folder, from `ditto-music train controlnet`.")
     ] = None,
     start: Annotated[Path | None, typer.Option(help="Begin from this .latent in place of noise.")] = None,
     latent: Annotated[Path | None, typer.Option(help="Keep x_T in this .latent file, for `vary` and --start.")] = None,
@@ -175,6 +186,7 @@ def generate(
     from ditto.controls.balance import papers_iterations
     from ditto.latents import Latent, check_latent
     from ditto.models.conditioning import Tags
+    from ditto.models.controlnet import with_controlnet
     from ditto.models.loading import load
     from ditto.request import Method, Request, output_files
     from ditto.terminal import numbered, run_with_progress, summary
@@ -195,9 +207,10 @@ def generate(
         method=cast(Method, method), iterations=papers_iterations(controls) if iterations is None else iterations,
         steps=steps, lr=lr, guidance=guidance, sampler=sampler,
         surrogate_steps=_surrogate_steps(surrogate_steps), decode_steps=decode_steps, gamma=gamma, tolerance=tolerance,
-        patience=patience, start=begun,
+        patience=patience, start=begun, strength=strength,
     )  # fmt: skip
     music = loaded() if student is None else loaded().with_student(student)
+    music = music if controlnet is None else with_controlnet(music, controlnet)
     result = run_with_progress(request, music)
     for i, path in enumerate(paths):
         result.save(path, i, force=force)
@@ -423,61 +436,6 @@ def prepare_command(
     with counted("prepare") as progress:
         prepared = prepare_folder(folder, out, tags_csv=tags, heldout=heldout, progress=progress)
     typer.echo(prepared)
-
-
-BenchOut = Annotated[Path, typer.Option(help="Folder of the results.")]
-BenchCount = Annotated[int, typer.Option(help="Clips.")]
-BenchSeed = Annotated[int, typer.Option(help="Seed of the first clip.")]
-BenchResume = Annotated[bool, typer.Option(help="Go on from what a killed run finished.")]
-
-
-@bench_app.command("quality", epilog="Example: ditto-music bench quality --heldout datasets/heldout")
-def bench_quality_command(
-    count: BenchCount = 256,
-    heldout: Annotated[Path, typer.Option(help="Held-out data, from `ditto-music data compose`.")] = Path(
-        "datasets/heldout"
-    ),
-    classifier: Annotated[Path, typer.Option(help="The classifier's folder.")] = Path("weights/classifier"),
-    guidance: Annotated[
-        list[float] | None, typer.Option(help="CFG scales to measure besides the model's default; may be repeated.")
-    ] = None,
-    steps: Annotated[int, typer.Option("--steps", "-T", help="Sampling steps.")] = 20,
-    seed: BenchSeed = 0,
-    out: BenchOut = Path("docs/results"),
-    resume: BenchResume = True,
-    model: ModelOption = None,
-) -> None:
-    """Measure how good generated clips are, and the vocoder: tag accuracy, Fréchet distance, spectral errors."""
-    from ditto.bench.quality import run_quality
-    from ditto.models.loading import load
-
-    run_quality(
-        load(model), heldout, classifier, count=count, seed=seed, out=out, steps=steps,
-        guidances=guidance or (), resume=resume, command=command_line(),
-    )  # fmt: skip
-
-
-@bench_app.command("intensity", epilog="Example: ditto-music bench intensity --count 32")
-def bench_intensity_command(
-    count: BenchCount = 32,
-    iterations: Annotated[int, typer.Option("--iterations", "-K", help="Optimisation iterations.")] = 70,
-    steps: Annotated[int, typer.Option("--steps", "-T", help="Sampling steps.")] = 20,
-    batch: Annotated[int, typer.Option(help="Clips optimised at once.")] = 4,
-    workers: Annotated[int, typer.Option(help="Processes that make batches side by side.")] = 1,
-    guidance: Annotated[float | None, typer.Option(help="CFG scale w; the model's default if not given.")] = None,
-    seed: BenchSeed = 0,
-    out: BenchOut = Path("docs/results"),
-    resume: BenchResume = True,
-    model: ModelOption = None,
-) -> None:
-    """Measure how well DITTO makes clips follow loudness curves, against no control."""
-    from ditto.bench.intensity import run_intensity
-    from ditto.models.loading import load
-
-    run_intensity(
-        load(model), count=count, seed=seed, out=out, batch=batch, steps=steps, iterations=iterations,
-        workers=workers, guidance=guidance, resume=resume, command=command_line(),
-    )  # fmt: skip
 
 
 @train_app.command("report", epilog="Example: ditto-music train report runs/base --out docs/training/base")

@@ -4,11 +4,11 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,22 +17,23 @@ from torch import Tensor
 from ditto.audio.io import SUBTYPES, StrPath, atomic_path, check_output, shown, write
 from ditto.controls.balance import balanced, papers_iterations
 from ditto.controls.base import Control, Output
-from ditto.diffusion.samplers import Chain, ddim, dpm_solver_pp
+from ditto.diffusion.samplers import Chain
 from ditto.errors import OutputError, RequestError, TagError
 from ditto.latents import Latent
-from ditto.methods.ditto import decode, ditto
-from ditto.methods.ditto2 import adaptive_schedule, decode2, ditto2, item_noise
+from ditto.methods.ditto2 import item_noise
+from ditto.methods.ways import SAMPLERS, WAYS, Job, Method, Way
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
 from ditto.optimize import Step, Stop, never, plateau, tolerance
 from ditto.pictures import Panel, clip_picture
 
-Method = Literal["ditto2", "ditto", "none"]
-METHODS: tuple[Method, ...] = ("ditto2", "ditto", "none")
-SAMPLERS = {"ddim": ddim, "dpm++": dpm_solver_pp}
+METHODS: tuple[Method, ...] = get_args(Method)
 MAX_SEED = 2**31 - 1
 MAX_COMMENT = 1900
-LIMITS = (("guidance", 0.0, 30.0), ("seconds", 0.05, 3600.0), ("gamma", 0.0, 1.0), ("tolerance", -1e9, 1e9))
+LIMITS = (
+    ("guidance", 0.0, 30.0), ("seconds", 0.05, 3600.0), ("gamma", 0.0, 1.0), ("tolerance", -1e9, 1e9),
+    ("strength", 0.0, 1e3),
+)  # fmt: skip
 GAMMAS = {"cm": 1.0, "ctm": 0.05}
 """γ of each kind of student: CM knows only ping-pong sampling. CTM's is the least of DITTO-2's range, 0.05 to 0.35: the
 optimisation knows nothing of fresh noise, so that every bit of it takes the output off its target."""
@@ -48,13 +49,14 @@ class Request:
         seed: of the first item; item i of a batch draws x_T from ``seed + i``, as it would alone.
         count: clips to make at once.
         seconds: length; None is the model's window.
-        method: "ditto2" (the student), "ditto" (the whole chain), or "none" to sample without control. None is
-            "ditto2" for a model with a student, otherwise "ditto", and "none" if there is no control.
+        method: one of `ditto.methods.ways.WAYS`: "ditto2" (the student), "ditto" (the whole chain), what the papers
+            compare these with, or "none" to sample without control. None is "ditto2" for a model with a student,
+            otherwise "ditto", and "none" if there is no control.
         iterations: K.
-        steps: T of "ditto" and "none".
+        steps: T of all methods but "ditto2".
         lr: Adam's learning rate on x_T.
         guidance: CFG scale w (0 unconditional, 1 conditional); None is the model's default.
-        sampler: "ddim" or "dpm++".
+        sampler: "ddim", "dpm++" or "ddpm", as far as the method admits it.
         checkpointing: trade a third of the time for memory that does not grow with T.
         surrogate_steps: M of "ditto2", the student's steps while optimising; or "adaptive": 1, then 2, then 4. None is
             T' for a CTM, so that what is optimised is what is decoded, but for γ: an x_T that one step takes to its
@@ -64,6 +66,7 @@ class Request:
         tolerance: stop once every item's loss is at most this.
         patience: stop once no item's loss has fallen by 1 % within so many iterations.
         start: x_T to begin from in place of noise, for every item alike; `seconds` is then its length if not given.
+        strength: of "freedom" and "gg", how far each step descends; None is the method's default.
     """
 
     controls: tuple[Control, ...] = ()
@@ -84,6 +87,7 @@ class Request:
     tolerance: float | None = None
     patience: int | None = None
     start: Latent | None = None
+    strength: float | None = None
 
     def __post_init__(self) -> None:
         """Check every setting.
@@ -118,11 +122,14 @@ class Request:
         """The request with the method, and with M and γ, that it leaves to the model.
 
         Raises:
-            RequestError: the model has no student, or one that does not know this guidance.
+            RequestError: the method does not know the sampler, or the model has no student, or one that does not know
+                this guidance.
         """
         method = self.method
         if method is None:
             method = "none" if not self.controls else "ditto2" if model.distilled else "ditto"
+        if self.sampler not in WAYS[method].samplers:
+            raise RequestError(f"the method {method} does not sample by {self.sampler}: leave the sampler out")
         if method != "ditto2":
             return replace(self, method=method)
         student = model.distilled
@@ -138,9 +145,10 @@ class Request:
 
     def describe(self) -> dict[str, Any]:
         """The request as JSON."""
-        names = ["seed", "count", "seconds", "method", "iterations", "lr", "guidance"]
+        names = ["seed", "count", "seconds", "method", "guidance"]
+        names += ["iterations", "lr"] if self.method is None or WAYS[self.method].optimises else []
         names += ["surrogate_steps", "decode_steps", "gamma"] if self.method == "ditto2" else ["steps", "sampler"]
-        names += [name for name in ("tolerance", "patience") if getattr(self, name) is not None]
+        names += [name for name in ("tolerance", "patience", "strength") if getattr(self, name) is not None]
         prompt = {} if self.tags.prompt is None else {"prompt": self.tags.prompt}
         start = {} if self.start is None else {"start": self.start.name}
         return {
@@ -295,16 +303,19 @@ def run(request: Request, model: MusicModel, *, watch: Watch | None = None, stop
     """
     request = request.resolved(model)
     shape = checked_shape(request, model)
-    chain = chain_of(request, model)
+    job = job_of(request, model, shape, stop)
+    assert request.method is not None
+    way = WAYS[request.method]
+    way.check(job)
     x_T = initial_x_T(request, model, shape)
     started = time.perf_counter()
-    losses, x_T = _optimized(request, model, chain, x_T, watch, stop)
+    losses, x_T = _optimized(way, job, x_T, watch)
     optimized = time.perf_counter()
-    x_0 = _decoded(request, chain, x_T)
     with torch.no_grad():
+        x_0 = way.decode(job, x_T)
         sound = model.to_sound(x_0)
         audio = sound.mean(dim=1)
-        errors = request.objective.errors(Output(x_0, model, audio)) if request.objective else {}
+        errors = job.control.errors(Output(x_0, model, audio)) if job.control else {}
     timings = {"optimize": optimized - started, "decode": time.perf_counter() - optimized}
     stereo = sound.cpu() if sound.shape[1] > 1 else None
     return Result(request, model, x_T.cpu(), x_0.cpu(), audio.cpu(), losses, errors, timings, stereo)
@@ -380,42 +391,25 @@ def chain_of(request: Request, model: MusicModel) -> Chain:
     return Chain(denoiser, model.schedule, model.schedule.timesteps(steps), cond, guidance)
 
 
-def _decoded(request: Request, chain: Chain, x_T: Tensor) -> Tensor:
-    """x_0 of the final latents, without gradients."""
-    if request.method != "ditto2":
-        return decode(x_T, chain, SAMPLERS[request.sampler])
-    noise = item_noise(x_T.shape[1:], request.seed, request.count, x_T.device)
-    return decode2(x_T, chain, request.gamma or 0.0, noise)
+def job_of(request: Request, model: MusicModel, shape: Sequence[int], stop: Stop = never) -> Job:
+    """What a resolved request asks of its method."""
+    noise = item_noise(shape, request.seed, request.count, model.device)
+    return Job(
+        model, chain_of(request, model), request.controls, noise, request.iterations, request.lr,
+        _any_of(request, stop), request.sampler, request.checkpointing, request.surrogate_steps or 1,
+        request.gamma or 0.0, request.strength,
+    )  # fmt: skip
 
 
-def _optimized(
-    request: Request, model: MusicModel, chain: Chain, x_T: Tensor, watch: Watch | None, stop: Stop
-) -> tuple[Tensor, Tensor]:
+def _optimized(way: Way, job: Job, x_T: Tensor, watch: Watch | None) -> tuple[Tensor, Tensor]:
     """Losses (K, B) and the best latents."""
     losses = []
-    for step in _steps(request, model, chain, x_T, stop):
+    for step in way.steps(job, x_T) if way.steps and job.controls else ():
         losses.append(step.loss)
         x_T = step.best_x_T
         if watch is not None:
             watch(step)
     return torch.stack(losses) if losses else torch.zeros(0, len(x_T)), x_T
-
-
-def _steps(request: Request, model: MusicModel, chain: Chain, x_T: Tensor, stop: Stop) -> Iterator[Step]:
-    control = request.objective
-    if control is None or request.method == "none":
-        return iter(())
-    settings: dict[str, Any] = {"iterations": request.iterations, "lr": request.lr, "stop": _any_of(request, stop)}
-
-    def objective(x_0: Tensor) -> Tensor:
-        return control(x_0, model)
-
-    if request.method == "ditto2":
-        budget = request.surrogate_steps or 1
-        budget = adaptive_schedule(request.iterations) if budget == "adaptive" else budget
-        return ditto2(x_T, chain, objective, surrogate_steps=budget, **settings)
-    sampler = SAMPLERS[request.sampler]
-    return ditto(x_T, chain, objective, sampler=sampler, checkpointing=request.checkpointing, **settings)
 
 
 def _any_of(request: Request, stop: Stop) -> Stop:

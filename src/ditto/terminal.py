@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ditto.methods.ways import WAYS
 from ditto.models.music_model import MusicModel
 from ditto.optimize import Step
 from ditto.request import Request, Result, run
@@ -17,7 +18,7 @@ console = Console(stderr=True)
 def run_with_progress(request: Request, model: MusicModel) -> Result:
     """`ditto.request.run` with a progress bar over the iterations on standard error."""
     request = request.resolved(model)
-    iterations = request.iterations if request.controls and request.method != "none" else 0
+    iterations = request.iterations if request.controls and WAYS[request.method or "none"].optimises else 0
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]}"),
         TimeElapsedColumn(), TimeRemainingColumn(),

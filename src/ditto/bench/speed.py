@@ -25,7 +25,8 @@ from ditto.bench.report import Claim, Partial, Report, Row, Tensors, model_entry
 from ditto.controls.base import Output
 from ditto.errors import ModelError
 from ditto.metrics.bootstrap import mean_interval, ratio_interval
-from ditto.models.music_model import load
+from ditto.models.loading import load
+from ditto.request import GAMMAS
 
 DITTO = Budget("DM", 20, 20)
 FAST = Budget("CTM", 1, 2)
@@ -38,8 +39,8 @@ SPEED_UP, OVERHEAD = 25.0, 0.1
 
 
 def run_speed(
-    folder: Path | None = None, *, count: int = 32, ditto_count: int | None = None, seed: int = 0,
-    out: Path = Path("docs/results"), iterations: int = 70, guidance: float | None = None, gamma: float = 0.2,
+    folder: str | Path | None = None, *, count: int = 32, ditto_count: int | None = None, seed: int = 0,
+    out: Path = Path("docs/results"), iterations: int = 70, guidance: float | None = None, gamma: float | None = None,
     cache: Path = Path("runs/bench"), resume: bool = True, show: bool = True, command: str | None = None,
 ) -> Report:  # fmt: skip
     """Measure and write speed.json, speed.md and speed.png into `out`.
@@ -52,7 +53,7 @@ def run_speed(
         out: folder of the results.
         iterations: K.
         guidance: CFG scale w; None is the model's default.
-        gamma: γ of the student's decoding.
+        gamma: γ of the student's decoding; None is that of `ditto.request.GAMMAS`.
         cache: where finished clips are kept, so that a killed run goes on.
         resume: use those.
         show: progress.
@@ -68,6 +69,7 @@ def run_speed(
     if model.distilled is None:
         raise ModelError("this model has no student to be fast with: distil one with `ditto-music distill ctm`")
     scale = model.guidance if guidance is None else guidance
+    gamma = GAMMAS["ctm"] if gamma is None else gamma
     setting = Setting(model, None, None, seed, iterations, 5e-3, scale, gamma)
     first_call = _first_call(setting)
     settings: dict[str, Any] = {"iterations": iterations, "guidance": scale, "gamma": gamma, "lr": 5e-3}

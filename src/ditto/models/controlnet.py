@@ -12,6 +12,7 @@ import copy
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -149,3 +150,26 @@ class ControlAdapter(ModelMixin, ConfigMixin):
         copy.deepcopy(self).half().save_pretrained(temporary, safe_serialization=True)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
+
+
+def with_controlnet(model: MusicModel, folder: str | os.PathLike[str]) -> MusicModel:
+    """A copy of the model with the adapter of a folder, for the method "controlnet".
+
+    Raises:
+        ModelError: see `ControlAdapter.load`.
+    """
+    return replace(model, controlnet=ControlAdapter.load(Path(folder), model))
+
+
+def adapter_of(model: MusicModel) -> ControlAdapter:
+    """The model's adapter.
+
+    Raises:
+        ModelError: it has none.
+    """
+    if not isinstance(model.controlnet, ControlAdapter):
+        raise ModelError(
+            f"the model {model.name!r} has no ControlNet: train one with `ditto-music train controlnet`, and give its "
+            "folder with --controlnet"
+        )
+    return model.controlnet

@@ -21,7 +21,8 @@ from torch import nn
 
 from ditto.audio.io import shown
 from ditto.errors import ModelError
-from ditto.models.music_model import INDEX, MusicModel, fingerprint
+from ditto.models.controlnet import with_controlnet
+from ditto.models.music_model import CONTROLNET, EMBEDDED, INDEX, MusicModel, fingerprint
 from ditto.models.music_model import load as load_own
 
 if TYPE_CHECKING:
@@ -99,7 +100,10 @@ def load(
         if negative_prompt is not None:
             raise ModelError("Ditto's own models read tags, not prompts: leave the negative prompt out")
         model = load_own(folder)
-        for module in (model.network, model.vocoder, *([model.distilled.network] if model.distilled else [])):
+        adapter = (EMBEDDED if folder is None else folder) / CONTROLNET
+        model = with_controlnet(model, adapter) if adapter.is_dir() else model
+        extra = [part for part in (model.distilled and model.distilled.network, model.controlnet) if part is not None]
+        for module in (model.network, model.vocoder, *extra):
             nn.Module.to(module, device)
         return model
     assert folder is not None

@@ -6,6 +6,7 @@ The folder follows the Hub's layout::
     denoiser/    config.json, diffusion_pytorch_model.safetensors
     vocoder/     config.json, diffusion_pytorch_model.safetensors
     student/     the same, optional: the denoiser distilled to few steps
+    controlnet/  the same, optional: an adapter for loudness and melody, which `ditto.load` finds there
 
 A folder of the class ``MusicStudent`` has a student alone, for a model that it names by its denoiser's fingerprint.
 """
@@ -38,7 +39,7 @@ from ditto.diffusion.consistency import StudentDenoiser
 from ditto.diffusion.denoiser import GuidedDenoiser
 from ditto.diffusion.schedule import Schedule
 from ditto.errors import ModelError, OutputError, RequestError
-from ditto.models.conditioning import Tags, TagVocabulary, null_tags
+from ditto.models.conditioning import Tags, TagVocabulary, drop_tags, null_tags
 
 EMBEDDED = Path(__file__).parents[1] / "weights" / "base"
 """Folder of the model that is installed with the package."""
@@ -46,12 +47,21 @@ EMBEDDED = Path(__file__).parents[1] / "weights" / "base"
 INDEX = "model_index.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PARTS = ("denoiser", "vocoder")
+CONTROLNET = "controlnet"
 # A model folder may name any of these classes, and no other: loading never runs code that a folder chose.
 CLASSES = {
     "denoiser": {"PatchTransformer": "ditto.models.transformer", "TagUNet": "ditto.models.unet"},
     "vocoder": {"Vocoder": "ditto.models.vocoder"},
-    "student": {"PatchTransformer": "ditto.models.transformer"},
+    "student": {
+        "PatchTransformer": "ditto.models.transformer",
+        "TagUNet": "ditto.models.unet",
+        "UNet2DConditionModel": "diffusers.models.unets.unet_2d_condition",
+        "AudioLDM2UNet2DConditionModel": "diffusers.pipelines.audioldm2.modeling_audioldm2",
+        "GuidedStableAudioDiT": "ditto.models.adapters.student",
+    },
 }
+IN_HALF = ("PatchTransformer", "TagUNet", "Vocoder", "ControlAdapter")
+"""Classes whose weights are stored in float16; others are stored as they are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,19 +80,26 @@ class Distilled:
     guidance: tuple[float, float]
     teacher: str
 
-    def save(self, folder: Path) -> str:
+    def save(self, folder: Path, card: str = "") -> str:
         """Write a folder with the student alone, for `MusicModel.with_student`; returns the weights' SHA-256.
 
         Raises:
             OutputError: see `MusicModel.save`.
         """
-        return _put(folder, self._write)
 
-    def _write(self, folder: Path) -> str:
-        index = {"_class_name": "MusicStudent", "_diffusers_version": diffusers.__version__}
-        digest = _save_part(folder, "student", self.network)
-        _save_index(folder, index | {"student": self.describe(), "sha256": {"student": digest}})
-        return digest
+        def fill(folder: Path) -> str:
+            index = {"_class_name": "MusicStudent", "_diffusers_version": diffusers.__version__}
+            index |= (about := self.write(folder))
+            _save_index(folder, index)
+            if card:
+                (folder / "README.md").write_text(card, encoding="utf-8")
+            return about["sha256"]["student"]
+
+        return _put(folder, fill)
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Write ``student/`` into a folder; returns what its index must say of it."""
+        return {"student": self.describe(), "sha256": {"student": _save_part(folder, "student", self.network)}}
 
     def describe(self) -> dict[str, Any]:
         """What the index says of it."""
@@ -104,6 +121,7 @@ class MusicModel:
         name: where it came from.
         sha256: hash over the weights, which outputs carry.
         distilled: the student, if there is one.
+        controlnet: an adapter of `ditto.models.controlnet`, if there is one.
     """
 
     network: ModelMixin
@@ -115,6 +133,7 @@ class MusicModel:
     name: str = "unnamed"
     sha256: str = ""
     distilled: Distilled | None = None
+    controlnet: ModelMixin | None = None
 
     @cached_property
     def schedule(self) -> Schedule:
@@ -129,7 +148,29 @@ class MusicModel:
     @property
     def student(self) -> StudentDenoiser | None:
         """The distilled ``(x_t, t, cond, guidance) -> x̂_0`` that needs few steps, or None."""
-        return student_denoiser(self.distilled.network, self.schedule) if self.distilled else None
+        return self.student_denoiser(self.distilled.network) if self.distilled else None
+
+    @property
+    def student_schedule(self) -> Schedule:
+        """The noise levels and grids that a student is taught on and samples by."""
+        return self.schedule
+
+    def student_denoiser(self, network: ModelMixin, call: Callable[..., Tensor] | None = None) -> StudentDenoiser:
+        """The denoiser of a distilled network; `call` is how it is called, if otherwise (as when training it)."""
+        return student_denoiser(network, self.student_schedule, call)
+
+    def new_student(self) -> ModelMixin:
+        """A network that is yet to be distilled: the denoiser's weights, and an input for w that does nothing yet."""
+        return grown(self.network, type(self.network).__name__, guidance_embedded=True)
+
+    def dropped(self, cond: Tensor, rate: float, generator: torch.Generator, grid_rate: float = 0.0) -> Tensor:
+        """Condition dropout, see `drop_tags`."""
+        return drop_tags(cond, rate, generator, grid_rate)
+
+    def parts(self) -> list[torch.nn.Module]:
+        """Every network that a clip goes through."""
+        student = [self.distilled.network] if self.distilled else []
+        return [self.network, self.vocoder, *student, *([self.controlnet] if self.controlnet else [])]
 
     def shape(self, seconds: float | None = None) -> tuple[int, int, int]:
         """Shape (1, n_mels, frames) of x_0 for a duration (default: the training window).
@@ -183,10 +224,15 @@ class MusicModel:
         """
         path = Path(folder)
         index = _index(path, "MusicStudent")
-        distilled = _distilled(path, index)
+        distilled = distilled_in(path, index)
         if distilled.teacher != fingerprint(self.network):
             raise ModelError(f"{shown(path)} was distilled from another model: distil this one, or give that one")
-        return replace(self, distilled=distilled, sha256=_extended(self.sha256, index["sha256"]["student"]))
+        return self.joined(distilled, index["sha256"]["student"])
+
+    def joined(self, distilled: Distilled, sha256: str) -> "MusicModel":
+        """A copy with a student whose weights have that hash."""
+        torch.nn.Module.to(distilled.network, self.device)
+        return replace(self, distilled=distilled, sha256=_extended(self.sha256, sha256))
 
     def save(self, folder: Path) -> str:
         """Write the folder, weights in float16; returns the hash that loading will give.
@@ -221,6 +267,8 @@ class MusicModel:
 
     def _write(self, folder: Path) -> str:
         hashes = {name: _save_part(folder, name, module) for name, module in self._parts().items()}
+        if self.controlnet is not None:
+            hashes[CONTROLNET] = _save_part(folder, CONTROLNET, self.controlnet)
         index = {
             "_class_name": "MusicModel",
             "_diffusers_version": diffusers.__version__,
@@ -265,7 +313,8 @@ def _class_of(module: ModelMixin) -> list[str]:
 
 
 def _save_part(folder: Path, name: str, module: ModelMixin) -> str:
-    copy.deepcopy(module).half().save_pretrained(folder / name, safe_serialization=True)
+    stored = copy.deepcopy(module).half() if type(module).__name__ in IN_HALF else module
+    stored.save_pretrained(folder / name, safe_serialization=True)
     return _sha256(folder / name / WEIGHTS)
 
 
@@ -288,6 +337,17 @@ def student_denoiser(
     return StudentDenoiser(call or network, schedule, config["prediction"], float(config.get("skip_std", 0.0)))
 
 
+def grown(network: ModelMixin, kind: str, **inputs: Any) -> ModelMixin:
+    """A network of class `kind` with another's settings and weights, and with further inputs, which start at zero."""
+    config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
+    # The others are diffusers' own notes, one of which names settings that are to stay defaults.
+    settings = {name: value for name, value in config.items() if not name.startswith("_")}
+    student = built(kind, settings | inputs, "student")
+    fresh = {name: torch.zeros_like(value) for name, value in student.state_dict().items()}
+    student.load_state_dict({**fresh, **network.state_dict()})
+    return student
+
+
 def load(folder: str | os.PathLike[str] | None = None) -> MusicModel:
     """Load a model folder; without an argument, the embedded model. Parameters are frozen, in float32.
 
@@ -298,7 +358,7 @@ def load(folder: str | os.PathLike[str] | None = None) -> MusicModel:
     path = EMBEDDED if folder is None else Path(folder)
     index = _index(path)
     networks = {name: _part(path, name, index.get(name), index) for name in PARTS}
-    distilled = _distilled(path, index) if "student" in index else None
+    distilled = distilled_in(path, index) if "student" in index else None
     try:
         spec = AudioSpec(**index["spec"])
         words = index["vocabulary"]
@@ -313,8 +373,12 @@ def load(folder: str | os.PathLike[str] | None = None) -> MusicModel:
     )  # fmt: skip
 
 
-def _distilled(path: Path, index: dict[str, Any]) -> Distilled:
-    """The student of a folder."""
+def distilled_in(path: Path, index: dict[str, Any]) -> Distilled:
+    """The student that a folder has, as its index describes it.
+
+    Raises:
+        ModelError: it is missing, damaged or not described.
+    """
     try:
         about = index["student"]
         low, high = (float(w) for w in about["guidance"])
