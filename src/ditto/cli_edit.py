@@ -31,7 +31,9 @@ Steps = Annotated[int | None, typer.Option("--steps", "-T", help="Sampling steps
 Lr = Annotated[float, typer.Option("--lr", help="Adam's learning rate on x_T.")]
 Guidance = Annotated[float | None, typer.Option("--guidance", help="CFG scale w; default: the model's.")]
 Overlap = Annotated[float, typer.Option("--overlap", help="Seconds that new and old share: 1, 2 or 3 in the paper.")]
-Model = Annotated[Path | None, typer.Option("--model", help="A model folder; the embedded model by default.")]
+Model = Annotated[
+    str | None, typer.Option("--model", help="A model's folder, or its name on the Hub; the embedded model by default.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")]
 
 
@@ -178,6 +180,9 @@ def invert(
     output: Annotated[Path, typer.Option("--output", "-o", help="The latent: a name that ends in .latent.")],
     begin: Annotated[float, typer.Option(help="Where in the recording to begin, in seconds.")] = 0.0,
     seconds: Annotated[float | None, typer.Option(help="Length; the model's window by default.")] = None,
+    how: Annotated[
+        str, typer.Option(help="ditto, or what it is compared with: ddim, naive, null-text (whose latent is ddim's).")
+    ] = "ditto",
     tags: TagsOption = "",
     beat: BeatOption = 0.0,
     method: Method = None,
@@ -191,6 +196,7 @@ def invert(
     """Find the latent from which the model makes a recording again; edit it with `generate --start`."""
     from dataclasses import replace
 
+    from ditto.edit.latents import Inversion
     from ditto.edit.latents import invert as edit
     from ditto.latents import check_latent
 
@@ -203,8 +209,9 @@ def invert(
     )  # fmt: skip
     with _windows("invert") as progress:
         made = edit(
-            song, loaded, replace(request, seconds=seconds), begin=begin, watch=lambda step: progress(0, 1, step)
-        )
+            song, loaded, replace(request, seconds=seconds), begin=begin, how=cast(Inversion, how),
+            watch=lambda step: progress(0, 1, step),
+        )  # fmt: skip
     made.save(sound, force=force)
     made.latent().save(output, force=force)
     errors = ", ".join(f"{name} {value[0].item():.3g}" for name, value in made.errors.items())
@@ -228,7 +235,7 @@ def vary(
     from ditto.edit.latents import vary as edit
     from ditto.latents import Latent
     from ditto.models.conditioning import Tags
-    from ditto.models.music_model import load
+    from ditto.models.loading import load
     from ditto.request import output_files
 
     if tags is not None and random_tags:
@@ -274,9 +281,9 @@ def _folder(path: Path) -> None:
         raise OutputError(f"cannot make the folder {shown(path)}: {error.strerror}") from None
 
 
-def _ready(output: Path, model: Path | None, force: bool) -> Any:
+def _ready(output: Path, model: str | None, force: bool) -> Any:
     """The model, once it is clear that the output may be written."""
-    from ditto.models.music_model import load
+    from ditto.models.loading import load
     from ditto.request import output_files
 
     output_files(output, force=force)

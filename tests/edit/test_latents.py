@@ -11,9 +11,11 @@ import torch
 from ditto.controls.base import Output
 from ditto.controls.intensity import Intensity
 from ditto.diffusion.samplers import ddim
-from ditto.edit.latents import Variations, invert, vary
+from ditto.edit.latents import INVERSIONS, Variations, _window, invert, vary
 from ditto.errors import RequestError
-from ditto.methods.inversion import ddim_inversion
+from ditto.methods.ditto import decode
+from ditto.methods.ditto2 import item_noise
+from ditto.methods.inversion import ddim_inversion, decode_null_text, naive_inversion, null_text_inversion
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
 from ditto.request import Request, Result, chain_of, run
@@ -39,6 +41,27 @@ def test_inversion_starts_from_ddims_and_gets_nearer(tiny_model: MusicModel, son
     assert made.losses.amin() < made.losses[0]
     assert set(made.errors) == {"invert_mse"}
     assert made.latent().request["start"] == f"DDIM inversion of {song}"
+
+
+def test_inversions_are_those_of_their_module(tiny_model: MusicModel, song: Path) -> None:
+    request = replace(QUICK, guidance=3.0)
+    chain = chain_of(request, tiny_model)
+    x_ref = _window(song, tiny_model, 0.0, None)
+    by_how = {how: invert(song, tiny_model, request, how=how) for how in INVERSIONS}
+    found = null_text_inversion(chain, x_ref)
+    expected = {
+        "ddim": ddim_inversion(chain, x_ref),
+        "naive": naive_inversion(chain, x_ref, item_noise((1, 16, 64), 0, 1)),
+    }
+    for how, x_T in expected.items():
+        assert torch.equal(by_how[how].x_T, x_T)
+        torch.testing.assert_close(by_how[how].x_0, decode(x_T, chain))
+    torch.testing.assert_close(by_how["null-text"].x_0, decode_null_text(chain, found))
+    assert by_how["null-text"].report()["request"]["start"] == f"null-text inversion of {song}"
+    error = {how: result.errors["invert_mse"].item() for how, result in by_how.items()}
+    assert max(error["null-text"], error["ditto"]) < error["ddim"]
+    with pytest.raises(RequestError, match="unknown inversion 'magic': choose one of ditto, ddim, naive, null-text"):
+        invert(song, tiny_model, request, how="magic")  # pyright: ignore[reportArgumentType]
 
 
 def test_an_inverted_clip_can_be_edited(tiny_model: MusicModel, song: Path) -> None:

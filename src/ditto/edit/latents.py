@@ -18,25 +18,29 @@ from ditto.errors import ControlError, RequestError
 from ditto.latents import Latent
 from ditto.methods.ditto2 import item_noise
 from ditto.methods.guidance import freedom
-from ditto.methods.inversion import ddim_inversion
+from ditto.methods.inversion import ddim_inversion, decode_null_text, naive_inversion, null_text_inversion
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
 from ditto.request import Request, Result, Watch, chain_of, run
 
 How = Literal["ddpm", "ddpm+freedom"]
 HOWS: tuple[How, ...] = ("ddpm", "ddpm+freedom")
+Inversion = Literal["ditto", "ddim", "naive", "null-text"]
+INVERSIONS: tuple[Inversion, ...] = ("ditto", "ddim", "naive", "null-text")
 
 
 def invert(
-    path: StrPath, model: MusicModel, request: Request | None = None, *, begin: float = 0.0, watch: Watch | None = None
-) -> Result:
-    """The latent from which the model makes a recording again: DDIM inversion, then DITTO with y = x_ref (appendix D).
+    path: StrPath, model: MusicModel, request: Request | None = None, *, begin: float = 0.0, how: Inversion = "ditto",
+    watch: Watch | None = None,
+) -> Result:  # fmt: skip
+    """The latent from which the model makes a recording again (appendix D).
 
     Args:
         path: a sound file, from which one window of the model is taken, or `request.seconds`.
         model: from `ditto.load`.
         request: tags, guidance, iterations and what else the clip is made with; it has no controls of its own.
         begin: where the window starts, in seconds of the file.
+        how: see `inverted`.
         watch: called after every iteration.
 
     Returns:
@@ -44,17 +48,67 @@ def invert(
 
     Raises:
         AudioFileError: the file cannot be read.
-        RequestError: it is shorter than the window.
+        RequestError: it is shorter than the window, or the model cannot be inverted in that way.
     """
     request = request or Request()
     if request.controls or request.count != 1 or request.start is not None:
         raise RequestError("an inversion takes one recording, and no controls: edit the latent afterwards")
+    if how not in INVERSIONS:
+        raise RequestError(f"unknown inversion {how!r}: choose one of {', '.join(INVERSIONS)}")
     x_ref = _window(path, model, begin, request.seconds)
+    return inverted(x_ref, model, request, how, name=shown(path), watch=watch)
+
+
+def inverted(
+    x_ref: Tensor, model: MusicModel, request: Request, how: Inversion, *, name: str = "a clip",
+    watch: Watch | None = None,
+) -> Result:  # fmt: skip
+    """A clip inverted and made again.
+
+    Args:
+        x_ref: (1, …, frames).
+        model: whose latent is wanted.
+        request: what the clip is made with.
+        how: "ditto" optimises x_T from DDIM inversion on, by the request's method; "ddim" and "naive" leave it at that,
+            or at noise added; "null-text" makes the clip with null embeddings of its own at every step, which its
+            latent does not hold.
+        name: of the clip.
+        watch: called after every iteration.
+
+    Raises:
+        RequestError: null-text inversion of a model without tags.
+    """
+    x_ref = x_ref.to(model.device)
     # The teacher's chain, whatever the method: a student has no way back.
     chain = chain_of(replace(request, method="ditto"), model)
-    x_T = ddim_inversion(chain, x_ref.to(model.device)).cpu()
-    start = Latent(x_T, model.sha256, name=f"DDIM inversion of {shown(path)}")
-    return run(replace(request, controls=(Region.invert(x_ref[0]),), start=start), model, watch=watch)
+    if how == "null-text":
+        return _null_text(x_ref, model, request, chain, name)
+    noise = item_noise(x_ref.shape[1:], request.seed, len(x_ref), x_ref.device)
+    x_T = naive_inversion(chain, x_ref, noise) if how == "naive" else ddim_inversion(chain, x_ref)
+    start = Latent(x_T.cpu(), model.sha256, name=f"{'naive' if how == 'naive' else 'DDIM'} inversion of {name}")
+    method = request.method if how == "ditto" else "none"
+    region = Region.invert(x_ref[0].cpu())
+    return run(replace(request, method=method, controls=(region,), start=start), model, watch=watch)
+
+
+def _null_text(x_ref: Tensor, model: MusicModel, request: Request, chain: Chain, name: str) -> Result:
+    started = time.perf_counter()
+    try:
+        found = null_text_inversion(chain, x_ref)
+    except TypeError as error:
+        raise RequestError(f"{error}: choose another inversion") from None
+    learned = time.perf_counter()
+    start = Latent(found.x_T.cpu(), model.sha256, name=f"null-text inversion of {name}")
+    request = replace(request, method="none", controls=(Region.invert(x_ref[0].cpu()),), start=start)
+    with torch.no_grad():
+        x_0 = decode_null_text(chain, found)
+        sound = model.to_sound(x_0)
+        audio = sound.mean(dim=1)
+        errors = request.controls[0].errors(Output(x_0, model, audio))
+    timings = {"optimize": learned - started, "decode": time.perf_counter() - learned}
+    stereo = sound.cpu() if sound.shape[1] > 1 else None
+    losses = torch.zeros(0, len(x_0))
+    return Result(request, model, start.x_T, x_0.cpu(), audio.cpu(), losses, errors, timings, stereo)
 
 
 def _window(path: StrPath, model: MusicModel, begin: float, seconds: float | None) -> Tensor:
