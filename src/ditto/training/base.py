@@ -22,20 +22,8 @@ from ditto.models.music_model import guided_denoiser
 from ditto.models.transformer import PatchTransformer
 from ditto.models.unet import TagUNet
 from ditto.pictures import mel_grid
-from ditto.training.loop import (
-    DECAYS,
-    Checkpoints,
-    Ema,
-    RunLog,
-    Tensors,
-    load_config,
-    load_optimizer,
-    optimizer_tensors,
-    progress_steps,
-    start_run,
-    step_seed,
-    warmup_stable_decay,
-)
+from ditto.training.loop import Checkpoints, load_config, seeded, step_seed
+from ditto.training.run import Recipe, Run
 
 Network = PatchTransformer | TagUNet
 NETWORKS: dict[str, Callable[..., Network]] = {"transformer": PatchTransformer, "unet": TagUNet}
@@ -50,7 +38,39 @@ class Clips(Protocol):
 
 
 @dataclass(frozen=True)
-class BaseConfig:
+class DenoiserRecipe(Recipe):
+    """What the trainings of all networks that denoise share: the base, its students, its adapters.
+
+    Attributes:
+        ema: decay of the averaged weights, which are evaluated and ship.
+        tag_dropout: rate of condition dropout for CFG.
+        grid_dropout: rate at which a clip's beat grid alone is dropped.
+        data_std: standard deviation of x_0, which normalises the loss.
+        max_weight: upper bound of the loss weight 1 + (data_std / σ_t)².
+        precision: "no" (float32) or "bf16" (autocast of the network; the loss stays float32).
+        evaluate_every: in steps.
+    """
+
+    ema: float = 0.999
+    tag_dropout: float = 0.1
+    grid_dropout: float = 0.15
+    data_std: float = 0.26
+    max_weight: float = 10.0
+    precision: str = "no"
+    evaluate_every: int = 250
+
+    def __post_init__(self) -> None:
+        """Check the words.
+
+        Raises:
+            DataError: a setting has an unknown name.
+        """
+        super().__post_init__()
+        self.check_words(precision=("no", "bf16"))
+
+
+@dataclass(frozen=True)
+class BaseConfig(DenoiserRecipe):
     """Everything that determines the weights, given the data.
 
     Attributes:
@@ -59,18 +79,8 @@ class BaseConfig:
         network_kind: "transformer" (the embedded model's) or "unet" (the papers').
         loss: "weighted_mse" of x̂_0, or "noise_l1", the papers' L1 on the noise, for a network that predicts epsilon.
         frames: length of a training clip in mel frames.
-        steps, batch_size: optimiser steps and clips a step.
-        lr, warmup, decay, weight_decay, betas, clip_norm: AdamW; linear warm-up steps, share of decay at the end.
-        lr_decay: shape of the decay, "linear" or "cosine".
-        ema: decay of the averaged weights, which are the ones that ship.
-        tag_dropout: rate of condition dropout for CFG.
-        grid_dropout: rate at which a clip's beat grid alone is dropped.
-        data_std: standard deviation of x_0, which normalises the loss.
         shift: of the cosine noise schedule, see `Schedule.cosine`; None is `data_std`. What a clip is to be is decided
             at noise levels far above `data_std`, since its many values go together: a larger shift spends more there.
-        max_weight: upper bound of the loss weight 1 + (data_std / σ_t)².
-        precision: "no" (float32) or "bf16" (autocast of the network; the loss stays float32).
-        log_every, checkpoint_every, evaluate_every: in steps.
     """
 
     network: dict[str, Any] = field(default_factory=dict)
@@ -79,23 +89,13 @@ class BaseConfig:
     loss: str = "weighted_mse"
     frames: int = 512
     steps: int = 5000
-    batch_size: int = 16
     lr: float = 6e-4
     warmup: int = 200
     decay: float = 0.2
-    lr_decay: str = "linear"
     weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.99)
-    clip_norm: float = 1.0
-    ema: float = 0.999
-    tag_dropout: float = 0.1
     grid_dropout: float = 0.0
-    data_std: float = 0.26
     shift: float | None = None
     max_weight: float = 50.0
-    precision: str = "no"
-    seed: int = 0
-    log_every: int = 20
     checkpoint_every: int = 200
     evaluate_every: int = 500
 
@@ -110,10 +110,8 @@ class BaseConfig:
         Raises:
             DataError: a setting has an unknown name.
         """
-        words = (("network_kind", NETWORKS), ("loss", LOSSES), ("lr_decay", DECAYS), ("precision", ("no", "bf16")))
-        for name, known in words:
-            if (value := getattr(self, name)) not in known:
-                raise DataError(f"unknown {name} {value!r} in the config: choose one of {', '.join(known)}")
+        super().__post_init__()
+        self.check_words(network_kind=NETWORKS, loss=LOSSES)
 
 
 def diffusion_loss(
@@ -193,7 +191,7 @@ class Setting:
         )
 
 
-def draw(config: BaseConfig, schedule: Schedule, x_0: Tensor, step: int) -> tuple[Tensor, Tensor, torch.Generator]:
+def draw(config: DenoiserRecipe, schedule: Schedule, x_0: Tensor, step: int) -> tuple[Tensor, Tensor, torch.Generator]:
     """Timesteps (stratified over the batch, uniform in t) and noise of one step, from (seed, step) alone."""
     generator = torch.Generator().manual_seed(step_seed(config.seed, step))
     offsets = (torch.arange(len(x_0)) + torch.rand(len(x_0), generator=generator)) / len(x_0)
@@ -209,48 +207,23 @@ def train_base(
     The same config, data and machine give the same float32 weights on a CPU bit for bit, however often the run was
     killed. Writes ``config.json``, ``log.jsonl``, ``tensorboard/``, ``samples/`` and ``step-*/`` under `out`.
     """
-    start_run(out, config)
     accelerator = Accelerator(mixed_precision=config.precision)
-    network, ema_network = _started(config), _network(config)
+    network, averaged = _started(config), _network(config)
     setting = Setting.of(config, network)
-    ema = Ema(network, config.ema)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
-    )
-    checkpoints = Checkpoints(out)
-    start = _resume(checkpoints, network, ema, optimizer)
-    model, optimizer = accelerator.prepare(network, optimizer)
-    log = RunLog(out, start, _tensorboard(out, start))
-    for step, meter in progress_steps(start, config.steps, "base", show):
+    run = Run(config, out, accelerator, network, averages={"ema": config.ema})
+    for step in run.steps("base", show):
         x_0, tags = clips.batch(step, config.batch_size)
         t, noise, generator = draw(config, setting.schedule, x_0, step)
         tags = drop_tags(tags, config.tag_dropout, generator, config.grid_dropout)
         x_0, tags, t, noise = (a.to(accelerator.device) for a in (x_0, tags, t, noise))
         with accelerator.autocast():
-            loss = diffusion_loss(model, setting, x_0, tags, t, noise)
-        _set_lr(optimizer, config, step)
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
-        optimizer.step()
-        ema.update(accelerator.unwrap_model(model), step)
-        meter.add(value := loss.item())
-        done = step + 1
-        if not value < 1e6:
-            raise DataError(
-                f"training diverged at step {done} (loss {value:g}): lower lr in the config and start afresh"
-            )
-        if done % config.log_every == 0:
-            log.write(done, loss=meter.smooth)
-        if done % config.evaluate_every == 0 or done == config.steps:
-            ema.copy_to(ema_network)
-            _evaluate(config, ema_network, setting, held_out or clips, out, done, log)
-        if done % config.checkpoint_every == 0 or done == config.steps:
-            groups = {"model": network.state_dict(), "ema": ema.shadow, "optimizer": optimizer_tensors(optimizer)}
-            checkpoints.save(done, groups, {})
-    log.close()
-    ema.copy_to(ema_network)
-    return ema_network
+            loss = diffusion_loss(run.model, setting, x_0, tags, t, noise)
+        run.update(loss)
+        if run.due(config.evaluate_every):
+            run.averages["ema"].copy_to(averaged)
+            _evaluate(config, averaged, setting, held_out or clips, run)
+    run.averages["ema"].copy_to(averaged)
+    return averaged
 
 
 def train_from_folder(config: BaseConfig, data: Path, out: Path, *, held_out: Path | None = None) -> Network:
@@ -275,22 +248,12 @@ def load_ema(out: Path) -> Network:
         DataError: if the run has no checkpoint yet.
     """
     network = _network(load_config(out / "config.json", BaseConfig))
-    network.load_state_dict(_newest(out)["ema"])
+    network.load_state_dict(Checkpoints(out).newest()[0]["ema"])
     return network.eval()
 
 
-def _newest(out: Path) -> dict[str, Tensors]:
-    """The tensors of a run's newest checkpoint."""
-    found = Checkpoints(out).latest()
-    if found is None:
-        raise DataError(f"the run {str(out)!r} has no checkpoint yet")
-    return found[1]
-
-
 def _network(config: BaseConfig) -> Network:
-    # The initial weights are a function of the seed, without touching the process-wide generator for good.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+    with seeded(config.seed):
         return NETWORKS[config.network_kind](**config.network)
 
 
@@ -299,35 +262,10 @@ def _started(config: BaseConfig) -> Network:
     network = _network(config)
     if config.start_from:
         own = network.state_dict()
-        found = _newest(Path(config.start_from))["ema"]
+        found = Checkpoints(Path(config.start_from)).newest()[0]["ema"]
         taken = {name: value for name, value in found.items() if name in own and own[name].shape == value.shape}
         network.load_state_dict(taken, strict=False)
     return network
-
-
-def _resume(checkpoints: Checkpoints, network: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> int:
-    found = checkpoints.latest()
-    if found is None:
-        return 0
-    step, groups, _ = found
-    network.load_state_dict(groups["model"])
-    ema.load(groups["ema"])
-    load_optimizer(optimizer, groups["optimizer"])
-    return step
-
-
-def _set_lr(optimizer: torch.optim.Optimizer, config: BaseConfig, step: int) -> None:
-    factor = warmup_stable_decay(
-        step, steps=config.steps, warmup=config.warmup, decay=config.decay, shape=config.lr_decay
-    )
-    for group in optimizer.param_groups:
-        group["lr"] = config.lr * factor
-
-
-def _tensorboard(out: Path, start: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
 
 
 @torch.no_grad()
@@ -343,14 +281,13 @@ def held_out_loss(network: nn.Module, setting: Setting, config: BaseConfig, clip
 
 
 @torch.no_grad()
-def _evaluate(
-    config: BaseConfig, network: Network, setting: Setting, clips: Clips, out: Path, step: int, log: RunLog
-) -> None:
+def _evaluate(config: BaseConfig, network: Network, setting: Setting, clips: Clips, run: Run) -> None:
+    """Log the held-out loss; draw clips above samples of their tags."""
     network.eval()
-    log.write(step, held_out_loss=held_out_loss(network, setting, config, clips))
+    run.log.write(run.done, held_out_loss=held_out_loss(network, setting, config, clips))
     real, tags = clips.batch(0, 4)
     sampled = sample_clips(network, setting.schedule, tags, real.shape[1:], config.seed)
-    mel_grid(out / "samples" / f"{step:08d}.png", [*real, *sampled], columns=4)
+    mel_grid(run.picture, [*real, *sampled], columns=4)
 
 
 def sample_clips(

@@ -18,22 +18,12 @@ from transformers import ClapConfig, ClapModel, PreTrainedTokenizerBase
 from ditto.audio.spec import AudioSpec
 from ditto.data.captioned import FLOOR_DB, CaptionedClips
 from ditto.data.captions import words_of
-from ditto.errors import DataError
 from ditto.metrics.clap_scores import Pairs, held_out_pairs, scores
 from ditto.models.clap import Clap, save
 from ditto.models.clap_frontend import ClapFrontEnd
 from ditto.models.clap_tokenizer import word_tokenizer
-from ditto.training.loop import (
-    Checkpoints,
-    Ema,
-    RunLog,
-    load_optimizer,
-    optimizer_tensors,
-    progress_steps,
-    start_run,
-    step_seed,
-    warmup_stable_decay,
-)
+from ditto.training.loop import Ema, seeded, step_seed
+from ditto.training.run import Recipe, Run
 
 MAX_SCALE = 100.0
 """Upper bound of the inverse temperature, as in CLIP: beyond it training becomes unstable."""
@@ -48,22 +38,19 @@ class Captioned(Protocol):
 
 
 @dataclass(frozen=True)
-class ClapTraining:
-    """Everything that determines the weights, given the data.
+class ClapTraining(Recipe):
+    """Everything that determines the weights, given the data. A batch is what a pair is told apart from.
 
     Attributes:
         audio, text: fields of `ClapAudioConfig` and `ClapTextConfig`; the vocabulary's size is the tokenizer's.
         projection: width of the common space.
         front_end: fields of `ClapFeatureExtractor`.
-        steps, batch_size: optimiser steps and pairs a step; a batch is what a pair is told apart from.
-        lr, warmup, decay, weight_decay, clip_norm: AdamW; linear warm-up steps, share of cosine decay at the end.
         ema: decay of the averaged weights, which are the ones that ship.
         detail: lowest share of the facts that a caption tells.
         gain_db: clips are turned up or down by up to this.
         masked: most mel bands to be silenced, in half of the clips.
         unknown: share of a caption's words that are replaced by ``<unk>``.
-        seed: of weights, clips, captions and augmentation.
-        log_every, checkpoint_every, evaluate_every: in steps.
+        evaluate_every: in steps.
     """
 
     audio: dict[str, Any] = field(default_factory=dict)
@@ -73,16 +60,15 @@ class ClapTraining:
     steps: int = 1250
     batch_size: int = 64
     lr: float = 1e-3
-    warmup: int = 100
     decay: float = 0.7
+    lr_decay: str = "cosine"
     weight_decay: float = 0.05
-    clip_norm: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.999)
     ema: float = 0.995
     detail: float = 0.5
     gain_db: float = 6.0
     masked: int = 8
     unknown: float = 0.03
-    seed: int = 0
     log_every: int = 10
     checkpoint_every: int = 50
     evaluate_every: int = 250
@@ -100,40 +86,17 @@ def train_clap_on(
         DataError: the training diverged.
         OutputError: see `start_run`.
     """
-    start_run(out, config)
     accelerator = Accelerator()
     network = clap_network(config, tokenizer).train()
-    ema = Ema(network, config.ema)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    checkpoints = Checkpoints(out)
-    start = _resume(checkpoints, network, ema, optimizer)
-    if not start:
-        spread(network, prepared(config, tokenizer, *clips.batch(0, config.batch_size), 0))
-        ema = Ema(network, config.ema)
-    model, optimizer = accelerator.prepare(network, optimizer)
-    log = RunLog(out, start, _tensorboard(out, start))
-    for step, meter in progress_steps(start, config.steps, "clap", show):
+    spread(network, prepared(config, tokenizer, *clips.batch(0, config.batch_size), 0))
+    run = Run(config, out, accelerator, network, averages={"ema": config.ema})
+    for step in run.steps("clap", show):
         batch = prepared(config, tokenizer, *clips.batch(step, config.batch_size), step)
-        loss = _loss(model, [part.to(accelerator.device) for part in batch], step_seed(config.seed, step))
-        _set_lr(optimizer, config, step)
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
-        optimizer.step()
-        ema.update(network, step)
-        meter.add(value := loss.item())
-        done = step + 1
-        if not value < 1e3:
-            raise DataError(f"training diverged at step {done}: lower lr in the config and start afresh")
-        if done % config.log_every == 0:
-            log.write(done, loss=meter.smooth)
-        if held_out is not None and (done % config.evaluate_every == 0 or done == config.steps):
-            log.write(done, **scores(_clap(config, averaged(network, ema), tokenizer), held_out))
-        if done % config.checkpoint_every == 0 or done == config.steps:
-            groups = {"model": network.state_dict(), "ema": ema.shadow, "optimizer": optimizer_tensors(optimizer)}
-            checkpoints.save(done, groups, {})
-    log.close()
-    return averaged(network, ema)
+        run.update(_loss(run.model, [part.to(accelerator.device) for part in batch], step_seed(config.seed, step)))
+        if held_out is not None and run.due(config.evaluate_every):
+            clap = _clap(config, averaged(network, run.averages["ema"]), tokenizer)
+            run.log.write(run.done, **scores(clap, held_out))
+    return averaged(network, run.averages["ema"])
 
 
 def train_clap(config: ClapTraining, data: Path, out: Path, *, held_out: Path | None = None, show: bool = True) -> Path:
@@ -166,8 +129,7 @@ def clap_network(config: ClapTraining, tokenizer: PreTrainedTokenizerBase) -> Cl
     """
     text = config.text | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     shape = ClapConfig(text_config=text, audio_config=dict(config.audio), projection_dim=config.projection)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+    with seeded(config.seed):
         network = ClapModel(shape)
     with torch.no_grad():
         network.text_model.embeddings.position_embeddings.weight.mul_(0.1)
@@ -246,8 +208,7 @@ def _augmented(config: ClapTraining, clip: Tensor, rng: np.random.Generator) -> 
 def _loss(model: Any, batch: list[Tensor], seed: int) -> Tensor:
     features, tokens, mask = batch
     # Dropout draws from the process-wide generator: fixed by the step, so that a resumed run repeats it.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         found = model(input_ids=tokens, input_features=features, attention_mask=mask)
     scales = (scale.exp().clamp(max=MAX_SCALE) for scale in (model.logit_scale_a, model.logit_scale_t))
     audio, text = (normalize(a.float(), dim=-1) for a in (found.audio_embeds, found.text_embeds))
@@ -265,26 +226,3 @@ def averaged(network: ClapModel, ema: Ema) -> ClapModel:
 
 def _clap(config: ClapTraining, model: ClapModel, tokenizer: PreTrainedTokenizerBase) -> Clap:
     return Clap(model, tokenizer, ClapFrontEnd.of(config.front_end))
-
-
-def _resume(checkpoints: Checkpoints, network: ClapModel, ema: Ema, optimizer: torch.optim.Optimizer) -> int:
-    found = checkpoints.latest()
-    if found is None:
-        return 0
-    step, groups, _ = found
-    network.load_state_dict(groups["model"])
-    ema.load(groups["ema"])
-    load_optimizer(optimizer, groups["optimizer"])
-    return step
-
-
-def _set_lr(optimizer: torch.optim.Optimizer, config: ClapTraining, step: int) -> None:
-    factor = warmup_stable_decay(step, steps=config.steps, warmup=config.warmup, decay=config.decay, shape="cosine")
-    for group in optimizer.param_groups:
-        group["lr"] = config.lr * factor
-
-
-def _tensorboard(out: Path, start: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)

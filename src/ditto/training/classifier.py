@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -24,16 +24,8 @@ from ditto.data.dataset import ClipDataset, read_labels, tags_of_label
 from ditto.errors import DataError
 from ditto.models.classifier import ClipClassifier
 from ditto.models.conditioning import TagVocabulary
-from ditto.training.loop import (
-    Checkpoints,
-    RunLog,
-    load_optimizer,
-    optimizer_tensors,
-    progress_steps,
-    start_run,
-    step_seed,
-    warmup_stable_decay,
-)
+from ditto.training.loop import seeded, step_seed
+from ditto.training.run import Recipe, Run
 
 HEADS = ("genre", "mood", "tempo")
 
@@ -47,20 +39,16 @@ class Clips(Protocol):
 
 
 @dataclass(frozen=True)
-class ClassifierConfig:
+class ClassifierConfig(Recipe):
     """Everything that determines the weights, given the data.
 
     Attributes:
         network: keyword arguments of `ClipClassifier` beyond what spectrogram and tags say.
         frames: length of a clip.
-        steps, batch_size: optimiser steps and clips a step.
-        lr, warmup, decay, weight_decay, clip_norm: AdamW; linear warm-up steps, share of linear decay at the end.
         smoothing: label smoothing.
         stretch: clips last up to 1 + this times as long or as short.
         gain_db: clips are turned up or down by up to this.
         masked: most mel bands to be silenced; in half of the clips.
-        seed: of weights and augmentation.
-        log_every, checkpoint_every: in steps.
     """
 
     network: dict[str, Any] = field(default_factory=dict)
@@ -68,17 +56,15 @@ class ClassifierConfig:
     steps: int = 1200
     batch_size: int = 32
     lr: float = 2e-3
-    warmup: int = 100
     decay: float = 0.6
     weight_decay: float = 0.05
-    clip_norm: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.999)
     smoothing: float = 0.05
     stretch: float = 0.2
     gain_db: float = 6.0
     masked: int = 24
-    seed: int = 0
-    log_every: int = 20
     checkpoint_every: int = 250
+    fused: ClassVar[bool] = False  # as when the shipped weights were made
 
     @property
     def drawn_frames(self) -> int:
@@ -97,37 +83,13 @@ def train_classifier_on(
         DataError: the training diverged.
         OutputError: see `start_run`.
     """
-    start_run(out, config)
     accelerator = Accelerator()
     network = _network(config, vocabulary)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    checkpoints = Checkpoints(out)
-    start = 0
-    if (found := checkpoints.latest()) is not None:
-        start = found[0]
-        network.load_state_dict(found[1]["model"])
-        load_optimizer(optimizer, found[1]["optimizer"])
-    model, optimizer = accelerator.prepare(network, optimizer)
-    log = RunLog(out, start, _tensorboard(out))
-    for step, meter in progress_steps(start, config.steps, "classifier", show):
+    run = Run(config, out, accelerator, network)
+    for step in run.steps("classifier", show):
         x_0, targets = augmented(config, vocabulary, *clips.batch(step, config.batch_size), step)
-        loss = _loss(model, x_0.to(accelerator.device), [t.to(accelerator.device) for t in targets], config, step)
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr * warmup_stable_decay(
-                step, steps=config.steps, warmup=config.warmup, decay=config.decay
-            )
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
-        optimizer.step()
-        meter.add(value := loss.item())
-        if not math.isfinite(value):
-            raise DataError(f"training diverged at step {step + 1}: lower lr in the config and start afresh")
-        if (step + 1) % config.log_every == 0:
-            log.write(step + 1, loss=meter.smooth)
-        if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-            groups = {"model": network.state_dict(), "optimizer": optimizer_tensors(optimizer)}
-            checkpoints.save(step + 1, groups, {})
+        x_0, *targets = (tensor.to(accelerator.device) for tensor in (x_0, *targets))
+        run.update(_loss(run.model, x_0, targets, config, step))
     return network.eval()
 
 
@@ -242,8 +204,7 @@ def _loss(
     model: torch.nn.Module, x_0: Tensor, targets: Sequence[Tensor], config: ClassifierConfig, step: int
 ) -> Tensor:
     # Dropout draws from the process-wide generator: fixed by the step, so that a resumed run repeats it.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(step_seed(config.seed, step))
+    with seeded(step_seed(config.seed, step)):
         logits = model(x_0).logits
     losses = [
         cross_entropy(found, target, label_smoothing=config.smoothing)
@@ -254,22 +215,15 @@ def _loss(
 
 def _network(config: ClassifierConfig, vocabulary: TagVocabulary) -> ClipClassifier:
     spec = AudioSpec()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        known: dict[str, Any] = {
-            "n_mels": spec.n_mels,
-            "frame_rate": spec.frame_rate,
-            "dynamic_range_db": spec.dynamic_range_db,
-            "genres": len(vocabulary.genres),
-            "moods": len(vocabulary.moods),
-            "tempo_bins": vocabulary.tempo_bins,
-            "tempo_low": vocabulary.tempo_low,
-            "tempo_high": vocabulary.tempo_high,
-        }
+    known: dict[str, Any] = {
+        "n_mels": spec.n_mels,
+        "frame_rate": spec.frame_rate,
+        "dynamic_range_db": spec.dynamic_range_db,
+        "genres": len(vocabulary.genres),
+        "moods": len(vocabulary.moods),
+        "tempo_bins": vocabulary.tempo_bins,
+        "tempo_low": vocabulary.tempo_low,
+        "tempo_high": vocabulary.tempo_high,
+    }
+    with seeded(config.seed):
         return ClipClassifier(**(known | config.network))
-
-
-def _tensorboard(out: Path) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(out / "tensorboard"))

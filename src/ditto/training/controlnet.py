@@ -26,20 +26,10 @@ from ditto.models.controlnet import ControlAdapter, encode_curves
 from ditto.models.music_model import MusicModel
 from ditto.models.transformer import PatchTransformer
 from ditto.pictures import mel_grid
-from ditto.training.base import Example, Setting, weighted_mse
-from ditto.training.loop import (
-    DECAYS,
-    Checkpoints,
-    Ema,
-    RunLog,
-    load_config,
-    load_optimizer,
-    optimizer_tensors,
-    progress_steps,
-    start_run,
-    step_seed,
-    warmup_stable_decay,
-)
+from ditto.training.base import DenoiserRecipe, Example, Setting, weighted_mse
+from ditto.training.base import draw as draw_noise
+from ditto.training.loop import Checkpoints, load_config
+from ditto.training.run import Run, check_beginning
 
 SHOWN = 4
 
@@ -105,40 +95,22 @@ class ControlledDataset:
 
 
 @dataclass(frozen=True)
-class ControlNetConfig:
+class ControlNetConfig(DenoiserRecipe):
     """Everything that determines an adapter, given the base and the data.
 
     Attributes:
         blocks: how many of the base's blocks are copied.
         curve_dropout: rate at which a clip is not told its loudness, and at which not its melody.
         span_dropout: rate at which a curve that is told is left open in a random stretch of the clip.
-        steps, batch_size, lr, warmup, decay, lr_decay, weight_decay, betas, clip_norm, ema: as in `BaseConfig`.
-        tag_dropout, grid_dropout, data_std, max_weight, precision: as in `BaseConfig`.
-        log_every, checkpoint_every, evaluate_every: in steps.
     """
 
     blocks: int = 3
     curve_dropout: float = 0.3
     span_dropout: float = 0.2
     steps: int = 3000
-    batch_size: int = 16
     lr: float = 5e-4
-    warmup: int = 100
     decay: float = 0.7
-    lr_decay: str = "linear"
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.99)
-    clip_norm: float = 1.0
     ema: float = 0.998
-    tag_dropout: float = 0.1
-    grid_dropout: float = 0.15
-    data_std: float = 0.26
-    max_weight: float = 10.0
-    precision: str = "no"
-    seed: int = 0
-    log_every: int = 20
-    checkpoint_every: int = 100
-    evaluate_every: int = 250
 
     def __post_init__(self) -> None:
         """Check words and ranges.
@@ -146,9 +118,7 @@ class ControlNetConfig:
         Raises:
             DataError: a setting has an unknown name or is out of range.
         """
-        for name, known in (("lr_decay", DECAYS), ("precision", ("no", "bf16"))):
-            if (value := getattr(self, name)) not in known:
-                raise DataError(f"unknown {name} {value!r} in the config: choose one of {', '.join(known)}")
+        super().__post_init__()
         for name in ("curve_dropout", "span_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise DataError(f"{name} must be at least 0 and below 1 in the config, not {getattr(self, name)}")
@@ -170,11 +140,8 @@ class Drawn:
 
 
 def draw(config: ControlNetConfig, setting: Setting, batch: Batch, step: int) -> Drawn:
-    """All randomness of a step, from (seed, step) alone; timesteps are stratified over the batch."""
-    generator = torch.Generator().manual_seed(step_seed(config.seed, step))
-    count, steps = len(batch.x_0), setting.schedule.num_train
-    t = ((torch.arange(count) + torch.rand(count, generator=generator)) / count * steps).long().clamp(max=steps - 1)
-    noise = torch.randn(batch.x_0.shape, generator=generator)
+    """All randomness of a step, from (seed, step) alone; timesteps and noise as in the base's training."""
+    t, noise, generator = draw_noise(config, setting.schedule, batch.x_0, step)
     cond = drop_tags(batch.cond, config.tag_dropout, generator, config.grid_dropout)
     levels, classes = (told(config, batch.levels.shape, generator) for _ in range(2))
     curves = encode_curves(
@@ -216,42 +183,20 @@ def train_controlnet(
     base = model.network
     if not isinstance(base, PatchTransformer):
         raise DataError(f"a ControlNet needs a patch transformer as its base, not a {type(base).__name__}")
-    start_run(out, config)
     accelerator = Accelerator(mixed_precision=config.precision)
     base.to(accelerator.device)
     adapter, averaged = (ControlAdapter.of(base, config.blocks, config.seed) for _ in range(2))
-    setting, ema = setting_of(config, model), Ema(adapter, config.ema)
-    optimizer = torch.optim.AdamW(
-        adapter.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
-    )
-    checkpoints, about = Checkpoints(out), {"base": str(adapter.config["base"])}  # pyright: ignore[reportIndexIssue]
-    start = _resume(checkpoints, about, adapter, ema, optimizer)
-    trained, optimizer = accelerator.prepare(adapter, optimizer)
-    log = RunLog(out, start, _tensorboard(out, start))
-    for step, meter in progress_steps(start, config.steps, "controlnet", show):
+    setting = setting_of(config, model)
+    run = Run(config, out, accelerator, adapter, averages={"ema": config.ema}, begun_with=_base_of(adapter))
+    for step in run.steps("controlnet", show):
         drawn = draw(config, setting, clips.batch(step, config.batch_size), step).to(accelerator.device)
         with accelerator.autocast():
-            loss = control_loss(trained, base, setting, drawn)
-        _set_lr(optimizer, config, step)
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(trained.parameters(), config.clip_norm)
-        optimizer.step()
-        ema.update(accelerator.unwrap_model(trained), step)
-        meter.add(value := loss.item())
-        done = step + 1
-        if not value < 1e6:
-            raise DataError(f"training diverged at step {done} (loss {value:g}): lower lr and start afresh")
-        if done % config.log_every == 0:
-            log.write(done, loss=meter.smooth)
-        if done % config.evaluate_every == 0 or done == config.steps:
-            ema.copy_to(averaged)
-            _evaluate(config, averaged, model, held_out or clips, out, done, log)
-        if done % config.checkpoint_every == 0 or done == config.steps:
-            groups = {"model": adapter.state_dict(), "ema": ema.shadow, "optimizer": optimizer_tensors(optimizer)}
-            checkpoints.save(done, groups, about)
-    log.close()
-    ema.copy_to(averaged)
+            loss = control_loss(run.model, base, setting, drawn)
+        run.update(loss)
+        if run.due(config.evaluate_every):
+            run.averages["ema"].copy_to(averaged)
+            _evaluate(config, averaged, model, held_out or clips, run)
+    run.averages["ema"].copy_to(averaged)
     averaged.save(out / "adapter")
     return averaged.requires_grad_(False).eval()
 
@@ -271,13 +216,15 @@ def load_trained(out: Path, model: MusicModel) -> ControlAdapter:
         DataError: the run has no checkpoint yet, or was begun with another base.
     """
     config = load_config(out / "config.json", ControlNetConfig)
-    found = Checkpoints(out).latest()
-    if found is None:
-        raise DataError(f"the run {str(out)!r} has no checkpoint yet")
+    groups, state = Checkpoints(out).newest()
     adapter = ControlAdapter.of(model.network, config.blocks, config.seed)  # pyright: ignore[reportArgumentType]
-    _check_base(found[2], {"base": str(adapter.config["base"])}, out)  # pyright: ignore[reportIndexIssue]
-    adapter.load_state_dict(found[1]["ema"])
+    check_beginning(out, state, _base_of(adapter))
+    adapter.load_state_dict(groups["ema"])
     return adapter.requires_grad_(False).eval()
+
+
+def _base_of(adapter: ControlAdapter) -> dict[str, str]:
+    return {"base": str(adapter.config["base"])}  # pyright: ignore[reportIndexIssue]
 
 
 def setting_of(config: ControlNetConfig, model: MusicModel) -> Setting:
@@ -286,40 +233,6 @@ def setting_of(config: ControlNetConfig, model: MusicModel) -> Setting:
     return Setting(
         model.schedule, denoiser.prediction, config.data_std, config.max_weight, skip_std=denoiser.skip_std
     )  # fmt: skip
-
-
-def _resume(
-    checkpoints: Checkpoints, about: dict[str, str], adapter: ControlAdapter, ema: Ema,
-    optimizer: torch.optim.Optimizer,
-) -> int:  # fmt: skip
-    found = checkpoints.latest()
-    if found is None:
-        return 0
-    step, groups, state = found
-    _check_base(state, about, checkpoints.folder)
-    adapter.load_state_dict(groups["model"])
-    ema.load(groups["ema"])
-    load_optimizer(optimizer, groups["optimizer"])
-    return step
-
-
-def _check_base(state: dict[str, Any], about: dict[str, str], out: Path) -> None:
-    if state["base"] != about["base"]:
-        raise DataError(f"{str(out)!r} was begun with another base: choose another folder, or give --base")
-
-
-def _set_lr(optimizer: torch.optim.Optimizer, config: ControlNetConfig, step: int) -> None:
-    factor = warmup_stable_decay(
-        step, steps=config.steps, warmup=config.warmup, decay=config.decay, shape=config.lr_decay
-    )
-    for group in optimizer.param_groups:
-        group["lr"] = config.lr * factor
-
-
-def _tensorboard(out: Path, start: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
 
 
 @torch.no_grad()
@@ -341,17 +254,16 @@ def held_out_losses(
 
 @torch.no_grad()
 def _evaluate(
-    config: ControlNetConfig, adapter: ControlAdapter, model: MusicModel, clips: ControlledClips, out: Path, step: int,
-    log: RunLog,
-) -> None:  # fmt: skip
+    config: ControlNetConfig, adapter: ControlAdapter, model: MusicModel, clips: ControlledClips, run: Run
+) -> None:
     """Log held-out losses and how the loudness of samples follows that of clips; draw the clips above the samples."""
     adapter.eval()
     losses = held_out_losses(config, adapter, model, clips)
     batch = clips.batch(0, SHOWN)
     sampled = sample(adapter, model, batch, config.seed)
     heard = intensity(model.to_audio(sampled), model.spec)
-    log.write(step, **losses, intensity_rho=_correlation(heard, batch.levels))
-    mel_grid(out / "samples" / f"{step:08d}.png", [*batch.x_0, *sampled.cpu()], columns=SHOWN)
+    run.log.write(run.done, **losses, intensity_rho=_correlation(heard, batch.levels))
+    mel_grid(run.picture, [*batch.x_0, *sampled.cpu()], columns=SHOWN)
 
 
 def sample(adapter: ControlAdapter, model: MusicModel, batch: Batch, seed: int, steps: int = 20) -> Tensor:

@@ -22,22 +22,10 @@ from ditto.errors import DataError
 from ditto.models.conditioning import drop_tags, null_tags
 from ditto.models.music_model import Distilled, MusicModel, built, fingerprint, student_denoiser
 from ditto.pictures import mel_grid
-from ditto.training.base import Clips
+from ditto.training.base import Clips, DenoiserRecipe
 from ditto.training.consistency_loss import Example, Grid, distance, goal
-from ditto.training.loop import (
-    DECAYS,
-    Checkpoints,
-    Ema,
-    RunLog,
-    load_config,
-    load_optimizer,
-    optimizer_tensors,
-    progress_steps,
-    read_log,
-    start_run,
-    step_seed,
-    warmup_stable_decay,
-)
+from ditto.training.loop import Checkpoints, Ema, load_config, read_log, step_seed
+from ditto.training.run import Run
 from ditto.training.student_gap import SCALES, Gap
 
 KINDS = ("cm", "ctm")
@@ -46,7 +34,7 @@ SHOWN = 4
 
 
 @dataclass(frozen=True)
-class DistillConfig:
+class DistillConfig(DenoiserRecipe):
     """Everything that determines a student, given the teacher and the data.
 
     Attributes:
@@ -57,15 +45,7 @@ class DistillConfig:
             The student is not told where, so that it learns a mean: this says how much the end of the chain counts.
         first_share: share of the examples at the grid's first timestep, from which every one-step surrogate jumps.
         loss: "mse" or "pseudo_huber", see `consistency_loss.distance`.
-        steps, batch_size: optimiser steps and clips a step.
-        lr, warmup, decay, lr_decay, weight_decay, betas, clip_norm: as in `BaseConfig`.
         target_ema: decay of the target network φ⁻.
-        ema: decay of the averaged weights that are evaluated and ship.
-        tag_dropout, grid_dropout: condition dropout, so that the student knows null conditions too.
-        data_std: standard deviation of x_0, which normalises the loss.
-        max_weight: upper bound of the loss weight ω(t) = 1 + (data_std / σ_t)².
-        precision: "no" (float32) or "bf16" (autocast of the networks; the loss stays float32).
-        log_every, checkpoint_every, evaluate_every: in steps.
         evaluate_count: clips whose teacher–student gap is measured.
     """
 
@@ -76,25 +56,11 @@ class DistillConfig:
     first_share: float = 0.0
     loss: str = "mse"
     steps: int = 1500
-    batch_size: int = 16
     lr: float = 3e-4
     warmup: int = 50
     decay: float = 0.5
-    lr_decay: str = "linear"
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.99)
-    clip_norm: float = 1.0
     target_ema: float = 0.95
-    ema: float = 0.999
     tag_dropout: float = 0.08
-    grid_dropout: float = 0.15
-    data_std: float = 0.26
-    max_weight: float = 10.0
-    precision: str = "no"
-    seed: int = 0
-    log_every: int = 20
-    checkpoint_every: int = 100
-    evaluate_every: int = 250
     evaluate_count: int = 16
 
     def grid_of(self, schedule: Schedule) -> Grid:
@@ -107,10 +73,8 @@ class DistillConfig:
         Raises:
             DataError: a setting has an unknown name or is out of range.
         """
-        words = (("kind", KINDS), ("loss", DISTANCES), ("lr_decay", DECAYS), ("precision", ("no", "bf16")))
-        for name, known in words:
-            if (value := getattr(self, name)) not in known:
-                raise DataError(f"unknown {name} {value!r} in the config: choose one of {', '.join(known)}")
+        super().__post_init__()
+        self.check_words(kind=KINDS, loss=DISTANCES)
         object.__setattr__(self, "guidance", tuple(self.guidance))  # JSON has lists
         if not 1 <= self.grid <= 20:
             raise DataError(f"grid must be 1 to 20 in the config, not {self.grid}")
@@ -166,50 +130,29 @@ def train_student(
     Raises:
         DataError: the teacher cannot be distilled or is not the one that the run began with, or training diverged.
     """
-    start_run(out, config)
     accelerator = Accelerator(mixed_precision=config.precision)
     device, schedule = accelerator.device, teacher.schedule
     teacher.network.to(device)
-    network, target_network, ema_network = (student_of(teacher).to(device) for _ in range(3))
-    target_ema, ema = Ema(network, config.target_ema), Ema(network, config.ema)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
-    )
-    checkpoints, about = Checkpoints(out), _about(teacher, network)
-    start = _resume(checkpoints, about, network, {"target": target_ema, "ema": ema}, optimizer)
-    _follow(target_network, target_ema)
-    model, optimizer = accelerator.prepare(network, optimizer)
-    student, target = student_denoiser(network, schedule, model), student_denoiser(target_network, schedule)
-    log, grid = RunLog(out, start, _tensorboard(out, start)), config.grid_of(schedule)
-    gap = _gap(config, teacher, held_out or clips, device)
-    if not read_log(log.path):  # the mark to beat: what the teacher itself makes of so few steps
-        log.write(0, **{f"teacher_{name}": value for name, value in gap.measure(teacher.denoiser).items()})
-    for step, meter in progress_steps(start, config.steps, config.kind, show):
+    network, target_network, averaged = (student_of(teacher).to(device) for _ in range(3))
+    run = Run(
+        config, out, accelerator, network, averages={"target": config.target_ema, "ema": config.ema},
+        begun_with={"teacher": fingerprint(teacher.network)}, notes=_architecture(network),
+    )  # fmt: skip
+    _follow(target_network, run.averages["target"])
+    student, target = student_denoiser(network, schedule, run.model), student_denoiser(target_network, schedule)
+    grid, gap = config.grid_of(schedule), _gap(config, teacher, held_out or clips, device)
+    if not read_log(run.log.path):  # the mark to beat: what the teacher itself makes of so few steps
+        run.log.write(0, **{f"teacher_{name}": value for name, value in gap.measure(teacher.denoiser).items()})
+    for step in run.steps(config.kind, show):
         example = draw(config, schedule, grid, *clips.batch(step, config.batch_size), step).to(device)
         with accelerator.autocast():
             loss = distillation_loss(student, target, teacher.denoiser, config, example)
-        _set_lr(optimizer, config, step)
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
-        optimizer.step()
-        for average in (target_ema, ema):
-            average.update(network, step)
-        meter.add(value := loss.item())
-        done = step + 1
-        if not value < 1e6:
-            raise DataError(f"distillation diverged at step {done} (loss {value:g}): lower lr and start afresh")
-        if done % config.log_every == 0:
-            log.write(done, loss=meter.smooth)
-        if done % config.evaluate_every == 0 or done == config.steps:
-            ema.copy_to(ema_network)
-            _evaluate(gap, student_denoiser(ema_network, schedule), out, done, log)
-        if done % config.checkpoint_every == 0 or done == config.steps:
-            groups = {"model": network.state_dict(), "target": target_ema.shadow, "ema": ema.shadow}
-            checkpoints.save(done, {**groups, "optimizer": optimizer_tensors(optimizer)}, about)
-    log.close()
-    ema.copy_to(ema_network)
-    return ema_network.eval()
+        run.update(loss)
+        if run.due(config.evaluate_every):
+            run.averages["ema"].copy_to(averaged)
+            _evaluate(gap, student_denoiser(averaged, schedule), run)
+    run.averages["ema"].copy_to(averaged)
+    return averaged.eval()
 
 
 def train_from_folder(
@@ -250,18 +193,15 @@ def load_distilled(out: Path) -> Distilled:
         DataError: if the run has no checkpoint yet.
     """
     config = load_config(out / "config.json", DistillConfig)
-    found = Checkpoints(out).latest()
-    if found is None:
-        raise DataError(f"the run {str(out)!r} has no checkpoint yet")
-    _, groups, about = found
-    network = built(about["class"], about["network"])
+    groups, state = Checkpoints(out).newest()
+    network = built(state["class"], state["network"])
     network.load_state_dict(groups["ema"])
-    return Distilled(network.requires_grad_(False).eval(), config.kind, config.guidance, about["teacher"])
+    return Distilled(network.requires_grad_(False).eval(), config.kind, config.guidance, state["teacher"])
 
 
-def _about(teacher: MusicModel, network: ModelMixin) -> dict[str, Any]:
-    """What a checkpoint must say besides its tensors."""
-    return {"teacher": fingerprint(teacher.network), "class": type(network).__name__, "network": _settings(network)}
+def _architecture(network: ModelMixin) -> dict[str, Any]:
+    """What `built` makes the network anew from."""
+    return {"class": type(network).__name__, "network": _settings(network)}
 
 
 def _settings(network: ModelMixin) -> dict[str, Any]:
@@ -271,41 +211,10 @@ def _settings(network: ModelMixin) -> dict[str, Any]:
     return {name: value for name, value in config.items() if not name.startswith("_")}
 
 
-def _resume(
-    checkpoints: Checkpoints, about: Mapping[str, Any], network: ModelMixin, averages: Mapping[str, Ema],
-    optimizer: torch.optim.Optimizer,
-) -> int:  # fmt: skip
-    found = checkpoints.latest()
-    if found is None:
-        return 0
-    step, groups, state = found
-    if state["teacher"] != about["teacher"]:
-        raise DataError(f"{str(checkpoints.folder)!r} was begun with another teacher: choose another folder")
-    network.load_state_dict(groups["model"])
-    for name, average in averages.items():
-        average.load(groups[name])
-    load_optimizer(optimizer, groups["optimizer"])
-    return step
-
-
 def _follow(network: nn.Module, average: Ema) -> None:
     """Make a network's parameters the averages themselves, so that it need not be copied to at every step."""
     for name, parameter in network.named_parameters():
         parameter.data = average.shadow[name]
-
-
-def _set_lr(optimizer: torch.optim.Optimizer, config: DistillConfig, step: int) -> None:
-    factor = warmup_stable_decay(
-        step, steps=config.steps, warmup=config.warmup, decay=config.decay, shape=config.lr_decay
-    )
-    for group in optimizer.param_groups:
-        group["lr"] = config.lr * factor
-
-
-def _tensorboard(out: Path, start: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
 
 
 def _gap(config: DistillConfig, teacher: MusicModel, clips: Clips, device: torch.device) -> Gap:
@@ -316,9 +225,9 @@ def _gap(config: DistillConfig, teacher: MusicModel, clips: Clips, device: torch
     )
 
 
-def _evaluate(gap: Gap, student: Denoiser, out: Path, step: int, log: RunLog) -> None:
+def _evaluate(gap: Gap, student: Denoiser, run: Run) -> None:
     """Log the gap to the teacher, and draw the teacher's clips above the student's in 1, 2 and 4 steps."""
-    log.write(step, **gap.measure(student))
+    run.log.write(run.done, **gap.measure(student))
     w = SCALES[-1]
     rows = [gap.reference(w), *(gap.sample(student, steps, w) for steps in (1, 2, 4))]
-    mel_grid(out / "samples" / f"{step:08d}.png", [clip for row in rows for clip in row[:SHOWN]], columns=SHOWN)
+    mel_grid(run.picture, [clip for row in rows for clip in row[:SHOWN]], columns=SHOWN)

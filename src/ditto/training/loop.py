@@ -1,4 +1,4 @@
-"""What every training recipe shares: configs, checkpoints that resume bit for bit, EMA, and logs.
+"""The parts of a training run: configs, checkpoints that resume bit for bit, EMA, and logs. `Run` puts them together.
 
 A recipe draws all its randomness from ``(seed, step)``, so a run's state is its tensors and its step; a killed run that
 restarts from the last checkpoint repeats the same steps. Checkpoints are safetensors and JSON, never pickle
@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -65,6 +66,14 @@ def step_seed(seed: int, step: int) -> int:
     return (seed * 1_000_003 + step) % 2**32
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Let what draws from torch's process-wide CPU generator draw from `seed`; its state is put back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
 class Checkpoints:
     """Checkpoint folders ``step-00001000/`` under one folder; the newest `keep` are kept."""
 
@@ -97,6 +106,17 @@ class Checkpoints:
         groups = {file.stem: load_file(file) for file in found[-1].glob("*.safetensors")}
         return int(state["step"]), groups, state
 
+    def newest(self) -> tuple[dict[str, Tensors], dict[str, Any]]:
+        """Groups and state of the newest whole checkpoint.
+
+        Raises:
+            DataError: there is none.
+        """
+        found = self.latest()
+        if found is None:
+            raise DataError(f"the run {str(self.folder)!r} has no checkpoint yet: train longer")
+        return found[1:]
+
     def _all(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"))
 
@@ -117,18 +137,19 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
 
 
 class Ema:
-    """Exponential moving average of a model's parameters, with a warm-up so that early weights are forgotten."""
+    """Exponential moving average of the parameters that are trained, warmed up so that early weights are forgotten."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.shadow: Tensors = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.shadow: Tensors = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Move towards the model's parameters after optimiser step number `step` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, parameter in model.named_parameters():
-            self.shadow[name].lerp_(parameter.detach(), 1 - decay)
+        parameters = dict(model.named_parameters())
+        for name, average in self.shadow.items():
+            average.lerp_(parameters[name].detach(), 1 - decay)
 
     def load(self, tensors: Tensors) -> None:
         """Take over saved averages."""
@@ -138,8 +159,9 @@ class Ema:
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
         """Put the averages into `model` (another instance of the same architecture)."""
-        for name, parameter in model.named_parameters():
-            parameter.copy_(self.shadow[name])
+        parameters = dict(model.named_parameters())
+        for name, average in self.shadow.items():
+            parameters[name].copy_(average)
 
 
 DECAYS: dict[str, Callable[[float], float]] = {
@@ -184,6 +206,14 @@ class RunLog:
         """Flush TensorBoard's events."""
         if self.writer is not None:
             self.writer.close()
+
+
+def tensorboard(out: Path, start: int) -> SummaryWriter:
+    """A writer to ``tensorboard/`` under `out`, where events beyond step `start` are void."""
+    # it imports slowly, and needs a package that only training does
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
@@ -231,21 +261,6 @@ def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def progress_steps(start: int, stop: int, label: str, show: bool = True) -> Iterator[tuple[int, "Meter"]]:
-    """Steps `start` … `stop` − 1 with a progress bar that shows the loss and the time left."""
-    columns: Iterable[Any] = (
-        TextColumn(label), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]}"),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, disable=not show, refresh_per_second=2) as bar:
-        task = bar.add_task(label, total=stop, completed=start, loss="-")
-        meter = Meter()
-        for step in range(start, stop):
-            yield step, meter
-            loss = "-" if math.isnan(meter.smooth) else f"{meter.smooth:.4f}"
-            bar.update(task, completed=step + 1, loss=loss)
-
-
 class Meter:
     """A smoothed loss for people to watch."""
 
@@ -255,3 +270,17 @@ class Meter:
     def add(self, value: float) -> None:
         """Take in one value."""
         self.smooth = value if math.isnan(self.smooth) else 0.98 * self.smooth + 0.02 * value
+
+
+def progress_steps(start: int, stop: int, label: str, meter: Meter, show: bool = True) -> Iterator[int]:
+    """Steps `start` … `stop` − 1 with a progress bar that shows the meter's loss and the time left."""
+    columns: Iterable[Any] = (
+        TextColumn(label), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]}"),
+        TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, disable=not show, refresh_per_second=2) as bar:
+        task = bar.add_task(label, total=stop, completed=start, loss="-")
+        for step in range(start, stop):
+            yield step
+            loss = "-" if math.isnan(meter.smooth) else f"{meter.smooth:.4f}"
+            bar.update(task, completed=step + 1, loss=loss)

@@ -5,11 +5,11 @@ Run it with ``ditto-music train vocoder --config configs/vocoder.json --data dat
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from ditto.audio.features import log_mel
 from ditto.audio.spec import AudioSpec
@@ -23,17 +23,8 @@ from ditto.training.discriminators import (
     discriminator_loss,
     feature_matching_loss,
 )
-from ditto.training.loop import (
-    Checkpoints,
-    Ema,
-    RunLog,
-    load_config,
-    load_optimizer,
-    optimizer_tensors,
-    progress_steps,
-    start_run,
-    step_seed,
-)
+from ditto.training.loop import Checkpoints, load_config, seeded, step_seed
+from ditto.training.run import Learner, Recipe, Run
 
 PEAK_LIMIT = 0.99
 """A crop's gain never takes its peak beyond this."""
@@ -48,46 +39,45 @@ class Crops(Protocol):
 
 
 @dataclass(frozen=True)
-class VocoderConfig:
-    """Everything that determines the weights, given the data.
+class VocoderConfig(Recipe):
+    """Everything that determines the weights, given the data. AdamW's settings are the discriminators' too.
 
     Attributes:
         network: keyword arguments of `Vocoder`.
         discriminators: keyword arguments of `Discriminators`.
         crop_frames: length of the crops that are compared, in frames.
-        steps, batch_size: optimiser steps and crops a step.
         adversarial_from: first step with discriminators; at least `steps` for none.
-        lr, warmup, final_lr: AdamW's rate after `warmup` linear steps, and the share of it left at the end of an
-            exponential decay. `discriminator_lr` decays alike.
-        betas, weight_decay, clip_norm: AdamW, for both.
+        final_lr: share of the learning rates left at the end of an exponential decay, beside the recipe's other one.
+        discriminator_lr: the discriminators' highest learning rate.
         ema: decay of the averaged weights, which are the ones that ship.
         gain_db: range of the random gain of each crop.
         mel_weight, adversarial_weight, matching_weight: of the losses beside the multi-resolution STFT loss.
-        log_every, checkpoint_every, evaluate_every: in steps.
+        evaluate_every: in steps.
     """
 
     network: dict[str, Any] = field(default_factory=dict)
     discriminators: dict[str, Any] = field(default_factory=dict)
     crop_frames: int = 48
     steps: int = 20_000
-    batch_size: int = 16
     adversarial_from: int = 12_000
     lr: float = 1e-3
-    warmup: int = 100
+    decay: float = 0.0
     final_lr: float = 0.05
     discriminator_lr: float = 2e-4
     betas: tuple[float, float] = (0.8, 0.99)
     weight_decay: float = 1e-3
-    clip_norm: float = 1.0
     ema: float = 0.999
     gain_db: tuple[float, float] = (-20.0, 3.0)
     mel_weight: float = 1.0
     adversarial_weight: float = 0.1
     matching_weight: float = 0.5
-    seed: int = 0
-    log_every: int = 20
     checkpoint_every: int = 250
     evaluate_every: int = 500
+    fused: ClassVar[bool] = False  # as when the shipped weights were made
+
+    def rate(self, step: int) -> float:
+        """The learning rates' factor at a step, 0 to 1."""
+        return self.final_lr ** (step / max(self.steps, 1)) * super().rate(step)
 
     @property
     def crop_samples(self) -> int:
@@ -97,38 +87,13 @@ class VocoderConfig:
 
     def make_network(self) -> Vocoder:
         """The vocoder with initial weights that are a function of the seed."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with seeded(self.seed):
             return Vocoder(**self.network)
 
     def make_discriminators(self) -> Discriminators:
         """The discriminators with initial weights that are a function of the seed."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with seeded(self.seed):
             return Discriminators(**self.discriminators)
-
-
-@dataclass
-class _Run:
-    """What a step changes."""
-
-    config: VocoderConfig
-    accelerator: Accelerator
-    vocoder: Any
-    discriminators: Any
-    optimizer: torch.optim.Optimizer
-    discriminator_optimizer: torch.optim.Optimizer
-    ema: Ema
-
-    def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """All that a checkpoint needs."""
-        return {
-            "model": self.accelerator.unwrap_model(self.vocoder).state_dict(),
-            "ema": self.ema.shadow,
-            "optimizer": optimizer_tensors(self.optimizer),
-            "discriminators": self.accelerator.unwrap_model(self.discriminators).state_dict(),
-            "discriminator_optimizer": optimizer_tensors(self.discriminator_optimizer),
-        }
 
 
 def train_vocoder(
@@ -150,23 +115,22 @@ def train_vocoder(
         DataError: the crops have another length, or training diverged.
         OutputError: the folder cannot be made or holds a run with another config.
     """
-    start_run(out, config)
-    run, start = _start(config, out)
-    checkpoints, log = Checkpoints(out), RunLog(out, start, _tensorboard(out))
-    for step, meter in progress_steps(start, config.steps, "vocoder", show):
-        audio = _load(config, crops, step).to(run.accelerator.device)
-        losses = train_step(run, audio, step)
-        meter.add(losses["loss"])
-        done = step + 1
-        if not losses["loss"] < 1e6:
-            raise DataError(f"training diverged at step {done} (loss {losses['loss']:g}): lower lr and start afresh")
-        if done % config.log_every == 0:
-            log.write(done, smooth_loss=meter.smooth, **losses)
-        if done % config.evaluate_every == 0 or done == config.steps:
-            _evaluate(run, held_out or crops, done, log)
-        if done % config.checkpoint_every == 0 or done == config.steps:
-            checkpoints.save(done, run.tensors(), {})
-    return _averaged(config, run.ema.shadow)
+    accelerator, vocoder = Accelerator(), config.make_network()
+    judges = Learner(
+        accelerator, config.make_discriminators(), config, lr=config.discriminator_lr,
+        names=("discriminators", "discriminator_optimizer"),
+    )  # fmt: skip
+    run = Run(config, out, accelerator, vocoder, averages={"ema": config.ema}, rivals=[judges])
+    for step in run.steps("vocoder", show):
+        x_0, target = split_crop(_load(config, crops, step).to(accelerator.device), vocoder.spec)
+        made = run.model(x_0, seed=step)
+        losses = spectral_losses(config, made, target, vocoder.spec)
+        if step >= config.adversarial_from:
+            losses |= _adversarial_losses(config, judges, made, target, step)
+        run.update(torch.stack(list(losses.values())).sum(), losses)
+        if run.due(config.evaluate_every):
+            _evaluate(config, _averaged(config, run.averages["ema"].shadow), held_out or crops, run)
+    return _averaged(config, run.averages["ema"].shadow)
 
 
 def train_from_folder(config: VocoderConfig, data: Path, out: Path, *, held_out: Path | None = None) -> Vocoder:
@@ -180,24 +144,6 @@ def train_from_folder(config: VocoderConfig, data: Path, out: Path, *, held_out:
     crops = AudioCrops(data, spec, samples=config.crop_samples, seed=config.seed)
     held = AudioCrops(held_out, spec, samples=config.crop_samples, seed=config.seed) if held_out else None
     return train_vocoder(config, crops, out, held_out=held)
-
-
-def train_step(run: _Run, audio: Tensor, step: int) -> dict[str, float]:
-    """One update of the vocoder (and of the discriminators, from `adversarial_from` on); the losses as numbers."""
-    config, adversarial = run.config, step >= run.config.adversarial_from
-    _set_rates(run, step)
-    x_0, target = split_crop(audio, _spec(run))
-    made = run.vocoder(x_0, seed=step)
-    parts = spectral_losses(config, made, target, _spec(run))
-    if adversarial:
-        parts |= _adversarial_losses(run, made, target)
-    loss = torch.stack(list(parts.values())).sum()
-    run.optimizer.zero_grad()
-    run.accelerator.backward(loss)
-    run.accelerator.clip_grad_norm_(run.vocoder.parameters(), config.clip_norm)
-    run.optimizer.step()
-    run.ema.update(run.accelerator.unwrap_model(run.vocoder), step)
-    return {"loss": loss.item(), **{name: value.item() for name, value in parts.items()}}
 
 
 def spectral_losses(config: VocoderConfig, made: Tensor, target: Tensor, spec: AudioSpec) -> dict[str, Tensor]:
@@ -227,10 +173,8 @@ def load_vocoder(run_dir: Path) -> Vocoder:
     Raises:
         DataError: the run has no checkpoint yet.
     """
-    found = Checkpoints(run_dir).latest()
-    if found is None:
-        raise DataError(f"the run {str(run_dir)!r} has no checkpoint yet: train longer")
-    return _averaged(load_config(run_dir / "config.json", VocoderConfig), found[1]["ema"])
+    groups, _ = Checkpoints(run_dir).newest()
+    return _averaged(load_config(run_dir / "config.json", VocoderConfig), groups["ema"])
 
 
 def export_vocoder(run_dir: Path, out_dir: Path) -> None:
@@ -247,54 +191,19 @@ def export_vocoder(run_dir: Path, out_dir: Path) -> None:
     vocoder.save_pretrained(out_dir)
 
 
-def _adversarial_losses(run: _Run, made: Tensor, target: Tensor) -> dict[str, Tensor]:
+def _adversarial_losses(
+    config: VocoderConfig, judges: Learner, made: Tensor, target: Tensor, step: int
+) -> dict[str, Tensor]:
     """Update the discriminators, then the vocoder's weighted losses against them."""
-    config = run.config
     level = target.square().mean(dim=1, keepdim=True).sqrt()
-    judge_loss = discriminator_loss(run.discriminators(target, level), run.discriminators(made.detach(), level))
-    run.discriminator_optimizer.zero_grad()
-    run.accelerator.backward(judge_loss)
-    run.accelerator.clip_grad_norm_(run.discriminators.parameters(), config.clip_norm)
-    run.discriminator_optimizer.step()
+    judges.descend(discriminator_loss(judges.model(target, level), judges.model(made.detach(), level)), step)
     with torch.no_grad():
-        real = run.discriminators(target, level)
-    fake = run.discriminators(made, level)
+        real = judges.model(target, level)
+    fake = judges.model(made, level)
     return {
         "adversarial": config.adversarial_weight * adversarial_loss(fake),
         "matching": config.matching_weight * feature_matching_loss(real, fake),
     }
-
-
-def _start(config: VocoderConfig, out: Path) -> tuple[_Run, int]:
-    """A run at its newest checkpoint, or at step 0."""
-    vocoder, discriminators = config.make_network(), config.make_discriminators()
-    optimizer = _adamw(vocoder, config.lr, config)
-    discriminator_optimizer = _adamw(discriminators, config.discriminator_lr, config)
-    ema, start = Ema(vocoder, config.ema), 0
-    if (found := Checkpoints(out).latest()) is not None:
-        start, groups, _ = found
-        vocoder.load_state_dict(groups["model"])
-        ema.load(groups["ema"])
-        load_optimizer(optimizer, groups["optimizer"])
-        discriminators.load_state_dict(groups["discriminators"])
-        load_optimizer(discriminator_optimizer, groups["discriminator_optimizer"])
-    accelerator = Accelerator()
-    model, judges, *optimizers = accelerator.prepare(vocoder, discriminators, optimizer, discriminator_optimizer)
-    return _Run(config, accelerator, model, judges, optimizers[0], optimizers[1], ema), start
-
-
-def _adamw(module: nn.Module, lr: float, config: VocoderConfig) -> torch.optim.AdamW:
-    return torch.optim.AdamW(
-        module.parameters(), lr=lr, betas=(config.betas[0], config.betas[1]), weight_decay=config.weight_decay
-    )
-
-
-def _set_rates(run: _Run, step: int) -> None:
-    config = run.config
-    factor = config.final_lr ** (step / max(config.steps, 1)) * min(1.0, (step + 1) / max(config.warmup, 1))
-    for optimizer, lr in ((run.optimizer, config.lr), (run.discriminator_optimizer, config.discriminator_lr)):
-        for group in optimizer.param_groups:
-            group["lr"] = lr * factor
 
 
 def _load(config: VocoderConfig, crops: Crops, step: int) -> Tensor:
@@ -309,19 +218,18 @@ def _load(config: VocoderConfig, crops: Crops, step: int) -> Tensor:
 
 
 @torch.no_grad()
-def _evaluate(run: _Run, crops: Crops, step: int, log: RunLog) -> None:
+def _evaluate(config: VocoderConfig, vocoder: Vocoder, crops: Crops, run: Run) -> None:
     """Log the spectral losses of the averaged weights on two batches that training never sees."""
-    config, spec = run.config, _spec(run)
-    vocoder, rows = _averaged(config, run.ema.shadow).to(run.accelerator.device), []
+    rows, spec = [], vocoder.spec
     for i in range(2):
-        audio = _load(config, crops, config.steps + i).to(run.accelerator.device)
-        x_0, target = split_crop(audio, spec)
+        x_0, target = split_crop(_load(config, crops, config.steps + i), spec)
         rows.append(spectral_losses(config, vocoder(x_0), target, spec))
-    log.write(step, **{f"held_out_{name}": sum(row[name].item() for row in rows) / len(rows) for name in rows[0]})
-    if log.writer is not None:
-        x_0 = split_crop(_load(config, crops, config.steps)[:1].to(run.accelerator.device), spec)[0]
+    means = {f"held_out_{name}": sum(row[name].item() for row in rows) / len(rows) for name in rows[0]}
+    run.log.write(run.done, **means)
+    if run.log.writer is not None:
+        x_0 = split_crop(_load(config, crops, config.steps)[:1], spec)[0]
         pair = torch.cat([x_0[0], log_mel(vocoder(x_0), spec)[0]], dim=-1)
-        cast(Any, log.writer).add_image("mel: real, made", ((pair + 1) / 2).clamp(0, 1).flip(0)[None], step)
+        cast(Any, run.log.writer).add_image("mel: real, made", ((pair + 1) / 2).clamp(0, 1).flip(0)[None], run.done)
 
 
 def _averaged(config: VocoderConfig, shadow: dict[str, Tensor]) -> Vocoder:
@@ -330,16 +238,6 @@ def _averaged(config: VocoderConfig, shadow: dict[str, Tensor]) -> Vocoder:
     return vocoder.eval()
 
 
-def _spec(run: _Run) -> AudioSpec:
-    return run.accelerator.unwrap_model(run.vocoder).spec
-
-
 def _margin(spec: AudioSpec) -> int:
     """Frames that half a mel window spans."""
     return -(-spec.n_fft // (2 * spec.hop))
-
-
-def _tensorboard(out: Path) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(out / "tensorboard"))

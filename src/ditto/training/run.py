@@ -1,0 +1,265 @@
+"""One training, from its newest checkpoint to its last step: everything around the loss, which is each recipe's own.
+
+A recipe's loop reads as its algorithm::
+
+    run = Run(config, out, Accelerator(), network, averages={"ema": config.ema})
+    for step in run.steps("base"):
+        run.update(loss(run.model, step))
+        if run.due(config.evaluate_every):
+            evaluate(run.averages["ema"])
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from ditto.errors import DataError
+from ditto.training.loop import (
+    DECAYS,
+    Checkpoints,
+    Ema,
+    Meter,
+    RunLog,
+    Tensors,
+    load_optimizer,
+    optimizer_tensors,
+    progress_steps,
+    start_run,
+    tensorboard,
+    warmup_stable_decay,
+)
+
+LARGEST_LOSS = 1e6
+"""A loss that is not below it has diverged: all losses here are of the order of 1."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What determines the weights in every training, given the data; each recipe's config adds its own.
+
+    Attributes:
+        steps, batch_size: optimiser steps and examples a step.
+        lr: AdamW's highest learning rate.
+        decay: share of the steps, the last ones, over which it falls to 0.
+        lr_decay: shape of the fall, "linear" or "cosine".
+        warmup: steps of its linear rise at the start.
+        weight_decay, betas: AdamW's others.
+        clip_norm: upper bound of the gradient's norm.
+        seed: of initial weights and all draws.
+        log_every, checkpoint_every: in steps.
+        fused: which of AdamW's implementations; they round differently.
+    """
+
+    steps: int
+    lr: float
+    decay: float
+    lr_decay: str = "linear"
+    batch_size: int = 16
+    warmup: int = 100
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip_norm: float = 1.0
+    seed: int = 0
+    log_every: int = 20
+    checkpoint_every: int = 100
+    fused: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Check the words.
+
+        Raises:
+            DataError: a setting has an unknown name.
+        """
+        object.__setattr__(self, "betas", tuple(self.betas))  # JSON has lists
+        self.check_words(lr_decay=DECAYS)
+
+    def check_words(self, **known: Iterable[str]) -> None:
+        """Check that the settings of these names are among the words given.
+
+        Raises:
+            DataError: one is not.
+        """
+        for name, words in known.items():
+            if (value := getattr(self, name)) not in words:
+                raise DataError(f"unknown {name} {value!r} in the config: choose one of {', '.join(words)}")
+
+    def rate(self, step: int) -> float:
+        """The learning rate's factor at a step, 0 to 1."""
+        return warmup_stable_decay(step, steps=self.steps, warmup=self.warmup, decay=self.decay, shape=self.lr_decay)
+
+
+class Learner:
+    """A network with its AdamW.
+
+    Args:
+        accelerator: moves the network to its device.
+        network: what learns. Its parameters that need no gradient are frozen, and left out of checkpoints.
+        recipe: its optimiser's settings.
+        lr: highest learning rate; by default the recipe's.
+        names: the groups of a checkpoint that hold its weights and its optimiser's state.
+    """
+
+    def __init__(
+        self, accelerator: Accelerator, network: nn.Module, recipe: Recipe, *, lr: float | None = None,
+        names: tuple[str, str] = ("model", "optimizer"),
+    ) -> None:  # fmt: skip
+        self.accelerator, self.network, self.recipe, self.names = accelerator, network, recipe, names
+        self.lr = recipe.lr if lr is None else lr
+        adamw = torch.optim.AdamW(
+            [p for p in network.parameters() if p.requires_grad], lr=self.lr, betas=recipe.betas,
+            weight_decay=recipe.weight_decay, fused=recipe.fused or None,
+        )  # fmt: skip
+        self.model, self.optimizer = accelerator.prepare(network, adamw)
+
+    def descend(self, loss: Tensor, step: int) -> None:
+        """Lower a scalar loss by one clipped step of AdamW, at the recipe's learning rate for step number `step`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * self.recipe.rate(step)
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        self.optimizer.step()
+
+    def tensors(self) -> dict[str, Tensors]:
+        """All that a checkpoint needs."""
+        model, optimizer = self.names
+        frozen, state = self._frozen(), self.network.state_dict()
+        weights = {name: tensor for name, tensor in state.items() if name not in frozen}
+        return {model: weights, optimizer: optimizer_tensors(self.optimizer)}
+
+    def load(self, groups: Mapping[str, Tensors]) -> None:
+        """Put back what `tensors` gave.
+
+        Raises:
+            DataError: it is of another network.
+        """
+        model, optimizer = self.names
+        missing, unknown = self.network.load_state_dict(groups[model], strict=False)
+        if unknown or set(missing) != self._frozen():
+            raise DataError("the run's checkpoint is of another network: was it begun by another version of Ditto?")
+        load_optimizer(self.optimizer, groups[optimizer])
+
+    def _frozen(self) -> set[str]:
+        return {name for name, parameter in self.network.named_parameters() if not parameter.requires_grad}
+
+
+class Run:
+    """A training in its folder, at its newest checkpoint or at step 0.
+
+    Its step's draws must come from (seed, step) alone; then a run that is killed and made again ends with the same
+    weights, on a CPU and in float32 bit for bit. It leaves ``config.json``, ``log.jsonl``, ``tensorboard/`` and
+    ``step-*/``.
+
+    Args:
+        recipe: the config, which the folder must have begun with.
+        out: the folder.
+        accelerator: moves the network to its device.
+        network: what is trained, as it is at step 0.
+        averages: names and decays of the averaged weights to be kept.
+        rivals: others that learn in the same run, each by its own loss.
+        begun_with: hashes of what the run must have begun with, by name (which is the command line's option, too).
+        notes: what else its checkpoints are to say, for JSON.
+
+    Attributes:
+        model: the network as accelerate wraps it, to be called.
+        averages: the averaged weights by name.
+        start: the step that it starts at.
+        done: steps done so far, the current one included.
+        log: where more numbers may be logged.
+
+    Raises:
+        DataError: the folder holds a run that began with something else.
+        OutputError: see `start_run`.
+    """
+
+    def __init__(
+        self, recipe: Recipe, out: Path, accelerator: Accelerator, network: nn.Module, *,
+        averages: Mapping[str, float] | None = None, rivals: Sequence[Learner] = (),
+        begun_with: Mapping[str, str] | None = None, notes: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        start_run(out, recipe)
+        self.recipe, self.out, self.network = recipe, out, network
+        self._learner = Learner(accelerator, network, recipe)
+        self._learners = (self._learner, *rivals)
+        self.model = self._learner.model
+        self.averages = {name: Ema(network, decay) for name, decay in (averages or {}).items()}
+        self._begun_with, self._notes = begun_with or {}, notes or {}
+        self._checkpoints, self._meter = Checkpoints(out), Meter()
+        self.start = self.done = self._resume()
+        self.log = RunLog(out, self.start, tensorboard(out, self.start))
+
+    def _resume(self) -> int:
+        found = self._checkpoints.latest()
+        if found is None:
+            return 0
+        step, groups, state = found
+        check_beginning(self.out, state, self._begun_with)
+        for learner in self._learners:
+            learner.load(groups)
+        for name, average in self.averages.items():
+            average.load(groups[name])
+        return step
+
+    @property
+    def picture(self) -> Path:
+        """Where to draw samples of the weights as they are now."""
+        return self.out / "samples" / f"{self.done:08d}.png"
+
+    def steps(self, label: str, show: bool = True) -> Iterator[int]:
+        """The steps that are left, from 0, with a progress bar; saves a checkpoint after those that are due one."""
+        for step in progress_steps(self.start, self.recipe.steps, label, self._meter, show):
+            self.done = step + 1
+            yield step
+            if self.due(self.recipe.checkpoint_every):
+                self._save()
+        self.log.close()
+
+    def update(self, loss: Tensor, parts: Mapping[str, Tensor] | None = None) -> None:
+        """Learn from the step's loss, a scalar, and log it when that is due.
+
+        Args:
+            loss: logged smoothed, as ``loss``.
+            parts: what it is a sum of. They are logged as they are; so is ``loss`` then, beside ``smooth_loss``.
+
+        Raises:
+            DataError: the training diverged.
+        """
+        step = self.done - 1
+        self._learner.descend(loss, step)
+        for average in self.averages.values():
+            average.update(self.network, step)
+        self._meter.add(value := loss.item())
+        if not value < LARGEST_LOSS:
+            raise DataError(
+                f"training diverged at step {self.done} (loss {value:g}): lower lr in the config and start afresh"
+            )
+        if self.done % self.recipe.log_every == 0:
+            smooth = self._meter.smooth
+            plain = {name: part.item() for name, part in (parts or {}).items()}
+            self.log.write(self.done, **({"smooth_loss": smooth, "loss": value} | plain if parts else {"loss": smooth}))
+
+    def due(self, every: int) -> bool:
+        """Whether something that is to happen after every so many steps, and after the last, is to happen now."""
+        return self.done % every == 0 or self.done == self.recipe.steps
+
+    def _save(self) -> None:
+        groups = {name: average.shadow for name, average in self.averages.items()}
+        for learner in self._learners:
+            groups |= learner.tensors()
+        self._checkpoints.save(self.done, groups, {**self._begun_with, **self._notes})
+
+
+def check_beginning(out: Path, state: Mapping[str, Any], begun_with: Mapping[str, str]) -> None:
+    """Check that a checkpoint's state is of a run that began with what is given.
+
+    Raises:
+        DataError: it began with something else.
+    """
+    for name, value in begun_with.items():
+        if state[name] != value:
+            raise DataError(f"{str(out)!r} was begun with another {name}: choose another folder, or give --{name}")
