@@ -4,8 +4,6 @@ Whole pieces go through CLAP's front end once; their log-mels are kept under the
 piece, as `ditto.data.dataset` keeps the base model's.
 """
 
-import hashlib
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ditto.data.captions import caption
-from ditto.data.dataset import Progress, read_labels
-from ditto.data.files import make_folder, read_json, write_npy
+from ditto.data.dataset import piece_cache, read_labels
+from ditto.data.files import Progress, read_json, short_key
 from ditto.errors import DataError
 from ditto.models.clap_frontend import ClapFrontEnd, resample
 
@@ -34,18 +32,7 @@ def clap_cache(root: Path, front_end: ClapFrontEnd, progress: Progress | None = 
     """
     rate = int(read_json(root / "dataset.json")["sample_rate"])
     kept = {k: v for k, v in asdict(front_end).items() if k not in ("seconds", "padding")}
-    key = hashlib.sha256(json.dumps([kept, rate], sort_keys=True).encode()).hexdigest()[:12]
-    folder = root / "cache" / f"clap-{key}"
-    make_folder(folder)
-    paths, pieces = [], read_labels(root)
-    for done, piece in enumerate(pieces, start=1):
-        path = folder / f"{Path(piece['file']).stem}-{piece['sha256'][:16]}.npy"
-        if not path.exists():
-            write_npy(path, _levels(root / piece["file"], front_end))
-        paths.append(path)
-        if progress:
-            progress(done, len(pieces))
-    return paths
+    return piece_cache(root, f"clap-{short_key([kept, rate])}", lambda path: _levels(path, front_end), progress)
 
 
 class CaptionedClips:

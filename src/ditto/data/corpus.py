@@ -19,7 +19,7 @@ import numpy.typing as npt
 import soundfile
 
 from ditto.data.compose import SPLITS, TEMPO_RANGE, compose
-from ditto.data.files import make_folder, read_json, write_bytes, write_json, write_json_lines
+from ditto.data.files import Progress, make_folder, read_json, write_bytes, write_json, write_json_lines
 from ditto.data.piece import labels
 from ditto.data.render import Renderer, file_sha256, find_soundfont
 from ditto.data.styles import GENRES, MOOD_NAMES
@@ -27,7 +27,6 @@ from ditto.errors import DataError
 
 COMPOSER_VERSION = 1
 SECONDS_PER_PIECE = 27.0
-Progress = Callable[[int, int], None]
 
 
 def compose_dataset(

@@ -5,7 +5,6 @@ computed once and kept as one file a piece under ``cache/``, named by the audio'
 a data set that grew adds its new pieces, and a running training is never disturbed.
 """
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -21,11 +20,9 @@ from torch import Tensor
 
 from ditto.audio.features import log_mel
 from ditto.audio.spec import AudioSpec
-from ditto.data.files import make_folder, read_json, write_npy
+from ditto.data.files import Progress, cached_arrays, read_json, short_key
 from ditto.errors import DataError
 from ditto.models.conditioning import Tags, TagVocabulary
-
-Progress = Callable[[int, int], None]
 
 
 def read_labels(root: Path) -> list[dict[str, Any]]:
@@ -75,17 +72,23 @@ def mel_cache(root: Path, spec: AudioSpec, progress: Progress | None = None) -> 
     rate = read_json(root / "dataset.json")["sample_rate"]
     if rate != spec.sample_rate:
         raise DataError(f"{root} is sampled at {rate} Hz, not {spec.sample_rate} Hz: make it anew at that rate")
-    folder = root / "cache" / _spec_key(spec)
-    make_folder(folder)
-    paths, pieces = [], read_labels(root)
-    for done, piece in enumerate(pieces, start=1):
-        path = folder / f"{Path(piece['file']).stem}-{piece['sha256'][:16]}.npy"
-        if not path.exists():
-            write_npy(path, _mel(root / piece["file"], spec))
-        paths.append(path)
-        if progress:
-            progress(done, len(pieces))
-    return paths
+    return piece_cache(root, _spec_key(spec), lambda path: _mel(path, spec), progress)
+
+
+def piece_cache(
+    root: Path, kind: str, make: Callable[[Path], npt.NDArray[np.float16]], progress: Progress | None = None
+) -> list[Path]:
+    """What is made of each piece's sound file, once; kept in ``cache/<kind>/`` under the name and hash of the file.
+
+    Returns:
+        A .npy file a piece, in order.
+
+    Raises:
+        DataError: the folder is not a data set, or the cache cannot be written.
+    """
+    pieces = read_labels(root)
+    names = [f"{Path(piece['file']).stem}-{piece['sha256'][:16]}" for piece in pieces]
+    return cached_arrays(root / "cache" / kind, names, lambda i: make(root / pieces[i]["file"]), progress)
 
 
 class ClipDataset:
@@ -201,8 +204,7 @@ def tags_of_label(piece: dict[str, Any], start: float = 0.0) -> Tags:
 @lru_cache(maxsize=8)
 def _spec_key(spec: AudioSpec) -> str:
     """A short name of what the mels depend on: every field of the spec but the clip's length."""
-    fields = {k: v for k, v in asdict(spec).items() if k != "clip_frames"}
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+    return short_key({k: v for k, v in asdict(spec).items() if k != "clip_frames"})
 
 
 def _mel(path: Path, spec: AudioSpec) -> npt.NDArray[np.float16]:

@@ -1,9 +1,10 @@
 """Writing files so that they are either whole or absent."""
 
+import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.errors import DataError
+
+Progress = Callable[[int, int], None]
+"""Told how many are done, and of how many."""
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -70,3 +74,29 @@ def write_npy(path: Path, array: npt.NDArray[Any]) -> None:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     write_bytes(path, buffer.getvalue())
+
+
+def short_key(value: Any) -> str:
+    """A short name of what a cache depends on: 12 hexadecimal digits of its JSON's SHA-256."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def cached_arrays(
+    folder: Path, names: Sequence[str], make: Callable[[int], npt.NDArray[Any]], progress: Progress | None = None
+) -> list[Path]:
+    """Make the arrays ``<name>.npy`` that the folder does not have yet; ``make(i)`` gives that of ``names[i]``.
+
+    Returns:
+        The files, in order.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    make_folder(folder)
+    paths = [folder / f"{name}.npy" for name in names]
+    for i, path in enumerate(paths):
+        if not path.exists():
+            write_npy(path, make(i))
+        if progress:
+            progress(i + 1, len(paths))
+    return paths

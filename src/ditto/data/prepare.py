@@ -17,14 +17,13 @@ import numpy as np
 from ditto.audio.io import info, read_mono
 from ditto.audio.spec import AudioSpec
 from ditto.data.corpus import encode_flac
-from ditto.data.files import make_folder, read_json, write_bytes, write_json, write_json_lines
+from ditto.data.files import Progress, make_folder, read_json, write_bytes, write_json, write_json_lines
 from ditto.errors import DataError
 
 PREPARE_VERSION = 1
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".opus", ".aif", ".aiff", ".au", ".caf", ".w64"})
 COLUMNS = ("file", "genre", "mood", "tempo")
 SILENCE = 1e-4
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,124 @@
+"""What surrounds every training's loss: what is saved of a network in part frozen, what is logged, what is refused."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ditto.errors import DataError
+from ditto.training.loop import Checkpoints, read_log
+from ditto.training.run import Learner, Recipe, Run
+
+
+@dataclass(frozen=True)
+class Small(Recipe):
+    steps: int = 6
+    lr: float = 0.05
+    decay: float = 0.5
+    log_every: int = 2
+    checkpoint_every: int = 3
+
+
+class Net(nn.Module):
+    """A frozen layer, a trained one, and a count of its calls, which is no parameter but must be saved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.frozen, self.trained = nn.Linear(3, 3).requires_grad_(False), nn.Linear(3, 1)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.trained(self.frozen(x))
+
+
+def started(out: Path, config: Small = Small(), **settings: object) -> Run:
+    return Run(config, out, Accelerator(), Net(), averages={"ema": 0.9}, **settings)  # pyright: ignore[reportArgumentType]
+
+
+def train(run: Run, stop: int = 1000) -> Run:
+    for step in run.steps("test", show=False):
+        if step == stop:
+            break
+        run.update(run.model(torch.ones(2, 3) * (step + 1)).square().sum())
+    return run
+
+
+def test_a_killed_run_with_frozen_parts_ends_with_the_same_weights(tmp_path: Path) -> None:
+    whole = train(started(tmp_path / "whole"))
+    train(started(tmp_path / "killed"), stop=4)
+    again = train(started(tmp_path / "killed"))
+    assert (again.start, again.done) == (3, 6)
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, again.network.state_dict()[name]), name
+    assert whole.network.get_buffer("calls") == 6
+    assert torch.equal(whole.averages["ema"].shadow["trained.weight"], again.averages["ema"].shadow["trained.weight"])
+    untrained = Net().state_dict()
+    assert torch.equal(whole.network.state_dict()["frozen.weight"], untrained["frozen.weight"])
+    assert not torch.equal(whole.network.state_dict()["trained.weight"], untrained["trained.weight"])
+
+
+def test_what_is_frozen_is_not_saved(tmp_path: Path) -> None:
+    train(started(tmp_path))
+    saved = {name: set(load_file(tmp_path / "step-00000006" / f"{name}.safetensors")) for name in ("model", "ema")}
+    assert saved == {"model": {"trained.weight", "trained.bias", "calls"}, "ema": {"trained.weight", "trained.bias"}}
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    train(started(tmp_path))
+    groups, _ = Checkpoints(tmp_path).newest()
+    for change in (groups["model"] | {"more": torch.zeros(1)}, {"calls": groups["model"]["calls"]}):
+        with pytest.raises(DataError, match="of another network"):
+            Learner(Accelerator(), Net(), Small()).load(groups | {"model": change})
+
+
+def test_a_run_that_began_with_something_else_is_refused(tmp_path: Path) -> None:
+    train(started(tmp_path, begun_with={"teacher": "a"}, notes={"width": 3}))
+    assert json.loads((tmp_path / "step-00000006" / "state.json").read_text()) == {
+        "step": 6, "teacher": "a", "width": 3,
+    }  # fmt: skip
+    with pytest.raises(DataError, match="begun with another teacher: choose another folder, or give --teacher"):
+        started(tmp_path, begun_with={"teacher": "b"})
+
+
+def test_the_learning_rate_is_the_recipes_share_of_each_learners_own(tmp_path: Path) -> None:
+    config = Small(warmup=4)
+    run, other = started(tmp_path, config), Learner(Accelerator(), Net(), config, lr=0.3)
+    rates = []
+    for step in run.steps("test", show=False):
+        run.update(run.model(torch.ones(2, 3)).square().sum())
+        other.descend(other.model(torch.ones(2, 3)).square().sum(), step)
+        groups = (run._learner.optimizer.param_groups, other.optimizer.param_groups)
+        rates.append([group[0]["lr"] for group in groups])
+    factors = [0.25, 0.5, 0.75, 1.0, 2 / 3, 1 / 3]
+    assert rates == [pytest.approx([0.05 * factor, 0.3 * factor]) for factor in factors]
+
+
+def test_losses_are_logged_smoothed_and_their_parts_as_they_are(tmp_path: Path) -> None:
+    config = Small(steps=2, log_every=1)
+    for name in ("whole", "parts"):
+        run = started(tmp_path / name, config)
+        for _ in run.steps("test", show=False):
+            weight = run.network.get_parameter("trained.weight")
+            parts = {"a": weight.square().sum(), "b": torch.tensor(2.0)}
+            run.update(parts["a"] + parts["b"], parts if name == "parts" else None)
+    whole, parts = (read_log(tmp_path / name / "log.jsonl") for name in ("whole", "parts"))
+    assert [row["loss"] for row in whole] == [row["smooth_loss"] for row in parts]
+    assert parts[1]["loss"] == pytest.approx(parts[1]["a"] + parts[1]["b"])
+    assert parts[1]["smooth_loss"] == pytest.approx(0.98 * parts[0]["loss"] + 0.02 * parts[1]["loss"], rel=1e-4)
+
+
+def test_what_is_due_is_due_at_its_multiples_and_in_the_end(tmp_path: Path) -> None:
+    run, found = started(tmp_path, replace(Small(), steps=7)), []
+    for _ in run.steps("test", show=False):
+        run.update(run.model(torch.ones(1, 3)).square().sum())
+        found += [run.done] if run.due(3) else []
+    assert found == [3, 6, 7]
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000006", "step-00000007"]
