@@ -385,10 +385,10 @@ def chain_of(request: Request, model: MusicModel) -> Chain:
     """The chain that a request samples with: the student's for "ditto2"."""
     guidance = model.guidance if request.guidance is None else request.guidance
     cond = model.cond(request.tags, request.count, request.seconds)
-    denoiser, steps = model.denoiser, request.steps
+    denoiser, schedule, steps = model.denoiser, model.schedule, request.steps
     if request.method == "ditto2" and model.student is not None:
-        denoiser, steps = model.student, request.decode_steps
-    return Chain(denoiser, model.schedule, model.schedule.timesteps(steps), cond, guidance)
+        denoiser, schedule, steps = model.student, model.student_schedule, request.decode_steps
+    return Chain(denoiser, schedule, schedule.timesteps(steps), cond, guidance)
 
 
 def job_of(request: Request, model: MusicModel, shape: Sequence[int], stop: Stop = never) -> Job:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.conftest import randomised
 from torch import Tensor
 
 from ditto.errors import DataError, ModelError
@@ -15,7 +16,7 @@ from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel, fingerprint, load, student_denoiser
 from ditto.models.unet import TagUNet
 from ditto.training.consistency_loss import Grid
-from ditto.training.distill import DistillConfig, draw, load_distilled, student_of, train_student, weight
+from ditto.training.distill import DistillConfig, draw, load_distilled, train_student, weight
 from ditto.training.loop import load_config, read_log, start_run
 from ditto.training.pack import pack_student
 from ditto.training.student_gap import Gap, detail
@@ -80,7 +81,7 @@ def test_what_a_run_leaves(run: Path) -> None:
 
 
 def test_a_student_starts_as_its_teacher_whatever_w(tiny_model: MusicModel) -> None:
-    network = student_of(tiny_model)
+    network = tiny_model.new_student()
     assert dict(network.config)["guidance_embedded"] is True  # pyright: ignore[reportArgumentType]
     student = student_denoiser(network, tiny_model.schedule)
     x, t = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([100, 900])
@@ -98,12 +99,12 @@ def test_the_student_comes_nearer_to_its_teacher(tiny_model: MusicModel, tmp_pat
         assert rows[-1][f"gap_1_w{w}"] < 0.7 * rows[0][f"teacher_gap_1_w{w}"]
 
 
-def test_the_networks_of_a_run_are_three(run: Path) -> None:
+def test_the_networks_of_a_run_are_three(run: Path, tiny_model: MusicModel) -> None:
     raw, target, averaged = (weights(run, group) for group in ("model", "target", "ema"))
     assert raw.keys() == target.keys() == averaged.keys()
     for a, b in ((raw, target), (raw, averaged)):
         assert not any(torch.equal(a[name], b[name]) for name in raw)
-    assert_same(dict(load_distilled(run).network.state_dict()), averaged)
+    assert_same(dict(load_distilled(run, tiny_model).network.state_dict()), averaged)
 
 
 def test_the_target_follows_its_average(tiny_model: MusicModel, tmp_path: Path, monkeypatch) -> None:
@@ -136,7 +137,7 @@ def test_a_killed_run_ends_with_the_same_weights_and_log(run: Path, tiny_model: 
 
 
 def test_another_teacher_is_refused(run: Path, tiny_model: MusicModel) -> None:
-    other = replace(tiny_model, network=student_of(tiny_model))
+    other = replace(tiny_model, network=tiny_model.new_student())
     for parameter in other.network.parameters():
         parameter.data.mul_(1.5)
     with pytest.raises(DataError, match="begun with another teacher"):
@@ -153,18 +154,32 @@ def test_the_teacher_and_the_process_stay_as_they_are(tiny_model: MusicModel, tm
     assert not any(p.requires_grad for p in tiny_model.network.parameters())
 
 
-def test_a_network_without_an_input_for_w_is_refused(tiny_model: MusicModel) -> None:
-    network = TagUNet([8, 8], [1, 1], 1, 2, 4, 8, (4, 3, 13))  # pyright: ignore[reportArgumentType]
-    with pytest.raises(DataError, match="TagUNet cannot be distilled: it has no input for the CFG scale"):
-        student_of(replace(tiny_model, network=network))
+def test_the_papers_unet_can_be_distilled_too(tiny_model: MusicModel, tmp_path: Path) -> None:
+    unet = randomised(TagUNet([8, 8], [1, 1], 1, 2, 4, 8, (4, 3, 13), "v_prediction"), scale=0.05)  # pyright: ignore[reportArgumentType]
+    teacher = replace(tiny_model, network=unet)  # pyright: ignore[reportArgumentType]
+    student, x = teacher.new_student(), torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    t, cond = torch.tensor([100, 900]), tiny_model.cond(Tags("jazz"), 2)
+    at_first = teacher.student_denoiser(student)(x, t, cond, 4.0)
+    torch.testing.assert_close(at_first, teacher.denoiser(x, t, cond, 1.0))
+    config = replace(TINY, steps=3, evaluate_every=9, checkpoint_every=9)
+    network = train_student(config, teacher, Clips(), tmp_path, show=False)
+    found = [teacher.student_denoiser(network)(x, t, cond, w) for w in (1.0, 4.0)]
+    assert not torch.equal(found[0], found[1])
+
+
+def test_a_base_whose_estimate_at_pure_noise_is_no_number_is_refused(tiny_model: MusicModel, tmp_path: Path) -> None:
+    """x̂_0 = (x_t − σ·ε̂)/α with σ/α = 20 000 says nothing of what is heard."""
+    unet = randomised(TagUNet([8, 8], [1, 1], 1, 2, 4, 8, (4, 3, 13)))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(DataError, match="predicts epsilon, up to noise of σ = .* teach it v_prediction or sample"):
+        train_student(TINY, replace(tiny_model, network=unet), Clips(), tmp_path, show=False)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_steps_draws_are_its_own(tiny_model: MusicModel) -> None:
     schedule = tiny_model.schedule
     config, grid = replace(TINY, batch_size=64, guidance=(2.0, 5.0), tag_dropout=0.3), Grid.of(schedule, 4, 0.5)
     x_0, cond = Clips().batch(0, 64)
-    one = draw(config, schedule, grid, x_0, cond, 3)
-    again, other = (draw(config, schedule, grid, x_0, cond, step) for step in (3, 4))
+    one = draw(config, tiny_model, grid, x_0, cond, 3)
+    again, other = (draw(config, tiny_model, grid, x_0, cond, step) for step in (3, 4))
     assert torch.equal(one.x_t, again.x_t)
     assert not torch.equal(one.x_t, other.x_t)
     assert one.w.min() >= 2
@@ -237,7 +252,7 @@ def test_a_packed_student_is_the_runs_and_leaves_the_rest_as_it_was(
     assert model.sha256 == digest != plain.sha256
     assert model.distilled is not None
     assert (model.distilled.kind, model.distilled.guidance) == ("ctm", (1.0, 5.0))
-    for name, value in load_distilled(distilled).network.state_dict().items():
+    for name, value in load_distilled(distilled, plain).network.state_dict().items():
         assert torch.equal(model.distilled.network.state_dict()[name], value.half().float())
     for name in ("denoiser", "vocoder"):
         a, b = (folder / name / "diffusion_pytorch_model.safetensors" for folder in (model_folder, tmp_path / "with"))
@@ -256,7 +271,7 @@ def test_a_student_alone_joins_its_model_and_no_other(
     assert joined.sha256 == whole
     assert joined.distilled is not None
     with pytest.raises(ModelError, match="distilled from another model"):
-        replace(student_model, network=student_of(student_model)).with_student(tmp_path / "alone")
+        replace(student_model, network=student_model.new_student()).with_student(tmp_path / "alone")
 
 
 def test_a_run_of_another_teacher_is_not_packed(run: Path, model_folder: Path, tmp_path: Path) -> None:
@@ -271,7 +286,7 @@ def test_a_run_of_another_teacher_is_not_packed(run: Path, model_folder: Path, t
     assert not (tmp_path / "with").exists()
 
 
-def test_a_run_without_a_checkpoint_has_nothing_to_export(tmp_path: Path) -> None:
+def test_a_run_without_a_checkpoint_has_nothing_to_export(tmp_path: Path, tiny_model: MusicModel) -> None:
     start_run(tmp_path, TINY)
     with pytest.raises(DataError, match="no checkpoint yet"):
-        load_distilled(tmp_path)
+        load_distilled(tmp_path, tiny_model)

@@ -91,7 +91,7 @@ def prepare_folder(
     """
     if not 0 <= heldout < 1:
         raise DataError(f"the held-out share must be at least 0 and less than 1, not {heldout}")
-    files = _recordings(folder)
+    files = recordings(folder)
     rows = read_tags_csv(tags_csv, folder, genres=genres, moods=moods, tempo_range=tempo_range) if tags_csv else {}
     config = {
         "kind": "prepared",
@@ -202,7 +202,12 @@ def _tempo(where: str, text: str | None, tempo_range: tuple[float, float]) -> fl
     return tempo
 
 
-def _recordings(folder: Path) -> list[Path]:
+def recordings(folder: Path) -> list[Path]:
+    """The sound files in a folder and its subfolders, sorted.
+
+    Raises:
+        DataError: there is no such folder, or no sound file in it.
+    """
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}")
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())

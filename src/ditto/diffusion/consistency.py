@@ -30,12 +30,14 @@ class StudentDenoiser:
         network: ``(x_t, t, cond, w (B,)) -> output``.
         schedule: ᾱ.
         prediction, skip_std: what the output means, see `Schedule.to_x_0`.
+        bounded: see `GuidedDenoiser`.
     """
 
     network: Callable[[Tensor, Tensor, Cond, Tensor], Tensor]
     schedule: Schedule
     prediction: Prediction
     skip_std: float = 0.0
+    bounded: bool = True
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Cond, guidance: float | Tensor = 1.0) -> Tensor:
         """g(x_t, c, w, t), the estimate x̂_0; `guidance` may be one w an item (B,)."""

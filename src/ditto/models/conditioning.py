@@ -1,5 +1,6 @@
 """Tags (genre, mood, tempo) as class indices and as embeddings (DITTO appendix K)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -164,6 +165,17 @@ def drop_tags(tags: Tensor, rate: float, generator: torch.Generator, grid_rate: 
     grid = single[:, 2:] | (torch.rand(len(tags), 1, generator=generator) < grid_rate)
     lost = torch.cat([single, grid, grid], dim=1)[:, : tags.shape[1]]
     return torch.where(whole | lost, NULL, tags)
+
+
+def guidance_features(guidance: Tensor, count: int) -> Tensor:
+    """Sinusoidal features (B, count) float64 of CFG scales w (B,), for networks that are told w.
+
+    The sines' periods are 4 to 64: guidance is affine in w, so what depends on it should change slowly. (Those of
+    latent consistency models, whose fastest sine turns 160 times within one unit of w, do not.)
+    """
+    periods = torch.logspace(2, 6, count // 2, base=2, device=guidance.device, dtype=torch.float64)
+    angles = 2 * math.pi * guidance.to(torch.float64)[:, None] / periods
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
 class TagEmbedding(nn.Module):

@@ -4,7 +4,6 @@ A folder is looked at before anything is loaded, so that what it lacks is named 
 only, and only classes of diffusers and transformers are made: loading runs no code of a folder's.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -22,7 +21,7 @@ from torch import nn
 from ditto.audio.io import shown
 from ditto.errors import ModelError
 from ditto.models.controlnet import with_controlnet
-from ditto.models.music_model import CONTROLNET, EMBEDDED, INDEX, MusicModel, fingerprint
+from ditto.models.music_model import CONTROLNET, EMBEDDED, INDEX, STUDENT, MusicModel, distilled_in, fingerprints
 from ditto.models.music_model import load as load_own
 
 if TYPE_CHECKING:
@@ -108,7 +107,14 @@ def load(
         return model
     assert folder is not None
     pipe = _pipeline(folder, name, index)
-    return adapt(pipe, device=device, precision=precision, negative_prompt=negative_prompt, name=name)
+    adapted = adapt(pipe, device=device, precision=precision, negative_prompt=negative_prompt, name=name)
+    return _with_own_student(adapted, folder, index)
+
+
+def _with_own_student(model: "PipelineModel", folder: Path, index: dict[str, Any]) -> MusicModel:
+    """The model with the student that its folder has, if it has one."""
+    about = index.get(STUDENT)
+    return model if about is None else model.joined(distilled_in(folder, about), about["sha256"]["student"])
 
 
 def adapt(
@@ -140,7 +146,7 @@ def adapt(
         nn.Module.to(denoiser, PRECISIONS[precision])  # diffusers' own warns of what is not so here
     make = getattr(import_module(f"ditto.models.adapters.{kind.module}"), f"adapt_{kind.module}")
     called = name or str(getattr(pipe, "name_or_path", "") or pipe.config.get("_name_or_path") or found)
-    return make(pipe, name=called, sha256=_digest(denoiser, *decoders), negative_prompt=negative_prompt)
+    return make(pipe, name=called, sha256=fingerprints([denoiser, *decoders]), negative_prompt=negative_prompt)
 
 
 def push(model: MusicModel, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
@@ -164,11 +170,6 @@ def push(model: MusicModel, repo_id: str, *, private: bool = False, token: str |
                 f"the Hub did not take {repo_id} ({_line(error)}): check name, network and token"
             ) from None
     return str(address)
-
-
-def _digest(*modules: nn.Module) -> str:
-    prints = "".join(fingerprint(module) for module in modules)  # pyright: ignore[reportArgumentType]
-    return hashlib.sha256(prints.encode()).hexdigest()
 
 
 def _folder(source: str | os.PathLike[str]) -> Path:

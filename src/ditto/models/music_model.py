@@ -17,7 +17,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib import import_module
@@ -48,6 +48,8 @@ INDEX = "model_index.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PARTS = ("denoiser", "vocoder")
 CONTROLNET = "controlnet"
+STUDENT = "_ditto_student"
+"""Where a pipeline's index describes the student in its folder; diffusers passes over what begins so."""
 # A model folder may name any of these classes, and no other: loading never runs code that a folder chose.
 CLASSES = {
     "denoiser": {"PatchTransformer": "ditto.models.transformer", "TagUNet": "ditto.models.unet"},
@@ -167,6 +169,10 @@ class MusicModel:
         """Condition dropout, see `drop_tags`."""
         return drop_tags(cond, rate, generator, grid_rate)
 
+    def student_card(self) -> str:
+        """Text for the Hub that goes with a student alone, where the model's licence asks for some."""
+        return ""
+
     def parts(self) -> list[torch.nn.Module]:
         """Every network that a clip goes through."""
         student = [self.distilled.network] if self.distilled else []
@@ -231,8 +237,8 @@ class MusicModel:
 
     def joined(self, distilled: Distilled, sha256: str) -> "MusicModel":
         """A copy with a student whose weights have that hash."""
-        torch.nn.Module.to(distilled.network, self.device)
-        return replace(self, distilled=distilled, sha256=_extended(self.sha256, sha256))
+        torch.nn.Module.to(distilled.network, self.device, next(self.network.parameters()).dtype)
+        return replace(self, distilled=distilled, sha256=extended(self.sha256, sha256))
 
     def save(self, folder: Path) -> str:
         """Write the folder, weights in float16; returns the hash that loading will give.
@@ -444,14 +450,20 @@ def fingerprint(network: ModelMixin) -> str:
     return digest.hexdigest()
 
 
+def fingerprints(networks: Iterable[torch.nn.Module]) -> str:
+    """SHA-256 over the `fingerprint` of each."""
+    return hashlib.sha256("".join(fingerprint(network) for network in networks).encode()).hexdigest()  # pyright: ignore[reportArgumentType]
+
+
 def _sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _combined(hashes: dict[str, str]) -> str:
     base = hashlib.sha256("".join(hashes[name] for name in PARTS).encode()).hexdigest()
-    return _extended(base, hashes["student"]) if "student" in hashes else base
+    return extended(base, hashes["student"]) if "student" in hashes else base
 
 
-def _extended(base: str, student: str) -> str:
+def extended(base: str, student: str) -> str:
+    """The hash of a model with a student, of both their hashes."""
     return hashlib.sha256((base + student).encode()).hexdigest()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ditto.models.beat_grid import FEATURES, beat_features
-from ditto.models.conditioning import TagEmbedding
+from ditto.models.conditioning import TagEmbedding, guidance_features
 
 
 class PatchTransformer(ModelMixin, ConfigMixin):
@@ -136,10 +136,9 @@ class TimestepEmbedding(nn.Module):
 
 
 class GuidanceEmbedding(nn.Module):
-    """Sinusoidal features of the CFG scale w through one layer; (B,) → (B, width).
+    """Features of the CFG scale w through one layer; (B,) → (B, width).
 
-    The layer begins at zero: a student that starts from its teacher's weights starts as its teacher. The sines' periods
-    are 4 to 64: guidance is affine in w, so what depends on it should change slowly.
+    The layer begins at zero: a student that starts from its teacher's weights starts as its teacher.
     """
 
     def __init__(self, width: int, features: int = 32) -> None:
@@ -151,10 +150,7 @@ class GuidanceEmbedding(nn.Module):
 
     def forward(self, guidance: Tensor, dtype: torch.dtype) -> Tensor:
         """Embedding in `dtype`."""
-        half = self.features // 2
-        periods = torch.logspace(2, 6, half, base=2, device=guidance.device, dtype=torch.float64)
-        angles = 2 * math.pi * guidance.to(torch.float64)[:, None] / periods
-        return self.layer(torch.cat([angles.cos(), angles.sin()], dim=-1).to(dtype))
+        return self.layer(guidance_features(guidance, self.features).to(dtype))
 
 
 class Block(nn.Module):

@@ -14,7 +14,9 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
-from ditto.models.conditioning import TagEmbedding
+from ditto.models.conditioning import TagEmbedding, guidance_features
+
+GUIDANCE_FEATURES = 32
 
 
 class TagUNet(ModelMixin, ConfigMixin):
@@ -29,6 +31,7 @@ class TagUNet(ModelMixin, ConfigMixin):
         tag_width: width of a tag's embedding.
         tag_sizes: number of indices of each tag, null included.
         prediction: what the output means: "epsilon", "v_prediction" or "sample".
+        guidance_embedded: take the CFG scale w as an input, as a distilled network does.
     """
 
     @register_to_config
@@ -42,6 +45,7 @@ class TagUNet(ModelMixin, ConfigMixin):
         tag_width: int = 256,
         tag_sizes: tuple[int, ...] = (9, 7, 13),
         prediction: str = "epsilon",
+        guidance_embedded: bool = False,
     ) -> None:
         super().__init__()
         self.stages = len(block_out_channels)
@@ -55,6 +59,7 @@ class TagUNet(ModelMixin, ConfigMixin):
             norm_num_groups=norm_groups,
             cross_attention_dim=tag_width,
             mid_block_type="UNetMidBlock2DCrossAttn",
+            time_cond_proj_dim=GUIDANCE_FEATURES if guidance_embedded else None,
             **_block_types(self.stages, attention_stages),
         )
 
@@ -63,9 +68,10 @@ class TagUNet(ModelMixin, ConfigMixin):
         """Numbers of frames, and of mel bands, must be a multiple of this: every stage but the last halves them."""
         return 2 ** (self.stages - 1)
 
-    def forward(self, x_t: Tensor, t: Tensor, tags: Tensor) -> Tensor:
-        """The network's output for noisy `x_t` at timesteps `t`."""
-        return self.unet(x_t, t, self.tags(tags), return_dict=False)[0]
+    def forward(self, x_t: Tensor, t: Tensor, tags: Tensor, guidance: Tensor | None = None) -> Tensor:
+        """The network's output for noisy `x_t` at timesteps `t`; `guidance` (B,) is w, which a student alone takes."""
+        told = None if guidance is None else guidance_features(guidance, GUIDANCE_FEATURES).to(x_t.dtype)
+        return self.unet(x_t, t, self.tags(tags), timestep_cond=told, return_dict=False)[0]
 
 
 def _block_types(stages: int, attention_stages: int) -> dict[str, Any]:

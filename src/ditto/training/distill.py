@@ -4,10 +4,8 @@ Run it with ``ditto-music distill ctm --data datasets/train --out runs/ctm``. Th
 architecture, starts from its weights, and answers in one call what the guided teacher takes 2 × 20 for.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -15,16 +13,17 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from ditto.data.dataset import ClipDataset
+from ditto.data.latents import LatentClips
 from ditto.diffusion.consistency import StudentDenoiser
 from ditto.diffusion.denoiser import Cond, Denoiser
 from ditto.diffusion.schedule import Schedule
 from ditto.errors import DataError
-from ditto.models.conditioning import drop_tags, null_tags
-from ditto.models.music_model import Distilled, MusicModel, built, fingerprint, student_denoiser
+from ditto.models.music_model import Distilled, MusicModel, fingerprint
 from ditto.pictures import mel_grid
 from ditto.training.base import Clips, DenoiserRecipe
 from ditto.training.consistency_loss import Example, Grid, distance, goal
 from ditto.training.loop import Checkpoints, Ema, load_config, read_log, step_seed
+from ditto.training.pupils import merged, pupil, restore, trained, twin
 from ditto.training.run import Run
 from ditto.training.student_gap import SCALES, Gap
 
@@ -46,6 +45,9 @@ class DistillConfig(DenoiserRecipe):
         first_share: share of the examples at the grid's first timestep, from which every one-step surrogate jumps.
         loss: "mse" or "pseudo_huber", see `consistency_loss.distance`.
         target_ema: decay of the target network φ⁻.
+        lora_rank: 0 trains every weight; otherwise the rank of the updates of the layers (LoRA), which are all that is
+            trained besides the input for w.
+        seconds: length of the clips that a pipeline is distilled on; None is its window.
         evaluate_count: clips whose teacher–student gap is measured.
     """
 
@@ -61,6 +63,8 @@ class DistillConfig(DenoiserRecipe):
     decay: float = 0.5
     target_ema: float = 0.95
     tag_dropout: float = 0.08
+    lora_rank: int = 0
+    seconds: float | None = None
     evaluate_count: int = 16
 
     def grid_of(self, schedule: Schedule) -> Grid:
@@ -78,6 +82,8 @@ class DistillConfig(DenoiserRecipe):
         object.__setattr__(self, "guidance", tuple(self.guidance))  # JSON has lists
         if not 1 <= self.grid <= 20:
             raise DataError(f"grid must be 1 to 20 in the config, not {self.grid}")
+        if self.lora_rank < 0:
+            raise DataError(f"lora_rank must be at least 0 in the config, not {self.lora_rank}")
         if not 0 <= self.guidance[0] <= self.guidance[1]:
             raise DataError(f"guidance must be a rising pair in the config, not {list(self.guidance)}")
         for name in ("clean_share", "first_share"):
@@ -85,16 +91,17 @@ class DistillConfig(DenoiserRecipe):
                 raise DataError(f"{name} must be 0 to 1 in the config, not {getattr(self, name)}")
 
 
-def draw(config: DistillConfig, schedule: Schedule, grid: Grid, x_0: Tensor, cond: Cond, step: int) -> Example:
+def draw(config: DistillConfig, teacher: MusicModel, grid: Grid, x_0: Tensor, cond: Cond, step: int) -> Example:
     """The examples of a step: all its randomness, from (seed, step) alone."""
+    schedule = teacher.student_schedule
     generator = torch.Generator().manual_seed(step_seed(config.seed, step))
     place = grid.draw(len(x_0), generator, config.first_share)
     low, high = config.guidance
     w = low + (high - low) * torch.rand(len(x_0), generator=generator)
     x_t = schedule.add_noise(x_0, torch.randn(x_0.shape, generator=generator), grid.t[place])
-    cond = drop_tags(cond, config.tag_dropout, generator, config.grid_dropout)
+    cond = teacher.dropped(cond, config.tag_dropout, generator, config.grid_dropout)
     t, t_next, share = grid.t[place], grid.t_next[place], grid.share[place]
-    return Example(x_t, cond, null_tags(cond), w, t, t_next, share, weight(config, schedule, t))
+    return Example(x_t, cond, teacher.denoiser.null_cond(cond), w, t, t_next, share, weight(config, schedule, t))
 
 
 def weight(config: DistillConfig, schedule: Schedule, t: Tensor) -> Tensor:
@@ -131,103 +138,84 @@ def train_student(
         DataError: the teacher cannot be distilled or is not the one that the run began with, or training diverged.
     """
     accelerator = Accelerator(mixed_precision=config.precision)
-    device, schedule = accelerator.device, teacher.schedule
-    teacher.network.to(device)
-    network, target_network, averaged = (student_of(teacher).to(device) for _ in range(3))
+    device, schedule = accelerator.device, teacher.student_schedule
+    for part in teacher.parts():
+        nn.Module.to(part, device)
+    network = pupil(teacher, config.lora_rank, config.seed).to(device)
+    target_network, averaged = twin(network), twin(network)
     run = Run(
         config, out, accelerator, network, averages={"target": config.target_ema, "ema": config.ema},
-        begun_with={"teacher": fingerprint(teacher.network)}, notes=_architecture(network),
+        begun_with={"teacher": fingerprint(teacher.network)},
     )  # fmt: skip
     _follow(target_network, run.averages["target"])
-    student, target = student_denoiser(network, schedule, run.model), student_denoiser(target_network, schedule)
+    student, target = teacher.student_denoiser(network, run.model), teacher.student_denoiser(target_network)
     grid, gap = config.grid_of(schedule), _gap(config, teacher, held_out or clips, device)
     if not read_log(run.log.path):  # the mark to beat: what the teacher itself makes of so few steps
         run.log.write(0, **{f"teacher_{name}": value for name, value in gap.measure(teacher.denoiser).items()})
     for step in run.steps(config.kind, show):
-        example = draw(config, schedule, grid, *clips.batch(step, config.batch_size), step).to(device)
+        example = draw(config, teacher, grid, *clips.batch(step, config.batch_size), step).to(device)
         with accelerator.autocast():
             loss = distillation_loss(student, target, teacher.denoiser, config, example)
         run.update(loss)
         if run.due(config.evaluate_every):
             run.averages["ema"].copy_to(averaged)
-            _evaluate(gap, student_denoiser(averaged, schedule), run)
+            _evaluate(gap, teacher, averaged, run)
     run.averages["ema"].copy_to(averaged)
-    return averaged.eval()
+    return merged(averaged).eval()
 
 
 def train_from_folder(
     config: DistillConfig, teacher: MusicModel, data: Path, out: Path, *, held_out: Path | None = None
 ) -> ModelMixin:
-    """`train_student` on a data folder, with the teacher's window and vocabulary.
+    """`train_student` on a data folder, with the teacher's window and vocabulary; a pipeline reads recordings too.
 
     Raises:
-        DataError: see `train_student` and `ClipDataset`.
+        DataError: see `train_student`, `ClipDataset` and `LatentClips`.
         TagError: the data has a tag that the teacher does not know.
     """
+    from ditto.models.adapters.common import PipelineModel
 
-    def clips(root: Path) -> ClipDataset:
+    def clips(root: Path) -> Clips:
+        if isinstance(teacher, PipelineModel):
+            return LatentClips(root, teacher, seconds=config.seconds, seed=config.seed)
         return ClipDataset(root, teacher.spec, teacher.vocabulary, frames=teacher.spec.clip_frames, seed=config.seed)
 
     return train_student(config, teacher, clips(data), out, held_out=clips(held_out) if held_out else None)
 
 
-def student_of(teacher: MusicModel) -> ModelMixin:
-    """A network of the teacher's architecture and weights that takes w too.
+def load_distilled(out: Path, teacher: MusicModel) -> Distilled:
+    """The averaged weights of a run's newest checkpoint, as a part of the teacher's model.
 
     Raises:
-        DataError: the teacher's class has no input for w.
-    """
-    kind, settings = type(teacher.network), _settings(teacher.network)
-    if "guidance_embedded" not in settings:
-        raise DataError(f"a {kind.__name__} cannot be distilled: it has no input for the CFG scale")
-    network = built(kind.__name__, settings | {"guidance_embedded": True})
-    # strict but for what the teacher lacks: the input for w, which begins at zero
-    network.load_state_dict({**network.state_dict(), **teacher.network.state_dict()})
-    return network
-
-
-def load_distilled(out: Path) -> Distilled:
-    """The averaged weights of a run's newest checkpoint, as a part of a model.
-
-    Raises:
-        DataError: if the run has no checkpoint yet.
+        DataError: if the run has no checkpoint yet, or was made with another teacher.
     """
     config = load_config(out / "config.json", DistillConfig)
     groups, state = Checkpoints(out).newest()
-    network = built(state["class"], state["network"])
-    network.load_state_dict(groups["ema"])
-    return Distilled(network.requires_grad_(False).eval(), config.kind, config.guidance, state["teacher"])
-
-
-def _architecture(network: ModelMixin) -> dict[str, Any]:
-    """What `built` makes the network anew from."""
-    return {"class": type(network).__name__, "network": _settings(network)}
-
-
-def _settings(network: ModelMixin) -> dict[str, Any]:
-    """What a network was constructed with."""
-    config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
-    # The others are diffusers' own notes, one of which names settings that are to stay defaults.
-    return {name: value for name, value in config.items() if not name.startswith("_")}
+    if state["teacher"] != fingerprint(teacher.network):
+        raise DataError(f"{str(out)!r} is of another teacher than {teacher.name!r}: give the one that it was made with")
+    network = pupil(teacher, config.lora_rank, config.seed)
+    restore(network, groups["ema"])
+    return Distilled(merged(network).requires_grad_(False).eval(), config.kind, config.guidance, state["teacher"])
 
 
 def _follow(network: nn.Module, average: Ema) -> None:
     """Make a network's parameters the averages themselves, so that it need not be copied to at every step."""
-    for name, parameter in network.named_parameters():
+    for name, parameter in trained(network).items():
         parameter.data = average.shadow[name]
 
 
 def _gap(config: DistillConfig, teacher: MusicModel, clips: Clips, device: torch.device) -> Gap:
     """The measure of the gap, on conditions of held-out clips."""
     x_0, cond = clips.batch(0, config.evaluate_count)
-    return Gap(
-        teacher.denoiser, teacher.schedule, cond.to(device), x_0.shape[1:], config.seed, config.grid, config.data_std
-    )
+    base, schedule, shape = teacher.denoiser, teacher.student_schedule, x_0.shape[1:]
+    return Gap(base, schedule, cond.to(device), shape, config.seed, config.grid, config.data_std)
 
 
-def _evaluate(gap: Gap, student: Denoiser, run: Run) -> None:
+def _evaluate(gap: Gap, teacher: MusicModel, network: ModelMixin, run: Run) -> None:
     """Log the gap to the teacher, and draw the teacher's clips above the student's in 1, 2 and 4 steps."""
+    student = teacher.student_denoiser(network)
     run.log.write(run.done, **gap.measure(student))
     w = SCALES[-1]
     rows = [gap.reference(w), *(gap.sample(student, steps, w) for steps in (1, 2, 4))]
-    mel_grid(run.picture, [clip for row in rows for clip in row[:SHOWN]], columns=SHOWN)
+    mels = [mel[None] for row in rows for mel in teacher.to_mel(row[:SHOWN])]
+    mel_grid(run.picture, mels, columns=SHOWN)

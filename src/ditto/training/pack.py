@@ -5,8 +5,8 @@ from pathlib import Path
 
 from ditto.audio.spec import AudioSpec
 from ditto.data.dataset import vocabulary_of
-from ditto.errors import DataError
-from ditto.models.music_model import MusicModel, fingerprint, load
+from ditto.models.loading import load
+from ditto.models.music_model import MusicModel
 from ditto.training.base import BaseConfig, load_ema
 from ditto.training.distill import load_distilled
 from ditto.training.loop import load_config
@@ -35,7 +35,6 @@ def pack_student(run: Path, teacher: Path | None, out: Path, *, alone: bool = Fa
     Raises:
         DataError: the run has no checkpoint, or was made with another teacher.
     """
-    distilled, model = load_distilled(run), load(teacher)
-    if distilled.teacher != fingerprint(model.network):
-        raise DataError(f"{str(run)!r} is of another teacher than {model.name!r}: give the one that it was made with")
-    return distilled.save(out) if alone else replace(model, distilled=distilled).save(out)
+    model = load(teacher)
+    distilled = load_distilled(run, model)
+    return distilled.save(out, model.student_card()) if alone else replace(model, distilled=distilled).save(out)

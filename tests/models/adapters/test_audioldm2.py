@@ -64,7 +64,7 @@ def test_a_condition_is_what_the_pipeline_encodes(audioldm2: AudioLDM2Model) -> 
     t5, mask, generated = pipe.encode_prompt(["calm jazz", "loud"], "cpu", 1, True)  # pyright: ignore[reportAttributeAccessIssue]
     told, null = audioldm2.prompts(["calm jazz", "loud"]).chunk(2, dim=1)
     for half, item in ((told, slice(2, 4)), (null, slice(0, 2))):
-        found_generated, found_t5, found_mask = audioldm2._told(half)
+        found_generated, found_t5, found_mask = audioldm2.told(half).values()
         torch.testing.assert_close(found_generated, generated[item])
         torch.testing.assert_close(found_t5, t5[item])
         assert torch.equal(found_mask, mask[item].float())

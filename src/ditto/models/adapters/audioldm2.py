@@ -7,11 +7,8 @@ import torch
 from diffusers.pipelines.audioldm2.pipeline_audioldm2 import AudioLDM2Pipeline
 from torch import Tensor
 
-from ditto.models.adapters.common import NO_TAGS, frozen, packed, part
-from ditto.models.adapters.mel_latent import MelLatentModel, mel_spec, vae_scale, vocoder_rate
-
-GUIDANCE = 3.5
-"""The pipeline's default."""
+from ditto.models.adapters.common import packed, part
+from ditto.models.adapters.mel_latent import MelLatentModel
 
 NEW_TOKENS = 8
 """States that GPT-2 generates, where its config does not say."""
@@ -25,7 +22,7 @@ class AudioLDM2Model(MelLatentModel):
     that of the longest prompt of those encoded together.
     """
 
-    licence: ClassVar[dict[str, str]] = {"license": "cc-by-nc-sa-4.0"}
+    default_guidance: ClassVar[float] = 3.5
 
     def encoded(self, prompts: list[str], seconds: float) -> Tensor:
         """Conditions of prompts, through the pipeline's own ``encode_prompt``."""
@@ -37,22 +34,18 @@ class AudioLDM2Model(MelLatentModel):
         generated_null, generated_told = generated.chunk(2)
         return packed((generated_told, t5_told, mask_told), (generated_null, t5_null, mask_null))
 
-    def predict(self, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        """ε̂ of the UNet."""
-        generated, t5, mask = self._told(cond)
-        output = part(self.network)(
-            x_t.transpose(-1, -2), t, encoder_hidden_states=generated, encoder_hidden_states_1=t5,
-            encoder_attention_mask_1=mask, return_dict=False,
-        )[0]  # fmt: skip
-        return output.transpose(-1, -2)
-
-    def _told(self, cond: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def told(self, cond: Tensor) -> dict[str, Tensor | None]:
+        """GPT-2's states, T5's and their mask."""
         language = part(self.pipe).language_model.config
         tokens, width = new_tokens(language), language.n_embd
         t5_width = part(self.pipe).text_encoder_2.config.d_model
         length = (cond.shape[1] - tokens * width) // (t5_width + 1)
         generated, t5, mask = cond.split([tokens * width, length * t5_width, length], dim=1)
-        return generated.unflatten(1, (tokens, width)), t5.unflatten(1, (length, t5_width)), mask
+        return {
+            "encoder_hidden_states": generated.unflatten(1, (tokens, width)),
+            "encoder_hidden_states_1": t5.unflatten(1, (length, t5_width)),
+            "encoder_attention_mask_1": mask,
+        }
 
 
 class _Encoder(AudioLDM2Pipeline):
@@ -81,17 +74,4 @@ def new_tokens(config: object) -> int:
     return getattr(config, "max_new_tokens", None) or NEW_TOKENS
 
 
-def adapt_audioldm2(
-    pipe: AudioLDM2Pipeline, *, name: str, sha256: str, negative_prompt: str | None = None
-) -> AudioLDM2Model:
-    """A model of the pipeline's components, which are frozen."""
-    frozen(pipe)
-    parts = part(pipe)
-    spec = mel_spec(
-        parts.vocoder.config.sampling_rate, vocoder_rate(parts.vocoder), vae_scale(parts.vae),
-        parts.unet.config.sample_size,
-    )  # fmt: skip
-    return AudioLDM2Model(
-        parts.unet, parts.vocoder, spec, NO_TAGS, GUIDANCE, name=name, sha256=sha256, pipe=pipe,
-        negative_prompt=negative_prompt,
-    )  # fmt: skip
+adapt_audioldm2 = AudioLDM2Model.of

@@ -10,15 +10,17 @@ conventions let every control and method run on them unchanged:
 - What controls hear is the mono mix of what is saved.
 """
 
+import json
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -26,11 +28,13 @@ from torch.utils.checkpoint import checkpoint
 from ditto.audio.features import log_mel
 from ditto.audio.limiter import limited
 from ditto.audio.spec import AudioSpec
+from ditto.diffusion.consistency import StudentDenoiser
 from ditto.diffusion.denoiser import GuidedDenoiser
 from ditto.diffusion.schedule import Prediction, Schedule
 from ditto.errors import ModelError, RequestError
-from ditto.models.conditioning import Tags, TagVocabulary
-from ditto.models.music_model import MusicModel
+from ditto.models.adapters.student import new_student
+from ditto.models.conditioning import Tags, TagVocabulary, guidance_features
+from ditto.models.music_model import INDEX, STUDENT, MusicModel, extended, fingerprints
 
 NO_TAGS = TagVocabulary((), ())
 """Of a model that reads prompts: any word goes."""
@@ -70,8 +74,11 @@ class PipelineModel(MusicModel):
         """What the network's output is."""
 
     @abstractmethod
-    def predict(self, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        """The network's output for x_t, timesteps (B,) and one half of a condition, in the network's dtype."""
+    def predict(self, network: Callable[..., Any], x_t: Tensor, t: Tensor, cond: Tensor, **inputs: Tensor) -> Tensor:
+        """What a network (the denoiser, or its student) makes of x_t, timesteps (B,) and one half of a condition.
+
+        All are in the network's dtype; `inputs` are what a student is told besides.
+        """
 
     @abstractmethod
     def encoded(self, prompts: list[str], seconds: float) -> Tensor:
@@ -89,7 +96,53 @@ class PipelineModel(MusicModel):
     def _output(self, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         dtype = part(self.network).dtype
         told = cond.chunk(2, dim=1)[0]
-        return self.predict(x_t.to(dtype), t, told.to(dtype)).to(x_t.dtype)
+        return self.predict(part(self.network), x_t.to(dtype), t, told.to(dtype)).to(x_t.dtype)
+
+    @cached_property
+    def student_schedule(self) -> Schedule:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The pipeline's noise levels, on grids that begin at pure noise, evenly spaced, and end at clean data.
+
+        A student that takes one step must take it from noise, and two are better not both at the ends.
+        """
+        return replace(self.schedule, spacing="trailing", offset=0, end=1.0)
+
+    def student_denoiser(self, network: ModelMixin, call: Callable[..., Tensor] | None = None) -> StudentDenoiser:
+        """See `MusicModel.student_denoiser`.
+
+        At t→0 x̂_0 is x_t itself, since it is computed from ε̂ or v̂ and σ = 0: CM's boundary condition.
+        """
+        width, ask = part(network).config.time_cond_proj_dim, call or part(network)
+
+        def output(x_t: Tensor, t: Tensor, cond: Tensor, w: Tensor) -> Tensor:
+            dtype = part(network).dtype
+            told, features = cond.chunk(2, dim=1)[0], guidance_features(w, width)
+            inputs = {"timestep_cond": features.to(dtype)}
+            return self.predict(ask, x_t.to(dtype), t, told.to(dtype), **inputs).to(x_t.dtype)
+
+        return StudentDenoiser(output, self.student_schedule, self.prediction, bounded=False)
+
+    def new_student(self) -> ModelMixin:
+        """See `MusicModel.new_student`.
+
+        Raises:
+            ModelError: the pipeline's denoiser is a student already.
+        """
+        return new_student(self.network)
+
+    def dropped(self, cond: Tensor, rate: float, generator: torch.Generator, grid_rate: float = 0.0) -> Tensor:
+        """Condition dropout: with probability `rate` an item loses its prompt."""
+        lost = torch.rand(len(cond), 1, generator=generator) < rate
+        return torch.where(lost, null_condition(cond), cond)
+
+    @property
+    def decoders(self) -> list[nn.Module]:
+        """What makes sound of x_0, in that order."""
+        vae = part(self.pipe).vae
+        return [vae] if vae is self.vocoder else [vae, self.vocoder]
+
+    def parts(self) -> list[nn.Module]:
+        """Every network that a clip goes through."""
+        return [*super().parts(), *self.decoders]
 
     def shape(self, seconds: float | None = None) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Shape (…, frames) of x_0 for a duration (default: the pipeline's own), rounded up to whole frames.
@@ -141,16 +194,36 @@ class PipelineModel(MusicModel):
         """The pipeline's own files, which diffusers loads too, and a card with the base's licence."""
         self.pipe.save_pretrained(folder, safe_serialization=True)
         (folder / "README.md").write_text(self.card(), encoding="utf-8")
-        return self.sha256
+        if self.distilled is None:
+            return self.sha256
+        about = self.distilled.write(folder)
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8")) | {STUDENT: about}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        return extended(fingerprints([self.network, *self.decoders]), about["sha256"]["student"])
 
     def card(self) -> str:
         """The model card."""
-        head = "\n".join(f"{key}: {value}" for key, value in self.licence.items())
         kind = type(self.pipe).__name__
+        text = (
+            f"A `{kind}` saved by Ditto, which controls it by its initial noise: `ditto.load(...)` reads this folder, "
+            f"and so does `{kind}.from_pretrained`."
+        )
+        if self.distilled is not None:
+            text += f" `student/` is its denoiser, distilled to few steps ({self.distilled.kind.upper()})."
+        return self._card(self.name, text)
+
+    def student_card(self) -> str:
+        """The model card of a student alone."""
+        text = (
+            f"The denoiser of `{self.name}`, distilled to few steps by Ditto: `ditto.load({self.name!r})"
+            '.with_student("this folder")`.'
+        )
+        return self._card(f"Student of {self.name}", text)
+
+    def _card(self, title: str, text: str) -> str:
+        head = "\n".join(f"{key}: {value}" for key, value in self.licence.items())
         return (
-            f"---\n{head}\nlibrary_name: diffusers\npipeline_tag: text-to-audio\n---\n\n"
-            f"# {self.name}\n\nA `{kind}` saved by Ditto, which controls it by its initial noise: `ditto.load(...)` "
-            f"reads this folder, and so does `{kind}.from_pretrained`.\n\n"
+            f"---\n{head}\nlibrary_name: diffusers\npipeline_tag: text-to-audio\n---\n\n# {title}\n\n{text}\n\n"
             "The weights come from the base model, and its licence goes with them.\n"
         )
 

@@ -1,17 +1,19 @@
 """Latents of a mel spectrogram: what AudioLDM2 and MusicLDM share (VAE, vocoder, mel front end, DDIM schedule)."""
 
 import math
+from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
-from ditto.audio.spec import AudioSpec
 from ditto.diffusion.schedule import Prediction, Schedule
-from ditto.models.adapters.common import PipelineModel, feature_spec, in_chunks, part, schedule_of
+from ditto.models.adapters.common import NO_TAGS, PipelineModel, feature_spec, frozen, in_chunks, part, schedule_of
 
 MEL_FFT = 1024
 MEL_TOP_HERTZ = 8000.0
@@ -25,6 +27,32 @@ class MelLatentModel(PipelineModel):
 
     The pipelines' own latents have the last two axes the other way round.
     """
+
+    default_guidance: ClassVar[float]
+    """The pipeline's."""
+
+    licence: ClassVar[dict[str, str]] = {"license": "cc-by-nc-sa-4.0"}
+
+    @classmethod
+    def of(cls, pipe: DiffusionPipeline, *, name: str, sha256: str, negative_prompt: str | None = None) -> Self:
+        """A model of the pipeline's components, which are frozen."""
+        frozen(pipe)
+        unet, vae, vocoder = part(pipe).unet, part(pipe).vae, part(pipe).vocoder
+        hop = vocoder_rate(vocoder) * vae_scale(vae)
+        spec = feature_spec(vocoder.config.sampling_rate, hop, unet.config.sample_size)
+        return cls(
+            unet, vocoder, spec, NO_TAGS, cls.default_guidance, name=name, sha256=sha256, pipe=pipe,
+            negative_prompt=negative_prompt,
+        )  # fmt: skip
+
+    @abstractmethod
+    def told(self, cond: Tensor) -> dict[str, Tensor | None]:
+        """The UNet's arguments for one half of a condition."""
+
+    def predict(self, network: Callable[..., Any], x_t: Tensor, t: Tensor, cond: Tensor, **inputs: Tensor) -> Tensor:
+        """ε̂ of the UNet or its student."""
+        output = network(x_t.transpose(-1, -2), t, **self.told(cond), **inputs, return_dict=False)[0]
+        return output.transpose(-1, -2)
 
     @cached_property
     def schedule(self) -> Schedule:
@@ -67,12 +95,13 @@ class MelLatentModel(PipelineModel):
         return vocoder(mel.transpose(1, 2).to(vocoder.dtype))[:, None].float()
 
     def encode(self, audio: Tensor) -> Tensor:
-        """Audio (B, samples) → x_0 of as many frames as it fills, the last one filled up with silence.
+        """Audio (B, samples) or (B, channels, samples) → x_0 of as many frames as it fills, the last one with silence.
 
         The pipelines have no such path; the mel front end is that of their training, without its normalisation of the
         level, which a reference should keep.
         """
-        padded = torch.nn.functional.pad(audio, (0, -audio.shape[-1] % self.spec.hop)).to(self.device)
+        mono = audio if audio.ndim == 2 else audio.mean(dim=1)
+        padded = torch.nn.functional.pad(mono, (0, -mono.shape[-1] % self.spec.hop)).to(self.device)
         config = part(self.vocoder).config
         mel = front_end(padded, config.sampling_rate, vocoder_rate(self.vocoder), config.model_in_dim)
         latent = self.vae.encode(mel.transpose(1, 2)[:, None].to(self.vae.dtype)).latent_dist.mode()
@@ -100,11 +129,6 @@ def vocoder_reach(vocoder: Any) -> int:
         rate *= up
         reach += widest / rate
     return math.ceil(reach + 3 / rate)
-
-
-def mel_spec(sample_rate: int, mel_hop: int, scale: int, latent_frames: int) -> AudioSpec:
-    """The features' spectrogram of a model whose latent has one step for `scale` mel frames."""
-    return feature_spec(sample_rate, mel_hop * scale, latent_frames)
 
 
 def front_end(audio: Tensor, sample_rate: int, hop: int, bins: int) -> Tensor:

@@ -3,21 +3,17 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from diffusers.pipelines.deprecated.musicldm.pipeline_musicldm import MusicLDMPipeline
 from torch import Tensor
 
-from ditto.models.adapters.common import NO_TAGS, frozen, packed, part
-from ditto.models.adapters.mel_latent import MelLatentModel, mel_spec, vae_scale, vocoder_rate
-
-GUIDANCE = 2.0
-"""The pipeline's default."""
+from ditto.models.adapters.common import packed, part
+from ditto.models.adapters.mel_latent import MelLatentModel
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MusicLDMModel(MelLatentModel):
     """`MusicLDMPipeline` as a `MusicModel`; a condition is CLAP's embedding of the prompt (width,)."""
 
-    licence: ClassVar[dict[str, str]] = {"license": "cc-by-nc-sa-4.0"}
+    default_guidance: ClassVar[float] = 2.0
 
     def encoded(self, prompts: list[str], seconds: float) -> Tensor:
         """Conditions of prompts."""
@@ -37,25 +33,9 @@ class MusicLDMModel(MelLatentModel):
         features = parts.text_encoder.get_text_features(tokens.input_ids, attention_mask=tokens.attention_mask)
         return getattr(features, "pooler_output", features)
 
-    def predict(self, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        """ε̂ of the UNet."""
-        output = part(self.network)(
-            x_t.transpose(-1, -2), t, encoder_hidden_states=None, class_labels=cond, return_dict=False
-        )[0]
-        return output.transpose(-1, -2)
+    def told(self, cond: Tensor) -> dict[str, Tensor | None]:
+        """The embedding alone."""
+        return {"encoder_hidden_states": None, "class_labels": cond}
 
 
-def adapt_musicldm(
-    pipe: MusicLDMPipeline, *, name: str, sha256: str, negative_prompt: str | None = None
-) -> MusicLDMModel:
-    """A model of the pipeline's components, which are frozen."""
-    frozen(pipe)
-    parts = part(pipe)
-    spec = mel_spec(
-        parts.vocoder.config.sampling_rate, vocoder_rate(parts.vocoder), vae_scale(parts.vae),
-        parts.unet.config.sample_size,
-    )  # fmt: skip
-    return MusicLDMModel(
-        parts.unet, parts.vocoder, spec, NO_TAGS, GUIDANCE, name=name, sha256=sha256, pipe=pipe,
-        negative_prompt=negative_prompt,
-    )  # fmt: skip
+adapt_musicldm = MusicLDMModel.of

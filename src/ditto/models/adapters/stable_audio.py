@@ -6,6 +6,7 @@ deterministic samplers do on it what they do on every other model.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -89,18 +90,18 @@ class StableAudioModel(PipelineModel):
         null = torch.zeros_like(told) if negative is None else torch.cat([text[:count], duration], dim=1)
         return packed((told, duration), (null, duration))
 
-    def predict(self, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        """v̂ of the transformer."""
-        network = part(self.network)
-        width = network.config.cross_attention_input_dim
+    def predict(self, network: Callable[..., Any], x_t: Tensor, t: Tensor, cond: Tensor, **inputs: Tensor) -> Tensor:
+        """v̂ of the transformer or its student."""
+        config = part(self.network).config
+        width = config.cross_attention_input_dim
         tokens, duration = cond.split([cond.shape[1] - 2 * width, 2 * width], dim=1)
         rotary = get_1d_rotary_pos_embed(
-            network.config.attention_head_dim // 2, x_t.shape[-1] + 1, use_real=True, repeat_interleave_real=False
+            config.attention_head_dim // 2, x_t.shape[-1] + 1, use_real=True, repeat_interleave_real=False
         )
         return network(
             x_t, self._told_time(t), encoder_hidden_states=tokens.unflatten(1, (-1, width)),
             global_hidden_states=duration[:, None], rotary_embedding=tuple(table.to(x_t) for table in rotary),
-            return_dict=False,
+            return_dict=False, **inputs,
         )[0]  # fmt: skip
 
     def _told_time(self, t: Tensor) -> Tensor:
@@ -118,7 +119,10 @@ class StableAudioModel(PipelineModel):
 
     def encode(self, audio: Tensor) -> Tensor:
         """Audio (B, samples) or (B, channels, samples) → x_0 of the frames that it fills, the last one with silence."""
-        sound = audio[:, None].expand(-1, self.vae.config.audio_channels, -1) if audio.ndim == 2 else audio
+        channels = self.vae.config.audio_channels
+        sound = audio[:, None] if audio.ndim == 2 else audio
+        if sound.shape[1] != channels:
+            sound = sound.mean(dim=1, keepdim=True).expand(-1, channels, -1)
         sound = pad(sound, (0, -sound.shape[-1] % self.spec.hop)).to(self.device)
         return self.vae.encode(sound.to(self.vae.dtype)).latent_dist.mode().to(sound.dtype)
 

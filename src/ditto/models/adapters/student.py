@@ -1,0 +1,73 @@
+"""The denoiser of a diffusers pipeline with the CFG scale as an input, to be distilled (DITTO-2 §3).
+
+Diffusers' UNets have an input for what latent consistency models are told beside the timestep (``timestep_cond``, of
+``time_cond_proj_dim`` values). Stable Audio's transformer has none, so it gets one of the same name here.
+"""
+
+from typing import Any
+
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.transformers.stable_audio_transformer import StableAudioDiTModel
+from torch import Tensor, nn
+
+from ditto.errors import ModelError
+from ditto.models.music_model import grown
+
+FEATURES = 32
+"""Values that tell w."""
+
+
+class GuidedStableAudioDiT(StableAudioDiTModel):
+    """`StableAudioDiTModel` that takes w; its settings are that class's, and one more.
+
+    Args:
+        time_cond_proj_dim: number of values that tell w, as diffusers' UNets call it.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: int = 1024,
+        in_channels: int = 64,
+        num_layers: int = 24,
+        attention_head_dim: int = 64,
+        num_attention_heads: int = 24,
+        num_key_value_attention_heads: int = 12,
+        out_channels: int = 64,
+        cross_attention_dim: int = 768,
+        time_proj_dim: int = 256,
+        global_states_input_dim: int = 1536,
+        cross_attention_input_dim: int = 768,
+        time_cond_proj_dim: int = FEATURES,
+    ) -> None:
+        super().__init__(
+            sample_size, in_channels, num_layers, attention_head_dim, num_attention_heads,
+            num_key_value_attention_heads, out_channels, cross_attention_dim, time_proj_dim, global_states_input_dim,
+            cross_attention_input_dim,
+        )  # fmt: skip
+        self.guidance_proj = nn.Linear(time_cond_proj_dim, global_states_input_dim, bias=False)
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, hidden_states: Tensor, timestep: Tensor, *, global_hidden_states: Tensor, timestep_cond: Tensor,
+        **told: Any,
+    ) -> Any:  # fmt: skip
+        """The transformer's output; `timestep_cond` (B, time_cond_proj_dim) joins what is told of the clip's duration.
+
+        That is the token that the timestep is added to as well. All else is as `StableAudioDiTModel` takes it.
+        """
+        guided = global_hidden_states + self.guidance_proj(timestep_cond)[:, None]
+        return super().forward(hidden_states, timestep, global_hidden_states=guided, **told)  # pyright: ignore[reportArgumentType]
+
+
+def new_student(network: ModelMixin) -> ModelMixin:
+    """A copy of a pipeline's denoiser, in float32, with an input for w that does nothing yet.
+
+    Raises:
+        ModelError: it has one already, as a student has.
+    """
+    if network.config.get("time_cond_proj_dim") is not None:
+        raise ModelError("this model's denoiser is a student already: distil the model that it comes from")
+    guided = isinstance(network, StableAudioDiTModel)
+    kind = GuidedStableAudioDiT.__name__ if guided else type(network).__name__
+    return grown(network, kind, time_cond_proj_dim=FEATURES)

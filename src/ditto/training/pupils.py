@@ -1,0 +1,101 @@
+"""The network that a distillation trains: a whole copy of the teacher's, or LoRA beside its frozen weights.
+
+LoRA (Hu et al. 2021) adds to a layer's W a product B·A of low rank, B beginning at zero. A and B are trained, and the
+input for w, which no teacher has; peft puts them in, whatever the architecture. In the end they are merged into W, so
+that a student is a plain network of diffusers' classes either way.
+"""
+
+import copy
+
+import torch
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from ditto.errors import DataError
+from ditto.models.music_model import MusicModel
+
+LAYERS = (
+    "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2",
+    "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj", "qkv", "out", "mlp.0", "mlp.2",
+)  # fmt: skip
+"""Ends of the names of layers that get LoRA: those of latent consistency models' LoRA, and our own transformer's."""
+
+
+LARGEST_SIGMA = 1000.0
+"""Up to which x̂_0 is computed from ε̂: an error of a thousandth in ε̂ is then one of the size of x_0."""
+
+
+def pupil(teacher: MusicModel, rank: int = 0, seed: int = 0) -> ModelMixin:
+    """A network to distil into, which starts as the teacher's; with a rank, all but LoRA and the input for w is frozen.
+
+    Raises:
+        DataError: peft is missing, or the teacher is of a kind that cannot be distilled.
+    """
+    _check(teacher)
+    network = teacher.new_student()
+    if rank:
+        known = {name for name, _ in teacher.network.named_parameters()}
+        added = [parameter for name, parameter in network.named_parameters() if name not in known]
+        _add_lora(network, rank, seed)
+        for parameter in added:
+            parameter.requires_grad_(True)
+    return network
+
+
+def _check(teacher: MusicModel) -> None:
+    schedule = teacher.student_schedule
+    sigma = schedule.sigma(schedule.timesteps(1)[0], torch.zeros((), dtype=torch.float64)).item()
+    if teacher.denoiser.prediction == "epsilon" and sigma > LARGEST_SIGMA:
+        raise DataError(
+            f"the base predicts epsilon, up to noise of σ = {sigma:.0f}, from which no x_0 can be computed in one step: "
+            "teach it v_prediction or sample"
+        )
+
+
+def _add_lora(network: ModelMixin, rank: int, seed: int) -> None:
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise DataError("LoRA needs peft: pip install 'ditto-music[pipelines]', or set lora_rank to 0") from None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LAYERS)), network)
+
+
+def trained(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that are trained, by name."""
+    return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+
+
+def twin(network: ModelMixin) -> ModelMixin:
+    """A copy, with which it shares what is frozen."""
+    shared = {id(parameter): parameter for parameter in network.parameters() if not parameter.requires_grad}
+    return copy.deepcopy(network, shared)
+
+
+@torch.no_grad()
+def restore(network: ModelMixin, tensors: dict[str, Tensor]) -> None:
+    """Put back the parameters that `trained` gave.
+
+    Raises:
+        DataError: they are of another network.
+    """
+    parameters = trained(network)
+    if parameters.keys() != tensors.keys():
+        raise DataError("the run's checkpoint is of another network: was it begun by another version of Ditto?")
+    for name, parameter in parameters.items():
+        parameter.copy_(tensors[name])
+
+
+def merged(network: ModelMixin) -> ModelMixin:
+    """The network, in place, as a plain one of its class: LoRA's products are added to their layers' weights."""
+    for name, layer in list(network.named_modules()):
+        if not hasattr(layer, "base_layer"):
+            continue
+        layer.base_layer = copy.deepcopy(layer.base_layer)  # a twin may share it
+        layer.merge()  # pyright: ignore[reportCallIssue]
+        parent, _, last = name.rpartition(".")
+        setattr(network.get_submodule(parent), last, layer.base_layer)
+    if hasattr(network, "peft_config"):
+        del network.peft_config
+    return network
