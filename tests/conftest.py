@@ -5,6 +5,7 @@ import os
 # One thread a process: pytest-xdist has the cores already, and sums come out the same in every process.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from torch import nn
 
+from ditto import cli
 from ditto.audio.spec import AudioSpec
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.music_model import Distilled, MusicModel, fingerprint
@@ -26,6 +28,9 @@ settings.load_profile("ditto")
 
 SPEC = AudioSpec(sample_rate=8000, n_fft=256, hop=64, n_mels=16, clip_frames=64)
 VOCABULARY = TagVocabulary(("jazz", "rock", "folk"), ("calm", "happy"))
+
+Command = Callable[..., tuple[int, str, str]]
+"""Runs a command: its words to exit code, standard output and standard error."""
 
 
 def randomised(module: nn.Module, seed: int = 0, scale: float = 0.15) -> nn.Module:
@@ -74,3 +79,23 @@ def model_folder(tiny_model: MusicModel, tmp_path_factory: pytest.TempPathFactor
 def tiny_network() -> PatchTransformer:
     """A patch transformer of random weights in float64, for 16 mels and even numbers of frames."""
     return make_network().double()
+
+
+@pytest.fixture
+def ditto_music(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Run the command in an empty folder: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["ditto-music", *(str(argument) for argument in arguments)])
+        capfd.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return call

@@ -2,42 +2,20 @@
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from tests.conftest import Command
 
 from ditto import cli
 from ditto.audio.io import read, read_tags
 from ditto.models.music_model import INDEX, MusicModel
 
-Run = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def ditto_music(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Run the command in an empty folder: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "300")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["ditto-music", *(str(argument) for argument in arguments)])
-        capfd.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
-def generate(ditto_music: Run, model_folder: Path) -> Run:
+def generate(ditto_music: Command, model_folder: Path) -> Command:
     """``ditto-music generate`` on the tiny model, quickly."""
     return lambda *arguments: ditto_music(
         "generate", "--model", model_folder, "-K", 2, "-T", 2, *arguments
@@ -48,7 +26,7 @@ def files() -> list[str]:
     return sorted(str(path) for path in Path().rglob("*"))
 
 
-def test_generate_makes_a_sound_a_picture_and_a_report(generate: Run) -> None:
+def test_generate_makes_a_sound_a_picture_and_a_report(generate: Command) -> None:
     code, out, err = generate(
         "--tags", "genre=jazz mood=calm tempo=110", "--intensity", "0:-30 0.4:-20", "--seed", 7, "-o", "out.wav"
     )
@@ -63,21 +41,21 @@ def test_generate_makes_a_sound_a_picture_and_a_report(generate: Run) -> None:
     assert len(json.loads(Path("out.json").read_text())["loss"]) == 2
 
 
-def test_one_seed_gives_one_clip_and_items_are_numbered(generate: Run) -> None:
+def test_one_seed_gives_one_clip_and_items_are_numbered(generate: Command) -> None:
     assert generate("--seed", 1, "-o", "one.wav")[0] == 0
     assert generate("--seed", 0, "--count", 2, "-o", "two.wav")[0] == 0
     assert {"two-0.wav", "two-1.wav", "two-1.png", "two-1.json"} <= set(files())
     assert np.abs(read("one.wav").samples - read("two-1.wav").samples).max() < 1e-3
 
 
-def test_a_recording_is_followed_up_to_the_clips_end(generate: Run) -> None:
+def test_a_recording_is_followed_up_to_the_clips_end(generate: Command) -> None:
     soundfile.write("song.wav", 0.1 * np.random.default_rng(0).standard_normal(44_100), 22_050)
     code, _, err = generate("--intensity-like", "song.wav", "--seconds", 0.3, "--correlation", "-o", "out.flac")
     assert code == 0, err
     assert json.loads(Path("out.json").read_text())["request"]["controls"][0]["measure"] == "correlation"
 
 
-def test_a_model_with_a_student_takes_ditto2(ditto_music: Run, student_model: MusicModel, tmp_path: Path) -> None:
+def test_a_model_with_a_student_takes_ditto2(ditto_music: Command, student_model: MusicModel, tmp_path: Path) -> None:
     student_model.save(tmp_path / "model")
     assert student_model.distilled is not None
     student_model.distilled.save(tmp_path / "alone")
@@ -96,7 +74,7 @@ def test_a_model_with_a_student_takes_ditto2(ditto_music: Run, student_model: Mu
     assert "student" in ditto_music("models", "--model", "model")[1]
 
 
-def test_distilling_with_a_config_of_the_other_kind_is_one_line(ditto_music: Run) -> None:
+def test_distilling_with_a_config_of_the_other_kind_is_one_line(ditto_music: Command) -> None:
     Path("config.json").write_text('{"kind": "cm"}')
     code, _, err = ditto_music("distill", "ctm", "--config", "config.json", "--data", "none", "--out", "run")
     assert code == 2
@@ -105,7 +83,7 @@ def test_distilling_with_a_config_of_the_other_kind_is_one_line(ditto_music: Run
     assert files() == ["config.json"]
 
 
-def test_outputs_are_replaced_only_with_force(generate: Run) -> None:
+def test_outputs_are_replaced_only_with_force(generate: Command) -> None:
     assert generate("-o", "out.wav", "--method", "none")[0] == 0
     before = Path("out.wav").read_bytes()
     code, _, err = generate("-o", "out.wav", "--method", "none", "--seed", 1)
@@ -191,7 +169,7 @@ def bad_files(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("bad_files")
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_line_exit_code_2_and_no_file(generate: Run, mistake: str) -> None:
+def test_a_mistake_is_one_line_exit_code_2_and_no_file(generate: Command, mistake: str) -> None:
     arguments, message = MISTAKES[mistake]
     before = files()
     output = [] if "-o" in arguments else ["-o", "out.wav"]
@@ -205,7 +183,7 @@ def test_a_mistake_is_one_line_exit_code_2_and_no_file(generate: Run, mistake: s
     assert files() == before
 
 
-def test_a_strange_name_cannot_break_the_line_or_the_colours(generate: Run) -> None:
+def test_a_strange_name_cannot_break_the_line_or_the_colours(generate: Command) -> None:
     code, _, err = generate("--intensity-like", "[red]a\nb\x1b[1m.wav", "-o", "out.wav")
     assert code == 2
     assert err.count("\n") == 1
@@ -222,7 +200,7 @@ def test_a_strange_name_cannot_break_the_line_or_the_colours(generate: Run) -> N
         (["generat"], "No such command 'generat'"),
     ],
 )
-def test_a_mistyped_command_says_so_with_exit_code_2(ditto_music: Run, arguments: list[str], message: str) -> None:
+def test_a_mistyped_command_says_so_with_exit_code_2(ditto_music: Command, arguments: list[str], message: str) -> None:
     code, out, err = ditto_music(*arguments)
     assert code == 2
     assert message in err
@@ -243,14 +221,14 @@ def commands() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
-def test_help_shows_an_example(ditto_music: Run, command: list[str]) -> None:
+def test_help_shows_an_example(ditto_music: Command, command: list[str]) -> None:
     code, out, _ = ditto_music(*command, "--help")
     assert code == 0
     assert f"Usage: ditto-music {' '.join(command)}" in out
     assert out.count(f"ditto-music {' '.join(command)}") >= 2
 
 
-def test_models_shows_what_a_model_is(ditto_music: Run, model_folder: Path) -> None:
+def test_models_shows_what_a_model_is(ditto_music: Command, model_folder: Path) -> None:
     code, out, _ = ditto_music("models", "--model", model_folder)
     assert code == 0
     assert "jazz, rock, folk" in out
@@ -258,7 +236,7 @@ def test_models_shows_what_a_model_is(ditto_music: Run, model_folder: Path) -> N
     assert "0.51 s at 8000 Hz" in out
 
 
-def test_training_on_what_is_no_data_folder_is_one_line(ditto_music: Run, tmp_path: Path) -> None:
+def test_training_on_what_is_no_data_folder_is_one_line(ditto_music: Command, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"learning_rate": 1}')
     for arguments, message in (
         (["--config", "config.json"], "unknown keys in 'config.json': learning_rate"),
@@ -271,7 +249,7 @@ def test_training_on_what_is_no_data_folder_is_one_line(ditto_music: Run, tmp_pa
     assert files() == ["config.json"]
 
 
-def test_an_interrupt_ends_with_one_line(ditto_music: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_ends_with_one_line(ditto_music: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(prog_name: str) -> None:
         raise KeyboardInterrupt
 

@@ -1,41 +1,17 @@
 """The controls and edits on the command line: what they make, and that every mistake is one line."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import mido
 import numpy as np
 import pytest
 import soundfile
-
-from ditto import cli
-
-Run = Callable[..., tuple[int, str, str]]
+from tests.conftest import Command
 
 
 @pytest.fixture
-def ditto_music(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Run the command in an empty folder: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "300")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["ditto-music", *(str(argument) for argument in arguments)])
-        capfd.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
-def run(ditto_music: Run, model_folder: Path, tmp_path: Path) -> Run:
+def run(ditto_music: Command, model_folder: Path, tmp_path: Path) -> Command:
     """A command on the tiny model, quickly, beside a recording ``song.wav`` (1.2 s, stereo) and a MIDI file."""
     samples = 0.1 * np.random.default_rng(0).standard_normal((9600, 2))
     soundfile.write(tmp_path / "song.wav", samples, 8000, subtype="PCM_24")
@@ -58,7 +34,7 @@ def report(name: str = "out.json") -> dict:
     return json.loads(Path(name).read_text())
 
 
-def test_controls_compose_with_their_masks_and_weights(run: Run) -> None:
+def test_controls_compose_with_their_masks_and_weights(run: Command) -> None:
     code, _, err = run(
         "generate", "--melody", "C5:1 E5:1", "--tags", "tempo=120", "--structure", "AB",
         "--structure-during", "0.1-0.4",
@@ -76,14 +52,14 @@ def test_controls_compose_with_their_masks_and_weights(run: Run) -> None:
     assert "note: the melody lasts 1.00 s: what comes after 0.51 s was cut (0 of its notes whole)" in err
 
 
-def test_melody_and_structure_from_files(run: Run) -> None:
+def test_melody_and_structure_from_files(run: Command) -> None:
     code, _, err = run("generate", "--melody", "tune.mid", "--structure-like", "song.wav", "-o", "out.wav")
     assert code == 0, err
     assert [c["control"] for c in report()["request"]["controls"]] == ["melody", "structure"]
     assert run("generate", "--melody", "song.wav", "-o", "heard.wav")[0] == 0
 
 
-def test_inpaint_outpaint_and_loop(run: Run) -> None:
+def test_inpaint_outpaint_and_loop(run: Command) -> None:
     assert run("inpaint", "song.wav", "--from", 0.3, "--to", 0.5, "--overlap", 0.2, "-o", "out.wav")[0] == 0
     before, after = (soundfile.read(name, dtype="int32")[0] for name in ("song.wav", "out.wav"))
     np.testing.assert_array_equal(after[: 2400 - 800], before[: 2400 - 800])
@@ -97,7 +73,7 @@ def test_inpaint_outpaint_and_loop(run: Run) -> None:
     assert soundfile.info("round.wav").subtype == "PCM_24"
 
 
-def test_a_loop_of_one_bar_is_exact(run: Run) -> None:
+def test_a_loop_of_one_bar_is_exact(run: Command) -> None:
     code, _, err = run("loop", "--bpm", 400, "--bars", 1, "--overlap", 0.1, "-o", "out.wav")
     assert code == 2
     assert "for longer ones give a recording" in err
@@ -105,7 +81,7 @@ def test_a_loop_of_one_bar_is_exact(run: Run) -> None:
     assert soundfile.info("out.wav").frames == 3 * 2400
 
 
-def test_latents_are_kept_varied_and_started_from(run: Run) -> None:
+def test_latents_are_kept_varied_and_started_from(run: Command) -> None:
     assert run("generate", "--intensity", "swell", "--latent", "out.latent", "-o", "out.wav")[0] == 0
     code, _, err = run("vary", "out.latent", "--count", 2, "--how", "ddpm+freedom", "-o", "varied/a")
     assert code == 0, err
@@ -117,7 +93,7 @@ def test_latents_are_kept_varied_and_started_from(run: Run) -> None:
     assert report("again.json")["request"]["start"] == "out.latent"
 
 
-def test_a_recording_is_inverted_and_edited(run: Run) -> None:
+def test_a_recording_is_inverted_and_edited(run: Command) -> None:
     code, _, err = run("invert", "song.wav", "--begin", 0.2, "--guidance", 1, "-o", "song.latent")
     assert code == 2
     assert "song.wav exists already" in err
@@ -162,7 +138,7 @@ MISTAKES: dict[str, tuple[list[object], str]] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_line_exit_code_2_and_no_file(run: Run, tmp_path: Path, mistake: str) -> None:
+def test_a_mistake_is_one_line_exit_code_2_and_no_file(run: Command, tmp_path: Path, mistake: str) -> None:
     arguments, message = MISTAKES[mistake]
     before = sorted(tmp_path.rglob("*"))
     code, out, err = run(*arguments)

@@ -1,40 +1,125 @@
 """The command line's edits: inpaint, outpaint, loop, invert, vary."""
 
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
 
 from ditto.errors import RequestError
 
+if TYPE_CHECKING:
+    from ditto.controls.base import Control
+    from ditto.models.music_model import MusicModel
+    from ditto.request import Request
+
 console = Console(stderr=True)
 
 Song = Annotated[Path, typer.Argument(help="The recording: wav, flac, ogg or mp3.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The sound file: .wav, .flac, .ogg or .mp3.")]
-TagsOption = Annotated[str, typer.Option("--tags", help='Tags of what is new, e.g. "genre=jazz tempo=110".')]
-BeatOption = Annotated[
-    float, typer.Option("--beat", help="With a tempo: the beat of the bar, from 0, on which the recording starts.")
-]
-Intensity = Annotated[
-    str | None, typer.Option("--intensity", help="Loudness curve of what is new, in seconds of the whole.")
-]
-Melody = Annotated[
-    str | None, typer.Option("--melody", help="Melody of what is new, in seconds of the whole: notes or a file.")
-]
-Method = Annotated[str | None, typer.Option("--method", help="As for `generate`.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of the first window.")]
-Iterations = Annotated[
-    int | None, typer.Option("--iterations", "-K", help="Optimisation iterations a window; default 70, melody 150.")
-]
-Steps = Annotated[int | None, typer.Option("--steps", "-T", help="Sampling steps.")]
-Lr = Annotated[float, typer.Option("--lr", help="Adam's learning rate on x_T.")]
-Guidance = Annotated[float | None, typer.Option("--guidance", help="CFG scale w; default: the model's.")]
 Overlap = Annotated[float, typer.Option("--overlap", help="Seconds that new and old share: 1, 2 or 3 in the paper.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the first window.")]
+Steps = Annotated[int | None, typer.Option("--steps", "-T", help="Sampling steps.")]
 Model = Annotated[
     str | None, typer.Option("--model", help="A model's folder, or its name on the Hub; the embedded model by default.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")]
+
+
+@dataclass(frozen=True)
+class MakingOptions:
+    """The options of every command that optimises."""
+
+    tags: Annotated[str, typer.Option("--tags", help='Tags of what is new, e.g. "genre=jazz tempo=110".')] = ""
+    beat: Annotated[
+        float, typer.Option("--beat", help="With a tempo: the beat of the bar, from 0, on which the recording starts.")
+    ] = 0.0
+    method: Annotated[str | None, typer.Option("--method", help="As for `generate`.")] = None
+    iterations: Annotated[
+        int | None, typer.Option("--iterations", "-K", help="Optimisation iterations a window; default 70, melody 150.")
+    ] = None
+    steps: Steps = None
+    lr: Annotated[float, typer.Option("--lr", help="Adam's learning rate on x_T.")] = 5e-3
+    guidance: Annotated[float | None, typer.Option("--guidance", help="CFG scale w; default: the model's.")] = None
+    model: Model = None
+    force: Force = False
+
+    def ready(self, output: Path) -> "MusicModel":
+        """The model, once it is clear that the output may be written."""
+        from ditto.models.loading import load
+        from ditto.request import output_files
+
+        output_files(output, force=self.force)
+        return load(self.model)
+
+    def request(self, model: "MusicModel", bpm: float | None = None) -> "Request":
+        """The request that an edit is made by; what is None is left to the defaults of `Request`."""
+        from ditto.controls.balance import papers_iterations
+        from ditto.models.conditioning import Tags
+        from ditto.request import Request
+
+        tags = replace(Tags.parse(self.tags), beat=self.beat)
+        if bpm is not None and tags.tempo is None:
+            low, high = model.vocabulary.tempo_low, model.vocabulary.tempo_high
+            tags = replace(tags, tempo=bpm if low <= bpm <= high else None)
+        controls = self.controls(model, bpm or tags.tempo)
+        iterations = papers_iterations(controls) if self.iterations is None else self.iterations
+        given = {"method": self.method, "steps": self.steps}
+        settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return Request(
+            controls=tuple(controls), tags=tags, lr=self.lr, guidance=self.guidance, iterations=iterations, **settings
+        )
+
+    def controls(self, model: "MusicModel", bpm: float | None) -> "list[Control]":
+        """What the new music is to follow besides what is around it."""
+        return []
+
+
+@dataclass(frozen=True)
+class EditOptions(MakingOptions):
+    """The options of every command that makes new music in windows."""
+
+    intensity: Annotated[
+        str | None, typer.Option("--intensity", help="Loudness curve of what is new, in seconds of the whole.")
+    ] = None
+    melody: Annotated[
+        str | None, typer.Option("--melody", help="Melody of what is new, in seconds of the whole: notes or a file.")
+    ] = None
+    seed: Seed = 0
+
+    def request(self, model: "MusicModel", bpm: float | None = None) -> "Request":
+        """As `MakingOptions.request`, with the seed."""
+        return replace(super().request(model, bpm), seed=self.seed)
+
+    def controls(self, model: "MusicModel", bpm: float | None) -> "list[Control]":
+        """Loudness and melody."""
+        from ditto.cli_controls import melody_control
+        from ditto.controls.intensity import Intensity
+
+        found: list[Control] = [] if self.intensity is None else [Intensity(self.intensity)]
+        if self.melody is not None:
+            found.append(melody_control(self.melody, model.spec, tempo=bpm, bpm=None, track=None))
+        return found
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command have the fields of its last parameter, a dataclass of options, as options of its own."""
+    *own, group = inspect.signature(command).parameters.values()
+    options = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(group.annotation).parameters.values()]
+
+    @wraps(command)
+    def flat(**given: Any) -> None:
+        chosen = {option.name: given.pop(option.name) for option in options}
+        command(**given, **{group.name: group.annotation(**chosen)})
+
+    flat.__signature__ = inspect.Signature([*own, *options])  # pyright: ignore[reportAttributeAccessIssue]
+    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *options)}
+    return flat
 
 
 def register(app: typer.Typer) -> None:
@@ -50,73 +135,49 @@ def register(app: typer.Typer) -> None:
     app.command("vary", epilog="Example: ditto-music vary out.latent --count 10 -o variations/")(vary)
 
 
+@with_options
 def inpaint(
     song: Song,
     output: Output,
     start: Annotated[list[float], typer.Option("--from", help="Where a region starts, in seconds; may be repeated.")],
     end: Annotated[list[float], typer.Option("--to", help="Where it ends; one for each --from.")],
-    tags: TagsOption = "",
-    beat: BeatOption = 0.0,
-    intensity: Intensity = None,
-    melody: Melody = None,
-    method: Method = None,
-    seed: Seed = 0,
-    iterations: Iterations = None,
-    steps: Steps = None,
-    lr: Lr = 5e-3,
-    guidance: Guidance = None,
     overlap: Overlap = 1.0,
-    model: Model = None,
-    force: Force = False,
+    *,
+    options: EditOptions,
 ) -> None:
     """Make one or several regions of a recording anew, to fit what is around them; the rest stays bit for bit."""
     from ditto.edit.edits import inpaint as edit
 
     if len(start) != len(end):
         raise RequestError(f"give one --to for each --from, not {len(end)} for {len(start)}")
-    loaded = _ready(output, model, force)
-    request = _request(
-        loaded, tags, beat, intensity, melody, method=method, seed=seed, iterations=iterations, steps=steps, lr=lr,
-        guidance=guidance,
-    )  # fmt: skip
-    with _windows("inpaint") as progress:
-        made = edit(song, loaded, list(zip(start, end, strict=True)), request, overlap=overlap, progress=progress)
-    _finish(made, output, force)
+    model = options.ready(output)
+    request, regions = options.request(model), list(zip(start, end, strict=True))
+    with _Windows("inpaint") as progress:
+        made = edit(song, model, regions, request, overlap=overlap, progress=progress)
+    _finish(made, output, options.force)
 
 
+@with_options
 def outpaint(
     song: Song,
     output: Output,
     seconds: Annotated[float, typer.Option(help="Length of the whole in the end.")],
     backwards: Annotated[bool, typer.Option("--backwards", help="Grow at the start, not at the end.")] = False,
-    tags: TagsOption = "",
-    beat: BeatOption = 0.0,
-    intensity: Intensity = None,
-    melody: Melody = None,
-    method: Method = None,
-    seed: Seed = 0,
-    iterations: Iterations = None,
-    steps: Steps = None,
-    lr: Lr = 5e-3,
-    guidance: Guidance = None,
     overlap: Overlap = 1.0,
-    model: Model = None,
-    force: Force = False,
+    *,
+    options: EditOptions,
 ) -> None:
     """Make a recording longer, to any length; the recording itself stays bit for bit."""
     from ditto.edit.edits import outpaint as edit
 
-    loaded = _ready(output, model, force)
-    request = _request(
-        loaded, tags, beat, intensity, melody, method=method, seed=seed, iterations=iterations, steps=steps, lr=lr,
-        guidance=guidance,
-    )  # fmt: skip
-    with _windows("outpaint") as progress:
-        direction = "backwards" if backwards else "forwards"
-        made = edit(song, loaded, seconds, request, overlap=overlap, direction=direction, progress=progress)
-    _finish(made, output, force)
+    model = options.ready(output)
+    request, direction = options.request(model), "backwards" if backwards else "forwards"
+    with _Windows("outpaint") as progress:
+        made = edit(song, model, seconds, request, overlap=overlap, direction=direction, progress=progress)
+    _finish(made, output, options.force)
 
 
+@with_options
 def loop(
     output: Output,
     song: Annotated[
@@ -126,43 +187,30 @@ def loop(
     bpm: Annotated[float | None, typer.Option(help="Beats per minute: with --bars, an exact length.")] = None,
     bars: Annotated[int | None, typer.Option(help="Bars of four beats.")] = None,
     repeats: Annotated[int, typer.Option(help="How often the loop is written.")] = 1,
-    tags: TagsOption = "",
-    beat: BeatOption = 0.0,
-    intensity: Intensity = None,
-    melody: Melody = None,
-    method: Method = None,
-    seed: Seed = 0,
-    iterations: Iterations = None,
-    steps: Steps = None,
-    lr: Lr = 5e-3,
-    guidance: Guidance = None,
     overlap: Annotated[
         float | None, typer.Option(help="Seconds that are matched: 1 of a recording, 0.5 from nothing.")
     ] = None,
-    model: Model = None,
-    force: Force = False,
+    *,
+    options: EditOptions,
 ) -> None:
     """Make a seamless loop, from a recording or from nothing, exact to the sample."""
     from ditto.edit import edits
 
     length = _loop_length(seconds, bpm, bars)
-    loaded = _ready(output, model, force)
-    request = _request(
-        loaded, tags, beat, intensity, melody, method=method, seed=seed, iterations=iterations, steps=steps, lr=lr,
-        guidance=guidance, bpm=bpm,
-    )  # fmt: skip
-    with _windows("loop") as progress:
+    model = options.ready(output)
+    request = options.request(model, bpm)
+    with _Windows("loop") as progress:
         if song is not None:
             made = edits.loop_recording(
-                song, loaded, request, seconds=length, overlap=1.0 if overlap is None else overlap, repeats=repeats,
+                song, model, request, seconds=length, overlap=1.0 if overlap is None else overlap, repeats=repeats,
                 progress=progress,
             )  # fmt: skip
         elif length is None:
             raise RequestError("give the loop's length: --seconds, or --bpm and --bars")
         else:
             shared = edits.SELF_OVERLAP if overlap is None else overlap
-            made = edits.loop(loaded, length, request, overlap=shared, repeats=repeats, progress=progress)
-    _finish(made, output, force)
+            made = edits.loop(model, length, request, overlap=shared, repeats=repeats, progress=progress)
+    _finish(made, output, options.force)
 
 
 def _loop_length(seconds: float | None, bpm: float | None, bars: int | None) -> float | None:
@@ -175,6 +223,7 @@ def _loop_length(seconds: float | None, bpm: float | None, bars: int | None) -> 
     return loop_seconds(bpm, bars)
 
 
+@with_options
 def invert(
     song: Song,
     output: Annotated[Path, typer.Option("--output", "-o", help="The latent: a name that ends in .latent.")],
@@ -183,37 +232,24 @@ def invert(
     how: Annotated[
         str, typer.Option(help="ditto, or what it is compared with: ddim, naive, null-text (whose latent is ddim's).")
     ] = "ditto",
-    tags: TagsOption = "",
-    beat: BeatOption = 0.0,
-    method: Method = None,
-    iterations: Iterations = None,
-    steps: Steps = None,
-    lr: Lr = 5e-3,
-    guidance: Guidance = None,
-    model: Model = None,
-    force: Force = False,
+    *,
+    options: MakingOptions,
 ) -> None:
     """Find the latent from which the model makes a recording again; edit it with `generate --start`."""
-    from dataclasses import replace
-
     from ditto.edit.latents import Inversion
     from ditto.edit.latents import invert as edit
     from ditto.latents import check_latent
 
-    check_latent(output, force=force)
+    check_latent(output, force=options.force)
     sound = output.with_suffix(".wav")
-    loaded = _ready(sound, model, force)
-    request = _request(
-        loaded, tags, beat, None, None, method=method, seed=0, iterations=iterations, steps=steps, lr=lr,
-        guidance=guidance,
-    )  # fmt: skip
-    with _windows("invert") as progress:
+    model = options.ready(sound)
+    request = replace(options.request(model), seconds=seconds)
+    with _Windows("invert") as progress:
         made = edit(
-            song, loaded, replace(request, seconds=seconds), begin=begin, how=cast(Inversion, how),
-            watch=lambda step: progress(0, 1, step),
-        )  # fmt: skip
-    made.save(sound, force=force)
-    made.latent().save(output, force=force)
+            song, model, request, begin=begin, how=cast(Inversion, how), watch=lambda step: progress(0, 1, step)
+        )
+    made.save(sound, force=options.force)
+    made.latent().save(output, force=options.force)
     errors = ", ".join(f"{name} {value[0].item():.3g}" for name, value in made.errors.items())
     console.print(f"{output}  {errors}; what the model makes of it: {sound}", highlight=False, soft_wrap=True)
 
@@ -281,50 +317,7 @@ def _folder(path: Path) -> None:
         raise OutputError(f"cannot make the folder {shown(path)}: {error.strerror}") from None
 
 
-def _ready(output: Path, model: str | None, force: bool) -> Any:
-    """The model, once it is clear that the output may be written."""
-    from ditto.models.loading import load
-    from ditto.request import output_files
-
-    output_files(output, force=force)
-    return load(model)
-
-
-def _request(
-    model: Any, tags: str, beat: float, intensity: str | None, melody: str | None, *, method: str | None, seed: int,
-    iterations: int | None, steps: int | None, lr: float, guidance: float | None, bpm: float | None = None,
-) -> Any:  # fmt: skip
-    """The request that an edit is made by; what is None is left to the defaults of `Request`."""
-    from dataclasses import replace
-
-    from ditto.controls.balance import papers_iterations
-    from ditto.models.conditioning import Tags
-    from ditto.request import Request
-
-    parsed = replace(Tags.parse(tags), beat=beat)
-    if bpm is not None and parsed.tempo is None:
-        low, high = model.vocabulary.tempo_low, model.vocabulary.tempo_high
-        parsed = replace(parsed, tempo=bpm if low <= bpm <= high else None)
-    controls = _controls(model, intensity, melody, bpm or parsed.tempo)
-    given = {"method": method, "steps": steps}
-    settings = {name: value for name, value in given.items() if value is not None}
-    return Request(
-        controls=tuple(controls), tags=parsed, seed=seed, lr=lr, guidance=guidance,
-        iterations=papers_iterations(controls) if iterations is None else iterations, **cast(Any, settings),
-    )  # fmt: skip
-
-
-def _controls(model: Any, intensity: str | None, melody: str | None, bpm: float | None) -> list[Any]:
-    from ditto.cli_controls import melody_control
-    from ditto.controls.intensity import Intensity
-
-    found: list[Any] = [] if intensity is None else [Intensity(intensity)]
-    if melody is not None:
-        found.append(melody_control(melody, model.spec, tempo=bpm, bpm=None, track=None))
-    return found
-
-
-class _windows:  # noqa: N801 - a context manager
+class _Windows:
     """Progress over all windows of an edit."""
 
     def __init__(self, label: str) -> None:
@@ -361,8 +354,8 @@ def _finish(edit: Any, output: Path, force: bool) -> None:
     """Write an edit's files and say what came out."""
     edit.save(output, force=force)
     errors = ", ".join(f"{name} {value:.3g}" for name, value in edit.errors.items())
-    worst = max((seam["percentile"] for seam in edit.seams()), default=float("nan"))
-    seams = f", seams at most at the {worst:.0f}th percentile of the music's own jumps" if worst == worst else ""
+    worst = max((seam["percentile"] for seam in edit.seams()), default=math.nan)
+    seams = f", seams at most at the {worst:.0f}th percentile of the music's own jumps" if not math.isnan(worst) else ""
     console.print(
         f"{output}  {edit.timeline.seconds:.2f} s at {edit.sample_rate} Hz, {errors}{seams}",
         highlight=False, soft_wrap=True,
