@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import torch
 from accelerate.state import AcceleratorState
-from safetensors.torch import load_file
+from tests.training.runs import assert_same, weights
 from torch import Tensor
 
 from ditto.data.prepare import prepare_folder
@@ -49,16 +49,6 @@ class Clips:
         tags = torch.randint(1, 3, (batch_size, 3), generator=generator)
         noise = torch.randn(batch_size, 1, 16, 16, generator=generator)
         return 0.1 * noise + 0.3 * tags[:, :1, None, None] - 0.5, tags
-
-
-def weights(run: Path, group: str) -> dict[str, Tensor]:
-    newest = sorted(run.glob("step-*"))[-1]
-    return load_file(newest / f"{group}.safetensors")
-
-
-def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
-    assert a.keys() == b.keys()
-    assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from safetensors.torch import load_file
 from tests.conftest import VOCABULARY, make_vocoder, randomised
+from tests.training.runs import assert_same, weights
 from torch import Tensor
 
 from ditto.audio.features import log_mel, mel_rms_db, smooth
@@ -62,15 +62,6 @@ class Ramps:
         classes = torch.randint(0, 12, (batch_size, 1), generator=generator).expand(-1, 32)
         tags = torch.zeros(batch_size, 5, dtype=torch.long)
         return Batch(ramp[:, None, None] + 0.02 * noise, tags, 40 * ramp - 26, classes)
-
-
-def weights(run: Path, group: str) -> dict[str, Tensor]:
-    return load_file(sorted(run.glob("step-*"))[-1] / f"{group}.safetensors")
-
-
-def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
-    assert a.keys() == b.keys()
-    assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.fixture(scope="module")

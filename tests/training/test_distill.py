@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.conftest import randomised
+from tests.training.runs import assert_same, weights
 from torch import Tensor
 
 from ditto.errors import DataError, ModelError
@@ -41,15 +42,6 @@ class Clips:
         tags = torch.randint(1, 3, (batch_size, 5), generator=generator)
         noise = torch.randn(batch_size, 1, 16, 16, generator=generator)
         return 0.1 * noise + 0.3 * tags[:, :1, None, None] - 0.5, tags
-
-
-def weights(run: Path, group: str) -> dict[str, Tensor]:
-    return load_file(sorted(run.glob("step-*"))[-1] / f"{group}.safetensors")
-
-
-def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
-    assert a.keys() == b.keys()
-    assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +162,7 @@ def test_the_papers_unet_can_be_distilled_too(tiny_model: MusicModel, tmp_path: 
 def test_a_base_whose_estimate_at_pure_noise_is_no_number_is_refused(tiny_model: MusicModel, tmp_path: Path) -> None:
     """x̂_0 = (x_t − σ·ε̂)/α with σ/α = 20 000 says nothing of what is heard."""
     unet = randomised(TagUNet([8, 8], [1, 1], 1, 2, 4, 8, (4, 3, 13)))  # pyright: ignore[reportArgumentType]
-    with pytest.raises(DataError, match="predicts epsilon, up to noise of σ = .* teach it v_prediction or sample"):
+    with pytest.raises(DataError, match=r"predicts epsilon, up to noise of σ = .* teach it v_prediction or sample"):
         train_student(TINY, replace(tiny_model, network=unet), Clips(), tmp_path, show=False)  # pyright: ignore[reportArgumentType]
 
 

@@ -21,13 +21,12 @@ from diffusers.models.modeling_utils import ModelMixin
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ditto.audio.chroma import CLASSES
 from ditto.audio.io import shown
 from ditto.errors import ModelError
 from ditto.models.music_model import WEIGHTS, MusicModel, fingerprint
-from ditto.models.transformer import Block, PatchTransformer, rotary
+from ditto.models.transformer import Block, PatchTransformer
 
 CHANNELS = 2 + CLASSES + 1
 CENTRE_DB, SPREAD_DB = -30.0, 10.0
@@ -103,19 +102,14 @@ class ControlAdapter(ModelMixin, ConfigMixin):
 
     def forward(self, base: PatchTransformer, x_t: Tensor, t: Tensor, tags: Tensor, curves: Tensor) -> Tensor:
         """The base's forward pass with the copies beside it."""
-        tag = base.tag_embedding(tags).sum(dim=1)
-        condition = F.silu(base.time(t, x_t.dtype) + base.tag_projection(tag))
-        modulation = base.modulation(condition).unflatten(-1, (6, -1))
-        h = base.embed(base._patchify(x_t)) + base._told(tag, tags, x_t)
-        rotation = rotary(h.shape[1], base.head_width, h)
+        h, condition, shared = base.enter(x_t, t, tags)
         side = h + self.read(self._patches(curves.to(x_t)))
         for i, block in enumerate(base.blocks):
-            h = block(h, modulation, rotation)
+            h = block(h, *shared)
             if i < len(self.blocks):
-                side = self.blocks[i](side, modulation, rotation)
+                side = self.blocks[i](side, *shared)
                 h = h + self.outputs[i](side)
-        shift, scale = base.head_modulation(condition)[:, None].chunk(2, dim=-1)
-        return base._unpatchify(base.head(base.norm(h) * (1 + scale) + shift))
+        return base.leave(h, condition)
 
     def _patches(self, curves: Tensor) -> Tensor:
         """(B, CHANNELS, frames) → (B, tokens, patch · CHANNELS)."""

@@ -20,6 +20,9 @@ from torch.nn import functional as F
 from ditto.models.beat_grid import FEATURES, beat_features
 from ditto.models.conditioning import TagEmbedding, guidance_features
 
+Shared = tuple[Tensor, tuple[Tensor, Tensor]]
+"""What every `Block` takes beside its tokens: the modulation (B, 6, width) and the `rotary` of the positions."""
+
 
 class PatchTransformer(ModelMixin, ConfigMixin):
     """``(x_t (B, 1, n_mels, frames), t (B,), tags (B, 5)) -> output`` of x_t's shape.
@@ -86,18 +89,28 @@ class PatchTransformer(ModelMixin, ConfigMixin):
 
     def forward(self, x_t: Tensor, t: Tensor, tags: Tensor, guidance: Tensor | None = None) -> Tensor:
         """The network's output for noisy `x_t` at timesteps `t`; `guidance` (B,) is w, which a student alone takes."""
-        tag = self.tag_embedding(tags).sum(dim=1)
-        condition = self.time(t, x_t.dtype) + self.tag_projection(tag)
+        h, condition, shared = self.enter(x_t, t, tags, guidance)
+        for block in self.blocks:
+            h = block(h, *shared)
+        return self.leave(h, condition)
+
+    def enter(
+        self, x_t: Tensor, t: Tensor, tags: Tensor, guidance: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Shared]:
+        """What comes before the blocks: tokens (B, N, width), the condition (B, width) that `leave` takes, and `Shared`."""
         if (self.guidance is None) != (guidance is None):
             raise ValueError("a network takes the CFG scale if, and only if, it is a student")
+        tag = self.tag_embedding(tags).sum(dim=1)
+        condition = self.time(t, x_t.dtype) + self.tag_projection(tag)
         if self.guidance is not None:
             condition = condition + self.guidance(guidance, x_t.dtype)
         condition = F.silu(condition)
         h = self.embed(self._patchify(x_t)) + self._told(tag, tags, x_t)
-        rotation = rotary(h.shape[1], self.head_width, h)
         modulation = self.modulation(condition).unflatten(-1, (6, -1))
-        for block in self.blocks:
-            h = block(h, modulation, rotation)
+        return h, condition, (modulation, rotary(h.shape[1], self.head_width, h))
+
+    def leave(self, h: Tensor, condition: Tensor) -> Tensor:
+        """The output, of x_t's shape, of the last block's tokens."""
         shift, scale = self.head_modulation(condition)[:, None].chunk(2, dim=-1)
         return self._unpatchify(self.head(self.norm(h) * (1 + scale) + shift))
 

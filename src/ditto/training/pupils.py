@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ditto.errors import DataError
 from ditto.models.music_model import MusicModel
+from ditto.training.loop import seeded
 
 LAYERS = (
     "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2",
@@ -47,8 +48,8 @@ def _check(teacher: MusicModel) -> None:
     sigma = schedule.sigma(schedule.timesteps(1)[0], torch.zeros((), dtype=torch.float64)).item()
     if teacher.denoiser.prediction == "epsilon" and sigma > LARGEST_SIGMA:
         raise DataError(
-            f"the base predicts epsilon, up to noise of σ = {sigma:.0f}, from which no x_0 can be computed in one step: "
-            "teach it v_prediction or sample"
+            f"the base predicts epsilon, up to noise of σ = {sigma:.0f}, from which no x_0 can be computed in one "
+            "step: teach it v_prediction or sample"
         )
 
 
@@ -57,8 +58,7 @@ def _add_lora(network: ModelMixin, rank: int, seed: int) -> None:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise DataError("LoRA needs peft: pip install 'ditto-music[pipelines]', or set lora_rank to 0") from None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LAYERS)), network)
 
 

@@ -163,7 +163,6 @@ class Run:
         averages: names and decays of the averaged weights to be kept.
         rivals: others that learn in the same run, each by its own loss.
         begun_with: hashes of what the run must have begun with, by name (which is the command line's option, too).
-        notes: what else its checkpoints are to say, for JSON.
 
     Attributes:
         model: the network as accelerate wraps it, to be called.
@@ -180,7 +179,7 @@ class Run:
     def __init__(
         self, recipe: Recipe, out: Path, accelerator: Accelerator, network: nn.Module, *,
         averages: Mapping[str, float] | None = None, rivals: Sequence[Learner] = (),
-        begun_with: Mapping[str, str] | None = None, notes: Mapping[str, Any] | None = None,
+        begun_with: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         start_run(out, recipe)
         self.recipe, self.out, self.network = recipe, out, network
@@ -188,8 +187,7 @@ class Run:
         self._learners = (self._learner, *rivals)
         self.model = self._learner.model
         self.averages = {name: Ema(network, decay) for name, decay in (averages or {}).items()}
-        self._begun_with, self._notes = begun_with or {}, notes or {}
-        self._checkpoints, self._meter = Checkpoints(out), Meter()
+        self._begun_with, self._checkpoints, self._meter = begun_with or {}, Checkpoints(out), Meter()
         self.start = self.done = self._resume()
         self.log = RunLog(out, self.start, tensorboard(out, self.start))
 
@@ -251,7 +249,7 @@ class Run:
         groups = {name: average.shadow for name, average in self.averages.items()}
         for learner in self._learners:
             groups |= learner.tensors()
-        self._checkpoints.save(self.done, groups, {**self._begun_with, **self._notes})
+        self._checkpoints.save(self.done, groups, self._begun_with)
 
 
 def check_beginning(out: Path, state: Mapping[str, Any], begun_with: Mapping[str, str]) -> None:
