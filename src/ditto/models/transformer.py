@@ -97,7 +97,7 @@ class PatchTransformer(ModelMixin, ConfigMixin):
     def enter(
         self, x_t: Tensor, t: Tensor, tags: Tensor, guidance: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Shared]:
-        """What comes before the blocks: tokens (B, N, width), the condition (B, width) that `leave` takes, and `Shared`."""
+        """What comes before the blocks: tokens (B, N, width), the condition (B, width) for `leave`, and `Shared`."""
         if (self.guidance is None) != (guidance is None):
             raise ValueError("a network takes the CFG scale if, and only if, it is a student")
         tag = self.tag_embedding(tags).sum(dim=1)
