@@ -1,8 +1,10 @@
 """The model folder: what is saved comes back, and whatever is wrong with a folder is one clear line."""
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,14 @@ def test_saving_and_loading_gives_the_same_outputs(model_folder: Path, tmp_path:
 def test_half_precision_weights_are_near_the_originals(tiny_model: MusicModel, model_folder: Path) -> None:
     for ours, loaded in zip(outputs(tiny_model)[:1], outputs(load(model_folder))[:1], strict=True):
         assert 0 < (ours - loaded).norm() < 0.01 * ours.norm()
+
+
+def test_a_weight_beyond_half_precision_is_refused(tiny_model: MusicModel, tmp_path: Path) -> None:
+    network = copy.deepcopy(tiny_model.network)
+    next(network.parameters()).data.flatten()[0] = 7e4  # float16 ends at 65 504
+    with pytest.raises(ModelError, match="a weight of the denoiser does not fit float16"):
+        replace(tiny_model, network=network).save(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_loaded_model_is_frozen_float32_and_in_evaluation_mode(model_folder: Path) -> None:

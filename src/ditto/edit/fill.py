@@ -20,9 +20,6 @@ from ditto.models.music_model import MusicModel
 from ditto.optimize import Step
 from ditto.request import Request, Result, run
 
-OVERLAPS = (1.0, 2.0, 3.0)
-"""The paper's overlaps in seconds."""
-
 Progress = Callable[[int, int, Step], None]
 """Called with (part, parts, step) after every iteration."""
 

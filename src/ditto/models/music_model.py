@@ -86,7 +86,7 @@ class Distilled:
         """Write a folder with the student alone, for `MusicModel.with_student`; returns the weights' SHA-256.
 
         Raises:
-            OutputError: see `MusicModel.save`.
+            OutputError, ModelError: see `MusicModel.save`.
         """
 
         def fill(folder: Path) -> str:
@@ -247,6 +247,7 @@ class MusicModel:
 
         Raises:
             OutputError: the folder holds something else than a model, or cannot be written.
+            ModelError: a weight does not fit float16.
         """
         return _put(folder, self._write)
 
@@ -320,6 +321,8 @@ def _class_of(module: ModelMixin) -> list[str]:
 
 def _save_part(folder: Path, name: str, module: ModelMixin) -> str:
     stored = copy.deepcopy(module).half() if type(module).__name__ in IN_HALF else module
+    if not all(bool(parameter.isfinite().all()) for parameter in stored.parameters()):
+        raise ModelError(f"a weight of the {name} does not fit float16: train again with a lower lr")
     stored.save_pretrained(folder / name, safe_serialization=True)
     return _sha256(folder / name / WEIGHTS)
 

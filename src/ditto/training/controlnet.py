@@ -23,13 +23,12 @@ from ditto.errors import DataError
 from ditto.methods.controlnet import controlled
 from ditto.models.conditioning import drop_tags
 from ditto.models.controlnet import ControlAdapter, encode_curves
-from ditto.models.music_model import MusicModel
+from ditto.models.music_model import MusicModel, fingerprint
 from ditto.models.transformer import PatchTransformer
 from ditto.pictures import mel_grid
 from ditto.training.base import DenoiserRecipe, Example, Setting, weighted_mse
 from ditto.training.base import draw as draw_noise
-from ditto.training.loop import Checkpoints, load_config
-from ditto.training.run import Run, check_beginning
+from ditto.training.run import Run
 
 SHOWN = 4
 
@@ -187,7 +186,8 @@ def train_controlnet(
     base.to(accelerator.device)
     adapter, averaged = (ControlAdapter.of(base, config.blocks, config.seed) for _ in range(2))
     setting = setting_of(config, model)
-    run = Run(config, out, accelerator, adapter, averages={"ema": config.ema}, begun_with=_base_of(adapter))
+    begun_with = {"base": fingerprint(base)}
+    run = Run(config, out, accelerator, adapter, averages={"ema": config.ema}, begun_with=begun_with)
     for step in run.steps("controlnet", show):
         drawn = draw(config, setting, clips.batch(step, config.batch_size), step).to(accelerator.device)
         with accelerator.autocast():
@@ -207,24 +207,6 @@ def train_from_folder(
     """`train_controlnet` on a data folder."""
     held = ControlledDataset(held_out, model, seed=config.seed) if held_out else None
     return train_controlnet(config, model, ControlledDataset(data, model, seed=config.seed), out, held_out=held)
-
-
-def load_trained(out: Path, model: MusicModel) -> ControlAdapter:
-    """The averaged weights of a run's newest checkpoint.
-
-    Raises:
-        DataError: the run has no checkpoint yet, or was begun with another base.
-    """
-    config = load_config(out / "config.json", ControlNetConfig)
-    groups, state = Checkpoints(out).newest()
-    adapter = ControlAdapter.of(model.network, config.blocks, config.seed)  # pyright: ignore[reportArgumentType]
-    check_beginning(out, state, _base_of(adapter))
-    adapter.load_state_dict(groups["ema"])
-    return adapter.requires_grad_(False).eval()
-
-
-def _base_of(adapter: ControlAdapter) -> dict[str, str]:
-    return {"base": str(adapter.config["base"])}  # pyright: ignore[reportIndexIssue]
 
 
 def setting_of(config: ControlNetConfig, model: MusicModel) -> Setting:

@@ -12,7 +12,7 @@ A recipe's loop reads as its algorithm::
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from accelerate import Accelerator
@@ -196,7 +196,11 @@ class Run:
         if found is None:
             return 0
         step, groups, state = found
-        check_beginning(self.out, state, self._begun_with)
+        for name, value in self._begun_with.items():
+            if state[name] != value:
+                raise DataError(
+                    f"{str(self.out)!r} was begun with another {name}: choose another folder, or give --{name}"
+                )
         for learner in self._learners:
             learner.load(groups)
         for name, average in self.averages.items():
@@ -250,14 +254,3 @@ class Run:
         for learner in self._learners:
             groups |= learner.tensors()
         self._checkpoints.save(self.done, groups, self._begun_with)
-
-
-def check_beginning(out: Path, state: Mapping[str, Any], begun_with: Mapping[str, str]) -> None:
-    """Check that a checkpoint's state is of a run that began with what is given.
-
-    Raises:
-        DataError: it began with something else.
-    """
-    for name, value in begun_with.items():
-        if state[name] != value:
-            raise DataError(f"{str(out)!r} was begun with another {name}: choose another folder, or give --{name}")

@@ -177,20 +177,6 @@ def load_vocoder(run_dir: Path) -> Vocoder:
     return _averaged(load_config(run_dir / "config.json", VocoderConfig), groups["ema"])
 
 
-def export_vocoder(run_dir: Path, out_dir: Path) -> None:
-    """Write the averaged weights of a run's newest checkpoint as a diffusers folder, in half precision.
-
-    `Vocoder.from_pretrained(out_dir)` reads it.
-
-    Raises:
-        DataError: the run has no checkpoint yet, or a weight does not fit half precision.
-    """
-    vocoder = load_vocoder(run_dir).half()
-    if not all(bool(p.isfinite().all()) for p in vocoder.parameters()):
-        raise DataError(f"the weights of {str(run_dir)!r} do not fit half precision: train again with a lower lr")
-    vocoder.save_pretrained(out_dir)
-
-
 def _adversarial_losses(
     config: VocoderConfig, judges: Learner, made: Tensor, target: Tensor, step: int
 ) -> dict[str, Tensor]:
