@@ -2,8 +2,9 @@
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,16 +23,45 @@ Model = Annotated[
     str | None, typer.Option(help="A model's folder, or its name on the Hub; the embedded model if not given.")
 ]
 Steps = Annotated[int, typer.Option("--steps", "-T", help="Sampling steps.")]
+Clap = Annotated[str | None, typer.Option(help="Folder or Hub id of a CLAP; the embedded one if not given.")]
+ControlNet = Annotated[Path | None, typer.Option(help="Folder of a ControlNet; the model's own if not given.")]
+Long = Annotated[str | None, typer.Option(help="A model with a window of 24 s, for Table 7.")]
+Unconditional = Annotated[str | None, typer.Option(help="A model trained without tags, for DITTO-2's Table 3.")]
+Musicgen = Annotated[str | None, typer.Option(help="Folder or Hub id of a MusicGen, for DITTO-2's Table 3.")]
+Ratings = Annotated[
+    list[Path] | None, typer.Argument(help="CSV files that listeners sent back; without any the page is made.")
+]
+Few = Annotated[int | None, typer.Option(help="Clips of the rows that take minutes a clip: DOODL, and 50 steps.")]
 EXAMPLE = "Example: ditto-music bench {} --count 32"
+TITLES = {
+    "d1-table1": "DITTO, Table 1: outpainting and looping by DITTO and all that it is compared with.",
+    "d1-table2": "DITTO, Table 2: inpainting.",
+    "d1-table3": "DITTO, Table 3: intensity, melody and structure control.",
+    "d1-table5": "DITTO, Table 5: efficiency of DITTO and DOODL at 20 and 50 steps.",
+    "d1-table6": "DITTO, Table 6: intensity by its correlation.",
+    "d1-table7": "DITTO, Table 7: inversion at four guidance scales, in 6 and 24 s.",
+    "d1-table8": "DITTO, Table 8: DDIM and DPM-Solver++ while optimising.",
+    "d1-table9": "DITTO, Table 9: two controls at once.",
+    "d1-table10": "DITTO, Table 10: ten clips from one optimised latent.",
+    "d1-table11": "DITTO, Table 11: latency.",
+    "d1-fig10": "DITTO, Fig. 10: variance within batches that share x_T.",
+    "d2-table1": "DITTO-2, Table 1: DITTO-2 with CM and CTM against DITTO.",
+    "d2-table3": "DITTO-2, Table 3: text adherence.",
+    "all": "All of the papers' tables on the same clips; what one table has made, the others use.",
+}
+"""Of the benches that are tables of one runner (`ditto.bench.tables`), for --help, which imports nothing heavy."""
 
 
 def register(bench: typer.Typer) -> None:
     """Add the commands to the group `bench`."""
     for name, command in (
         ("quality", quality), ("intensity", intensity), ("controls", controls), ("speed", speed),
-        ("d2-table2", d2_table2), ("d2-fig4", d2_fig4),
+        ("d2-table2", d2_table2), ("d2-fig4", d2_fig4), ("d2-fig5", d2_fig5), ("d1-table4", d1_table4),
     ):  # fmt: skip
         bench.command(name, epilog=EXAMPLE.format(name))(command)
+    for name, title in TITLES.items():
+        example = "Example: ditto-music bench all --count 8 --few 4" if name == "all" else EXAMPLE.format(name)
+        bench.command(name, help=title, epilog=example)(table(name))
 
 
 def quality(
@@ -74,12 +104,9 @@ def d2_table2(
     out: Out = Path("docs/results"), resume: Resume = True, model: Model = None,
 ) -> None:  # fmt: skip
     """DITTO-2, Table 2: surrogate and decoding steps (M, T') against time, error and distance."""
-    from ditto.bench.budget import TABLE_2, run_budget
-    from ditto.models.loading import load
-
-    run_budget(
-        "d2-table2", TABLE_2, load(model), heldout, classifier, count=count, seed=seed, out=out, batch=batch,
-        iterations=iterations, guidance=guidance, gamma=gamma, resume=resume, command=command_line(),
+    _budget(
+        "d2-table2", model, heldout, classifier, count=count, batch=batch, iterations=iterations, guidance=guidance,
+        gamma=gamma, seed=seed, out=out, resume=resume,
     )  # fmt: skip
 
 
@@ -88,14 +115,52 @@ def d2_fig4(
     cm: Cm = None, batch: Batch = 4, iterations: Iterations = 70, guidance: Guidance = None, gamma: Gamma = None,
     seed: Seed = 0, out: Out = Path("docs/results"), resume: Resume = True, model: Model = None,
 ) -> None:  # fmt: skip
-    """DITTO-2, Fig. 4 and 5: the budgets of CM, CTM and the base beside one another."""
-    from ditto.bench.budget import FIG_4, FIG_5, TABLE_2, run_budget
+    """DITTO-2, Fig. 4: the budgets of CM, CTM and the base beside one another."""
+    _budget(
+        "d2-fig4", model, heldout, classifier, cm=cm, count=count, batch=batch, iterations=iterations,
+        guidance=guidance, gamma=gamma, seed=seed, out=out, resume=resume,
+    )  # fmt: skip
+
+
+def d2_fig5(
+    count: Count = 32, heldout: Heldout = Path("datasets/heldout"), classifier: Classifier = Path("weights/classifier"),
+    cm: Cm = None, batch: Batch = 4, iterations: Iterations = 70, guidance: Guidance = None, gamma: Gamma = None,
+    seed: Seed = 0, out: Out = Path("docs/results"), resume: Resume = True, model: Model = None,
+) -> None:  # fmt: skip
+    """DITTO-2, Fig. 5: one-step optimisation, decoded in 1 to 8 steps; those rows of Fig. 4."""
+    _budget(
+        "d2-fig5", model, heldout, classifier, cm=cm, count=count, batch=batch, iterations=iterations,
+        guidance=guidance, gamma=gamma, seed=seed, out=out, resume=resume,
+    )  # fmt: skip
+
+
+def _budget(name: str, model: str | None, heldout: Path, classifier: Path, **settings: Any) -> None:
+    from ditto.bench.budget import run_budget
+    from ditto.bench.every import BUDGETS
     from ditto.models.loading import load
 
-    run_budget(
-        "d2-fig4", (*TABLE_2, *FIG_5, *FIG_4), load(model), heldout, classifier, cm=cm, count=count, seed=seed, out=out,
-        batch=batch, iterations=iterations, guidance=guidance, gamma=gamma, resume=resume, command=command_line(),
-    )  # fmt: skip
+    run_budget(name, BUDGETS[name], load(model), heldout, classifier, command=command_line(), **settings)
+
+
+def d1_table4(
+    ratings: Ratings = None,
+    count: Annotated[int, typer.Option(help="Clips of each application.")] = 10,
+    heldout: Heldout = Path("datasets/heldout"), controlnet: ControlNet = None, seed: Seed = 0,
+    out: Out = Path("docs/results"), resume: Resume = True, model: Model = None,
+) -> None:  # fmt: skip
+    """DITTO, Table 4, the listening test: writes a page to rate clips on, and analyses the ratings that come back."""
+    from ditto.bench import listening
+    from ditto.bench.every import Weights
+
+    lines = listening.read_ratings(ratings or ())
+    bench = Weights(model, controlnet=controlnet).bench(heldout, seed=seed, resume=resume)
+    if lines:
+        listening.analysed(lines, bench, out=out, command=command_line())
+        return
+    page, missing = listening.export(bench, out, count=count)
+    typer.echo(f"{page}: open it in a browser, and give this command the CSV files that it saves")
+    for row, reason in missing.items():
+        typer.echo(f"missing: {row} ({reason})")
 
 
 def speed(
@@ -131,6 +196,30 @@ def controls(
         load(model), heldout, classifier, cm=cm, count=count, tasks=task or (), seed=seed, out=out,
         iterations=iterations, guidance=guidance, resume=resume, command=command_line(),
     )  # fmt: skip
+
+
+def table(name: str) -> Callable[..., None]:
+    """The command of a table, or of "all"."""
+
+    def command(
+        count: Annotated[int, typer.Option(help="Clips a row.")] = 16, few: Few = None,
+        heldout: Heldout = Path("datasets/heldout"), classifier: Classifier = Path("weights/classifier"),
+        clap: Clap = None, cm: Cm = None, controlnet: ControlNet = None, long: Long = None,
+        unconditional: Unconditional = None, musicgen: Musicgen = None,
+        iterations: Annotated[int | None, typer.Option("--iterations", "-K", help="The papers' if not given.")] = None,
+        guidance: Guidance = None, seed: Seed = 0, out: Out = Path("docs/results"), resume: Resume = True,
+        model: Model = None,
+    ) -> None:  # fmt: skip
+        from ditto.bench.every import Weights, run_tables
+
+        weights = Weights(model, classifier, clap, cm, controlnet, long, unconditional, musicgen)
+        given = {"iterations": iterations, "guidance": guidance}
+        run_tables(
+            name, weights, heldout, count=count, few=few, seed=seed, out=out, resume=resume, command=command_line(),
+            overrides={key: value for key, value in given.items() if value is not None},
+        )  # fmt: skip
+
+    return command
 
 
 def command_line() -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from ditto.metrics.frechet import frechet_between, frechet_distance, frechet_infinity, gaussian
+from ditto.metrics.frechet import Reference, frechet_between, frechet_distance, frechet_infinity, gaussian
 
 
 def by_sqrtm(a, b):
@@ -91,3 +91,11 @@ def test_the_extrapolation_is_the_line_through_the_distances():
 def test_an_extrapolation_needs_counts(settings):
     with pytest.raises(ValueError, match="extrapolation needs"):
         frechet_infinity(np.zeros((50, 2)), np.zeros((40, 2)), **settings)
+
+
+@pytest.mark.parametrize(("count", "dimensions"), [(5, 12), (40, 12), (300, 512)])
+def test_a_reference_gives_the_same_distance_of_few_and_of_many(count: int, dimensions: int):
+    rng = np.random.default_rng(1)
+    real, clips = rng.standard_normal((600, dimensions)), 0.5 + 2 * rng.standard_normal((count, dimensions))
+    assert Reference(real).distance(clips) == pytest.approx(frechet_distance(clips, real), rel=1e-6)
+    assert Reference(real).distance(real) == pytest.approx(0, abs=1e-6)

@@ -62,6 +62,36 @@ def shares(groups: Mapping[str, Mapping[str, float]], label: str) -> Figure:
     return figure
 
 
+def table(report: Report) -> Figure:
+    """Every column of a table as bars over its rows, with intervals, and what the paper has as crosses."""
+    columns = list(dict.fromkeys(row.column for row in report.rows))
+    names = list(dict.fromkeys(row.row for row in report.rows))
+    figure = _figure(2.5 + 3.2 * len(columns), 1.5 + 0.28 * len(names))
+    grid = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    for axes, column in zip(grid, columns, strict=True):
+        rows = {row.row: row for row in report.rows if row.column == column}
+        _bars(axes, [rows.get(name) for name in names])
+        unit = next(row.unit for row in rows.values())
+        axes.set_title(column.replace("_", " ") + (f", {unit}" if unit else ""), fontsize=9)
+    grid[0].set_yticks(range(len(names)), names, fontsize=8)
+    grid[0].invert_yaxis()
+    return figure
+
+
+def _bars(axes: Axes, rows: Sequence[Row | None]) -> None:
+    """One bar a row that has a value; a cross where the paper has one."""
+    for place, row in enumerate(rows):
+        if row is None:
+            continue
+        if row.value is not None:
+            sides = [[max(row.value - (row.low if row.low is not None else row.value), 0.0)],
+                     [max((row.high if row.high is not None else row.value) - row.value, 0.0)]]  # fmt: skip
+            axes.barh(place, row.value, 0.7, xerr=sides, color="tab:blue", alpha=0.7)
+        if row.paper is not None:
+            axes.plot(row.paper, place, "x", color="tab:red")
+    axes.tick_params(labelsize=8)
+
+
 def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)

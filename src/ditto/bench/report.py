@@ -236,7 +236,7 @@ class Partial:
 
     def _part(self, name: str, make: Callable[[int, int], Tensors], span: tuple[int, int]) -> Tensors:
         first, last = span
-        return self.get(f"{name}-{first:04d}-{last:04d}", partial(_timed, make, first, last))
+        return self.get(f"{name}-{first:04d}-{last:04d}", partial(timed, partial(make, first, last)))
 
     def get(self, key: str, make: Callable[[], Tensors]) -> Tensors:
         """The tensors of one part: read if an earlier run finished it, otherwise made and saved."""
@@ -314,9 +314,10 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=spawn, initializer=torch.set_num_threads, initargs=(threads,))
 
 
-def _timed(make: Callable[[int, int], Tensors], first: int, last: int) -> Tensors:
+def timed(make: Callable[[], Tensors]) -> Tensors:
+    """What `make` returns, and ``seconds``, what it took, (1,)."""
     started = time.perf_counter()
-    made = make(first, last)
+    made = make()
     return made | {"seconds": torch.tensor([time.perf_counter() - started], dtype=torch.float64)}
 
 

@@ -11,13 +11,12 @@ from ditto.models.conditioning import Tags
 
 
 class Embedder(Protocol):
-    """Texts and sounds in one space: `ditto.models.clap.Clap`, or anything else of this shape.
+    """Texts and sounds in one space: `ditto.models.clap.Clap`, or anything else of this shape."""
 
-    Attributes:
-        name: which one it is. Scores of two embedders do not compare, so results carry it.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """Which one it is. Scores of two embedders do not compare, so results carry it."""
+        ...
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """(N, D) of N texts."""

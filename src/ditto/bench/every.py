@@ -1,0 +1,122 @@
+"""``ditto-music bench TABLE`` and ``bench all``: the weights that there are, and one table after the other."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ditto.bench import listening
+from ditto.bench.budget import FIG_4, FIG_5, TABLE_2, Budget, run_budget
+from ditto.bench.report import Report
+from ditto.bench.setups import Base, Bench
+from ditto.bench.tables import TABLES
+from ditto.bench.tabulate import tabulated
+from ditto.models.clap import EMBEDDED, Clap
+from ditto.models.classifier import ClipClassifier
+from ditto.models.controlnet import with_controlnet
+from ditto.models.loading import load
+from ditto.models.musicgen import MusicGen
+
+BUDGETS: dict[str, tuple[Budget, ...]] = {
+    "d2-table2": TABLE_2,
+    "d2-fig4": (*TABLE_2, *FIG_5, *FIG_4),
+    "d2-fig5": (*(b for b in TABLE_2 if b.optimise == 1), *FIG_5, FIG_4[1]),
+}
+"""Rows of the benches of `ditto.bench.budget`; Fig. 5 shows those with M=1 over T'."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where everything is that the tables need; None is the embedded one, or none.
+
+    Attributes:
+        model: the base, a folder or Hub id.
+        classifier: the folder of the network that hears where there is no CLAP.
+        clap: a folder or Hub id.
+        cm: folder of a CM student.
+        controlnet: folder of an adapter.
+        long: a base of 24 s.
+        unconditional: a base without tags, with a student.
+        musicgen: a folder or Hub id.
+    """
+
+    model: str | None = None
+    classifier: Path | None = Path("weights/classifier")
+    clap: str | None = None
+    cm: Path | None = None
+    controlnet: Path | None = None
+    long: str | None = None
+    unconditional: str | None = None
+    musicgen: str | None = None
+
+    def bench(self, heldout: Path, **settings: Any) -> Bench:
+        """All of it loaded; `settings` are those of `Bench`.
+
+        Raises:
+            ModelError: something that was named cannot be loaded.
+        """
+        model = load(self.model)
+        model = model if self.controlnet is None else with_controlnet(model, self.controlnet)
+        others: dict[Base, str | None] = {"long": self.long, "unconditional": self.unconditional}
+        has_clap = self.clap is not None or (EMBEDDED / "model.safetensors").is_file()
+        return Bench(
+            model, heldout, cm=model.with_student(self.cm) if self.cm else None,
+            others={base: load(source) for base, source in others.items() if source is not None},
+            clap=Clap.load(self.clap) if has_clap else None,
+            musicgen=MusicGen.load(self.musicgen) if self.musicgen else None, **settings,
+        )  # fmt: skip
+
+    def ear(self) -> ClipClassifier | None:
+        """The classifier, if its folder is there."""
+        there = self.classifier is not None and self.classifier.is_dir()
+        return ClipClassifier.load(self.classifier) if there and self.classifier else None
+
+
+def run_tables(
+    name: str, weights: Weights, heldout: Path, *, count: int = 16, few: int | None = None, seed: int = 0,
+    out: Path = Path("docs/results"), overrides: Mapping[str, Any] | None = None, cache: Path = Path("runs/bench"),
+    resume: bool = True, show: bool = True, command: str | None = None,
+) -> list[Report]:  # fmt: skip
+    """Make one table of `TABLES`, or with "all" every table and figure of both papers, and write the results.
+
+    Args:
+        name: of the table, or "all".
+        weights: what to measure, and with what.
+        heldout: data folder of real clips.
+        count: clips a row.
+        few: clips of the rows that take minutes a clip; all if not given.
+        seed: of the first clip.
+        out: folder of the results.
+        overrides: fields of every request, e.g. fewer iterations.
+        cache: where finished clips are kept.
+        resume: use those.
+        show: progress.
+        command: what the reports say they were run by.
+
+    Raises:
+        DittoError: a folder cannot be used or written.
+    """
+    bench = weights.bench(heldout, seed=seed, overrides=overrides or {}, cache=cache, resume=resume, show=show)
+    ear = weights.ear()
+    tables = list(TABLES.values()) if name == "all" else [TABLES[name]]
+    reports = [tabulated(table, bench, ear, count=count, few=few, out=out, command=command) for table in tables]
+    if name == "all":
+        listening.export(bench, out, count=count)
+        reports += _budgets(bench, weights, ear, count, out, command)
+    return reports
+
+
+def _budgets(
+    bench: Bench, weights: Weights, ear: ClipClassifier | None, count: int, out: Path, command: str | None
+) -> list[Report]:
+    """The tables of budgets, whose distances are in the classifier's embedding: without one there are none."""
+    if ear is None:
+        return []
+    given = {key: value for key, value in bench.overrides.items() if key in ("iterations", "lr", "guidance")}
+    return [
+        run_budget(
+            name, budgets, bench.model, bench.heldout, ear, cm=weights.cm, count=count, seed=bench.seed, out=out,
+            cache=bench.cache, resume=bench.resume, show=bench.show, command=command, **given,
+        )
+        for name, budgets in BUDGETS.items()
+    ]  # fmt: skip
