@@ -5,6 +5,11 @@ without a traceback and exits with code 2; the API raises it as it is.
 """
 
 
+def one_line(error: Exception) -> str:
+    """What another library says of an error, as one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200]
+
+
 class DittoError(Exception):
     """Base of all errors that a user can cause and mend."""
 

@@ -42,6 +42,13 @@ def test_memory_counts_what_is_alive_once() -> None:
     assert memory.mean_gb == pytest.approx((4000 * 4 + 7960) / 5 / 1e9)
 
 
+def test_views_of_what_was_there_before_are_no_memory() -> None:
+    weight = torch.zeros(10, 100)
+    with Memory() as memory:
+        weight.mT[5:].add_(1)
+    assert memory.peak == 0
+
+
 def test_memory_sees_what_the_backward_pass_keeps() -> None:
     x = torch.zeros(1000, requires_grad=True)
     with Memory() as kept:

@@ -8,7 +8,8 @@ from tests.models.adapters.tiny_pipelines import make_stable_audio
 
 from ditto.models import estimate as module
 from ditto.models.adapters.common import PipelineModel
-from ditto.models.estimate import _Alive, about, estimate
+from ditto.models.alive import Alive
+from ditto.models.estimate import about, estimate
 from ditto.models.loading import adapt
 from ditto.models.music_model import MusicModel
 
@@ -25,7 +26,7 @@ def on_real_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_peak_is_what_is_alive_at_once() -> None:
-    with _Alive() as alive:
+    with Alive() as alive:
         a = torch.zeros(1000)  # 4000 bytes
         b = a + 1
         del a

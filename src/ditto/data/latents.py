@@ -6,7 +6,6 @@ cut into windows, each half a window after the last, and go through the pipeline
 under the folder's ``cache/``, one file a recording.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from torch import Tensor
 
 from ditto.audio.io import info, read
 from ditto.data.captions import Labels, caption
-from ditto.data.dataset import Progress, read_labels
-from ditto.data.files import make_folder, write_npy
+from ditto.data.dataset import read_labels
+from ditto.data.files import Progress, cached_arrays, short_key
 from ditto.data.prepare import recordings
 from ditto.errors import DataError
 from ditto.models.adapters.common import PipelineModel
@@ -125,19 +124,11 @@ class LatentClips:
         return [place * half for place in range(int((item.seconds - self.seconds + 1e-6) / half) + 1)]
 
     def _cache(self, root: Path, items: list[Recording], progress: Progress | None) -> list[Path]:
-        what = f"{fingerprints(self.model.decoders)} {self.frames}"
-        key = hashlib.sha256(what.encode()).hexdigest()[:12]
-        folder = root / "cache" / f"latents-{key}"
-        make_folder(folder)
-        paths = []
-        for done, item in enumerate(items, start=1):
-            path = folder / f"{hashlib.sha256(item.key.encode()).hexdigest()[:16]}.npy"
-            if not path.exists():
-                write_npy(path, np.stack([self._latent(item, start) for start in self._starts(item)]))
-            paths.append(path)
-            if progress:
-                progress(done, len(items))
-        return paths
+        def make(i: int) -> np.ndarray:
+            return np.stack([self._latent(items[i], start) for start in self._starts(items[i])])
+
+        folder = root / "cache" / f"latents-{short_key([fingerprints(self.model.decoders), self.frames])}"
+        return cached_arrays(folder, [short_key(item.key) for item in items], make, progress)
 
     def _latent(self, item: Recording, start: float) -> np.ndarray:
         """x_0 of one clip, float16, shape (…, frames)."""

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from ditto.audio.io import StrPath, shown
+from ditto.audio.limiter import CEILING
 from ditto.controls.regions import SelfLoop
 from ditto.edit.fill import Filling, Progress
 from ditto.edit.result import Edit
@@ -220,7 +221,7 @@ def loop(
     once = sound[:, :length].copy()
     fade = min(round(FADE_SECONDS * spec.sample_rate), sound.shape[1] - length)
     once[:, :fade] = crossfaded(sound[:, length : length + fade], sound[:, :fade])
-    once = np.clip(once, -0.999, 0.999)
+    once = np.clip(once, -CEILING, CEILING)
     timeline = Timeline(np.tile(once, repeats), np.ones(length * repeats, bool), spec.sample_rate)
     gaps = tuple((i * length, (i + 1) * length) for i in range(repeats))
     return Edit("loop", model, timeline, (result,), gaps)

@@ -7,15 +7,13 @@
 """
 
 import time
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from ditto.models.alive import Alive
 from ditto.optimize import Step
 
 
@@ -56,19 +54,12 @@ class Stopwatch:
         return (self.ticks[-1] - self.ticks[0]) / steps if steps else float("nan")
 
 
-class Memory(TorchDispatchMode):
-    """Bytes of the tensors that operations within the `with` block make, for as long as these live.
-
-    Attributes:
-        now: alive at present, bytes.
-        peak: the most that ever was.
-    """
+class Memory(Alive):
+    """`Alive` with its mean: what operations within the `with` block made and what of it lived, after each of them."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.peak = 0
         self._sum = self._operations = 0
-        self._alive: dict[int, weakref.ref[Any]] = {}
 
     @property
     def mean_gb(self) -> float:
@@ -80,27 +71,9 @@ class Memory(TorchDispatchMode):
         """`peak` in GB."""
         return self.peak / 1e9
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and count what it made."""
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                self._count(tensor.untyped_storage())
+        made = super().__torch_dispatch__(func, types, args, kwargs)
         self._sum += self.now
         self._operations += 1
-        return result
-
-    def _count(self, storage: Any) -> None:
-        # A view's storage has been counted already, unless another one has died at its address since.
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._alive and self._alive[key]() is storage:
-            return
-
-        def gone(_: object) -> None:
-            self.now -= size
-
-        self._alive[key] = weakref.ref(storage, gone)
-        self.now += size
-        self.peak = max(self.peak, self.now)
+        return made

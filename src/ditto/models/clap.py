@@ -27,7 +27,7 @@ from torch.nn.functional import normalize
 from transformers import AutoTokenizer, ClapConfig, ClapFeatureExtractor, ClapModel, PreTrainedTokenizerBase
 
 from ditto.audio.io import shown
-from ditto.errors import ControlError, ModelError
+from ditto.errors import ControlError, ModelError, one_line
 from ditto.models.clap_frontend import ClapFrontEnd
 
 EMBEDDED = Path(__file__).parents[1] / "weights" / "clap"
@@ -71,7 +71,7 @@ class Clap:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             model = _model(folder)
         except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"cannot load the CLAP in {shown(folder)}: {_one_line(error)}") from None
+            raise ModelError(f"cannot load the CLAP in {shown(folder)}: {one_line(error)}") from None
         name = "embedded" if source is None else os.fspath(source)
         return cls(model, tokenizer, ClapFrontEnd.of(settings), name)
 
@@ -144,7 +144,7 @@ def _folder(source: str | os.PathLike[str]) -> Path:
     try:
         return Path(snapshot_download(os.fspath(source), allow_patterns=["*.json", "*.txt", WEIGHTS]))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = _one_line(error)
+        reason = one_line(error)
         raise ModelError(f"no folder {shown(source)}, and the Hub gives no model of that name: {reason}") from None
 
 
@@ -194,10 +194,6 @@ def save(
 def _half(value: Tensor) -> Tensor:
     value = value.detach().cpu()
     return (value.half() if value.is_floating_point() else value).contiguous()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _excerpt(text: str) -> str:

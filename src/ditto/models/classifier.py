@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from ditto.audio.io import shown
-from ditto.errors import ModelError
+from ditto.errors import ModelError, one_line
 
 FLOOR_DB = -100.0
 """Mel levels are raised to this before the network sees them: what lies below is inaudible numerical noise, by which
@@ -115,7 +115,7 @@ class ClipClassifier(ModelMixin, ConfigMixin):
                 folder, torch_dtype=torch.float32, low_cpu_mem_usage=False, local_files_only=True
             )
         except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
-            raise ModelError(f"cannot load the classifier in {shown(folder)}: {_one_line(error)}") from None
+            raise ModelError(f"cannot load the classifier in {shown(folder)}: {one_line(error)}") from None
         assert isinstance(found, cls)
         return found.requires_grad_(False).eval()
 
@@ -178,7 +178,3 @@ class Rhythm(nn.Module):
         overlap = (count - torch.arange(correlation.shape[-1], device=levels.device)).clamp(min=count // 8)
         unbiased = correlation * (count / overlap)
         return unbiased / (correlation[..., :1] + 1e-3)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

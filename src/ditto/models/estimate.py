@@ -6,20 +6,18 @@ backward pass allocate, for the library's real graph. It leaves out the allocato
 """
 
 import time
-import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 from torch.utils.checkpoint import checkpoint
 
+from ditto.models.alive import Alive
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
 
@@ -139,7 +137,7 @@ def _peak(model: MusicModel, x_T: Tensor, step: Callable[[Tensor], Tensor], call
     """Most bytes alive at once in an iteration, besides what was there before."""
     # Vocoders of our own keep tables that must not be made of fake tensors; they are small enough to run.
     fake = FakeTensorMode(allow_non_fake_inputs=True) if hasattr(model, "pipe") else nullcontext()
-    with fake, _Alive() as alive:
+    with fake, Alive() as alive:
         x = torch.zeros(x_T.shape, device=x_T.device, requires_grad=True)
         x_0 = x
         for _ in range(calls):
@@ -147,40 +145,6 @@ def _peak(model: MusicModel, x_T: Tensor, step: Callable[[Tensor], Tensor], call
             x_0 = 0.5 * (x_0 + cast(Tensor, once))
         torch.autograd.grad(model.to_audio(x_0).square().mean(), x)
     return alive.peak
-
-
-class _Alive(TorchDispatchMode):
-    """Counts the bytes of the storages that operations make, while they live."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {_key(leaf) for leaf in tree_iter((args, kwargs)) if isinstance(leaf, Tensor)}
-        out = func(*args, **(kwargs or {}))
-        for leaf in tree_iter(out):
-            if isinstance(leaf, Tensor) and _key(leaf) not in given:
-                self._count(leaf.untyped_storage())
-        return out
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
-        if key in self._known:
-            return
-        self._known.add(key)
-        self.now += storage.nbytes()
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._gone, key, storage.nbytes())
-
-    def _gone(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.now -= size
-
-
-def _key(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
 
 
 def _decoders(model: MusicModel) -> list[nn.Module]:

@@ -38,7 +38,7 @@ from ditto.audio.spec import AudioSpec
 from ditto.diffusion.consistency import StudentDenoiser
 from ditto.diffusion.denoiser import GuidedDenoiser
 from ditto.diffusion.schedule import Schedule
-from ditto.errors import ModelError, OutputError, RequestError
+from ditto.errors import ModelError, OutputError, RequestError, one_line
 from ditto.models.conditioning import Tags, TagVocabulary, drop_tags, null_tags
 
 EMBEDDED = Path(__file__).parents[1] / "weights" / "base"
@@ -405,7 +405,7 @@ def _index(path: Path, kind: str = "MusicModel") -> dict[str, Any]:
     except FileNotFoundError:
         raise ModelError(f"{shown(path)} has no {INDEX}, so it is not a model folder") from None
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {shown(path / INDEX)}: {' '.join(str(error).split())}") from None
+        raise ModelError(f"cannot read {shown(path / INDEX)}: {one_line(error)}") from None
     if not isinstance(index, dict) or index.get("_class_name") != kind:
         wanted = "Ditto's own" if kind == "MusicModel" else "a student alone"
         raise ModelError(f"{shown(path)} holds another kind of model than {wanted}")

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, MusicgenForConditionalGeneration, PreTrainedTokenizerBase
 
 from ditto.audio.io import shown
-from ditto.errors import ModelError, RequestError
+from ditto.errors import ModelError, RequestError, one_line
 
 DEFAULT = "facebook/musicgen-small"
 MAX_SECONDS = 30.0
@@ -51,7 +51,7 @@ class MusicGen:
             )
             model, report = found
         except Exception as error:  # what the Hub, its cache and damaged files raise has no common ancestor
-            raise ModelError(f"cannot load MusicGen from {shown(source)}: {_one_line(error)}") from None
+            raise ModelError(f"cannot load MusicGen from {shown(source)}: {one_line(error)}") from None
         if report["missing_keys"]:
             # transformers has filled them with random numbers
             raise ModelError(
@@ -106,7 +106,3 @@ class MusicGen:
 def _devices(device: torch.device) -> list[torch.device]:
     """The generators to keep besides the CPU's."""
     return [] if device.type == "cpu" else [device]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -20,7 +20,7 @@ GUIDANCE_FEATURES = 32
 
 
 class TagUNet(ModelMixin, ConfigMixin):
-    """``(x_t (B, 1, n_mels, frames), t (B,), tags (B, 3)) -> output`` of x_t's shape.
+    """``(x_t (B, 1, n_mels, frames), t (B,), tags (B, 5)) -> output`` of x_t's shape; the beat grid is not told.
 
     Args:
         block_out_channels: channels of each stage, outermost first.

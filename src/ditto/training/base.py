@@ -33,7 +33,7 @@ class Clips(Protocol):
     """Where clips come from: a pure function of the step, which is what makes a killed run resume exactly."""
 
     def batch(self, step: int, batch_size: int) -> tuple[Tensor, Tensor]:
-        """x_0 (B, 1, n_mels, frames) and tag indices (B, 3)."""
+        """x_0 (B, 1, n_mels, frames) and conditions (B, 5)."""
         ...
 
 
@@ -123,7 +123,7 @@ def diffusion_loss(
         network: ``(x_t, t, tags) -> output``.
         setting: schedule, prediction and kind of loss.
         x_0: clean clips, shape (B, 1, n_mels, frames).
-        tags: indices, shape (B, 3).
+        tags: conditions, shape (B, 5).
         t: timesteps, shape (B,).
         noise: ε, of x_0's shape.
     """
@@ -294,7 +294,7 @@ def sample_clips(
     network: Network, schedule: Schedule, tags: Tensor, shape: Any, seed: int, steps: int = 20,
     guidance: float = 1.0,
 ) -> Tensor:  # fmt: skip
-    """DDIM samples (B, 1, n_mels, frames) for `tags` (B, 3)."""
+    """DDIM samples (B, 1, n_mels, frames) for `tags`, conditions (B, 5)."""
     chain = Chain(guided_denoiser(network, schedule), schedule, schedule.timesteps(steps), tags, guidance)
     noise = torch.randn(len(tags), *shape, generator=torch.Generator().manual_seed(seed))
     return ddim(chain, noise)

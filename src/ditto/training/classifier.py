@@ -34,7 +34,7 @@ class Clips(Protocol):
     """Where clips come from: a pure function of the step."""
 
     def batch(self, step: int, batch_size: int) -> tuple[Tensor, Tensor]:
-        """x_0 (B, 1, n_mels, frames) and tag indices (B, 3) without nulls; frames ≥ the config's · (1 + stretch)."""
+        """x_0 (B, 1, n_mels, frames) and conditions (B, 5) without null tags; frames ≥ `drawn_frames`."""
         ...
 
 

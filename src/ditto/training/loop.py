@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ditto.errors import DataError, OutputError
+from ditto.errors import DataError, OutputError, one_line
 
 ConfigT = TypeVar("ConfigT")
 Tensors = dict[str, Tensor]
@@ -50,7 +50,7 @@ def load_config(path: Path, kind: type[ConfigT]) -> ConfigT:
     except FileNotFoundError:
         raise DataError(f"no config file {str(path)!r}: configs/ holds the committed ones") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read the config {str(path)!r}: {' '.join(str(error).split())}") from None
+        raise DataError(f"cannot read the config {str(path)!r}: {one_line(error)}") from None
     known = {field.name for field in fields(kind)}  # pyright: ignore[reportArgumentType]
     unknown = sorted(set(values) - known) if isinstance(values, dict) else ["(not a JSON object)"]
     if unknown:
