@@ -201,7 +201,7 @@ TASKS = (
     Task("intensity+outpainting", partial(_painted, "outpaint", ("intensity",), WIDE_OVERLAP),
          INTENSITY | {"outpaint_mse": ""}, {"intensity_mse_db2": (40.843, 5.783)}, 2.0),
 )  # fmt: skip
-"""METHOD's controls and edits, and Table 9's pairs."""
+"""The papers' controls and edits, and Table 9's pairs."""
 
 
 def run_controls(

@@ -1,4 +1,4 @@
-"""What a control is: a differentiable feature of the output, a target, and a loss (METHOD §5).
+"""What a control is: a differentiable feature of the output, a target, and a loss (DITTO §4).
 
 Controls are small objects that add and scale::
 

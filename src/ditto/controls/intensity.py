@@ -1,4 +1,4 @@
-"""Intensity: the smoothed loudness follows a curve (DITTO §4; METHOD §5)."""
+"""Intensity: the smoothed loudness follows a curve (DITTO §4)."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -109,6 +109,6 @@ def pearson(feature: Tensor, target: Tensor) -> Tensor:
     """Pearson's ρ over the last dimension: (B, frames) and (frames,) → (B,); 0 where either is constant."""
     a = feature - feature.mean(dim=-1, keepdim=True)
     b = target - target.mean(dim=-1, keepdim=True)
-    # The ε keeps the gradient finite at a constant curve (METHOD §8.4).
+    # The ε keeps the gradient finite at a constant curve.
     scale = (a.square().sum(dim=-1) * b.square().sum(dim=-1) + 1e-12).sqrt()
     return (a * b).sum(dim=-1) / scale

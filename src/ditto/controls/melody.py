@@ -1,4 +1,4 @@
-"""Melody: the strongest pitch class of every frame follows a tune (DITTO section 4; METHOD, controls)."""
+"""Melody: the strongest pitch class of every frame follows a tune (DITTO section 4)."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar

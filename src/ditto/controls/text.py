@@ -1,4 +1,4 @@
-"""Text: the output's CLAP embedding turns towards that of a description (DITTO-2 §5.4; METHOD §5)."""
+"""Text: the output's CLAP embedding turns towards that of a description (DITTO-2 §5.4)."""
 
 import os
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Jumps and samplers of consistency models (CM) and consistency trajectory models (CTM) (DITTO-2 §3–4; METHOD §4).
+"""Jumps and samplers of consistency models (CM) and consistency trajectory models (CTM) (DITTO-2 §3–4).
 
 A student is a `Denoiser` that estimates in one call where the teacher's whole chain ends. CM goes there; CTM, in the
 1-step Euler parameterisation, may stop anywhere on the way. In VE coordinates, x^VE = x_t / √ᾱ_t and σ = √(1−ᾱ)/√ᾱ::

@@ -9,7 +9,7 @@ With a = √(ᾱ_s / ᾱ_t) and b = √(1 − ᾱ_s) − a·√(1 − ᾱ_t), so
 
 Every line changes one of the two by a function of the other, hence can be solved for what it changed. The pair is kept
 in float64 whatever the network computes in: undoing a step divides by p and by b's counterpart, and a float32 pair
-would not find its way back (METHOD §6).
+would not find its way back.
 
 Where ᾱ_t is next to nothing, a is in the hundreds and so is the chains' drift apart: use a "leading" grid, which does
 not begin at the last timestep (`edict_timesteps`).

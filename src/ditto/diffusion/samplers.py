@@ -1,7 +1,7 @@
 """Deterministic and stochastic samplers as pure, differentiable steps.
 
 Each sampler is a generator-free loop over a falling timestep grid; a step is a function of tensors alone, so it can be
-recomputed under gradient checkpointing (METHOD §8.10). They agree with diffusers' schedulers step by step (tests).
+recomputed under gradient checkpointing. They agree with diffusers' schedulers step by step (tests).
 """
 
 from collections.abc import Callable, Sequence

@@ -1,6 +1,6 @@
 """The variance-preserving noise schedule and the conversions between what networks predict.
 
-With ᾱ_t the cumulative noise schedule (METHOD §1)::
+With ᾱ_t the cumulative noise schedule::
 
     x_t = √ᾱ_t · x_0 + √(1 − ᾱ_t) · ε        (forward process)
     v_t = √ᾱ_t · ε − √(1 − ᾱ_t) · x_0        (velocity, Salimans & Ho 2022)

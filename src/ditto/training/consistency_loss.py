@@ -1,4 +1,4 @@
-"""The loss that distils a diffusion model into a few-step student (DITTO-2 §3; METHOD §4), local consistency form.
+"""The loss that distils a diffusion model into a few-step student (DITTO-2 §3), local consistency form.
 
 With x_{t'} = Θ(x_t) one DDIM step of the guided teacher, t' the next timestep of its grid, and s at or below t'::
 

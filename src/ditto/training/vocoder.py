@@ -1,4 +1,4 @@
-"""Training the vocoder: spectral losses first, adversarial fine-tuning after (METHOD: MusicHiFi's recipe, made small).
+"""Training the vocoder: spectral losses first, adversarial fine-tuning after (MusicHiFi's recipe, made small).
 
 Run it with ``ditto-music train vocoder --config configs/vocoder.json --data datasets/train --out runs/vocoder``.
 """
