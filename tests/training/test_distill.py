@@ -194,6 +194,7 @@ def test_a_steps_draws_are_its_own(tiny_model: MusicModel) -> None:
         ({"grid": 21}, "grid must be 1 to 20"),
         ({"guidance": [5.0, 1.0]}, "guidance must be a rising pair"),
         ({"clean_share": 1.5}, "clean_share must be 0 to 1"),
+        ({"lora_rank": -1}, "lora_rank must be at least 0"),
     ],
 )
 def test_what_a_config_may_not_say(settings: dict[str, Any], message: str) -> None:
@@ -203,7 +204,10 @@ def test_what_a_config_may_not_say(settings: dict[str, Any], message: str) -> No
 
 @pytest.mark.parametrize("kind", ["cm", "ctm"])
 def test_committed_configs_load(kind: str) -> None:
-    assert load_config(CONFIGS / f"{kind}.json", DistillConfig).kind == kind
+    for form in ("{}", "pipeline-{}", "pipeline-{}-lora"):
+        config = load_config(CONFIGS / f"{form.format(kind)}.json", DistillConfig)
+        assert config.kind == kind
+        assert bool(config.lora_rank) == form.endswith("lora")
 
 
 # The gap.
