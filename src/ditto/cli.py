@@ -266,7 +266,10 @@ def train_base_command(
     train_from_folder(load_config(config, BaseConfig), data, out, held_out=held_out)
 
 
-TeacherOption = Annotated[Path | None, typer.Option(help="The teacher's model folder; the embedded model by default.")]
+TeacherOption = Annotated[
+    Path | None,
+    typer.Option(help="A model's folder or Hub id (pipelines: see configs/pipeline-*.json); default: the embedded one."),
+]
 DistillOutOption = Annotated[Path, typer.Option(help="Folder of the run; a killed run resumes from it.")]
 
 
