@@ -183,18 +183,20 @@ def controls(
     task: Annotated[
         list[str] | None, typer.Option(help="Only this control or edit, e.g. melody; may be repeated.")
     ] = None,
-    heldout: Heldout = Path("datasets/heldout"), classifier: Classifier = Path("weights/classifier"), cm: Cm = None,
+    heldout: Heldout = Path("datasets/heldout"), classifier: Classifier = Path("weights/classifier"),
+    clap: Clap = None, cm: Cm = None,
     iterations: Annotated[int | None, typer.Option("--iterations", "-K", help="The papers' if not given.")] = None,
     guidance: Guidance = None, seed: Seed = 0, out: Out = Path("docs/results"), resume: Resume = True,
     model: Model = None,
 ) -> None:  # fmt: skip
     """Every control and edit, without control, by DITTO and by DITTO-2: error, distance, seams, time."""
-    from ditto.bench.controls import run_controls
-    from ditto.models.loading import load
+    from ditto.bench.every import Weights, run_tables
 
-    run_controls(
-        load(model), heldout, classifier, cm=cm, count=count, tasks=task or (), seed=seed, out=out,
-        iterations=iterations, guidance=guidance, resume=resume, command=command_line(),
+    given = {"iterations": iterations, "guidance": guidance}
+    run_tables(
+        "controls", Weights(model, classifier, clap, cm), heldout, count=count, seed=seed, out=out, tasks=task or (),
+        resume=resume, command=command_line(),
+        overrides={key: value for key, value in given.items() if value is not None},
     )  # fmt: skip
 
 

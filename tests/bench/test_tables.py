@@ -12,11 +12,12 @@ import torch
 from tests.conftest import randomised
 
 from ditto.bench import tabulate, tasks
+from ditto.bench.ear import CLAP, FAD, Ear, Found
 from ditto.bench.paper import paper
 from ditto.bench.report import Report
 from ditto.bench.setups import CM, CTM, DITTO, DOODL, FREEDOM, TTM, Bench
-from ditto.bench.tables import CLAP, FAD, MEASURES, TABLES, Entry, Table
-from ditto.bench.tabulate import Ear, Found, distance_ratio, papers, tabulated
+from ditto.bench.tables import MEASURES, TABLES, Entry, Table
+from ditto.bench.tabulate import distance_ratio, papers, tabulated
 from ditto.bench.tasks import CONTROLS, FIXED, FREE, curve_of, pcm, sound
 from ditto.metrics.frechet import Reference, frechet_distance
 from ditto.models.classifier import ClipClassifier
@@ -174,7 +175,7 @@ def test_claims_have_the_sign_of_the_paper(bench: Bench) -> None:
     def verdicts(ditto: list[float], freedom: list[float], column: str, entries: list[Entry]) -> list[str]:
         values = {DITTO.name: ditto, FREEDOM.name: freedom}
         found = {replace(e, columns=(column,)): Found(figures(**{column: values[e.setup.name]}), ear) for e in entries}
-        claims = tabulate._claims(TABLES["d1-table3"], found)  # pyright: ignore[reportArgumentType]
+        claims = tabulate.orderings(TABLES["d1-table3"], found)  # pyright: ignore[reportArgumentType]
         return [claim.verdict for claim in claims]
 
     mse = "intensity_mse_db2"
@@ -231,3 +232,24 @@ def test_units_and_papers(bench: Bench) -> None:
     with pytest.raises(KeyError):
         paper("d1_table3_controls", "DITTO", "no such column")
     assert {m for t in TABLES.values() for e in t.entries for m in e.columns} <= set(MEASURES)
+
+
+def test_distances_have_intervals_where_there_are_enough_clips(
+    bench: Bench, classifier: ClipClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("ear", "tabulate"):
+        monkeypatch.setattr(f"ditto.bench.{module}.FEWEST", 3)
+    table = TABLES["d1-table3"]
+    kept = tuple(e for e in table.entries if e.group == "intensity" and e.setup in (TTM, DITTO, DOODL))
+    found = tabulated(replace(table, entries=kept), bench, classifier, count=4, few=3, out=tmp_path)
+    rows = [row for row in found.rows if row.column == FAD]
+    assert len(rows) == 3
+    for row in rows:
+        assert row.value is not None
+        assert row.low is not None
+        assert row.high is not None
+        assert 0 < row.low <= row.value <= row.high
+    assert found.embedding == f"classifier {classifier.sha256()[:12]}"
+    # DITTO against both others, in the error and in the distance; there is no CLAP
+    assert len(found.claims) == 4
+    assert found.settings["few"] == 3

@@ -1,12 +1,13 @@
 """``ditto-music bench TABLE`` and ``bench all``: the weights that there are, and one table after the other."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ditto.bench import listening
 from ditto.bench.budget import FIG_4, FIG_5, TABLE_2, Budget, run_budget
+from ditto.bench.controls import controls_table
 from ditto.bench.report import Report
 from ditto.bench.setups import Base, Bench
 from ditto.bench.tables import TABLES
@@ -74,19 +75,20 @@ class Weights:
 
 def run_tables(
     name: str, weights: Weights, heldout: Path, *, count: int = 16, few: int | None = None, seed: int = 0,
-    out: Path = Path("docs/results"), overrides: Mapping[str, Any] | None = None, cache: Path = Path("runs/bench"),
-    resume: bool = True, show: bool = True, command: str | None = None,
+    out: Path = Path("docs/results"), tasks: Sequence[str] = (), overrides: Mapping[str, Any] | None = None,
+    cache: Path = Path("runs/bench"), resume: bool = True, show: bool = True, command: str | None = None,
 ) -> list[Report]:  # fmt: skip
     """Make one table of `TABLES`, or with "all" every table and figure of both papers, and write the results.
 
     Args:
-        name: of the table, or "all".
+        name: of the table; "controls"; or "all".
         weights: what to measure, and with what.
         heldout: data folder of real clips.
         count: clips a row.
         few: clips of the rows that take minutes a clip; all if not given.
         seed: of the first clip.
         out: folder of the results.
+        tasks: of "controls", some; none named is all.
         overrides: fields of every request, e.g. fewer iterations.
         cache: where finished clips are kept.
         resume: use those.
@@ -96,9 +98,10 @@ def run_tables(
     Raises:
         DittoError: a folder cannot be used or written.
     """
+    every = {**TABLES, "controls": controls_table(tasks)}
     bench = weights.bench(heldout, seed=seed, overrides=overrides or {}, cache=cache, resume=resume, show=show)
     ear = weights.ear()
-    tables = list(TABLES.values()) if name == "all" else [TABLES[name]]
+    tables = list(TABLES.values()) if name == "all" else [every[name]]
     reports = [tabulated(table, bench, ear, count=count, few=few, out=out, command=command) for table in tables]
     if name == "all":
         listening.export(bench, out, count=count)

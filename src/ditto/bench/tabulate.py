@@ -5,125 +5,22 @@ here if the ratio of the two distances from the best (of an error from 0, of an 
 side of 1 as in the paper, with the whole of its interval.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
 
 from ditto.bench import charts
+from ditto.bench.ear import CLAP, FAD, FEWEST, Array, Ear, Found
 from ditto.bench.paper import paper
-from ditto.bench.report import Claim, Report, Row, Tensors, model_entry
+from ditto.bench.report import Claim, Report, Row, model_entry
 from ditto.bench.setups import Bench
-from ditto.bench.tables import CLAP, FAD, FIG_10, MEASURES, Entry, Table
-from ditto.bench.tasks import sound
+from ditto.bench.tables import MEASURES, Entry, Table
 from ditto.errors import DittoError
-from ditto.metrics.batch_variance import less_variance
-from ditto.metrics.bootstrap import Interval, mean_interval, ratio_interval, statistic_interval
-from ditto.metrics.efficiency import steps_to_converge
-from ditto.metrics.embeddings import listen
+from ditto.metrics.bootstrap import Interval, ratio_interval, statistic_interval
 from ditto.metrics.frechet import Reference
-from ditto.metrics.text_adherence import clap_scores, embed_clips
 from ditto.models.classifier import ClipClassifier
-
-THRESHOLD = 2.0
-"""τ of MS2C, dB² (DITTO, appendix L)."""
-FEWEST = 8
-"""Clips that a Fréchet distance takes at least; with so few it is far too high, and only equal counts compare."""
-SIGNIFICANT = 0.01
-
-Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Ear:
-    """The embedding that Fréchet distances are in, and CLAP scores.
-
-    Attributes:
-        bench: whose clips are heard.
-        classifier: hears where there is no CLAP.
-    """
-
-    bench: Bench
-    classifier: ClipClassifier | None
-
-    @property
-    def name(self) -> str:
-        """The embedding, with the beginning of its weights' hash."""
-        if self.bench.clap is not None:
-            return f"clap {self.bench.clap.name} {self.bench.clap.sha256[:12]}"
-        return f"classifier {self.classifier.sha256()[:12]}" if self.classifier is not None else "none"
-
-    def embed(self, audio: Tensor) -> Tensor:
-        """Embeddings (N, D) of audio (N, samples) at the model's rate.
-
-        Raises:
-            DittoError: there is no ear.
-        """
-        model = self.bench.model
-        if self.bench.clap is not None:
-            return embed_clips(self.bench.clap, audio, model.spec.sample_rate)
-        if self.classifier is None:
-            raise DittoError("no weights: a Fréchet distance needs a CLAP or a classifier, give --clap or --classifier")
-        return listen(self.classifier, model.encode(audio)).embeddings
-
-    @cached_property
-    def reference(self) -> Reference:
-        """Real held-out clips."""
-        return Reference(self.embed(self.bench.real.audio).double().numpy())
-
-    def scores(self, embeddings: Tensor) -> Array:
-        """CLAP score of every clip and its caption, (N,).
-
-        Raises:
-            DittoError: there is no CLAP.
-        """
-        if self.bench.clap is None:
-            raise DittoError("no weights: a CLAP score needs a CLAP, train one with `ditto-music train clap`")
-        texts = [self.bench.tags(i).caption() for i in range(len(embeddings))]
-        return clap_scores(self.bench.clap, embeddings, texts).double().numpy()
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """What the clips of a row came to.
-
-    Attributes:
-        tensors: of all clips.
-        ear: hears them.
-    """
-
-    tensors: Tensors
-    ear: Ear
-
-    @cached_property
-    def embeddings(self) -> Tensor:
-        """(N, D) of the sounds."""
-        return self.ear.embed(sound(self.tensors["audio"]))
-
-    def values(self, measure: str) -> Array:
-        """One value a clip; for a Fréchet distance the embeddings.
-
-        Raises:
-            DittoError: there is no ear for it, or too few clips.
-        """
-        if measure == FAD:
-            if len(self.tensors["seconds"]) < FEWEST:
-                raise DittoError(f"a Fréchet distance needs {FEWEST} clips or more")
-            return self.embeddings.double().numpy()
-        if measure == CLAP:
-            return self.ear.scores(self.embeddings)
-        if measure == "steps_to_converge":
-            return steps_to_converge(self.tensors["losses"].T, THRESHOLD).double().numpy()
-        return self.tensors[measure].double().numpy()
-
-    def interval(self, measure: str) -> Interval:
-        """The figure with its interval."""
-        values = self.values(measure)
-        return statistic_interval(self.ear.reference.distance, values) if measure == FAD else mean_interval(values)
 
 
 def tabulated(
@@ -150,7 +47,7 @@ def tabulated(
     few = count if few is None else min(few, count)
     found = {entry: _found(entry, bench, ear, few if entry.setup.few else count) for entry in table.entries}
     rows = [row for entry in table.entries for row in _rows(table, entry, found[entry])]
-    claims = _variance_claims(found) if table.name == FIG_10.name else _claims(table, found)
+    claims = table.claims(found) if table.claims else orderings(table, found)
     hears = any(measure in (FAD, CLAP) for entry in table.entries for measure in entry.columns)
     seconds = sum(f.tensors["seconds"].sum().item() for f in found.values() if isinstance(f, Found))
     settings: dict[str, Any] = {"title": table.title, "few": few, **bench.overrides, "guidance": bench.model.guidance}
@@ -158,7 +55,7 @@ def tabulated(
         table.name, command or f"ditto-music bench {table.name} --count {count}", model_entry(bench.model),
         ear.name if hears else "none", count, bench.seed, seconds, settings, (*rows, *table.given), tuple(claims),
     )  # fmt: skip
-    report.write(out, charts.table(report))
+    report.write(out, (table.picture or charts.table)(report))
     return report
 
 
@@ -173,7 +70,7 @@ def _found(entry: Entry, bench: Bench, ear: Ear, count: int) -> Found | str:
 def papers(table: Table, entry: Entry, measure: str) -> float | None:
     """What the paper has for a figure, in our unit."""
     if table.paper is None or entry.row is None or measure not in entry.papers:
-        return None
+        return entry.figures.get(measure)
     value = paper(table.paper, entry.row, entry.papers[measure])
     return None if value is None else value * entry.scale.get(measure, 1.0)
 
@@ -191,7 +88,7 @@ def _rows(table: Table, entry: Entry, found: Found | str) -> list[Row]:
     return rows
 
 
-def _claims(table: Table, found: dict[Entry, Found | str]) -> list[Claim]:
+def orderings(table: Table, found: Mapping[Entry, Found | str]) -> list[Claim]:
     """The pivot of every group against the group's others, in every figure that the paper has of both."""
     claims = []
     for mine in (entry for entry in found if entry.setup.name == table.pivot):
@@ -203,7 +100,7 @@ def _claims(table: Table, found: dict[Entry, Found | str]) -> list[Claim]:
     return claims
 
 
-def _claim(table: Table, measure: str, mine: Entry, other: Entry, found: dict[Entry, Found | str]) -> Claim | None:
+def _claim(table: Table, measure: str, mine: Entry, other: Entry, found: Mapping[Entry, Found | str]) -> Claim | None:
     ours, theirs = found[mine], found[other]
     published = [papers(table, entry, measure) for entry in (mine, other)]
     best = MEASURES[measure].best
@@ -243,19 +140,3 @@ def distance_ratio(reference: Reference, above: Array, below: Array) -> Interval
         return reference.distance(pair[:, 0]) / max(reference.distance(pair[:, 1]), tiny)
 
     return statistic_interval(ratio, np.stack([above, below], axis=1))
-
-
-def _variance_claims(found: dict[Entry, Found | str]) -> list[Claim]:
-    """Fig. 10: one x_T for all reduces the variance within a batch."""
-    fixed, free = list(found.values())
-    if isinstance(fixed, str) or isinstance(free, str):
-        return []
-    claims = []
-    for measure in next(iter(found)).columns:
-        # One x_T may fix a feature altogether.
-        a, b = (np.maximum(found.values(measure), 1e-12) for found in (free, fixed))
-        p = less_variance(b, a).p_value
-        ratio = ratio_interval(a, b, paired=False)
-        verdict = "reproduced" if p < SIGNIFICANT else "not reproduced" if ratio.high < 1 else "undecided"
-        claims.append(Claim(f"fixing x_T reduces the {measure} within batches (p = {p:.2g})", verdict, *ratio))
-    return claims
