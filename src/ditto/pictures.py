@@ -180,7 +180,7 @@ def edit_picture(
 def mel_grid(path: Path, mels: Sequence[Tensor], columns: int = 4, titles: Sequence[str] = ()) -> None:
     """Save log-mels, each (1, n_mels, frames) in [−1, 1], as one PNG of `columns` columns, replacing an older one."""
     rows = math.ceil(len(mels) / columns)
-    figure = _figure(4 * columns, 2.4 * rows)
+    figure = _figure(3 * columns, 1.6 * rows)
     for i, mel in enumerate(mels):
         axes = figure.add_subplot(rows, columns, i + 1)
         axes.imshow(mel[0].float().cpu().numpy(), origin="lower", aspect="auto", vmin=-0.6, vmax=0.9, cmap="magma")

@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -58,10 +59,11 @@ class Request:
         guidance: CFG scale w (0 unconditional, 1 conditional); None is the model's default.
         sampler: "ddim", "dpm++" or "ddpm", as far as the method admits it.
         checkpointing: trade a third of the time for memory that does not grow with T.
-        surrogate_steps: M of "ditto2", the student's steps while optimising; or "adaptive": 1, then 2, then 4. None is
-            T' for a CTM, so that what is optimised is what is decoded, but for γ: an x_T that one step takes to its
-            target, two may take elsewhere, and beside the vocoder a second step costs little. For a CM it is 1.
+        surrogate_steps: M of "ditto2", the student's steps while optimising; or "adaptive": 1, then 2, then 4.
         decode_steps: T' of "ditto2", the student's steps for the output.
+        corrections: of "ditto2", times on the way that the surrogate is corrected by what decoding gives, since an x_T
+            that M steps take to its target, T' may take elsewhere (see `ditto.methods.ditto2`); between them controls
+            may hear estimates. 0 is the paper's algorithm.
         gamma: share of fresh noise in these, 0 (none) to 1; None is that of the student's kind.
         tolerance: stop once every item's loss is at most this.
         patience: stop once no item's loss has fallen by 1 % within so many iterations.
@@ -81,8 +83,9 @@ class Request:
     guidance: float | None = None
     sampler: str = "ddim"
     checkpointing: bool = True
-    surrogate_steps: int | Literal["adaptive"] | None = None
+    surrogate_steps: int | Literal["adaptive"] = 1
     decode_steps: int = 2
+    corrections: int = 6
     gamma: float | None = None
     tolerance: float | None = None
     patience: int | None = None
@@ -104,7 +107,8 @@ class Request:
         _whole("iterations", self.iterations, 1, 10_000)
         _whole("steps", self.steps, 1, 1000)
         _whole("decode_steps", self.decode_steps, 1, 20)
-        if self.surrogate_steps not in (None, "adaptive"):
+        _whole("corrections", self.corrections, 0, 1000)
+        if self.surrogate_steps != "adaptive":
             _whole("surrogate_steps", self.surrogate_steps, 1, 20, ', or "adaptive"')
         if self.patience is not None:
             _whole("patience", self.patience, 1, 10_000)
@@ -119,7 +123,7 @@ class Request:
         return balanced(self.controls)
 
     def resolved(self, model: MusicModel) -> "Request":
-        """The request with the method, and with M and γ, that it leaves to the model.
+        """The request with the method, and with γ, that it leaves to the model.
 
         Raises:
             RequestError: the method does not know the sampler, or the model has no student, or one that does not know
@@ -140,14 +144,14 @@ class Request:
         if not low <= w <= high:
             raise RequestError(f"this model's student knows guidance from {low:g} to {high:g}, not {w:g}: choose ditto")
         gamma = GAMMAS[student.kind] if self.gamma is None else self.gamma
-        calls = self.surrogate_steps or (1 if student.kind == "cm" else self.decode_steps)
-        return replace(self, method=method, gamma=gamma, surrogate_steps=calls)
+        return replace(self, method=method, gamma=gamma)
 
     def describe(self) -> dict[str, Any]:
         """The request as JSON."""
         names = ["seed", "count", "seconds", "method", "guidance"]
         names += ["iterations", "lr"] if self.method is None or WAYS[self.method].optimises else []
-        names += ["surrogate_steps", "decode_steps", "gamma"] if self.method == "ditto2" else ["steps", "sampler"]
+        own = ["surrogate_steps", "decode_steps", "gamma", "corrections"]
+        names += own if self.method == "ditto2" else ["steps", "sampler"]
         names += [name for name in ("tolerance", "patience", "strength") if getattr(self, name) is not None]
         prompt = {} if self.tags.prompt is None else {"prompt": self.tags.prompt}
         start = {} if self.start is None else {"start": self.start.name}
@@ -393,11 +397,11 @@ def chain_of(request: Request, model: MusicModel) -> Chain:
 
 def job_of(request: Request, model: MusicModel, shape: Sequence[int], stop: Stop = never) -> Job:
     """What a resolved request asks of its method."""
-    noise = item_noise(shape, request.seed, request.count, model.device)
+    fresh = partial(item_noise, shape, request.seed, request.count, model.device)
     return Job(
-        model, chain_of(request, model), request.controls, noise, request.iterations, request.lr,
-        _any_of(request, stop), request.sampler, request.checkpointing, request.surrogate_steps or 1,
-        request.gamma or 0.0, request.strength,
+        model, chain_of(request, model), request.controls, fresh, request.iterations, request.lr,
+        _any_of(request, stop), request.sampler, request.checkpointing, request.surrogate_steps,
+        request.gamma or 0.0, request.corrections, request.strength,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import torch
 
 from ditto.bench.budget import FIG_4, FIG_5, TABLE_2, Budget, Setting, made, run_budget
 from ditto.bench.intensity import drawn_targets
-from ditto.bench.speed import PHASES, iteration_flops, iteration_phases, matmul_rate, run_speed
+from ditto.bench.speed import DEFAULT, PAPERS, PHASES, Iteration, iteration_flops, matmul_rate, run_speed
 from ditto.controls.base import Output
 from ditto.models.classifier import ClipClassifier
 from ditto.models.music_model import Distilled, MusicModel, fingerprint, load
@@ -31,7 +31,8 @@ def fast(model: MusicModel, tmp_path_factory: pytest.TempPathFactory) -> MusicMo
 
 
 def test_rows_are_the_papers() -> None:
-    assert [b.row for b in TABLE_2] == ["CTM-1/1", "CTM-1/2", "CTM-1/4", "CTM-1/8", "CTM-2/2", "CTM-2/4", "CTM-*/4"]
+    papers = ["CTM-1/1", "CTM-1/2", "CTM-1/4", "CTM-1/8", "CTM-2/2", "CTM-2/4", "CTM-*/4"]
+    assert [b.row for b in TABLE_2] == [*papers, "CTM-1/2 corrected", "CTM-1/4 corrected"]
     assert [b.row for b in FIG_4] == ["DM-8/20", "DM-20/20"]
     tables = json.loads(Path(__file__).with_name("paper_budget.json").read_text())
     for budget in TABLE_2:
@@ -43,12 +44,15 @@ def test_rows_are_the_papers() -> None:
 def test_a_row_is_what_a_request_makes(fast: MusicModel) -> None:
     setting = Setting(fast, None, None, 3, 4, 5e-3, 1.5, 0.2)
     control, tags, x_T = drawn_targets(fast, 3, 0, 1)
-    for budget, method in ((Budget("CTM", 2, 4), "ditto2"), (Budget("DM", 3, 3), "ditto")):
+    for budget, method in (
+        (Budget("CTM", 2, 4), "ditto2"), (Budget("CTM", 2, 4, corrections=2), "ditto2"), (Budget("DM", 3, 3), "ditto"),
+    ):  # fmt: skip
         x_0 = made(setting, budget, control, tags, x_T, 0)
         result = run(
             Request(
                 (control.controls[0],), fast.vocabulary.decode(tags[0].tolist()), 3, iterations=4, method=method,
                 guidance=1.5, steps=3, surrogate_steps=2, decode_steps=4, gamma=0.2,
+                corrections=budget.corrections,
             ), fast,
         )  # fmt: skip
         torch.testing.assert_close(x_0, result.x_0, rtol=1e-4, atol=1e-4)
@@ -78,13 +82,19 @@ def test_mel_surrogate_never_calls_the_vocoder_while_optimising(fast: MusicModel
 
 def test_phases_and_floor(fast: MusicModel) -> None:
     setting = Setting(fast, None, None, 0, 5, 5e-3, 1.0, 0.2)
-    phases, whole = iteration_phases(setting, repeats=3)
-    assert tuple(phases) == PHASES
-    assert all(seconds > 0 for seconds in phases.values())
-    assert whole > 0
+    vocoder = {"vocoder forward", "vocoder backward"}
+    for budget, phases in ((PAPERS, PHASES[:-1]), (DEFAULT, [name for name in PHASES[:-1] if name not in vocoder])):
+        iteration = Iteration.of(setting, budget, repeats=3)
+        assert list(iteration.phases) == list(phases)
+        assert all(seconds > 0 for seconds in iteration.phases.values())
+        assert iteration.whole > 0
+        assert (iteration.correction > 0) == bool(budget.corrections)
+        parts = {row.row.split(": ")[-1]: row.value for row in iteration.rows()}
+        assert sum(parts[name] for name in (*phases, "overhead")) == pytest.approx(parts["whole"])
     # oracle: one linear layer's forward pass is 2·m·n·k; the network alone has many of them
     control, tags, x_T = drawn_targets(fast, 0, 0, 1)
-    assert iteration_flops(setting) > 2 * 2 * (x_T.shape[-1] // 4) * 640 * 32
+    network_alone, with_vocoder = (iteration_flops(setting, budget) for budget in (DEFAULT, PAPERS))
+    assert with_vocoder > network_alone > 2 * 2 * (x_T.shape[-1] // 4) * 640 * 32
     started = time.perf_counter()
     assert 1e8 < matmul_rate(256, seconds=0.05) < 1e14
     assert time.perf_counter() - started < 5
@@ -95,10 +105,10 @@ def test_phases_and_floor(fast: MusicModel) -> None:
 def test_speed(fast: MusicModel, tmp_path: Path) -> None:
     fast.save(tmp_path / "model")
     report = run_speed(
-        tmp_path / "model", count=2, ditto_count=1, iterations=2, guidance=1.0, show=False, out=tmp_path / "results",
+        tmp_path / "model", count=2, slow_count=1, iterations=2, guidance=1.0, show=False, out=tmp_path / "results",
         cache=tmp_path / "cache",
     )  # fmt: skip
     assert report.value("CTM-1/2", "seconds_per_clip") < report.value("DM-20/20", "seconds_per_clip")
-    assert {c.claim.split()[0] for c in report.claims} == {"DITTO-2", "its", "a", "overhead"}
+    assert {c.claim.split()[0] for c in report.claims} == {"DITTO-2", "the", "its", "a", "overhead"}
     assert report.value("model load", "seconds") > 0
     assert (tmp_path / "results" / "speed.png").exists()

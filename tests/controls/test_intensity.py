@@ -15,7 +15,9 @@ from ditto.audio.features import mel_rms_db, smooth
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Output
 from ditto.controls.intensity import Intensity, mse, pearson
+from ditto.controls.melody import Melody
 from ditto.errors import ControlError
+from ditto.metrics.control_error import EachItsOwn
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.music_model import MusicModel
 
@@ -178,3 +180,32 @@ def test_the_mel_domain_spares_the_vocoder_while_optimising_only() -> None:
 def test_an_unknown_domain_is_refused() -> None:
     with pytest.raises(ControlError, match="'sound' or 'mel', not 'taste'"):
         Intensity(TEXT, domain="taste")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("measure", ["mse", "correlation"])
+def test_an_estimate_calibrated_at_an_output_is_the_sounds_loss_there_and_spares_the_vocoder(measure) -> None:
+    control = Intensity(TEXT, measure)
+    here, there = x_0(), x_0() + 0.1
+    estimate = control.estimate().calibrated(Output(here, MODEL))
+    torch.testing.assert_close(estimate(here, MODEL), control(here, MODEL))
+    assert not torch.allclose(control.estimate()(here, MODEL), control(here, MODEL), rtol=1e-3), "they should differ"
+    deaf = MusicModel(nn.Identity(), nn.Identity(), SPEC, TagVocabulary((), ()))  # pyright: ignore[reportArgumentType]
+    assert torch.isfinite(estimate(there, deaf)).all()
+    slope = torch.autograd.grad(estimate(there.requires_grad_(), deaf).sum(), there)[0]
+    assert slope.abs().sum() > 0
+    again = estimate.calibrated(Output(there, MODEL))
+    torch.testing.assert_close(again(there, MODEL), control(there, MODEL))
+
+
+def test_sums_spans_and_batches_of_controls_are_calibrated_part_by_part() -> None:
+    here = x_0(batch=2)
+    control = Intensity(TEXT) / 2 + Intensity("0.1:-20 0.4:-10", "correlation").during((0.1, 0.3))
+    each = EachItsOwn([control, 3 * Intensity(TEXT)])
+    torch.testing.assert_close(each.estimate().calibrated(Output(here, MODEL))(here, MODEL), each(here, MODEL))
+    assert control.estimate().calibrated(Output(here, MODEL)).describe() == control.estimate().describe()
+
+
+def test_a_control_without_an_estimate_is_its_own() -> None:
+    control = Melody.from_notes("C4:1")
+    assert control.estimate() is control
+    assert control.calibrated(Output(x_0(), MODEL)) is control

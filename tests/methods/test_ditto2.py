@@ -7,10 +7,10 @@ from torch import Tensor
 from ditto.diffusion.denoiser import GuidedDenoiser
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.diffusion.schedule import Schedule
-from ditto.methods.ditto2 import adaptive_schedule, decode2, ditto2, item_noise
+from ditto.methods.ditto2 import Decode, _phases, adaptive_schedule, decode2, ditto2, item_noise
 from ditto.models.conditioning import null_tags
 from ditto.models.transformer import PatchTransformer
-from ditto.optimize import plateau, tolerance
+from ditto.optimize import Objective, Step, plateau, tolerance
 
 SCHEDULE = Schedule.cosine(shift=0.5)
 
@@ -104,3 +104,58 @@ def test_decoding_draws_as_much_noise_as_gamma_says(tiny_network: PatchTransform
     plain, some, all_ = (decode2(x_T, chain, gamma, item_noise(shapes, 0, 2)) for gamma in (0.0, 0.2, 1.0))
     assert 0 < (some - plain).norm() < (all_ - plain).norm()
     assert torch.equal(some, decode2(x_T, chain, 0.2, item_noise(shapes, 0, 2)))
+
+
+def corrected(network: PatchTransformer, corrections: int, iterations: int = 28) -> tuple[list[Step], Decode]:
+    chain = make_chain(network, 4)
+
+    def decode(x_T: Tensor) -> Tensor:
+        return decode2(x_T, chain, 0.3, item_noise(x_T.shape[1:], 5, len(x_T)))
+
+    steps = ditto2(latent(), chain, loss, iterations=iterations, lr=0.05, decode=decode, corrections=corrections)
+    return list(steps), decode
+
+
+def test_a_correction_makes_the_surrogate_agree_with_decoding_there(tiny_network: PatchTransformer) -> None:
+    steps, decode = corrected(tiny_network, 3)
+    for i in (7, 14, 21):
+        torch.testing.assert_close(steps[i].loss, loss(decode(steps[i].x_T.double())).float())
+        assert torch.equal(steps[i].best_loss, steps[i].loss), "the best must begin anew"
+    for i in (6, 8):
+        assert (steps[i].loss - loss(decode(steps[i].x_T.double())).float()).abs().max() > 1e-5
+
+
+def test_without_corrections_it_is_the_papers_algorithm(tiny_network: PatchTransformer) -> None:
+    plain = ditto2(latent(), make_chain(tiny_network, 4), loss, iterations=9, lr=0.05)
+    without, _ = corrected(tiny_network, 0, iterations=9)
+    assert [step.loss.tolist() for step in plain] == [step.loss.tolist() for step in without]
+    with_them, _ = corrected(tiny_network, 1, iterations=9)
+    equal = [torch.equal(a.loss, b.loss) for a, b in zip(with_them, without, strict=True)]
+    assert equal == [True] * 4 + [False] * 5
+
+
+@pytest.mark.parametrize(("iterations", "corrections"), [(70, 6), (3, 6), (1, 6), (5, 0)])
+def test_corrections_are_spread_evenly_and_never_come_first(iterations: int, corrections: int) -> None:
+    phases = _phases([1] * iterations, corrections)
+    assert phases[0] == (1, 0)
+    begins = [i for i in range(1, iterations) if phases[i] != phases[i - 1]]
+    assert begins == ([10, 20, 30, 40, 50, 60] if iterations == 70 else list(range(1, iterations)) * (corrections > 0))
+
+
+def test_an_objective_that_estimates_is_calibrated_at_what_is_decoded(tiny_network: PatchTransformer) -> None:
+    chain, seen = make_chain(tiny_network, 4), []
+
+    def decode(x_T: Tensor) -> Tensor:
+        return ddim(chain, x_T)
+
+    def calibrate(decoded: Tensor) -> Objective:
+        seen.append(decoded)
+        return lambda x_0: 2 * loss(x_0)
+
+    steps = list(
+        ditto2(latent(), chain, loss, iterations=4, decode=decode, calibrate=calibrate, corrections=1)
+    )  # fmt: skip
+    (decoded,) = seen
+    assert not decoded.requires_grad
+    torch.testing.assert_close(decoded, decode(steps[2].x_T.double()))
+    torch.testing.assert_close(steps[2].loss, 2 * loss(decoded).float())

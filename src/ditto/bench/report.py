@@ -156,7 +156,7 @@ class Report:
         make_folder(out)
         if figure is not None:
             with atomic_path(out / f"{self.name}.png", force=True) as temporary:
-                figure.savefig(temporary, format="png", dpi=100)
+                figure.savefig(temporary, format="png", dpi=80)
         data = self.to_json()
         _write_text(out / f"{self.name}.md", markdown(data, picture=figure is not None))
         _write_text(path := out / f"{self.name}.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")

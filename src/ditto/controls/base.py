@@ -112,6 +112,14 @@ class Control(ABC):
         """What a user should know about how the target meets a clip of `frames` frames, a line each."""
         return []
 
+    def estimate(self) -> "Control":
+        """The same control by a feature that costs less to hear, if it has one; `calibrated` makes up for it."""
+        return self
+
+    def calibrated(self, decoded: Output) -> "Control":
+        """An `estimate` that agrees with the feature proper at `decoded`; constant to autograd."""
+        return self
+
     def during(self, *spans: tuple[float, float]) -> "Control":
         """The control within `spans` (from, to in seconds) alone; the rest of the time is "don't care".
 
@@ -154,6 +162,14 @@ class Sum(Control):
         """Weighted mean of the parts' losses."""
         losses = [weight * control.loss(output) for control, weight in self.terms]
         return sum(losses[1:], losses[0]) / len(losses)
+
+    def estimate(self) -> "Sum":
+        """The sum of the parts' estimates."""
+        return Sum(tuple((control.estimate(), weight) for control, weight in self.terms))
+
+    def calibrated(self, decoded: Output) -> "Sum":
+        """The sum of the parts, each calibrated."""
+        return Sum(tuple((control.calibrated(decoded), weight) for control, weight in self.terms))
 
     def errors(self, output: Output) -> dict[str, Tensor]:
         """The parts' errors; a second control of one kind gets a number in its names."""
@@ -205,6 +221,14 @@ class Masked(Control):
     def loss(self, output: Output) -> Tensor:
         """The control's loss over the frames that count."""
         return self.control.loss(output.during(self.spans))
+
+    def estimate(self) -> "Masked":
+        """The control's estimate, within the same spans."""
+        return replace(self, control=self.control.estimate())
+
+    def calibrated(self, decoded: Output) -> "Masked":
+        """The control calibrated over all frames; those outside do not count later either."""
+        return replace(self, control=self.control.calibrated(decoded))
 
     def errors(self, output: Output) -> dict[str, Tensor]:
         """The control's errors over the frames that count."""

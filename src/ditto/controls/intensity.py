@@ -1,8 +1,9 @@
 """Intensity: the smoothed loudness follows a curve (DITTO §4)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from ditto.audio.features import intensity, mel_rms_db, smooth
@@ -24,15 +25,17 @@ class Intensity(Control):
         measure: "mse", or "correlation" for 𝓛 = −ρ (Pearson), which asks for the curve's shape alone.
         domain: what the loss hears: "sound", or "mel", an estimate from the spectrogram that spares the vocoder while
             optimising. Errors are those of the sound in either case.
+        offset: what the estimate lacks by `calibrated`, dB, shape (B, frames) or None.
     """
 
     curve: Curve
     measure: Literal["mse", "correlation"]
     domain: Literal["sound", "mel"]
+    offset: Tensor | None = field(compare=False, repr=False)
 
     def __init__(
         self, curve: str | Curve, measure: Literal["mse", "correlation"] = "mse",
-        domain: Literal["sound", "mel"] = "sound",
+        domain: Literal["sound", "mel"] = "sound", offset: Tensor | None = None,
     ) -> None:  # fmt: skip
         """Take a `Curve`, or the text of one (see `ditto.controls.curves.parse_curve`)."""
         if measure not in ("mse", "correlation"):
@@ -42,6 +45,7 @@ class Intensity(Control):
             raise ControlError(f"intensity is heard in 'sound' or 'mel', not {domain!r}")
         object.__setattr__(self, "measure", measure)
         object.__setattr__(self, "domain", domain)
+        object.__setattr__(self, "offset", offset)
 
     @classmethod
     def of_recording(
@@ -63,7 +67,20 @@ class Intensity(Control):
         """What the loss hears, shape (B, frames)."""
         if self.domain == "sound":
             return self.feature(output)
-        return smooth(mel_rms_db(output.model.to_mel(output.x_0), output.model.spec), output.model.spec)
+        heard = smooth(mel_rms_db(output.model.to_mel(output.x_0), output.model.spec), output.model.spec)
+        return heard if self.offset is None else heard + self.offset
+
+    def estimate(self) -> "Intensity":
+        """The same curve and measure, heard in the mel."""
+        return Intensity(self.curve, self.measure, "mel")
+
+    def calibrated(self, decoded: Output) -> "Intensity":
+        """In the mel, with the difference between sound and mel of `decoded` as the offset."""
+        if self.domain == "sound":
+            return self
+        mel = Intensity(self.curve, self.measure, "mel")
+        with torch.no_grad():
+            return Intensity(self.curve, self.measure, "mel", self.feature(decoded) - mel._heard(decoded))
 
     def loss(self, output: Output) -> Tensor:
         """𝓛 of each item, shape (B,)."""

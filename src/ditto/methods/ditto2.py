@@ -5,11 +5,16 @@
         x_T ← Adam(x_T, ∇ 𝓛(f(x_0), y))
     return γ-sampling of x_T in T' steps
 
+What is optimised in M steps is heard in T', and the two differ (the paper's "domain gap"). A few times on the way the
+surrogate can be *corrected* by what decoding gives: it becomes ``G(x_T) + [decoded − G(x_T)]``, the bracket constant
+until the next correction. That is output space mapping (Bandler et al. 2004): a cheap model, shifted to agree with the
+costly one where it is asked. It is not in the paper; with ``corrections=0`` this is Algorithm 1 as printed.
+
 The chain's denoiser is a student distilled to few steps; with an undistilled model one step says little about the rest.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,12 +23,18 @@ from ditto.diffusion.consistency import Noise, gamma_sample
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.optimize import Objective, Step, Stop, never, optimize
 
+Decode = Callable[[Tensor], Tensor]
+"""x_T → x_0 as it will be heard, the same whenever it is called."""
+Calibrate = Callable[[Tensor], Objective]
+"""Decoded x_0 → the objective from here on, for one that estimates what costs too much to hear every time."""
+
 
 def ditto2(
     x_T: Tensor, chain: Chain, objective: Objective, *, iterations: int = 70, lr: float = 5e-3, stop: Stop = never,
-    surrogate_steps: int | Sequence[int] = 1,
+    surrogate_steps: int | Sequence[int] = 1, decode: Decode | None = None, calibrate: Calibrate | None = None,
+    corrections: int = 6,
 ) -> Iterator[Step]:  # fmt: skip
-    """Algorithm 1 of DITTO-2, lines 1–7.
+    """Algorithm 1 of DITTO-2, lines 1–7, and the corrections if there is a `decode`.
 
     Args:
         x_T: initial latents (B, …).
@@ -33,9 +44,12 @@ def ditto2(
         lr: Adam's learning rate.
         stop: early stop.
         surrogate_steps: M; or one M for each of the K iterations (see `adaptive_schedule`).
+        decode: lines 8–12, always with the same noise; called without gradients.
+        calibrate: gives the objective anew at every correction.
+        corrections: how many, evenly spread; fewer where there are few iterations.
 
-    Losses of different M do not compare: every change of M begins the best anew, so that the last step's `best_x_T` is
-    the best by the last M. A stop ends the run, whatever M is then.
+    Losses of different M, or from before and after a correction, do not compare: each begins the best anew, so that the
+    last step's `best_x_T` is the best by what was known last. A stop ends the run, whatever M is then.
 
     Yields:
         Every `Step`; decode the last one's `best_x_T` with `decode2`.
@@ -43,19 +57,54 @@ def ditto2(
     budget = [surrogate_steps] * iterations if isinstance(surrogate_steps, int) else list(surrogate_steps)
     if len(budget) != iterations:
         raise ValueError(f"surrogate_steps has {len(budget)} entries for {iterations} iterations")
-    calls = iter(budget)
+    surrogate = _Surrogate(chain, objective, decode, calibrate)
+    phases = _phases(budget, corrections if decode else 0)
+    plan = iter(phases)
+    steps = optimize(
+        x_T, lambda x: surrogate.render(x, *next(plan)), surrogate.loss, iterations=iterations, lr=lr
+    )  # fmt: skip
+    return _best_of_each_phase(steps, phases, stop)
 
-    def render(x: Tensor) -> Tensor:
-        return ddim(replace(chain, timesteps=chain.schedule.timesteps(next(calls))), x)
 
-    return _best_of_each_budget(optimize(x_T, render, objective, iterations=iterations, lr=lr), budget, stop)
+def _phases(budget: Sequence[int], corrections: int) -> list[tuple[int, int]]:
+    """For each iteration M, and the number of corrections made until then."""
+    count = len(budget)
+    due = [count * (n + 1) // (corrections + 1) for n in range(corrections)]
+    return [(calls, sum(0 < first <= i for first in due)) for i, calls in enumerate(budget)]
 
 
-def _best_of_each_budget(steps: Iterator[Step], budget: Sequence[int], stop: Stop) -> Iterator[Step]:
-    """The same steps with the best since M last changed; and the early stop, which goes by that."""
+@dataclass
+class _Surrogate:
+    """The student in M steps, and how it was corrected last."""
+
+    chain: Chain
+    objective: Objective
+    decode: Decode | None
+    calibrate: Calibrate | None
+    shift: Tensor | None = None
+    corrected: int = 0
+
+    def render(self, x_T: Tensor, calls: int, corrections: int) -> Tensor:
+        """x_0 of x_T in M = `calls` steps, corrected anew if more corrections are due than were made."""
+        x_0 = ddim(replace(self.chain, timesteps=self.chain.schedule.timesteps(calls)), x_T)
+        if self.decode is not None and corrections > self.corrected:
+            self.corrected = corrections
+            with torch.no_grad():
+                decoded = self.decode(x_T.detach())
+                self.shift = decoded - x_0
+                self.objective = self.calibrate(decoded) if self.calibrate else self.objective
+        return x_0 if self.shift is None else x_0 + self.shift
+
+    def loss(self, x_0: Tensor) -> Tensor:
+        """The objective of the present."""
+        return self.objective(x_0)
+
+
+def _best_of_each_phase(steps: Iterator[Step], phases: Sequence[tuple[int, int]], stop: Stop) -> Iterator[Step]:
+    """The same steps with the best since the phase last changed; and the early stop, which goes by that."""
     best: Step | None = None
     for step in steps:
-        if best is None or budget[step.i] != budget[step.i - 1]:
+        if best is None or phases[step.i] != phases[step.i - 1]:
             best = replace(step, best_loss=step.loss, best_x_T=step.x_T)
         else:
             best = _better(best, step)

@@ -12,20 +12,20 @@ from typing import Any, Literal
 from torch import Tensor
 
 from ditto.controls.balance import balanced
-from ditto.controls.base import Control
+from ditto.controls.base import Control, Output
 from ditto.controls.regions import Region
 from ditto.diffusion.consistency import Noise
 from ditto.diffusion.samplers import Advance, Chain, ancestral, ddim, ddim_step, ddpm, dpm_solver_pp
 from ditto.errors import RequestError
 from ditto.methods.controlnet import controlnet, curves_of
 from ditto.methods.ditto import Sampler, decode, ditto
-from ditto.methods.ditto2 import adaptive_schedule, decode2, ditto2
+from ditto.methods.ditto2 import Calibrate, adaptive_schedule, decode2, ditto2
 from ditto.methods.doodl import decode_doodl, doodl
 from ditto.methods.guidance import freedom, guidance_gradients
 from ditto.methods.masking import Known, known_of, multidiffusion, naive_masking
 from ditto.models.controlnet import adapter_of
 from ditto.models.music_model import MusicModel
-from ditto.optimize import Step, Stop, never
+from ditto.optimize import Objective, Step, Stop, never
 
 Method = Literal[
     "ditto2", "ditto", "doodl", "freedom", "gg", "multidiffusion", "md50", "naive", "controlnet", "none"
@@ -43,18 +43,18 @@ class Job:
         model: whose sound the controls hear.
         chain: denoiser (the student's for "ditto2"), grid, conditioning and CFG scale.
         controls: what the output must follow.
-        noise: fresh ε of x_T's shape, each item's from its own generator.
+        fresh: begins the request's noise: ε of x_T's shape, each item's from its own generator.
         iterations, lr, stop: of an optimisation.
         sampler: one of `SAMPLERS` that the way admits.
         checkpointing: of "ditto".
-        surrogate_steps, gamma: of "ditto2".
+        surrogate_steps, gamma, corrections: of "ditto2".
         strength: of "freedom" and "gg"; None is their default.
     """
 
     model: MusicModel
     chain: Chain
     controls: tuple[Control, ...]
-    noise: Noise
+    fresh: Callable[[], Noise]
     iterations: int = 70
     lr: float = 5e-3
     stop: Stop = never
@@ -62,7 +62,13 @@ class Job:
     checkpointing: bool = True
     surrogate_steps: int | Literal["adaptive"] = 1
     gamma: float = 0.0
+    corrections: int = 6
     strength: float | None = None
+
+    @cached_property
+    def noise(self) -> Noise:
+        """The request's noise, drawn from where the last call left it."""
+        return self.fresh()
 
     @cached_property
     def control(self) -> Control | None:
@@ -133,11 +139,32 @@ def _ditto(job: Job, x_T: Tensor) -> Iterator[Step]:
 
 def _ditto2(job: Job, x_T: Tensor) -> Iterator[Step]:
     calls = adaptive_schedule(job.iterations) if job.surrogate_steps == "adaptive" else job.surrogate_steps
-    return ditto2(x_T, job.chain, job.objective, surrogate_steps=calls, **job.optimisation)
+    settings: dict[str, Any] = {"surrogate_steps": calls, **job.optimisation}
+    if not (job.corrections and job.control):
+        return ditto2(x_T, job.chain, job.objective, **settings)
+    objective, calibrate = estimates(job.control, job.model)
+    heard = partial(_decoded2, job)
+    return ditto2(
+        x_T, job.chain, objective, decode=heard, calibrate=calibrate, corrections=job.corrections, **settings
+    )  # fmt: skip
+
+
+def estimates(control: Control, model: MusicModel) -> tuple[Objective, Calibrate]:
+    """What a corrected surrogate minimises: the control's estimate, and how that is calibrated at a decoded x_0."""
+    estimate = control.estimate()
+
+    def calibrate(decoded: Tensor) -> Objective:
+        return partial(_loss, estimate.calibrated(Output(decoded, model)), model)
+
+    return partial(_loss, estimate, model), calibrate
+
+
+def _loss(control: Control, model: MusicModel, x_0: Tensor) -> Tensor:
+    return control(x_0, model)
 
 
 def _decoded2(job: Job, x_T: Tensor) -> Tensor:
-    return decode2(x_T, job.chain, job.gamma, job.noise)
+    return decode2(x_T, job.chain, job.gamma, job.fresh())
 
 
 def _doodl(job: Job, x_T: Tensor) -> Iterator[Step]:

@@ -33,6 +33,14 @@ class EachItsOwn(Control):
         """
         return torch.cat([control.loss(item) for control, item in self._items(output)])
 
+    def estimate(self) -> "EachItsOwn":
+        """The items' estimates."""
+        return EachItsOwn([control.estimate() for control in self.controls])
+
+    def calibrated(self, decoded: Output) -> "EachItsOwn":
+        """Every item's control, calibrated at that item."""
+        return EachItsOwn([control.calibrated(item) for control, item in self._items(decoded)])
+
     def errors(self, output: Output) -> dict[str, Tensor]:
         """What the papers report, each (B,): the names that all controls have in common."""
         each = [control.errors(item) for control, item in self._items(output)]
