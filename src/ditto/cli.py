@@ -146,12 +146,12 @@ def generate(
     ] = None,
     steps: Annotated[int, typer.Option("--steps", "-T", help="Sampling steps of all methods but ditto2.")] = 20,
     surrogate_steps: Annotated[
-        str | None,
-        typer.Option(
-            "--surrogate-steps", "-M", help="ditto2: steps while optimising, or adaptive; default: as decoding."
-        ),
-    ] = None,
+        str, typer.Option("--surrogate-steps", "-M", help="ditto2: steps while optimising, or adaptive.")
+    ] = "1",
     decode_steps: Annotated[int, typer.Option(help="ditto2: steps for the output.")] = 2,
+    corrections: Annotated[
+        int, typer.Option(help="ditto2: times that the output itself is heard on the way; 0: as in the paper.")
+    ] = 6,
     gamma: Annotated[
         float | None, typer.Option(help="ditto2: share of fresh noise in these, 0 to 1; default: the student's.")
     ] = None,
@@ -206,8 +206,8 @@ def generate(
         controls=tuple(controls), tags=words, seed=seed, count=count, seconds=seconds,
         method=cast(Method, method), iterations=papers_iterations(controls) if iterations is None else iterations,
         steps=steps, lr=lr, guidance=guidance, sampler=sampler,
-        surrogate_steps=_surrogate_steps(surrogate_steps), decode_steps=decode_steps, gamma=gamma, tolerance=tolerance,
-        patience=patience, start=begun, strength=strength,
+        surrogate_steps=_surrogate_steps(surrogate_steps), decode_steps=decode_steps, corrections=corrections,
+        gamma=gamma, tolerance=tolerance, patience=patience, start=begun, strength=strength,
     )  # fmt: skip
     music = loaded() if student is None else loaded().with_student(student)
     music = music if controlnet is None else with_controlnet(music, controlnet)
@@ -221,9 +221,9 @@ def generate(
         console.print(f"note: {_escaped(remark)}", highlight=False, soft_wrap=True)
 
 
-def _surrogate_steps(text: str | None) -> Any:
+def _surrogate_steps(text: str) -> Any:
     """A number, where it is one; what else there may be, the request knows."""
-    return int(text) if text is not None and text.isdecimal() else text
+    return int(text) if text.isdecimal() else text
 
 
 @app.command(epilog="Example: ditto-music models cvssp/audioldm2-music --estimate -T 20 -K 70")

@@ -165,7 +165,9 @@ def d1_table4(
 
 def speed(
     count: Count = 32,
-    ditto_count: Annotated[int | None, typer.Option(help="Clips that DITTO makes too; all if not given.")] = None,
+    slow_count: Annotated[
+        int | None, typer.Option(help="Clips that DITTO, and DITTO-2 through the vocoder, make; all if not given.")
+    ] = None,
     iterations: Iterations = 70, guidance: Guidance = None, gamma: Gamma = None, seed: Seed = 0,
     out: Out = Path("docs/results"), resume: Resume = True, model: Model = None,
 ) -> None:  # fmt: skip
@@ -173,7 +175,7 @@ def speed(
     from ditto.bench.speed import run_speed
 
     run_speed(
-        model, count=count, ditto_count=ditto_count, seed=seed, out=out, iterations=iterations, guidance=guidance,
+        model, count=count, slow_count=slow_count, seed=seed, out=out, iterations=iterations, guidance=guidance,
         gamma=gamma, resume=resume, command=command_line(),
     )  # fmt: skip
 
