@@ -135,16 +135,16 @@ class Setting:
             curves = [c.curve for c in control.controls if isinstance(c, Intensity)]
             control = EachItsOwn([Intensity(curve, domain="mel") for curve in curves])
 
-        def objective(x_0: Tensor) -> Tensor:
+        def loss(x_0: Tensor) -> Tensor:
             return control(x_0, self.model)
 
         if budget.kind == "DM":
             chain = replace(chain, timesteps=self.model.schedule.timesteps(int(budget.optimise)))
-            return ditto(x_T, chain, objective, iterations=iterations, lr=lr)
+            return ditto(x_T, chain, loss, iterations=iterations, lr=lr)
         calls = adaptive_schedule(iterations) if budget.optimise == "adaptive" else budget.optimise
         settings: dict[str, Any] = {"iterations": iterations, "lr": lr, "surrogate_steps": calls}
         if not budget.corrections:
-            return ditto2(x_T, chain, objective, **settings)
+            return ditto2(x_T, chain, loss, **settings)
         objective, calibrate = estimates(control, self.model)
         heard = partial(self.decoded, budget, tags, first)
         return ditto2(
