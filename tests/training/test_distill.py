@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ditto.errors import DataError, ModelError
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import MusicModel, fingerprint, load, student_denoiser
+from ditto.models.music_model import Distilled, MusicModel, fingerprint, load, student_denoiser
 from ditto.models.unet import TagUNet
 from ditto.training.consistency_loss import Grid
 from ditto.training.distill import DistillConfig, draw, load_distilled, train_student, weight
@@ -157,6 +157,11 @@ def test_the_papers_unet_can_be_distilled_too(tiny_model: MusicModel, tmp_path: 
     network = train_student(config, teacher, Clips(), tmp_path, show=False)
     found = [teacher.student_denoiser(network)(x, t, cond, w) for w in (1.0, 4.0)]
     assert not torch.equal(found[0], found[1])
+    student = Distilled(network, "ctm", (1.0, 5.0), fingerprint(unet))  # pyright: ignore[reportArgumentType]
+    student.save(tmp_path / "alone")
+    loaded = teacher.with_student(tmp_path / "alone").student
+    assert loaded is not None
+    torch.testing.assert_close(loaded(x, t, cond, 4.0), found[1], rtol=1e-2, atol=1e-2)
 
 
 def test_a_base_whose_estimate_at_pure_noise_is_no_number_is_refused(tiny_model: MusicModel, tmp_path: Path) -> None:
