@@ -1,6 +1,7 @@
 """The command line: ``ditto-music``. Words and defaults are those of the Python API."""
 
 import sys
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -37,6 +38,7 @@ console = Console(stderr=True)
 
 def main() -> None:
     """Run the command line; a user's mistake ends as one line on standard error and exit code 2."""
+    warnings.filterwarnings("ignore", category=FutureWarning)  # what libraries tell each other
     try:
         app(prog_name="ditto-music")
     except DittoError as error:
