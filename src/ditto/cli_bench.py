@@ -24,6 +24,9 @@ Model = Annotated[
 ]
 Steps = Annotated[int, typer.Option("--steps", "-T", help="Sampling steps.")]
 Clap = Annotated[str | None, typer.Option(help="Folder or Hub id of a CLAP; the embedded one if not given.")]
+Judge = Annotated[
+    str, typer.Option(help="Folder or Hub id of the CLAP that hears, which nothing is optimised against.")
+]
 ControlNet = Annotated[Path | None, typer.Option(help="Folder of a ControlNet; the model's own if not given.")]
 Long = Annotated[str | None, typer.Option(help="A model with a window of 24 s, for Table 7.")]
 Unconditional = Annotated[str | None, typer.Option(help="A model trained without tags, for DITTO-2's Table 3.")]
@@ -70,15 +73,17 @@ def quality(
     guidance: Annotated[
         list[float] | None, typer.Option(help="CFG scales to measure besides the model's default; may be repeated.")
     ] = None,
-    steps: Steps = 20, seed: Seed = 0, out: Out = Path("docs/results"), resume: Resume = True, model: Model = None,
+    cm: Cm = None, steps: Steps = 20, seed: Seed = 0, out: Out = Path("docs/results"), resume: Resume = True,
+    model: Model = None,
 ) -> None:  # fmt: skip
     """Measure how good generated clips are, and the vocoder: tag accuracy, Fréchet distance, spectral errors."""
     from ditto.bench.quality import run_quality
     from ditto.models.loading import load
 
+    music = load(model)
     run_quality(
-        load(model), heldout, classifier, count=count, seed=seed, out=out, steps=steps,
-        guidances=guidance or (), resume=resume, command=command_line(),
+        music, heldout, classifier, count=count, seed=seed, out=out, steps=steps, guidances=guidance or (),
+        cm=music.with_student(cm) if cm else None, resume=resume, command=command_line(),
     )  # fmt: skip
 
 
@@ -186,7 +191,7 @@ def controls(
         list[str] | None, typer.Option(help="Only this control or edit, e.g. melody; may be repeated.")
     ] = None,
     heldout: Heldout = Path("datasets/heldout"), classifier: Classifier = Path("weights/classifier"),
-    clap: Clap = None, cm: Cm = None,
+    clap: Clap = None, judge: Judge = "weights/clap-judge", cm: Cm = None,
     iterations: Annotated[int | None, typer.Option("--iterations", "-K", help="The papers' if not given.")] = None,
     guidance: Guidance = None, seed: Seed = 0, out: Out = Path("docs/results"), resume: Resume = True,
     model: Model = None,
@@ -196,7 +201,7 @@ def controls(
 
     given = {"iterations": iterations, "guidance": guidance}
     run_tables(
-        "controls", Weights(model, classifier, clap, cm), heldout, count=count, seed=seed, out=out, tasks=task or (),
+        "controls", Weights(model, classifier, clap, judge, cm), heldout, count=count, seed=seed, out=out, tasks=task or (),
         resume=resume, command=command_line(),
         overrides={key: value for key, value in given.items() if value is not None},
     )  # fmt: skip
@@ -208,7 +213,7 @@ def table(name: str) -> Callable[..., None]:
     def command(
         count: Annotated[int, typer.Option(help="Clips a row.")] = 16, few: Few = None,
         heldout: Heldout = Path("datasets/heldout"), classifier: Classifier = Path("weights/classifier"),
-        clap: Clap = None, cm: Cm = None, controlnet: ControlNet = None, long: Long = None,
+        clap: Clap = None, judge: Judge = "weights/clap-judge", cm: Cm = None, controlnet: ControlNet = None, long: Long = None,
         unconditional: Unconditional = None, musicgen: Musicgen = None,
         iterations: Annotated[int | None, typer.Option("--iterations", "-K", help="The papers' if not given.")] = None,
         guidance: Guidance = None, seed: Seed = 0, out: Out = Path("docs/results"), resume: Resume = True,
@@ -216,7 +221,7 @@ def table(name: str) -> Callable[..., None]:
     ) -> None:  # fmt: skip
         from ditto.bench.every import Weights, run_tables
 
-        weights = Weights(model, classifier, clap, cm, controlnet, long, unconditional, musicgen)
+        weights = Weights(model, classifier, clap, judge, cm, controlnet, long, unconditional, musicgen)
         given = {"iterations": iterations, "guidance": guidance}
         run_tables(
             name, weights, heldout, count=count, few=few, seed=seed, out=out, resume=resume, command=command_line(),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from ditto.audio.spec import AudioSpec
 from ditto.models.classifier import ClipClassifier
 from ditto.models.conditioning import TagVocabulary
-from ditto.models.music_model import MusicModel
+from ditto.models.music_model import Distilled, MusicModel, fingerprint, load
 from ditto.models.transformer import PatchTransformer
 from ditto.models.vocoder import Vocoder
 
@@ -30,6 +31,17 @@ def model() -> MusicModel:
         vocoder = Vocoder(width=16, depth=1)
     parts = [part.requires_grad_(False).eval() for part in (network, vocoder)]
     return MusicModel(parts[0], parts[1], SPEC, TagVocabulary(GENRES, MOODS), guidance=1.5)
+
+
+@pytest.fixture(scope="session")
+def fast(model: MusicModel, tmp_path_factory: pytest.TempPathFactory) -> MusicModel:
+    """The tiny model with a CTM student of random weights, saved and loaded."""
+    network = PatchTransformer(width=32, depth=1, heads=2, tag_sizes=(3, 4, 13), guidance_embedded=True)
+    network.load_state_dict({**network.state_dict(), **model.network.state_dict()})
+    student = Distilled(network.requires_grad_(False).eval(), "ctm", (1.0, 5.0), fingerprint(model.network))
+    folder = tmp_path_factory.mktemp("model") / "fast"
+    replace(model, distilled=student).save(folder)
+    return load(folder)
 
 
 @pytest.fixture(scope="session")

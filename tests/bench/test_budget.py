@@ -2,7 +2,6 @@
 
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +13,8 @@ from ditto.bench.intensity import drawn_targets
 from ditto.bench.speed import DEFAULT, PAPERS, PHASES, Iteration, iteration_flops, matmul_rate, run_speed
 from ditto.controls.base import Output
 from ditto.models.classifier import ClipClassifier
-from ditto.models.music_model import Distilled, MusicModel, fingerprint, load
-from ditto.models.transformer import PatchTransformer
+from ditto.models.music_model import MusicModel
 from ditto.request import Request, run
-
-
-@pytest.fixture(scope="module")
-def fast(model: MusicModel, tmp_path_factory: pytest.TempPathFactory) -> MusicModel:
-    """The tiny model with a CTM student of random weights, saved and loaded."""
-    network = PatchTransformer(width=32, depth=1, heads=2, tag_sizes=(3, 4, 13), guidance_embedded=True)
-    network.load_state_dict({**network.state_dict(), **model.network.state_dict()})
-    student = Distilled(network.requires_grad_(False).eval(), "ctm", (1.0, 5.0), fingerprint(model.network))
-    folder = tmp_path_factory.mktemp("model") / "fast"
-    replace(model, distilled=student).save(folder)
-    return load(folder)
 
 
 def test_rows_are_the_papers() -> None:

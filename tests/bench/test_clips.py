@@ -5,8 +5,9 @@ import pytest
 import soundfile
 import torch
 
-from ditto.bench.clips import drawn_tags, generated, real_clips, weights_digest
+from ditto.bench.clips import drawn_tags, generated, generated_by_student, real_clips, weights_digest
 from ditto.errors import DataError
+from ditto.request import Request, run
 
 
 def pieces_of(clips, root, spec):
@@ -77,3 +78,11 @@ def test_weights_digest_follows_the_weights(model):
     with torch.no_grad():
         model.network.head.bias[0] -= 1
     assert before != after
+
+
+def test_a_students_clip_is_what_a_request_without_control_makes(fast):
+    tags = torch.tensor([[1, 1, 5, 0, 0], [2, 3, 9, 0, 0]])
+    found = generated_by_student(fast, tags, 10, steps=3)
+    words = fast.vocabulary.decode(tags[1].tolist())
+    request = Request(tags=words, seed=11, method="ditto2", decode_steps=3)
+    torch.testing.assert_close(found.x_0[1:], run(request, fast).x_0, rtol=1e-4, atol=1e-4)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from ditto.data.dataset import read_labels, tags_of_label
 from ditto.diffusion.samplers import Chain
 from ditto.errors import DataError
 from ditto.methods.ditto import decode
+from ditto.methods.ditto2 import decode2, item_noise
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.music_model import MusicModel
-from ditto.request import draw_x_T
+from ditto.request import GAMMAS, draw_x_T
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,10 +103,25 @@ def generated(model: MusicModel, tags: Tensor, first_seed: int, steps: int, guid
     return Generated(x_0, model.to_audio(x_0))
 
 
-def weights_digest(model: MusicModel) -> str:
-    """The model's hash; for a model that was never saved, one over its weights as they are."""
+@torch.no_grad()
+def generated_by_student(model: MusicModel, tags: Tensor, first_seed: int, steps: int) -> Generated:
+    """Clips of the same x_T by the model's student, with the γ of its kind and the model's default guidance."""
+    assert model.student is not None
+    assert model.distilled is not None
+    x_T = draw_x_T(model.shape(), first_seed, len(tags))
+    chain = replace(chain_for(model, tags, steps), denoiser=model.student)
+    noise = item_noise(x_T.shape[1:], first_seed, len(tags), x_T.device)
+    x_0 = decode2(x_T, chain, GAMMAS[model.distilled.kind], noise)
+    return Generated(x_0, model.to_audio(x_0))
+
+
+def weights_digest(model: MusicModel, *, student: bool = True) -> str:
+    """The model's hash, or that without its `student`; for one that was never saved, one over its weights as they are.
+
+    A model that was never saved has no student here.
+    """
     if model.sha256:
-        return model.sha256
+        return model.sha256 if student else model.base_sha256 or model.sha256
     digest = hashlib.sha256()
     for part in (model.network, model.vocoder):
         for name, value in sorted(part.state_dict().items()):

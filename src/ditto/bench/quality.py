@@ -6,6 +6,7 @@ recognise the tag that was asked for as often as in real music, and how far are 
 
 "Spectrogram" rows hear x_0 as the denoiser made it; "sound" rows hear the audio after the vocoder, which is what a user
 gets and what the claims are about. Real clips are heard as they are, and after their own trip through the vocoder.
+Students make the same clips from the same x_T in few steps.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +21,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ditto.bench import charts
-from ditto.bench.clips import RealClips, drawn_tags, generated, real_clips, weights_digest
+from ditto.bench.clips import (
+    Generated,
+    RealClips,
+    drawn_tags,
+    generated,
+    generated_by_student,
+    real_clips,
+    weights_digest,
+)
 from ditto.bench.report import Claim, Partial, Report, Row, model_entry
 from ditto.metrics.bootstrap import Interval, mean_interval, ratio_interval, statistic_interval
 from ditto.metrics.embeddings import Ear, listen, recognised
@@ -38,7 +47,8 @@ SPECTROGRAM, SOUND = "generated (spectrogram)", "generated (sound)"
 NOISE_SPECTROGRAM, NOISE_SOUND = "noise: x_T as a spectrogram", "noise: white, −20 dB RMS"
 FRECHET, OVER_FLOOR = "frechet_distance", "frechet_over_floor"
 VOCODER_UNITS = {"spectral_convergence": "", "log_magnitude_db": "dB", "mel_db": "dB", "rms_db": "dB"}
-ACCURACY_SHARE, FLOOR_MULTIPLE = 0.85, 5.0
+ACCURACY_SHARE, FLOOR_MULTIPLE, STUDENT_MULTIPLE = 0.85, 5.0, 1.25
+STUDENT_STEPS = (1, 2, 4, 8)
 SHOWN = 4
 
 
@@ -65,11 +75,34 @@ class Bench:
     steps: int
 
 
+@dataclass(frozen=True)
+class Taught:
+    """Clips that a student makes in so many steps.
+
+    Attributes:
+        model: whose student it is.
+        steps: T'.
+    """
+
+    model: MusicModel
+    steps: int
+
+    @property
+    def suffix(self) -> str:
+        """What its rows' names end in."""
+        assert self.model.distilled is not None
+        return f", {self.model.distilled.kind.upper()} in {self.steps} step{'s' if self.steps > 1 else ''}"
+
+    def make(self, tags: Tensor, seed: int) -> Generated:
+        """Clips for conditions (B, 5)."""
+        return generated_by_student(self.model, tags, seed, self.steps)
+
+
 def run_quality(
     model: MusicModel, heldout: Path, classifier: ClipClassifier | Path, *, count: int = 256, seed: int = 0,
     out: Path = Path("docs/results"), steps: int = 20, guidances: Sequence[float] = (), batch: int = 8,
-    vocoder_count: int = 32, cache: Path = Path("runs/bench"), resume: bool = True, show: bool = True,
-    resamples: int = 200, command: str | None = None,
+    cm: MusicModel | None = None, vocoder_count: int = 32, cache: Path = Path("runs/bench"), resume: bool = True,
+    show: bool = True, resamples: int = 200, command: str | None = None,
 ) -> Report:  # fmt: skip
     """Measure and write quality.json, quality.md and quality.png into `out`.
 
@@ -83,6 +116,7 @@ def run_quality(
         steps: T of DDIM.
         guidances: CFG scales to measure besides the model's default.
         batch: clips at once.
+        cm: the same model with a CM student, to be measured beside its own.
         vocoder_count: real clips for the vocoder's comparison with Griffin-Lim.
         cache: where finished parts are kept, so that a killed run goes on.
         resume: use those parts.
@@ -102,15 +136,19 @@ def run_quality(
         "clip_seconds": round(model.spec.clip_seconds, 3), "real_clips_per_half": real.count,
         "vocoder_count": min(vocoder_count, len(real.audio)), "classifier_sha256": ear.sha256(),
     }  # fmt: skip
-    identity = [weights_digest(model), ear.sha256(), real.digest, seed, steps, batch]
+    students = [taught for taught in (model, cm) if taught is not None and taught.distilled is not None]
+    identity = [weights_digest(model, student=False), ear.sha256(), real.digest, seed, steps, batch]
     parts = Partial(cache, "quality", {"identity": identity}, batch=batch, resume=resume, show=show)
     bench = Bench(model, ear, parts, steps)
     asked = drawn_tags(real.tags, count, seed)
     heard, seconds, pictures = _heard(bench, real, asked, seed, guidances)
+    for taught in students:
+        seconds += _hear_student(bench, taught, asked, seed, heard)
     vocoders, spent = _vocoders(bench, real.audio[: settings["vocoder_count"]])
     distances = _frechet_rows(heard, real.count, resamples)
     rows = [*_accuracy_rows(heard), *distances, *_vocoder_rows(vocoders)]
     claims = [*_accuracy_claims(heard), *_frechet_claims(distances), *_vocoder_claims(vocoders)]
+    claims += _student_claims(heard, real.count, resamples)
     report = Report(
         "quality", command or f"ditto-music bench quality --count {count}", model_entry(model), "classifier", count,
         seed, seconds + spent, settings, tuple(rows), tuple(claims),
@@ -138,7 +176,8 @@ def _heard(
     }
     seconds, pictures = found["seconds"].sum().item(), torch.empty(0)
     for guidance in (None, *guidances):
-        made = bench.parts.gathered(_name(guidance), len(asked), partial(_generate, bench, asked, seed, guidance))
+        make = partial(generated, bench.model, steps=bench.steps, guidance=guidance)
+        made = bench.parts.gathered(_name(guidance), len(asked), partial(_generate, bench, asked, seed, make))
         suffix = "" if guidance is None else f", w={guidance:g}"
         heard[SPECTROGRAM + suffix] = Heard(_taken(made, "spectrogram"), asked)
         heard[SOUND + suffix] = Heard(_taken(made, "sound"), asked)
@@ -150,8 +189,21 @@ def _heard(
     return heard, seconds + noise["seconds"].sum().item(), pictures
 
 
-def _generate(bench: Bench, asked: Tensor, seed: int, guidance: float | None, first: int, last: int) -> Parts:
-    clips = generated(bench.model, asked[first:last], seed + first, bench.steps, guidance)
+def _hear_student(bench: Bench, model: MusicModel, asked: Tensor, seed: int, heard: dict[str, Heard]) -> float:
+    """Add the rows of a model's student to `heard`; returns the seconds spent."""
+    seconds = 0.0
+    for taught in (Taught(model, steps) for steps in STUDENT_STEPS):
+        name = f"student-{weights_digest(model)[:12]}-{taught.steps}"
+        made = bench.parts.gathered(name, len(asked), partial(_generate, bench, asked, seed, taught.make))
+        heard[SOUND + taught.suffix] = Heard(_taken(made, "sound"), asked)
+        seconds += made["seconds"].sum().item()
+    return seconds
+
+
+def _generate(
+    bench: Bench, asked: Tensor, seed: int, make: Callable[[Tensor, int], Generated], first: int, last: int
+) -> Parts:  # fmt: skip
+    clips = make(asked[first:last], seed + first)
     sound = bench.model.encode(clips.audio)
     kept = clips.x_0[: SHOWN if first == 0 else 0].half()
     return {**_ear(bench, "spectrogram", clips.x_0), **_ear(bench, "sound", sound), "x_0": kept}
@@ -216,6 +268,23 @@ def _frechet_claims(rows: Sequence[Row]) -> list[Claim]:
     if ratio.value is None or ratio.low is None or ratio.high is None:
         return []
     return [Claim.at_most(words, Interval(ratio.value, ratio.low, ratio.high), FLOOR_MULTIPLE)]
+
+
+def _student_claims(heard: dict[str, Heard], count: int, resamples: int) -> list[Claim]:
+    """A CTM student's distance in 2 and in 4 steps over its teacher's."""
+    claims, halves = [], _halves(heard[REAL], count)
+    for steps in (2, 4):
+        row = f"{SOUND}, CTM in {steps} steps"
+        if row in heard:
+            pair = (_few(heard[row], count), _few(heard[SOUND], count))
+            ratio = statistic_interval(_over_teacher, *pair, *halves, resamples=resamples)
+            words = f"the Fréchet distance of the CTM student in {steps} steps is at most 1.25 times its teacher's"
+            claims.append(Claim.at_most(words, ratio, STUDENT_MULTIPLE))
+    return claims
+
+
+def _over_teacher(student: Vectors, teacher: Vectors, first: Vectors, second: Vectors) -> float:
+    return _distance(student, first, second) / max(_distance(teacher, first, second), 1e-12)
 
 
 def _halves(clips: Heard, count: int) -> tuple[Vectors, Vectors]:

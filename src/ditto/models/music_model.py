@@ -122,6 +122,7 @@ class MusicModel:
         shift: of the cosine noise schedule.
         name: where it came from.
         sha256: hash over the weights, which outputs carry.
+        base_sha256: that over denoiser and vocoder alone, which another student leaves as it is.
         distilled: the student, if there is one.
         controlnet: an adapter of `ditto.models.controlnet`, if there is one.
     """
@@ -136,6 +137,7 @@ class MusicModel:
     sha256: str = ""
     distilled: Distilled | None = None
     controlnet: ModelMixin | None = None
+    base_sha256: str = ""
 
     @cached_property
     def schedule(self) -> Schedule:
@@ -374,11 +376,13 @@ def load(folder: str | os.PathLike[str] | None = None) -> MusicModel:
         vocabulary = TagVocabulary(**(words | {"genres": tuple(words["genres"]), "moods": tuple(words["moods"])}))
         guidance, shift = float(index["guidance"]), float(index["shift"])
         sha256 = _combined(index["sha256"])
+        base = _combined({part: index["sha256"][part] for part in PARTS})
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{shown(path / INDEX)} is not a Ditto model's index: {error}") from None
     return MusicModel(
         networks["denoiser"], networks["vocoder"], spec, vocabulary, guidance, shift,
         name="embedded" if folder is None else path.name, sha256=sha256, distilled=distilled,
+        base_sha256=base,
     )  # fmt: skip
 
 
