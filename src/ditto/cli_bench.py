@@ -201,8 +201,8 @@ def controls(
 
     given = {"iterations": iterations, "guidance": guidance}
     run_tables(
-        "controls", Weights(model, classifier, clap, judge, cm), heldout, count=count, seed=seed, out=out, tasks=task or (),
-        resume=resume, command=command_line(),
+        "controls", Weights(model, classifier, clap, judge, cm), heldout, count=count, seed=seed, out=out,
+        tasks=task or (), resume=resume, command=command_line(),
         overrides={key: value for key, value in given.items() if value is not None},
     )  # fmt: skip
 

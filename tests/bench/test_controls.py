@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ditto.bench.controls import NONE, SETUPS, TASKS, controls_table
+from ditto.bench.ear import Ear
 from ditto.bench.report import Report
 from ditto.bench.setups import CM, Bench
 from ditto.bench.tabulate import tabulated
@@ -27,7 +28,7 @@ def bench(model: MusicModel, data: Path, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="module")
 def report(bench: Bench, classifier: ClipClassifier, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     folder = tmp_path_factory.mktemp("bench")
-    return tabulated(controls_table(), bench, classifier, count=1, out=folder), folder
+    return tabulated(controls_table(), Ear(bench, classifier), count=1, out=folder), folder
 
 
 def test_tunes_are_many_of_six_seconds_and_in_range() -> None:
@@ -85,7 +86,7 @@ def test_finished_clips_are_not_made_again(
 ) -> None:
     for module in ("tasks", "controls"):
         monkeypatch.setattr(f"ditto.bench.{module}.run", lambda *_: pytest.fail("made again"))
-    again = tabulated(controls_table(["looping", "intensity"]), replace(bench), None, count=1, out=tmp_path)
+    again = tabulated(controls_table(["looping", "intensity"]), Ear(replace(bench), None), count=1, out=tmp_path)
     kept = {(row.row, row.column): row.value for row in again.rows if row.error is None}
     assert kept == {key: report[0].value(*key) for key in kept}
     assert {row.row.split(",")[0] for row in again.rows} == {"looping", "intensity"}

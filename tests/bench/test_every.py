@@ -40,7 +40,7 @@ def test_all_writes_every_result(folders: Path, data: Path, tmp_path: Path, monk
     """With one table and one budget in place of all, which have tests of their own."""
     monkeypatch.setattr(every, "TABLES", {name: TABLES[name] for name in ("d1-table6",)})
     monkeypatch.setattr(every, "BUDGETS", {"d2-table2": BUDGETS["d2-table2"][:1]})
-    weights = Weights(str(folders / "model"), folders / "classifier")
+    weights = Weights(str(folders / "model"), folders / "classifier", judge=None)
     run_tables(
         "all", weights, data, count=2, out=tmp_path / "results", overrides=QUICK, cache=tmp_path / "cache", show=False,
     )  # fmt: skip
@@ -67,8 +67,8 @@ def test_weights_that_are_named_must_be_there(folders: Path, data: Path, tmp_pat
     bench = Weights(model, None).bench(data)
     assert bench.others == {}
     assert bench.player(TTM) is bench.model
-    assert Weights(model, None).ear() is None
-    assert Weights(model, tmp_path / "missing").ear() is None
+    assert Weights(model, None, judge=None).ear(bench).classifier is None
+    assert Weights(model, tmp_path / "missing").ear(bench).classifier is None
 
 
 def test_the_command_of_a_table(

@@ -54,7 +54,7 @@ def report(
     out = tmp_path_factory.mktemp("results")
 
     def made(name: str) -> tuple[Report, Path]:
-        return tabulated(quick(TABLES[name]), bench, classifier, count=1, out=out), out
+        return tabulated(quick(TABLES[name]), Ear(bench, classifier), count=1, out=out), out
 
     return made
 
@@ -121,11 +121,11 @@ def test_finished_clips_are_shared_and_not_made_again(
     first, _ = report("d1-table3")
     again = replace(bench)
     monkeypatch.setattr("ditto.bench.tasks.run", lambda *_: pytest.fail("made again"))
-    second = tabulated(quick(TABLES["d1-table3"]), again, None, count=1, out=bench.cache / "again")
+    second = tabulated(quick(TABLES["d1-table3"]), Ear(again, None), count=1, out=bench.cache / "again")
     kept = {(row.row, row.column): row.value for row in second.rows if row.column not in (FAD, CLAP)}
     assert kept == {key: first.value(*key) for key in kept}
     # the latency of the same clips is in another table
-    latency = tabulated(TABLES["d1-table11"], again, None, count=1, out=bench.cache / "again")
+    latency = tabulated(TABLES["d1-table11"], Ear(again, None), count=1, out=bench.cache / "again")
     assert latency.value("DITTO", "seconds_per_clip") == first.value("intensity, DITTO", "seconds_per_clip")
 
 
@@ -208,7 +208,7 @@ def test_distances_are_in_the_named_embedding(bench: Bench, classifier: ClipClas
 
 
 def test_a_shared_x_T_is_seen_in_the_variance(bench: Bench, tmp_path: Path) -> None:
-    report = tabulated(TABLES["d1-fig10"], bench, None, count=4, out=tmp_path)
+    report = tabulated(TABLES["d1-fig10"], Ear(bench, None), count=4, out=tmp_path)
     assert [claim.claim.split(" within")[0] for claim in report.claims] == [
         f"fixing x_T reduces the {name}_variance" for name in ("intensity", "melody", "structure")
     ]
@@ -241,7 +241,7 @@ def test_distances_have_intervals_where_there_are_enough_clips(
         monkeypatch.setattr(f"ditto.bench.{module}.FEWEST", 3)
     table = TABLES["d1-table3"]
     kept = tuple(e for e in table.entries if e.group == "intensity" and e.setup in (TTM, DITTO, DOODL))
-    found = tabulated(replace(table, entries=kept), bench, classifier, count=4, few=3, out=tmp_path)
+    found = tabulated(replace(table, entries=kept), Ear(bench, classifier), count=4, few=3, out=tmp_path)
     rows = [row for row in found.rows if row.column == FAD]
     assert len(rows) == 3
     for row in rows:

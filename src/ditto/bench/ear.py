@@ -16,9 +16,11 @@ from ditto.metrics.efficiency import steps_to_converge
 from ditto.metrics.embeddings import listen
 from ditto.metrics.frechet import Reference
 from ditto.metrics.text_adherence import clap_scores, embed_clips
+from ditto.models.clap import Clap
 from ditto.models.classifier import ClipClassifier
 
-FAD, CLAP = "frechet_distance", "clap_score"
+FAD, CLAP, OWN_CLAP = "frechet_distance", "clap_score", "clap_score_optimised"
+"""The last is by the CLAP that a text was optimised with."""
 THRESHOLD = 2.0
 """τ of MS2C, dB² (DITTO, appendix L)."""
 FEWEST = 8
@@ -34,16 +36,23 @@ class Ear:
     Attributes:
         bench: whose clips are heard.
         classifier: hears where there is no CLAP.
+        judge: a CLAP that nothing was optimised against; without it, the bench's own hears.
     """
 
     bench: Bench
-    classifier: ClipClassifier | None
+    classifier: ClipClassifier | None = None
+    judge: Clap | None = None
+
+    @property
+    def clap(self) -> Clap | None:
+        """The CLAP that hears, if there is one."""
+        return self.judge or self.bench.clap
 
     @property
     def name(self) -> str:
         """The embedding, with the beginning of its weights' hash."""
-        if self.bench.clap is not None:
-            return f"clap {self.bench.clap.name} {self.bench.clap.sha256[:12]}"
+        if self.clap is not None:
+            return f"clap {self.clap.name} {self.clap.sha256[:12]}"
         return f"classifier {self.classifier.sha256()[:12]}" if self.classifier is not None else "none"
 
     def embed(self, audio: Tensor) -> Tensor:
@@ -53,8 +62,8 @@ class Ear:
             DittoError: there is no ear.
         """
         model = self.bench.model
-        if self.bench.clap is not None:
-            return embed_clips(self.bench.clap, audio, model.spec.sample_rate)
+        if self.clap is not None:
+            return embed_clips(self.clap, audio, model.spec.sample_rate)
         if self.classifier is None:
             raise DittoError("no weights: a Fréchet distance needs a CLAP or a classifier, give --clap or --classifier")
         return listen(self.classifier, model.encode(audio)).embeddings
@@ -70,10 +79,10 @@ class Ear:
         Raises:
             DittoError: there is no CLAP.
         """
-        if self.bench.clap is None:
+        if self.clap is None:
             raise DittoError("no weights: a CLAP score needs a CLAP, train one with `ditto-music train clap`")
         texts = [self.bench.tags(i).caption() for i in range(len(embeddings))]
-        return clap_scores(self.bench.clap, embeddings, texts).double().numpy()
+        return clap_scores(self.clap, embeddings, texts).double().numpy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +118,7 @@ class Found:
             return (self.tensors["seam_jumps"] <= self.ear.bench.seam_limit).double().mean(dim=1).numpy()
         if measure == "steps_to_converge":
             return steps_to_converge(self.tensors["losses"].T, THRESHOLD).double().numpy()
-        values = self.tensors[measure].double()
+        values = self.tensors["clap_score" if measure == OWN_CLAP else measure].double()
         return values.reshape(len(values), -1).mean(dim=1).numpy()
 
     def interval(self, measure: str) -> Interval:

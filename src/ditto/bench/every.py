@@ -8,6 +8,7 @@ from typing import Any
 from ditto.bench import listening
 from ditto.bench.budget import FIG_4, FIG_5, TABLE_2, Budget, run_budget
 from ditto.bench.controls import controls_table
+from ditto.bench.ear import Ear
 from ditto.bench.report import Report
 from ditto.bench.setups import Base, Bench
 from ditto.bench.tables import TABLES
@@ -18,6 +19,7 @@ from ditto.models.controlnet import with_controlnet
 from ditto.models.loading import load
 from ditto.models.musicgen import MusicGen
 
+JUDGE = "weights/clap-judge"
 BUDGETS: dict[str, tuple[Budget, ...]] = {
     "d2-table2": TABLE_2,
     "d2-fig4": (*TABLE_2, *FIG_5, *FIG_4),
@@ -33,7 +35,8 @@ class Weights:
     Attributes:
         model: the base, a folder or Hub id.
         classifier: the folder of the network that hears where there is no CLAP.
-        clap: a folder or Hub id.
+        clap: a folder or Hub id: what texts are optimised with.
+        judge: a folder or Hub id: the CLAP that hears; the other one if this folder is not there.
         cm: folder of a CM student.
         controlnet: folder of an adapter.
         long: a base of 24 s.
@@ -44,6 +47,7 @@ class Weights:
     model: str | None = None
     classifier: Path | None = Path("weights/classifier")
     clap: str | None = None
+    judge: str | None = JUDGE
     cm: Path | None = None
     controlnet: Path | None = None
     long: str | None = None
@@ -67,10 +71,15 @@ class Weights:
             musicgen=MusicGen.load(self.musicgen) if self.musicgen else None, **settings,
         )  # fmt: skip
 
-    def ear(self) -> ClipClassifier | None:
-        """The classifier, if its folder is there."""
-        there = self.classifier is not None and self.classifier.is_dir()
-        return ClipClassifier.load(self.classifier) if there and self.classifier else None
+    def ear(self, bench: Bench) -> Ear:
+        """Who hears: the judge and the classifier, as far as their folders are there.
+
+        Raises:
+            ModelError: a folder is damaged, or a judge other than the usual one is not there.
+        """
+        classifier = self.classifier if self.classifier is not None and self.classifier.is_dir() else None
+        judge = None if self.judge == JUDGE and not Path(JUDGE).is_dir() else self.judge
+        return Ear(bench, ClipClassifier.load(classifier) if classifier else None, Clap.load(judge) if judge else None)
 
 
 def run_tables(
@@ -100,25 +109,24 @@ def run_tables(
     """
     every = {**TABLES, "controls": controls_table(tasks)}
     bench = weights.bench(heldout, seed=seed, overrides=overrides or {}, cache=cache, resume=resume, show=show)
-    ear = weights.ear()
+    ear = weights.ear(bench)
     tables = list(TABLES.values()) if name == "all" else [every[name]]
-    reports = [tabulated(table, bench, ear, count=count, few=few, out=out, command=command) for table in tables]
+    reports = [tabulated(table, ear, count=count, few=few, out=out, command=command) for table in tables]
     if name == "all":
         listening.export(bench, out, count=count)
-        reports += _budgets(bench, weights, ear, count, out, command)
+        reports += _budgets(ear, weights, count, out, command)
     return reports
 
 
-def _budgets(
-    bench: Bench, weights: Weights, ear: ClipClassifier | None, count: int, out: Path, command: str | None
-) -> list[Report]:
+def _budgets(ear: Ear, weights: Weights, count: int, out: Path, command: str | None) -> list[Report]:
     """The tables of budgets, whose distances are in the classifier's embedding: without one there are none."""
-    if ear is None:
+    bench, classifier = ear.bench, ear.classifier
+    if classifier is None:
         return []
     given = {key: value for key, value in bench.overrides.items() if key in ("iterations", "lr", "guidance")}
     return [
         run_budget(
-            name, budgets, bench.model, bench.heldout, ear, cm=weights.cm, count=count, seed=bench.seed, out=out,
+            name, budgets, bench.model, bench.heldout, classifier, cm=weights.cm, count=count, seed=bench.seed, out=out,
             cache=bench.cache, resume=bench.resume, show=bench.show, command=command, **given,
         )
         for name, budgets in BUDGETS.items()

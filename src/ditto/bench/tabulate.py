@@ -15,24 +15,21 @@ from ditto.bench import charts
 from ditto.bench.ear import CLAP, FAD, FEWEST, Array, Ear, Found
 from ditto.bench.paper import paper
 from ditto.bench.report import Claim, Report, Row, model_entry
-from ditto.bench.setups import Bench
 from ditto.bench.tables import MEASURES, Entry, Table
 from ditto.errors import DittoError
 from ditto.metrics.bootstrap import Interval, ratio_interval, statistic_interval
 from ditto.metrics.frechet import Reference
-from ditto.models.classifier import ClipClassifier
 
 
 def tabulated(
-    table: Table, bench: Bench, classifier: ClipClassifier | None, *, count: int, few: int | None = None,
-    out: Path = Path("docs/results"), command: str | None = None,
+    table: Table, ear: Ear, *, count: int, few: int | None = None, out: Path = Path("docs/results"),
+    command: str | None = None,
 ) -> Report:  # fmt: skip
     """Make what a table lacks, and write NAME.json, NAME.md and NAME.png into `out`.
 
     Args:
         table: see `ditto.bench.tables`.
-        bench: models, targets, clips.
-        classifier: the ear where the bench has no CLAP.
+        ear: hears the clips of its bench.
         count: clips a row.
         few: clips of the rows that take minutes each; all if not given. Claims compare the clips that both rows have.
         out: folder of the results.
@@ -42,10 +39,10 @@ def tabulated(
         DataError: the held-out folder cannot be used.
         OutputError: the results cannot be written.
     """
-    ear = Ear(bench, classifier)
+    bench = ear.bench
     count = min(count, bench.real.count)
     few = count if few is None else min(few, count)
-    found = {entry: _found(entry, bench, ear, few if entry.setup.few else count) for entry in table.entries}
+    found = {entry: _found(entry, ear, few if entry.setup.few else count) for entry in table.entries}
     rows = [row for entry in table.entries for row in _rows(table, entry, found[entry])]
     claims = table.claims(found) if table.claims else orderings(table, found)
     hears = any(measure in (FAD, CLAP) for entry in table.entries for measure in entry.columns)
@@ -59,10 +56,10 @@ def tabulated(
     return report
 
 
-def _found(entry: Entry, bench: Bench, ear: Ear, count: int) -> Found | str:
+def _found(entry: Entry, ear: Ear, count: int) -> Found | str:
     """A row's clips, or why there are none."""
     try:
-        return Found(bench.gathered(entry.task, entry.setup, count), ear)
+        return Found(ear.bench.gathered(entry.task, entry.setup, count), ear)
     except DittoError as error:
         return str(error)
 
