@@ -213,8 +213,8 @@ def table(name: str) -> Callable[..., None]:
     def command(
         count: Annotated[int, typer.Option(help="Clips a row.")] = 16, few: Few = None,
         heldout: Heldout = Path("datasets/heldout"), classifier: Classifier = Path("weights/classifier"),
-        clap: Clap = None, judge: Judge = "weights/clap-judge", cm: Cm = None, controlnet: ControlNet = None, long: Long = None,
-        unconditional: Unconditional = None, musicgen: Musicgen = None,
+        clap: Clap = None, judge: Judge = "weights/clap-judge", cm: Cm = None, controlnet: ControlNet = None,
+        long: Long = None, unconditional: Unconditional = None, musicgen: Musicgen = None,
         iterations: Annotated[int | None, typer.Option("--iterations", "-K", help="The papers' if not given.")] = None,
         guidance: Guidance = None, seed: Seed = 0, out: Out = Path("docs/results"), resume: Resume = True,
         model: Model = None,
