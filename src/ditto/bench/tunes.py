@@ -1,38 +1,71 @@
-"""Public-domain tunes that no training data holds, as melodies for the benches: beginnings, in beats of the tempo."""
+"""Public-domain tunes that no training data holds, as melodies for the benches.
+
+Songs of Bruce and Stokoe's "Northumbrian Minstrelsy" (1882) and lead sheets of Foster and Berlin, out of music21's
+corpus. Each is a melody over chords, as the papers' lead sheets are.
+"""
+
+from functools import cache
 
 import numpy as np
 
-from ditto.controls.tunes import Note, Tune, parse_notes
+from ditto.controls.tunes import Note, Tune, score_notes
+from ditto.errors import ControlError
 
-TUNES = {
-    "Frère Jacques": "C5 D5 E5 C5 C5 D5 E5 C5 E5 F5 G5:2 E5 F5 G5:2",
-    "Ode to Joy": "E5 E5 F5 G5 G5 F5 E5 D5 C5 C5 D5 E5 E5:1.5 D5:.5 D5:2",
-    "Ah! vous dirai-je, maman": "C5 C5 G5 G5 A5 A5 G5:2 F5 F5 E5 E5 D5 D5 C5:2",
-    "Au clair de la lune": "C5 C5 C5 D5 E5:2 D5:2 C5 E5 D5 D5 C5:4",
-    "Greensleeves": "A4 C5:2 D5 E5:1.5 F5:.5 E5 D5:2 B4 G4:1.5 A4:.5 B4",
-    "When the Saints": "R C5 E5 F5 G5:4 R C5 E5 F5 G5:4",
-    "Amazing Grace": "C5 F5:2 A5:.5 F5:.5 A5:2 G5 F5:2 D5 C5:2 C5",
-    "Scarborough Fair": "D5:2 D5 A5:2 A5 E5:1.5 F5:.5 E5 D5:3",
-    "London Bridge": "G5:1.5 A5:.5 G5 F5 E5 F5 G5:2 D5 E5 F5:2 E5 F5 G5:2",
-    "Silent Night": "G4:1.5 A4:.5 G4 E4:3 G4:1.5 A4:.5 G4 E4:3 D5:2 D5 B4:3",
-    "Oh! Susanna": "C5:.5 D5:.5 E5 G5 G5 A5 G5 E5 C5:1.5 D5:.5 E5 E5 D5 C5 D5:4",
-    "Minuet in G": "D5 G4:.5 A4:.5 B4:.5 C5:.5 D5 G4 G4 E5 C5:.5 D5:.5 E5:.5 F#5:.5 G5 G4 G4",
-    "New World, Largo": "E5:1.5 G5:.5 G5:2 E5:1.5 D5:.5 C5:2 D5 E5 G5 E5 D5:4",
-    "Drunken Sailor": "A4 A4:.5 A4:.5 A4 A4:.5 A4:.5 A4 D4 F4 A4 G4 G4:.5 G4:.5 G4 G4:.5 G4:.5 G4 C4 E4 G4",
-    "Korobeiniki": "E5 B4:.5 C5:.5 D5 C5:.5 B4:.5 A4 A4:.5 C5:.5 E5 D5:.5 C5:.5 B4:1.5 C5:.5 D5 E5 C5 A4 A4",
-    "Brahms, Lullaby": "E5:.5 E5:.5 G5:2 E5:.5 E5:.5 G5:2 E5:.5 G5:.5 C6 B5 A5 A5 G5",
-}
-"""Names and notes, as `ditto.controls.tunes.parse_notes` reads them."""
+SONGS = "miscFolk/northumbrianminstrelsyopus"
+LEAD_SHEETS = ("leadSheet/fosterBrownHair", "leadSheet/berlinAlexandersRagtime")
+BEATS = 24.0
+"""How much of a tune is kept: more than a clip of the fastest tempo takes."""
+FEWEST, DENSEST = 6, 2.5
+"""Notes that a beginning must have, and notes a beat that it may have: a clip's chroma has 12 frames a second."""
 
 LOWEST, HIGHEST = 60, 95
 """Range of the transposed notes: from middle C on, where the melody control hears."""
 
 
+@cache
+def beginnings() -> tuple[Tune, ...]:
+    """The beginnings of all tunes that can be sung in the range, from their first note on; times are in beats.
+
+    Raises:
+        ControlError: music21 is missing, or was installed without its corpus.
+    """
+    try:
+        from music21 import corpus, exceptions21
+    except ImportError:
+        raise ControlError("the benches' tunes need music21: pip install 'ditto-music[musicxml]'") from None
+    try:
+        songs = list(corpus.parse(SONGS).scores)  # pyright: ignore[reportAttributeAccessIssue]
+        sheets = [corpus.parse(name) for name in LEAD_SHEETS]
+    except exceptions21.Music21Exception:
+        raise ControlError("music21 has no corpus here: install it anew from its wheel") from None
+    return tuple(tune for score in (*songs, *sheets) if _fits(tune := _beginning(score)))
+
+
+def _beginning(score: object) -> Tune:
+    notes = sorted(score_notes(score.parts[0], 60.0), key=lambda note: note.onset)  # pyright: ignore[reportAttributeAccessIssue]
+    first = notes[0].onset if notes else 0.0
+    kept = (Note(note.onset - first, note.duration, note.pitch) for note in notes if note.onset - first < BEATS)
+    return Tune(tuple(kept), score.metadata.bestTitle or "untitled")  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _fits(tune: Tune) -> bool:
+    pitches = [note.pitch for note in tune.notes]
+    if len(pitches) < FEWEST:
+        return False
+    return max(pitches) - min(pitches) <= HIGHEST - LOWEST and len(pitches) <= DENSEST * tune.notes[-1].end
+
+
 def drawn_tune(rng: np.random.Generator, bpm: float) -> Tune:
-    """One of the tunes in a key drawn at random, at `bpm`."""
-    name = sorted(TUNES)[int(rng.integers(len(TUNES)))]
-    notes = parse_notes(TUNES[name], bpm).notes
-    pitches = [note.pitch for note in notes]
+    """One of the tunes in a key drawn at random, at `bpm`.
+
+    Raises:
+        ControlError: see `beginnings`.
+    """
+    known = beginnings()
+    tune = known[int(rng.integers(len(known)))]
+    pitches, beat = [note.pitch for note in tune.notes], 60 / bpm
     low, high = max(LOWEST - min(pitches), -6), min(HIGHEST - max(pitches), 6)
     shift = int(rng.integers(min(low, high), high + 1))
-    return Tune(tuple(Note(note.onset, note.duration, note.pitch + shift) for note in notes), name)
+    return Tune(
+        tuple(Note(note.onset * beat, note.duration * beat, note.pitch + shift) for note in tune.notes), tune.name
+    )  # fmt: skip

@@ -222,21 +222,26 @@ def read_score(path: StrPath, *, bpm: float | None = None, part: int | None = No
         raise ControlError(f"cannot read the melody {shown(path)}: it is damaged or no MusicXML file") from None
     _check_part(path, "part", part, len(score.parts))
     chosen = score if part is None else score.parts[part]
-    return Tune(tuple(_score_notes(chosen, bpm)), Path(path).name)
+    return Tune(tuple(score_notes(chosen, bpm)), Path(path).name)
 
 
-def _score_notes(stream: Any, bpm: float | None) -> Iterator[Note]:
+def score_notes(stream: Any, bpm: float | None) -> Iterator[Note]:
+    """The notes of a music21 stream, a chord by its highest, at its own tempo or at `bpm`."""
     from music21 import chord, harmony, note
 
-    for entry in stream.flatten().secondsMap:
-        element = entry["element"]
+    for element, onset, duration in _in_beats(stream, bpm) if bpm else _in_seconds(stream):
         if not isinstance(element, (note.Note, chord.Chord)) or isinstance(element, harmony.Harmony):
             continue
-        onset, duration = entry["offsetSeconds"], entry["durationSeconds"]
-        if bpm is not None:
-            onset, duration = (float(beats) * 60 / bpm for beats in (element.offset, element.quarterLength))
         if duration > 0:
             yield Note(float(onset), float(duration), max(round(pitch.ps) for pitch in element.pitches))
+
+
+def _in_beats(stream: Any, bpm: float) -> Iterator[tuple[Any, float, float]]:
+    return ((e, float(e.offset) * 60 / bpm, float(e.quarterLength) * 60 / bpm) for e in stream.flatten().notes)
+
+
+def _in_seconds(stream: Any) -> Iterator[tuple[Any, float, float]]:
+    return ((e["element"], e["offsetSeconds"], e["durationSeconds"]) for e in stream.flatten().secondsMap)
 
 
 def tune_of_recording(path: StrPath, spec: AudioSpec, seconds: float | None = None) -> Tune:
