@@ -270,7 +270,7 @@ def train_base_command(
 
 TeacherOption = Annotated[
     Path | None,
-    typer.Option(help="A model's folder or Hub id (pipelines: see configs/pipeline-*.json); default: the embedded one."),
+    typer.Option(help="A model's folder or Hub id (pipelines: see configs/pipeline-*.json); else the embedded one."),
 ]
 DistillOutOption = Annotated[Path, typer.Option(help="Folder of the run; a killed run resumes from it.")]
 

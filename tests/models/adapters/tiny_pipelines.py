@@ -120,7 +120,7 @@ def make_audioldm2() -> AudioLDM2Pipeline:
         lambda: AudioLDM2UNet2DConditionModel(
             sample_size=32, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8, 16),
             norm_num_groups=4, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=([None, 16, 32], [None, 16, 32]),
+            up_block_types=("UpBlock2D", "UpBlock2D"), cross_attention_dim=([None, 16, 32], [None, 16, 32]),
             attention_head_dim=4,
         )
     )  # fmt: skip
@@ -141,7 +141,7 @@ def make_musicldm() -> MusicLDMPipeline:
         lambda: UNet2DConditionModel(
             sample_size=32, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8, 16),
             norm_num_groups=4, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=(8, 16), attention_head_dim=4,
+            up_block_types=("UpBlock2D", "UpBlock2D"), cross_attention_dim=(8, 16), attention_head_dim=4,
             class_embed_type="simple_projection", projection_class_embeddings_input_dim=16,
             class_embeddings_concat=True,
         )
