@@ -199,7 +199,7 @@ def loss_picture(path: Path, curves: Mapping[str, tuple[Sequence[float], Sequenc
         axes.plot(steps, values, label=name, linewidth=1)
     axes.set(title=title, xlabel="step", yscale="log")
     axes.grid(alpha=0.3, which="both")
-    axes.legend()
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7, ncols=1 + len(curves) // 20)
     _save(figure, path, force=True)
 
 
