@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from ditto.bench.controls import NONE, SETUPS, TASKS, controls_table
@@ -12,7 +11,6 @@ from ditto.bench.ear import Ear
 from ditto.bench.report import Report
 from ditto.bench.setups import CM, Bench
 from ditto.bench.tabulate import tabulated
-from ditto.bench.tunes import HIGHEST, LOWEST, TUNES, drawn_tune
 from ditto.errors import ModelError
 from ditto.models.classifier import ClipClassifier
 from ditto.models.music_model import MusicModel
@@ -29,16 +27,6 @@ def bench(model: MusicModel, data: Path, tmp_path_factory: pytest.TempPathFactor
 def report(bench: Bench, classifier: ClipClassifier, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     folder = tmp_path_factory.mktemp("bench")
     return tabulated(controls_table(), Ear(bench, classifier), count=1, out=folder), folder
-
-
-def test_tunes_are_many_of_six_seconds_and_in_range() -> None:
-    tunes = [drawn_tune(np.random.default_rng(i), 120.0) for i in range(200)]
-    assert {tune.name for tune in tunes} == set(TUNES)
-    pitches = [note.pitch for tune in tunes for note in tune.notes]
-    assert min(pitches) >= LOWEST - 6
-    assert max(pitches) <= HIGHEST
-    assert all(tune.seconds >= 5.9 for tune in tunes)
-    assert len({tune.notes for tune in tunes}) > 80
 
 
 def test_every_task_has_rows_without_control_and_by_ditto(report: tuple[Report, Path]) -> None:

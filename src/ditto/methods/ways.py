@@ -150,8 +150,11 @@ def _ditto2(job: Job, x_T: Tensor) -> Iterator[Step]:
 
 
 def estimates(control: Control, model: MusicModel) -> tuple[Objective, Calibrate]:
-    """What a corrected surrogate minimises: the control's estimate, and how that is calibrated at a decoded x_0."""
-    estimate = control.estimate()
+    """What a corrected surrogate minimises, and how that is calibrated at a decoded x_0.
+
+    That is the control's estimate, where the model's x_0 gives one cheaply.
+    """
+    estimate = control.estimate() if model.has_mel else control
 
     def calibrate(decoded: Tensor) -> Objective:
         return partial(_loss, estimate.calibrated(Output(decoded, model)), model)

@@ -212,6 +212,11 @@ class MusicModel:
         """Audio (B, samples) → x_0 (B, 1, n_mels, samples // hop)."""
         return log_mel(audio, self.spec)[:, None]
 
+    @property
+    def has_mel(self) -> bool:
+        """Whether `to_mel` spares the way to audio: x_0 is a mel."""
+        return True
+
     def to_mel(self, x_0: Tensor) -> Tensor:
         """x_0 → log-mel (B, n_mels, frames) in [−1, 1]."""
         return x_0[:, 0]

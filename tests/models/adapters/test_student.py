@@ -20,10 +20,11 @@ from ditto.diffusion.consistency import euler_jump
 from ditto.diffusion.denoiser import Denoiser
 from ditto.diffusion.schedule import CLEAN
 from ditto.errors import DataError, ModelError, RequestError
+from ditto.methods.ways import estimates
 from ditto.models.adapters.common import PipelineModel
 from ditto.models.loading import adapt, load
 from ditto.models.music_model import Distilled, fingerprint
-from ditto.request import Request, run
+from ditto.request import Request, draw_x_T, run
 from ditto.training.distill import DistillConfig, distillation_loss, draw, train_from_folder
 from ditto.training.loop import Ema
 from ditto.training.pack import pack_student
@@ -320,3 +321,11 @@ def assert_weights(found: torch.nn.Module, expected: torch.nn.Module) -> None:
     weights = expected.state_dict()
     assert found.state_dict().keys() == weights.keys()
     assert all(torch.equal(value, weights[name]) for name, value in found.state_dict().items())
+
+
+def test_corrections_hear_the_sound_where_x_0_is_no_mel(musicldm: PipelineModel) -> None:
+    control = Intensity("swell")
+    x_0 = draw_x_T(musicldm.shape(), 0, 1, musicldm.noise)
+    objective, calibrate = estimates(control, musicldm)
+    torch.testing.assert_close(objective(x_0), control(x_0, musicldm))
+    torch.testing.assert_close(calibrate(x_0)(x_0), control(x_0, musicldm))
