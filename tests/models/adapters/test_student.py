@@ -20,7 +20,7 @@ from ditto.diffusion.consistency import euler_jump
 from ditto.diffusion.denoiser import Denoiser
 from ditto.diffusion.schedule import CLEAN
 from ditto.errors import DataError, ModelError, RequestError
-from ditto.methods.ways import estimates
+from ditto.methods import ways
 from ditto.models.adapters.common import PipelineModel
 from ditto.models.loading import adapt, load
 from ditto.models.music_model import Distilled, fingerprint
@@ -326,6 +326,6 @@ def assert_weights(found: torch.nn.Module, expected: torch.nn.Module) -> None:
 def test_corrections_hear_the_sound_where_x_0_is_no_mel(musicldm: PipelineModel) -> None:
     control = Intensity("swell")
     x_0 = draw_x_T(musicldm.shape(), 0, 1, musicldm.noise)
-    objective, calibrate = estimates(control, musicldm)
+    objective, calibrate = ways.estimates(control, musicldm)
     torch.testing.assert_close(objective(x_0), control(x_0, musicldm))
     torch.testing.assert_close(calibrate(x_0)(x_0), control(x_0, musicldm))
