@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,11 @@ import torch
 from tests.conftest import randomised
 
 from ditto.bench import tabulate, tasks
-from ditto.bench.ear import CLAP, FAD, Ear, Found
+from ditto.bench.ear import CLAP, FAD, OWN_CLAP, Ear, Found
 from ditto.bench.paper import paper
 from ditto.bench.report import Report
 from ditto.bench.setups import CM, CTM, DITTO, DOODL, FREEDOM, TTM, Bench
-from ditto.bench.tables import MEASURES, TABLES, Entry, Table
+from ditto.bench.tables import MEASURES, TABLES, Entry, Table, _adherence
 from ditto.bench.tabulate import distance_ratio, papers, tabulated
 from ditto.bench.tasks import CONTROLS, FIXED, FREE, curve_of, pcm, sound
 from ditto.metrics.frechet import Reference, frechet_distance
@@ -101,7 +102,7 @@ def test_a_table_runs_and_says_what_it_lacks(report: Callable[[str], tuple[Repor
         if (row.row, row.column) in given:
             continue
         lacks = any(word in row.row for word in MISSING) or (name == "d2-table3" and not row.row.startswith("Base"))
-        if lacks or row.column == CLAP:
+        if lacks or row.column in (CLAP, OWN_CLAP):
             assert "no weights" in (row.error or ""), row
         elif row.column == FAD:
             assert row.error == "a Fréchet distance needs 8 clips or more"
@@ -253,3 +254,22 @@ def test_distances_have_intervals_where_there_are_enough_clips(
     # DITTO against both others, in the error and in the distance; there is no CLAP
     assert len(found.claims) == 4
     assert found.settings["few"] == 3
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.8, "reproduced"), (0.2, "not reproduced")])
+def test_a_gain_that_another_clap_does_not_hear_is_reward_hacking(share: float, verdict: str) -> None:
+    rng = np.random.default_rng(0)
+    entries = {entry.setup.name: entry for entry in TABLES["d2-table3"].entries}
+    before = rng.normal(0.5, 0.02, 40)
+    plain = {CLAP: before, OWN_CLAP: before + rng.normal(0, 0.01, 40)}
+    steered = {CLAP: before + 0.3 * share, OWN_CLAP: plain[OWN_CLAP] + 0.3}
+    found: Any = {
+        entries[name]: SimpleNamespace(values=values.__getitem__, ear=SimpleNamespace(judge="a judge"))
+        for name, values in (("Base TTM (tags)", plain), ("U-DITTO-2", steered))
+    }
+    better, shared = _adherence(found)
+    assert better.verdict == "reproduced"
+    assert shared.verdict == verdict
+    assert shared.ratio == pytest.approx(share, rel=0.05)
+    found[entries["Base TTM (tags)"]].ear.judge = None
+    assert _adherence(found) == []

@@ -84,6 +84,16 @@ class Ear:
         texts = [self.bench.tags(i).caption() for i in range(len(embeddings))]
         return clap_scores(self.clap, embeddings, texts).double().numpy()
 
+    def scores_of(self, audio: Tensor) -> Array:
+        """CLAP score of audio (N, samples) and its captions, (N,).
+
+        Raises:
+            DittoError: there is no CLAP.
+        """
+        if self.clap is None:
+            raise DittoError("no weights: a CLAP score needs a CLAP, train one with `ditto-music train clap`")
+        return self.scores(self.embed(audio))
+
 
 @dataclass(frozen=True, eq=False)
 class Found:
@@ -114,11 +124,13 @@ class Found:
             return self.embeddings.double().numpy()
         if measure == CLAP:
             return self.ear.scores(self.embeddings)
+        if measure == OWN_CLAP:
+            return Ear(self.ear.bench).scores_of(sound(self.tensors["audio"]))
         if measure == "seams_within_limit":
             return (self.tensors["seam_jumps"] <= self.ear.bench.seam_limit).double().mean(dim=1).numpy()
         if measure == "steps_to_converge":
             return steps_to_converge(self.tensors["losses"].T, THRESHOLD).double().numpy()
-        values = self.tensors["clap_score" if measure == OWN_CLAP else measure].double()
+        values = self.tensors[measure].double()
         return values.reshape(len(values), -1).mean(dim=1).numpy()
 
     def interval(self, measure: str) -> Interval:

@@ -114,6 +114,7 @@ class Table:
         pivot: the method that the paper compares the others with; each comparison becomes a claim.
         given: rows that are not measured.
         claims: what is claimed, if it is not the pivot's order.
+        further: claims besides that order.
         picture: of the report, if it is not `ditto.bench.charts.table`.
     """
 
@@ -124,6 +125,7 @@ class Table:
     pivot: str
     given: tuple[Row, ...] = ()
     claims: "Callable[[Mapping[Entry, Found | str]], list[Claim]] | None" = None
+    further: "Callable[[Mapping[Entry, Found | str]], list[Claim]] | None" = None
     picture: Callable[[Report], Figure] | None = None
 
 
@@ -292,18 +294,38 @@ D2_TABLE_1 = Table(
 """With rows of our own: the surrogate corrected by what decoding gives (`ditto.methods.ditto2`), as a user gets it."""
 
 U_CTM = PUBLISHED_CTM.but("U-DITTO-2", base="unconditional", tags=Tags())
+HONEST = 0.5
+"""Share of the gain by the CLAP that was optimised against which a judge must hear too, or it is reward hacking."""
+
+
+def _adherence(found: Mapping[Entry, Found | str]) -> list[Claim]:
+    """Text control of the unconditional model against the base that knows the tags, and whether a judge agrees."""
+    plain, steered = (clips for entry, clips in found.items() if entry.task is PLAIN or entry.setup is U_CTM)
+    if isinstance(plain, str) or isinstance(steered, str) or plain.ear.judge is None:
+        return []
+    before, after = (clips.values(CLAP) for clips in (plain, steered))
+    optimised = steered.values(OWN_CLAP) - plain.values(OWN_CLAP)
+    words = "the CLAP score of U-DITTO-2 is better than that of the base with tags, by a CLAP that was not optimised"
+    return [
+        Claim.at_least(words, ratio_interval(1 - before, 1 - after, paired=True), 1.0),
+        Claim.at_least(
+            "of its gain by the CLAP that was optimised the other hears at least half",
+            ratio_interval(after - before, optimised, paired=True), HONEST,
+        ),
+    ]  # fmt: skip
+
+
 D2_TABLE_3 = Table(
     "d2-table3", "Text adherence", "d2_table3_text",
     tuple(
-        Entry("", task, setup, (CLAP, *([OWN_CLAP] if task is TEXT else []), FAD, TIME), setup.name,
-              {CLAP: "CLAP", FAD: "FAD"})
+        Entry("", task, setup, (CLAP, OWN_CLAP, FAD, TIME), setup.name, {CLAP: "CLAP", FAD: "FAD"})
         for task, setup in (
             (PLAIN, TTM.but("Base TTM (tags)")), (TEXT, PUBLISHED_CTM.but("DITTO-2 (tags)")),
             (TEXT, PUBLISHED_CTM.but("DITTO-2 (no condition)", tags=Tags())), (TEXT, U_CTM),
             (TOLD, TTM.but("MusicGen 1.5B melody (caption)", size="1.5B")),
             (TOLD, TTM.but("MusicGen 3.3B (caption)", size="3.3B")),
         )
-    ), "DITTO-2 (no condition)",
+    ), "DITTO-2 (no condition)", further=_adherence,
 )  # fmt: skip
 
 TABLES = {

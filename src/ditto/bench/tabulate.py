@@ -45,6 +45,7 @@ def tabulated(
     found = {entry: _found(entry, ear, few if entry.setup.few else count) for entry in table.entries}
     rows = [row for entry in table.entries for row in _rows(table, entry, found[entry])]
     claims = table.claims(found) if table.claims else orderings(table, found)
+    claims += table.further(found) if table.further else []
     hears = any(measure in (FAD, CLAP) for entry in table.entries for measure in entry.columns)
     seconds = sum(f.tensors["seconds"].sum().item() for f in found.values() if isinstance(f, Found))
     settings: dict[str, Any] = {"title": table.title, "few": few, **bench.overrides, "guidance": bench.model.guidance}
