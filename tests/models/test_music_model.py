@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ditto.audio.features import log_mel
+from ditto.audio.limiter import limited
 from ditto.errors import DittoError, ModelError, RequestError, TagError
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import INDEX, WEIGHTS, MusicModel, fingerprint, load
@@ -215,3 +216,14 @@ def test_schedule_is_the_shifted_one(tiny_model: MusicModel) -> None:
     like = torch.zeros(1, dtype=torch.float64)
     assert tiny_model.schedule.sigma(999, like).item() == pytest.approx(0.5 * 20291.0, rel=0.01)
     assert issubclass(ModelError, DittoError)
+
+
+def test_a_draft_sounds_without_the_vocoders_feedback_and_is_otherwise_the_same_model(tiny_model: MusicModel) -> None:
+    x_0 = tiny_model.noise(tiny_model.shape(), torch.Generator().manual_seed(0))[None]
+    draft = tiny_model.draft
+    expected = limited(tiny_model.vocoder(tiny_model.to_mel(x_0), feedback=0))
+    assert torch.equal(draft.to_audio(x_0), expected)
+    assert draft is tiny_model.draft
+    assert (draft.network, draft.spec) == (tiny_model.network, tiny_model.spec)
+    other = replace(tiny_model, vocoder=torch.nn.Identity())  # pyright: ignore[reportArgumentType]
+    assert other.draft is other

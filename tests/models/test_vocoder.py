@@ -214,3 +214,13 @@ def test_feedback_brings_the_sound_nearer_to_the_mel() -> None:
 def test_feedback_leaves_a_sound_that_fits_its_mel_alone() -> None:
     audio = tone(440.0) + 0.01 * torch.randn(1, 64 * 256, generator=torch.Generator().manual_seed(7))
     assert torch.allclose(make().corrected(audio, log_mel(audio, SPEC)), audio, atol=1e-5)
+
+
+def test_a_draft_is_the_sound_before_any_feedback() -> None:
+    vocoder = make(feedback=2)
+    mel = log_mel(tone(440.0), vocoder.spec)
+    without = make(feedback=0)
+    without.load_state_dict(vocoder.state_dict())
+    assert torch.equal(vocoder.draft()(mel), without(mel))
+    assert not torch.allclose(vocoder.draft()(mel), vocoder(mel), atol=1e-3)
+    assert torch.equal(vocoder(mel, feedback=2), vocoder(mel))

@@ -152,14 +152,14 @@ def _ditto2(job: Job, x_T: Tensor) -> Iterator[Step]:
 def estimates(control: Control, model: MusicModel) -> tuple[Objective, Calibrate]:
     """What a corrected surrogate minimises, and how that is calibrated at a decoded x_0.
 
-    That is the control's estimate, where the model's x_0 gives one cheaply.
+    That is the control's estimate, where the model's x_0 gives one cheaply; and sound is the model's draft.
     """
     estimate = control.estimate() if model.has_mel else control
 
     def calibrate(decoded: Tensor) -> Objective:
-        return partial(_loss, estimate.calibrated(Output(decoded, model)), model)
+        return partial(_loss, estimate.calibrated(Output(decoded, model)), model.draft)
 
-    return partial(_loss, estimate, model), calibrate
+    return partial(_loss, estimate, model.draft), calibrate
 
 
 def _loss(control: Control, model: MusicModel, x_0: Tensor) -> Tensor:

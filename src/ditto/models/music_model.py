@@ -212,6 +212,12 @@ class MusicModel:
         """Audio (B, samples) → x_0 (B, 1, n_mels, samples // hop)."""
         return log_mel(audio, self.spec)[:, None]
 
+    @cached_property
+    def draft(self) -> "MusicModel":
+        """The same model with a faster and rougher `to_audio`, if it has one, for what listens again and again."""
+        draft = getattr(self.vocoder, "draft", None)
+        return replace(self, vocoder=draft()) if draft else self
+
     @property
     def has_mel(self) -> bool:
         """Whether `to_mel` spares the way to audio: x_0 is a mel."""

@@ -138,20 +138,26 @@ class Vocoder(ModelMixin, ConfigMixin):
         # a full-scale sine has magnitude 1, as in a log-mel
         self._table("mel_window", torch.hann_window(mel_n_fft, dtype=torch.float64) * (4 / mel_n_fft))
 
-    def forward(self, x_0: Tensor, seed: int = 0) -> Tensor:
+    def forward(self, x_0: Tensor, seed: int = 0, feedback: int | None = None) -> Tensor:
         """Waveform of a log-mel.
 
         Args:
             x_0: shape (B, n_mels, frames), in [-1, 1] (somewhat beyond is fine).
             seed: of the carriers' first phases and noise, which all items share; training varies it.
+            feedback: rounds of it; None is the config's.
 
         Returns:
             Shape (B, frames * hop), full scale is [-1, 1] (not limited).
         """
         audio = self.synthesise(self.spectrum(x_0, self.carrier(x_0, seed)))
-        for _ in range(self.config["feedback"] if self._can_be_heard(x_0) else 0):
+        rounds = self.config["feedback"] if feedback is None else feedback
+        for _ in range(rounds if self._can_be_heard(x_0) else 0):
             audio = self.corrected(audio, x_0)
         return audio
+
+    def draft(self) -> "Draft":
+        """The same vocoder without its feedback."""
+        return Draft(self)
 
     def spectrum(self, x_0: Tensor, carrier: Spectrum) -> Spectrum:
         """The STFT of a log-mel of shape (B, n_mels, frames), before any feedback."""
@@ -224,6 +230,18 @@ class Vocoder(ModelMixin, ConfigMixin):
         for block in self.blocks:
             x = block(x)
         return self.head_norm(x)
+
+
+class Draft(ModelMixin):
+    """A vocoder without its feedback: twice as fast and nearly the same sound, for listening while optimising."""
+
+    def __init__(self, vocoder: Vocoder) -> None:
+        super().__init__()
+        self.vocoder = vocoder
+
+    def forward(self, x_0: Tensor) -> Tensor:
+        """See `Vocoder.forward`."""
+        return self.vocoder(x_0, feedback=0)
 
 
 @lru_cache(maxsize=8)

@@ -69,6 +69,11 @@ class PipelineModel(MusicModel):
         """The pipeline's own noise levels and grid."""
 
     @property
+    def draft(self) -> MusicModel:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Itself."""
+        return self
+
+    @property
     def has_mel(self) -> bool:
         """No: x_0 is an autoencoder's, and `to_mel` hears its audio."""
         return False
