@@ -267,6 +267,7 @@ def test_a_gain_that_another_clap_does_not_hear_is_reward_hacking(share: float, 
         entries[name]: SimpleNamespace(values=values.__getitem__, ear=SimpleNamespace(judge="a judge"))
         for name, values in (("Base TTM (tags)", plain), ("U-DITTO-2", steered))
     }
+    found[entries["U-base, no control"]] = "no weights"
     better, shared = _adherence(found)
     assert better.verdict == "reproduced"
     assert shared.verdict == verdict

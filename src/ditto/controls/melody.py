@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ditto.audio.chroma import CLASSES, log_chroma
+from ditto.audio.chroma import log_chroma
 from ditto.audio.io import StrPath
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Output
@@ -120,7 +120,3 @@ def accuracy(log_shares: Tensor, classes: Tensor) -> Tensor:
     sounding = classes != REST
     right = (log_shares.argmax(dim=1) == classes) & sounding
     return 100 * right.sum(dim=-1) / sounding.sum().clamp(min=1).to(torch.float32)
-
-
-CHANCE_PERCENT = 100 / CLASSES
-"""Accuracy of a guess."""

@@ -79,9 +79,14 @@ class PipelineModel(MusicModel):
         return False
 
     @property
-    @abstractmethod
     def prediction(self) -> Prediction:
-        """What the network's output is."""
+        """What the network's output is: what the scheduler's config says."""
+        return part(self.pipe).scheduler.config.prediction_type
+
+    @property
+    def vae(self) -> Any:
+        """Mel spectrogram, or sound, ↔ latent."""
+        return part(self.pipe).vae
 
     @abstractmethod
     def predict(self, network: Callable[..., Any], x_t: Tensor, t: Tensor, cond: Tensor, **inputs: Tensor) -> Tensor:

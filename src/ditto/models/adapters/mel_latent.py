@@ -12,7 +12,7 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
-from ditto.diffusion.schedule import Prediction, Schedule
+from ditto.diffusion.schedule import Schedule
 from ditto.models.adapters.common import NO_TAGS, PipelineModel, feature_spec, frozen, in_chunks, part, schedule_of
 
 MEL_FFT = 1024
@@ -58,16 +58,6 @@ class MelLatentModel(PipelineModel):
     def schedule(self) -> Schedule:
         """The pipeline's own."""
         return schedule_of(part(self.pipe).scheduler)
-
-    @property
-    def prediction(self) -> Prediction:
-        """What the scheduler's config says: ε."""
-        return part(self.pipe).scheduler.config.prediction_type
-
-    @property
-    def vae(self) -> Any:
-        """Mel spectrogram ↔ latent."""
-        return part(self.pipe).vae
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

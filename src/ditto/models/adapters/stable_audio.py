@@ -17,7 +17,7 @@ from diffusers.pipelines.stable_audio.pipeline_stable_audio import StableAudioPi
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ditto.diffusion.schedule import Prediction, Schedule
+from ditto.diffusion.schedule import Schedule
 from ditto.errors import ModelError
 from ditto.models.adapters.common import NO_TAGS, PipelineModel, feature_spec, frozen, in_chunks, packed, part
 
@@ -56,16 +56,6 @@ class StableAudioModel(PipelineModel):
             math.log(config.sigma_min), math.log(config.sigma_max), LEVELS, dtype=torch.float64
         ).exp()
         return Schedule(1 / (1 + (sigma / config.sigma_data).square()), "span")
-
-    @property
-    def prediction(self) -> Prediction:
-        """What the scheduler's config says: v."""
-        return part(self.pipe).scheduler.config.prediction_type
-
-    @property
-    def vae(self) -> Any:
-        """Sound ↔ latent."""
-        return part(self.pipe).vae
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
