@@ -141,10 +141,11 @@ def d2_fig5(
 
 def _budget(name: str, model: str | None, heldout: Path, classifier: Path, **settings: Any) -> None:
     from ditto.bench.budget import run_budget
-    from ditto.bench.every import BUDGETS
+    from ditto.bench.every import BUDGETS, judge_at
     from ditto.models.loading import load
 
-    run_budget(name, BUDGETS[name], load(model), heldout, classifier, command=command_line(), **settings)
+    judge = judge_at()
+    run_budget(name, BUDGETS[name], load(model), heldout, classifier, judge=judge, command=command_line(), **settings)
 
 
 def d1_table4(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.models.tiny_clap import make_clap
 
 from ditto.bench.budget import FIG_4, FIG_5, TABLE_2, Budget, Setting, made, run_budget
 from ditto.bench.intensity import drawn_targets
@@ -24,8 +25,8 @@ def test_rows_are_the_papers() -> None:
     tables = json.loads(Path(__file__).with_name("paper_budget.json").read_text())
     for budget in TABLE_2:
         if budget.paper:
-            seconds, _, _, mse = tables[budget.row]
-            assert dict(budget.paper) == {"seconds_per_clip": seconds, "intensity_mse": mse}
+            seconds, _, clap, mse = tables[budget.row]
+            assert dict(budget.paper) == {"seconds_per_clip": seconds, "intensity_mse": mse, "clap_score": clap}
 
 
 def test_a_row_is_what_a_request_makes(fast: MusicModel) -> None:
@@ -49,8 +50,11 @@ def test_budgets(fast: MusicModel, data: Path, classifier: ClipClassifier, tmp_p
     budgets = (Budget("CTM", 1, 2), Budget("CTM", "adaptive", 4), Budget("DM", 2, 3), *FIG_5[:1])
     report = run_budget(
         "d2-table2", budgets, fast, data, classifier, count=3, batch=2, iterations=8, show=False,
-        out=tmp_path / "results", cache=tmp_path / "cache", guidance=1.0,
+        out=tmp_path / "results", cache=tmp_path / "cache", guidance=1.0, judge=make_clap(),
     )  # fmt: skip
+    score = report.value("CTM-1/2", "clap_score")
+    assert score is not None
+    assert -1 <= score <= 1
     assert {r.row for r in report.rows} == {"CTM-1/2", "CTM-*/4", "DM-2/3", "CM-1/1"}
     assert all("no CM student" in (r.error or "") for r in report.rows if r.row == "CM-1/1")
     assert all(np.isfinite(r.value) for r in report.rows if r.row != "CM-1/1" and r.value is not None)

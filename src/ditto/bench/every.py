@@ -78,8 +78,16 @@ class Weights:
             ModelError: a folder is damaged, or a judge other than the usual one is not there.
         """
         classifier = self.classifier if self.classifier is not None and self.classifier.is_dir() else None
-        judge = None if self.judge == JUDGE and not Path(JUDGE).is_dir() else self.judge
-        return Ear(bench, ClipClassifier.load(classifier) if classifier else None, Clap.load(judge) if judge else None)
+        return Ear(bench, ClipClassifier.load(classifier) if classifier else None, judge_at(self.judge))
+
+
+def judge_at(source: str | None = JUDGE) -> Clap | None:
+    """The CLAP that hears; None if none is named, or the usual one's folder is not there.
+
+    Raises:
+        ModelError: another one is not there, or the folder is damaged.
+    """
+    return None if source is None or (source == JUDGE and not Path(JUDGE).is_dir()) else Clap.load(source)
 
 
 def run_tables(
@@ -126,7 +134,8 @@ def _budgets(ear: Ear, weights: Weights, count: int, out: Path, command: str | N
     given = {key: value for key, value in bench.overrides.items() if key in ("iterations", "lr", "guidance")}
     return [
         run_budget(
-            name, budgets, bench.model, bench.heldout, classifier, cm=weights.cm, count=count, seed=bench.seed, out=out,
+            name, budgets, bench.model, bench.heldout, classifier, cm=weights.cm, judge=ear.clap, count=count,
+            seed=bench.seed, out=out,
             cache=bench.cache, resume=bench.resume, show=bench.show, command=command, **given,
         )
         for name, budgets in BUDGETS.items()
