@@ -5,8 +5,8 @@ Attention runs over time with rotary positions, so that any length can be denois
 every block through one shared adaLN projection plus a learned offset a block (DiT, Peebles & Xie 2023; the shared form
 of PixArt-α). The tags and the beat grid are added to the tokens too: each token is told where in the bar its frames
 lie. The network predicts x_0, which lets a width far below the token's 1280 values pass clean music without passing the
-noise. Matrix products are what CPUs do best: on one core a call takes 0.1 s, and 8.4 s of the papers' 2-D UNet
-(`ditto.models.unet`, as configs/base-paper.json has it).
+noise. Matrix products are what CPUs do best; the papers' 2-D
+UNet, which `ditto.models.unet` has, takes many times as long here.
 """
 
 import math

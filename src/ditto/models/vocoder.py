@@ -233,7 +233,7 @@ class Vocoder(ModelMixin, ConfigMixin):
 
 
 class Draft(ModelMixin):
-    """A vocoder without its feedback: twice as fast and nearly the same sound, for listening while optimising."""
+    """A vocoder without its feedback: faster and rougher, for listening while optimising."""
 
     def __init__(self, vocoder: Vocoder) -> None:
         super().__init__()
