@@ -305,7 +305,7 @@ def test_saving_writes_sound_picture_and_report(result: Result, tmp_path: Path) 
     report = json.loads((tmp_path / "clip.json").read_text())
     assert report["request"]["seed"] == 8
     assert report["request"]["tags"] == {"genre": "jazz", "mood": None, "tempo": 100}
-    assert report["model"] == {"name": "tiny", "sha256": ""}
+    assert report["model"] == {"name": "tiny", "sha256": "", "precision": "float32"}
     assert report["errors"]["intensity_mse_db2"] == pytest.approx(
         result.errors["intensity_mse_db2"][1].item(), rel=1e-4
     )

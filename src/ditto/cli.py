@@ -58,6 +58,12 @@ def _escaped(text: str) -> str:
 ModelOption = Annotated[
     str | None, typer.Option("--model", help="A model's folder, or its name on the Hub; the embedded model by default.")
 ]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        help="Of the networks: float32, bfloat16, float16; auto is bfloat16 where the processor has it built in."
+    ),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")]
 ConfigOption = Annotated[Path, typer.Option(help="The run's config file (JSON).")]
 DataOption = Annotated[Path, typer.Option(help="A folder made by `ditto-music data`.")]
@@ -180,6 +186,7 @@ def generate(
     start: Annotated[Path | None, typer.Option(help="Begin from this .latent in place of noise.")] = None,
     latent: Annotated[Path | None, typer.Option(help="Keep x_T in this .latent file, for `vary` and --start.")] = None,
     model: ModelOption = None,
+    precision: PrecisionOption = "auto",
     force: ForceOption = False,
 ) -> None:
     """Make music that follows the controls: a WAV, and beside it a PNG and a JSON report."""
@@ -202,7 +209,11 @@ def generate(
         output_files(path, force=force)
     for path in latents:
         check_latent(path, force=force)
-    words, begun, loaded = Tags.parse(tags), None if start is None else Latent.load(start), cache(lambda: load(model))
+    words, begun, loaded = (
+        Tags.parse(tags),
+        None if start is None else Latent.load(start),
+        cache(lambda: load(model, precision=cast(Any, precision))),
+    )
     controls = wanted.controls(lambda: loaded().spec, words.tempo, seconds)
     request = Request(
         controls=tuple(controls), tags=words, seed=seed, count=count, seconds=seconds,
@@ -308,7 +319,7 @@ def _distill(kind: str, config: Path, data: Path, out: Path, teacher: Path | Non
     settings = load_config(config, DistillConfig)
     if settings.kind != kind:
         raise DataError(f"{str(config)!r} is a config of kind {settings.kind!r}: give it to `distill {settings.kind}`")
-    train_from_folder(settings, load(teacher), data, out, held_out=held_out)
+    train_from_folder(settings, load(teacher, precision="float32"), data, out, held_out=held_out)
 
 
 @distill_app.command(
@@ -392,7 +403,9 @@ def train_controlnet_command(
     from ditto.training.controlnet import ControlNetConfig, train_from_folder
     from ditto.training.loop import load_config
 
-    train_from_folder(load_config(config, ControlNetConfig), load(base), data, out, held_out=held_out)
+    train_from_folder(
+        load_config(config, ControlNetConfig), load(base, precision="float32"), data, out, held_out=held_out
+    )
 
 
 @train_app.command("classifier", epilog="Example: ditto-music train classifier --data datasets/train")

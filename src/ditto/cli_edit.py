@@ -28,6 +28,7 @@ Steps = Annotated[int | None, typer.Option("--steps", "-T", help="Sampling steps
 Model = Annotated[
     str | None, typer.Option("--model", help="A model's folder, or its name on the Hub; the embedded model by default.")
 ]
+Precision = Annotated[str, typer.Option("--precision", help="As for `generate`.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")]
 
 
@@ -47,6 +48,7 @@ class MakingOptions:
     lr: Annotated[float, typer.Option("--lr", help="Adam's learning rate on x_T.")] = 5e-3
     guidance: Annotated[float | None, typer.Option("--guidance", help="CFG scale w; default: the model's.")] = None
     model: Model = None
+    precision: Precision = "auto"
     force: Force = False
 
     def ready(self, output: Path) -> "MusicModel":
@@ -55,7 +57,7 @@ class MakingOptions:
         from ditto.request import output_files
 
         output_files(output, force=self.force)
-        return load(self.model)
+        return load(self.model, precision=cast(Any, self.precision))
 
     def request(self, model: "MusicModel", bpm: float | None = None) -> "Request":
         """The request that an edit is made by; what is None is left to the defaults of `Request`."""
@@ -264,6 +266,7 @@ def vary(
     seed: Seed = 0,
     steps: Steps = None,
     model: Model = None,
+    precision: Precision = "auto",
     force: Force = False,
 ) -> None:
     """Make other clips from one latent, in seconds: no optimisation, only other noise along the way."""
@@ -279,7 +282,7 @@ def vary(
     if not 1 <= count <= 256:
         raise RequestError(f"count must be a whole number from 1 to 256, not {count}")
     opened = Latent.load(latent)
-    loaded = load(model)
+    loaded = load(model, precision=cast(Any, precision))
     prompts: Any = None if tags is None else Tags.parse(tags)
     if random_tags:
         prompts = _random_tags(loaded, count, seed)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ditto.audio.framing import frames_of, overlap_add
+from ditto.audio.framing import frames_of, overlap_add, real_fft
 
 
 def signal(samples: int) -> torch.Tensor:
@@ -30,3 +30,17 @@ def test_overlap_add_is_the_transpose_of_framing() -> None:
 def test_what_does_not_fit_is_refused(samples: int, n_fft: int, hop: int) -> None:
     with pytest.raises(ValueError, match="samples"):
         frames_of(signal(samples), n_fft, hop)
+
+
+@pytest.mark.parametrize("n_fft", [16, 15, 2])
+def test_real_fft_is_rfft_with_its_gradient(n_fft: int) -> None:
+    x = signal(3 * n_fft).reshape(2, 3, n_fft).requires_grad_()
+    weights = torch.randn(2, 3, n_fft // 2 + 1, dtype=torch.complex128, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(real_fft(x), torch.fft.rfft(x))
+    ours, theirs = (
+        torch.autograd.grad((f(x) * weights).abs().square().sum() + (f(x) * weights).real.sum(), x)[0]
+        for f in (real_fft, torch.fft.rfft)
+    )
+    torch.testing.assert_close(ours, theirs)
+    assert torch.autograd.gradcheck(real_fft, x)
+    assert torch.autograd.gradgradcheck(real_fft, x)

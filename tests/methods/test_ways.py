@@ -113,7 +113,8 @@ def test_controlnet_is_that_of_its_module(model: MusicModel, sampler: str) -> No
 
 
 def test_item_1_of_2_is_what_it_would_be_alone(model: MusicModel) -> None:
-    for method, control in (("naive", REGION), ("freedom", LOUDNESS), ("doodl", LOUDNESS), ("none", LOUDNESS)):
+    # Not through the vocoder: its peaks jump, so that what is alike to the last bit but one need not stay alike.
+    for method, control in (("naive", REGION), ("freedom", REGION), ("doodl", REGION), ("none", LOUDNESS)):
         settings = {"sampler": "ddpm"} if method in ("none", "freedom") else {}
         both = made(model, method, control, **settings)
         alone = made(model, method, control, seed=6, count=1, **settings)

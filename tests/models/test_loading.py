@@ -52,7 +52,10 @@ def test_a_saved_pipeline_plays_the_same_when_loaded(saved: dict[str, Path], nam
     assert isinstance(after, PipelineModel)
     assert after.name == name
     assert after.sha256 == before.sha256
-    assert torch.equal(clip(after), clip(before))
+    for ours, theirs in zip(after.network.parameters(), before.network.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    # Some processors round a product by where in memory its factors lie.
+    torch.testing.assert_close(clip(after), clip(before), rtol=0, atol=1e-5)
     assert not any(p.requires_grad for p in after.network.parameters())
 
 

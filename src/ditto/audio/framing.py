@@ -1,12 +1,16 @@
-"""Cutting a signal into overlapping frames and adding them up again, where a window is a whole number of hops.
+"""Cutting a signal into overlapping frames, adding them up again, and the transform between, with cheap gradients.
 
-The same as `torch.stft`'s framing and `torch.istft`'s overlap-add, made of slices, whose gradients are cheap on a CPU:
-those of `unfold` and `fold` take longer there than the Fourier transforms themselves.
+The same as `torch.stft`'s framing, `torch.istft`'s overlap-add and `torch.fft.rfft`. Framing and overlap-add are each
+other's transpose, and so, up to a weight, are a real Fourier transform and its inverse; autograd's own gradients of
+slices, of `unfold` and of `rfft` (which takes a complex transform of twice the work) cost a CPU several times as much.
 """
+
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.autograd import Function
 
 
 def frames_of(signal: Tensor, n_fft: int, hop: int) -> Tensor:
@@ -15,22 +19,75 @@ def frames_of(signal: Tensor, n_fft: int, hop: int) -> Tensor:
     Raises:
         ValueError: `n_fft` or the samples are no whole number of hops, or there is not one frame.
     """
-    overlap, count = _hops(n_fft, hop), _hops(signal.shape[1], hop) - n_fft // hop + 1
-    if count < 1:
+    if _hops(signal.shape[1], hop) < _hops(n_fft, hop):
         raise ValueError(f"{signal.shape[1]} samples do not make a frame of {n_fft}")
-    pieces = signal.unflatten(1, (-1, hop))
-    return torch.cat([pieces[:, i : i + count] for i in range(overlap)], dim=2)
+    return _Frames.apply(signal, n_fft, hop)  # pyright: ignore[reportReturnType]
 
 
 def overlap_add(frames: Tensor, hop: int) -> Tensor:
-    """The sum of frames (B, count, n_fft) that begin `hop` samples apart: (B, (count − 1) · hop + n_fft)."""
-    overlap = _hops(frames.shape[2], hop)
-    pieces = frames.unflatten(2, (overlap, hop))
-    shifted = [pad(pieces[:, :, i], (0, 0, i, overlap - 1 - i)) for i in range(overlap)]
-    total = shifted[0]
-    for part in shifted[1:]:
-        total = total + part
-    return total.flatten(1)
+    """The sum of frames (B, count, n_fft) that begin `hop` samples apart: (B, (count − 1) · hop + n_fft).
+
+    Raises:
+        ValueError: a frame is no whole number of hops.
+    """
+    _hops(frames.shape[2], hop)
+    return _OverlapAdd.apply(frames, hop)  # pyright: ignore[reportReturnType]
+
+
+def real_fft(frames: Tensor) -> Tensor:
+    """`torch.fft.rfft` of the last dimension: (…, n_fft) → (…, n_fft // 2 + 1), complex."""
+    return _RealFft.apply(frames)  # pyright: ignore[reportReturnType]
+
+
+class _Frames(Function):
+    @staticmethod
+    def forward(ctx: Any, signal: Tensor, n_fft: int, hop: int) -> Tensor:
+        ctx.hop = hop
+        return signal.unfold(1, n_fft, hop).contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return overlap_add(grads[0], ctx.hop), None, None
+
+
+class _OverlapAdd(Function):
+    @staticmethod
+    def forward(ctx: Any, frames: Tensor, hop: int) -> Tensor:
+        ctx.n_fft, ctx.hop = frames.shape[2], hop
+        batch, count = frames.shape[:2]
+        pieces = frames.unflatten(2, (-1, hop))
+        overlap = pieces.shape[2]
+        total = frames.new_zeros(batch, count + overlap - 1, hop)
+        for i in range(overlap):
+            total[:, i : i + count] += pieces[:, :, i]
+        return total.flatten(1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return frames_of(grads[0], ctx.n_fft, ctx.hop), None
+
+
+class _RealFft(Function):
+    @staticmethod
+    def forward(ctx: Any, frames: Tensor) -> Tensor:
+        ctx.n_fft = frames.shape[-1]
+        return torch.fft.rfft(frames)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        # An inverse transform counts every bin but the first and, of an even length, the last for its mirror image too.
+        weights = _once(ctx.n_fft, grads[0].device).to(grads[0].real.dtype)
+        return torch.fft.irfft(grads[0] * weights, ctx.n_fft, norm="forward")
+
+
+@lru_cache(maxsize=8)
+def _once(n_fft: int, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        weights = torch.full((n_fft // 2 + 1,), 0.5, device=device)
+        weights[0] = 1.0
+        if n_fft % 2 == 0:
+            weights[-1] = 1.0
+        return weights
 
 
 def _hops(samples: int, hop: int) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ditto.bench import budget_charts
 from ditto.bench.clips import chain_for, real_clips, weights_digest
 from ditto.bench.intensity import drawn_targets
-from ditto.bench.report import Claim, Partial, Report, Row, Tensors, model_entry
+from ditto.bench.report import Claim, Partial, Report, Row, Tensors, model_entry, timed
 from ditto.controls.base import Output
 from ditto.controls.intensity import Intensity
 from ditto.diffusion.samplers import Chain, ddim
@@ -58,6 +58,11 @@ class Budget:
     paper: tuple[tuple[str, float], ...] = ()
     surrogate: Literal["sound", "mel"] = "sound"
     corrections: int = 0
+
+    @property
+    def optimised(self) -> str:
+        """What the optimisation is named by, which rows that differ in decoding alone share."""
+        return self.row if self.corrections else f"{self.kind}-{self.optimise} {self.surrogate}"
 
     @property
     def row(self) -> str:
@@ -218,7 +223,9 @@ def run_budget(
         try:
             own = identity | {"row": budget.row, "student": _digest(setting, budget)}
             parts = Partial(cache, "budget", own, batch=batch, resume=resume, show=show)
-            found[budget.row] = parts.gathered(budget.row.replace("/", "-"), count, partial(_measure, setting, budget))
+            latents = Partial(cache, "latents", own | {"row": budget.optimised}, batch=batch)
+            measure = partial(_measure, setting, budget, latents)
+            found[budget.row] = parts.gathered(budget.row.replace("/", "-"), count, measure)
         except ModelError as error:
             found[budget.row] = str(error)
     real = real_clips(heldout, model.spec, model.vocabulary, count, seed)
@@ -237,13 +244,18 @@ def _digest(setting: Setting, budget: Budget) -> str:
     return setting.model.sha256 if budget.kind == "DM" else setting.student(budget.kind).sha256
 
 
-def _measure(setting: Setting, budget: Budget, first: int, last: int) -> Tensors:
-    """MSE, ρ, embeddings and seconds a clip of one row's clips `first` … `last` − 1."""
+def _measure(setting: Setting, budget: Budget, latents: Partial, first: int, last: int) -> Tensors:
+    """MSE, ρ, embeddings and seconds a clip of one row's clips `first` … `last` − 1.
+
+    Seconds are those of optimising, when that was done, and of decoding.
+    """
     control, tags, x_T = drawn_targets(setting.model, setting.seed, first, last)
+    optimise = partial(_optimised, setting, budget, control, tags, x_T, first)
+    optimised = latents.get(f"{first:04d}-{last:04d}", partial(timed, optimise))
     started = time.perf_counter()
-    x_0 = made(setting, budget, control, tags, x_T, first)
+    x_0 = setting.decoded(budget, tags, first, optimised["x_T"])
     audio = setting.model.to_audio(x_0).detach()
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - started + optimised["seconds"].item()
     errors = control.errors(Output(x_0, setting.model, audio))
     return _adherence(setting, tags, audio) | {
         "mse": errors["intensity_mse_db2"], "rho": errors["intensity_rho"],
@@ -261,10 +273,14 @@ def _adherence(setting: Setting, tags: Tensor, audio: Tensor) -> Tensors:
     return {"clap_score": clap_scores(setting.judge, embeddings, texts)}
 
 
+def _optimised(setting: Setting, budget: Budget, control: EachItsOwn, tags: Tensor, x_T: Tensor, first: int) -> Tensors:
+    *_, last = setting.steps(budget, control, tags, x_T, setting.iterations, first)
+    return {"x_T": last.best_x_T}
+
+
 def made(setting: Setting, budget: Budget, control: EachItsOwn, tags: Tensor, x_T: Tensor, first: int) -> Tensor:
     """x_0 (B, …) of clips from number `first` on, after optimising and decoding within the budget."""
-    *_, last = setting.steps(budget, control, tags, x_T, setting.iterations, first)
-    return setting.decoded(budget, tags, first, last.best_x_T)
+    return setting.decoded(budget, tags, first, _optimised(setting, budget, control, tags, x_T, first)["x_T"])
 
 
 def _rows(budget: Budget, found: Tensors | str, first: Any, second: Any) -> list[Row]:

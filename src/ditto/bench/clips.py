@@ -118,15 +118,16 @@ def generated_by_student(model: MusicModel, tags: Tensor, first_seed: int, steps
 def weights_digest(model: MusicModel, *, student: bool = True) -> str:
     """The model's hash, or that without its `student`; for one that was never saved, one over its weights as they are.
 
-    A model that was never saved has no student here.
+    A model that was never saved has no student here. The digest says so where networks compute in less than float32.
     """
+    low = "" if model.precision == torch.float32 else f" {model.precision}"
     if model.sha256:
-        return model.sha256 if student else model.base_sha256 or model.sha256
+        return (model.sha256 if student else model.base_sha256 or model.sha256) + low
     digest = hashlib.sha256()
     for part in (model.network, model.vocoder):
         for name, value in sorted(part.state_dict().items()):
             digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()
+    return digest.hexdigest() + low
 
 
 def _slots(piece: dict[str, Any], spec: AudioSpec) -> int:

@@ -166,7 +166,7 @@ class Report:
 
 def model_entry(model: MusicModel) -> dict[str, str]:
     """The entry `model` of a report."""
-    return {"name": model.name, "sha256": model.sha256}
+    return {"name": model.name, "sha256": model.sha256, "precision": str(model.precision).removeprefix("torch.")}
 
 
 def machine() -> dict[str, Any]:

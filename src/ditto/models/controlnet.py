@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ditto.audio.chroma import CLASSES
 from ditto.audio.io import shown
 from ditto.errors import ModelError
-from ditto.models.music_model import WEIGHTS, MusicModel, fingerprint
+from ditto.models.music_model import WEIGHTS, MusicModel, fingerprint, lowered
 from ditto.models.transformer import Block, PatchTransformer
 
 CHANNELS = 2 + CLASSES + 1
@@ -103,13 +103,20 @@ class ControlAdapter(ModelMixin, ConfigMixin):
     def forward(self, base: PatchTransformer, x_t: Tensor, t: Tensor, tags: Tensor, curves: Tensor) -> Tensor:
         """The base's forward pass with the copies beside it."""
         h, condition, shared = base.enter(x_t, t, tags)
-        side = h + self.read(self._patches(curves.to(x_t)))
+        side = h + self.read(self._patches(curves.to(x_t))).to(h)
         for i, block in enumerate(base.blocks):
             h = block(h, *shared)
             if i < len(self.blocks):
                 side = self.blocks[i](side, *shared)
                 h = h + self.outputs[i](side)
         return base.leave(h, condition)
+
+    def lowered(self, dtype: torch.dtype) -> "ControlAdapter":
+        """A copy whose blocks compute in `dtype`, for a base that is lowered to it too."""
+        low = copy.deepcopy(self)
+        low.blocks.to(dtype)
+        low.outputs.to(dtype)
+        return low
 
     def _patches(self, curves: Tensor) -> Tensor:
         """(B, CHANNELS, frames) → (B, tokens, patch · CHANNELS)."""
@@ -166,4 +173,4 @@ def adapter_of(model: MusicModel) -> ControlAdapter:
             f"the model {model.name!r} has no ControlNet: train one with `ditto-music train controlnet`, and give its "
             "folder with --controlnet"
         )
-    return model.controlnet
+    return lowered(model.controlnet, model.precision)

@@ -125,6 +125,8 @@ class MusicModel:
         base_sha256: that over denoiser and vocoder alone, which another student leaves as it is.
         distilled: the student, if there is one.
         controlnet: an adapter of `ditto.models.controlnet`, if there is one.
+        precision: in which the networks compute, where they know how to be `lowered`; weights, x_T and losses stay
+            float32.
     """
 
     network: ModelMixin
@@ -138,6 +140,7 @@ class MusicModel:
     distilled: Distilled | None = None
     controlnet: ModelMixin | None = None
     base_sha256: str = ""
+    precision: torch.dtype = torch.float32
 
     @cached_property
     def schedule(self) -> Schedule:
@@ -147,12 +150,16 @@ class MusicModel:
     @property
     def denoiser(self) -> GuidedDenoiser:
         """``(x_t, t, cond, guidance) -> x̂_0``."""
-        return guided_denoiser(self.network, self.schedule)
+        return guided_denoiser(self._playing, self.schedule)
 
-    @property
+    @cached_property
+    def _playing(self) -> ModelMixin:
+        return lowered(self.network, self.precision)
+
+    @cached_property
     def student(self) -> StudentDenoiser | None:
         """The distilled ``(x_t, t, cond, guidance) -> x̂_0`` that needs few steps, or None."""
-        return self.student_denoiser(self.distilled.network) if self.distilled else None
+        return self.student_denoiser(lowered(self.distilled.network, self.precision)) if self.distilled else None
 
     @property
     def student_schedule(self) -> Schedule:
@@ -216,7 +223,7 @@ class MusicModel:
     def draft(self) -> "MusicModel":
         """The same model with a faster and rougher `to_audio`, if it has one, for what listens again and again."""
         draft = getattr(self.vocoder, "draft", None)
-        return replace(self, vocoder=draft()) if draft else self
+        return replace(self, vocoder=lowered(draft(), self.precision)) if draft else self
 
     @property
     def has_mel(self) -> bool:
@@ -342,6 +349,11 @@ def _save_part(folder: Path, name: str, module: ModelMixin) -> str:
 
 def _save_index(folder: Path, index: Mapping[str, Any]) -> None:
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def lowered(network: Any, dtype: torch.dtype) -> Any:
+    """The network, or a copy that computes in `dtype` if that is not float32 and the network knows how."""
+    return network.lowered(dtype) if dtype != torch.float32 and hasattr(network, "lowered") else network
 
 
 def guided_denoiser(network: ModelMixin, schedule: Schedule) -> GuidedDenoiser:

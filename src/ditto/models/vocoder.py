@@ -15,6 +15,7 @@ Carriers are constants to autograd: a phase after n frames sums n frequencies, s
 what controls steer (loudness, chroma, timbre) acts through magnitudes and relative phases, which do carry gradients.
 """
 
+import copy
 import math
 from functools import lru_cache
 from typing import NamedTuple
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d, gelu, pad
 
 from ditto.audio.features import mel_db, mel_filterbank
-from ditto.audio.framing import frames_of, overlap_add
+from ditto.audio.framing import frames_of, overlap_add, real_fft
 from ditto.audio.spec import AudioSpec
 
 LEVEL_FRAMES = 9
@@ -159,6 +160,12 @@ class Vocoder(ModelMixin, ConfigMixin):
         """The same vocoder without its feedback."""
         return Draft(self)
 
+    def lowered(self, dtype: torch.dtype) -> "Vocoder":
+        """A copy whose blocks compute in `dtype`; what goes in and comes out stays as it is."""
+        low = copy.deepcopy(self)
+        low.blocks.to(dtype)
+        return low
+
     def spectrum(self, x_0: Tensor, carrier: Spectrum) -> Spectrum:
         """The STFT of a log-mel of shape (B, n_mels, frames), before any feedback."""
         levels = mel_db(x_0, self.spec)
@@ -210,7 +217,7 @@ class Vocoder(ModelMixin, ConfigMixin):
         """
         n_fft, hop, frames = self.spec.n_fft, self.spec.hop, x_0.shape[-1]
         around = pad(audio[:, None], (n_fft // 2, n_fft // 2 - hop), mode="reflect")[:, 0]
-        stft = torch.fft.rfft(frames_of(around, n_fft, hop)[:, :frames] * self.mel_window)
+        stft = real_fft(frames_of(around, n_fft, hop)[:, :frames] * self.mel_window)
         mel = (stft.real.square() + stft.imag.square()) @ self.mel_filters.T
         heard = 10 * torch.log10(mel + 10 ** (-self.spec.dynamic_range_db / 10))
         wanted = mel_db(x_0, self.spec).transpose(1, 2)
@@ -227,9 +234,10 @@ class Vocoder(ModelMixin, ConfigMixin):
 
     def _trunk(self, features: Tensor) -> Tensor:
         x = self.embed_norm(_over_time(self.embed, features.transpose(1, 2)))
+        kept, x = x.dtype, x.to(self.blocks[0].scale.dtype)
         for block in self.blocks:
             x = block(x)
-        return self.head_norm(x)
+        return self.head_norm(x.to(kept))
 
 
 class Draft(ModelMixin):
@@ -238,6 +246,10 @@ class Draft(ModelMixin):
     def __init__(self, vocoder: Vocoder) -> None:
         super().__init__()
         self.vocoder = vocoder
+
+    def lowered(self, dtype: torch.dtype) -> "Draft":
+        """See `Vocoder.lowered`."""
+        return Draft(self.vocoder.lowered(dtype))
 
     def forward(self, x_0: Tensor) -> Tensor:
         """See `Vocoder.forward`."""
@@ -257,9 +269,17 @@ def _hiss(n_fft: int, hop: int, frames: int, seed: int) -> Spectrum:
 def _inverse(frames: Tensor, window: Tensor, hop: int) -> Tensor:
     """Windowed overlap-add of the frames of a centred STFT: (B, frames, n_fft) → (B, frames * hop)."""
     count, n_fft = frames.shape[1:]
-    span = slice(n_fft // 2, n_fft // 2 + count * hop)
-    envelope = overlap_add(window.square().expand(1, count, n_fft), hop)[:, span]
-    return overlap_add(frames * window, hop)[:, span] / envelope
+    added = overlap_add(frames * window, hop)[:, n_fft // 2 : n_fft // 2 + count * hop]
+    return added * _unwindowed(n_fft, hop, count, added.device).to(added) / window.amax().square()
+
+
+@lru_cache(maxsize=16)
+def _unwindowed(n_fft: int, hop: int, count: int, device: torch.device) -> Tensor:
+    """One over the sum of the squared Hann windows that reach each of the count * hop samples."""
+    with torch.inference_mode(False):
+        square = torch.hann_window(n_fft, dtype=torch.float64, device=device).square()
+        total = overlap_add(square.expand(1, count, n_fft), hop)
+        return 1 / total[:, n_fft // 2 : n_fft // 2 + count * hop]
 
 
 def carriers(owner: Tensor, hertz: Tensor, first: Tensor, spec: AudioSpec) -> Tensor:
