@@ -68,7 +68,7 @@ def test_other_seeds_give_other_clips(result: Result) -> None:
 
 
 def test_a_correction_is_the_loss_of_what_would_be_decoded_then(student_model: MusicModel) -> None:
-    settings = QUICK | {"iterations": 3, "corrections": 2, "gamma": 0.4, "decode_steps": 3}
+    settings = QUICK | {"iterations": 3, "corrections": 4, "gamma": 0.4, "decode_steps": 3}
     made = run(Request(SWELL, seed=7, **settings), student_model)
     # the last iteration began with a correction, and nothing came after it
     heard = SWELL[0](made.x_0, student_model)

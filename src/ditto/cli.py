@@ -158,8 +158,9 @@ def generate(
     ] = "1",
     decode_steps: Annotated[int, typer.Option(help="ditto2: steps for the output.")] = 2,
     corrections: Annotated[
-        int, typer.Option(help="ditto2: times that the output itself is heard on the way; 0: as in the paper.")
-    ] = 6,
+        int | None,
+        typer.Option(help="ditto2: times that the output itself is heard on the way, default 8; 0: as in the paper."),
+    ] = None,
     gamma: Annotated[
         float | None, typer.Option(help="ditto2: share of fresh noise in these, 0 to 1; default: the student's.")
     ] = None,
@@ -219,7 +220,8 @@ def generate(
         controls=tuple(controls), tags=words, seed=seed, count=count, seconds=seconds,
         method=cast(Method, method), iterations=papers_iterations(controls) if iterations is None else iterations,
         steps=steps, lr=lr, guidance=guidance, sampler=sampler,
-        surrogate_steps=_surrogate_steps(surrogate_steps), decode_steps=decode_steps, corrections=corrections,
+        surrogate_steps=_surrogate_steps(surrogate_steps), decode_steps=decode_steps,
+        **({} if corrections is None else {"corrections": corrections}),
         gamma=gamma, tolerance=tolerance, patience=patience, start=begun, strength=strength,
     )  # fmt: skip
     music = loaded() if student is None else loaded().with_student(student)

@@ -34,7 +34,9 @@ Musicgen = Annotated[str | None, typer.Option(help="Folder or Hub id of a MusicG
 Ratings = Annotated[
     list[Path] | None, typer.Argument(help="CSV files that listeners sent back; without any the page is made.")
 ]
-Few = Annotated[int | None, typer.Option(help="Clips of the rows that take minutes a clip: DOODL, and 50 steps.")]
+Few = Annotated[
+    int | None, typer.Option(help="Clips of the rows that take minutes a clip: DOODL, 50 steps; DITTO in `controls`.")
+]
 EXAMPLE = "Example: ditto-music bench {} --count 32"
 TITLES = {
     "d1-table1": "DITTO, Table 1: outpainting and looping by DITTO and all that it is compared with.",
@@ -191,6 +193,7 @@ def controls(
     task: Annotated[
         list[str] | None, typer.Option(help="Only this control or edit, e.g. melody; may be repeated.")
     ] = None,
+    few: Few = None,
     heldout: Heldout = Path("datasets/heldout"), classifier: Classifier = Path("weights/classifier"),
     clap: Clap = None, judge: Judge = "weights/clap-judge", cm: Cm = None,
     iterations: Annotated[int | None, typer.Option("--iterations", "-K", help="The papers' if not given.")] = None,
@@ -202,7 +205,7 @@ def controls(
 
     given = {"iterations": iterations, "guidance": guidance}
     run_tables(
-        "controls", Weights(model, classifier, clap, judge, cm), heldout, count=count, seed=seed, out=out,
+        "controls", Weights(model, classifier, clap, judge, cm), heldout, count=count, few=few, seed=seed, out=out,
         tasks=task or (), resume=resume, command=command_line(),
         overrides={key: value for key, value in given.items() if value is not None},
     )  # fmt: skip

@@ -21,7 +21,7 @@ from ditto.controls.base import Control, Output
 from ditto.diffusion.samplers import Chain
 from ditto.errors import OutputError, RequestError, TagError
 from ditto.latents import Latent
-from ditto.methods.ditto2 import item_noise
+from ditto.methods.ditto2 import CORRECTIONS, item_noise
 from ditto.methods.ways import SAMPLERS, WAYS, Job, Method, Way
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
@@ -85,7 +85,7 @@ class Request:
     checkpointing: bool = True
     surrogate_steps: int | Literal["adaptive"] = 1
     decode_steps: int = 2
-    corrections: int = 6
+    corrections: int = CORRECTIONS
     gamma: float | None = None
     tolerance: float | None = None
     patience: int | None = None

@@ -118,10 +118,10 @@ def corrected(network: PatchTransformer, corrections: int, iterations: int = 28)
 
 def test_a_correction_makes_the_surrogate_agree_with_decoding_there(tiny_network: PatchTransformer) -> None:
     steps, decode = corrected(tiny_network, 3)
-    for i in (7, 14, 21):
+    for i in (2, 8, 17):
         torch.testing.assert_close(steps[i].loss, loss(decode(steps[i].x_T.double())).float())
         assert torch.equal(steps[i].best_loss, steps[i].loss), "the best must begin anew"
-    for i in (6, 8):
+    for i in (7, 9):
         assert (steps[i].loss - loss(decode(steps[i].x_T.double())).float()).abs().max() > 1e-5
 
 
@@ -131,15 +131,15 @@ def test_without_corrections_it_is_the_papers_algorithm(tiny_network: PatchTrans
     assert [step.loss.tolist() for step in plain] == [step.loss.tolist() for step in without]
     with_them, _ = corrected(tiny_network, 1, iterations=9)
     equal = [torch.equal(a.loss, b.loss) for a, b in zip(with_them, without, strict=True)]
-    assert equal == [True] * 4 + [False] * 5
+    assert equal == [True] * 2 + [False] * 7
 
 
 @pytest.mark.parametrize(("iterations", "corrections"), [(70, 6), (3, 6), (1, 6), (5, 0)])
-def test_corrections_are_spread_evenly_and_never_come_first(iterations: int, corrections: int) -> None:
+def test_corrections_lie_ever_further_apart_and_never_come_first(iterations: int, corrections: int) -> None:
     phases = _phases([1] * iterations, corrections)
     assert phases[0] == (1, 0)
     begins = [i for i in range(1, iterations) if phases[i] != phases[i - 1]]
-    assert begins == ([10, 20, 30, 40, 50, 60] if iterations == 70 else list(range(1, iterations)) * (corrections > 0))
+    assert begins == ([2, 8, 16, 27, 39, 53] if iterations == 70 else list(range(1, iterations)) * (corrections > 0))
 
 
 def test_an_objective_that_estimates_is_calibrated_at_what_is_decoded(tiny_network: PatchTransformer) -> None:
@@ -157,5 +157,5 @@ def test_an_objective_that_estimates_is_calibrated_at_what_is_decoded(tiny_netwo
     )  # fmt: skip
     (decoded,) = seen
     assert not decoded.requires_grad
-    torch.testing.assert_close(decoded, decode(steps[2].x_T.double()))
-    torch.testing.assert_close(steps[2].loss, 2 * loss(decoded).float())
+    torch.testing.assert_close(decoded, decode(steps[1].x_T.double()))
+    torch.testing.assert_close(steps[1].loss, 2 * loss(decoded).float())

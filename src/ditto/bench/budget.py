@@ -23,7 +23,7 @@ from ditto.controls.intensity import Intensity
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import ModelError
 from ditto.methods.ditto import decode, ditto
-from ditto.methods.ditto2 import adaptive_schedule, decode2, ditto2, item_noise
+from ditto.methods.ditto2 import CORRECTIONS, adaptive_schedule, decode2, ditto2, item_noise
 from ditto.methods.ways import estimates
 from ditto.metrics.bootstrap import Interval, mean_interval, ratio_interval, statistic_interval
 from ditto.metrics.control_error import EachItsOwn
@@ -84,8 +84,8 @@ TABLE_2 = (
     Budget("CTM", 2, 2, _paper(10.171, 2.384, 0.281)),
     Budget("CTM", 2, 4, _paper(10.387, 3.894, 0.296)),
     Budget("CTM", "adaptive", 4, _paper(10.315, 2.561, 0.296)),
-    Budget("CTM", 1, 2, corrections=6),
-    Budget("CTM", 1, 4, corrections=6),
+    Budget("CTM", 1, 2, corrections=CORRECTIONS),
+    Budget("CTM", 1, 4, corrections=CORRECTIONS),
 )
 """The paper's grid of (M, T'), and two rows with corrections, which the paper has not."""
 
@@ -222,6 +222,7 @@ def run_budget(
     for budget in budgets:
         try:
             own = identity | {"row": budget.row, "student": _digest(setting, budget)}
+            own |= {"corrections": budget.corrections} if budget.corrections else {}
             parts = Partial(cache, "budget", own, batch=batch, resume=resume, show=show)
             latents = Partial(cache, "latents", own | {"row": budget.optimised}, batch=batch)
             measure = partial(_measure, setting, budget, latents)

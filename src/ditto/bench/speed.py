@@ -29,6 +29,7 @@ from ditto.bench.intensity import drawn_targets
 from ditto.bench.report import Claim, Partial, Report, Row, Tensors, model_entry
 from ditto.controls.base import Control, Output
 from ditto.errors import ModelError
+from ditto.methods.ditto2 import CORRECTIONS
 from ditto.methods.ways import estimates
 from ditto.metrics.bootstrap import mean_interval, ratio_interval
 from ditto.models.loading import load
@@ -38,7 +39,7 @@ from ditto.request import GAMMAS
 DITTO = Budget("DM", 20, 20)
 PAPERS = Budget("CTM", 1, 2)
 MEL = replace(PAPERS, surrogate="mel")
-DEFAULT = replace(PAPERS, corrections=6)
+DEFAULT = replace(PAPERS, corrections=CORRECTIONS)
 PHASES = (
     "denoiser forward", "vocoder forward", "features forward", "features backward", "vocoder backward",
     "denoiser backward", "optimiser", "overhead",

@@ -23,6 +23,11 @@ from ditto.diffusion.consistency import Noise, gamma_sample
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.optimize import Objective, Step, Stop, never, optimize
 
+CORRECTIONS = 8
+SPREAD = 1.7
+"""The n-th of N corrections is due after the share (n / (N + 1))^SPREAD of the iterations: at first x_T moves fast, and
+what one step and a few give lies furthest apart."""
+
 Decode = Callable[[Tensor], Tensor]
 """x_T → x_0 as it will be heard, the same whenever it is called."""
 Calibrate = Callable[[Tensor], Objective]
@@ -32,7 +37,7 @@ Calibrate = Callable[[Tensor], Objective]
 def ditto2(
     x_T: Tensor, chain: Chain, objective: Objective, *, iterations: int = 70, lr: float = 5e-3, stop: Stop = never,
     surrogate_steps: int | Sequence[int] = 1, decode: Decode | None = None, calibrate: Calibrate | None = None,
-    corrections: int = 6,
+    corrections: int = CORRECTIONS,
 ) -> Iterator[Step]:  # fmt: skip
     """Algorithm 1 of DITTO-2, lines 1–7, and the corrections if there is a `decode`.
 
@@ -46,7 +51,7 @@ def ditto2(
         surrogate_steps: M; or one M for each of the K iterations (see `adaptive_schedule`).
         decode: lines 8–12, always with the same noise; called without gradients.
         calibrate: gives the objective anew at every correction.
-        corrections: how many, evenly spread; fewer where there are few iterations.
+        corrections: how many, ever further apart; fewer where there are few iterations.
 
     Losses of different M, or from before and after a correction, do not compare: each begins the best anew, so that the
     last step's `best_x_T` is the best by what was known last. A stop ends the run, whatever M is then.
@@ -69,7 +74,7 @@ def ditto2(
 def _phases(budget: Sequence[int], corrections: int) -> list[tuple[int, int]]:
     """For each iteration M, and the number of corrections made until then."""
     count = len(budget)
-    due = [count * (n + 1) // (corrections + 1) for n in range(corrections)]
+    due = [int(count * ((n + 1) / (corrections + 1)) ** SPREAD) for n in range(corrections)]
     return [(calls, sum(0 < first <= i for first in due)) for i, calls in enumerate(budget)]
 
 

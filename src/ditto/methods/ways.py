@@ -19,7 +19,7 @@ from ditto.diffusion.samplers import Advance, Chain, ancestral, ddim, ddim_step,
 from ditto.errors import RequestError
 from ditto.methods.controlnet import controlnet, curves_of
 from ditto.methods.ditto import Sampler, decode, ditto
-from ditto.methods.ditto2 import Calibrate, adaptive_schedule, decode2, ditto2
+from ditto.methods.ditto2 import CORRECTIONS, Calibrate, adaptive_schedule, decode2, ditto2
 from ditto.methods.doodl import decode_doodl, doodl
 from ditto.methods.guidance import freedom, guidance_gradients
 from ditto.methods.masking import Known, known_of, multidiffusion, naive_masking
@@ -62,7 +62,7 @@ class Job:
     checkpointing: bool = True
     surrogate_steps: int | Literal["adaptive"] = 1
     gamma: float = 0.0
-    corrections: int = 6
+    corrections: int = CORRECTIONS
     strength: float | None = None
 
     @cached_property
