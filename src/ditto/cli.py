@@ -216,12 +216,12 @@ def generate(
         cache(lambda: load(model, precision=cast(Any, precision))),
     )
     controls = wanted.controls(lambda: loaded().spec, words.tempo, seconds)
+    given: dict[str, Any] = {} if corrections is None else {"corrections": corrections}
     request = Request(
         controls=tuple(controls), tags=words, seed=seed, count=count, seconds=seconds,
         method=cast(Method, method), iterations=papers_iterations(controls) if iterations is None else iterations,
         steps=steps, lr=lr, guidance=guidance, sampler=sampler,
-        surrogate_steps=_surrogate_steps(surrogate_steps), decode_steps=decode_steps,
-        **({} if corrections is None else {"corrections": corrections}),
+        surrogate_steps=_surrogate_steps(surrogate_steps), decode_steps=decode_steps, **given,
         gamma=gamma, tolerance=tolerance, patience=patience, start=begun, strength=strength,
     )  # fmt: skip
     music = loaded() if student is None else loaded().with_student(student)

@@ -156,12 +156,25 @@ def _claims(found: Mapping[Entry, Found | str]) -> list[Claim]:
         if entry.group == "inversion":
             words = f"inversion, {entry.setup.name}: MSE of at most 0.003"
             claims.append(Claim.at_most(words, mean_interval(own.values("invert_mse")), 0.003))
+        if entry.group in SEAMED:
+            claims += _seam_claims(entry.name, own, base)
         _, errors, cut = TASKS[entry.group]
         for column in errors if cut else ():
             ratio = ratio_interval(_error(base, column), _error(own, column), paired=True)
             words = f"{entry.name}: {column} at least {cut:g} times nearer than without control"
             claims.append(Claim.at_least(words, ratio, cut or 0.0))
     return claims
+
+
+def _seam_claims(name: str, own: Found, pasted: Found) -> list[Claim]:
+    """Whether seams are heard, against what real clips do, and against the same clips cut and pasted."""
+    column = "seams_within_limit"
+    inside = mean_interval(own.values(column))
+    smaller = ratio_interval(pasted.values("seam_jumps"), own.values("seam_jumps"), paired=True)
+    return [
+        Claim.at_least(f"{name}: 95 % of the seams jump no more than 95 % of a real clip's moments", inside, 0.95),
+        Claim.at_least(f"{name}: seams jump less than where clips are cut and pasted", smaller, 1.0),
+    ]
 
 
 def _error(found: Found, column: str) -> Any:

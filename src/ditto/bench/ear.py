@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -127,7 +128,9 @@ class Found:
         if measure == OWN_CLAP:
             return Ear(self.ear.bench).scores_of(sound(self.tensors["audio"]))
         if measure == "seams_within_limit":
-            return (self.tensors["seam_jumps"] <= self.ear.bench.seam_limit).double().mean(dim=1).numpy()
+            jumps = self.tensors["seam_jumps"]
+            limits = torch.tensor([self.ear.bench.seam_limit(i) for i in range(len(jumps))], dtype=jumps.dtype)
+            return (jumps <= limits[:, None]).double().mean(dim=1).numpy()
         if measure == "steps_to_converge":
             return steps_to_converge(self.tensors["losses"].T, THRESHOLD).double().numpy()
         values = self.tensors[measure].double()

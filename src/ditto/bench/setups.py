@@ -156,11 +156,14 @@ class Bench:
         return real_clips(self.heldout, model.spec, model.vocabulary, REFERENCE, self.seed)
 
     @cached_property
-    def seam_limit(self) -> float:
-        """The 95th percentile of the spectral jumps that real clips make anyway, in dB."""
-        return float(
-            np.percentile(np.concatenate([typical_jumps(clip, self.model.spec) for clip in self.real.audio]), 95)
-        )
+    def _jumps(self) -> list[np.ndarray]:
+        """The spectral jumps of every real clip, in dB."""
+        return [typical_jumps(clip, self.model.spec) for clip in self.real.audio]
+
+    def seam_limit(self, i: int) -> float:
+        """The 95th percentile of the spectral jumps, in dB, that real clips of clip i's genre make anyway."""
+        alike = self.real.tags[:, 0] == self.real.tags[i, 0]
+        return float(np.percentile(np.concatenate([self._jumps[n] for n in alike.nonzero()[:, 0].tolist()]), 95))
 
     def clips(self, setup: Setup) -> RealClips:
         """Real clips of the window that a setup plays in; clip i is the same however many there are."""
