@@ -192,11 +192,7 @@ class Result:
         """Everything about one item, as JSON: request, seed, model, versions, errors, timings."""
         return {
             "request": self.request.describe() | {"seed": self.request.seed + item, "count": 1},
-            "model": {
-                "name": self.model.name,
-                "sha256": self.model.sha256,
-                "precision": str(self.model.precision).removeprefix("torch."),
-            },
+            "model": self.model.describe(),
             "versions": versions(),
             "sample_rate": self.model.spec.sample_rate,
             "seconds": self.audio.shape[1] / self.model.spec.sample_rate,

@@ -156,6 +156,16 @@ def test_files_of_an_edit(tiny_model: MusicModel, song: Path, tmp_path: Path) ->
     assert json.loads(read_tags(paths[0])["comment"])["edit"] == "outpaint"
 
 
+def test_the_default_method_of_a_model_with_a_student_saves_too(
+    student_model: MusicModel, song: Path, tmp_path: Path
+) -> None:
+    edit = outpaint(song, student_model, 1.5, Request(iterations=2), overlap=0.2)
+    paths = edit.save(tmp_path / "out.wav")
+    about = json.loads(read_tags(paths[0])["comment"])["request"]
+    assert about.items() >= {"method": "ditto2", "decode_steps": 2, "seed": 0}.items()
+    assert json.loads(paths[2].read_text())["model"] == student_model.describe()
+
+
 BAD: dict[str, tuple[Any, str]] = {
     "no region": (lambda s, m: inpaint(s, m, [], QUICK), "at least one region"),
     "empty region": (lambda s, m: inpaint(s, m, [(0.5, 0.5)], QUICK), "not from 0.5 to 0.5"),

@@ -17,7 +17,7 @@ from torch import Tensor
 from ditto.bench import budget_charts
 from ditto.bench.clips import chain_for, real_clips, weights_digest
 from ditto.bench.intensity import drawn_targets
-from ditto.bench.report import Claim, Partial, Report, Row, Tensors, model_entry, timed
+from ditto.bench.report import Claim, Partial, Report, Row, Tensors, timed
 from ditto.controls.base import Output
 from ditto.controls.intensity import Intensity
 from ditto.diffusion.samplers import Chain, ddim
@@ -233,7 +233,7 @@ def run_budget(
     halves = listen(ear, model.encode(real.audio)).vectors
     rows = [row for b in budgets for row in _rows(b, found[b.row], halves[: real.count], halves[real.count :])]
     report = Report(
-        name, command or f"ditto-music bench {name} --count {count}", model_entry(model), "classifier", count, seed,
+        name, command or f"ditto-music bench {name} --count {count}", model.describe(), "classifier", count, seed,
         sum(f["seconds"].sum().item() for f in found.values() if not isinstance(f, str)), settings, tuple(rows),
         tuple(_claims(found)),
     )  # fmt: skip

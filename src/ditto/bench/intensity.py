@@ -20,7 +20,7 @@ from torch import Tensor
 from ditto.audio.features import intensity
 from ditto.bench import charts
 from ditto.bench.clips import chain_for, weights_digest
-from ditto.bench.report import Claim, Partial, Report, Row, Tensors, model_entry
+from ditto.bench.report import Claim, Partial, Report, Row, Tensors
 from ditto.controls.base import Output
 from ditto.controls.curves import Curve
 from ditto.controls.intensity import Intensity
@@ -134,7 +134,7 @@ def run_intensity(
     parts = Partial(cache, "intensity", identity, batch=batch, resume=resume, show=show and workers > 1)
     found = parts.gathered("clips", count, partial(_measure, setting, count), workers=workers)
     report = Report(
-        "intensity", command or f"ditto-music bench intensity --count {count}", model_entry(model), "none", count,
+        "intensity", command or f"ditto-music bench intensity --count {count}", model.describe(), "none", count,
         seed, found["seconds"].sum().item(), settings | {"workers": workers}, tuple(_rows(found)),
         tuple(_claims(found)),
     )  # fmt: skip

@@ -24,7 +24,7 @@ from torch import Tensor
 from ditto.audio.io import atomic_path, shown
 from ditto.bench import charts
 from ditto.bench.paper import paper
-from ditto.bench.report import Claim, Report, Row, make_folder, model_entry
+from ditto.bench.report import Claim, Report, Row, make_folder
 from ditto.bench.setups import CONTROLNET, DITTO, FREEDOM, MD50, Bench, Setup, Task
 from ditto.bench.tasks import CONTROLS, OUTPAINTING, sound
 from ditto.errors import DataError, DittoError
@@ -158,7 +158,7 @@ def analysed(
             claims += claim
     listeners = len({line["listener"] for line in ratings})
     report = Report(
-        NAME, command or f"ditto-music bench {NAME}", model_entry(bench.model), "none",
+        NAME, command or f"ditto-music bench {NAME}", bench.model.describe(), "none",
         len({(line["application"], line["clip"]) for line in ratings}), bench.seed, 0.0, {"listeners": listeners},
         tuple(rows), tuple(claims),
     )  # fmt: skip

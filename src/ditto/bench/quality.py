@@ -30,7 +30,7 @@ from ditto.bench.clips import (
     real_clips,
     weights_digest,
 )
-from ditto.bench.report import Claim, Partial, Report, Row, model_entry
+from ditto.bench.report import Claim, Partial, Report, Row
 from ditto.metrics.bootstrap import Interval, mean_interval, ratio_interval, statistic_interval
 from ditto.metrics.embeddings import Ear, listen, recognised
 from ditto.metrics.frechet import frechet_distance
@@ -150,7 +150,7 @@ def run_quality(
     claims = [*_accuracy_claims(heard), *_frechet_claims(distances), *_vocoder_claims(vocoders)]
     claims += _student_claims(heard, real.count, resamples)
     report = Report(
-        "quality", command or f"ditto-music bench quality --count {count}", model_entry(model), "classifier", count,
+        "quality", command or f"ditto-music bench quality --count {count}", model.describe(), "classifier", count,
         seed, seconds + spent, settings, tuple(rows), tuple(claims),
     )  # fmt: skip
     report.write(out, charts.quality(report, pictures, model.encode(real.audio[:SHOWN]), model.spec))

@@ -33,7 +33,6 @@ from torch import Tensor
 from ditto.audio.io import atomic_path, shown
 from ditto.errors import DataError, OutputError
 from ditto.metrics.bootstrap import Interval
-from ditto.models.music_model import MusicModel
 
 Tensors = dict[str, Tensor]
 Verdict = Literal["reproduced", "not reproduced", "undecided"]
@@ -162,11 +161,6 @@ class Report:
         _write_text(path := out / f"{self.name}.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
         write_page(out)
         return path
-
-
-def model_entry(model: MusicModel) -> dict[str, str]:
-    """The entry `model` of a report."""
-    return {"name": model.name, "sha256": model.sha256, "precision": str(model.precision).removeprefix("torch.")}
 
 
 def machine() -> dict[str, Any]:

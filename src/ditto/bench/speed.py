@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ditto.bench.budget import Budget, Setting, made
 from ditto.bench.clips import weights_digest
 from ditto.bench.intensity import drawn_targets
-from ditto.bench.report import Claim, Partial, Report, Row, Tensors, model_entry
+from ditto.bench.report import Claim, Partial, Report, Row, Tensors
 from ditto.controls.base import Control, Output
 from ditto.errors import ModelError
 from ditto.methods.ditto2 import CORRECTIONS
@@ -94,7 +94,7 @@ def run_speed(
     rows += _floor_rows(setting, timed)
     rows += [Row.of("model load", "seconds", "s", load_seconds), Row.of("first iteration", "seconds", "s", first_call)]
     report = Report(
-        "speed", command or f"ditto-music bench speed --count {count}", model_entry(model), "none", count, seed,
+        "speed", command or f"ditto-music bench speed --count {count}", model.describe(), "none", count, seed,
         sum(f["seconds"].sum().item() for f in found.values()), settings | {"slow_count": number}, tuple(rows),
         tuple(_claims(found, timed[DEFAULT], model.spec.clip_seconds)),
     )  # fmt: skip

@@ -14,7 +14,7 @@ import numpy as np
 from ditto.bench import charts
 from ditto.bench.ear import CLAP, FAD, FEWEST, Array, Ear, Found
 from ditto.bench.paper import paper
-from ditto.bench.report import Claim, Report, Row, model_entry
+from ditto.bench.report import Claim, Report, Row
 from ditto.bench.tables import MEASURES, Entry, Table
 from ditto.errors import DittoError
 from ditto.metrics.bootstrap import Interval, ratio_interval, statistic_interval
@@ -50,7 +50,7 @@ def tabulated(
     seconds = sum(f.tensors["seconds"].sum().item() for f in found.values() if isinstance(f, Found))
     settings: dict[str, Any] = {"title": table.title, "few": few, **bench.overrides, "guidance": bench.model.guidance}
     report = Report(
-        table.name, command or f"ditto-music bench {table.name} --count {count}", model_entry(bench.model),
+        table.name, command or f"ditto-music bench {table.name} --count {count}", bench.model.describe(),
         ear.name if hears else "none", count, bench.seed, seconds, settings, (*rows, *table.given), tuple(claims),
     )  # fmt: skip
     report.write(out, (table.picture or charts.table)(report))

@@ -94,7 +94,7 @@ class Edit:
             "new": [[start / rate, end / rate] for start, end in self.gaps],
             "seams": self.seams(),
             "errors": {name: float(f"{value:.6g}") for name, value in self.errors.items()},
-            "model": {"name": self.model.name, "sha256": self.model.sha256},
+            "model": self.model.describe(),
             "versions": versions(),
             "timings": {"total": round(sum(sum(part.timings.values()) for part in self.parts), 3)},
             "parts": [part.report() for part in self.parts],
@@ -150,6 +150,6 @@ def _comment(report: dict[str, Any]) -> str:
     """What fits a tag of the report."""
     short = {key: report[key] for key in ("edit", "recording", "new", "model", "versions")}
     first = report["parts"][0]["request"]
-    about = {key: first[key] for key in ("tags", "seed", "method", "iterations", "steps", "guidance")}
+    about = {key: value for key, value in first.items() if key not in ("controls", "count", "seconds")}
     text = json.dumps(short | {"request": about}, separators=(",", ":"))
     return text if len(text.encode()) <= MAX_COMMENT else json.dumps({"edit": report["edit"], "model": report["model"]})

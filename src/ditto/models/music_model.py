@@ -182,6 +182,10 @@ class MusicModel:
         """Text for the Hub that goes with a student alone, where the model's licence asks for some."""
         return ""
 
+    def describe(self) -> dict[str, str]:
+        """What reports say of it: name, hash, and in which precision its networks compute."""
+        return {"name": self.name, "sha256": self.sha256, "precision": str(self.precision).removeprefix("torch.")}
+
     def parts(self) -> list[torch.nn.Module]:
         """Every network that a clip goes through."""
         student = [self.distilled.network] if self.distilled else []
