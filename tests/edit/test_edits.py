@@ -84,6 +84,7 @@ def test_outpainting_forwards(tiny_model: MusicModel, song: Path, tmp_path: Path
     np.testing.assert_array_equal(after[:kept], before[:kept])
     assert np.abs(after[len(before) :]).max() > 0
     assert improved(edit)
+    assert len(edit.seams()) == len(edit.parts) > 1  # the recording's end, and where windows meet
     assert steps == [(part, len(edit.parts)) for part in range(len(edit.parts)) for _ in range(4)]
 
 
@@ -149,7 +150,7 @@ def test_files_of_an_edit(tiny_model: MusicModel, song: Path, tmp_path: Path) ->
     assert report["sample_rate"] == RATE
     assert report["samples"] == round(1.5 * RATE)
     assert report["new"] == [[pytest.approx(1.2), 1.5]]
-    assert [seam["seconds"] for seam in report["seams"]] == [1.2]
+    assert [seam["seconds"] for seam in report["seams"]] == [1.2]  # a single window
     assert 0 <= report["seams"][0]["percentile"] <= 100
     assert report["parts"][0]["request"]["controls"][0]["control"] == "outpaint"
     assert paths[1].read_bytes().startswith(b"\x89PNG")

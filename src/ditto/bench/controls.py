@@ -6,6 +6,7 @@ what a user gets.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -150,6 +151,7 @@ def _claims(found: Mapping[Entry, Found | str]) -> list[Claim]:
         base = plain[entry.group]
         if entry.setup.name == NONE.name or isinstance(own, str) or isinstance(base, str):
             continue
+        base = _first(base, len(own.tensors["seconds"]))
         if entry.group == "melody":
             words = f"melody, {entry.setup.name}: accuracy of at least 75 % (chance 8.3)"
             claims.append(Claim.at_least(words, mean_interval(own.values(ACCURACY)), 75.0))
@@ -164,6 +166,11 @@ def _claims(found: Mapping[Entry, Found | str]) -> list[Claim]:
             words = f"{entry.name}: {column} at least {cut:g} times nearer than without control"
             claims.append(Claim.at_least(words, ratio, cut or 0.0))
     return claims
+
+
+def _first(found: Found, count: int) -> Found:
+    """The first clips alone, as many as another row has."""
+    return replace(found, tensors={name: values[:count] for name, values in found.tensors.items()})
 
 
 def _seam_claims(name: str, own: Found, pasted: Found) -> list[Claim]:

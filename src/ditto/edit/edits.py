@@ -54,7 +54,8 @@ def inpaint(
     gaps = _gaps(timeline, regions)
     filling = Filling("inpaint", model, request or Request(), overlap, all_context=True, progress=progress)
     filled, results = filling.fill(timeline, gaps)
-    return Edit("inpaint", model, filled, tuple(results), tuple(gaps), before=timeline)
+    joins = filling.joins(timeline, gaps)
+    return Edit("inpaint", model, filled, tuple(results), tuple(gaps), timeline, joins)
 
 
 def _gaps(timeline: Timeline, regions: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
@@ -112,7 +113,7 @@ def outpaint(
     gap = (0, new) if backwards else (timeline.length, longer.length)
     filling = Filling("outpaint", model, request or Request(), overlap, progress=progress)
     filled, results = filling.fill(longer, [gap])
-    return Edit("outpaint", model, filled, tuple(results), (gap,), before=timeline)
+    return Edit("outpaint", model, filled, tuple(results), (gap,), timeline, filling.joins(longer, [gap]))
 
 
 def _check_overlap(timeline: Timeline, overlap: float) -> None:
@@ -178,7 +179,9 @@ def loop_recording(
     once[:, :fade] = filled.samples[:, length : length + fade]
     looped = replace(filled, samples=np.tile(once, repeats), known=np.ones(length * repeats, bool))
     gaps = tuple((i * length + timeline.length, (i + 1) * length) for i in range(repeats))
-    return Edit("loop", model, looped, tuple(results), gaps, before=timeline)
+    within = filling.joins(unrolled, [(timeline.length, length)])
+    joins = tuple(i * length + edge for i in range(repeats) for edge in within)
+    return Edit("loop", model, looped, tuple(results), gaps, timeline, joins)
 
 
 def loop(

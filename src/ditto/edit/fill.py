@@ -129,6 +129,10 @@ class Filling:
             results.append(result)
         return timeline, results
 
+    def joins(self, timeline: Timeline, gaps: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+        """Where the windows that fill the gaps begin and end, in samples: what might be heard."""
+        return tuple(sorted({edge for piece in self._plan(timeline, gaps) for edge in piece.gap}))
+
     def _plan(self, timeline: Timeline, gaps: Sequence[tuple[int, int]]) -> Iterator[Piece]:
         window = Window.of(timeline, self.model, self.overlap)
         for first, last in sorted(gaps):

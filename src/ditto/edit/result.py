@@ -30,6 +30,7 @@ class Edit:
         timeline: the sound.
         parts: what was made, a result for each window.
         gaps: what is new, in samples.
+        joins: where windows of what is new meet, in samples, besides the gaps' ends.
         before: the recording, if there was one.
     """
 
@@ -39,6 +40,7 @@ class Edit:
     parts: tuple[Result, ...]
     gaps: tuple[tuple[int, int], ...]
     before: Timeline | None = None
+    joins: tuple[int, ...] = ()
 
     @property
     def samples(self) -> np.ndarray:
@@ -58,7 +60,7 @@ class Edit:
         return {name: float(np.mean(value)) for name, value in values.items()}
 
     def seams(self) -> list[dict[str, float]]:
-        """Every border of what is new: time, spectral jump in dB, and its percentile among the known music's own.
+        """Every border of what is new, and every join within it: time, spectral jump in dB, and its percentile among the known music's own.
 
         The borders of a loop with itself are measured as they sound when it is repeated.
         """
@@ -68,7 +70,8 @@ class Edit:
         if rolled:
             audio = torch.cat([audio, audio[: spec.sample_rate]])
         length = self.timeline.length
-        inside = sorted({edge for gap in self.gaps for edge in gap if rolled or 0 < edge < length} - {0})
+        edges = {*self.joins, *(edge for gap in self.gaps for edge in gap)}
+        inside = sorted({edge for edge in edges if rolled or 0 < edge < length} - {0})
         typical = typical_jumps(self._known(spec), spec)
         found = [(edge / self.sample_rate, seam_jump(audio, edge / self.sample_rate, spec)) for edge in inside]
         return [
