@@ -60,7 +60,7 @@ class Edit:
         return {name: float(np.mean(value)) for name, value in values.items()}
 
     def seams(self) -> list[dict[str, float]]:
-        """Every border of what is new, and every join within it: time, spectral jump in dB, and its percentile among the known music's own.
+        """Every border of what is new and join within it: time, spectral jump in dB, its percentile in the known music.
 
         The borders of a loop with itself are measured as they sound when it is repeated.
         """
