@@ -47,7 +47,13 @@ def test_a_row_is_what_a_request_makes(fast: MusicModel) -> None:
 
 
 def test_budgets(fast: MusicModel, data: Path, classifier: ClipClassifier, tmp_path: Path) -> None:
-    budgets = (Budget("CTM", 1, 2), Budget("CTM", "adaptive", 4), Budget("DM", 2, 3), *FIG_5[:1])
+    budgets = (
+        Budget("CTM", 1, 2),
+        Budget("CTM", "adaptive", 4),
+        Budget("CTM", 1, 2, corrections=2),
+        Budget("DM", 2, 3),
+        *FIG_5[:1],
+    )
     report = run_budget(
         "d2-table2", budgets, fast, data, classifier, count=3, batch=2, iterations=8, show=False,
         out=tmp_path / "results", cache=tmp_path / "cache", guidance=1.0, judge=make_clap(),
@@ -55,7 +61,7 @@ def test_budgets(fast: MusicModel, data: Path, classifier: ClipClassifier, tmp_p
     score = report.value("CTM-1/2", "clap_score")
     assert score is not None
     assert -1 <= score <= 1
-    assert {r.row for r in report.rows} == {"CTM-1/2", "CTM-*/4", "DM-2/3", "CM-1/1"}
+    assert {r.row for r in report.rows} == {"CTM-1/2", "CTM-1/2 corrected", "CTM-*/4", "DM-2/3", "CM-1/1"}
     assert all("no CM student" in (r.error or "") for r in report.rows if r.row == "CM-1/1")
     assert all(np.isfinite(r.value) for r in report.rows if r.row != "CM-1/1" and r.value is not None)
     assert (tmp_path / "results" / "d2-table2.png").read_bytes().startswith(b"\x89PNG")

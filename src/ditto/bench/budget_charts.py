@@ -34,7 +34,7 @@ def _over_steps(axes: Axes, points: dict[str, tuple[float, float, float] | None]
         line = [
             (int(row.rpartition("/")[2]), found[place])
             for row, found in points.items()
-            if found is not None and row.startswith(f"{kind}-1/")
+            if found is not None and row.startswith(f"{kind}-1/") and row[-1].isdecimal()
         ]
         if line:
             axes.plot(*zip(*line, strict=True), "o-", color=COLOURS[kind], label=kind)

@@ -28,6 +28,9 @@ SPREAD = 1.7
 """The n-th of N corrections is due after the share (n / (N + 1))^SPREAD of the iterations: at first x_T moves fast, and
 what one step and a few give lies furthest apart."""
 
+CALIBRATE_EVERY = 4
+"""A calibration may hear sound, and then takes several times as long as the rest of a correction."""
+
 Decode = Callable[[Tensor], Tensor]
 """x_T → x_0 as it will be heard, the same whenever it is called."""
 Calibrate = Callable[[Tensor], Objective]
@@ -50,7 +53,7 @@ def ditto2(
         stop: early stop.
         surrogate_steps: M; or one M for each of the K iterations (see `adaptive_schedule`).
         decode: lines 8–12, always with the same noise; called without gradients.
-        calibrate: gives the objective anew at every correction.
+        calibrate: gives the objective anew at every fourth correction, counted from the last.
         corrections: how many, ever further apart; fewer where there are few iterations.
 
     Losses of different M, or from before and after a correction, do not compare: each begins the best anew, so that the
@@ -62,8 +65,8 @@ def ditto2(
     budget = [surrogate_steps] * iterations if isinstance(surrogate_steps, int) else list(surrogate_steps)
     if len(budget) != iterations:
         raise ValueError(f"surrogate_steps has {len(budget)} entries for {iterations} iterations")
-    surrogate = _Surrogate(chain, objective, decode, calibrate)
     phases = _phases(budget, corrections if decode else 0)
+    surrogate = _Surrogate(chain, objective, decode, calibrate, due=phases[-1][1] if phases else 0)
     plan = iter(phases)
     steps = optimize(
         x_T, lambda x: surrogate.render(x, *next(plan)), surrogate.loss, iterations=iterations, lr=lr
@@ -80,12 +83,13 @@ def _phases(budget: Sequence[int], corrections: int) -> list[tuple[int, int]]:
 
 @dataclass
 class _Surrogate:
-    """The student in M steps, and how it was corrected last."""
+    """The student in M steps, how it was corrected last, and how many corrections there will have been."""
 
     chain: Chain
     objective: Objective
     decode: Decode | None
     calibrate: Calibrate | None
+    due: int
     shift: Tensor | None = None
     corrected: int = 0
 
@@ -97,7 +101,8 @@ class _Surrogate:
             with torch.no_grad():
                 decoded = self.decode(x_T.detach())
                 self.shift = decoded - x_0
-                self.objective = self.calibrate(decoded) if self.calibrate else self.objective
+                if self.calibrate and (self.due - corrections) % CALIBRATE_EVERY == 0:
+                    self.objective = self.calibrate(decoded)
         return x_0 if self.shift is None else x_0 + self.shift
 
     def loss(self, x_0: Tensor) -> Tensor:
