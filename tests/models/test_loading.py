@@ -77,6 +77,22 @@ def test_without_a_source_it_is_the_embedded_model() -> None:
     assert load().name == "embedded"
 
 
+@pytest.mark.parametrize(
+    ("able", "expected"),
+    [({"avx512_bf16": True}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)],
+)
+def test_auto_is_bfloat16_where_the_processor_has_it(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, able: dict[str, bool], expected: torch.dtype
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: able)
+    auto, plain = load(model_folder), load(model_folder, precision="float32")
+    assert (auto.precision, plain.precision) == (expected, torch.float32)
+    assert load(model_folder, precision="bfloat16").precision == torch.bfloat16
+    assert auto.sha256 == plain.sha256
+    with pytest.raises(ModelError, match="unknown precision 'half': choose one of auto, float32"):
+        load(model_folder, precision="half")  # pyright: ignore[reportArgumentType]
+
+
 def test_a_folder_of_our_own_is_loaded_too(model_folder: Path, tiny_model: MusicModel) -> None:
     assert type(load(model_folder)) is MusicModel
     with pytest.raises(ModelError, match="read tags, not prompts"):

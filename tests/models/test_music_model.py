@@ -227,3 +227,18 @@ def test_a_draft_sounds_without_the_vocoders_feedback_and_is_otherwise_the_same_
     assert (draft.network, draft.spec) == (tiny_model.network, tiny_model.spec)
     other = replace(tiny_model, vocoder=torch.nn.Identity())  # pyright: ignore[reportArgumentType]
     assert other.draft is other
+
+
+def test_a_model_in_bfloat16_is_the_same_model_that_computes_otherwise(student_model: MusicModel) -> None:
+    low = replace(student_model, precision=torch.bfloat16)
+    x_t, t = torch.randn(1, 1, 16, 64, generator=torch.Generator().manual_seed(0)), torch.tensor([900])
+    for name in ("denoiser", "student"):
+        plain, rough = (getattr(m, name)(x_t, t, m.cond(Tags("jazz")), 1.5) for m in (student_model, low))
+        assert rough.dtype == torch.float32
+        assert 0 < (rough - plain).abs().max() < 0.05 * plain.abs().max()
+    assert fingerprint(low.network) == fingerprint(student_model.network)
+    assert torch.equal(low.to_audio(x_t), student_model.to_audio(x_t)), "what is heard is decoded in float32"
+    assert {p.dtype for p in low.draft.vocoder.parameters()} == {torch.float32, torch.bfloat16}
+    draft, rough = student_model.draft.to_audio(x_t), low.draft.to_audio(x_t)
+    assert 0 < (rough - draft).square().mean() < 1e-2 * draft.square().mean()
+    assert low.describe() == student_model.describe() | {"precision": "bfloat16"}

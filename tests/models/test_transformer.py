@@ -7,7 +7,7 @@ import torch
 from tests.conftest import make_network
 from torch import Tensor
 
-from ditto.models.transformer import PatchTransformer, rotary, rotate
+from ditto.models.transformer import PatchTransformer, attention, rotary, rotate
 
 TAGS = torch.tensor([[1, 2, 3], [2, 0, 5]])
 T = torch.tensor([10, 900])
@@ -114,3 +114,29 @@ def test_w_goes_to_students_and_to_no_other(tiny_network: PatchTransformer) -> N
     for network, w in ((tiny_network, W), (make_network(guidance_embedded=True).double(), None)):
         with pytest.raises(ValueError, match="if, and only if, it is a student"):
             network(x(), T, TAGS, w)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_is_that_of_torch(dtype: torch.dtype) -> None:
+    q, k, v = torch.randn(3, 2, 4, 9, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    expected = torch.nn.functional.scaled_dot_product_attention(q.double(), k.double(), v.double())
+    error = (attention(q, k, v).double() - expected).abs().max()
+    assert error < (1e-6 if dtype == torch.float32 else 2e-2)
+
+
+def test_a_lowered_copy_computes_its_blocks_in_bfloat16_and_nothing_else() -> None:
+    network = make_network(frame_rate=31.0)
+    low, tags = network.lowered(torch.bfloat16), torch.tensor([[1, 2, 3, 1200, 0], [2, 0, 5, 0, 0]])
+    x_t = x().float().requires_grad_()
+    assert {p.dtype for p in low.blocks.parameters()} == {torch.bfloat16}
+    assert {p.dtype for name, p in low.named_parameters() if not name.startswith("blocks.")} == {torch.float32}
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    seen: list[torch.dtype] = []
+    low.blocks[0].register_forward_pre_hook(lambda module, args: seen.extend(arg.dtype for arg in args[:2]))
+    found, expected = low(x_t, T, tags), network(x_t, T, tags)
+    assert seen == [torch.bfloat16, torch.bfloat16]
+    assert found.dtype == torch.float32
+    assert 0 < (found - expected).abs().max() < 0.03 * expected.abs().max()
+    weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
+    slopes = [torch.autograd.grad((output * weights).sum(), x_t)[0] for output in (found, expected)]
+    assert torch.nn.functional.cosine_similarity(*(slope.flatten() for slope in slopes), dim=0) > 0.999
