@@ -268,3 +268,10 @@ def test_wrong_sizes_are_refused():
             features.savgol(noise(1, 10), window, 3)
     with pytest.raises(ValueError, match="degree must be from 0 to 4"):
         features.savgol(noise(1, 10), 5, 5)
+
+
+@pytest.mark.parametrize("samples", [64 * 16 + 5, 5 * 16 * 10, 16 * 101 + 15, 40])
+@pytest.mark.parametrize("spec", [SMALL, UNEVEN])
+def test_a_long_log_mel_is_the_whole_one_in_pieces(samples: int, spec: AudioSpec) -> None:
+    audio = noise(2, samples)
+    torch.testing.assert_close(features.long_log_mel(audio, spec, piece=10), features.log_mel(audio, spec))

@@ -24,6 +24,14 @@ def test_a_cut_between_two_sounds_stands_out() -> None:
     assert abs(at - 1.5) < 0.05
 
 
+def test_a_seam_is_measured_by_what_is_near_it() -> None:
+    audio = torch.cat([tone(300), tone(500), tone(1000)])
+    for seconds in (0.05, 1.5, 3.0, 4.4):
+        first, last = (round((seconds + side) * SPEC.frame_rate) for side in (-0.1, 0.1))
+        whole = jumps(audio, SPEC)[max(first, 0) : last + 1].max().item()
+        np.testing.assert_allclose(seam_jump(audio, seconds, SPEC), whole, rtol=1e-3)
+
+
 def test_jumps_are_numpys_difference_of_means() -> None:
     from ditto.audio.features import log_mel, mel_db
 

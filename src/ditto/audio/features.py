@@ -111,6 +111,31 @@ def log_mel(audio: Tensor, spec: AudioSpec) -> Tensor:
     return decibels * (2 / spec.dynamic_range_db) + 1
 
 
+def long_log_mel(audio: Tensor, spec: AudioSpec, piece: int = 4096) -> Tensor:
+    """`log_mel` of a recording of any length, `piece` frames at a time, in memory that does not grow with the STFT's.
+
+    Args:
+        audio: shape (B, samples), where samples > n_fft / 2.
+        spec: rates and sizes.
+        piece: frames.
+
+    Returns:
+        Shape (B, n_mels, samples // hop).
+
+    Raises:
+        ValueError: see `stft_power`.
+    """
+    frames, margin = audio.shape[-1] // spec.hop, -(-spec.n_fft // spec.hop)
+    if frames <= piece:
+        return log_mel(audio, spec)
+    found = []
+    for first in range(0, frames, piece):
+        last, begin = min(first + piece, frames), max(first - margin, 0)
+        end = (last + margin) * spec.hop if last + margin < frames else audio.shape[-1]
+        found.append(log_mel(audio[:, begin * spec.hop : end], spec)[..., first - begin : last - begin])
+    return torch.cat(found, dim=-1)
+
+
 @full_precision
 def mel_db(x_0: Tensor, spec: AudioSpec) -> Tensor:
     """Levels in dB of a log-mel in model space: the inverse of the map that ends `log_mel`. Any shape."""

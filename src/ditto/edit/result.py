@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ditto.audio.features import log_mel
+from ditto.audio.features import long_log_mel
 from ditto.audio.io import Audio, StrPath, atomic_path, write
 from ditto.audio.spec import AudioSpec
 from ditto.edit.timeline import Timeline
@@ -146,7 +146,7 @@ def _heard(samples: np.ndarray, sample_rate: int, spec: AudioSpec) -> Tensor:
 def _mel(timeline: Timeline, spec: AudioSpec) -> Tensor:
     audio = _heard(timeline.samples, timeline.sample_rate, spec)
     with torch.no_grad():
-        return log_mel(torch.nn.functional.pad(audio, (0, max(0, spec.n_fft - len(audio))))[None], spec)[0]
+        return long_log_mel(torch.nn.functional.pad(audio, (0, max(0, spec.n_fft - len(audio))))[None], spec)[0]
 
 
 def _comment(report: dict[str, Any]) -> str:

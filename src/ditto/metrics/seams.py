@@ -6,11 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ditto.audio.features import log_mel, mel_db
+from ditto.audio.features import long_log_mel, mel_db
 from ditto.audio.spec import AudioSpec
 
 SIDE_FRAMES = 4
 """Frames on either side whose mean spectra are compared (46 ms by default)."""
+
+AROUND_FRAMES = 32
+"""Frames beside a seam that its jump is measured with."""
 
 FLOOR_DB = -90.0
 """Levels below are as good as silence."""
@@ -23,7 +26,7 @@ def jumps(audio: Tensor, spec: AudioSpec) -> Tensor:
     ends, where there are not so many, it is 0.
     """
     with torch.no_grad():
-        level = mel_db(log_mel(audio[None], spec), spec)[0].clamp(min=FLOOR_DB)
+        level = mel_db(long_log_mel(audio[None], spec), spec)[0].clamp(min=FLOOR_DB)
     total = torch.cat([level.new_zeros(len(level), 1), level.cumsum(dim=1)], dim=1)
     means = (total[:, SIDE_FRAMES:] - total[:, :-SIDE_FRAMES]) / SIDE_FRAMES
     found = level.new_zeros(level.shape[1])
@@ -34,9 +37,11 @@ def jumps(audio: Tensor, spec: AudioSpec) -> Tensor:
 
 def seam_jump(audio: Tensor, seconds: float, spec: AudioSpec, reach: float = 0.1) -> float:
     """The largest jump within `reach` seconds of a seam, in dB."""
-    found = jumps(audio, spec)
     first, last = (round((seconds + side) * spec.frame_rate) for side in (-reach, reach))
-    return found[max(first, 0) : last + 1].max().item()
+    # What lies further away than windows reach is not looked at.
+    begin = max(first - AROUND_FRAMES, 0)
+    found = jumps(audio[begin * spec.hop : (last + AROUND_FRAMES) * spec.hop], spec)
+    return found[max(first, 0) - begin : last + 1 - begin].max().item()
 
 
 def typical_jumps(audio: Tensor, spec: AudioSpec, reach: float = 0.1) -> np.ndarray:
