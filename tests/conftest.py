@@ -17,7 +17,8 @@ from torch import nn
 from ditto import cli
 from ditto.audio.spec import AudioSpec
 from ditto.models.conditioning import TagVocabulary
-from ditto.models.music_model import Distilled, MusicModel, fingerprint
+from ditto.models.hashes import fingerprint
+from ditto.models.music_model import Distilled, MusicModel
 from ditto.models.transformer import PatchTransformer
 from ditto.models.vocoder import Vocoder
 

@@ -13,7 +13,8 @@ import torch
 from ditto.audio.spec import AudioSpec
 from ditto.models.classifier import ClipClassifier
 from ditto.models.conditioning import TagVocabulary
-from ditto.models.music_model import Distilled, MusicModel, fingerprint, load
+from ditto.models.hashes import fingerprint
+from ditto.models.music_model import Distilled, MusicModel, load
 from ditto.models.transformer import PatchTransformer
 from ditto.models.vocoder import Vocoder
 

@@ -23,7 +23,8 @@ from ditto.bench.tasks import CONTROLS, FIXED, FREE, curve_of, pcm, sound
 from ditto.metrics.frechet import Reference, frechet_distance
 from ditto.models.classifier import ClipClassifier
 from ditto.models.controlnet import ControlAdapter
-from ditto.models.music_model import Distilled, MusicModel, fingerprint
+from ditto.models.hashes import fingerprint
+from ditto.models.music_model import Distilled, MusicModel
 from ditto.models.transformer import PatchTransformer
 from ditto.request import run
 

@@ -14,7 +14,8 @@ from ditto.audio.features import log_mel
 from ditto.audio.limiter import limited
 from ditto.errors import DittoError, ModelError, RequestError, TagError
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import INDEX, WEIGHTS, MusicModel, fingerprint, load
+from ditto.models.hashes import fingerprint
+from ditto.models.music_model import INDEX, WEIGHTS, MusicModel, load
 
 
 def outputs(model: MusicModel) -> list[torch.Tensor]:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ditto.errors import DataError, ModelError
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import Distilled, MusicModel, fingerprint, load, student_denoiser
+from ditto.models.hashes import fingerprint
+from ditto.models.music_model import Distilled, MusicModel, load, student_denoiser
 from ditto.models.unet import TagUNet
 from ditto.training.consistency_loss import Grid
 from ditto.training.distill import DistillConfig, draw, load_distilled, train_student, weight

@@ -28,7 +28,8 @@ from ditto.metrics.seams import typical_jumps
 from ditto.models.clap import Clap
 from ditto.models.conditioning import Tags
 from ditto.models.controlnet import adapter_of
-from ditto.models.music_model import MusicModel, fingerprint
+from ditto.models.hashes import fingerprint
+from ditto.models.music_model import MusicModel
 from ditto.models.musicgen import MusicGen
 from ditto.request import Request
 

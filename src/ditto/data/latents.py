@@ -20,7 +20,7 @@ from ditto.data.files import Progress, cached_arrays, short_key
 from ditto.data.prepare import recordings
 from ditto.errors import DataError
 from ditto.models.adapters.common import PipelineModel
-from ditto.models.music_model import fingerprints
+from ditto.models.hashes import fingerprints
 
 DETAIL = 0.5
 """Lowest share of the facts that a caption made of labels tells; the highest is 1."""

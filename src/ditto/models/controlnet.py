@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from ditto.audio.chroma import CLASSES
 from ditto.audio.io import shown
 from ditto.errors import ModelError
-from ditto.models.music_model import WEIGHTS, MusicModel, fingerprint, lowered
+from ditto.models.hashes import fingerprint
+from ditto.models.music_model import WEIGHTS, MusicModel, lowered
 from ditto.models.transformer import Block, PatchTransformer
 
 CHANNELS = 2 + CLASSES + 1

@@ -21,7 +21,8 @@ from torch import nn
 from ditto.audio.io import shown
 from ditto.errors import ModelError
 from ditto.models.controlnet import with_controlnet
-from ditto.models.music_model import CONTROLNET, EMBEDDED, INDEX, STUDENT, MusicModel, distilled_in, fingerprints
+from ditto.models.hashes import fingerprints
+from ditto.models.music_model import CONTROLNET, EMBEDDED, INDEX, STUDENT, MusicModel, distilled_in
 from ditto.models.music_model import load as load_own
 
 if TYPE_CHECKING:

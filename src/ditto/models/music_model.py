@@ -12,12 +12,11 @@ A folder of the class ``MusicStudent`` has a student alone, for a model that it 
 """
 
 import copy
-import hashlib
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib import import_module
@@ -40,6 +39,7 @@ from ditto.diffusion.denoiser import GuidedDenoiser
 from ditto.diffusion.schedule import Schedule
 from ditto.errors import ModelError, OutputError, RequestError, one_line
 from ditto.models.conditioning import Tags, TagVocabulary, drop_tags, null_tags
+from ditto.models.hashes import combined, extended, file_sha256, fingerprint
 
 EMBEDDED = Path(__file__).parents[1] / "weights" / "base"
 """Folder of the model that is installed with the package."""
@@ -312,7 +312,7 @@ class MusicModel:
             "sha256": hashes,
         }
         _save_index(folder, index)
-        return _combined(hashes)
+        return combined(hashes)
 
     def _parts(self) -> dict[str, ModelMixin]:
         student = {"student": self.distilled.network} if self.distilled else {}
@@ -348,7 +348,7 @@ def _save_part(folder: Path, name: str, module: ModelMixin) -> str:
     if not all(bool(parameter.isfinite().all()) for parameter in stored.parameters()):
         raise ModelError(f"a weight of the {name} does not fit float16: train again with a lower lr")
     stored.save_pretrained(folder / name, safe_serialization=True)
-    return _sha256(folder / name / WEIGHTS)
+    return file_sha256(folder / name / WEIGHTS)
 
 
 def _save_index(folder: Path, index: Mapping[str, Any]) -> None:
@@ -402,8 +402,8 @@ def load(folder: str | os.PathLike[str] | None = None) -> MusicModel:
         words = index["vocabulary"]
         vocabulary = TagVocabulary(**(words | {"genres": tuple(words["genres"]), "moods": tuple(words["moods"])}))
         guidance, shift = float(index["guidance"]), float(index["shift"])
-        sha256 = _combined(index["sha256"])
-        base = _combined({part: index["sha256"][part] for part in PARTS})
+        sha256 = combined(index["sha256"])
+        base = combined({part: index["sha256"][part] for part in PARTS})
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{shown(path / INDEX)} is not a Ditto model's index: {error}") from None
     return MusicModel(
@@ -451,7 +451,7 @@ def _part(path: Path, name: str, kind: object, index: dict[str, Any]) -> ModelMi
     file = path / name / WEIGHTS
     if not file.is_file():
         raise ModelError(f"{shown(path)} is incomplete: {name}/{WEIGHTS} is missing")
-    if not isinstance(hashes, dict) or _sha256(file) != hashes.get(name):
+    if not isinstance(hashes, dict) or file_sha256(file) != hashes.get(name):
         raise ModelError(f"{shown(file)} is damaged: its SHA-256 is not the one in {INDEX}")
     try:
         # Not from_pretrained: it fills weights that a file lacks with random ones.
@@ -473,31 +473,3 @@ def built(kind: str, config: Mapping[str, Any], part: str = "denoiser") -> Model
 
 def _config(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "config.json").read_text(encoding="utf-8"))
-
-
-def fingerprint(network: ModelMixin) -> str:
-    """SHA-256 over the weights as they are stored, in float16: the same before a network is saved and after."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().half().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def fingerprints(networks: Iterable[torch.nn.Module]) -> str:
-    """SHA-256 over the `fingerprint` of each."""
-    return hashlib.sha256("".join(fingerprint(network) for network in networks).encode()).hexdigest()  # pyright: ignore[reportArgumentType]
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _combined(hashes: dict[str, str]) -> str:
-    base = hashlib.sha256("".join(hashes[name] for name in PARTS).encode()).hexdigest()
-    return extended(base, hashes["student"]) if "student" in hashes else base
-
-
-def extended(base: str, student: str) -> str:
-    """The hash of a model with a student, of both their hashes."""
-    return hashlib.sha256((base + student).encode()).hexdigest()

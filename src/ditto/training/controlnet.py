@@ -23,7 +23,8 @@ from ditto.errors import DataError
 from ditto.methods.controlnet import controlled
 from ditto.models.conditioning import drop_tags
 from ditto.models.controlnet import ControlAdapter, encode_curves
-from ditto.models.music_model import MusicModel, fingerprint
+from ditto.models.hashes import fingerprint
+from ditto.models.music_model import MusicModel
 from ditto.models.transformer import PatchTransformer
 from ditto.pictures import mel_grid
 from ditto.training.base import DenoiserRecipe, Example, Setting, weighted_mse

@@ -18,7 +18,8 @@ from ditto.diffusion.consistency import StudentDenoiser
 from ditto.diffusion.denoiser import Cond, Denoiser
 from ditto.diffusion.schedule import Schedule
 from ditto.errors import DataError
-from ditto.models.music_model import Distilled, MusicModel, fingerprint
+from ditto.models.hashes import fingerprint
+from ditto.models.music_model import Distilled, MusicModel
 from ditto.pictures import mel_grid
 from ditto.training.base import Clips, DenoiserRecipe
 from ditto.training.consistency_loss import Example, Grid, distance, goal

@@ -22,8 +22,9 @@ from ditto.diffusion.schedule import CLEAN
 from ditto.errors import DataError, ModelError, RequestError
 from ditto.methods import ways
 from ditto.models.adapters.common import PipelineModel
+from ditto.models.hashes import fingerprint
 from ditto.models.loading import adapt, load
-from ditto.models.music_model import Distilled, fingerprint
+from ditto.models.music_model import Distilled
 from ditto.request import Request, draw_x_T, run
 from ditto.training.distill import DistillConfig, distillation_loss, draw, train_from_folder
 from ditto.training.loop import Ema

@@ -34,7 +34,8 @@ from ditto.diffusion.schedule import Prediction, Schedule
 from ditto.errors import ModelError, RequestError
 from ditto.models.adapters.student import new_student
 from ditto.models.conditioning import Tags, TagVocabulary, guidance_features
-from ditto.models.music_model import INDEX, STUDENT, MusicModel, extended, fingerprints
+from ditto.models.hashes import extended, fingerprints
+from ditto.models.music_model import INDEX, STUDENT, MusicModel
 
 NO_TAGS = TagVocabulary((), ())
 """Of a model that reads prompts: any word goes."""
