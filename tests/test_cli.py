@@ -257,3 +257,11 @@ def test_an_interrupt_ends_with_one_line(ditto_music: Command, monkeypatch: pyte
     code, _, err = ditto_music("generate")
     assert code == 130
     assert err.count("\n") == 1
+
+
+def test_the_help_names_the_default_of_corrections(ditto_music: Command) -> None:
+    from ditto.methods.ditto2 import CORRECTIONS
+
+    code, out, _ = ditto_music("generate", "--help")
+    assert code == 0
+    assert f"default {CORRECTIONS}; 0: as in the paper" in " ".join(out.replace("│", " ").split())

@@ -109,3 +109,17 @@ def test_speed(fast: MusicModel, tmp_path: Path) -> None:
     assert {c.claim.split()[0] for c in report.claims} == {"DITTO-2", "the", "DITTO-2's", "a", "overhead"}
     assert report.value("model load", "seconds") > 0
     assert (tmp_path / "results" / "speed.png").exists()
+
+
+def test_a_bench_afresh_optimises_once_for_rows_that_share_it(
+    fast: MusicModel, data: Path, classifier: ClipClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budgets, made_for = (Budget("CTM", 1, 1), Budget("CTM", 1, 2)), []
+    steps = Setting.steps
+    monkeypatch.setattr(Setting, "steps", lambda self, b, *rest: made_for.append(b.row) or steps(self, b, *rest))
+    for resume in (True, True, False):
+        run_budget(
+            "d2-table2", budgets, fast, data, classifier, count=2, batch=2, iterations=2, show=False, guidance=1.0,
+            out=tmp_path / "results", cache=tmp_path / "cache", resume=resume,
+        )  # fmt: skip
+    assert made_for == ["CTM-1/1", "CTM-1/1"]

@@ -121,6 +121,13 @@ def test_item_1_of_2_is_what_it_would_be_alone(model: MusicModel) -> None:
         torch.testing.assert_close(both.x_0[1:], alone.x_0, rtol=1e-2, atol=2e-3)
 
 
+def test_a_controlnet_computes_in_the_precision_of_its_base(model: MusicModel) -> None:
+    low = replace(model, precision=torch.bfloat16)
+    rough, plain = (made(m, "controlnet", LOUDNESS, iterations=1).x_0 for m in (low, model))
+    assert rough.dtype == torch.float32
+    assert 0 < (rough - plain).square().mean() < 1e-2 * plain.square().mean()
+
+
 @pytest.mark.parametrize(
     ("method", "settings", "message"),
     [

@@ -4,7 +4,7 @@ DITTO (20 steps) and DITTO-2 (M=1, T'=2) make the same clips one at a time, one 
 as it is by default, whose surrogate hears the loudness in x_0 and is corrected by the output now and then; through the
 vocoder every time, as in the paper; and in x_0 alone. Beside them a table of where an iteration's time goes, and the
 floor, which is the iteration's floating-point operations at the rate of a large matrix
-product on the same threads in the same run.
+product, in the precision of the networks, on the same threads in the same run.
 """
 
 import statistics
@@ -240,9 +240,9 @@ def iteration_flops(setting: Setting, budget: Budget) -> int:
     return int(counter.get_total_flops())
 
 
-def matmul_rate(size: int = 1536, seconds: float = 1.0) -> float:
-    """Floating-point operations a second of a float32 matrix product of this size, on torch's present threads."""
-    a, b = torch.ones(size, size), torch.ones(size, size)
+def matmul_rate(size: int = 1536, seconds: float = 1.0, dtype: torch.dtype = torch.float32) -> float:
+    """Floating-point operations a second of a matrix product of this size, on torch's present threads."""
+    a, b = torch.ones(size, size, dtype=dtype), torch.ones(size, size, dtype=dtype)
     torch.mm(a, b)
     done, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds:
@@ -252,7 +252,7 @@ def matmul_rate(size: int = 1536, seconds: float = 1.0) -> float:
 
 
 def _floor_rows(setting: Setting, timed: Mapping[Budget, Iteration]) -> list[Row]:
-    rate = matmul_rate()
+    rate = matmul_rate(dtype=setting.model.precision)
     rows = [Row.of("floor", "matmul_rate", "GFLOP/s", rate / 1e9)]
     for budget, iteration in timed.items():
         flops, row = iteration_flops(setting, budget), f"floor of {budget.row}"

@@ -24,7 +24,7 @@ from ditto.methods.doodl import decode_doodl, doodl
 from ditto.methods.guidance import freedom, guidance_gradients
 from ditto.methods.masking import Known, known_of, multidiffusion, naive_masking
 from ditto.models.controlnet import adapter_of
-from ditto.models.music_model import MusicModel
+from ditto.models.music_model import MusicModel, lowered
 from ditto.optimize import Objective, Step, Stop, never
 
 Method = Literal[
@@ -199,7 +199,8 @@ def _multidiffusion(until: float, job: Job, x_T: Tensor) -> Tensor:
 
 def _controlnet(job: Job, x_T: Tensor) -> Tensor:
     curves = curves_of(job.controls, job.model, len(x_T), x_T.shape[-1]).to(x_T)
-    return controlnet(x_T, job.chain, adapter_of(job.model), curves, job.sample)
+    adapter = lowered(adapter_of(job.model), job.model.precision)
+    return controlnet(x_T, job.chain, adapter, curves, job.sample)
 
 
 def _known(job: Job, like: Tensor) -> Known:

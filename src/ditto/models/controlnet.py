@@ -26,7 +26,7 @@ from ditto.audio.chroma import CLASSES
 from ditto.audio.io import shown
 from ditto.errors import ModelError
 from ditto.models.hashes import fingerprint
-from ditto.models.music_model import WEIGHTS, MusicModel, lowered
+from ditto.models.music_model import WEIGHTS, MusicModel
 from ditto.models.transformer import Block, PatchTransformer
 
 CHANNELS = 2 + CLASSES + 1
@@ -174,4 +174,4 @@ def adapter_of(model: MusicModel) -> ControlAdapter:
             f"the model {model.name!r} has no ControlNet: train one with `ditto-music train controlnet`, and give its "
             "folder with --controlnet"
         )
-    return lowered(model.controlnet, model.precision)
+    return model.controlnet

@@ -117,7 +117,7 @@ class PatchTransformer(ModelMixin, ConfigMixin):
         return self._unpatchify(self.head(torch.addcmul(shift, self.norm(h.to(shift)), 1 + scale)))
 
     def lowered(self, dtype: torch.dtype) -> "PatchTransformer":
-        """A copy whose blocks, nine tenths of the work, compute in `dtype`; both ends stay as they are."""
+        """A copy whose blocks, nearly all of the work, compute in `dtype`; both ends stay as they are."""
         low = copy.deepcopy(self)
         low.blocks.to(dtype)
         return low
@@ -204,7 +204,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax attention of (B, heads, N, width) each."""
     if q.device.type != "cpu" or q.dtype == torch.float32:
         return F.scaled_dot_product_attention(q, k, v)
-    # For a few hundred tokens in half precision, a CPU takes twice to six times as long over the fused gradient.
+    # For a few hundred tokens in half precision, a CPU takes several times as long over the fused gradient.
     return torch.softmax(q * q.shape[-1] ** -0.5 @ k.mT, dim=-1) @ v
 
 
