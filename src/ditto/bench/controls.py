@@ -35,9 +35,7 @@ OVERLAP, GAP = 1.0, 4.0
 MOST_OVERLAP = 0.4
 """Share of a clip that is overlapped at most."""
 NONE = TTM.but("no control")
-UNCHECKED = DITTO.but(DITTO.name, few=True, checkpointing=False)
-SETUPS = (NONE, UNCHECKED, CTM, CM)
-"""DITTO keeps its activations here: that gives the same clips in two thirds of the time."""
+SETUPS = (NONE, DITTO.but(DITTO.name, few=True), CTM, CM)
 
 
 def song(bench: Bench, i: int) -> Timeline:
@@ -109,7 +107,7 @@ def _setups(name: str) -> tuple[Setup, ...]:
 
 def _figures(name: str, setup: Setup) -> Mapping[str, float]:
     """What DITTO's Tables 3, 7 and 9 have of a task."""
-    row = {NONE.name: "Default TTM", UNCHECKED.name: "DITTO"}.get(setup.name)
+    row = {NONE.name: "Default TTM", DITTO.name: "DITTO"}.get(setup.name)
     if row is None:
         return {}
     plain = {

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from ditto.bench.ear import CLAP, FAD, OWN_CLAP, Found
 from ditto.bench.report import Claim, Report, Row
 from ditto.bench.setups import (
+    CHECKPOINTED,
     CONTROLNET,
     CTM,
     DITTO,
@@ -167,7 +168,7 @@ def _efficiency(steps: int) -> tuple[Entry, ...]:
         MSE: "MSE", FAD: "FAD", CLAP: "CLAP", "steps_to_converge": "MS2C (steps)", "seconds_per_step": "MOS (s/step)",
     }  # fmt: skip
     found = []
-    for setup in (DITTO, DOODL):
+    for setup in (CHECKPOINTED, DOODL):
         timed = setup if steps == 20 else setup.but(setup.name, few=True, steps=steps)
         name = f"{setup.name} {steps}"
         found.append(Entry(f"T={steps}", CONTROLS["intensity"], timed, tuple(figures), name, figures))
@@ -243,7 +244,7 @@ TABLE_11 = Table(
     "d1-table11", "Latency of intensity control", "d1_table11_latency",
     tuple(
         Entry("", CONTROLS["intensity"], setup, (TIME, MSE), row, {TIME: "latency s"})
-        for setup, row in ((TTM, "Base TTM"), (CONTROLNET, "ControlNet"), (FREEDOM, "FreeDoM"), (DITTO, "DITTO"),
+        for setup, row in ((TTM, "Base TTM"), (CONTROLNET, "ControlNet"), (FREEDOM, "FreeDoM"), (CHECKPOINTED, "DITTO"),
                            (DOODL, "DOODL"))
     ), "DITTO",
     (*(Row(name, "fine_tuning_hours", "GPU h", 0.0, paper=0.0) for name in ("FreeDoM", "DITTO", "DOODL")),
