@@ -178,8 +178,26 @@ def speed(
     ] = None,
     iterations: Iterations = 70, guidance: Guidance = None, gamma: Gamma = None, seed: Seed = 0,
     out: Out = Path("docs/results"), resume: Resume = True, model: Model = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            help="Time an untrained network instead: a base's config, or paper for the papers' UNet. Writes "
+            "speed-NAME; it keeps no parts."
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Of --config: cpu or cuda.")] = "cpu",
 ) -> None:  # fmt: skip
     """Time DITTO-2 against DITTO, one clip after the other, and show where an iteration's time goes."""
+    if config is not None:
+        from ditto.bench.speed_untrained import run_speed_untrained
+
+        run_speed_untrained(
+            config, device=device, count=count, seed=seed, iterations=iterations, guidance=guidance, out=out,
+            command=command_line(),
+        )  # fmt: skip
+        return
+    if device != "cpu":
+        raise typer.BadParameter("the embedded model is timed on the CPU: give --config too", param_hint="--device")
     from ditto.bench.speed import run_speed
 
     run_speed(

@@ -240,13 +240,16 @@ def iteration_flops(setting: Setting, budget: Budget) -> int:
     return int(counter.get_total_flops())
 
 
-def matmul_rate(size: int = 1536, seconds: float = 1.0, dtype: torch.dtype = torch.float32) -> float:
-    """Floating-point operations a second of a matrix product of this size, on torch's present threads."""
-    a, b = torch.ones(size, size, dtype=dtype), torch.ones(size, size, dtype=dtype)
-    torch.mm(a, b)
+def matmul_rate(
+    size: int = 1536, seconds: float = 1.0, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+) -> float:
+    """Floating-point operations a second of a matrix product of this size, on a device or torch's present threads."""
+    a, b = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
+    torch.mm(a, b)[0, 0].item()
     done, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds:
-        torch.mm(a, b)
+        # Reading an element waits for the device.
+        torch.mm(a, b)[0, 0].item()
         done += 1
     return 2 * size**3 * done / (time.perf_counter() - started)
 

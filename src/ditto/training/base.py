@@ -208,7 +208,7 @@ def train_base(
     killed. Writes ``config.json``, ``log.jsonl``, ``tensorboard/``, ``samples/`` and ``step-*/`` under `out`.
     """
     accelerator = Accelerator(mixed_precision=config.precision)
-    network, averaged = _started(config), _network(config)
+    network, averaged = _started(config), network_of(config)
     setting = Setting.of(config, network)
     run = Run(config, out, accelerator, network, averages={"ema": config.ema})
     for step in run.steps("base", show):
@@ -234,7 +234,7 @@ def train_from_folder(config: BaseConfig, data: Path, out: Path, *, held_out: Pa
     """
     spec = AudioSpec(clip_frames=config.frames)
     clips = ClipDataset(data, spec, frames=config.frames, seed=config.seed)
-    sizes = tuple(_network(config).config["tag_sizes"])
+    sizes = tuple(network_of(config).config["tag_sizes"])
     if sizes != clips.vocabulary.sizes:
         raise DataError(f"the config's tag_sizes are {list(sizes)}, but the data needs {list(clips.vocabulary.sizes)}")
     held = ClipDataset(held_out, spec, clips.vocabulary, frames=config.frames, seed=config.seed) if held_out else None
@@ -247,19 +247,20 @@ def load_ema(out: Path) -> Network:
     Raises:
         DataError: if the run has no checkpoint yet.
     """
-    network = _network(load_config(out / "config.json", BaseConfig))
+    network = network_of(load_config(out / "config.json", BaseConfig))
     network.load_state_dict(Checkpoints(out).newest()[0]["ema"])
     return network.eval()
 
 
-def _network(config: BaseConfig) -> Network:
+def network_of(config: BaseConfig) -> Network:
+    """The network of a recipe, its weights drawn by the recipe's seed."""
     with seeded(config.seed):
         return NETWORKS[config.network_kind](**config.network)
 
 
 def _started(config: BaseConfig) -> Network:
     """The network at step 0."""
-    network = _network(config)
+    network = network_of(config)
     if config.start_from:
         own = network.state_dict()
         found = Checkpoints(Path(config.start_from)).newest()[0]["ema"]
