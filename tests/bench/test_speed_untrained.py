@@ -15,8 +15,8 @@ from ditto.training.loop import load_config
 CONFIG = {
     "network_kind": "unet", "frames": 32,
     "network": {
-        "block_out_channels": [8, 8, 8, 16], "layers_per_block": [1, 1, 1, 1], "attention_stages": 1, "attention_heads": 2,
-        "norm_groups": 4, "tag_width": 8,
+        "block_out_channels": [8, 8, 8, 16], "layers_per_block": [1, 1, 1, 1], "attention_stages": 1,
+        "attention_heads": 2, "norm_groups": 4, "tag_width": 8,
     },
 }  # fmt: skip
 

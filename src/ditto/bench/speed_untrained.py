@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ditto.bench import charts
@@ -68,6 +68,7 @@ def run_speed_untrained(
     setting = Setting(model, None, None, seed, iterations, 5e-3, scale, GAMMAS["ctm"])
     rate = matmul_rate(8192 if device == "cuda" else 1536, device=device)
     started = time.perf_counter()
+    _iteration(setting, PAPERS)  # warms up: a GPU chooses its kernels at their first call
     costs = {budget: Cost.of(setting, budget, count) for budget in ROWS}
     rows = [row for budget, cost in costs.items() for row in cost.rows(budget, rate)]
     about = {
@@ -110,13 +111,15 @@ def checked_device(name: str) -> torch.device:
 def untrained(recipe: BaseConfig, device: torch.device, name: str) -> MusicModel:
     """A model with the network of a recipe, random weights, and a student like it."""
     embedded = load(device=device)
-    network = network_of(recipe).requires_grad_(False).eval().to(device)
+    network = network_of(recipe).requires_grad_(False).eval()
     model = MusicModel(
         network, embedded.vocoder, replace(embedded.spec, clip_frames=recipe.frames), embedded.vocabulary,
         guidance=embedded.guidance, shift=recipe.data_std if recipe.shift is None else recipe.shift,
         name=f"{name}, random weights", precision=native_precision(device),
     )  # fmt: skip
-    student = model.new_student().requires_grad_(False).eval().to(device)
+    student = model.new_student().requires_grad_(False).eval()
+    for module in (network, student):
+        nn.Module.to(module, device)
     return replace(model, distilled=Distilled(student, "ctm", STUDENTS_GUIDANCE, ""))
 
 
@@ -138,12 +141,9 @@ class Cost:
 
     @classmethod
     def of(cls, setting: Setting, budget: Budget, count: int) -> "Cost":
-        """Make `count` clips, after one iteration to warm up, and count another's memory and operations."""
-        _last(setting.steps(budget, *_drawn(setting, 0), iterations=1))
+        """Make `count` clips, and count another iteration's memory and operations."""
         clips = [_clip_seconds(setting, budget, i) for i in range(count)]
-        with Alive() as alive:
-            _iteration(setting, budget)
-        with FlopCounterMode(display=False) as counter:
+        with Alive() as alive, FlopCounterMode(display=False) as counter:
             _iteration(setting, budget)
         seconds = [optimised + decoded for optimised, decoded in clips]
         iteration = sum(optimised for optimised, _ in clips) / count / setting.iterations
