@@ -112,10 +112,12 @@ class Timeline:
         centres = start + np.arange(frames) * spec.hop * ratio
         half = spec.n_fft / 2 * ratio
         first, last = np.floor(centres - half).astype(int), np.ceil(centres + half).astype(int)
-        total = np.concatenate([[0], np.cumsum(self.known)])
         inside = (first >= 0) & (last <= self.length)
         first, last = first.clip(0, self.length), last.clip(0, self.length)
-        return inside & (total[last] - total[first] == last - first)
+        # Counted near the frames alone: a recording may be long.
+        begin = int(first.min(initial=self.length))
+        total = np.concatenate([[0], np.cumsum(self.known[begin : int(last.max(initial=0))])])
+        return inside & (total[last - begin] - total[first - begin] == last - first)
 
     def filled(self, gap: tuple[int, int], clip: np.ndarray, start: int, fade: int) -> "Timeline":
         """With a gap filled from a clip (channels, n) that begins at sample `start`.
