@@ -11,7 +11,7 @@ import typer
 Count = Annotated[int, typer.Option(help="Clips a row.")]
 Heldout = Annotated[Path, typer.Option(help="Folder of the held-out data.")]
 Classifier = Annotated[Path, typer.Option(help="Folder of the classifier whose embedding distances are in.")]
-Cm = Annotated[Path | None, typer.Option(help="Folder of a CM student.")]
+Cm = Annotated[Path | None, typer.Option(help="Folder of a CM student; tables find that of weights/.")]
 Batch = Annotated[int, typer.Option(help="Clips optimised at once.")]
 Iterations = Annotated[int, typer.Option("--iterations", "-K", help="Optimisation iterations.")]
 Guidance = Annotated[float | None, typer.Option(help="CFG scale w; the model's default if not given.")]
@@ -27,9 +27,11 @@ Clap = Annotated[str | None, typer.Option(help="Folder or Hub id of a CLAP; the 
 Judge = Annotated[
     str, typer.Option(help="Folder or Hub id of the CLAP that hears, which nothing is optimised against.")
 ]
-ControlNet = Annotated[Path | None, typer.Option(help="Folder of a ControlNet; the model's own if not given.")]
+ControlNet = Annotated[Path | None, typer.Option(help="Folder of a ControlNet; tables find that of weights/.")]
 Long = Annotated[str | None, typer.Option(help="A model with a window of 24 s, for Table 7.")]
-Unconditional = Annotated[str | None, typer.Option(help="A model trained without tags, for DITTO-2's Table 3.")]
+Unconditional = Annotated[
+    str | None, typer.Option(help="A model trained without tags, for DITTO-2's Table 3; tables find weights/'s.")
+]
 Musicgen = Annotated[str | None, typer.Option(help="Folder or Hub id of a MusicGen, for DITTO-2's Table 3.")]
 Ratings = Annotated[
     list[Path] | None, typer.Argument(help="CSV files that listeners sent back; without any the page is made.")
@@ -222,8 +224,9 @@ def controls(
     from ditto.bench.every import Weights, run_tables
 
     given = {"iterations": iterations, "guidance": guidance}
+    weights = Weights(model, classifier, clap, judge, shipped(model, cm, "cm"))
     run_tables(
-        "controls", Weights(model, classifier, clap, judge, cm), heldout, count=count, few=few, seed=seed, out=out,
+        "controls", weights, heldout, count=count, few=few, seed=seed, out=out,
         tasks=task or (), resume=resume, command=command_line(),
         overrides={key: value for key, value in given.items() if value is not None},
     )  # fmt: skip
@@ -243,7 +246,9 @@ def table(name: str) -> Callable[..., None]:
     ) -> None:  # fmt: skip
         from ditto.bench.every import Weights, run_tables
 
-        weights = Weights(model, classifier, clap, judge, cm, controlnet, long, unconditional, musicgen)
+        cm, controlnet = shipped(model, cm, "cm"), shipped(model, controlnet, "controlnet")
+        free = shipped(model, Path(unconditional) if unconditional else None, "unconditional")
+        weights = Weights(model, classifier, clap, judge, cm, controlnet, long, str(free) if free else None, musicgen)
         given = {"iterations": iterations, "guidance": guidance}
         run_tables(
             name, weights, heldout, count=count, few=few, seed=seed, out=out, resume=resume, command=command_line(),
@@ -251,6 +256,12 @@ def table(name: str) -> Callable[..., None]:
         )  # fmt: skip
 
     return command
+
+
+def shipped(model: str | None, given: Path | None, name: str) -> Path | None:
+    """What was given; otherwise the embedded model's own weights for benches, where a checkout has them."""
+    found = Path("weights") / name
+    return given if given is not None or model is not None or not found.is_dir() else found
 
 
 def command_line() -> str:

@@ -10,7 +10,7 @@ from ditto.bench import every
 from ditto.bench.every import BUDGETS, Weights, run_tables
 from ditto.bench.setups import TTM
 from ditto.bench.tables import TABLES
-from ditto.cli_bench import TITLES
+from ditto.cli_bench import TITLES, shipped
 from ditto.errors import ModelError
 from ditto.models.classifier import ClipClassifier
 from ditto.models.music_model import MusicModel
@@ -94,3 +94,12 @@ def test_the_command_of_a_table(
     assert call("d1-table4", "no-such.csv", *common) == 2
     error = capsys.readouterr().err
     assert error.count("error: ") == error.count("\n") == 2
+
+
+def test_the_embedded_models_bench_weights_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert shipped(None, None, "cm") is None
+    Path("weights/cm").mkdir(parents=True)
+    assert shipped(None, None, "cm") == Path("weights/cm")
+    assert shipped(None, Path("mine"), "cm") == Path("mine")
+    assert shipped("another-model", None, "cm") is None
