@@ -39,6 +39,7 @@ Ratings = Annotated[
 Few = Annotated[
     int | None, typer.Option(help="Clips of the rows that take minutes a clip: DOODL, 50 steps; DITTO in `controls`.")
 ]
+Workers = Annotated[int, typer.Option(min=1, help="Processes that make clips side by side, sharing the cores.")]
 EXAMPLE = "Example: ditto-music bench {} --count 32"
 TITLES = {
     "d1-table1": "DITTO, Table 1: outpainting and looping by DITTO and all that it is compared with.",
@@ -67,7 +68,9 @@ def register(bench: typer.Typer) -> None:
     ):  # fmt: skip
         bench.command(name, epilog=EXAMPLE.format(name))(command)
     for name, title in TITLES.items():
-        example = "Example: ditto-music bench all --count 8 --few 4" if name == "all" else EXAMPLE.format(name)
+        example = (
+            "Example: ditto-music bench all --count 8 --few 4 --workers 2" if name == "all" else EXAMPLE.format(name)
+        )
         bench.command(name, help=title, epilog=example)(table(name))
 
 
@@ -218,7 +221,7 @@ def controls(
     clap: Clap = None, judge: Judge = "weights/clap-judge", cm: Cm = None,
     iterations: Annotated[int | None, typer.Option("--iterations", "-K", help="The papers' if not given.")] = None,
     guidance: Guidance = None, seed: Seed = 0, out: Out = Path("docs/results"), resume: Resume = True,
-    model: Model = None,
+    model: Model = None, workers: Workers = 1,
 ) -> None:  # fmt: skip
     """Every control and edit, without control, by DITTO and by DITTO-2: error, distance, seams, time."""
     from ditto.bench.every import Weights, run_tables
@@ -227,7 +230,7 @@ def controls(
     weights = Weights(model, classifier, clap, judge, shipped(model, cm, "cm"))
     run_tables(
         "controls", weights, heldout, count=count, few=few, seed=seed, out=out,
-        tasks=task or (), resume=resume, command=command_line(),
+        tasks=task or (), resume=resume, command=command_line(), workers=workers,
         overrides={key: value for key, value in given.items() if value is not None},
     )  # fmt: skip
 
@@ -242,7 +245,7 @@ def table(name: str) -> Callable[..., None]:
         long: Long = None, unconditional: Unconditional = None, musicgen: Musicgen = None,
         iterations: Annotated[int | None, typer.Option("--iterations", "-K", help="The papers' if not given.")] = None,
         guidance: Guidance = None, seed: Seed = 0, out: Out = Path("docs/results"), resume: Resume = True,
-        model: Model = None,
+        model: Model = None, workers: Workers = 1,
     ) -> None:  # fmt: skip
         from ditto.bench.every import Weights, run_tables
 
@@ -252,6 +255,7 @@ def table(name: str) -> Callable[..., None]:
         given = {"iterations": iterations, "guidance": guidance}
         run_tables(
             name, weights, heldout, count=count, few=few, seed=seed, out=out, resume=resume, command=command_line(),
+            workers=workers,
             overrides={key: value for key, value in given.items() if value is not None},
         )  # fmt: skip
 

@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ditto import cli
 from ditto.bench import every
 from ditto.bench.every import BUDGETS, Weights, run_tables
-from ditto.bench.setups import TTM
+from ditto.bench.report import Row
+from ditto.bench.setups import DOODL, TTM
+from ditto.bench.side_by_side import jobs_of
 from ditto.bench.tables import TABLES
 from ditto.cli_bench import TITLES, shipped
 from ditto.errors import ModelError
@@ -103,3 +106,23 @@ def test_the_embedded_models_bench_weights_are_found(tmp_path: Path, monkeypatch
     assert shipped(None, None, "cm") == Path("weights/cm")
     assert shipped(None, Path("mine"), "cm") == Path("mine")
     assert shipped("another-model", None, "cm") is None
+
+
+def test_processes_side_by_side_make_the_same_clips(folders: Path, data: Path, tmp_path: Path) -> None:
+    weights = Weights(str(folders / "model"), folders / "classifier", judge=None)
+
+    def rows(name: str, **settings: int) -> list[Row]:
+        given: dict[str, Any] = {"count": 2, "few": 1, "overrides": QUICK, "cache": tmp_path / name, "show": False}
+        report = run_tables("d1-table8", weights, data, out=tmp_path / name / "out", **given, **settings)[0]
+        return [row for row in report.rows if not row.column.startswith("seconds")]
+
+    assert rows("alone") == rows("together", workers=2)
+    kept = sorted(path.name for path in (tmp_path / "together").glob("clips-*/*.safetensors"))
+    assert kept == 4 * ["0000.safetensors"] + 4 * ["0001.safetensors"]
+
+
+def test_the_first_clips_of_all_rows_come_first() -> None:
+    task = TABLES["d1-table8"].entries[0].task
+    assert [(job[1].name, job[2]) for job in jobs_of([(task, TTM, 2), (task, DOODL, 1)])] == [
+        (TTM.name, 0), (DOODL.name, 0), (TTM.name, 1),
+    ]  # fmt: skip

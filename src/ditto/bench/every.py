@@ -1,9 +1,11 @@
 """``ditto-music bench TABLE`` and ``bench all``: the weights that there are, and one table after the other."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ditto.bench import listening
 from ditto.bench.budget import FIG_4, FIG_5, TABLE_2, Budget, run_budget
@@ -11,8 +13,9 @@ from ditto.bench.controls import controls_table
 from ditto.bench.ear import Ear
 from ditto.bench.report import Report
 from ditto.bench.setups import Base, Bench
+from ditto.bench.side_by_side import jobs_of, make_clips
 from ditto.bench.tables import TABLES
-from ditto.bench.tabulate import tabulated
+from ditto.bench.tabulate import numbers, tabulated
 from ditto.models.clap import EMBEDDED, Clap
 from ditto.models.classifier import ClipClassifier
 from ditto.models.controlnet import with_controlnet
@@ -94,6 +97,7 @@ def run_tables(
     name: str, weights: Weights, heldout: Path, *, count: int = 16, few: int | None = None, seed: int = 0,
     out: Path = Path("docs/results"), tasks: Sequence[str] = (), overrides: Mapping[str, Any] | None = None,
     cache: Path = Path("runs/bench"), resume: bool = True, show: bool = True, command: str | None = None,
+    workers: int = 1,
 ) -> list[Report]:  # fmt: skip
     """Make one table of `TABLES`, or with "all" every table and figure of both papers, and write the results.
 
@@ -111,14 +115,22 @@ def run_tables(
         resume: use those.
         show: progress.
         command: what the reports say they were run by.
+        workers: processes that make clips side by side, sharing torch's threads; seconds a clip are then those with the
+            others running. The budgets' tables are made by one.
 
     Raises:
         DittoError: a folder cannot be used or written.
     """
     every = {**TABLES, "controls": controls_table(tasks)}
-    bench = weights.bench(heldout, seed=seed, overrides=overrides or {}, cache=cache, resume=resume, show=show)
-    ear = weights.ear(bench)
+    settings: dict[str, Any] = {"seed": seed, "overrides": overrides or {}, "cache": cache, "resume": resume}
+    settings |= {"show": show} | ({} if workers == 1 else {"threads": max(1, torch.get_num_threads() // workers)})
+    bench = weights.bench(heldout, **settings)
     tables = list(TABLES.values()) if name == "all" else [every[name]]
+    if workers > 1:
+        rows = [(row.task, row.setup, n) for table in tables for row, n in numbers(table, bench, count, few).items()]
+        make_clips(weights, heldout, settings, jobs_of(rows), workers, show=show)
+        bench = replace(bench, resume=True)  # what was to be made afresh now is
+    ear = weights.ear(bench)
     reports = [tabulated(table, ear, count=count, few=few, out=out, command=command) for table in tables]
     if name == "all":
         listening.export(bench, out, count=count)

@@ -104,6 +104,7 @@ class Bench:
         cache: where finished clips are kept.
         resume: whether to use what an earlier run finished.
         show: progress.
+        threads: that clips are made on, if not as many as torch has here.
     """
 
     model: MusicModel
@@ -117,6 +118,7 @@ class Bench:
     cache: Path = Path("runs/bench")
     resume: bool = True
     show: bool = True
+    threads: int | None = None
     _parts: dict[tuple[str, Setup], Partial] = field(default_factory=dict, init=False, repr=False)
     _made: set[tuple[str, Setup, int]] = field(default_factory=set, init=False, repr=False)
 
@@ -211,6 +213,7 @@ class Bench:
         about = {key: value for key, value in request.describe().items() if key not in ("tags", "controls", "seed")}
         adapter = fingerprint(player.controlnet) if setup.method == "controlnet" and player.controlnet else None
         where = {key: value for key, value in machine().items() if key in ("cpu", "threads", "gpu")}
+        where |= {} if self.threads is None else {"threads": self.threads}
         settings = [[name, repr(value)] for name, value in (*setup.settings, *self.overrides.items())]
         return {
             "task": task.name, "settings": settings, "request": about, "adapter": adapter, "machine": where,

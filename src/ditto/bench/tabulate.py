@@ -15,6 +15,7 @@ from ditto.bench import charts
 from ditto.bench.ear import CLAP, FAD, FEWEST, Array, Ear, Found
 from ditto.bench.paper import paper
 from ditto.bench.report import Claim, Report, Row
+from ditto.bench.setups import Bench
 from ditto.bench.tables import MEASURES, Entry, Table
 from ditto.errors import DittoError
 from ditto.metrics.bootstrap import Interval, ratio_interval, statistic_interval
@@ -40,21 +41,33 @@ def tabulated(
         OutputError: the results cannot be written.
     """
     bench = ear.bench
+    found = {entry: _found(entry, ear, number) for entry, number in numbers(table, bench, count, few).items()}
     count = min(count, bench.real.count)
-    few = count if few is None else min(few, count)
-    found = {entry: _found(entry, ear, few if entry.setup.few else count) for entry in table.entries}
     rows = [row for entry in table.entries for row in _rows(table, entry, found[entry])]
     claims = table.claims(found) if table.claims else orderings(table, found)
     claims += table.further(found) if table.further else []
     hears = any(measure in (FAD, CLAP) for entry in table.entries for measure in entry.columns)
     seconds = sum(f.tensors["seconds"].sum().item() for f in found.values() if isinstance(f, Found))
-    settings: dict[str, Any] = {"title": table.title, "few": few, **bench.overrides, "guidance": bench.model.guidance}
+    settings: dict[str, Any] = {
+        "title": table.title,
+        "few": few if few is not None else count,
+        **bench.overrides,
+        "guidance": bench.model.guidance,
+    }
+    settings |= {} if bench.threads is None else {"threads_per_clip": bench.threads}
     report = Report(
         table.name, command or f"ditto-music bench {table.name} --count {count}", bench.model.describe(),
         ear.name if hears else "none", count, bench.seed, seconds, settings, (*rows, *table.given), tuple(claims),
     )  # fmt: skip
     report.write(out, (table.picture or charts.table)(report))
     return report
+
+
+def numbers(table: Table, bench: Bench, count: int, few: int | None) -> dict[Entry, int]:
+    """How many clips each row gets."""
+    count = min(count, bench.real.count)
+    few = count if few is None else min(few, count)
+    return {entry: few if entry.setup.few else count for entry in table.entries}
 
 
 def _found(entry: Entry, ear: Ear, count: int) -> Found | str:
