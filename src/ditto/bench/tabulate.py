@@ -127,9 +127,12 @@ def _claim(table: Table, measure: str, mine: Entry, other: Entry, found: Mapping
         f"{further[0].setup.name} (the paper: {nearer[2]:g} against {further[2]:g})"
     )
     try:
-        return Claim.at_least(words, _ratio(measure, further[1], nearer[1], best), 1.0)
+        ratio = _ratio(measure, further[1], nearer[1], best)
     except DittoError:
         return None
+    if min(len(row.tensors["seconds"]) for row in (ours, theirs)) == 1:
+        return Claim(f"{words}, one clip", "undecided", *ratio)
+    return Claim.at_least(words, ratio, 1.0)
 
 
 def _ratio(measure: str, above: Found, below: Found, best: float) -> Interval:
