@@ -90,6 +90,7 @@ def _bars(axes: Axes, rows: Sequence[Row | None]) -> None:
         if row.paper is not None:
             axes.plot(row.paper, place, "x", color="tab:red")
     axes.tick_params(labelsize=8)
+    axes.locator_params(axis="x", nbins=5)
 
 
 def _figure(width: float, height: float) -> Figure:
