@@ -58,7 +58,9 @@ def ratio_interval(
     means, bases = a[first].mean(axis=1), b[second].mean(axis=1)
     tiny = np.finfo(np.float64).tiny
     value = float(a.mean() / max(b.mean(), tiny))
-    return Interval(value, *_bounds(means / np.maximum(bases, tiny), level))
+    with np.errstate(over="ignore"):  # draws of clips without any error have a ratio beyond all numbers
+        ratios = means / np.maximum(bases, tiny)
+    return Interval(value, *_bounds(ratios, level))
 
 
 def statistic_interval(
