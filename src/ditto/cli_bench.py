@@ -166,7 +166,8 @@ def d1_table4(
     from ditto.bench.every import Weights
 
     lines = listening.read_ratings(ratings or ())
-    bench = Weights(model, controlnet=controlnet).bench(heldout, seed=seed, resume=resume)
+    weights = Weights(model, controlnet=shipped(model, controlnet, "controlnet"))
+    bench = weights.bench(heldout, seed=seed, resume=resume)
     if lines:
         listening.analysed(lines, bench, out=out, command=command_line())
         return
