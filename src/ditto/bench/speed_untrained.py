@@ -143,11 +143,11 @@ class Cost:
     def of(cls, setting: Setting, budget: Budget, count: int) -> "Cost":
         """Make `count` clips, and count another iteration's memory and operations."""
         clips = [_clip_seconds(setting, budget, i) for i in range(count)]
-        with Alive() as alive, FlopCounterMode(display=False) as counter:
+        with Alive() as alive:
             _iteration(setting, budget)
         seconds = [optimised + decoded for optimised, decoded in clips]
         iteration = sum(optimised for optimised, _ in clips) / count / setting.iterations
-        return cls(tuple(seconds), iteration, alive.peak / 1e9, int(counter.get_total_flops()))
+        return cls(tuple(seconds), iteration, alive.peak / 1e9, iteration_flops(setting, budget))
 
     def rows(self, budget: Budget, rate: float) -> list[Row]:
         """The table's rows; utilisation is of the rate of a large matrix product on the same device."""
@@ -189,6 +189,20 @@ def _now(tensor: Tensor) -> float:
     if tensor.is_cuda:
         torch.cuda.synchronize(tensor.device)
     return time.perf_counter()
+
+
+def iteration_flops(setting: Setting, budget: Budget) -> int:
+    """Floating-point operations of one iteration without corrections.
+
+    A chain's are those of one step and as many more as a second one adds: the counter keeps what every step's
+    checkpoint makes anew, and with all steps that would not fit the memory.
+    """
+    counts = []
+    for steps in (1, 2) if budget.kind == "DM" else (1,):
+        with FlopCounterMode(display=False) as counter:
+            _iteration(setting, replace(budget, decode=steps))
+        counts.append(int(counter.get_total_flops()))
+    return counts[0] + (budget.decode - 1) * (counts[1] - counts[0]) if budget.kind == "DM" else counts[0]
 
 
 def _iteration(setting: Setting, budget: Budget) -> None:
