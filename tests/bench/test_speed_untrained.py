@@ -1,13 +1,25 @@
 """``bench speed --config``: an untrained network's costs."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from ditto.bench.budget import Setting
 from ditto.bench.report import Report
-from ditto.bench.speed_untrained import DITTO, ROWS, checked_device, config_path, run_speed_untrained, untrained
+from ditto.bench.speed_untrained import (
+    DITTO,
+    ROWS,
+    _iteration,
+    checked_device,
+    config_path,
+    iteration_flops,
+    run_speed_untrained,
+    untrained,
+)
 from ditto.errors import DataError
 from ditto.training.base import BaseConfig
 from ditto.training.loop import load_config
@@ -75,3 +87,11 @@ def test_mistakes_are_named() -> None:
 def test_no_gpu_is_said() -> None:
     with pytest.raises(DataError, match="no CUDA device"):
         checked_device("cuda")
+
+
+def test_a_chains_operations_are_counted_step_by_step(config: Path) -> None:
+    model = untrained(load_config(config, BaseConfig), torch.device("cpu"), "tiny")
+    setting = Setting(model, None, None, 0, 1, 5e-3, model.guidance, 0.0)
+    with FlopCounterMode(display=False) as counter:
+        _iteration(setting, replace(DITTO, decode=5))
+    assert iteration_flops(setting, replace(DITTO, decode=5)) == counter.get_total_flops()
