@@ -233,9 +233,10 @@ def iteration_flops(setting: Setting, budget: Budget) -> int:
     """Floating-point operations of the matrix products, convolutions and attention of one iteration of a row."""
     control, tags, x_T = drawn_targets(setting.model, setting.seed, 0, 1)
     control = control.estimate() if budget.corrections else control
-    latent = x_T.clone().requires_grad_(True)
+    device = setting.model.device
+    latent = x_T.to(device, copy=True).requires_grad_(True)
     with FlopCounterMode(display=False) as counter:
-        loss = control(setting.surrogate(tags)(latent), setting.model).sum()
+        loss = control(setting.surrogate(tags.to(device))(latent), setting.model).sum()
         loss.backward()  # the counter cannot follow autograd.grad
     return int(counter.get_total_flops())
 

@@ -21,7 +21,7 @@ from ditto.bench import charts
 from ditto.bench.budget import FIG_4, TABLE_2, Budget, Setting
 from ditto.bench.intensity import drawn_targets
 from ditto.bench.report import Claim, Report, Row
-from ditto.bench.speed import DEFAULT, matmul_rate
+from ditto.bench.speed import DEFAULT, iteration_flops, matmul_rate
 from ditto.diffusion.samplers import ddim
 from ditto.errors import DataError
 from ditto.methods.ditto import checkpointed_call
@@ -147,7 +147,8 @@ class Cost:
             _iteration(setting, budget)
         seconds = [optimised + decoded for optimised, decoded in clips]
         iteration = sum(optimised for optimised, _ in clips) / count / setting.iterations
-        return cls(tuple(seconds), iteration, alive.peak / 1e9, iteration_flops(setting, budget))
+        flops = (chain_flops if budget.kind == "DM" else iteration_flops)(setting, budget)
+        return cls(tuple(seconds), iteration, alive.peak / 1e9, flops)
 
     def rows(self, budget: Budget, rate: float) -> list[Row]:
         """The table's rows; utilisation is of the rate of a large matrix product on the same device."""
@@ -191,18 +192,18 @@ def _now(tensor: Tensor) -> float:
     return time.perf_counter()
 
 
-def iteration_flops(setting: Setting, budget: Budget) -> int:
-    """Floating-point operations of one iteration without corrections.
+def chain_flops(setting: Setting, budget: Budget) -> int:
+    """Floating-point operations of one iteration through a whole chain.
 
-    A chain's are those of one step and as many more as a second one adds: the counter keeps what every step's
-    checkpoint makes anew, and with all steps that would not fit the memory.
+    They are those of one step and as many more as a second one adds: the counter keeps what every step's checkpoint
+    makes anew, and with all steps that would not fit the memory.
     """
     counts = []
-    for steps in (1, 2) if budget.kind == "DM" else (1,):
+    for steps in (1, 2):
         with FlopCounterMode(display=False) as counter:
             _iteration(setting, replace(budget, decode=steps))
         counts.append(int(counter.get_total_flops()))
-    return counts[0] + (budget.decode - 1) * (counts[1] - counts[0]) if budget.kind == "DM" else counts[0]
+    return counts[0] + (budget.decode - 1) * (counts[1] - counts[0])
 
 
 def _iteration(setting: Setting, budget: Budget) -> None:
