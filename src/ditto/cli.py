@@ -365,15 +365,21 @@ def compose_command(
 )
 def pack_command(
     base: Annotated[Path, typer.Option(help="Run folder of `train base`.")],
-    vocoder: Annotated[Path, typer.Option(help="Run folder of `train vocoder`.")],
     out: Annotated[Path, typer.Option(help="Folder of the model.")],
+    vocoder: Annotated[
+        Path | None, typer.Option(help="Run folder of `train vocoder`; none with a base tuned from the embedded one.")
+    ] = None,
     data: DataOption = Path("datasets/train"),
     guidance: Annotated[float, typer.Option(help="Default CFG scale w.")] = 1.0,
 ) -> None:
-    """Put a base run's averaged weights and a vocoder run's weights into one model folder."""
-    from ditto.training.pack import pack
+    """Put a base run's averaged weights and a vocoder run's weights into one model folder.
 
-    typer.echo(f"sha256 {pack(base, vocoder, data, out, guidance)}")
+    Without a vocoder: what a run that started from the embedded base changed of it, as a model folder of a few MB.
+    """
+    from ditto.training.pack import pack, pack_fine_tune
+
+    digest = pack_fine_tune(base, out) if vocoder is None else pack(base, vocoder, data, out, guidance)
+    typer.echo(f"sha256 {digest}")
 
 
 @train_app.command("vocoder", epilog="Example: ditto-music train vocoder --data datasets/train --out runs/vocoder")

@@ -22,6 +22,7 @@ from ditto.diffusion.samplers import Chain
 from ditto.errors import OutputError, RequestError, TagError
 from ditto.latents import Latent
 from ditto.methods.ditto2 import CORRECTIONS, item_noise
+from ditto.methods.guidance import FREEDOM_STRENGTH
 from ditto.methods.ways import SAMPLERS, WAYS, Job, Method, Way
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
@@ -123,7 +124,7 @@ class Request:
         return balanced(self.controls)
 
     def resolved(self, model: MusicModel) -> "Request":
-        """The request with the method, and with γ, that it leaves to the model.
+        """The request with the method, γ and FreeDoM's strength that it leaves open.
 
         Raises:
             RequestError: the method does not know the sampler, or the model has no student, or one that does not know
@@ -134,6 +135,8 @@ class Request:
             method = "none" if not self.controls else "ditto2" if model.distilled else "ditto"
         if self.sampler not in WAYS[method].samplers:
             raise RequestError(f"the method {method} does not sample by {self.sampler}: leave the sampler out")
+        if method == "freedom":
+            return replace(self, method=method, strength=FREEDOM_STRENGTH if self.strength is None else self.strength)
         if method != "ditto2":
             return replace(self, method=method)
         student = model.distilled

@@ -51,8 +51,8 @@ def test_guidance_lowers_the_error(tiny_network: PatchTransformer, guidance: flo
     seeds = iter(range(1000))
     noise = lambda: randn(next(seeds))  # noqa: E731
     for x_0 in (
-        freedom(randn(0), chain, level, noise, repeats=1),
-        freedom(randn(0), chain, level, noise),
+        freedom(randn(0), chain, level, noise, strength=0.1, repeats=1),
+        freedom(randn(0), chain, level, noise, strength=0.1),
         guidance_gradients(randn(0), chain, level, strength=0.5),
     ):
         assert (level(x_0) < 0.7 * plain).all()

@@ -19,6 +19,9 @@ from torch import Tensor
 from ditto.data.prepare import prepare_folder
 from ditto.diffusion.schedule import Schedule
 from ditto.errors import DataError, OutputError
+from ditto.models.conditioning import Tags
+from ditto.models.fine_tune import load_fine_tune
+from ditto.models.music_model import load
 from ditto.models.transformer import PatchTransformer
 from ditto.models.unet import TagUNet
 from ditto.training.base import (
@@ -32,6 +35,7 @@ from ditto.training.base import (
     train_from_folder,
 )
 from ditto.training.loop import load_config, read_log, start_run
+from ditto.training.pack import pack_fine_tune
 
 NETWORK = {"n_mels": 16, "patch": 2, "width": 16, "depth": 1, "heads": 2, "tag_sizes": [4, 3, 13]}
 TINY = BaseConfig(
@@ -49,6 +53,14 @@ class Clips:
         tags = torch.randint(1, 3, (batch_size, 3), generator=generator)
         noise = torch.randn(batch_size, 1, 16, 16, generator=generator)
         return 0.1 * noise + 0.3 * tags[:, :1, None, None] - 0.5, tags
+
+
+class WideClips:
+    """Noise of the embedded base's shape, and tags of its vocabulary."""
+
+    def batch(self, step: int, batch_size: int) -> tuple[Tensor, Tensor]:
+        noise = torch.randn(batch_size, 1, 160, 64, generator=torch.Generator().manual_seed(step))
+        return 0.2 * noise - 0.3, load().vocabulary.encode(Tags("jazz")).expand(batch_size, -1)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +132,49 @@ def test_a_run_may_start_from_another_runs_averages(run: Path, tmp_path: Path) -
     config = replace(TINY, start_from=str(run), lr=0.0, weight_decay=0.0, steps=1)
     train_base(config, Clips(), tmp_path / "next", show=False)
     assert_same(weights(tmp_path / "next", "model"), weights(run, "ema"))
+
+
+def differing(network: torch.nn.Module, base: torch.nn.Module) -> set[str]:
+    """Names of the weights that are not the base's."""
+    theirs = base.state_dict()
+    return {name for name, value in network.state_dict().items() if not torch.equal(value, theirs[name])}
+
+
+def test_a_run_may_start_from_the_embedded_base_and_train_a_part_of_it(tmp_path: Path) -> None:
+    base = load().network
+    config = replace(
+        TINY, network=dict(load_config(CONFIGS / "base-24s.json", BaseConfig).network), frames=64, steps=2,
+        batch_size=1, start_from="embedded", trained=("blocks.*.out",),
+    )  # fmt: skip
+    clips = WideClips()
+    ended = train_base(config, clips, tmp_path / "run", show=False)
+    moved = differing(ended, base)
+    assert moved == {f"blocks.{i}.out.{kind}" for i in range(6) for kind in ("weight", "bias")}
+    assert_same(dict(load_ema(tmp_path / "run").state_dict()), dict(ended.state_dict()))
+    first, *_ = (row for row in read_log(tmp_path / "run" / "log.jsonl") if "held_out_loss" in row)
+    setting = Setting.of(config, base)  # pyright: ignore[reportArgumentType]
+    assert first["step"] == 0
+    assert first["held_out_loss"] == pytest.approx(held_out_loss(base, setting, config, clips), rel=1e-5)
+    digest = pack_fine_tune(tmp_path / "run", tmp_path / "packed")
+    packed = load_fine_tune(tmp_path / "packed")
+    assert packed.sha256 == digest
+    assert packed.spec.clip_frames == 64
+    assert differing(packed.network, base) == moved
+
+
+def test_a_run_cannot_start_from_the_embedded_base_with_another_network(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is not the embedded base's"):
+        train_base(replace(TINY, start_from="embedded"), Clips(), tmp_path / "run", show=False)
+
+
+def test_what_is_trained_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no weight's name begins with no or none"):
+        train_base(replace(TINY, trained=("no", "none")), Clips(), tmp_path / "run", show=False)
+
+
+def test_a_run_from_elsewhere_is_not_packed_as_a_fine_tuning(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="did not start from the embedded base"):
+        pack_fine_tune(run, tmp_path / "packed")
 
 
 def test_the_loss_falls(run: Path, tmp_path: Path) -> None:

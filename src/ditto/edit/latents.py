@@ -17,7 +17,7 @@ from ditto.diffusion.samplers import Chain, ancestral, ddpm
 from ditto.errors import ControlError, RequestError
 from ditto.latents import Latent
 from ditto.methods.ditto2 import item_noise
-from ditto.methods.guidance import freedom
+from ditto.methods.guidance import FREEDOM_STRENGTH, freedom
 from ditto.methods.inversion import ddim_inversion, decode_null_text, naive_inversion, null_text_inversion
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
@@ -151,7 +151,7 @@ class Variations(Result):
 def vary(
     latent: Latent, model: MusicModel, *, count: int = 10, how: How = "ddpm", seed: int = 0,
     prompts: Sequence[Tags] | Tags | None = None, controls: Sequence[Control] | None = None, steps: int | None = None,
-    strength: float = 0.1,
+    strength: float = FREEDOM_STRENGTH,
 ) -> Variations:  # fmt: skip
     """Clips from one latent by stochastic sampling, without optimising again (appendix I, Table 10).
 

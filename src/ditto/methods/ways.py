@@ -21,7 +21,7 @@ from ditto.methods.controlnet import controlnet, curves_of
 from ditto.methods.ditto import Sampler, decode, ditto
 from ditto.methods.ditto2 import CORRECTIONS, Calibrate, adaptive_schedule, decode2, ditto2
 from ditto.methods.doodl import decode_doodl, doodl
-from ditto.methods.guidance import freedom, guidance_gradients
+from ditto.methods.guidance import FREEDOM_STRENGTH, GG_STRENGTH, freedom, guidance_gradients
 from ditto.methods.masking import Known, known_of, multidiffusion, naive_masking
 from ditto.models.controlnet import adapter_of
 from ditto.models.music_model import MusicModel, lowered
@@ -31,8 +31,6 @@ Method = Literal[
     "ditto2", "ditto", "doodl", "freedom", "gg", "multidiffusion", "md50", "naive", "controlnet", "none"
 ]  # fmt: skip
 SAMPLERS = ("ddim", "dpm++", "ddpm")
-FREEDOM_STRENGTH, GG_STRENGTH = 0.1, 0.02
-"""Defaults of `Job.strength`; Guidance Gradients' is for the mean square error of a region."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,8 @@ from torch import nn
 from ditto.audio.io import shown
 from ditto.errors import ModelError
 from ditto.models.controlnet import with_controlnet
+from ditto.models.fine_tune import CLASS as FINE_TUNE
+from ditto.models.fine_tune import load_fine_tune
 from ditto.models.hashes import fingerprints
 from ditto.models.music_model import CONTROLNET, EMBEDDED, INDEX, STUDENT, MusicModel, distilled_in
 from ditto.models.music_model import load as load_own
@@ -65,6 +67,9 @@ KINDS = {
 }
 """By the ``_class_name`` of a pipeline's index."""
 
+OWN = ("MusicModel", FINE_TUNE)
+"""The ``_class_name`` of the indices of Ditto's own folders."""
+
 LIBRARIES = ("diffusers", "transformers", "audioldm2", "stable_audio", "musicldm")
 """That a pipeline's index may name a component's class from; the last three are diffusers' own modules."""
 
@@ -83,7 +88,7 @@ def load(
     """A model, frozen and ready for every control and method.
 
     Args:
-        source: None is the embedded model; otherwise a folder that `MusicModel.save` or a pipeline's
+        source: None is the embedded model; otherwise a folder that `MusicModel.save`, `save_fine_tune` or a pipeline's
             ``save_pretrained`` wrote, or the name of one on the Hub, such as ``"cvssp/audioldm2-music"``, which is
             downloaded once.
         device: of the denoiser and the decoders; text encoders stay on the CPU.
@@ -99,10 +104,10 @@ def load(
     folder = None if source is None else _folder(source)
     name = "embedded" if folder is None else (str(source) if not Path(source or "").is_dir() else folder.name)
     index = {"_class_name": "MusicModel"} if folder is None else _read_index(folder, name)
-    if index["_class_name"] == "MusicModel":
+    if index["_class_name"] in OWN:
         if negative_prompt is not None:
             raise ModelError("Ditto's own models read tags, not prompts: leave the negative prompt out")
-        model = load_own(folder)
+        model = load_fine_tune(folder) if folder and index["_class_name"] == FINE_TUNE else load_own(folder)
         adapter = (EMBEDDED if folder is None else folder) / CONTROLNET
         model = with_controlnet(model, adapter) if adapter.is_dir() else model
         extra = [part for part in (model.distilled and model.distilled.network, model.controlnet) if part is not None]
@@ -213,7 +218,7 @@ def _read_index(folder: Path, name: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {shown(folder / INDEX)}: {_line(error)}") from None
     kind = index.get("_class_name") if isinstance(index, dict) else None
-    if kind != "MusicModel" and kind not in KINDS:
+    if kind not in OWN and kind not in KINDS:
         raise _not_music(str(kind), name)
     return index
 

@@ -8,7 +8,8 @@ The folder follows the Hub's layout::
     student/     the same, optional: the denoiser distilled to few steps
     controlnet/  the same, optional: an adapter for loudness and melody, which `ditto.load` finds there
 
-A folder of the class ``MusicStudent`` has a student alone, for a model that it names by its denoiser's fingerprint.
+A folder of the class ``MusicStudent`` has a student alone, for a model that it names by its denoiser's fingerprint; one
+of the class ``MusicFineTune`` is read by `ditto.models.fine_tune`.
 """
 
 import copy
@@ -62,6 +63,8 @@ CLASSES = {
         "GuidedStableAudioDiT": "ditto.models.adapters.student",
     },
 }
+KINDS = {"MusicStudent": "a student alone", "MusicFineTune": "a fine-tuned base"}
+"""Classes of folders besides ``MusicModel``."""
 IN_HALF = ("PatchTransformer", "TagUNet", "Vocoder", "ControlAdapter")
 """Classes whose weights are stored in float16; others are stored as they are."""
 
@@ -92,12 +95,12 @@ class Distilled:
         def fill(folder: Path) -> str:
             index = {"_class_name": "MusicStudent", "_diffusers_version": diffusers.__version__}
             index |= (about := self.write(folder))
-            _save_index(folder, index)
+            save_index(folder, index)
             if card:
                 (folder / "README.md").write_text(card, encoding="utf-8")
             return about["sha256"]["student"]
 
-        return _put(folder, fill)
+        return put_folder(folder, fill)
 
     def write(self, folder: Path) -> dict[str, Any]:
         """Write ``student/`` into a folder; returns what its index must say of it."""
@@ -253,7 +256,7 @@ class MusicModel:
             ModelError: the folder is damaged or holds no student alone, or the student of another model.
         """
         path = Path(folder)
-        index = _index(path, "MusicStudent")
+        index = read_index(path, "MusicStudent")
         distilled = distilled_in(path, index)
         if distilled.teacher != fingerprint(self.network):
             raise ModelError(f"{shown(path)} was distilled from another model: distil this one, or give that one")
@@ -273,7 +276,7 @@ class MusicModel:
             OutputError: the folder holds something else than a model, or cannot be written.
             ModelError: a weight does not fit float16.
         """
-        return _put(folder, self._write)
+        return put_folder(folder, self._write)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """`save`, under the Hub's name for it."""
@@ -311,7 +314,7 @@ class MusicModel:
             "shift": self.shift,
             "sha256": hashes,
         }
-        _save_index(folder, index)
+        save_index(folder, index)
         return combined(hashes)
 
     def _parts(self) -> dict[str, ModelMixin]:
@@ -319,7 +322,7 @@ class MusicModel:
         return {"denoiser": self.network, "vocoder": self.vocoder, **student}
 
 
-def _put(folder: Path, write: Callable[[Path], str]) -> str:
+def put_folder(folder: Path, write: Callable[[Path], str]) -> str:
     """Write a folder beside its place and put it there when it is whole."""
     if folder.exists() and not (folder / INDEX).is_file():
         raise OutputError(f"{shown(folder)} exists and is not a model folder: choose another name")
@@ -351,7 +354,8 @@ def _save_part(folder: Path, name: str, module: ModelMixin) -> str:
     return file_sha256(folder / name / WEIGHTS)
 
 
-def _save_index(folder: Path, index: Mapping[str, Any]) -> None:
+def save_index(folder: Path, index: Mapping[str, Any]) -> None:
+    """Write a folder's index."""
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
@@ -394,7 +398,7 @@ def load(folder: str | os.PathLike[str] | None = None) -> MusicModel:
             one that the index promises.
     """
     path = EMBEDDED if folder is None else Path(folder)
-    index = _index(path)
+    index = read_index(path)
     networks = {name: _part(path, name, index.get(name), index) for name in PARTS}
     distilled = distilled_in(path, index) if "student" in index else None
     try:
@@ -428,7 +432,12 @@ def distilled_in(path: Path, index: dict[str, Any]) -> Distilled:
     return Distilled(_part(path, "student", cls, index), kind, (low, high), teacher)
 
 
-def _index(path: Path, kind: str = "MusicModel") -> dict[str, Any]:
+def read_index(path: Path, kind: str = "MusicModel") -> dict[str, Any]:
+    """The index of a folder that must be of the class `kind`.
+
+    Raises:
+        ModelError: it is not, or cannot be read.
+    """
     if not path.is_dir():
         raise ModelError(f"no model folder {shown(path)}: give a folder that MusicModel.save wrote")
     try:
@@ -438,7 +447,7 @@ def _index(path: Path, kind: str = "MusicModel") -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {shown(path / INDEX)}: {one_line(error)}") from None
     if not isinstance(index, dict) or index.get("_class_name") != kind:
-        wanted = "Ditto's own" if kind == "MusicModel" else "a student alone"
+        wanted = KINDS.get(kind, "Ditto's own")
         raise ModelError(f"{shown(path)} holds another kind of model than {wanted}")
     return index
 

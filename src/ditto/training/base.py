@@ -3,8 +3,9 @@
 Run it with ``ditto-music train base --config configs/base.json --data datasets/train --out runs/base``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ from ditto.diffusion.samplers import Chain, ddim
 from ditto.diffusion.schedule import Prediction, Schedule
 from ditto.errors import DataError
 from ditto.models.conditioning import drop_tags
-from ditto.models.music_model import guided_denoiser
+from ditto.models.music_model import guided_denoiser, load
 from ditto.models.transformer import PatchTransformer
 from ditto.models.unet import TagUNet
 from ditto.pictures import mel_grid
@@ -26,6 +27,7 @@ from ditto.training.loop import Checkpoints, load_config, seeded, step_seed
 from ditto.training.run import Recipe, Run
 
 Network = PatchTransformer | TagUNet
+EMBEDDED = "embedded"
 NETWORKS: dict[str, Callable[..., Network]] = {"transformer": PatchTransformer, "unet": TagUNet}
 
 
@@ -75,7 +77,9 @@ class BaseConfig(DenoiserRecipe):
 
     Attributes:
         network: keyword arguments of the network's constructor.
-        start_from: folder of a run from whose averaged weights this one starts, as far as names and shapes agree.
+        start_from: folder of a run from whose averaged weights this one starts, as far as names and shapes agree;
+            "embedded" is the embedded base, whose network's settings must be these.
+        trained: beginnings of the names of the weights that are trained, "*" for any number; none named is all.
         network_kind: "transformer" (the embedded model's) or "unet" (the papers').
         loss: "weighted_mse" of x̂_0, or "noise_l1", the papers' L1 on the noise, for a network that predicts epsilon.
         frames: length of a training clip in mel frames.
@@ -85,6 +89,7 @@ class BaseConfig(DenoiserRecipe):
 
     network: dict[str, Any] = field(default_factory=dict)
     start_from: str = ""
+    trained: tuple[str, ...] = ()
     network_kind: str = "transformer"
     loss: str = "weighted_mse"
     frames: int = 512
@@ -111,6 +116,7 @@ class BaseConfig(DenoiserRecipe):
             DataError: a setting has an unknown name.
         """
         super().__post_init__()
+        object.__setattr__(self, "trained", tuple(self.trained))  # JSON has lists
         self.check_words(network_kind=NETWORKS, loss=LOSSES)
 
 
@@ -208,9 +214,11 @@ def train_base(
     killed. Writes ``config.json``, ``log.jsonl``, ``tensorboard/``, ``samples/`` and ``step-*/`` under `out`.
     """
     accelerator = Accelerator(mixed_precision=config.precision)
-    network, averaged = _started(config), network_of(config)
+    network, averaged = started(config), started(config)
     setting = Setting.of(config, network)
     run = Run(config, out, accelerator, network, averages={"ema": config.ema})
+    if config.start_from and not run.start:
+        _evaluate(config, averaged, setting, held_out or clips, run)
     for step in run.steps("base", show):
         x_0, tags = clips.batch(step, config.batch_size)
         t, noise, generator = draw(config, setting.schedule, x_0, step)
@@ -247,8 +255,9 @@ def load_ema(out: Path) -> Network:
     Raises:
         DataError: if the run has no checkpoint yet.
     """
-    network = network_of(load_config(out / "config.json", BaseConfig))
-    network.load_state_dict(Checkpoints(out).newest()[0]["ema"])
+    network = started(load_config(out / "config.json", BaseConfig))
+    averages = Checkpoints(out).newest()[0]["ema"]
+    network.load_state_dict(averages, strict=set(averages) == set(network.state_dict()))
     return network.eval()
 
 
@@ -258,14 +267,38 @@ def network_of(config: BaseConfig) -> Network:
         return NETWORKS[config.network_kind](**config.network)
 
 
-def _started(config: BaseConfig) -> Network:
-    """The network at step 0."""
+def started(config: BaseConfig) -> Network:
+    """The network at step 0; what is not trained needs no gradient.
+
+    Raises:
+        DataError: the run that it starts from has no checkpoint, the embedded base is another network, or no weight
+            has a name that is to be trained.
+    """
     network = network_of(config)
-    if config.start_from:
-        own = network.state_dict()
-        found = Checkpoints(Path(config.start_from)).newest()[0]["ema"]
+    if config.start_from == EMBEDDED:
+        _take(load().network.state_dict(), network)
+    elif config.start_from:
+        own, found = network.state_dict(), Checkpoints(Path(config.start_from)).newest()[0]["ema"]
         taken = {name: value for name, value in found.items() if name in own and own[name].shape == value.shape}
         network.load_state_dict(taken, strict=False)
+    return _frozen(network, config.trained)
+
+
+def _take(weights: Mapping[str, Tensor], network: Network) -> None:
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError:
+        raise DataError(
+            "the config's network is not the embedded base's: give the network of configs/base-4.json"
+        ) from None
+
+
+def _frozen(network: Network, trained: Sequence[str]) -> Network:
+    """The network, of which the weights alone are trained whose names begin with one of `trained`."""
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(not trained or any(fnmatch(name, f"{start}*") for start in trained))
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise DataError(f"no weight's name begins with {' or '.join(trained)}: change trained in the config")
     return network
 
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from ditto.audio.spec import AudioSpec
 from ditto.data.dataset import vocabulary_of
+from ditto.errors import DataError
+from ditto.models.fine_tune import save_fine_tune
 from ditto.models.loading import load
 from ditto.models.music_model import MusicModel
-from ditto.training.base import BaseConfig, load_ema
+from ditto.training.base import EMBEDDED, BaseConfig, load_ema
 from ditto.training.distill import load_distilled
 from ditto.training.loop import load_config
 from ditto.training.vocoder import load_vocoder
@@ -25,6 +27,18 @@ def pack(base: Path, vocoder: Path, data: Path, out: Path, guidance: float) -> s
     shift = config.data_std if config.shift is None else config.shift
     model = MusicModel(load_ema(base), head, spec, vocabulary_of(data), guidance, shift=shift)
     return model.save(out)
+
+
+def pack_fine_tune(run: Path, out: Path) -> str:
+    """Write what a run changed of the embedded base, from its newest checkpoint; returns the model's hash.
+
+    Raises:
+        DataError: the run has no checkpoint, or did not start from the embedded base.
+    """
+    config = load_config(run / "config.json", BaseConfig)
+    if config.start_from != EMBEDDED:
+        raise DataError(f"the run {str(run)!r} did not start from the embedded base: pack it with a vocoder")
+    return save_fine_tune(load_ema(run), AudioSpec(clip_frames=config.frames), out)
 
 
 def pack_student(run: Path, teacher: Path | None, out: Path, *, alone: bool = False) -> str:
