@@ -21,7 +21,7 @@ def objective(x_0: Tensor) -> Tensor:
     return (x_0 - 0.5).square().flatten(1).mean(dim=1)
 
 
-def by_hand(x_T: Tensor, iterations: int, lr: float) -> tuple[list[Tensor], list[Tensor]]:
+def by_hand(x_T: Tensor, iterations: int, lr: float, momentum: float = 0.9) -> tuple[list[Tensor], list[Tensor]]:
     """Adam (Kingma & Ba 2015, algorithm 1) written out; latents and losses of every iteration."""
     x, m, v = x_T.double(), torch.zeros(x_T.shape), torch.zeros(x_T.shape)
     latents, losses = [], []
@@ -31,14 +31,15 @@ def by_hand(x_T: Tensor, iterations: int, lr: float) -> tuple[list[Tensor], list
         (g,) = torch.autograd.grad(loss.sum(), x)
         latents.append(x.detach())
         losses.append(loss.detach())
-        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g.square()
-        x = x - lr * (m / (1 - 0.9**i)) / ((v / (1 - 0.999**i)).sqrt() + 1e-8)
+        m, v = momentum * m + (1 - momentum) * g, 0.999 * v + 0.001 * g.square()
+        x = x - lr * (m / (1 - momentum**i)) / ((v / (1 - 0.999**i)).sqrt() + 1e-8)
     return latents, losses
 
 
-def test_it_is_adam() -> None:
-    steps = list(optimize(start(), render, objective, iterations=20, lr=0.05))
-    latents, losses = by_hand(start(), 20, 0.05)
+@pytest.mark.parametrize("momentum", [0.9, 0.7, 0.0])
+def test_it_is_adam(momentum: float) -> None:
+    steps = list(optimize(start(), render, objective, iterations=20, lr=0.05, momentum=momentum))
+    latents, losses = by_hand(start(), 20, 0.05, momentum)
     assert [step.i for step in steps] == list(range(20))
     for step, x, loss in zip(steps, latents, losses, strict=True):
         torch.testing.assert_close(step.x_T.double(), x, rtol=1e-4, atol=1e-5)

@@ -15,6 +15,8 @@ from ditto.audio.io import read, read_tags
 from ditto.controls.intensity import Intensity
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import ControlError, DittoError, OutputError, RequestError, TagError
+from ditto.methods.ditto2 import CORRECTED_LR, CORRECTED_MOMENTUM
+from ditto.methods.guidance import FREEDOM_STRENGTH
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
 from ditto.optimize import tolerance
@@ -203,6 +205,30 @@ def test_gamma_is_that_of_the_students_kind(student_model: MusicModel, kind: str
     assert "gamma" not in Request(SWELL, method="ditto").describe()
 
 
+def test_adams_settings_are_the_methods_unless_they_are_given(student_model: MusicModel) -> None:
+    corrected = Request(SWELL).resolved(student_model)
+    assert (corrected.lr, corrected.momentum) == (CORRECTED_LR, CORRECTED_MOMENTUM)
+    for request in (Request(SWELL, method="ditto"), Request(SWELL, corrections=0)):
+        papers = request.resolved(student_model)
+        assert (papers.lr, papers.momentum) == (5e-3, None)
+        assert "momentum" not in papers.describe()
+    given = Request(SWELL, lr=0.02, momentum=0.5).resolved(student_model)
+    assert (given.lr, given.momentum) == (0.02, 0.5)
+    assert given.describe().items() >= {"lr": 0.02, "momentum": 0.5}.items()
+
+
+def test_the_momentum_is_adams(tiny_model: MusicModel) -> None:
+    still, moved = (run(Request(SWELL, momentum=beta, **QUICK), tiny_model).losses for beta in (0.0, 0.9))
+    assert torch.equal(still[:2], moved[:2])  # Adam's first step is the same whatever β₁ is
+    assert not torch.equal(still[2:], moved[2:])
+
+
+def test_freedoms_strength_is_its_default_unless_it_is_given(tiny_model: MusicModel) -> None:
+    assert Request(SWELL, method="freedom").resolved(tiny_model).describe()["strength"] == FREEDOM_STRENGTH
+    assert Request(SWELL, method="freedom", strength=0.2).resolved(tiny_model).describe()["strength"] == 0.2
+    assert Request(SWELL, method="gg").resolved(tiny_model).strength is None
+
+
 def test_item_3_of_4_is_what_it_would_be_alone_with_the_noise_of_gamma(student_model: MusicModel) -> None:
     settings = QUICK | {"gamma": 0.5, "decode_steps": 3, "iterations": 2}
     batch = run(Request(SWELL, seed=7, count=4, **settings), student_model)
@@ -267,6 +293,8 @@ def test_watch_sees_every_step_and_stop_ends_it(tiny_model: MusicModel) -> None:
         ({"patience": 0}, "patience"),
         ({"lr": 0.0}, "lr must be a number"),
         ({"lr": math.nan}, "lr must be a number"),
+        ({"momentum": 1.0}, "momentum must be a number from 0 to 0.999, not 1"),
+        ({"momentum": -0.1}, "momentum must be a number"),
         ({"guidance": -1.0}, "guidance"),
         ({"guidance": math.inf}, "guidance"),
         ({"seconds": 0.0}, "seconds"),

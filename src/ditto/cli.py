@@ -164,7 +164,10 @@ def generate(
     gamma: Annotated[
         float | None, typer.Option(help="ditto2: share of fresh noise in these, 0 to 1; default: the student's.")
     ] = None,
-    lr: Annotated[float, typer.Option(help="Adam's learning rate on x_T.")] = 5e-3,
+    lr: Annotated[
+        float | None, typer.Option(help="Adam's learning rate on x_T; default: the method's, 0.005 or 0.01.")
+    ] = None,
+    momentum: Annotated[float | None, typer.Option(help="Adam's beta1; default: the method's, 0.9 or 0.7.")] = None,
     guidance: Annotated[
         float | None, typer.Option(help="CFG scale w: 0 ignores the tags, 1 follows them; default: the model's.")
     ] = None,
@@ -220,7 +223,7 @@ def generate(
     request = Request(
         controls=tuple(controls), tags=words, seed=seed, count=count, seconds=seconds,
         method=cast(Method, method), iterations=papers_iterations(controls) if iterations is None else iterations,
-        steps=steps, lr=lr, guidance=guidance, sampler=sampler,
+        steps=steps, lr=lr, momentum=momentum, guidance=guidance, sampler=sampler,
         surrogate_steps=_surrogate_steps(surrogate_steps), decode_steps=decode_steps, **given,
         gamma=gamma, tolerance=tolerance, patience=patience, start=begun, strength=strength,
     )  # fmt: skip

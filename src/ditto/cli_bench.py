@@ -28,7 +28,7 @@ Judge = Annotated[
     str, typer.Option(help="Folder or Hub id of the CLAP that hears, which nothing is optimised against.")
 ]
 ControlNet = Annotated[Path | None, typer.Option(help="Folder of a ControlNet; tables find that of weights/.")]
-Long = Annotated[str | None, typer.Option(help="A model with a window of 24 s, for Table 7.")]
+Long = Annotated[str | None, typer.Option(help="A model with a window of 24 s, for Table 7; tables find weights/'s.")]
 Unconditional = Annotated[
     str | None, typer.Option(help="A model trained without tags, for DITTO-2's Table 3; tables find weights/'s.")
 ]
@@ -251,8 +251,8 @@ def table(name: str) -> Callable[..., None]:
         from ditto.bench.every import Weights, run_tables
 
         cm, controlnet = shipped(model, cm, "cm"), shipped(model, controlnet, "controlnet")
-        free = shipped(model, Path(unconditional) if unconditional else None, "unconditional")
-        weights = Weights(model, classifier, clap, judge, cm, controlnet, long, str(free) if free else None, musicgen)
+        wide, free = shipped_base(model, long, "base-24s"), shipped_base(model, unconditional, "unconditional")
+        weights = Weights(model, classifier, clap, judge, cm, controlnet, wide, free, musicgen)
         given = {"iterations": iterations, "guidance": guidance}
         run_tables(
             name, weights, heldout, count=count, few=few, seed=seed, out=out, resume=resume, command=command_line(),
@@ -267,6 +267,12 @@ def shipped(model: str | None, given: Path | None, name: str) -> Path | None:
     """What was given; otherwise the embedded model's own weights for benches, where a checkout has them."""
     found = Path("weights") / name
     return given if given is not None or model is not None or not found.is_dir() else found
+
+
+def shipped_base(model: str | None, given: str | None, name: str) -> str | None:
+    """`shipped` of a base, which may also be on the Hub."""
+    found = shipped(model, Path(given) if given else None, name)
+    return None if found is None else str(found)
 
 
 def command_line() -> str:

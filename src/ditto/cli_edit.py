@@ -45,7 +45,9 @@ class MakingOptions:
         int | None, typer.Option("--iterations", "-K", help="Optimisation iterations a window; default 70, melody 150.")
     ] = None
     steps: Steps = None
-    lr: Annotated[float, typer.Option("--lr", help="Adam's learning rate on x_T.")] = 5e-3
+    lr: Annotated[
+        float | None, typer.Option("--lr", help="Adam's learning rate on x_T; default: the method's, 0.005 or 0.01.")
+    ] = None
     guidance: Annotated[float | None, typer.Option("--guidance", help="CFG scale w; default: the model's.")] = None
     model: Model = None
     precision: Precision = "auto"

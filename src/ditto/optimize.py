@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+LR, MOMENTUM, SECOND_MOMENT = 5e-3, 0.9, 0.999
+"""The papers' learning rate for Adam, and its usual β₁ and β₂."""
+
 Render = Callable[[Tensor], Tensor]
 Objective = Callable[[Tensor], Tensor]
 
@@ -71,8 +74,9 @@ def plateau(patience: int, improvement: float = 0.01) -> Stop:
 
 
 def optimize(
-    x_T: Tensor, render: Render, objective: Objective, *, iterations: int, lr: float = 5e-3, stop: Stop = never
-) -> Iterator[Step]:
+    x_T: Tensor, render: Render, objective: Objective, *, iterations: int, lr: float = LR,
+    momentum: float = MOMENTUM, stop: Stop = never,
+) -> Iterator[Step]:  # fmt: skip
     """Minimise ``objective(render(x_T))`` over x_T with Adam, yielding every iteration.
 
     Each item of the batch has its own loss, and Adam works elementwise, so an item goes the way that it would go alone.
@@ -82,14 +86,15 @@ def optimize(
         render: x_T → x_0.
         objective: x_0 → losses (B,).
         iterations: K, at least 1.
-        lr: Adam's learning rate (the papers' 5e-3).
+        lr: Adam's learning rate.
+        momentum: Adam's β₁.
         stop: called with every step; True ends the loop.
 
     Raises:
         GradientError: if no gradient reaches x_T, or a loss or the gradient is not finite.
     """
     latent = x_T.detach().clone().requires_grad_(True)
-    adam = torch.optim.Adam([latent], lr=lr)
+    adam = torch.optim.Adam([latent], lr=lr, betas=(momentum, SECOND_MOMENT))
     best_loss = torch.full((len(latent),), torch.inf, device=latent.device)
     best_x_T = latent.detach().clone()
     for i in range(iterations):

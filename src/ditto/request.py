@@ -21,12 +21,12 @@ from ditto.controls.base import Control, Output
 from ditto.diffusion.samplers import Chain
 from ditto.errors import OutputError, RequestError, TagError
 from ditto.latents import Latent
-from ditto.methods.ditto2 import CORRECTIONS, item_noise
+from ditto.methods.ditto2 import CORRECTED_LR, CORRECTED_MOMENTUM, CORRECTIONS, item_noise
 from ditto.methods.guidance import FREEDOM_STRENGTH
 from ditto.methods.ways import SAMPLERS, WAYS, Job, Method, Way
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
-from ditto.optimize import Step, Stop, never, plateau, tolerance
+from ditto.optimize import LR, MOMENTUM, Step, Stop, never, plateau, tolerance
 from ditto.pictures import Panel, clip_picture
 
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -34,7 +34,7 @@ MAX_SEED = 2**31 - 1
 MAX_COMMENT = 1900
 LIMITS = (
     ("guidance", 0.0, 30.0), ("seconds", 0.05, 3600.0), ("gamma", 0.0, 1.0), ("tolerance", -1e9, 1e9),
-    ("strength", 0.0, 1e3),
+    ("strength", 0.0, 1e3), ("lr", 1e-6, 1.0), ("momentum", 0.0, 0.999),
 )  # fmt: skip
 GAMMAS = {"cm": 1.0, "ctm": 0.05}
 """γ of each kind of student: CM knows only ping-pong sampling. CTM's is the least of DITTO-2's range, 0.05 to 0.35: the
@@ -56,7 +56,8 @@ class Request:
             otherwise "ditto", and "none" if there is no control.
         iterations: K.
         steps: T of all methods but "ditto2".
-        lr: Adam's learning rate on x_T.
+        lr, momentum: Adam's learning rate on x_T and its β₁; None are the method's: the papers' 5e-3 and 0.9, and for
+            "ditto2" with corrections `CORRECTED_LR` and `CORRECTED_MOMENTUM`.
         guidance: CFG scale w (0 unconditional, 1 conditional); None is the model's default.
         sampler: "ddim", "dpm++" or "ddpm", as far as the method admits it.
         checkpointing: trade a third of the time for memory that does not grow with T.
@@ -80,7 +81,8 @@ class Request:
     method: Method | None = None
     iterations: int = 70
     steps: int = 20
-    lr: float = 5e-3
+    lr: float | None = None
+    momentum: float | None = None
     guidance: float | None = None
     sampler: str = "ddim"
     checkpointing: bool = True
@@ -113,7 +115,6 @@ class Request:
             _whole("surrogate_steps", self.surrogate_steps, 1, 20, ', or "adaptive"')
         if self.patience is not None:
             _whole("patience", self.patience, 1, 10_000)
-        _finite("lr", self.lr, 1e-6, 1.0)
         for name, low, high in LIMITS:
             if (value := getattr(self, name)) is not None:
                 _finite(name, value, low, high)
@@ -124,7 +125,7 @@ class Request:
         return balanced(self.controls)
 
     def resolved(self, model: MusicModel) -> "Request":
-        """The request with the method, γ and FreeDoM's strength that it leaves open.
+        """The request with the method and what it leaves to that: Adam's settings, γ, FreeDoM's strength.
 
         Raises:
             RequestError: the method does not know the sampler, or the model has no student, or one that does not know
@@ -135,10 +136,9 @@ class Request:
             method = "none" if not self.controls else "ditto2" if model.distilled else "ditto"
         if self.sampler not in WAYS[method].samplers:
             raise RequestError(f"the method {method} does not sample by {self.sampler}: leave the sampler out")
-        if method == "freedom":
-            return replace(self, method=method, strength=FREEDOM_STRENGTH if self.strength is None else self.strength)
+        request = replace(self, method=method, **self._left_to(method))
         if method != "ditto2":
-            return replace(self, method=method)
+            return request
         student = model.distilled
         if student is None:
             raise RequestError(f"the model {model.name!r} has no student, which ditto2 needs: choose the method ditto")
@@ -146,8 +146,15 @@ class Request:
         w = model.guidance if self.guidance is None else self.guidance
         if not low <= w <= high:
             raise RequestError(f"this model's student knows guidance from {low:g} to {high:g}, not {w:g}: choose ditto")
-        gamma = GAMMAS[student.kind] if self.gamma is None else self.gamma
-        return replace(self, method=method, gamma=gamma)
+        return replace(request, gamma=GAMMAS[student.kind] if self.gamma is None else self.gamma)
+
+    def _left_to(self, method: Method) -> dict[str, Any]:
+        """Settings of the method in place of those that are None."""
+        corrected = method == "ditto2" and self.corrections > 0
+        left: dict[str, Any] = {"lr": CORRECTED_LR if corrected else LR}
+        left |= {"momentum": CORRECTED_MOMENTUM} if corrected else {}
+        left |= {"strength": FREEDOM_STRENGTH} if method == "freedom" else {}
+        return {name: value for name, value in left.items() if getattr(self, name) is None}
 
     def describe(self) -> dict[str, Any]:
         """The request as JSON."""
@@ -155,7 +162,7 @@ class Request:
         names += ["iterations", "lr"] if self.method is None or WAYS[self.method].optimises else []
         own = ["surrogate_steps", "decode_steps", "gamma", "corrections"]
         names += own if self.method == "ditto2" else ["steps", "sampler"]
-        names += [name for name in ("tolerance", "patience", "strength") if getattr(self, name) is not None]
+        names += [name for name in ("momentum", "tolerance", "patience", "strength") if getattr(self, name) is not None]
         prompt = {} if self.tags.prompt is None else {"prompt": self.tags.prompt}
         start = {} if self.start is None else {"start": self.start.name}
         return {
@@ -402,7 +409,8 @@ def job_of(request: Request, model: MusicModel, shape: Sequence[int], stop: Stop
     """What a resolved request asks of its method."""
     fresh = partial(item_noise, shape, request.seed, request.count, model.device)
     return Job(
-        model, chain_of(request, model), request.controls, fresh, request.iterations, request.lr,
+        model, chain_of(request, model), request.controls, fresh, request.iterations,
+        LR if request.lr is None else request.lr, MOMENTUM if request.momentum is None else request.momentum,
         _any_of(request, stop), request.sampler, request.checkpointing, request.surrogate_steps,
         request.gamma or 0.0, request.corrections, request.strength,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from ditto.bench.report import Row
 from ditto.bench.setups import DOODL, TTM
 from ditto.bench.side_by_side import jobs_of
 from ditto.bench.tables import TABLES
-from ditto.cli_bench import TITLES, shipped
+from ditto.cli_bench import TITLES, shipped, shipped_base
 from ditto.errors import ModelError
 from ditto.models.classifier import ClipClassifier
 from ditto.models.music_model import MusicModel
@@ -106,6 +106,9 @@ def test_the_embedded_models_bench_weights_are_found(tmp_path: Path, monkeypatch
     assert shipped(None, None, "cm") == Path("weights/cm")
     assert shipped(None, Path("mine"), "cm") == Path("mine")
     assert shipped("another-model", None, "cm") is None
+    assert shipped_base(None, None, "cm") == "weights/cm"
+    assert shipped_base(None, "owner/name", "cm") == "owner/name"
+    assert shipped_base("another-model", None, "cm") is None
 
 
 def test_processes_side_by_side_make_the_same_clips(folders: Path, data: Path, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from ditto.methods.ways import estimates
 from ditto.metrics.bootstrap import mean_interval, ratio_interval
 from ditto.models.loading import load
 from ditto.models.music_model import MusicModel
+from ditto.optimize import LR
 from ditto.request import GAMMAS
 
 DITTO = Budget("DM", 20, 20)
@@ -79,9 +80,10 @@ def run_speed(
         raise ModelError("this model has no student to be fast with: distil one with `ditto-music distill ctm`")
     scale = model.guidance if guidance is None else guidance
     gamma = GAMMAS["ctm"] if gamma is None else gamma
-    setting = Setting(model, None, None, seed, iterations, 5e-3, scale, gamma)
+    setting = Setting(model, None, None, seed, iterations, LR, scale, gamma)
     first_call = _first_call(setting)
-    settings: dict[str, Any] = {"iterations": iterations, "guidance": scale, "gamma": gamma, "lr": 5e-3}
+    settings: dict[str, Any] = {"iterations": iterations, "guidance": scale, "gamma": gamma, "lr": LR}
+    settings |= {f"corrected {name}": value for name, value in DEFAULT.adam.items()}
     identity = settings | {"model": weights_digest(model), "seed": seed, "threads": torch.get_num_threads()}
     parts = Partial(cache, "speed", identity, batch=1, resume=resume, show=show)
     number = count if slow_count is None else min(slow_count, count)

@@ -30,6 +30,7 @@ from ditto.metrics.control_error import EachItsOwn
 from ditto.models.alive import Alive
 from ditto.models.loading import load, native_precision
 from ditto.models.music_model import Distilled, MusicModel
+from ditto.optimize import LR
 from ditto.request import GAMMAS
 from ditto.training.base import BaseConfig, network_of
 from ditto.training.loop import load_config
@@ -65,7 +66,7 @@ def run_speed_untrained(
     path = config_path(config)
     model = untrained(load_config(path, BaseConfig), checked_device(device), path.stem)
     scale = model.guidance if guidance is None else guidance
-    setting = Setting(model, None, None, seed, iterations, 5e-3, scale, GAMMAS["ctm"])
+    setting = Setting(model, None, None, seed, iterations, LR, scale, GAMMAS["ctm"])
     rate = matmul_rate(8192 if device == "cuda" else 1536, device=device)
     started = time.perf_counter()
     _iteration(setting, PAPERS)  # warms up: a GPU chooses its kernels at their first call

@@ -196,10 +196,16 @@ TABLE_6 = Table(
 
 HOWS = (("Naive", "naive"), ("DDIM", "ddim"), ("NT", "null-text"), ("DITTO", "ditto"))
 WINDOWS: tuple[tuple[str, Base], ...] = (("6s", "window"), ("24s", "long"))
+
+
+def _inverting(how: str, base: Base, guidance: float, name: str) -> Setup:
+    return DITTO.but(name, base=base, few=base == "long", how=how, guidance=guidance)
+
+
 TABLE_7 = Table(
     "d1-table7", "Inversion of held-out clips", "d1_table7_inversion_mse",
     tuple(
-        Entry(f"{window} w={w:g}", INVERSION, DITTO.but(name, base=base, how=how, guidance=w), ("invert_mse",), name,
+        Entry(f"{window} w={w:g}", INVERSION, _inverting(how, base, w, name), ("invert_mse",), name,
               {"invert_mse": f"{window} w={w:g}"})
         for window, base in WINDOWS for w in (0.0, 1.0, 4.0, 7.5) for name, how in HOWS
     ), "DITTO",

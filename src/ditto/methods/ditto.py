@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ditto.diffusion.samplers import Chain, ddim
-from ditto.optimize import Objective, Step, Stop, never, optimize
+from ditto.optimize import LR, MOMENTUM, Objective, Step, Stop, never, optimize
 
 Sampler = Callable[[Chain, Tensor], Tensor]
 
@@ -28,7 +28,8 @@ def checkpointed_call(function: Callable[..., Tensor], *args: object) -> Tensor:
 
 
 def ditto(
-    x_T: Tensor, chain: Chain, objective: Objective, *, iterations: int = 70, lr: float = 5e-3, stop: Stop = never,
+    x_T: Tensor, chain: Chain, objective: Objective, *, iterations: int = 70, lr: float = LR,
+    momentum: float = MOMENTUM, stop: Stop = never,
     sampler: Sampler = ddim, checkpointing: bool = True,
 ) -> Iterator[Step]:  # fmt: skip
     """Algorithm 1 of DITTO.
@@ -39,6 +40,7 @@ def ditto(
         objective: 𝓛(f(x_0), y) as a function of x_0, one value an item.
         iterations: K (the papers' 70; 150 for melody and structure).
         lr: Adam's learning rate.
+        momentum: Adam's β₁.
         stop: early stop.
         sampler: a deterministic sampler (`ddim`, `dpm_solver_pp`).
         checkpointing: off, memory grows with T and a third of the time is saved; the gradient is the same.
@@ -47,7 +49,9 @@ def ditto(
         Every `Step`; decode the last one's `best_x_T` with `decode`.
     """
     chain = replace(chain, call=checkpointed_call) if checkpointing else chain
-    return optimize(x_T, lambda x: sampler(chain, x), objective, iterations=iterations, lr=lr, stop=stop)
+    return optimize(
+        x_T, lambda x: sampler(chain, x), objective, iterations=iterations, lr=lr, momentum=momentum, stop=stop
+    )
 
 
 @torch.no_grad()

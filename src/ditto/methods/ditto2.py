@@ -21,9 +21,12 @@ from torch import Tensor
 
 from ditto.diffusion.consistency import Noise, gamma_sample
 from ditto.diffusion.samplers import Chain, ddim
-from ditto.optimize import Objective, Step, Stop, never, optimize
+from ditto.optimize import LR, MOMENTUM, Objective, Step, Stop, never, optimize
 
 CORRECTIONS = 8
+CORRECTED_LR, CORRECTED_MOMENTUM = 1e-2, 0.7
+"""Adam's, where the surrogate is corrected: every correction moves the minimum a little, and an optimiser of little
+momentum that takes larger steps has caught up with it by the next one."""
 SPREAD = 1.7
 """The n-th of N corrections is due after the share (n / (N + 1))^SPREAD of the iterations: at first x_T moves fast, and
 what one step and a few give lies furthest apart."""
@@ -38,9 +41,9 @@ Calibrate = Callable[[Tensor], Objective]
 
 
 def ditto2(
-    x_T: Tensor, chain: Chain, objective: Objective, *, iterations: int = 70, lr: float = 5e-3, stop: Stop = never,
-    surrogate_steps: int | Sequence[int] = 1, decode: Decode | None = None, calibrate: Calibrate | None = None,
-    corrections: int = CORRECTIONS,
+    x_T: Tensor, chain: Chain, objective: Objective, *, iterations: int = 70, lr: float = LR,
+    momentum: float = MOMENTUM, stop: Stop = never, surrogate_steps: int | Sequence[int] = 1,
+    decode: Decode | None = None, calibrate: Calibrate | None = None, corrections: int = CORRECTIONS,
 ) -> Iterator[Step]:  # fmt: skip
     """Algorithm 1 of DITTO-2, lines 1–7, and the corrections if there is a `decode`.
 
@@ -50,6 +53,7 @@ def ditto2(
         objective: 𝓛(f(x_0), y) as a function of x_0, one value an item.
         iterations: K.
         lr: Adam's learning rate.
+        momentum: Adam's β₁.
         stop: early stop.
         surrogate_steps: M; or one M for each of the K iterations (see `adaptive_schedule`).
         decode: lines 8–12, always with the same noise; called without gradients.
@@ -69,7 +73,7 @@ def ditto2(
     surrogate = _Surrogate(chain, objective, decode, calibrate, due=phases[-1][1] if phases else 0)
     plan = iter(phases)
     steps = optimize(
-        x_T, lambda x: surrogate.render(x, *next(plan)), surrogate.loss, iterations=iterations, lr=lr
+        x_T, lambda x: surrogate.render(x, *next(plan)), surrogate.loss, iterations=iterations, lr=lr, momentum=momentum
     )  # fmt: skip
     return _best_of_each_phase(steps, phases, stop)
 

@@ -22,13 +22,14 @@ from ditto.diffusion.consistency import Noise
 from ditto.diffusion.edict import edict, edict_step, edict_timesteps, edict_unstep, mixing
 from ditto.diffusion.samplers import Chain
 from ditto.methods.ditto import checkpointed_call
-from ditto.optimize import Objective, Step, Stop, never, optimize
+from ditto.optimize import LR, MOMENTUM, Objective, Step, Stop, never, optimize
 
 Formulation = Literal["checkpointed", "invertible"]
 
 
 def doodl(
-    x_T: Tensor, chain: Chain, objective: Objective, *, iterations: int = 70, lr: float = 5e-3, stop: Stop = never,
+    x_T: Tensor, chain: Chain, objective: Objective, *, iterations: int = 70, lr: float = LR,
+    momentum: float = MOMENTUM, stop: Stop = never,
     p: float | None = None, formulation: Formulation = "checkpointed", noise: Noise | None = None,
     noise_std: float = 1e-3,
 ) -> Iterator[Step]:  # fmt: skip
@@ -40,6 +41,7 @@ def doodl(
         objective: 𝓛(f(x_0), y) as a function of x_0, one value an item.
         iterations: K.
         lr: Adam's learning rate.
+        momentum: Adam's β₁.
         stop: early stop, by the losses.
         p: EDICT's mixing coefficient; by default the papers' for the number of steps (`mixing`).
         formulation: how the gradient is had, see above.
@@ -61,7 +63,7 @@ def doodl(
         return RENDERS[formulation](_coupled(chain), latent, mixing(len(chain.timesteps)) if p is None else p)
 
     best = x_T
-    for step in optimize(x_T, render, objective, iterations=iterations, lr=lr, stop=stop):
+    for step in optimize(x_T, render, objective, iterations=iterations, lr=lr, momentum=momentum, stop=stop):
         # The latents that were sampled from are the renormalised ones.
         best = torch.where(_as(step.loss == step.best_loss, used), used, best)
         yield replace(step, x_T=used, best_x_T=best)

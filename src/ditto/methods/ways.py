@@ -25,7 +25,7 @@ from ditto.methods.guidance import FREEDOM_STRENGTH, GG_STRENGTH, freedom, guida
 from ditto.methods.masking import Known, known_of, multidiffusion, naive_masking
 from ditto.models.controlnet import adapter_of
 from ditto.models.music_model import MusicModel, lowered
-from ditto.optimize import Objective, Step, Stop, never
+from ditto.optimize import LR, MOMENTUM, Objective, Step, Stop, never
 
 Method = Literal[
     "ditto2", "ditto", "doodl", "freedom", "gg", "multidiffusion", "md50", "naive", "controlnet", "none"
@@ -42,7 +42,7 @@ class Job:
         chain: denoiser (the student's for "ditto2"), grid, conditioning and CFG scale.
         controls: what the output must follow.
         fresh: begins the request's noise: ε of x_T's shape, each item's from its own generator.
-        iterations, lr, stop: of an optimisation.
+        iterations, lr, momentum, stop: of an optimisation.
         sampler: one of `SAMPLERS` that the way admits.
         checkpointing: of "ditto".
         surrogate_steps, gamma, corrections: of "ditto2".
@@ -54,7 +54,8 @@ class Job:
     controls: tuple[Control, ...]
     fresh: Callable[[], Noise]
     iterations: int = 70
-    lr: float = 5e-3
+    lr: float = LR
+    momentum: float = MOMENTUM
     stop: Stop = never
     sampler: str = "ddim"
     checkpointing: bool = True
@@ -94,7 +95,7 @@ class Job:
     @property
     def optimisation(self) -> dict[str, Any]:
         """Settings that all optimisations share."""
-        return {"iterations": self.iterations, "lr": self.lr, "stop": self.stop}
+        return {"iterations": self.iterations, "lr": self.lr, "momentum": self.momentum, "stop": self.stop}
 
 
 @dataclass(frozen=True)
