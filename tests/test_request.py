@@ -15,7 +15,7 @@ from ditto.audio.io import read, read_tags
 from ditto.controls.intensity import Intensity
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import ControlError, DittoError, OutputError, RequestError, TagError
-from ditto.methods.ditto2 import CORRECTED_LR, CORRECTED_MOMENTUM
+from ditto.methods.ditto2 import CORRECTED_LR, CORRECTED_MOMENTUM, CORRECTED_WAY
 from ditto.methods.guidance import FREEDOM_STRENGTH
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
@@ -208,6 +208,8 @@ def test_gamma_is_that_of_the_students_kind(student_model: MusicModel, kind: str
 def test_adams_settings_are_the_methods_unless_they_are_given(student_model: MusicModel) -> None:
     corrected = Request(SWELL).resolved(student_model)
     assert (corrected.lr, corrected.momentum) == (CORRECTED_LR, CORRECTED_MOMENTUM)
+    long = Request(SWELL, iterations=200).resolved(student_model)
+    assert long.lr == pytest.approx(CORRECTED_WAY / 200)
     for request in (Request(SWELL, method="ditto"), Request(SWELL, corrections=0)):
         papers = request.resolved(student_model)
         assert (papers.lr, papers.momentum) == (5e-3, None)

@@ -164,10 +164,8 @@ def generate(
     gamma: Annotated[
         float | None, typer.Option(help="ditto2: share of fresh noise in these, 0 to 1; default: the student's.")
     ] = None,
-    lr: Annotated[
-        float | None, typer.Option(help="Adam's learning rate on x_T; default: the method's, 0.005 or 0.01.")
-    ] = None,
-    momentum: Annotated[float | None, typer.Option(help="Adam's beta1; default: the method's, 0.9 or 0.7.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Adam's learning rate on x_T; default: the method's.")] = None,
+    momentum: Annotated[float | None, typer.Option(help="Adam's beta1; default: the method's.")] = None,
     guidance: Annotated[
         float | None, typer.Option(help="CFG scale w: 0 ignores the tags, 1 follows them; default: the model's.")
     ] = None,

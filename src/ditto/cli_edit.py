@@ -45,9 +45,7 @@ class MakingOptions:
         int | None, typer.Option("--iterations", "-K", help="Optimisation iterations a window; default 70, melody 150.")
     ] = None
     steps: Steps = None
-    lr: Annotated[
-        float | None, typer.Option("--lr", help="Adam's learning rate on x_T; default: the method's, 0.005 or 0.01.")
-    ] = None
+    lr: Annotated[float | None, typer.Option("--lr", help="Adam's learning rate on x_T; default: the method's.")] = None
     guidance: Annotated[float | None, typer.Option("--guidance", help="CFG scale w; default: the model's.")] = None
     model: Model = None
     precision: Precision = "auto"

@@ -21,7 +21,7 @@ from ditto.controls.base import Control, Output
 from ditto.diffusion.samplers import Chain
 from ditto.errors import OutputError, RequestError, TagError
 from ditto.latents import Latent
-from ditto.methods.ditto2 import CORRECTED_LR, CORRECTED_MOMENTUM, CORRECTIONS, item_noise
+from ditto.methods.ditto2 import CORRECTIONS, corrected_adam, item_noise
 from ditto.methods.guidance import FREEDOM_STRENGTH
 from ditto.methods.ways import SAMPLERS, WAYS, Job, Method, Way
 from ditto.models.conditioning import Tags
@@ -57,7 +57,7 @@ class Request:
         iterations: K.
         steps: T of all methods but "ditto2".
         lr, momentum: Adam's learning rate on x_T and its β₁; None are the method's: the papers' 5e-3 and 0.9, and for
-            "ditto2" with corrections `CORRECTED_LR` and `CORRECTED_MOMENTUM`.
+            "ditto2" with corrections those of `corrected_adam`.
         guidance: CFG scale w (0 unconditional, 1 conditional); None is the model's default.
         sampler: "ddim", "dpm++" or "ddpm", as far as the method admits it.
         checkpointing: trade a third of the time for memory that does not grow with T.
@@ -151,8 +151,7 @@ class Request:
     def _left_to(self, method: Method) -> dict[str, Any]:
         """Settings of the method in place of those that are None."""
         corrected = method == "ditto2" and self.corrections > 0
-        left: dict[str, Any] = {"lr": CORRECTED_LR if corrected else LR}
-        left |= {"momentum": CORRECTED_MOMENTUM} if corrected else {}
+        left = corrected_adam(self.iterations) if corrected else {"lr": LR}
         left |= {"strength": FREEDOM_STRENGTH} if method == "freedom" else {}
         return {name: value for name, value in left.items() if getattr(self, name) is None}
 

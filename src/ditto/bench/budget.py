@@ -23,15 +23,7 @@ from ditto.controls.intensity import Intensity
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import ModelError
 from ditto.methods.ditto import decode, ditto
-from ditto.methods.ditto2 import (
-    CORRECTED_LR,
-    CORRECTED_MOMENTUM,
-    CORRECTIONS,
-    adaptive_schedule,
-    decode2,
-    ditto2,
-    item_noise,
-)
+from ditto.methods.ditto2 import CORRECTIONS, adaptive_schedule, corrected_adam, decode2, ditto2, item_noise
 from ditto.methods.ways import estimates
 from ditto.metrics.bootstrap import Interval, mean_interval, ratio_interval, statistic_interval
 from ditto.metrics.control_error import EachItsOwn
@@ -67,10 +59,9 @@ class Budget:
     surrogate: Literal["sound", "mel"] = "sound"
     corrections: int = 0
 
-    @property
-    def adam(self) -> dict[str, float]:
-        """Settings of Adam where they are not the paper's."""
-        return {"lr": CORRECTED_LR, "momentum": CORRECTED_MOMENTUM} if self.corrections else {}
+    def adam(self, iterations: int) -> dict[str, float]:
+        """Settings of Adam for K `iterations` where they are not the paper's."""
+        return corrected_adam(iterations) if self.corrections else {}
 
     @property
     def optimised(self) -> str:
@@ -169,7 +160,7 @@ class Setting:
             return ditto2(x_T, chain, loss, **settings)
         objective, calibrate = estimates(control, self.model)
         heard = partial(self.decoded, budget, tags, first)
-        settings |= budget.adam
+        settings |= budget.adam(iterations)
         return ditto2(
             x_T, chain, objective, decode=heard, calibrate=calibrate, corrections=budget.corrections, **settings
         )  # fmt: skip
@@ -237,7 +228,7 @@ def run_budget(
     for budget in budgets:
         try:
             own = identity | {"row": budget.row, "student": _digest(setting, budget)}
-            own |= {"corrections": budget.corrections, **budget.adam} if budget.corrections else {}
+            own |= {"corrections": budget.corrections, **budget.adam(iterations)} if budget.corrections else {}
             parts = Partial(cache, "budget", own, batch=batch, resume=resume, show=show)
             # A bench afresh optimises anew for the first of the rows that share it.
             again = resume or budget.optimised in optimised

@@ -83,7 +83,7 @@ def run_speed(
     setting = Setting(model, None, None, seed, iterations, LR, scale, gamma)
     first_call = _first_call(setting)
     settings: dict[str, Any] = {"iterations": iterations, "guidance": scale, "gamma": gamma, "lr": LR}
-    settings |= {f"corrected {name}": value for name, value in DEFAULT.adam.items()}
+    settings |= {f"corrected {name}": value for name, value in DEFAULT.adam(iterations).items()}
     identity = settings | {"model": weights_digest(model), "seed": seed, "threads": torch.get_num_threads()}
     parts = Partial(cache, "speed", identity, batch=1, resume=resume, show=show)
     number = count if slow_count is None else min(slow_count, count)

@@ -24,9 +24,12 @@ from ditto.diffusion.samplers import Chain, ddim
 from ditto.optimize import LR, MOMENTUM, Objective, Step, Stop, never, optimize
 
 CORRECTIONS = 8
-CORRECTED_LR, CORRECTED_MOMENTUM = 1e-2, 0.7
-"""Adam's, where the surrogate is corrected: every correction moves the minimum a little, and an optimiser of little
-momentum that takes larger steps has caught up with it by the next one."""
+CORRECTED_LR, CORRECTED_MOMENTUM, CORRECTED_WAY = 1e-2, 0.7, 0.7
+"""Adam's largest learning rate, its β₁, and the most that K · lr may be, where the surrogate is corrected.
+
+Every correction moves the minimum a little, and an optimiser of little momentum that takes larger steps has caught up
+with it by the next one. Adam moves a value by about lr an iteration, so that K · lr bounds how far x_T goes from noise
+that the model knows: with many iterations, going further follows a melody more closely at the price of the tags."""
 SPREAD = 1.7
 """The n-th of N corrections is due after the share (n / (N + 1))^SPREAD of the iterations: at first x_T moves fast, and
 what one step and a few give lies furthest apart."""
@@ -76,6 +79,11 @@ def ditto2(
         x_T, lambda x: surrogate.render(x, *next(plan)), surrogate.loss, iterations=iterations, lr=lr, momentum=momentum
     )  # fmt: skip
     return _best_of_each_phase(steps, phases, stop)
+
+
+def corrected_adam(iterations: int) -> dict[str, float]:
+    """Adam's ``lr`` and ``momentum`` for K iterations with corrections."""
+    return {"lr": min(CORRECTED_LR, CORRECTED_WAY / iterations), "momentum": CORRECTED_MOMENTUM}
 
 
 def _phases(budget: Sequence[int], corrections: int) -> list[tuple[int, int]]:
