@@ -243,3 +243,11 @@ def test_a_model_in_bfloat16_is_the_same_model_that_computes_otherwise(student_m
     draft, rough = student_model.draft.to_audio(x_t), low.draft.to_audio(x_t)
     assert 0 < (rough - draft).square().mean() < 1e-2 * draft.square().mean()
     assert low.describe() == student_model.describe() | {"precision": "bfloat16"}
+
+
+def test_what_is_called_the_windows_length_is_the_window() -> None:
+    model = load()
+    assert model.shape(6.0) == model.shape(5.944) == model.shape()
+    assert model.shape(5.5)[-1] < model.shape()[-1]
+    with pytest.raises(RequestError, match=r"at most 5\.94, not 6\.1"):
+        model.shape(6.1)

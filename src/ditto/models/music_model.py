@@ -47,6 +47,8 @@ EMBEDDED = Path(__file__).parents[1] / "weights" / "base"
 
 INDEX = "model_index.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+NOMINAL = 1.01
+"""How many times as long as the window a duration may be called that stands for it."""
 PARTS = ("denoiser", "vocoder")
 CONTROLNET = "controlnet"
 STUDENT = "_ditto_student"
@@ -197,6 +199,8 @@ class MusicModel:
     def shape(self, seconds: float | None = None) -> tuple[int, int, int]:
         """Shape (1, n_mels, frames) of x_0 for a duration (default: the training window).
 
+        What is hardly longer than the window is the window: "6 s" are 5.94 s, and "24 s" are 23.78 s.
+
         Raises:
             RequestError: if the duration is not positive or beyond the window the model was trained on.
         """
@@ -205,6 +209,8 @@ class MusicModel:
         frames = self.spec.frames(seconds)
         multiple = int(getattr(self.network, "frame_multiple", 1))
         frames = -(-frames // multiple) * multiple
+        if self.spec.clip_seconds < seconds <= NOMINAL * self.spec.clip_seconds:
+            frames = self.spec.clip_frames
         if not 0 < frames <= self.spec.clip_frames:
             raise RequestError(f"seconds must be above 0 and at most {self.spec.clip_seconds:.2f}, not {seconds:g}")
         return 1, self.spec.n_mels, frames
