@@ -121,7 +121,7 @@ class Request:
 
     @property
     def objective(self) -> Control | None:
-        """All controls as one, with the papers' weights if they have none of their own; or None."""
+        """All controls as one, weighed by `balanced` if they have no weights of their own; or None."""
         return balanced(self.controls)
 
     def resolved(self, model: MusicModel) -> "Request":

@@ -1,4 +1,4 @@
-"""The papers' weights, their iterations, time masks, and controls from their descriptions."""
+"""Weights of several controls, the papers' iterations, time masks, and controls from their descriptions."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ditto.controls.balance import balanced, papers_iterations, rebuilt
+from ditto.controls.balance import WITH_MELODY, WITH_OTHERS, balanced, papers_iterations, rebuilt
 from ditto.controls.base import Control, Masked, Output
 from ditto.controls.intensity import Intensity
 from ditto.controls.melody import Melody
@@ -25,14 +25,14 @@ def weights(*controls: Control) -> list[float]:
     return [term["weight"] for term in found.describe().get("terms", [{"weight": 1.0}])]
 
 
-def test_the_papers_weights_of_appendix_h() -> None:
+def test_the_loudness_weighs_less_beside_other_controls() -> None:
     assert weights(LOUD) == [1.0]
     assert weights(LOUD, LOUD) == [1.0, 1.0]
-    assert weights(LOUD, FORM) == [1 / 40, 1.0]
-    assert weights(LOOP, LOUD) == [1.0, 1 / 40]
-    assert weights(LOUD, TUNE) == [1 / 4, 1.0]
-    assert weights(LOUD, TUNE, FORM) == [1 / 4, 1.0, 1.0]
-    assert weights(LOUD.during((0.1, 0.3)), FORM) == [1 / 40, 1.0]
+    assert weights(LOUD, FORM) == [WITH_OTHERS, 1.0]
+    assert weights(LOOP, LOUD) == [1.0, WITH_OTHERS]
+    assert weights(LOUD, TUNE) == [WITH_MELODY, 1.0]
+    assert weights(LOUD, TUNE, FORM) == [WITH_MELODY, 1.0, 1.0]
+    assert weights(LOUD.during((0.1, 0.3)), FORM) == [WITH_OTHERS, 1.0]
     assert weights(Intensity("swell", "correlation"), FORM) == [1.0, 1.0]
     assert balanced(()) is None
 

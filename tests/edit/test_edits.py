@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from ditto.audio.io import read_tags
+from ditto.controls.balance import WITH_OTHERS
 from ditto.controls.intensity import Intensity
 from ditto.edit.edits import inpaint, loop, loop_recording, loop_seconds, outpaint
 from ditto.edit.result import Edit
@@ -104,7 +105,7 @@ def test_outpainting_with_a_loudness_curve_over_the_whole(tiny_model: MusicModel
     assert set(edit.errors) == {"outpaint_mse", "intensity_mse_db2", "intensity_rho"}
     described = edit.parts[0].request.objective
     assert described is not None
-    assert [term["weight"] for term in described.describe()["terms"]] == [1.0, 1 / 40]
+    assert [term["weight"] for term in described.describe()["terms"]] == [1.0, WITH_OTHERS]
 
 
 def test_a_loop_of_a_recording_is_exact_and_repeats(tiny_model: MusicModel, song: Path, tmp_path: Path) -> None:

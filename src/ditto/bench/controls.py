@@ -76,7 +76,7 @@ def _looped(bench: Bench, i: int, setup: Setup) -> Tensors:
 
 
 def _task(name: str, kind: str, names: Sequence[str] = (), overlap: float = OVERLAP) -> Task:
-    return Task(f"{name} of a recording", partial(_filled, kind, names, overlap))
+    return Task(f"{name} of a recording", partial(_filled, kind, names, overlap), balanced=bool(names))
 
 
 TASKS: dict[str, tuple[Task, tuple[str, ...], float | None]] = {

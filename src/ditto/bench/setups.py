@@ -19,7 +19,7 @@ from rich.progress import track
 
 from ditto.bench.clips import RealClips, real_clips, weights_digest
 from ditto.bench.report import Partial, Tensors, machine, timed
-from ditto.controls.balance import papers_iterations
+from ditto.controls.balance import WITH_MELODY, WITH_OTHERS, papers_iterations
 from ditto.controls.base import Control
 from ditto.data.dataset import read_labels
 from ditto.errors import ModelError
@@ -81,11 +81,13 @@ class Task:
         name: in rows, and of the clips kept.
         make: tensors of clip i, the first dimension 1: figures (1,), `audio` as `pcm` gives it, what else is needed.
         hears_text: whether CLAP takes part.
+        balanced: whether it has several controls, which `ditto.controls.balance` weighs.
     """
 
     name: str
     make: "Callable[[Bench, int, Setup], Tensors]"
     hears_text: bool = False
+    balanced: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +222,7 @@ class Bench:
             "model": weights_digest(player), "musicgen": self.musicgen and self.musicgen.name, "seed": self.seed,
             "clap": self.clap.sha256 if task.hears_text and self.clap else None, "heldout": self._digest,
             "version": VERSION,
-        }  # fmt: skip
+        } | ({"balance": [WITH_MELODY, WITH_OTHERS]} if task.balanced else {})  # fmt: skip
 
     @cached_property
     def _digest(self) -> str:

@@ -217,8 +217,13 @@ def region(kind: str, seconds: float, name: str) -> Task:
 
 NAMES = ("intensity", "correlation", "melody", "structure")
 CONTROLS = {name: Task(name, partial(_generated, (name,))) for name in NAMES}
-PAIRS = {name: Task(f"intensity+{name}", partial(_generated, ("intensity", name))) for name in ("melody", "structure")}
-PAIRS["outpainting"] = Task("intensity+outpainting", partial(_painted, "outpaint", WIDE_OVERLAP, ("intensity",)))
+PAIRS = {
+    name: Task(f"intensity+{name}", partial(_generated, ("intensity", name)), balanced=True)
+    for name in ("melody", "structure")
+}
+PAIRS["outpainting"] = Task(
+    "intensity+outpainting", partial(_painted, "outpaint", WIDE_OVERLAP, ("intensity",)), balanced=True
+)
 OUTPAINTING = {o: region("outpaint", o, f"outpainting {o} s") for o in (1, 2, 3)}
 INPAINTING = {gap: region("inpaint", gap, f"inpainting {gap} s") for gap in (2, 3, 4)}
 LOOPING = region("loop", LOOP_OVERLAP, "looping")

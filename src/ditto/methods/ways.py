@@ -71,7 +71,7 @@ class Job:
 
     @cached_property
     def control(self) -> Control | None:
-        """All controls as one, with the papers' weights."""
+        """All controls as one, weighed by `balanced`."""
         return balanced(self.controls)
 
     def objective(self, x_0: Tensor) -> Tensor:
