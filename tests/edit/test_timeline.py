@@ -69,7 +69,8 @@ def test_known_frames_are_those_whose_window_is_known() -> None:
 def test_filling_changes_the_gap_and_a_fade_beside_it_and_nothing_else() -> None:
     song = timeline().forgetting([(2000, 3000)])
     clip = 0.5 * np.ones((2, 4000), np.float32)
-    filled = song.filled((2000, 3000), clip, 1000, 100)
+    filled = song.copied()
+    filled.fill((2000, 3000), clip, 1000, 100)
     assert filled.known.all()
     np.testing.assert_array_equal(filled.samples[:, :1900], song.samples[:, :1900])
     np.testing.assert_array_equal(filled.samples[:, 3100:], song.samples[:, 3100:])
@@ -80,8 +81,8 @@ def test_filling_changes_the_gap_and_a_fade_beside_it_and_nothing_else() -> None
 
 def test_what_is_too_loud_is_bent_only_where_it_is_new() -> None:
     song = timeline().forgetting([(2000, 3000)])
-    filled = song.filled((2000, 3000), np.full((2, 4000), 1.7, np.float32), 1000, 100)
-    assert np.abs(filled.samples).max() <= 1
+    song.fill((2000, 3000), np.full((2, 4000), 1.7, np.float32), 1000, 100)
+    assert np.abs(song.samples).max() <= 1
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.5, 1.0])

@@ -113,7 +113,7 @@ def outpaint(
     gap = (0, new) if backwards else (timeline.length, longer.length)
     filling = Filling("outpaint", model, request or Request(), overlap, progress=progress)
     filled, results = filling.fill(longer, [gap])
-    return Edit("outpaint", model, filled, tuple(results), (gap,), timeline, filling.joins(longer, [gap]))
+    return Edit("outpaint", model, filled, tuple(results), (gap,), timeline, filling.joins(filled, [gap]))
 
 
 def _check_overlap(timeline: Timeline, overlap: float) -> None:

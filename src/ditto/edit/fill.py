@@ -121,13 +121,9 @@ class Filling:
         Raises:
             DittoError: a gap has nothing known beside it, or the request does not fit.
         """
-        timeline = timeline.forgetting(gaps)
+        timeline = timeline.forgetting(gaps).copied()
         plan = list(self._plan(timeline, gaps))
-        results = []
-        for i, piece in enumerate(plan):
-            timeline, result = self._filled(timeline, piece, i, len(plan))
-            results.append(result)
-        return timeline, results
+        return timeline, [self._fill(timeline, piece, i, len(plan)) for i, piece in enumerate(plan)]
 
     def joins(self, timeline: Timeline, gaps: Sequence[tuple[int, int]]) -> tuple[int, ...]:
         """Where the windows that fill the gaps begin and end, in samples: what might be heard."""
@@ -142,7 +138,8 @@ class Filling:
                 raise RequestError("nothing of the recording would be left: keep some of it to go on from")
             yield from pieces((first, last), window, left, right, timeline.length)
 
-    def _filled(self, timeline: Timeline, piece: Piece, i: int, of: int) -> tuple[Timeline, Result]:
+    def _fill(self, timeline: Timeline, piece: Piece, i: int, of: int) -> Result:
+        """Make a window's clip, and put it in place."""
         region = self._region(timeline, piece)
         start = (piece.start - timeline.origin) / timeline.sample_rate
         request = replace(
@@ -158,7 +155,8 @@ class Filling:
         sound = result.audio[0] if result.sound is None else result.sound[0]
         clip = timeline.spread(clip_at_rate(sound, self.model, timeline.sample_rate), piece.start)
         fade = min(timeline.at(self.fade), timeline.at(self.overlap))
-        return timeline.filled(piece.gap, clip, piece.start, fade), result
+        timeline.fill(piece.gap, clip, piece.start, fade)
+        return result
 
     def _region(self, timeline: Timeline, piece: Piece) -> Region:
         """What the window's clip has to match."""

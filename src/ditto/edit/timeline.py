@@ -119,13 +119,17 @@ class Timeline:
         total = np.concatenate([[0], np.cumsum(self.known[begin : int(last.max(initial=0))])])
         return inside & (total[last - begin] - total[first - begin] == last - first)
 
-    def filled(self, gap: tuple[int, int], clip: np.ndarray, start: int, fade: int) -> "Timeline":
-        """With a gap filled from a clip (channels, n) that begins at sample `start`.
+    def copied(self) -> "Timeline":
+        """With samples of its own."""
+        return replace(self, samples=self.samples.copy(), known=self.known.copy())
+
+    def fill(self, gap: tuple[int, int], clip: np.ndarray, start: int, fade: int) -> None:
+        """Fill a gap, in place, from a clip (channels, n) that begins at sample `start`.
 
         Where what lies next to the gap is known, the clip fades in over the last `fade` samples before it and out over
-        the first after it.
+        the first after it. In place, since a recording may be long and have many windows.
         """
-        samples, known = self.samples.copy(), self.known.copy()
+        samples, known = self.samples, self.known
         first, last = gap
         left, right = _run(self.known[:first][::-1], fade), _run(self.known[last:], fade)
         new = clip[:, first - left - start : last + right - start].astype(samples.dtype)
@@ -135,7 +139,6 @@ class Timeline:
             new[:, -right:] = crossfaded(new[:, -right:], samples[:, last : last + right])
         samples[:, first - left : last + right] = limited(torch.from_numpy(new)).numpy()
         known[first:last] = True
-        return replace(self, samples=samples, known=known)
 
     def spread(self, clip: np.ndarray, start: int) -> np.ndarray:
         """A clip (any channels, n) in the recording's channels; mono is put where the sound around it is."""
