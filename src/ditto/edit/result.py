@@ -140,7 +140,8 @@ class Edit:
 
 def _heard(samples: np.ndarray, sample_rate: int, spec: AudioSpec) -> Tensor:
     """Mono at the model's rate, shape (n,)."""
-    return torch.from_numpy(Audio(samples.astype(np.float32, copy=False), sample_rate).mono().resample(spec.sample_rate).samples[0])
+    audio = Audio(samples.astype(np.float32, copy=False), sample_rate)
+    return torch.from_numpy(audio.mono().resample(spec.sample_rate).samples[0])
 
 
 def _mel(timeline: Timeline, spec: AudioSpec) -> Tensor:
