@@ -11,7 +11,6 @@ of the fine-tuning and are left out.
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import torch
@@ -24,7 +23,16 @@ from ditto.audio.io import shown
 from ditto.audio.spec import AudioSpec
 from ditto.errors import ModelError
 from ditto.models.hashes import extended, file_sha256, fingerprint
-from ditto.models.music_model import INDEX, WEIGHTS, MusicModel, load, put_folder, read_index, save_index
+from ditto.models.music_model import (
+    INDEX,
+    WEIGHTS,
+    MusicModel,
+    checked_weights,
+    load,
+    put_folder,
+    read_index,
+    save_index,
+)
 
 CLASS = "MusicFineTune"
 FILE = Path("denoiser") / WEIGHTS
@@ -64,16 +72,16 @@ def load_fine_tune(folder: Path) -> MusicModel:
     index, base = read_index(folder, CLASS), load()
     if index.get("base") != fingerprint(base.network):
         raise ModelError(f"{shown(folder)} was fine-tuned from another base than the embedded one: train it again")
-    digest = _check_file(folder, index)
+    file = checked_weights(folder, "denoiser", index)
     try:
-        unknown = base.network.load_state_dict(load_file(folder / FILE), strict=False).unexpected_keys
+        unknown = base.network.load_state_dict(load_file(file), strict=False).unexpected_keys
         spec = AudioSpec(**index["spec"])
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         why = " ".join(str(error).split())
         raise ModelError(f"{shown(folder)} is damaged: its weights or its {INDEX} do not fit ({why})") from None
     if unknown:
-        raise ModelError(f"{shown(folder / FILE)} has weights that the embedded base has not, such as {unknown[0]}")
-    sha256 = extended(base.base_sha256, digest)
+        raise ModelError(f"{shown(file)} has weights that the embedded base has not, such as {unknown[0]}")
+    sha256 = extended(base.base_sha256, file_sha256(file))
     return replace(base, spec=spec, name=folder.name, sha256=sha256, base_sha256=sha256, distilled=None)
 
 
@@ -84,13 +92,3 @@ def _differing(network: ModelMixin, base: ModelMixin) -> dict[str, Tensor]:
         raise ModelError("a weight of the denoiser does not fit float16: train again with a lower lr")
     theirs = base.state_dict()
     return {name: value for name, value in own.items() if not torch.equal(value, theirs[name].half())}
-
-
-def _check_file(folder: Path, index: dict[str, Any]) -> str:
-    """The hash of the weights, which the index must have promised."""
-    if not (folder / FILE).is_file():
-        raise ModelError(f"{shown(folder)} is incomplete: {FILE} is missing")
-    hashes, digest = index.get("sha256"), file_sha256(folder / FILE)
-    if not isinstance(hashes, dict) or digest != hashes.get("denoiser"):
-        raise ModelError(f"{shown(folder / FILE)} is damaged: its SHA-256 is not the one in {INDEX}")
-    return digest

@@ -459,15 +459,10 @@ def read_index(path: Path, kind: str = "MusicModel") -> dict[str, Any]:
 
 
 def _part(path: Path, name: str, kind: object, index: dict[str, Any]) -> ModelMixin:
-    hashes = index.get("sha256")
     kind = kind[1] if isinstance(kind, list) and len(kind) == 2 else kind
     if not isinstance(kind, str) or kind not in CLASSES[name]:
         raise ModelError(f"{shown(path / INDEX)} names the unknown class {kind!r} for {name}")
-    file = path / name / WEIGHTS
-    if not file.is_file():
-        raise ModelError(f"{shown(path)} is incomplete: {name}/{WEIGHTS} is missing")
-    if not isinstance(hashes, dict) or file_sha256(file) != hashes.get(name):
-        raise ModelError(f"{shown(file)} is damaged: its SHA-256 is not the one in {INDEX}")
+    file = checked_weights(path, name, index)
     try:
         # Not from_pretrained: it fills weights that a file lacks with random ones.
         module = built(kind, _config(path / name), name)
@@ -475,6 +470,20 @@ def _part(path: Path, name: str, kind: object, index: dict[str, Any]) -> ModelMi
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError):
         raise ModelError(f"{shown(path / name)} is damaged: its config.json does not fit its weights") from None
     return module.requires_grad_(False).eval()
+
+
+def checked_weights(path: Path, name: str, index: dict[str, Any]) -> Path:
+    """The weight file of a part, whose hash is the one that the index promises.
+
+    Raises:
+        ModelError: it is missing or damaged.
+    """
+    file, hashes = path / name / WEIGHTS, index.get("sha256")
+    if not file.is_file():
+        raise ModelError(f"{shown(path)} is incomplete: {name}/{WEIGHTS} is missing")
+    if not isinstance(hashes, dict) or file_sha256(file) != hashes.get(name):
+        raise ModelError(f"{shown(file)} is damaged: its SHA-256 is not the one in {INDEX}")
+    return file
 
 
 def built(kind: str, config: Mapping[str, Any], part: str = "denoiser") -> ModelMixin:
