@@ -152,9 +152,12 @@ def clip_picture(
 
 def edit_picture(
     path: Path, after: Tensor, spec: AudioSpec, new: Sequence[tuple[float, float]],
-    losses: Sequence[Sequence[float]], title: str, *, before: Tensor | None = None, force: bool = False,
+    losses: Sequence[Sequence[float]], title: str, *, before: Tensor | None = None, stride: int = 1,
+    force: bool = False,
 ) -> None:  # fmt: skip
-    """Save an edit's picture as PNG: log-mels (n_mels, frames) before and after, what is new framed, a loss a window.
+    """Save an edit's picture as PNG: log-mels (n_mels, columns) before and after, what is new framed, a loss a window.
+
+    A column stands for `stride` frames.
 
     Raises:
         OutputError: if the file exists (without `force`) or cannot be written.
@@ -165,9 +168,9 @@ def edit_picture(
     axes = list(figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0])
     figure.suptitle(title, fontsize=10)
     if before is not None:
-        _spectrogram(axes[0], before, spec)
+        _spectrogram(axes[0], before, spec, stride)
         axes.pop(0).set_title("before", fontsize=9)
-    _spectrogram(axes[0], after, spec)
+    _spectrogram(axes[0], after, spec, stride)
     axes[0].set_title("after; between the lines is new, the rest is kept", fontsize=9)
     for start, end in new:
         axes[0].axvline(start, color="cyan", linewidth=1)
@@ -214,9 +217,9 @@ def _save(figure: Figure, path: Path, force: bool) -> None:
         figure.savefig(temporary, format="png", dpi=90)
 
 
-def _spectrogram(axes: Axes, mel: Tensor, spec: AudioSpec) -> None:
+def _spectrogram(axes: Axes, mel: Tensor, spec: AudioSpec, stride: int = 1) -> None:
     level = (mel.float().cpu().numpy() - 1) * (spec.dynamic_range_db / 2)
-    extent = (0.0, spec.seconds(mel.shape[-1]), 0.0, float(spec.n_mels))
+    extent = (0.0, spec.seconds(mel.shape[-1] * stride), 0.0, float(spec.n_mels))
     image = axes.imshow(level, origin="lower", aspect="auto", extent=extent, vmin=-110, vmax=-10, cmap="magma")
     axes.set(xlabel="seconds", ylabel="mel band")
     axes.figure.colorbar(image, ax=axes, label="dB", pad=0.01)

@@ -1,6 +1,8 @@
 """Inpainting, outpainting and looping on a tiny model: what is kept bit for bit, exact lengths, files, and refusals."""
 
 import json
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +11,16 @@ import pytest
 import soundfile
 
 from ditto.audio.io import read_tags
-from ditto.controls.balance import WITH_OTHERS
 from ditto.controls.intensity import Intensity
+from ditto.controls.regions import SelfLoop
 from ditto.edit.edits import inpaint, loop, loop_recording, loop_seconds, outpaint
+from ditto.edit import result
 from ditto.edit.result import Edit
 from ditto.edit.timeline import FADE_SECONDS
 from ditto.errors import RequestError
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
-from ditto.request import Request
+from ditto.request import Request, run
 
 QUICK = Request(tags=Tags("jazz", tempo=120), iterations=4, steps=2, lr=0.05)
 RATE = 12_000
@@ -43,7 +46,7 @@ def saved(edit: Edit, path: Path) -> np.ndarray:
 
 
 def improved(edit: Edit) -> bool:
-    return all((part.losses.amin(dim=0) < part.losses[0]).all() for part in edit.parts)
+    return all(part.losses.min() < part.losses[0] for part in edit.parts)
 
 
 def test_inpainting_keeps_all_but_the_region_bit_for_bit(tiny_model: MusicModel, song: Path, tmp_path: Path) -> None:
@@ -103,9 +106,6 @@ def test_outpainting_with_a_loudness_curve_over_the_whole(tiny_model: MusicModel
     request = Request((Intensity("0:-30 2:-10"),), QUICK.tags, iterations=3, steps=2)
     edit = outpaint(song, tiny_model, 1.6, request, overlap=0.2)
     assert set(edit.errors) == {"outpaint_mse", "intensity_mse_db2", "intensity_rho"}
-    described = edit.parts[0].request.objective
-    assert described is not None
-    assert [term["weight"] for term in described.describe()["terms"]] == [1.0, WITH_OTHERS]
 
 
 def test_a_loop_of_a_recording_is_exact_and_repeats(tiny_model: MusicModel, song: Path, tmp_path: Path) -> None:
@@ -128,7 +128,9 @@ def test_a_loop_from_nothing_is_exact_to_the_sample_and_joins_without_a_click(ti
     # at the join the clip itself goes on: no step larger than those inside
     steps = np.abs(np.diff(once))
     assert abs(once[0] - once[-1]) <= steps.max() * 1.01
-    clip = edit.parts[0].audio[0].numpy()
+    overlap = round(0.15 * tiny_model.spec.frame_rate)
+    control = SelfLoop(round(0.31 * tiny_model.spec.frame_rate), overlap)
+    clip = run(replace(QUICK, controls=(control,)), tiny_model).audio[0].numpy()
     assert once[0] == pytest.approx(clip[2480], abs=0.02)
     np.testing.assert_allclose(once[800:], clip[800:2480], atol=1e-6)
 
@@ -191,3 +193,24 @@ def test_mistakes_are_one_line(tiny_model: MusicModel, song: Path, name: str) ->
         call(song, tiny_model)
     assert message in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_memory_grows_by_the_recordings_samples_alone(
+    tiny_model: MusicModel, song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A picture is of some size whatever the length, which would hide what grows.
+    monkeypatch.setattr(result, "edit_picture", lambda *_, **__: None)
+    request = replace(QUICK, iterations=1)
+
+    def peak(seconds: float) -> int:
+        tracemalloc.start()
+        try:
+            outpaint(song, tiny_model, seconds, request, overlap=0.1).save(tmp_path / "long.wav", force=True)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(3.0)  # what is imported and kept on first use
+    grown = peak(9.0) - peak(3.0)
+    own = 6 * RATE * (2 * 4 + 1)  # two channels of float32, and what is known
+    assert grown < 1.5 * own

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ditto.controls.balance import WITH_OTHERS
 from ditto.controls.intensity import Intensity
 from ditto.controls.melody import Melody
 from ditto.controls.structure import Structure
@@ -85,7 +86,7 @@ def test_beats_are_counted_on(tiny_model: MusicModel) -> None:
 
 def test_each_window_counts_its_beats_from_the_recordings_start(tiny_model: MusicModel) -> None:
     longer = song().extended(0, 5000)
-    _, results = filling(tiny_model).fill(longer, [(8000, 13_000)])
+    results = list(filling(tiny_model).fill(longer, [(8000, 13_000)]))
     assert len(results) >= 2
     step = results[1].request.tags.beat - results[0].request.tags.beat
     assert results[0].request.tags.beat == pytest.approx((8000 - 1600) / 8000 * 2, abs=1e-6)
@@ -93,14 +94,22 @@ def test_each_window_counts_its_beats_from_the_recordings_start(tiny_model: Musi
     assert results[1].request.seed == results[0].request.seed + 1
 
 
+def test_other_controls_are_weighed_against_what_is_kept(tiny_model: MusicModel) -> None:
+    request = Request((Intensity("0:-30 2:-10"),), Tags("jazz"), iterations=2, steps=2)
+    (result,) = filling(tiny_model, request=request).fill(song().extended(0, 1000), [(8000, 9000)])
+    objective = result.request.objective
+    assert objective is not None
+    assert [term["weight"] for term in objective.describe()["terms"]] == [1.0, WITH_OTHERS]
+
+
 def test_too_little_to_go_on_from_is_refused(tiny_model: MusicModel) -> None:
     short = song(0.03).extended(0, 2000)
     with pytest.raises(RequestError, match="too little sound to go on from"):
-        filling(tiny_model).fill(short, [(240, 2240)])
+        list(filling(tiny_model).fill(short, [(240, 2240)]))
     with pytest.raises(RequestError, match="nothing of the recording would be left"):
-        filling(tiny_model).fill(song(), [(0, 8000)])
+        list(filling(tiny_model).fill(song(), [(0, 8000)]))
     with pytest.raises(RequestError, match=r"overlap must be above 0 and at most 0\.38 s"):
-        filling(tiny_model, overlap=0.5).fill(song().extended(0, 100), [(8000, 8100)])
+        list(filling(tiny_model, overlap=0.5).fill(song().extended(0, 100), [(8000, 8100)]))
 
 
 def test_curves_and_melodies_are_seen_from_the_window(tiny_model: MusicModel) -> None:

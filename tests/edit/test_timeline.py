@@ -50,7 +50,8 @@ def test_what_is_heard_is_the_mono_mix_at_the_models_rate() -> None:
 
 
 def test_beyond_the_ends_and_in_gaps_there_is_silence() -> None:
-    song = timeline().forgetting([(2000, 3000)])
+    song = timeline()
+    song.forget([(2000, 3000)])
     assert song.heard(-4000, 32, 4, SPEC).numpy()[: 4000 - 2048 - 300].max(initial=0) == 0
     heard = song.heard(1000, 40, 0, SPEC).numpy()
     assert np.abs(heard[1000:2000]).max() == 0
@@ -58,7 +59,8 @@ def test_beyond_the_ends_and_in_gaps_there_is_silence() -> None:
 
 
 def test_known_frames_are_those_whose_window_is_known() -> None:
-    song = timeline().forgetting([(2000, 3000)])
+    song = timeline()
+    song.forget([(2000, 3000)])
     for rate_start in (0, 1000, 1500, -300, 7000):
         known = song.known_frames(rate_start, 40, SPEC)
         for i, value in enumerate(known):
@@ -67,7 +69,8 @@ def test_known_frames_are_those_whose_window_is_known() -> None:
 
 
 def test_filling_changes_the_gap_and_a_fade_beside_it_and_nothing_else() -> None:
-    song = timeline().forgetting([(2000, 3000)])
+    song = timeline()
+    song.forget([(2000, 3000)])
     clip = 0.5 * np.ones((2, 4000), np.float32)
     filled = song.copied()
     filled.fill((2000, 3000), clip, 1000, 100)
@@ -80,7 +83,8 @@ def test_filling_changes_the_gap_and_a_fade_beside_it_and_nothing_else() -> None
 
 
 def test_what_is_too_loud_is_bent_only_where_it_is_new() -> None:
-    song = timeline().forgetting([(2000, 3000)])
+    song = timeline()
+    song.forget([(2000, 3000)])
     song.fill((2000, 3000), np.full((2, 4000), 1.7, np.float32), 1000, 100)
     assert np.abs(song.samples).max() <= 1
 

@@ -304,9 +304,11 @@ def _encoding(path: Path, subtype: str | None) -> tuple[str, str]:
 
 
 def _check_range(path: Path, frames: np.ndarray, encoding: str) -> None:
-    if not np.isfinite(frames).all():
+    # In blocks, as it is written: a long recording is not copied.
+    peaks = [np.abs(frames[first : first + _BLOCK_FRAMES]).max() for first in range(0, len(frames), _BLOCK_FRAMES)]
+    peak = float(np.max(peaks))
+    if not np.isfinite(peak):
         raise OutputError(f"cannot write {shown(path)}: the sound holds values that are not finite (NaN or infinity)")
-    peak = float(np.abs(frames).max())
     if peak > 1 and encoding not in _FLOAT_SUBTYPES:
         raise OutputError(f"cannot write {shown(path)}: it would clip, its peak is {peak:.4g} and may be at most 1")
 

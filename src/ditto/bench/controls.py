@@ -57,11 +57,11 @@ def _filled(kind: str, names: Sequence[str], overlap: float, bench: Bench, i: in
     request = bench.request(i, setup, [control_of(bench, i, name) for name in names])
     fade = 0.0 if setup.method == "none" else FADE_SECONDS
     filling = Filling(kind, model, request, overlap, all_context=kind == "inpaint", fade=fade)
-    filled, results = filling.fill(timeline, [gap])
-    heard = torch.from_numpy(filled.samples[0])
-    edges = [edge for edge in gap if 0 < edge < filled.length]
+    result, *_ = filling.fill(timeline, [gap])
+    heard = torch.from_numpy(timeline.samples[0])
+    edges = [edge for edge in gap if 0 < edge < timeline.length]
     jumps = [seam_jump(heard, edge / recording.sample_rate, model.spec) for edge in edges]
-    return values_of(results[0]) | {"seam_jumps": torch.tensor([jumps], dtype=torch.float64)}
+    return values_of(result) | {"seam_jumps": torch.tensor([jumps], dtype=torch.float64)}
 
 
 def _looped(bench: Bench, i: int, setup: Setup) -> Tensors:

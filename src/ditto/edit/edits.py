@@ -16,7 +16,7 @@ from ditto.audio.io import StrPath, shown
 from ditto.audio.limiter import CEILING
 from ditto.controls.regions import SelfLoop
 from ditto.edit.fill import Filling, Progress
-from ditto.edit.result import Edit
+from ditto.edit.result import Edit, Part
 from ditto.edit.timeline import FADE_SECONDS, Timeline, crossfaded
 from ditto.errors import RequestError
 from ditto.models.music_model import MusicModel
@@ -53,9 +53,9 @@ def inpaint(
     timeline = Timeline.read(path)
     gaps = _gaps(timeline, regions)
     filling = Filling("inpaint", model, request or Request(), overlap, all_context=True, progress=progress)
-    filled, results = filling.fill(timeline, gaps)
-    joins = filling.joins(timeline, gaps)
-    return Edit("inpaint", model, filled, tuple(results), tuple(gaps), timeline, joins)
+    filled = timeline.copied()
+    parts = tuple(map(Part.of, filling.fill(filled, gaps)))
+    return Edit("inpaint", model, filled, parts, tuple(gaps), timeline, filling.joins(timeline, gaps))
 
 
 def _gaps(timeline: Timeline, regions: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
@@ -112,8 +112,8 @@ def outpaint(
     longer = timeline.extended(new if backwards else 0, 0 if backwards else new)
     gap = (0, new) if backwards else (timeline.length, longer.length)
     filling = Filling("outpaint", model, request or Request(), overlap, progress=progress)
-    filled, results = filling.fill(longer, [gap])
-    return Edit("outpaint", model, filled, tuple(results), (gap,), timeline, filling.joins(filled, [gap]))
+    parts = tuple(map(Part.of, filling.fill(longer, [gap])))
+    return Edit("outpaint", model, longer, parts, (gap,), timeline, filling.joins(longer, [gap]))
 
 
 def _check_overlap(timeline: Timeline, overlap: float) -> None:
@@ -169,19 +169,17 @@ def loop_recording(
     length, again = timeline.at(whole), min(timeline.length, timeline.at(overlap + 0.2))
     # The loop unrolled: the recording, the gap, and the recording's start once more.
     unrolled = timeline.extended(0, length - timeline.length + again)
-    samples, known = unrolled.samples.copy(), unrolled.known.copy()
-    samples[:, length:], known[length:] = timeline.samples[:, :again], True
-    unrolled = replace(unrolled, samples=samples, known=known)
+    unrolled.samples[:, length:], unrolled.known[length:] = timeline.samples[:, :again], True
     filling = Filling("loop", model, request or Request(), overlap, progress=progress)
-    filled, results = filling.fill(unrolled, [(timeline.length, length)])
+    parts = tuple(map(Part.of, filling.fill(unrolled, [(timeline.length, length)])))
     fade = min(timeline.at(FADE_SECONDS), again)
-    once = filled.samples[:, :length].copy()
-    once[:, :fade] = filled.samples[:, length : length + fade]
-    looped = replace(filled, samples=np.tile(once, repeats), known=np.ones(length * repeats, bool))
+    once = unrolled.samples[:, :length]
+    once[:, :fade] = unrolled.samples[:, length : length + fade]
+    looped = replace(unrolled, samples=np.tile(once, repeats), known=np.ones(length * repeats, bool))
     gaps = tuple((i * length + timeline.length, (i + 1) * length) for i in range(repeats))
     within = filling.joins(unrolled, [(timeline.length, length)])
     joins = tuple(i * length + edge for i in range(repeats) for edge in within)
-    return Edit("loop", model, looped, tuple(results), gaps, timeline, joins)
+    return Edit("loop", model, looped, parts, gaps, timeline, joins)
 
 
 def loop(
@@ -227,7 +225,7 @@ def loop(
     once = np.clip(once, -CEILING, CEILING)
     timeline = Timeline(np.tile(once, repeats), np.ones(length * repeats, bool), spec.sample_rate)
     gaps = tuple((i * length, (i + 1) * length) for i in range(repeats))
-    return Edit("loop", model, timeline, (result,), gaps)
+    return Edit("loop", model, timeline, (Part.of(result),), gaps)
 
 
 def _check_repeats(repeats: int) -> None:

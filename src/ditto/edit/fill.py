@@ -115,15 +115,19 @@ class Filling:
     fade: float = FADE_SECONDS
     progress: Progress | None = None
 
-    def fill(self, timeline: Timeline, gaps: Sequence[tuple[int, int]]) -> tuple[Timeline, list[Result]]:
-        """The recording with all gaps filled, and what was made for each window.
+    def fill(self, timeline: Timeline, gaps: Sequence[tuple[int, int]]) -> Iterator[Result]:
+        """Fill all gaps of a recording, in place, window by window.
+
+        Yields:
+            What was made for each window.
 
         Raises:
             DittoError: a gap has nothing known beside it, or the request does not fit.
         """
-        timeline = timeline.forgetting(gaps).copied()
+        timeline.forget(gaps)
         plan = list(self._plan(timeline, gaps))
-        return timeline, [self._fill(timeline, piece, i, len(plan)) for i, piece in enumerate(plan)]
+        for i, piece in enumerate(plan):
+            yield self._fill(timeline, piece, i, len(plan))
 
     def joins(self, timeline: Timeline, gaps: Sequence[tuple[int, int]]) -> tuple[int, ...]:
         """Where the windows that fill the gaps begin and end, in samples: what might be heard."""

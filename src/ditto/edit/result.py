@@ -1,23 +1,57 @@
 """What an edit came to, and its files: the sound, a picture before and after, and a report."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soxr
 import torch
 from torch import Tensor
 
-from ditto.audio.features import long_log_mel
-from ditto.audio.io import Audio, StrPath, atomic_path, write
+from ditto.audio.features import log_mel
+from ditto.audio.io import StrPath, atomic_path, write
 from ditto.audio.spec import AudioSpec
 from ditto.edit.timeline import Timeline
 from ditto.metrics.seams import seam_jump, share_below, typical_jumps
 from ditto.models.music_model import MusicModel
 from ditto.pictures import edit_picture
-from ditto.request import MAX_COMMENT, Result, output_files, versions
+from ditto.request import MAX_COMMENT, Request, Result, output_files, versions
+
+AROUND_SECONDS = 1.0
+"""On either side of a seam, of what its jump is measured in."""
+BLOCK, PIECE_FRAMES = 1 << 16, 512
+"""Samples and frames that are looked at at once."""
+COLUMNS = 2048
+"""Of a picture's spectrogram at most: it is some 900 pixels wide."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What is kept of a window: neither its sound nor its latents, for a recording may have many windows.
+
+    Attributes:
+        request: what was asked, without the controls, whose targets may be large; `about` names them.
+        losses: (K,) of the optimisation.
+        errors: of the controls.
+        seconds: that it took.
+        about: the report of `Result`.
+    """
+
+    request: Request
+    losses: Tensor
+    errors: dict[str, float]
+    seconds: float
+    about: dict[str, Any]
+
+    @classmethod
+    def of(cls, result: Result) -> "Part":
+        """Of the first clip of a result."""
+        errors = {name: values[0].item() for name, values in result.errors.items()}
+        request = replace(result.request, controls=())
+        return cls(request, result.losses[:, 0], errors, sum(result.timings.values()), result.report())
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +62,7 @@ class Edit:
         kind: "inpaint", "outpaint" or "loop".
         model: what made the new parts.
         timeline: the sound.
-        parts: what was made, a result for each window.
+        parts: what was made, window by window.
         gaps: what is new, in samples.
         joins: where windows of what is new meet, in samples, besides the gaps' ends.
         before: the recording, if there was one.
@@ -37,7 +71,7 @@ class Edit:
     kind: str
     model: MusicModel
     timeline: Timeline
-    parts: tuple[Result, ...]
+    parts: tuple[Part, ...]
     gaps: tuple[tuple[int, int], ...]
     before: Timeline | None = None
     joins: tuple[int, ...] = ()
@@ -56,7 +90,7 @@ class Edit:
     def errors(self) -> dict[str, float]:
         """Each control's error, the mean over the parts."""
         names = dict.fromkeys(name for part in self.parts for name in part.errors)
-        values = {name: [part.errors[name][0].item() for part in self.parts if name in part.errors] for name in names}
+        values = {name: [part.errors[name] for part in self.parts if name in part.errors] for name in names}
         return {name: float(np.mean(value)) for name, value in values.items()}
 
     def seams(self) -> list[dict[str, float]]:
@@ -66,18 +100,25 @@ class Edit:
         """
         spec = self.model.spec
         rolled = self.kind == "loop"
-        audio = _heard(self.samples, self.sample_rate, spec)
-        if rolled:
-            audio = torch.cat([audio, audio[: spec.sample_rate]])
         length = self.timeline.length
         edges = {*self.joins, *(edge for gap in self.gaps for edge in gap)}
         inside = sorted({edge for edge in edges if rolled or 0 < edge < length} - {0})
         typical = typical_jumps(self._known(spec), spec)
-        found = [(edge / self.sample_rate, seam_jump(audio, edge / self.sample_rate, spec)) for edge in inside]
+        found = [(edge / self.sample_rate, self._jump(edge, rolled)) for edge in inside]
         return [
             {"seconds": round(at, 4), "jump_db": round(jump, 3), "percentile": round(share_below(jump, typical), 1)}
             for at, jump in found
         ]
+
+    def _jump(self, edge: int, rolled: bool) -> float:
+        """The spectral jump at a sample, from what is around it; beyond the ends of what is repeated it begins anew."""
+        spec = self.model.spec
+        hop = spec.hop * self.sample_rate / spec.sample_rate
+        first = round((edge - AROUND_SECONDS * self.sample_rate) // hop * hop)
+        around = np.arange(first if rolled else max(first, 0), edge + round(AROUND_SECONDS * self.sample_rate))
+        around = around % self.timeline.length if rolled else around[around < self.timeline.length]
+        heard = _heard(self.samples[:, around], self.sample_rate, spec)
+        return seam_jump(heard, (edge - (first if rolled else max(first, 0))) / self.sample_rate, spec)
 
     def _known(self, spec: AudioSpec) -> Tensor:
         """What seams are measured against: the recording, or of a loop from nothing the clip itself."""
@@ -99,8 +140,8 @@ class Edit:
             "errors": {name: float(f"{value:.6g}") for name, value in self.errors.items()},
             "model": self.model.describe(),
             "versions": versions(),
-            "timings": {"total": round(sum(sum(part.timings.values()) for part in self.parts), 3)},
-            "parts": [part.report() for part in self.parts],
+            "timings": {"total": round(sum(part.seconds for part in self.parts), 3)},
+            "parts": [part.about for part in self.parts],
         }
 
     def save(self, path: StrPath, *, force: bool = False) -> list[Path]:
@@ -124,11 +165,20 @@ class Edit:
         with atomic_path(about, force=force) as temporary:
             temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         spec = self.model.spec
-        mels = [_mel(timeline, spec) for timeline in (self.before, self.timeline) if timeline is not None]
+        stride = -(-int(self.timeline.seconds * spec.frame_rate) // COLUMNS)
+        mels = [_mel(timeline, spec, stride) for timeline in (self.before, self.timeline) if timeline is not None]
         new = [(start / self.sample_rate, end / self.sample_rate) for start, end in self.gaps]
-        losses = [part.losses[:, 0].tolist() for part in self.parts]
+        losses = [part.losses.tolist() for part in self.parts]
         edit_picture(
-            picture, mels[-1], spec, new, losses, self._title(), before=mels[0] if self.before else None, force=force
+            picture,
+            mels[-1],
+            spec,
+            new,
+            losses,
+            self._title(),
+            before=mels[0] if self.before else None,
+            stride=stride,
+            force=force,
         )
         return [sound, picture, about]
 
@@ -139,15 +189,33 @@ class Edit:
 
 
 def _heard(samples: np.ndarray, sample_rate: int, spec: AudioSpec) -> Tensor:
-    """Mono at the model's rate, shape (n,)."""
-    audio = Audio(samples.astype(np.float32, copy=False), sample_rate)
-    return torch.from_numpy(audio.mono().resample(spec.sample_rate).samples[0])
+    """Mono at the model's rate, shape (n,); in blocks, since a recording may be long."""
+    count = samples.shape[1]
+    blocks = (samples[:, first : first + BLOCK].mean(axis=0, dtype=np.float32) for first in range(0, count, BLOCK))
+    if sample_rate != spec.sample_rate:
+        stream = soxr.ResampleStream(sample_rate, spec.sample_rate, 1, dtype="float32", quality="VHQ")
+        lasts = (first + BLOCK >= count for first in range(0, count, BLOCK))
+        blocks = (stream.resample_chunk(block, last=last) for block, last in zip(blocks, lasts, strict=True))
+    return torch.from_numpy(np.concatenate(list(blocks)))
 
 
-def _mel(timeline: Timeline, spec: AudioSpec) -> Tensor:
-    audio = _heard(timeline.samples, timeline.sample_rate, spec)
+def _mel(timeline: Timeline, spec: AudioSpec, stride: int) -> Tensor:
+    """Log-mel (n_mels, columns), each column the mean of `stride` frames; made in pieces."""
+    frames = max(int(timeline.seconds * spec.frame_rate), 1)
+    size = -(-PIECE_FRAMES // stride) * stride
+    pieces = [_columns(timeline, spec, first, min(first + size, frames), stride) for first in range(0, frames, size)]
+    return torch.cat(pieces, dim=1)
+
+
+def _columns(timeline: Timeline, spec: AudioSpec, first: int, last: int, stride: int) -> Tensor:
+    hop, margin = spec.hop * timeline.sample_rate / spec.sample_rate, -(-spec.n_fft // spec.hop)
+    begin = max(first - margin, 0)
+    around = timeline.samples[:, round(begin * hop) : round((last + margin) * hop)]
+    heard = _heard(around, timeline.sample_rate, spec)
+    heard = torch.nn.functional.pad(heard, (0, max(0, (last - begin) * spec.hop - len(heard), spec.n_fft - len(heard))))
     with torch.no_grad():
-        return long_log_mel(torch.nn.functional.pad(audio, (0, max(0, spec.n_fft - len(audio))))[None], spec)[0]
+        mel = log_mel(heard[None], spec)[..., first - begin : last - begin]
+        return torch.nn.functional.avg_pool1d(mel, stride, ceil_mode=True)[0]
 
 
 def _comment(report: dict[str, Any]) -> str:

@@ -82,12 +82,10 @@ class Timeline:
             origin=self.origin + before,
         )  # fmt: skip
 
-    def forgetting(self, spans: Sequence[tuple[int, int]]) -> "Timeline":
-        """With some stretches unknown."""
-        known = self.known.copy()
+    def forget(self, spans: Sequence[tuple[int, int]]) -> None:
+        """Make some stretches unknown, in place."""
         for start, end in spans:
-            known[start:end] = False
-        return replace(self, known=known)
+            self.known[start:end] = False
 
     def heard(self, start: int, frames: int, margin: int, spec: AudioSpec) -> Tensor:
         """What the model hears from sample `start` on: mono at its rate, (frames + 2·margin)·hop samples.
@@ -160,7 +158,7 @@ class Timeline:
         container = SUBTYPES[Path(path).suffix.lower()][0]
         if self.subtype and self.subtype in soundfile.available_subtypes(container):
             return self.subtype
-        if container == "WAV" and float(np.abs(self.samples).max(initial=0)) > 1:
+        if container == "WAV" and max(self.samples.max(initial=0), -self.samples.min(initial=0)) > 1:
             return "FLOAT"
         return "PCM_24" if container in ("WAV", "FLAC") and self.subtype else None
 

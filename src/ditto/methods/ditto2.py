@@ -24,7 +24,7 @@ from ditto.diffusion.samplers import Chain, ddim
 from ditto.optimize import LR, MOMENTUM, Objective, Step, Stop, never, optimize
 
 CORRECTIONS = 8
-CORRECTED_LR, CORRECTED_MOMENTUM, CORRECTED_WAY = 1e-2, 0.7, 0.7
+CORRECTED_LR, CORRECTED_MOMENTUM, CORRECTED_WAY = 1.5e-2, 0.7, 1.05
 """Adam's largest learning rate, its β₁, and the most that K · lr may be, where the surrogate is corrected.
 
 Every correction moves the minimum a little, and an optimiser of little momentum that takes larger steps has caught up
