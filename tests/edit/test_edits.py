@@ -13,8 +13,8 @@ import soundfile
 from ditto.audio.io import read_tags
 from ditto.controls.intensity import Intensity
 from ditto.controls.regions import SelfLoop
-from ditto.edit.edits import inpaint, loop, loop_recording, loop_seconds, outpaint
 from ditto.edit import result
+from ditto.edit.edits import inpaint, loop, loop_recording, loop_seconds, outpaint
 from ditto.edit.result import Edit
 from ditto.edit.timeline import FADE_SECONDS
 from ditto.errors import RequestError
