@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from ditto.audio.spec import AudioSpec
 from ditto.bench import charts
 from ditto.bench.ear import FAD, Found
 from ditto.bench.paper import paper
@@ -21,6 +22,7 @@ from ditto.bench.report import Claim, Report, Tensors
 from ditto.bench.setups import CM, CTM, DITTO, TTM, Bench, Setup, Task
 from ditto.bench.tables import ACCURACY, MSE, STRUCTURE, TIME, Entry, Table
 from ditto.bench.tasks import CONTROLS, INVERSION, PAIRS, WIDE_OVERLAP, control_of, values_of
+from ditto.controls.base import Control
 from ditto.controls.regions import SelfLoop
 from ditto.edit.edits import SELF_OVERLAP
 from ditto.edit.fill import Filling
@@ -32,6 +34,8 @@ from ditto.request import run
 
 OVERLAP, GAP = 1.0, 4.0
 """Seconds: of out- and inpainting, and of the gap to inpaint."""
+LONGER = 5.05
+"""How many times as long a clip becomes in `_grown`: 5.94 s become 30."""
 MOST_OVERLAP = 0.4
 """Share of a clip that is overlapped at most."""
 NONE = TTM.but("no control")
@@ -54,14 +58,36 @@ def _filled(kind: str, names: Sequence[str], overlap: float, bench: Bench, i: in
         middle, half = recording.length // 2, recording.at(min(GAP, recording.seconds - 2 * overlap) / 2)
         gap = (middle - half, middle + half)
     timeline = recording.extended(0, max(gap[1] - recording.length, 0))
-    request = bench.request(i, setup, [control_of(bench, i, name) for name in names])
-    fade = 0.0 if setup.method == "none" else FADE_SECONDS
-    filling = Filling(kind, model, request, overlap, all_context=kind == "inpaint", fade=fade)
+    filling = _filling(kind, overlap, bench, i, setup, [control_of(bench, i, name) for name in names])
     result, *_ = filling.fill(timeline, [gap])
+    return values_of(result) | _jumps(timeline, gap, model.spec)
+
+
+def _grown(bench: Bench, i: int, setup: Setup) -> Tensors:
+    """A held-out clip that goes on for several windows; the sound that is kept is the last one's."""
+    recording, model = song(bench, i), bench.player(setup)
+    timeline = recording.extended(0, round((LONGER - 1) * recording.length))
+    gap = (recording.length, timeline.length)
+    filling = _filling("outpaint", min(OVERLAP, MOST_OVERLAP * recording.seconds), bench, i, setup)
+    results = [values_of(result) for result in filling.fill(timeline, [gap])]
+    means = {name: torch.stack([found[name] for found in results]).mean(dim=0) for name in ("outpaint_mse",)}
+    seconds = torch.stack([found["seconds_per_clip"] for found in results]).sum(dim=0)
+    joins = _jumps(timeline, filling.joins(timeline, [gap]), model.spec)
+    return results[-1] | means | {"seconds_per_clip": seconds} | joins
+
+
+def _filling(
+    kind: str, overlap: float, bench: Bench, i: int, setup: Setup, controls: Sequence[Control] = ()
+) -> Filling:  # fmt: skip
+    fade = 0.0 if setup.method == "none" else FADE_SECONDS
+    request = bench.request(i, setup, controls)
+    return Filling(kind, bench.player(setup), request, overlap, all_context=kind == "inpaint", fade=fade)
+
+
+def _jumps(timeline: Timeline, edges: Sequence[int], spec: AudioSpec) -> Tensors:
     heard = torch.from_numpy(timeline.samples[0])
-    edges = [edge for edge in gap if 0 < edge < timeline.length]
-    jumps = [seam_jump(heard, edge / recording.sample_rate, model.spec) for edge in edges]
-    return values_of(result) | {"seam_jumps": torch.tensor([jumps], dtype=torch.float64)}
+    inner = [edge / timeline.sample_rate for edge in edges if 0 < edge < timeline.length]
+    return {"seam_jumps": torch.tensor([[seam_jump(heard, at, spec) for at in inner]], dtype=torch.float64)}
 
 
 def _looped(bench: Bench, i: int, setup: Setup) -> Tensors:
@@ -84,6 +110,7 @@ TASKS: dict[str, tuple[Task, tuple[str, ...], float | None]] = {
     "melody": (CONTROLS["melody"], (ACCURACY,), None),
     "structure": (CONTROLS["structure"], (STRUCTURE,), 10.0),
     "outpainting": (_task("outpainting", "outpaint"), ("outpaint_mse",), 10.0),
+    "outpainting to 30 s": (Task("outpainting to 30 s", _grown), ("outpaint_mse",), None),
     "inpainting": (_task("inpainting", "inpaint"), ("inpaint_mse",), 10.0),
     "looping": (Task("loop from nothing", _looped), ("loop_mse",), 10.0),
     "inversion": (INVERSION, ("invert_mse",), None),
@@ -95,11 +122,13 @@ TASKS: dict[str, tuple[Task, tuple[str, ...], float | None]] = {
 }  # fmt: skip
 """METHOD's controls and edits, and Table 9's pairs: what is done, its errors, and how many times smaller these must
 become."""
-SEAMED = ("outpainting", "inpainting", "looping", "intensity+outpainting")
+SEAMED = ("outpainting", "outpainting to 30 s", "inpainting", "looping", "intensity+outpainting")
 
 
 def _setups(name: str) -> tuple[Setup, ...]:
-    """The four methods; an inversion without control is DDIM's alone."""
+    """The four methods; inversion without control is DDIM's alone, and 30 s by DITTO would take ten minutes a clip."""
+    if name == "outpainting to 30 s":
+        return NONE, CTM
     if name != "inversion":
         return SETUPS
     return NONE.but(NONE.name, how="ddim"), *(setup.but(setup.name, how="ditto") for setup in SETUPS[1:])
@@ -201,6 +230,8 @@ def _picture(report: Report) -> Figure:
 
 
 def _share(report: Report, name: str, column: str, setup: Setup) -> float | None:
+    if setup.name not in (own.name for own in _setups(name)):
+        return None
     own, plain = report.value(f"{name}, {setup.name}", column), report.value(f"{name}, {NONE.name}", column)
     if own is None or plain is None:
         return None
