@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.models.tiny_clap import make_clap
 
-from ditto.bench.budget import FIG_4, FIG_5, TABLE_2, Budget, Setting, made, run_budget
+from ditto.bench.budget import FIG_4, FIG_5, TABLE_2, Budget, Setting, _claims, made, run_budget
 from ditto.bench.intensity import drawn_targets
 from ditto.bench.speed import DEFAULT, PAPERS, PHASES, Iteration, iteration_flops, matmul_rate, run_speed
 from ditto.controls.base import Output
@@ -65,6 +65,16 @@ def test_budgets(fast: MusicModel, data: Path, classifier: ClipClassifier, tmp_p
     assert all("no CM student" in (r.error or "") for r in report.rows if r.row == "CM-1/1")
     assert all(np.isfinite(r.value) for r in report.rows if r.row != "CM-1/1" and r.value is not None)
     assert (tmp_path / "results" / "d2-table2.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_corrected_rows_are_held_against_ditto_on_the_same_clips() -> None:
+    ditto = {"clip_seconds": torch.tensor([60.0, 80.0]), "mse": torch.tensor([0.1, 0.3])}
+    quick = {"clip_seconds": torch.tensor([2.0, 2.0]), "mse": torch.tensor([0.1, 0.4])}
+    faster, nearer = _claims({"DM-20/20": ditto, "CTM-1/2 corrected": quick})
+    assert faster.ratio == pytest.approx(35)
+    assert faster.verdict == "reproduced"
+    assert nearer.ratio == pytest.approx(0.8)
+    assert nearer.verdict != "reproduced"
 
 
 def test_mel_surrogate_never_calls_the_vocoder_while_optimising(fast: MusicModel, monkeypatch) -> None:
