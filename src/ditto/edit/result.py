@@ -115,10 +115,11 @@ class Edit:
         spec = self.model.spec
         hop = spec.hop * self.sample_rate / spec.sample_rate
         first = round((edge - AROUND_SECONDS * self.sample_rate) // hop * hop)
-        around = np.arange(first if rolled else max(first, 0), edge + round(AROUND_SECONDS * self.sample_rate))
+        first = first if rolled else max(first, 0)
+        around = np.arange(first, edge + round(AROUND_SECONDS * self.sample_rate))
         around = around % self.timeline.length if rolled else around[around < self.timeline.length]
         heard = _heard(self.samples[:, around], self.sample_rate, spec)
-        return seam_jump(heard, (edge - (first if rolled else max(first, 0))) / self.sample_rate, spec)
+        return seam_jump(heard, (edge - first) / self.sample_rate, spec)
 
     def _known(self, spec: AudioSpec) -> Tensor:
         """What seams are measured against: the recording, or of a loop from nothing the clip itself."""
@@ -170,16 +171,9 @@ class Edit:
         new = [(start / self.sample_rate, end / self.sample_rate) for start, end in self.gaps]
         losses = [part.losses.tolist() for part in self.parts]
         edit_picture(
-            picture,
-            mels[-1],
-            spec,
-            new,
-            losses,
-            self._title(),
-            before=mels[0] if self.before else None,
-            stride=stride,
+            picture, mels[-1], spec, new, losses, self._title(), before=mels[0] if self.before else None, stride=stride,
             force=force,
-        )
+        )  # fmt: skip
         return [sound, picture, about]
 
     def _title(self) -> str:
