@@ -24,7 +24,7 @@ from ditto.bench.tables import ACCURACY, MSE, STRUCTURE, TIME, Entry, Table
 from ditto.bench.tasks import CONTROLS, INVERSION, PAIRS, WIDE_OVERLAP, control_of, values_of
 from ditto.controls.base import Control
 from ditto.controls.regions import SelfLoop
-from ditto.edit.edits import SELF_OVERLAP
+from ditto.edit.edits import SELF_OVERLAP, closed
 from ditto.edit.fill import Filling
 from ditto.edit.timeline import FADE_SECONDS, Timeline
 from ditto.errors import ModelError
@@ -79,9 +79,13 @@ def _grown(bench: Bench, i: int, setup: Setup) -> Tensors:
 def _filling(
     kind: str, overlap: float, bench: Bench, i: int, setup: Setup, controls: Sequence[Control] = ()
 ) -> Filling:  # fmt: skip
-    fade = 0.0 if setup.method == "none" else FADE_SECONDS
-    request = bench.request(i, setup, controls)
-    return Filling(kind, bench.player(setup), request, overlap, all_context=kind == "inpaint", fade=fade)
+    request, all_context = bench.request(i, setup, controls), kind == "inpaint"
+    return Filling(kind, bench.player(setup), request, overlap, all_context=all_context, fade=_fade(setup))
+
+
+def _fade(setup: Setup) -> float:
+    """Seconds of cross-fades: without control, clips are cut and pasted."""
+    return 0.0 if setup.method == "none" else FADE_SECONDS
 
 
 def _jumps(timeline: Timeline, edges: Sequence[int], spec: AudioSpec) -> Tensors:
@@ -96,9 +100,9 @@ def _looped(bench: Bench, i: int, setup: Setup) -> Tensors:
     overlap = round(SELF_OVERLAP * spec.frame_rate)
     control = SelfLoop(model.shape()[-1] - overlap, overlap)
     result = run(bench.request(i, setup, [control]), model)
-    once = result.audio[0, : spec.samples(control.period)]
-    jump = seam_jump(torch.cat([once, once]), len(once) / spec.sample_rate, spec)
-    return values_of(result) | {"seam_jumps": torch.tensor([[jump]], dtype=torch.float64)}
+    once = closed(result.audio.numpy(), spec.samples(control.period), round(_fade(setup) * spec.sample_rate))
+    twice = Timeline(np.tile(once, 2), np.ones(2 * once.shape[1], bool), spec.sample_rate)
+    return values_of(result) | _jumps(twice, [once.shape[1]], spec)
 
 
 def _task(name: str, kind: str, names: Sequence[str] = (), overlap: float = OVERLAP) -> Task:
@@ -112,7 +116,7 @@ TASKS: dict[str, tuple[Task, tuple[str, ...], float | None]] = {
     "outpainting": (_task("outpainting", "outpaint"), ("outpaint_mse",), 10.0),
     "outpainting to 30 s": (Task("outpainting to 30 s", _grown), ("outpaint_mse",), None),
     "inpainting": (_task("inpainting", "inpaint"), ("inpaint_mse",), 10.0),
-    "looping": (Task("loop from nothing", _looped), ("loop_mse",), 10.0),
+    "looping": (Task("loop from nothing, closed", _looped), ("loop_mse",), 10.0),
     "inversion": (INVERSION, ("invert_mse",), None),
     "intensity+structure": (PAIRS["structure"], (MSE, STRUCTURE), 2.0),
     "intensity+melody": (PAIRS["melody"], (MSE, ACCURACY), 2.0),

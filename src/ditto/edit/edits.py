@@ -219,13 +219,24 @@ def loop(
     result = run(request, model, watch=watch)
     sound = np.atleast_2d((result.audio[0] if result.sound is None else result.sound[0]).numpy())
     length = round(seconds * spec.sample_rate)
-    once = sound[:, :length].copy()
-    fade = min(round(FADE_SECONDS * spec.sample_rate), sound.shape[1] - length)
-    once[:, :fade] = crossfaded(sound[:, length : length + fade], sound[:, :fade])
-    once = np.clip(once, -CEILING, CEILING)
+    once = closed(sound, length, round(FADE_SECONDS * spec.sample_rate))
     timeline = Timeline(np.tile(once, repeats), np.ones(length * repeats, bool), spec.sample_rate)
     gaps = tuple((i * length, (i + 1) * length) for i in range(repeats))
     return Edit("loop", model, timeline, (Part.of(result),), gaps)
+
+
+def closed(sound: np.ndarray, length: int, fade: int) -> np.ndarray:
+    """One round (channels, length) of a clip (channels, n) that comes back to its start, which what follows fades into.
+
+    Args:
+        sound: the clip.
+        length: samples of a round, at most n.
+        fade: samples, or as many as there are after the round; 0 cuts.
+    """
+    once = sound[:, :length].copy()
+    if fade := min(fade, sound.shape[1] - length):
+        once[:, :fade] = crossfaded(sound[:, length : length + fade], sound[:, :fade])
+    return np.clip(once, -CEILING, CEILING)
 
 
 def _check_repeats(repeats: int) -> None:
