@@ -106,6 +106,7 @@ def test_a_recording_is_inverted_and_edited(run: Command) -> None:
 MISTAKES: dict[str, tuple[list[object], str]] = {
     "empty MIDI": (["generate", "--melody", "empty.mid", "-o", "a.wav"], "has no notes"),
     "no such track": (["generate", "--melody", "tune.mid", "--melody-track", 3, "-o", "a.wav"], "no track 3"),
+    "no such track, in short": (["generate", "--melody", "tune.mid", "--track", 3, "-o", "a.wav"], "no track 3"),
     "no such melody": (["generate", "--melody", "missing.mid", "-o", "a.wav"], "missing.mid"),
     "no note names": (["generate", "--melody", "do re mi", "-o", "a.wav"], "write notes such as"),
     "forty sections": (["generate", "--structure", "AXB!" * 10, "-o", "a.wav"], "cannot read"),

@@ -125,7 +125,8 @@ def generate(
         float | None, typer.Option(help="The melody's tempo; by default the tags' or the file's own.")
     ] = None,
     melody_track: Annotated[
-        int | None, typer.Option(help="Track of the MIDI file, from 0; by default the top line.")
+        int | None,
+        typer.Option("--melody-track", "--track", help="Track of the MIDI file, from 0; by default the top line."),
     ] = None,
     melody_during: DuringOption = None,
     structure: Annotated[str | None, typer.Option(help="Form: 'ABA', or with lengths 'A:2 B:4 A:2'.")] = None,
