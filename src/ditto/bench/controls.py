@@ -70,10 +70,9 @@ def _grown(bench: Bench, i: int, setup: Setup) -> Tensors:
     gap = (recording.length, timeline.length)
     filling = _filling("outpaint", min(OVERLAP, MOST_OVERLAP * recording.seconds), bench, i, setup)
     results = [values_of(result) for result in filling.fill(timeline, [gap])]
-    means = {name: torch.stack([found[name] for found in results]).mean(dim=0) for name in ("outpaint_mse",)}
-    seconds = torch.stack([found["seconds_per_clip"] for found in results]).sum(dim=0)
-    joins = _jumps(timeline, filling.joins(timeline, [gap]), model.spec)
-    return results[-1] | means | {"seconds_per_clip": seconds} | joins
+    errors, seconds = (torch.stack([r[name] for r in results]) for name in ("outpaint_mse", "seconds_per_clip"))
+    whole = {"outpaint_mse": errors.mean(dim=0), "seconds_per_clip": seconds.sum(dim=0)}
+    return results[-1] | whole | _jumps(timeline, filling.joins(timeline, [gap]), model.spec)
 
 
 def _filling(
