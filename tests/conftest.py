@@ -2,7 +2,8 @@
 
 import os
 
-# One thread a process: pytest-xdist has the cores already, and sums come out the same in every process.
+# One thread a process: pytest-xdist has the cores already, and sums come out the same in every
+# process.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable
@@ -44,28 +45,41 @@ def randomised(module: nn.Module, seed: int = 0, scale: float = 0.15) -> nn.Modu
 
 
 def make_network(**changes: object) -> PatchTransformer:
-    settings = {"n_mels": 16, "patch": 2, "width": 16, "depth": 2, "heads": 2, "tag_sizes": VOCABULARY.sizes}
+    settings = {
+        "n_mels": 16,
+        "patch": 2,
+        "width": 16,
+        "depth": 2,
+        "heads": 2,
+        "tag_sizes": VOCABULARY.sizes,
+    }
     return randomised(PatchTransformer(**settings | changes))  # pyright: ignore[reportReturnType]
 
 
 def make_vocoder() -> Vocoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        vocoder = Vocoder(sample_rate=8000, mel_n_fft=256, hop=64, n_mels=16, n_fft=128, width=8, depth=1)
+        vocoder = Vocoder(
+            sample_rate=8000, mel_n_fft=256, hop=64, n_mels=16, n_fft=128, width=8, depth=1
+        )
     return vocoder.requires_grad_(False).eval()
 
 
 @pytest.fixture(scope="session")
 def tiny_model() -> MusicModel:
     """A float32 model: 16 mels, 64 frames (0.512 s at 8 kHz)."""
-    return MusicModel(make_network(), make_vocoder(), SPEC, VOCABULARY, guidance=1.5, shift=0.5, name="tiny")
+    return MusicModel(
+        make_network(), make_vocoder(), SPEC, VOCABULARY, guidance=1.5, shift=0.5, name="tiny"
+    )
 
 
 @pytest.fixture(scope="session")
 def student_model(tiny_model: MusicModel) -> MusicModel:
     """The tiny model with a student, which like the rest of it has random weights."""
     network = make_network(guidance_embedded=True)
-    return replace(tiny_model, distilled=Distilled(network, "ctm", (1.0, 5.0), fingerprint(tiny_model.network)))
+    return replace(
+        tiny_model, distilled=Distilled(network, "ctm", (1.0, 5.0), fingerprint(tiny_model.network))
+    )
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +97,9 @@ def tiny_network() -> PatchTransformer:
 
 
 @pytest.fixture
-def ditto_music(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+def ditto_music(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> Command:
     """Run the command in an empty folder: exit code, standard output, standard error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "300")

@@ -1,4 +1,5 @@
-"""The command line: what it makes, and that every mistake is one clear line, exit code 2 and no file."""
+"""The command line: what it makes, and that every mistake is one clear line, exit code 2 and no
+file."""
 
 import json
 import re
@@ -19,7 +20,7 @@ def generate(ditto_music: Command, model_folder: Path) -> Command:
     """``ditto-music generate`` on the tiny model, quickly."""
     return lambda *arguments: ditto_music(
         "generate", "--model", model_folder, "-K", 2, "-T", 2, *arguments
-    )  # fmt: skip
+    )
 
 
 def files() -> list[str]:
@@ -28,7 +29,14 @@ def files() -> list[str]:
 
 def test_generate_makes_a_sound_a_picture_and_a_report(generate: Command) -> None:
     code, out, err = generate(
-        "--tags", "genre=jazz mood=calm tempo=110", "--intensity", "0:-30 0.4:-20", "--seed", 7, "-o", "out.wav"
+        "--tags",
+        "genre=jazz mood=calm tempo=110",
+        "--intensity",
+        "0:-30 0.4:-20",
+        "--seed",
+        7,
+        "-o",
+        "out.wav",
     )
     assert (code, out) == (0, "")
     assert re.search(r"out\.wav  0\.51 s, intensity_mse_db2 [\d.e+]+", err)
@@ -50,24 +58,42 @@ def test_one_seed_gives_one_clip_and_items_are_numbered(generate: Command) -> No
 
 def test_a_recording_is_followed_up_to_the_clips_end(generate: Command) -> None:
     soundfile.write("song.wav", 0.1 * np.random.default_rng(0).standard_normal(44_100), 22_050)
-    code, _, err = generate("--intensity-like", "song.wav", "--seconds", 0.3, "--correlation", "-o", "out.flac")
+    code, _, err = generate(
+        "--intensity-like", "song.wav", "--seconds", 0.3, "--correlation", "-o", "out.flac"
+    )
     assert code == 0, err
-    assert json.loads(Path("out.json").read_text())["request"]["controls"][0]["measure"] == "correlation"
+    assert (
+        json.loads(Path("out.json").read_text())["request"]["controls"][0]["measure"]
+        == "correlation"
+    )
 
 
-def test_a_model_with_a_student_takes_ditto2(ditto_music: Command, student_model: MusicModel, tmp_path: Path) -> None:
+def test_a_model_with_a_student_takes_ditto2(
+    ditto_music: Command, student_model: MusicModel, tmp_path: Path
+) -> None:
     student_model.save(tmp_path / "model")
     assert student_model.distilled is not None
     student_model.distilled.save(tmp_path / "alone")
     curve = ["--intensity", "0:-30 0.4:-20", "-K", 2, "--model", "model"]
-    code, _, err = ditto_music("generate", *curve, "-M", "adaptive", "--decode-steps", 4, "-o", "out.wav")
+    code, _, err = ditto_music(
+        "generate", *curve, "-M", "adaptive", "--decode-steps", 4, "-o", "out.wav"
+    )
     assert code == 0, err
     report = json.loads(Path("out.json").read_text())["request"]
-    assert (report["method"], report["surrogate_steps"], report["decode_steps"]) == ("ditto2", "adaptive", 4)
+    assert (report["method"], report["surrogate_steps"], report["decode_steps"]) == (
+        "ditto2",
+        "adaptive",
+        4,
+    )
     assert 0 < report["gamma"] < 1
     assert ditto_music("generate", *curve, "--method", "ditto", "-T", 2, "-o", "whole.wav")[0] == 0
     assert json.loads(Path("whole.json").read_text())["request"]["method"] == "ditto"
-    assert ditto_music("generate", *curve, "--student", "alone", "--patience", 1, "-o", "joined.wav")[0] == 0
+    assert (
+        ditto_music("generate", *curve, "--student", "alone", "--patience", 1, "-o", "joined.wav")[
+            0
+        ]
+        == 0
+    )
     code, _, err = ditto_music("generate", *curve, "--student", "model", "-o", "none.wav")
     assert code == 2
     assert "another kind of model than a student alone" in err
@@ -76,7 +102,9 @@ def test_a_model_with_a_student_takes_ditto2(ditto_music: Command, student_model
 
 def test_distilling_with_a_config_of_the_other_kind_is_one_line(ditto_music: Command) -> None:
     Path("config.json").write_text('{"kind": "cm"}')
-    code, _, err = ditto_music("distill", "ctm", "--config", "config.json", "--data", "none", "--out", "run")
+    code, _, err = ditto_music(
+        "distill", "ctm", "--config", "config.json", "--data", "none", "--out", "run"
+    )
     assert code == 2
     assert "'config.json' is a config of kind 'cm': give it to `distill cm`" in err
     assert err.count("\n") == 1
@@ -95,7 +123,10 @@ def test_outputs_are_replaced_only_with_force(generate: Command) -> None:
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
-    "unknown tag": (["--tags", "genre=polka"], "unknown genre 'polka'; this model knows jazz, rock, folk"),
+    "unknown tag": (
+        ["--tags", "genre=polka"],
+        "unknown genre 'polka'; this model knows jazz, rock, folk",
+    ),
     "unknown kind of tag": (["--tags", "style=jazz"], "style=jazz"),
     "tempo out of range": (["--tags", "tempo=500"], "60 to 180"),
     "tempo not a number": (["--tags", "tempo=fast"], "'fast'"),
@@ -118,8 +149,14 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "recording holds NaN": (["--intensity-like", "nan.wav"], "NaN"),
     "two curves": (["--intensity", "swell", "--intensity-like", "text.wav"], "not both"),
     "correlation with a level curve": (["--intensity", "flat", "--correlation"], "no shape"),
-    "no student": (["--method", "ditto2", "--intensity", "flat"], "has no student, which ditto2 needs"),
-    "no such budget": (["-M", "many"], 'surrogate_steps must be a whole number from 1 to 20, or "adaptive"'),
+    "no student": (
+        ["--method", "ditto2", "--intensity", "flat"],
+        "has no student, which ditto2 needs",
+    ),
+    "no such budget": (
+        ["-M", "many"],
+        'surrogate_steps must be a whole number from 1 to 20, or "adaptive"',
+    ),
     "gamma": (["--gamma", "2"], "gamma"),
     "no such student": (["--student", "missing"], "no model folder"),
     "unknown method": (["--method", "magic"], "unknown method 'magic'"),
@@ -200,7 +237,9 @@ def test_a_strange_name_cannot_break_the_line_or_the_colours(generate: Command) 
         (["generat"], "No such command 'generat'"),
     ],
 )
-def test_a_mistyped_command_says_so_with_exit_code_2(ditto_music: Command, arguments: list[str], message: str) -> None:
+def test_a_mistyped_command_says_so_with_exit_code_2(
+    ditto_music: Command, arguments: list[str], message: str
+) -> None:
     code, out, err = ditto_music(*arguments)
     assert code == 2
     assert message in err
@@ -212,7 +251,11 @@ def test_a_mistyped_command_says_so_with_exit_code_2(ditto_music: Command, argum
 def commands() -> list[list[str]]:
     """Every command, as its words."""
     groups = {group.name: group.typer_instance for group in cli.app.registered_groups}
-    found = [[command.name or command.callback.__name__] for command in cli.app.registered_commands if command.callback]
+    found = [
+        [command.name or command.callback.__name__]
+        for command in cli.app.registered_commands
+        if command.callback
+    ]
     for name, group in groups.items():
         assert name
         assert group
@@ -236,7 +279,9 @@ def test_models_shows_what_a_model_is(ditto_music: Command, model_folder: Path) 
     assert "0.51 s at 8000 Hz" in out
 
 
-def test_training_on_what_is_no_data_folder_is_one_line(ditto_music: Command, tmp_path: Path) -> None:
+def test_training_on_what_is_no_data_folder_is_one_line(
+    ditto_music: Command, tmp_path: Path
+) -> None:
     (tmp_path / "config.json").write_text('{"learning_rate": 1}')
     for arguments, message in (
         (["--config", "config.json"], "unknown keys in 'config.json': learning_rate"),
@@ -249,7 +294,9 @@ def test_training_on_what_is_no_data_folder_is_one_line(ditto_music: Command, tm
     assert files() == ["config.json"]
 
 
-def test_an_interrupt_ends_with_one_line(ditto_music: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_ends_with_one_line(
+    ditto_music: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(prog_name: str) -> None:
         raise KeyboardInterrupt
 

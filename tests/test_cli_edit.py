@@ -1,4 +1,5 @@
-"""The controls and edits on the command line: what they make, and that every mistake is one line."""
+"""The controls and edits on the command line: what they make, and that every mistake is one
+line."""
 
 import json
 from pathlib import Path
@@ -12,20 +13,26 @@ from tests.conftest import Command
 
 @pytest.fixture
 def run(ditto_music: Command, model_folder: Path, tmp_path: Path) -> Command:
-    """A command on the tiny model, quickly, beside a recording ``song.wav`` (1.2 s, stereo) and a MIDI file."""
+    """A command on the tiny model, quickly, beside a recording ``song.wav`` (1.2 s, stereo) and a
+    MIDI file."""
     samples = 0.1 * np.random.default_rng(0).standard_normal((9600, 2))
     soundfile.write(tmp_path / "song.wav", samples, 8000, subtype="PCM_24")
     soundfile.write(tmp_path / "short.wav", samples[:1000], 8000)
     (tmp_path / "text.latent").write_text("no latent")
     midi = mido.MidiFile()
-    notes = [mido.Message(kind, note=72, time=480 * (kind == "note_off")) for kind in ("note_on", "note_off")]
+    notes = [
+        mido.Message(kind, note=72, time=480 * (kind == "note_off"))
+        for kind in ("note_on", "note_off")
+    ]
     midi.tracks.append(mido.MidiTrack(notes))
     midi.save(tmp_path / "tune.mid")
     mido.MidiFile().save(tmp_path / "empty.mid")
     quick = {"vary": ("-T", 2)}
 
     def call(command: str, *arguments: object) -> tuple[int, str, str]:
-        return ditto_music(command, *arguments, "--model", model_folder, *quick.get(command, ("-K", 2, "-T", 2)))
+        return ditto_music(
+            command, *arguments, "--model", model_folder, *quick.get(command, ("-K", 2, "-T", 2))
+        )
 
     return call
 
@@ -36,10 +43,22 @@ def report(name: str = "out.json") -> dict:
 
 def test_controls_compose_with_their_masks_and_weights(run: Command) -> None:
     code, _, err = run(
-        "generate", "--melody", "C5:1 E5:1", "--tags", "tempo=120", "--structure", "AB",
-        "--structure-during", "0.1-0.4",
-        "--intensity", "swell", "--intensity-during", "0-0.2 0.3-0.5", "-o", "out.wav",
-    )  # fmt: skip
+        "generate",
+        "--melody",
+        "C5:1 E5:1",
+        "--tags",
+        "tempo=120",
+        "--structure",
+        "AB",
+        "--structure-during",
+        "0.1-0.4",
+        "--intensity",
+        "swell",
+        "--intensity-during",
+        "0-0.2 0.3-0.5",
+        "-o",
+        "out.wav",
+    )
     assert code == 0, err
     kept = report()["request"]["controls"]
     assert [control["control"] for control in kept] == ["intensity", "melody", "structure"]
@@ -47,28 +66,64 @@ def test_controls_compose_with_their_masks_and_weights(run: Command) -> None:
     assert kept[1]["notes"] == [[0.0, 0.5, 72], [0.5, 0.5, 76]]
     assert kept[2]["during"] == [[0.1, 0.4]]
     assert set(report()["errors"]) == {
-        "intensity_mse_db2", "intensity_rho", "melody_accuracy_percent", "melody_nll", "structure_mse",
-    }  # fmt: skip
-    assert "note: the melody lasts 1.00 s: what comes after 0.51 s was cut (0 of its notes whole)" in err
+        "intensity_mse_db2",
+        "intensity_rho",
+        "melody_accuracy_percent",
+        "melody_nll",
+        "structure_mse",
+    }
+    assert (
+        "note: the melody lasts 1.00 s: what comes after 0.51 s was cut (0 of its notes whole)"
+        in err
+    )
 
 
 def test_melody_and_structure_from_files(run: Command) -> None:
-    code, _, err = run("generate", "--melody", "tune.mid", "--structure-like", "song.wav", "-o", "out.wav")
+    code, _, err = run(
+        "generate", "--melody", "tune.mid", "--structure-like", "song.wav", "-o", "out.wav"
+    )
     assert code == 0, err
     assert [c["control"] for c in report()["request"]["controls"]] == ["melody", "structure"]
     assert run("generate", "--melody", "song.wav", "-o", "heard.wav")[0] == 0
 
 
 def test_inpaint_outpaint_and_loop(run: Command) -> None:
-    assert run("inpaint", "song.wav", "--from", 0.3, "--to", 0.5, "--overlap", 0.2, "-o", "out.wav")[0] == 0
+    assert (
+        run("inpaint", "song.wav", "--from", 0.3, "--to", 0.5, "--overlap", 0.2, "-o", "out.wav")[0]
+        == 0
+    )
     before, after = (soundfile.read(name, dtype="int32")[0] for name in ("song.wav", "out.wav"))
     np.testing.assert_array_equal(after[: 2400 - 800], before[: 2400 - 800])
     assert report()["new"] == [[0.3, 0.5]]
-    code, _, err = run("outpaint", "song.wav", "--seconds", 1.5, "--overlap", 0.2, "--backwards", "-o", "longer.wav")
+    code, _, err = run(
+        "outpaint",
+        "song.wav",
+        "--seconds",
+        1.5,
+        "--overlap",
+        0.2,
+        "--backwards",
+        "-o",
+        "longer.wav",
+    )
     assert code == 0, err
     assert "1.50 s at 8000 Hz, outpaint_mse" in err
     assert soundfile.info("longer.wav").frames == 12_000
-    assert run("loop", "song.wav", "--seconds", 1.4, "--overlap", 0.1, "--repeats", 2, "-o", "round.wav")[0] == 0
+    assert (
+        run(
+            "loop",
+            "song.wav",
+            "--seconds",
+            1.4,
+            "--overlap",
+            0.1,
+            "--repeats",
+            2,
+            "-o",
+            "round.wav",
+        )[0]
+        == 0
+    )
     assert soundfile.info("round.wav").frames == 2 * 11_200
     assert soundfile.info("round.wav").subtype == "PCM_24"
 
@@ -82,8 +137,12 @@ def test_a_loop_of_one_bar_is_exact(run: Command) -> None:
 
 
 def test_latents_are_kept_varied_and_started_from(run: Command) -> None:
-    assert run("generate", "--intensity", "swell", "--latent", "out.latent", "-o", "out.wav")[0] == 0
-    code, _, err = run("vary", "out.latent", "--count", 2, "--how", "ddpm+freedom", "-o", "varied/a")
+    assert (
+        run("generate", "--intensity", "swell", "--latent", "out.latent", "-o", "out.wav")[0] == 0
+    )
+    code, _, err = run(
+        "vary", "out.latent", "--count", 2, "--how", "ddpm+freedom", "-o", "varied/a"
+    )
     assert code == 0, err
     assert sorted(path.name for path in Path("varied/a").glob("*.wav")) == ["000.wav", "001.wav"]
     assert report("varied/a/001.json")["request"]["method"] == "vary by ddpm+freedom"
@@ -100,30 +159,65 @@ def test_a_recording_is_inverted_and_edited(run: Command) -> None:
     code, _, err = run("invert", "song.wav", "--begin", 0.2, "--guidance", 1, "-o", "found.latent")
     assert code == 0, err
     assert "invert_mse" in err
-    assert run("generate", "--start", "found.latent", "--tags", "genre=rock", "-o", "rock.wav")[0] == 0
+    assert (
+        run("generate", "--start", "found.latent", "--tags", "genre=rock", "-o", "rock.wav")[0] == 0
+    )
 
 
 MISTAKES: dict[str, tuple[list[object], str]] = {
     "empty MIDI": (["generate", "--melody", "empty.mid", "-o", "a.wav"], "has no notes"),
-    "no such track": (["generate", "--melody", "tune.mid", "--melody-track", 3, "-o", "a.wav"], "no track 3"),
-    "no such track, in short": (["generate", "--melody", "tune.mid", "--track", 3, "-o", "a.wav"], "no track 3"),
+    "no such track": (
+        ["generate", "--melody", "tune.mid", "--melody-track", 3, "-o", "a.wav"],
+        "no track 3",
+    ),
+    "no such track, in short": (
+        ["generate", "--melody", "tune.mid", "--track", 3, "-o", "a.wav"],
+        "no track 3",
+    ),
     "no such melody": (["generate", "--melody", "missing.mid", "-o", "a.wav"], "missing.mid"),
     "no note names": (["generate", "--melody", "do re mi", "-o", "a.wav"], "write notes such as"),
     "forty sections": (["generate", "--structure", "AXB!" * 10, "-o", "a.wav"], "cannot read"),
-    "too many sections": (["generate", "--structure", "AB" * 20, "-o", "a.wav"], "2 to 16 sections, not 40"),
-    "short recording": (["generate", "--structure-like", "short.wav", "-o", "a.wav"], "give a longer one"),
-    "two structures": (["generate", "--structure", "AB", "--structure-like", "song.wav", "-o", "a.wav"], "not both"),
-    "mask alone": (["generate", "--melody-during", "0-1", "-o", "a.wav"], "--melody-during needs a melody"),
+    "too many sections": (
+        ["generate", "--structure", "AB" * 20, "-o", "a.wav"],
+        "2 to 16 sections, not 40",
+    ),
+    "short recording": (
+        ["generate", "--structure-like", "short.wav", "-o", "a.wav"],
+        "give a longer one",
+    ),
+    "two structures": (
+        ["generate", "--structure", "AB", "--structure-like", "song.wav", "-o", "a.wav"],
+        "not both",
+    ),
+    "mask alone": (
+        ["generate", "--melody-during", "0-1", "-o", "a.wav"],
+        "--melody-during needs a melody",
+    ),
     "mask beyond": (
         ["generate", "--structure", "AB", "--structure-during", "3-4", "-o", "a.wav"],
         "nothing of 3 to 4 s",
     ),
-    "mask of words": (["generate", "--structure", "AB", "--structure-during", "end", "-o", "a.wav"], "from-to"),
-    "damaged latent": (["generate", "--start", "text.latent", "-o", "a.wav"], "no latent of Ditto's"),
+    "mask of words": (
+        ["generate", "--structure", "AB", "--structure-during", "end", "-o", "a.wav"],
+        "from-to",
+    ),
+    "damaged latent": (
+        ["generate", "--start", "text.latent", "-o", "a.wav"],
+        "no latent of Ditto's",
+    ),
     "latent's name": (["generate", "--latent", "a.npy", "-o", "a.wav"], "must end in .latent"),
-    "region outside": (["inpaint", "song.wav", "--from", 1, "--to", 3, "-o", "a.wav"], "outside song.wav"),
-    "one end too few": (["inpaint", "song.wav", "--from", 0, "--from", 1, "--to", 0.5, "-o", "a.wav"], "one --to"),
-    "overlap too long": (["outpaint", "song.wav", "--seconds", 3, "--overlap", 2, "-o", "a.wav"], "at most the 1.20 s"),
+    "region outside": (
+        ["inpaint", "song.wav", "--from", 1, "--to", 3, "-o", "a.wav"],
+        "outside song.wav",
+    ),
+    "one end too few": (
+        ["inpaint", "song.wav", "--from", 0, "--from", 1, "--to", 0.5, "-o", "a.wav"],
+        "one --to",
+    ),
+    "overlap too long": (
+        ["outpaint", "song.wav", "--seconds", 3, "--overlap", 2, "-o", "a.wav"],
+        "at most the 1.20 s",
+    ),
     "shorter than it is": (
         ["outpaint", "song.wav", "--seconds", 1, "--overlap", 0.1, "-o", "a.wav"],
         "above the 1.20 s",
@@ -134,12 +228,17 @@ MISTAKES: dict[str, tuple[list[object], str]] = {
     "inverting too much": (["invert", "short.wav", "-o", "a.latent"], "give fewer --seconds"),
     "inverting to a sound": (["invert", "song.wav", "-o", "a.wav"], "must end in .latent"),
     "no such latent": (["vary", "missing.latent", "-o", "varied"], "no such file"),
-    "structure of an edit": (["outpaint", "song.wav", "--seconds", 3, "--melody", "x", "-o", "a.wav"], "write notes"),
+    "structure of an edit": (
+        ["outpaint", "song.wav", "--seconds", 3, "--melody", "x", "-o", "a.wav"],
+        "write notes",
+    ),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_line_exit_code_2_and_no_file(run: Command, tmp_path: Path, mistake: str) -> None:
+def test_a_mistake_is_one_line_exit_code_2_and_no_file(
+    run: Command, tmp_path: Path, mistake: str
+) -> None:
     arguments, message = MISTAKES[mistake]
     before = sorted(tmp_path.rglob("*"))
     code, out, err = run(*arguments)

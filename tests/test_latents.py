@@ -18,7 +18,10 @@ from ditto.request import Request, Result, run
 
 @pytest.fixture(scope="module")
 def result(tiny_model: MusicModel) -> Result:
-    return run(Request((Intensity("swell"),), Tags("jazz"), seed=3, count=2, iterations=3, steps=2), tiny_model)
+    return run(
+        Request((Intensity("swell"),), Tags("jazz"), seed=3, count=2, iterations=3, steps=2),
+        tiny_model,
+    )
 
 
 def test_a_latent_comes_back_with_its_request(result: Result, tmp_path: Path) -> None:
@@ -30,15 +33,21 @@ def test_a_latent_comes_back_with_its_request(result: Result, tmp_path: Path) ->
     assert again.name == "out.latent"
 
 
-def test_starting_from_an_optimised_latent_goes_on_from_its_loss(result: Result, tiny_model: MusicModel) -> None:
+def test_starting_from_an_optimised_latent_goes_on_from_its_loss(
+    result: Result, tiny_model: MusicModel
+) -> None:
     again = run(replace(result.request, count=1, start=result.latent(0)), tiny_model)
-    torch.testing.assert_close(again.losses[0, 0], result.losses.amin(dim=0)[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        again.losses[0, 0], result.losses.amin(dim=0)[0], rtol=1e-4, atol=1e-4
+    )
     assert again.report()["request"]["start"] == "seed 3"
     plain = run(Request(tags=Tags("jazz"), steps=2, start=result.latent(0)), tiny_model)
     torch.testing.assert_close(plain.x_0[0], result.x_0[0], rtol=1e-4, atol=1e-4)
 
 
-def test_a_latent_of_another_model_or_length_is_refused(result: Result, tiny_model: MusicModel) -> None:
+def test_a_latent_of_another_model_or_length_is_refused(
+    result: Result, tiny_model: MusicModel
+) -> None:
     with pytest.raises(RequestError, match="a latent of another model"):
         run(Request(start=replace(result.latent(), model="0123456789abcdef")), tiny_model)
     with pytest.raises(RequestError, match=r"a latent of 0\.51 s"):

@@ -1,4 +1,5 @@
-"""The optimisation loop against a hand-written one, and what it promises about copies, errors and grad mode."""
+"""The optimisation loop against a hand-written one, and what it promises about copies, errors and
+grad mode."""
 
 import math
 
@@ -21,7 +22,9 @@ def objective(x_0: Tensor) -> Tensor:
     return (x_0 - 0.5).square().flatten(1).mean(dim=1)
 
 
-def by_hand(x_T: Tensor, iterations: int, lr: float, momentum: float = 0.9) -> tuple[list[Tensor], list[Tensor]]:
+def by_hand(
+    x_T: Tensor, iterations: int, lr: float, momentum: float = 0.9
+) -> tuple[list[Tensor], list[Tensor]]:
     """Adam (Kingma & Ba 2015, algorithm 1) written out; latents and losses of every iteration."""
     x, m, v = x_T.double(), torch.zeros(x_T.shape), torch.zeros(x_T.shape)
     latents, losses = [], []
@@ -82,7 +85,8 @@ def test_steps_do_not_change_after_they_are_given() -> None:
         step.x_T.data_ptr()
     for step, copy in zip(kept, copies, strict=True):
         assert all(
-            torch.equal(a, b) for a, b in zip((step.loss, step.x_T, step.best_loss, step.best_x_T), copy, strict=True)
+            torch.equal(a, b)
+            for a, b in zip((step.loss, step.x_T, step.best_loss, step.best_x_T), copy, strict=True)
         )
     assert not torch.equal(kept[0].x_T, kept[1].x_T)
 
@@ -98,7 +102,12 @@ def test_it_does_nothing_until_it_is_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    "broken", [lambda x: x.detach() * 2, lambda x: torch.zeros_like(x), lambda x: x.new_ones(x.shape).requires_grad_()]
+    "broken",
+    [
+        lambda x: x.detach() * 2,
+        lambda x: torch.zeros_like(x),
+        lambda x: x.new_ones(x.shape).requires_grad_(),
+    ],
 )
 def test_a_loss_that_does_not_depend_on_the_latent_is_an_error(broken) -> None:
     with pytest.raises(GradientError, match="detached"):
@@ -106,7 +115,13 @@ def test_a_loss_that_does_not_depend_on_the_latent_is_an_error(broken) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [lambda x: x.sqrt(), lambda x: x * math.nan, lambda x: x + math.inf, lambda x: (x - x).square().sqrt() + x]
+    "bad",
+    [
+        lambda x: x.sqrt(),
+        lambda x: x * math.nan,
+        lambda x: x + math.inf,
+        lambda x: (x - x).square().sqrt() + x,
+    ],
 )
 def test_a_loss_or_gradient_that_is_not_finite_is_an_error(bad) -> None:
     with pytest.raises(GradientError, match="not finite"):
@@ -132,7 +147,9 @@ def test_losses_are_float32_whatever_the_objective_gives() -> None:
 def test_it_stops_at_the_tolerance_of_every_item() -> None:
     free = list(optimize(start(), render, objective, iterations=60, lr=0.05))
     level = free[20].best_loss.max().item()
-    steps = list(optimize(start(), render, objective, iterations=60, lr=0.05, stop=tolerance(level)))
+    steps = list(
+        optimize(start(), render, objective, iterations=60, lr=0.05, stop=tolerance(level))
+    )
     assert len(steps) <= 21
     assert (steps[-1].best_loss <= level).all()
     assert not (steps[-2].best_loss <= level).all()
@@ -145,7 +162,10 @@ def a_step(*best: float) -> Step:
 
 def test_a_plateau_is_patience_steps_without_improvement_of_any_item() -> None:
     stop = plateau(patience=2, improvement=0.1)
-    answers = [stop(a_step(*best)) for best in ((10, 10), (10, 10), (10, 8.9), (9.9, 8.9), (9.8, 8.8), (8, 8.8))]
+    answers = [
+        stop(a_step(*best))
+        for best in ((10, 10), (10, 10), (10, 8.9), (9.9, 8.9), (9.8, 8.8), (8, 8.8))
+    ]
     assert answers == [False, False, False, False, True, False]
 
 

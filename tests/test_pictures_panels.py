@@ -8,7 +8,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ditto.audio.spec import AudioSpec
-from ditto.pictures import ChromaPanel, MatrixPanel, Panel, RegionPanel, Trace, clip_picture, edit_picture
+from ditto.pictures import (
+    ChromaPanel,
+    MatrixPanel,
+    Panel,
+    RegionPanel,
+    Trace,
+    clip_picture,
+    edit_picture,
+)
 
 SPEC = AudioSpec()
 CURVE = np.linspace(-30, -20, 86)
@@ -55,7 +63,9 @@ def test_pictures_hold_every_panel(tmp_path: Path) -> None:
     mel = torch.zeros(160, 86)
     panels = [Trace("intensity", "dB", CURVE, CURVE), CHROMA, MATRIX, REGION]
     clip_picture(tmp_path / "clip.png", mel, SPEC, panels, [3.0, 2.0], "all")
-    edit_picture(tmp_path / "edit.png", mel, SPEC, [(0.2, 0.5)], [[2.0, 1.0], []], "edit", before=mel)
+    edit_picture(
+        tmp_path / "edit.png", mel, SPEC, [(0.2, 0.5)], [[2.0, 1.0], []], "edit", before=mel
+    )
     edit_picture(tmp_path / "loop.png", mel, SPEC, [(0.2, 0.5)], [], "loop")
     for path in tmp_path.glob("*.png"):
         assert path.read_bytes().startswith(b"\x89PNG")

@@ -79,7 +79,9 @@ def test_a_correction_is_the_loss_of_what_would_be_decoded_then(student_model: M
 
 def test_corrections_take_the_embedded_models_output_nearer_to_the_curve() -> None:
     swell = Intensity("swell", domain="mel")
-    made = [run(Request((swell,), seed=3, iterations=21, corrections=n), ditto.load()) for n in (0, 6)]
+    made = [
+        run(Request((swell,), seed=3, iterations=21, corrections=n), ditto.load()) for n in (0, 6)
+    ]
     plain, corrected = (result.errors["intensity_mse_db2"].item() for result in made)
     assert corrected < 0.6 * plain
 
@@ -88,7 +90,9 @@ def test_adams_settings_for_corrections_take_the_embedded_model_nearer_than_the_
     swell = Intensity("swell", domain="mel")
     for seed in (3, 4):
         ours, papers = (
-            run(Request((swell,), seed=seed, iterations=21, **adam), ditto.load()).errors["intensity_mse_db2"].item()
+            run(Request((swell,), seed=seed, iterations=21, **adam), ditto.load())
+            .errors["intensity_mse_db2"]
+            .item()
             for adam in ({}, {"lr": 5e-3, "momentum": 0.9})
         )
         assert ours < 0.6 * papers
@@ -112,14 +116,18 @@ def test_x_T_is_standard_normal_and_leaves_the_global_generator_alone() -> None:
 
 @pytest.mark.parametrize("checkpointing", [True, False])
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
-def test_samplers_and_checkpointing(tiny_model: MusicModel, sampler: str, checkpointing: bool) -> None:
+def test_samplers_and_checkpointing(
+    tiny_model: MusicModel, sampler: str, checkpointing: bool
+) -> None:
     settings = QUICK | {"iterations": 2}
     made = run(Request(SWELL, sampler=sampler, checkpointing=checkpointing, **settings), tiny_model)
     assert made.losses[1] < made.losses[0]
 
 
 @pytest.mark.parametrize(("controls", "method"), [((), "ditto"), (SWELL, "none")])
-def test_without_control_nothing_is_optimised(tiny_model: MusicModel, controls: tuple, method: str) -> None:
+def test_without_control_nothing_is_optimised(
+    tiny_model: MusicModel, controls: tuple, method: str
+) -> None:
     made = run(Request(controls, method=method, seed=3, steps=3), tiny_model)  # pyright: ignore[reportArgumentType]
     assert torch.equal(made.x_T, draw_x_T((1, 16, 64), 3, 1))
     assert made.losses.shape == (0, 1)
@@ -148,7 +156,9 @@ def test_several_controls_are_their_flat_sum() -> None:
 
 
 def test_generate_takes_plain_words(tiny_model: MusicModel, result: Result) -> None:
-    made = generate(tiny_model, SWELL[0], tags={"genre": "jazz", "tempo": 100}, seed=7, count=2, **QUICK)
+    made = generate(
+        tiny_model, SWELL[0], tags={"genre": "jazz", "tempo": 100}, seed=7, count=2, **QUICK
+    )
     assert torch.equal(made.audio, result.audio)
     text = generate(tiny_model, tags="genre=jazz", steps=2)
     assert torch.equal(text.audio, generate(tiny_model, tags=Tags("jazz"), steps=2).audio)
@@ -163,24 +173,38 @@ def test_generate_takes_plain_words(tiny_model: MusicModel, result: Result) -> N
 
 def render(model: MusicModel, x_T: torch.Tensor, steps: int) -> torch.Tensor:
     assert model.student is not None
-    return ddim(Chain(model.student, model.schedule, model.schedule.timesteps(steps), model.cond(Tags()), 1.5), x_T)
+    return ddim(
+        Chain(
+            model.student, model.schedule, model.schedule.timesteps(steps), model.cond(Tags()), 1.5
+        ),
+        x_T,
+    )
 
 
 @pytest.mark.parametrize("surrogate_steps", [1, 2])
-def test_ditto2_optimises_and_decodes_through_the_student(student_model: MusicModel, surrogate_steps: int) -> None:
+def test_ditto2_optimises_and_decodes_through_the_student(
+    student_model: MusicModel, surrogate_steps: int
+) -> None:
     steps = {"surrogate_steps": surrogate_steps, "decode_steps": surrogate_steps}
     settings = QUICK | steps | {"gamma": 0.0, "corrections": 0}
     made = run(Request(SWELL, seed=7, **settings), student_model)
     assert made.request.method == "ditto2"
     loss = SWELL[0](render(student_model, made.x_T, surrogate_steps), student_model)
     torch.testing.assert_close(loss, made.losses.amin(dim=0))
-    torch.testing.assert_close(made.x_0, render(student_model, made.x_T, surrogate_steps), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        made.x_0, render(student_model, made.x_T, surrogate_steps), rtol=1e-4, atol=1e-5
+    )
     assert made.losses.amin() < made.losses[0]
 
 
 @pytest.mark.parametrize(
     ("controls", "method", "expected"),
-    [(SWELL, None, "ditto2"), (SWELL, "ditto", "ditto"), (SWELL, "none", "none"), ((), None, "none")],
+    [
+        (SWELL, None, "ditto2"),
+        (SWELL, "ditto", "ditto"),
+        (SWELL, "none", "none"),
+        ((), None, "none"),
+    ],
 )
 def test_the_method_is_the_models_unless_it_is_given(
     student_model: MusicModel, tiny_model: MusicModel, controls: tuple, method: Any, expected: str
@@ -189,29 +213,42 @@ def test_the_method_is_the_models_unless_it_is_given(
     made = run(request, student_model)
     assert made.report()["request"]["method"] == expected
     if expected != "ditto2":  # the teacher, as if there were no student
-        assert torch.equal(made.audio, run(request, tiny_model).audio) == (method is not None or not controls)
+        assert torch.equal(made.audio, run(request, tiny_model).audio) == (
+            method is not None or not controls
+        )
 
 
 def test_a_model_without_a_student_takes_the_whole_chain_or_says_so(tiny_model: MusicModel) -> None:
     assert Request(SWELL).resolved(tiny_model).method == "ditto"
-    with pytest.raises(RequestError, match="'tiny' has no student, which ditto2 needs: choose the method ditto"):
+    with pytest.raises(
+        RequestError, match="'tiny' has no student, which ditto2 needs: choose the method ditto"
+    ):
         run(Request(SWELL, method="ditto2"), tiny_model)
 
 
 @pytest.mark.parametrize("guidance", [0.5, 6.0])
-def test_guidance_that_the_student_was_not_taught_is_refused(student_model: MusicModel, guidance: float) -> None:
-    with pytest.raises(RequestError, match=f"student knows guidance from 1 to 5, not {guidance:g}: choose ditto"):
+def test_guidance_that_the_student_was_not_taught_is_refused(
+    student_model: MusicModel, guidance: float
+) -> None:
+    with pytest.raises(
+        RequestError, match=f"student knows guidance from 1 to 5, not {guidance:g}: choose ditto"
+    ):
         run(Request(SWELL, guidance=guidance), student_model)
 
 
 @pytest.mark.parametrize(("kind", "gamma"), [("cm", 1.0), ("ctm", 0.05)])
-def test_gamma_is_that_of_the_students_kind(student_model: MusicModel, kind: str, gamma: float) -> None:
+def test_gamma_is_that_of_the_students_kind(
+    student_model: MusicModel, kind: str, gamma: float
+) -> None:
     assert student_model.distilled is not None
     model = replace(student_model, distilled=replace(student_model.distilled, kind=kind))
     assert Request(SWELL).resolved(model).gamma == gamma
     assert Request(SWELL, gamma=0.1).resolved(model).gamma == 0.1
     described = Request(SWELL, decode_steps=3, corrections=4).resolved(model).describe()
-    assert described.items() >= {"gamma": gamma, "surrogate_steps": 1, "decode_steps": 3, "corrections": 4}.items()
+    assert (
+        described.items()
+        >= {"gamma": gamma, "surrogate_steps": 1, "decode_steps": 3, "corrections": 4}.items()
+    )
     assert "gamma" not in Request(SWELL, method="ditto").describe()
 
 
@@ -230,18 +267,28 @@ def test_adams_settings_are_the_methods_unless_they_are_given(student_model: Mus
 
 
 def test_the_momentum_is_adams(tiny_model: MusicModel) -> None:
-    still, moved = (run(Request(SWELL, momentum=beta, **QUICK), tiny_model).losses for beta in (0.0, 0.9))
+    still, moved = (
+        run(Request(SWELL, momentum=beta, **QUICK), tiny_model).losses for beta in (0.0, 0.9)
+    )
     assert torch.equal(still[:2], moved[:2])  # Adam's first step is the same whatever β₁ is
     assert not torch.equal(still[2:], moved[2:])
 
 
 def test_freedoms_strength_is_its_default_unless_it_is_given(tiny_model: MusicModel) -> None:
-    assert Request(SWELL, method="freedom").resolved(tiny_model).describe()["strength"] == FREEDOM_STRENGTH
-    assert Request(SWELL, method="freedom", strength=0.2).resolved(tiny_model).describe()["strength"] == 0.2
+    assert (
+        Request(SWELL, method="freedom").resolved(tiny_model).describe()["strength"]
+        == FREEDOM_STRENGTH
+    )
+    assert (
+        Request(SWELL, method="freedom", strength=0.2).resolved(tiny_model).describe()["strength"]
+        == 0.2
+    )
     assert Request(SWELL, method="gg").resolved(tiny_model).strength is None
 
 
-def test_item_3_of_4_is_what_it_would_be_alone_with_the_noise_of_gamma(student_model: MusicModel) -> None:
+def test_item_3_of_4_is_what_it_would_be_alone_with_the_noise_of_gamma(
+    student_model: MusicModel,
+) -> None:
     settings = QUICK | {"gamma": 0.5, "decode_steps": 3, "iterations": 2}
     batch = run(Request(SWELL, seed=7, count=4, **settings), student_model)
     alone = run(Request(SWELL, seed=10, **settings), student_model)
@@ -296,7 +343,10 @@ def test_watch_sees_every_step_and_stop_ends_it(tiny_model: MusicModel) -> None:
         ({"iterations": 0}, "iterations"),
         ({"steps": 0}, "steps"),
         ({"steps": 1001}, "steps must be a whole number from 1 to 1000, not 1001"),
-        ({"surrogate_steps": 0}, 'surrogate_steps must be a whole number from 1 to 20, or "adaptive", not 0'),
+        (
+            {"surrogate_steps": 0},
+            'surrogate_steps must be a whole number from 1 to 20, or "adaptive", not 0',
+        ),
         ({"surrogate_steps": "many"}, "surrogate_steps"),
         ({"decode_steps": 21}, "decode_steps must be a whole number from 1 to 20"),
         ({"gamma": 1.1}, "gamma must be a number from 0 to 1"),
@@ -369,11 +419,16 @@ def test_a_request_too_long_for_a_tag_is_shortened(tiny_model: MusicModel, tmp_p
     made = run(Request((Intensity(text),), iterations=1, steps=1), tiny_model)
     made.save(tmp_path / "clip.wav")
     assert json.loads(read_tags(tmp_path / "clip.wav")["comment"])["request"]["seed"] == 0
-    assert len(json.loads((tmp_path / "clip.json").read_text())["request"]["controls"][0]["points"]) == 60
+    assert (
+        len(json.loads((tmp_path / "clip.json").read_text())["request"]["controls"][0]["points"])
+        == 60
+    )
 
 
 @pytest.mark.parametrize("existing", ["clip.wav", "clip.png", "clip.json"])
-def test_nothing_is_written_where_a_file_exists(result: Result, tmp_path: Path, existing: str) -> None:
+def test_nothing_is_written_where_a_file_exists(
+    result: Result, tmp_path: Path, existing: str
+) -> None:
     (tmp_path / existing).write_text("mine")
     with pytest.raises(OutputError, match="--force"):
         result.save(tmp_path / "clip.wav")
@@ -383,7 +438,9 @@ def test_nothing_is_written_where_a_file_exists(result: Result, tmp_path: Path, 
     assert len(list(tmp_path.iterdir())) == 3
 
 
-@pytest.mark.parametrize("name", ["clip.png", "clip.json", "clip", "clip.xyz", ".", "..", "", ".wav"])
+@pytest.mark.parametrize(
+    "name", ["clip.png", "clip.json", "clip", "clip.xyz", ".", "..", "", ".wav"]
+)
 def test_names_that_are_no_sound_files_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(OutputError, match=r"must end in \.wav"):
         output_files(tmp_path / name if name not in ("", ".", "..") else name)

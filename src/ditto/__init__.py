@@ -2,7 +2,8 @@
 
 >>> import ditto
 >>> model = ditto.load()
->>> result = ditto.generate(model, [ditto.Intensity("crescendo")], tags=dict(genre="jazz", tempo=110), seed=7)
+>>> result = ditto.generate(model, [ditto.Intensity("crescendo")], tags=dict(genre="jazz",
+tempo=110), seed=7)
 >>> result.save("out.wav")
 """
 

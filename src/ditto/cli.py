@@ -24,7 +24,9 @@ app = typer.Typer(
 train_app = typer.Typer(help="Train the parts of a model.", no_args_is_help=True)
 data_app = typer.Typer(help="Make training data.", no_args_is_help=True)
 distill_app = typer.Typer(help="Distil a model into a student of few steps.", no_args_is_help=True)
-bench_app = typer.Typer(help="Measure, and write the results as JSON, Markdown and PNG.", no_args_is_help=True)
+bench_app = typer.Typer(
+    help="Measure, and write the results as JSON, Markdown and PNG.", no_args_is_help=True
+)
 app.add_typer(train_app, name="train")
 app.add_typer(distill_app, name="distill")
 app.add_typer(data_app, name="data")
@@ -42,7 +44,9 @@ def main() -> None:
     try:
         app(prog_name="ditto-music")
     except DittoError as error:
-        console.print(f"[bold red]error:[/] {_escaped(str(error))}", soft_wrap=True, highlight=False)
+        console.print(
+            f"[bold red]error:[/] {_escaped(str(error))}", soft_wrap=True, highlight=False
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         console.print("stopped; nothing half-written was kept", highlight=False)
@@ -56,7 +60,10 @@ def _escaped(text: str) -> str:
 
 
 ModelOption = Annotated[
-    str | None, typer.Option("--model", help="A model's folder, or its name on the Hub; the embedded model by default.")
+    str | None,
+    typer.Option(
+        "--model", help="A model's folder, or its name on the Hub; the embedded model by default."
+    ),
 ]
 PrecisionOption = Annotated[
     str,
@@ -67,7 +74,9 @@ PrecisionOption = Annotated[
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")]
 ConfigOption = Annotated[Path, typer.Option(help="The run's config file (JSON).")]
 DataOption = Annotated[Path, typer.Option(help="A folder made by `ditto-music data`.")]
-DuringOption = Annotated[str | None, typer.Option(help="When it counts, in seconds: '2-6' or '0-1 4-6'; else always.")]
+DuringOption = Annotated[
+    str | None, typer.Option(help="When it counts, in seconds: '2-6' or '0-1 4-6'; else always.")
+]
 HeldOutOption = Annotated[Path | None, typer.Option(help="The held-out data folder.")]
 
 
@@ -99,7 +108,9 @@ ditto-music generate --method none --count 4 -o plain.wav
 """
 )
 def generate(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The sound file: .wav, .flac, .ogg or .mp3.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The sound file: .wav, .flac, .ogg or .mp3.")
+    ],
     tags: Annotated[str, typer.Option(help='Tags, e.g. "genre=jazz mood=calm tempo=110".')] = "",
     intensity: Annotated[
         str | None,
@@ -112,7 +123,10 @@ def generate(
         Path | None, typer.Option(help="Follow the loudness of this recording's beginning.")
     ] = None,
     correlation: Annotated[
-        bool, typer.Option("--correlation", help="Follow the loudness curve's shape only (−ρ in place of MSE).")
+        bool,
+        typer.Option(
+            "--correlation", help="Follow the loudness curve's shape only (−ρ in place of MSE)."
+        ),
     ] = False,
     intensity_during: DuringOption = None,
     melody: Annotated[
@@ -122,23 +136,34 @@ def generate(
         ),
     ] = None,
     bpm: Annotated[
-        float | None, typer.Option(help="The melody's tempo; by default the tags' or the file's own.")
+        float | None,
+        typer.Option(help="The melody's tempo; by default the tags' or the file's own."),
     ] = None,
     melody_track: Annotated[
         int | None,
-        typer.Option("--melody-track", "--track", help="Track of the MIDI file, from 0; by default the top line."),
+        typer.Option(
+            "--melody-track",
+            "--track",
+            help="Track of the MIDI file, from 0; by default the top line.",
+        ),
     ] = None,
     melody_during: DuringOption = None,
-    structure: Annotated[str | None, typer.Option(help="Form: 'ABA', or with lengths 'A:2 B:4 A:2'.")] = None,
+    structure: Annotated[
+        str | None, typer.Option(help="Form: 'ABA', or with lengths 'A:2 B:4 A:2'.")
+    ] = None,
     structure_like: Annotated[
         Path | None, typer.Option(help="Have the structure of this recording's beginning.")
     ] = None,
     structure_during: DuringOption = None,
     text: Annotated[
-        str | None, typer.Option(help="Describe the music, e.g. 'a calm jazz trio with vibraphone' (by CLAP).")
+        str | None,
+        typer.Option(help="Describe the music, e.g. 'a calm jazz trio with vibraphone' (by CLAP)."),
     ] = None,
     clap: Annotated[
-        str | None, typer.Option(help="The CLAP that hears --text: a folder or a Hub id; the embedded one by default.")
+        str | None,
+        typer.Option(
+            help="The CLAP that hears --text: a folder or a Hub id; the embedded one by default."
+        ),
     ] = None,
     method: Annotated[
         str | None,
@@ -148,46 +173,76 @@ def generate(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the first clip; clip i uses seed + i.")] = 0,
-    count: Annotated[int, typer.Option(help="Clips to make; more than one get numbered names.")] = 1,
-    seconds: Annotated[float | None, typer.Option(help="Length; the model's window by default.")] = None,
-    iterations: Annotated[
-        int | None, typer.Option("--iterations", "-K", help="Optimisation iterations: 70; melody and structure 150.")
+    count: Annotated[
+        int, typer.Option(help="Clips to make; more than one get numbered names.")
+    ] = 1,
+    seconds: Annotated[
+        float | None, typer.Option(help="Length; the model's window by default.")
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", "-T", help="Sampling steps of all methods but ditto2.")] = 20,
+    iterations: Annotated[
+        int | None,
+        typer.Option(
+            "--iterations", "-K", help="Optimisation iterations: 70; melody and structure 150."
+        ),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option("--steps", "-T", help="Sampling steps of all methods but ditto2.")
+    ] = 20,
     surrogate_steps: Annotated[
-        str, typer.Option("--surrogate-steps", "-M", help="ditto2: steps while optimising, or adaptive.")
+        str,
+        typer.Option(
+            "--surrogate-steps", "-M", help="ditto2: steps while optimising, or adaptive."
+        ),
     ] = "1",
     decode_steps: Annotated[int, typer.Option(help="ditto2: steps for the output.")] = 2,
     corrections: Annotated[
         int | None,
-        typer.Option(help="ditto2: times that the output itself is heard on the way, default 8; 0: as in the paper."),
+        typer.Option(
+            help="ditto2: times that the output itself is heard on the way, default 8; 0: as in the paper."
+        ),
     ] = None,
     gamma: Annotated[
-        float | None, typer.Option(help="ditto2: share of fresh noise in these, 0 to 1; default: the student's.")
+        float | None,
+        typer.Option(help="ditto2: share of fresh noise in these, 0 to 1; default: the student's."),
     ] = None,
-    lr: Annotated[float | None, typer.Option(help="Adam's learning rate on x_T; default: the method's.")] = None,
-    momentum: Annotated[float | None, typer.Option(help="Adam's beta1; default: the method's.")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Adam's learning rate on x_T; default: the method's.")
+    ] = None,
+    momentum: Annotated[
+        float | None, typer.Option(help="Adam's beta1; default: the method's.")
+    ] = None,
     guidance: Annotated[
-        float | None, typer.Option(help="CFG scale w: 0 ignores the tags, 1 follows them; default: the model's.")
+        float | None,
+        typer.Option(help="CFG scale w: 0 ignores the tags, 1 follows them; default: the model's."),
     ] = None,
-    sampler: Annotated[str, typer.Option(help="ddim, dpm++ or ddpm, as far as the method admits it.")] = "ddim",
+    sampler: Annotated[
+        str, typer.Option(help="ddim, dpm++ or ddpm, as far as the method admits it.")
+    ] = "ddim",
     strength: Annotated[
-        float | None, typer.Option(help="freedom, gg: how far a step descends; default: the method's.")
+        float | None,
+        typer.Option(help="freedom, gg: how far a step descends; default: the method's."),
     ] = None,
     tolerance: Annotated[
         float | None, typer.Option(help="Stop once the loss is at most this (dB² for intensity).")
     ] = None,
     patience: Annotated[
-        int | None, typer.Option(help="Stop once the loss has not fallen by 1 % within so many iterations.")
+        int | None,
+        typer.Option(help="Stop once the loss has not fallen by 1 % within so many iterations."),
     ] = None,
     student: Annotated[
-        Path | None, typer.Option(help="A student's folder, from `ditto-music distill pack --alone`.")
+        Path | None,
+        typer.Option(help="A student's folder, from `ditto-music distill pack --alone`."),
     ] = None,
     controlnet: Annotated[
-        Path | None, typer.Option(help="A ControlNet's folder, from `ditto-music train controlnet`.")
+        Path | None,
+        typer.Option(help="A ControlNet's folder, from `ditto-music train controlnet`."),
     ] = None,
-    start: Annotated[Path | None, typer.Option(help="Begin from this .latent in place of noise.")] = None,
-    latent: Annotated[Path | None, typer.Option(help="Keep x_T in this .latent file, for `vary` and --start.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Begin from this .latent in place of noise.")
+    ] = None,
+    latent: Annotated[
+        Path | None, typer.Option(help="Keep x_T in this .latent file, for `vary` and --start.")
+    ] = None,
     model: ModelOption = None,
     precision: PrecisionOption = "auto",
     force: ForceOption = False,
@@ -204,9 +259,20 @@ def generate(
     from ditto.terminal import numbered, run_with_progress, summary
 
     wanted = Wanted(
-        intensity, intensity_like, correlation, intensity_during, melody, bpm, melody_track, melody_during, structure,
-        structure_like, structure_during, text, clap,
-    )  # fmt: skip
+        intensity,
+        intensity_like,
+        correlation,
+        intensity_during,
+        melody,
+        bpm,
+        melody_track,
+        melody_during,
+        structure,
+        structure_like,
+        structure_during,
+        text,
+        clap,
+    )
     paths, latents = numbered(output, count), [] if latent is None else numbered(latent, count)
     for path in paths:
         output_files(path, force=force)
@@ -220,12 +286,27 @@ def generate(
     controls = wanted.controls(lambda: loaded().spec, words.tempo, seconds)
     given: dict[str, Any] = {} if corrections is None else {"corrections": corrections}
     request = Request(
-        controls=tuple(controls), tags=words, seed=seed, count=count, seconds=seconds,
-        method=cast(Method, method), iterations=papers_iterations(controls) if iterations is None else iterations,
-        steps=steps, lr=lr, momentum=momentum, guidance=guidance, sampler=sampler,
-        surrogate_steps=_surrogate_steps(surrogate_steps), decode_steps=decode_steps, **given,
-        gamma=gamma, tolerance=tolerance, patience=patience, start=begun, strength=strength,
-    )  # fmt: skip
+        controls=tuple(controls),
+        tags=words,
+        seed=seed,
+        count=count,
+        seconds=seconds,
+        method=cast(Method, method),
+        iterations=papers_iterations(controls) if iterations is None else iterations,
+        steps=steps,
+        lr=lr,
+        momentum=momentum,
+        guidance=guidance,
+        sampler=sampler,
+        surrogate_steps=_surrogate_steps(surrogate_steps),
+        decode_steps=decode_steps,
+        **given,
+        gamma=gamma,
+        tolerance=tolerance,
+        patience=patience,
+        start=begun,
+        strength=strength,
+    )
     music = loaded() if student is None else loaded().with_student(student)
     music = music if controlnet is None else with_controlnet(music, controlnet)
     result = run_with_progress(request, music)
@@ -234,7 +315,9 @@ def generate(
         console.print(f"{path}  {summary(result, i)}", highlight=False, soft_wrap=True)
     for i, path in enumerate(latents):
         result.latent(i).save(path, force=force)
-    for remark in [remark for control in controls for remark in control.remarks(music, result.x_0.shape[-1])]:
+    for remark in [
+        remark for control in controls for remark in control.remarks(music, result.x_0.shape[-1])
+    ]:
         console.print(f"note: {_escaped(remark)}", highlight=False, soft_wrap=True)
 
 
@@ -246,16 +329,21 @@ def _surrogate_steps(text: str) -> Any:
 @app.command(epilog="Example: ditto-music models cvssp/audioldm2-music --estimate -T 20 -K 70")
 def models(
     source: Annotated[
-        str | None, typer.Argument(help="A model's folder or Hub id; the embedded model by default.")
+        str | None,
+        typer.Argument(help="A model's folder or Hub id; the embedded model by default."),
     ] = None,
     model: ModelOption = None,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Also what a run would cost in memory and time.")
     ] = False,
-    seconds: Annotated[float | None, typer.Option(help="Length; the model's window by default.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Length; the model's window by default.")
+    ] = None,
     count: Annotated[int, typer.Option(help="Clips at once.")] = 1,
     steps: Annotated[int, typer.Option("--steps", "-T", help="Sampling steps.")] = 20,
-    iterations: Annotated[int, typer.Option("--iterations", "-K", help="Optimisation iterations.")] = 70,
+    iterations: Annotated[
+        int, typer.Option("--iterations", "-K", help="Optimisation iterations.")
+    ] = 70,
 ) -> None:
     """Show what a model is: size, tags, hash; and what a run on it costs."""
     from ditto.models.estimate import about
@@ -269,11 +357,15 @@ def models(
         typer.echo("\n".join(cost.lines()))
 
 
-@train_app.command("base", epilog="Example: ditto-music train base --data datasets/train --out runs/base")
+@train_app.command(
+    "base", epilog="Example: ditto-music train base --data datasets/train --out runs/base"
+)
 def train_base_command(
     config: ConfigOption = Path("configs/base.json"),
     data: DataOption = Path("datasets/train"),
-    out: Annotated[Path, typer.Option(help="Folder of the run; a killed run resumes from it.")] = Path("runs/base"),
+    out: Annotated[
+        Path, typer.Option(help="Folder of the run; a killed run resumes from it.")
+    ] = Path("runs/base"),
     held_out: HeldOutOption = None,
 ) -> None:
     """Train the base model; run it again to resume."""
@@ -285,12 +377,18 @@ def train_base_command(
 
 TeacherOption = Annotated[
     Path | None,
-    typer.Option(help="A model's folder or Hub id (pipelines: see configs/pipeline-*.json); else the embedded one."),
+    typer.Option(
+        help="A model's folder or Hub id (pipelines: see configs/pipeline-*.json); else the embedded one."
+    ),
 ]
-DistillOutOption = Annotated[Path, typer.Option(help="Folder of the run; a killed run resumes from it.")]
+DistillOutOption = Annotated[
+    Path, typer.Option(help="Folder of the run; a killed run resumes from it.")
+]
 
 
-@distill_app.command("ctm", epilog="Example: ditto-music distill ctm --data datasets/train --out runs/ctm")
+@distill_app.command(
+    "ctm", epilog="Example: ditto-music distill ctm --data datasets/train --out runs/ctm"
+)
 def distill_ctm_command(
     config: ConfigOption = Path("configs/ctm.json"),
     data: DataOption = Path("datasets/train"),
@@ -298,11 +396,15 @@ def distill_ctm_command(
     teacher: TeacherOption = None,
     held_out: HeldOutOption = None,
 ) -> None:
-    """Distil a consistency trajectory model: jumps from any noise level to any lower one; run it again to resume."""
+    """Distil a consistency trajectory model: jumps from any noise level to any lower one; run it
+    again to resume.
+    """
     _distill("ctm", config, data, out, teacher, held_out)
 
 
-@distill_app.command("cm", epilog="Example: ditto-music distill cm --data datasets/train --out runs/cm")
+@distill_app.command(
+    "cm", epilog="Example: ditto-music distill cm --data datasets/train --out runs/cm"
+)
 def distill_cm_command(
     config: ConfigOption = Path("configs/cm.json"),
     data: DataOption = Path("datasets/train"),
@@ -310,11 +412,15 @@ def distill_cm_command(
     teacher: TeacherOption = None,
     held_out: HeldOutOption = None,
 ) -> None:
-    """Distil a consistency model: jumps from any noise level to clean data; run it again to resume."""
+    """Distil a consistency model: jumps from any noise level to clean data; run it again to
+    resume.
+    """
     _distill("cm", config, data, out, teacher, held_out)
 
 
-def _distill(kind: str, config: Path, data: Path, out: Path, teacher: Path | None, held_out: Path | None) -> None:
+def _distill(
+    kind: str, config: Path, data: Path, out: Path, teacher: Path | None, held_out: Path | None
+) -> None:
     from ditto.errors import DataError
     from ditto.models.loading import load
     from ditto.training.distill import DistillConfig, train_from_folder
@@ -322,34 +428,49 @@ def _distill(kind: str, config: Path, data: Path, out: Path, teacher: Path | Non
 
     settings = load_config(config, DistillConfig)
     if settings.kind != kind:
-        raise DataError(f"{str(config)!r} is a config of kind {settings.kind!r}: give it to `distill {settings.kind}`")
+        raise DataError(
+            f"{str(config)!r} is a config of kind {settings.kind!r}: give it to `distill {settings.kind}`"
+        )
     train_from_folder(settings, load(teacher, precision="float32"), data, out, held_out=held_out)
 
 
 @distill_app.command(
-    "pack", epilog="Example: ditto-music distill pack --run runs/ctm --teacher my-model --out my-model"
+    "pack",
+    epilog="Example: ditto-music distill pack --run runs/ctm --teacher my-model --out my-model",
 )
 def distill_pack_command(
     run: Annotated[Path, typer.Option(help="Run folder of `distill cm` or `distill ctm`.")],
     out: Annotated[Path, typer.Option(help="Folder of the model; it may be the teacher's own.")],
     teacher: TeacherOption = None,
-    alone: Annotated[bool, typer.Option("--alone", help="Write the student alone, for `generate --student`.")] = False,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Write the student alone, for `generate --student`.")
+    ] = False,
 ) -> None:
-    """Put a student's averaged weights into its teacher's model folder, or into a folder of their own."""
+    """Put a student's averaged weights into its teacher's model folder, or into a folder of their
+    own.
+    """
     from ditto.training.pack import pack_student
 
     typer.echo(f"sha256 {pack_student(run, teacher, out, alone=alone)}")
 
 
-@data_app.command("compose", epilog="Example: ditto-music data compose --hours 6 --out datasets/train --workers 2")
+@data_app.command(
+    "compose", epilog="Example: ditto-music data compose --hours 6 --out datasets/train --workers 2"
+)
 def compose_command(
-    out: Annotated[Path, typer.Option(help="Folder of the data set; run again to resume or extend.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder of the data set; run again to resume or extend.")
+    ],
     hours: Annotated[float | None, typer.Option(help="Hours of audio (or give --count).")] = None,
     count: Annotated[int | None, typer.Option(help="Number of pieces, about 27 s each.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the composer.")] = 0,
-    split: Annotated[str, typer.Option(help="train or heldout: their random streams never meet.")] = "train",
+    split: Annotated[
+        str, typer.Option(help="train or heldout: their random streams never meet.")
+    ] = "train",
     workers: Annotated[int, typer.Option(help="Processes that render.")] = 1,
-    soundfont: Annotated[Path | None, typer.Option(help="A .sf2 file; FluidR3 GM by default.")] = None,
+    soundfont: Annotated[
+        Path | None, typer.Option(help="A .sf2 file; FluidR3 GM by default.")
+    ] = None,
 ) -> None:
     """Compose and render labelled music, deterministically."""
     from ditto.data.corpus import compose_dataset
@@ -357,38 +478,55 @@ def compose_command(
 
     with counted("compose") as progress:
         compose_dataset(
-            out, hours=hours, count=count, seed=seed, split=split, workers=workers, soundfont=soundfont,
+            out,
+            hours=hours,
+            count=count,
+            seed=seed,
+            split=split,
+            workers=workers,
+            soundfont=soundfont,
             progress=progress,
-        )  # fmt: skip
+        )
 
 
 @train_app.command(
-    "pack", epilog="Example: ditto-music train pack --base runs/base --vocoder runs/vocoder --out my-model"
+    "pack",
+    epilog="Example: ditto-music train pack --base runs/base --vocoder runs/vocoder --out my-model",
 )
 def pack_command(
     base: Annotated[Path, typer.Option(help="Run folder of `train base`.")],
     out: Annotated[Path, typer.Option(help="Folder of the model.")],
     vocoder: Annotated[
-        Path | None, typer.Option(help="Run folder of `train vocoder`; none with a base tuned from the embedded one.")
+        Path | None,
+        typer.Option(
+            help="Run folder of `train vocoder`; none with a base tuned from the embedded one."
+        ),
     ] = None,
     data: DataOption = Path("datasets/train"),
     guidance: Annotated[float, typer.Option(help="Default CFG scale w.")] = 1.0,
 ) -> None:
     """Put a base run's averaged weights and a vocoder run's weights into one model folder.
 
-    Without a vocoder: what a run that started from the embedded base changed of it, as a model folder of a few MB.
+    Without a vocoder: what a run that started from the embedded base changed of it, as a model
+    folder of a few MB.
     """
     from ditto.training.pack import pack, pack_fine_tune
 
-    digest = pack_fine_tune(base, out) if vocoder is None else pack(base, vocoder, data, out, guidance)
+    digest = (
+        pack_fine_tune(base, out) if vocoder is None else pack(base, vocoder, data, out, guidance)
+    )
     typer.echo(f"sha256 {digest}")
 
 
-@train_app.command("vocoder", epilog="Example: ditto-music train vocoder --data datasets/train --out runs/vocoder")
+@train_app.command(
+    "vocoder", epilog="Example: ditto-music train vocoder --data datasets/train --out runs/vocoder"
+)
 def train_vocoder_command(
     config: ConfigOption = Path("configs/vocoder.json"),
     data: DataOption = Path("datasets/train"),
-    out: Annotated[Path, typer.Option(help="Folder of the run; a killed run resumes from it.")] = Path("runs/vocoder"),
+    out: Annotated[
+        Path, typer.Option(help="Folder of the run; a killed run resumes from it.")
+    ] = Path("runs/vocoder"),
     held_out: HeldOutOption = None,
 ) -> None:
     """Train the vocoder; run it again to resume."""
@@ -398,14 +536,18 @@ def train_vocoder_command(
     train_from_folder(load_config(config, VocoderConfig), data, out, held_out=held_out)
 
 
-@train_app.command("controlnet", epilog="Example: ditto-music train controlnet --data datasets/train")
+@train_app.command(
+    "controlnet", epilog="Example: ditto-music train controlnet --data datasets/train"
+)
 def train_controlnet_command(
     config: ConfigOption = Path("configs/controlnet.json"),
     data: DataOption = Path("datasets/train"),
-    out: Annotated[Path, typer.Option(help="Folder of the run; a killed run resumes from it.")] = Path(
-        "runs/controlnet"
-    ),
-    base: Annotated[Path | None, typer.Option(help="The base's model folder; the embedded model by default.")] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder of the run; a killed run resumes from it.")
+    ] = Path("runs/controlnet"),
+    base: Annotated[
+        Path | None, typer.Option(help="The base's model folder; the embedded model by default.")
+    ] = None,
     held_out: HeldOutOption = None,
 ) -> None:
     """Train a ControlNet for loudness and melody on a finished base; run it again to resume."""
@@ -414,31 +556,44 @@ def train_controlnet_command(
     from ditto.training.loop import load_config
 
     train_from_folder(
-        load_config(config, ControlNetConfig), load(base, precision="float32"), data, out, held_out=held_out
+        load_config(config, ControlNetConfig),
+        load(base, precision="float32"),
+        data,
+        out,
+        held_out=held_out,
     )
 
 
-@train_app.command("classifier", epilog="Example: ditto-music train classifier --data datasets/train")
+@train_app.command(
+    "classifier", epilog="Example: ditto-music train classifier --data datasets/train"
+)
 def train_classifier_command(
     config: ConfigOption = Path("configs/classifier.json"),
     data: DataOption = Path("datasets/train"),
-    out: Annotated[Path, typer.Option(help="Folder of the run; a killed run resumes from it.")] = Path(
-        "runs/classifier"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder of the run; a killed run resumes from it.")
+    ] = Path("runs/classifier"),
     held_out: HeldOutOption = None,
 ) -> None:
     """Train the tag classifier that the benches listen with; run it again to resume."""
     from ditto.training.classifier import ClassifierConfig, train_classifier
     from ditto.training.loop import load_config
 
-    typer.echo(train_classifier(load_config(config, ClassifierConfig), data, out, held_out=held_out))
+    typer.echo(
+        train_classifier(load_config(config, ClassifierConfig), data, out, held_out=held_out)
+    )
 
 
-@train_app.command("clap", epilog="Example: ditto-music train clap --data datasets/train --held-out datasets/heldout")
+@train_app.command(
+    "clap",
+    epilog="Example: ditto-music train clap --data datasets/train --held-out datasets/heldout",
+)
 def train_clap_command(
     config: ConfigOption = Path("configs/clap.json"),
     data: DataOption = Path("datasets/train"),
-    out: Annotated[Path, typer.Option(help="Folder of the run; a killed run resumes from it.")] = Path("runs/clap"),
+    out: Annotated[
+        Path, typer.Option(help="Folder of the run; a killed run resumes from it.")
+    ] = Path("runs/clap"),
     held_out: HeldOutOption = None,
 ) -> None:
     """Train the CLAP that ties texts to music; run it again to resume."""
@@ -448,12 +603,18 @@ def train_clap_command(
     typer.echo(train_clap(load_config(config, ClapTraining), data, out, held_out=held_out))
 
 
-@data_app.command("prepare", epilog="Example: ditto-music data prepare my-music --tags tags.csv --out datasets/mine")
+@data_app.command(
+    "prepare",
+    epilog="Example: ditto-music data prepare my-music --tags tags.csv --out datasets/mine",
+)
 def prepare_command(
     folder: Annotated[Path, typer.Argument(help="Recordings, searched in depth.")],
     out: Annotated[Path, typer.Option(help="Receives train/ and heldout/; run again to resume.")],
     tags: Annotated[
-        Path | None, typer.Option(help="A CSV file with the columns file, genre, mood, tempo; cells may be empty.")
+        Path | None,
+        typer.Option(
+            help="A CSV file with the columns file, genre, mood, tempo; cells may be empty."
+        ),
     ] = None,
     heldout: Annotated[float, typer.Option(help="Share of the recordings to hold out.")] = 0.1,
 ) -> None:
@@ -466,10 +627,14 @@ def prepare_command(
     typer.echo(prepared)
 
 
-@train_app.command("report", epilog="Example: ditto-music train report runs/base --out docs/training/base")
+@train_app.command(
+    "report", epilog="Example: ditto-music train report runs/base --out docs/training/base"
+)
 def report_command(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
-    out: Annotated[Path, typer.Option(help="Folder that receives config, log, loss curves and samples.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder that receives config, log, loss curves and samples.")
+    ],
 ) -> None:
     """Collect what is worth keeping about a run."""
     from ditto.training.report import write_report

@@ -74,8 +74,12 @@ class Wanted:
             if getattr(self, option) is not None and all(one is None for one in needed):
                 raise ControlError(f"--{option.replace('_', '-')} needs {name} to go with")
 
-    def controls(self, spec: Callable[[], "AudioSpec"], tempo: float | None, seconds: float | None) -> "list[Control]":
-        """The controls; `spec` is asked, which may mean loading a model, only where a recording is to be heard."""
+    def controls(
+        self, spec: Callable[[], "AudioSpec"], tempo: float | None, seconds: float | None
+    ) -> "list[Control]":
+        """The controls; `spec` is asked, which may mean loading a model, only where a recording is
+        to be heard.
+        """
         found = self._loudness(seconds)
         if self.text is not None:
             # transformers takes a second to import: only who asks for a text waits for it.
@@ -83,7 +87,9 @@ class Wanted:
 
             found.append(Text(self.text, self.clap))
         if self.melody is not None:
-            melody = melody_control(self.melody, spec(), tempo=tempo, bpm=self.bpm, track=self.melody_track)
+            melody = melody_control(
+                self.melody, spec(), tempo=tempo, bpm=self.bpm, track=self.melody_track
+            )
             found.append(during(melody, self.melody_during, "--melody-during"))
         return [*found, *self._structures(spec)]
 
@@ -95,7 +101,9 @@ class Wanted:
         if self.intensity is not None:
             found.append(Intensity(self.intensity, measure))
         if self.intensity_like is not None:
-            found.append(Intensity.of_recording(self.intensity_like, seconds=seconds, measure=measure))
+            found.append(
+                Intensity.of_recording(self.intensity_like, seconds=seconds, measure=measure)
+            )
         return [during(control, self.intensity_during, "--intensity-during") for control in found]
 
     def _structures(self, spec: Callable[[], "AudioSpec"]) -> "list[Control]":
@@ -110,8 +118,12 @@ class Wanted:
 def melody_control(
     text: str, spec: "AudioSpec", *, tempo: float | None, bpm: float | None, track: int | None
 ) -> "Control":
-    """The control of --melody. Written notes take their tempo from --bpm or the tags, a file has its own."""
+    """The control of --melody. Written notes take their tempo from --bpm or the tags, a file has
+    its own.
+    """
     from ditto.controls.melody import Melody
 
     written = Path(text).suffix == "" or ":" in Path(text).suffix
-    return Melody.parse(text, spec, bpm=bpm if bpm is not None or not written else tempo, track=track)
+    return Melody.parse(
+        text, spec, bpm=bpm if bpm is not None or not written else tempo, track=track
+    )

@@ -1,7 +1,7 @@
 """The exceptions a user can meet.
 
-Every message is one line that says what was wrong and what to do about it. The command line prints it
-without a traceback and exits with code 2; the API raises it as it is.
+Every message is one line that says what was wrong and what to do about it. The command line prints
+it without a traceback and exits with code 2; the API raises it as it is.
 """
 
 
@@ -19,7 +19,9 @@ class AudioFileError(DittoError):
 
 
 class OutputError(DittoError):
-    """An output cannot be written: the folder is missing or read-only, or the file exists already."""
+    """An output cannot be written: the folder is missing or read-only, or the file exists
+    already.
+    """
 
 
 class TagError(DittoError):

@@ -1,4 +1,5 @@
-"""Latents as files: x_T with the request that it came from and the model that it belongs to (DITTO appendix I).
+"""Latents as files: x_T with the request that it came from and the model that it belongs to (DITTO
+appendix I).
 
 A ``.latent`` file is a safetensors file: one tensor ``x_T`` and JSON in its metadata.
 """
@@ -41,7 +42,8 @@ class Latent:
         """Write a .latent file, whole or not at all.
 
         Raises:
-            OutputError: the name's ending is another, the file exists (without `force`), or it cannot be written.
+            OutputError: the name's ending is another, the file exists (without `force`), or it
+                cannot be written.
         """
         check_latent(path, force=force)
         metadata = {"format": FORMAT, "model": self.model, "request": json.dumps(self.request)}
@@ -64,10 +66,19 @@ class Latent:
                 x_T = file.get_tensor("x_T")
             if metadata.get("format") != FORMAT:
                 raise ValueError
-            latent = cls(x_T, metadata["model"], dict(json.loads(metadata["request"])), Path(path).name)
+            latent = cls(
+                x_T, metadata["model"], dict(json.loads(metadata["request"])), Path(path).name
+            )
         except (SafetensorError, OSError, KeyError, ValueError, TypeError):
-            raise RequestError(f"cannot read the latent {shown(path)}: it is damaged or no latent of Ditto's") from None
-        if x_T.ndim < 3 or len(x_T) != 1 or not x_T.dtype.is_floating_point or not bool(torch.isfinite(x_T).all()):
+            raise RequestError(
+                f"cannot read the latent {shown(path)}: it is damaged or no latent of Ditto's"
+            ) from None
+        if (
+            x_T.ndim < 3
+            or len(x_T) != 1
+            or not x_T.dtype.is_floating_point
+            or not bool(torch.isfinite(x_T).all())
+        ):
             raise RequestError(f"the latent {shown(path)} does not hold one finite x_T")
         return latent
 

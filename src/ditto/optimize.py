@@ -1,8 +1,9 @@
-"""The one optimisation loop: Adam on the initial noise latent x_T (Algorithm 1 of DITTO and of DITTO-2).
+"""The one optimisation loop: Adam on the initial noise latent x_T (Algorithm 1 of DITTO and of
+DITTO-2).
 
-It knows nothing of music. `render` maps x_T to x_0 (a whole chain, or one jump of a distilled model) and `objective`
-maps x_0 to one loss an item; both must be differentiable. It is a generator, so that the caller owns progress bars,
-early stops, cancelling and previews.
+It knows nothing of music. `render` maps x_T to x_0 (a whole chain, or one jump of a distilled
+model) and `objective` maps x_0 to one loss an item; both must be differentiable. It is a generator,
+so that the caller owns progress bars, early stops, cancelling and previews.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,7 +39,9 @@ class Step:
 
 
 class GradientError(RuntimeError):
-    """The loss does not depend on x_T, or its gradient is not finite: a bug in `render` or `objective`."""
+    """The loss does not depend on x_T, or its gradient is not finite: a bug in `render` or
+    `objective`.
+    """
 
 
 Stop = Callable[[Step], bool]
@@ -55,9 +58,11 @@ def tolerance(loss: float) -> Stop:
 
 
 def plateau(patience: int, improvement: float = 0.01) -> Stop:
-    """Stop once no item's best loss has fallen by the share `improvement` of its size within `patience` iterations.
+    """Stop once no item's best loss has fallen by the share `improvement` of its size within
+    `patience` iterations.
 
-    A best loss that rises is that of another objective, as when DITTO-2 changes its budget: counting begins anew.
+    A best loss that rises is that of another objective, as when DITTO-2 changes its budget:
+    counting begins anew.
     """
     history: list[Tensor] = []
 
@@ -74,12 +79,19 @@ def plateau(patience: int, improvement: float = 0.01) -> Stop:
 
 
 def optimize(
-    x_T: Tensor, render: Render, objective: Objective, *, iterations: int, lr: float = LR,
-    momentum: float = MOMENTUM, stop: Stop = never,
-) -> Iterator[Step]:  # fmt: skip
+    x_T: Tensor,
+    render: Render,
+    objective: Objective,
+    *,
+    iterations: int,
+    lr: float = LR,
+    momentum: float = MOMENTUM,
+    stop: Stop = never,
+) -> Iterator[Step]:
     """Minimise ``objective(render(x_T))`` over x_T with Adam, yielding every iteration.
 
-    Each item of the batch has its own loss, and Adam works elementwise, so an item goes the way that it would go alone.
+    Each item of the batch has its own loss, and Adam works elementwise, so an item goes the way
+    that it would go alone.
 
     Args:
         x_T: initial latents (B, …), float32; left as they are.
@@ -103,7 +115,9 @@ def optimize(
             latent.grad = _gradient(loss, latent)
         better = loss.detach() < best_loss
         best_loss = torch.where(better, loss.detach(), best_loss)
-        best_x_T = torch.where(better.reshape(-1, *[1] * (latent.ndim - 1)), latent.detach(), best_x_T)
+        best_x_T = torch.where(
+            better.reshape(-1, *[1] * (latent.ndim - 1)), latent.detach(), best_x_T
+        )
         step = Step(i, loss.detach(), latent.detach().clone(), best_loss, best_x_T)
         yield step
         if stop(step):
@@ -112,9 +126,15 @@ def optimize(
 
 
 def _gradient(loss: Tensor, latent: Tensor) -> Tensor:
-    gradient = torch.autograd.grad(loss.sum(), latent, allow_unused=True)[0] if loss.requires_grad else None
+    gradient = (
+        torch.autograd.grad(loss.sum(), latent, allow_unused=True)[0]
+        if loss.requires_grad
+        else None
+    )
     if gradient is None:
-        raise GradientError("no gradient reaches x_T: something between x_T and the loss is detached")
+        raise GradientError(
+            "no gradient reaches x_T: something between x_T and the loss is detached"
+        )
     if not bool(torch.isfinite(gradient).all() & torch.isfinite(loss).all()):
         losses = ", ".join(f"{value:.4g}" for value in loss.tolist())
         raise GradientError(f"a loss or the gradient of x_T is not finite (losses {losses})")

@@ -1,6 +1,7 @@
 """Pictures beside every sound: spectrograms, target curves against achieved ones, losses.
 
-Only matplotlib's object interface is used, so no process-wide state (backend, rcParams, current figure) is touched.
+Only matplotlib's object interface is used, so no process-wide state (backend, rcParams, current
+figure) is touched.
 """
 
 import math
@@ -71,7 +72,9 @@ class Trace(Panel):
 
 @dataclass(frozen=True)
 class ChromaPanel(Panel):
-    """Shares (12, frames) of the pitch classes, and the class (frames,) that is asked for, −1 for none."""
+    """Shares (12, frames) of the pitch classes, and the class (frames,) that is asked for, −1 for
+    none.
+    """
 
     title: str
     shares: np.ndarray
@@ -81,10 +84,24 @@ class ChromaPanel(Panel):
         """The chroma as an image, the melody as a line over it."""
         seconds = spec.seconds(len(self.target))
         extent = (0.0, seconds, -0.5, 11.5)
-        axes.imshow(self.shares, origin="lower", aspect="auto", extent=extent, vmin=0, vmax=1, cmap="magma")
+        axes.imshow(
+            self.shares, origin="lower", aspect="auto", extent=extent, vmin=0, vmax=1, cmap="magma"
+        )
         line = np.where(self.target < 0, np.nan, self.target)
-        axes.plot(np.arange(len(line)) * spec.hop / spec.sample_rate, line, color="cyan", linewidth=2, label="target")
-        axes.set(xlabel="seconds", title=self.title, xlim=(0, seconds), yticks=range(12), yticklabels=PITCH_CLASSES)
+        axes.plot(
+            np.arange(len(line)) * spec.hop / spec.sample_rate,
+            line,
+            color="cyan",
+            linewidth=2,
+            label="target",
+        )
+        axes.set(
+            xlabel="seconds",
+            title=self.title,
+            xlim=(0, seconds),
+            yticks=range(12),
+            yticklabels=PITCH_CLASSES,
+        )
         axes.tick_params(axis="y", labelsize=7)
         self.shade(axes, seconds)
         axes.legend(loc="upper right", fontsize=8)
@@ -92,7 +109,9 @@ class ChromaPanel(Panel):
 
 @dataclass(frozen=True)
 class MatrixPanel(Panel):
-    """Two self-similarity matrices (frames, frames) with values in [0, 1]: asked for, and achieved."""
+    """Two self-similarity matrices (frames, frames) with values in [0, 1]: asked for, and
+    achieved.
+    """
 
     title: str
     target: np.ndarray
@@ -107,13 +126,21 @@ class MatrixPanel(Panel):
             extent = (left, left + seconds, 0.0, seconds)
             axes.imshow(matrix, origin="lower", extent=extent, vmin=0, vmax=1, cmap="viridis")
             axes.text(left + 0.02 * seconds, 0.93 * seconds, name, color="white", fontsize=9)
-        axes.set(title=self.title, xlabel="seconds", ylabel="seconds", xlim=(0, 2.1 * seconds), ylim=(0, seconds))
+        axes.set(
+            title=self.title,
+            xlabel="seconds",
+            ylabel="seconds",
+            xlim=(0, 2.1 * seconds),
+            ylim=(0, seconds),
+        )
         axes.set_xticks([])
 
 
 @dataclass(frozen=True)
 class RegionPanel(Panel):
-    """Log-mel (n_mels, frames) that a region was to match, and the spans of frames that it had to."""
+    """Log-mel (n_mels, frames) that a region was to match, and the spans of frames that it had
+    to.
+    """
 
     title: str
     target: np.ndarray
@@ -125,22 +152,32 @@ class RegionPanel(Panel):
         for start, end in self.spans:
             level[:, start:end] = (self.target[:, start:end] - 1) * (spec.dynamic_range_db / 2)
         extent = (0.0, spec.seconds(self.target.shape[-1]), 0.0, float(spec.n_mels))
-        axes.imshow(level, origin="lower", aspect="auto", extent=extent, vmin=-110, vmax=-10, cmap="magma")
+        axes.imshow(
+            level, origin="lower", aspect="auto", extent=extent, vmin=-110, vmax=-10, cmap="magma"
+        )
         axes.set(xlabel="seconds", ylabel="mel band", title=self.title)
 
 
 def clip_picture(
-    path: Path, mel: Tensor, spec: AudioSpec, traces: Sequence[Panel], losses: Sequence[float], title: str,
+    path: Path,
+    mel: Tensor,
+    spec: AudioSpec,
+    traces: Sequence[Panel],
+    losses: Sequence[float],
+    title: str,
     force: bool = False,
-) -> None:  # fmt: skip
-    """Save one clip's picture as PNG: log-mel (n_mels, frames), a panel for each trace, and the loss curve.
+) -> None:
+    """Save one clip's picture as PNG: log-mel (n_mels, frames), a panel for each trace, and the
+    loss curve.
 
     Raises:
         OutputError: if the file exists (without `force`) or cannot be written.
     """
     heights = [3.4, *(panel.height for panel in traces), *([2.2] if losses else [])]
     figure = _figure(10, sum(heights))
-    axes = figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
+    axes = figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[
+        :, 0
+    ]
     figure.suptitle(title, fontsize=10)
     _spectrogram(axes[0], mel, spec)
     for panel, trace in zip(axes[1:], traces, strict=False):
@@ -151,11 +188,19 @@ def clip_picture(
 
 
 def edit_picture(
-    path: Path, after: Tensor, spec: AudioSpec, new: Sequence[tuple[float, float]],
-    losses: Sequence[Sequence[float]], title: str, *, before: Tensor | None = None, stride: int = 1,
+    path: Path,
+    after: Tensor,
+    spec: AudioSpec,
+    new: Sequence[tuple[float, float]],
+    losses: Sequence[Sequence[float]],
+    title: str,
+    *,
+    before: Tensor | None = None,
+    stride: int = 1,
     force: bool = False,
-) -> None:  # fmt: skip
-    """Save an edit's picture as PNG: log-mels (n_mels, columns) before and after, what is new framed, a loss a window.
+) -> None:
+    """Save an edit's picture as PNG: log-mels (n_mels, columns) before and after, what is new
+    framed, a loss a window.
 
     A column stands for `stride` frames.
 
@@ -165,7 +210,11 @@ def edit_picture(
     losses = [curve for curve in losses if curve]
     heights = [*([2.8] if before is not None else []), 2.8, *([2.2] if losses else [])]
     figure = _figure(10, sum(heights))
-    axes = list(figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0])
+    axes = list(
+        figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[
+            :, 0
+        ]
+    )
     figure.suptitle(title, fontsize=10)
     if before is not None:
         _spectrogram(axes[0], before, spec, stride)
@@ -180,13 +229,24 @@ def edit_picture(
     _save(figure, path, force)
 
 
-def mel_grid(path: Path, mels: Sequence[Tensor], columns: int = 4, titles: Sequence[str] = ()) -> None:
-    """Save log-mels, each (1, n_mels, frames) in [−1, 1], as one PNG of `columns` columns, replacing an older one."""
+def mel_grid(
+    path: Path, mels: Sequence[Tensor], columns: int = 4, titles: Sequence[str] = ()
+) -> None:
+    """Save log-mels, each (1, n_mels, frames) in [−1, 1], as one PNG of `columns` columns,
+    replacing an older one.
+    """
     rows = math.ceil(len(mels) / columns)
     figure = _figure(3 * columns, 1.6 * rows)
     for i, mel in enumerate(mels):
         axes = figure.add_subplot(rows, columns, i + 1)
-        axes.imshow(mel[0].float().cpu().numpy(), origin="lower", aspect="auto", vmin=-0.6, vmax=0.9, cmap="magma")
+        axes.imshow(
+            mel[0].float().cpu().numpy(),
+            origin="lower",
+            aspect="auto",
+            vmin=-0.6,
+            vmax=0.9,
+            cmap="magma",
+        )
         axes.set_axis_off()
         if i < len(titles):
             axes.set_title(titles[i], fontsize=9)
@@ -194,8 +254,12 @@ def mel_grid(path: Path, mels: Sequence[Tensor], columns: int = 4, titles: Seque
     _save(figure, path, force=True)
 
 
-def loss_picture(path: Path, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> None:
-    """Save training curves, ``name -> (steps, values)``, on a logarithmic axis, replacing an older file."""
+def loss_picture(
+    path: Path, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str
+) -> None:
+    """Save training curves, ``name -> (steps, values)``, on a logarithmic axis, replacing an older
+    file.
+    """
     figure = _figure(8, 4)
     axes = figure.add_subplot()
     for name, (steps, values) in curves.items():
@@ -220,7 +284,9 @@ def _save(figure: Figure, path: Path, force: bool) -> None:
 def _spectrogram(axes: Axes, mel: Tensor, spec: AudioSpec, stride: int = 1) -> None:
     level = (mel.float().cpu().numpy() - 1) * (spec.dynamic_range_db / 2)
     extent = (0.0, spec.seconds(mel.shape[-1] * stride), 0.0, float(spec.n_mels))
-    image = axes.imshow(level, origin="lower", aspect="auto", extent=extent, vmin=-110, vmax=-10, cmap="magma")
+    image = axes.imshow(
+        level, origin="lower", aspect="auto", extent=extent, vmin=-110, vmax=-10, cmap="magma"
+    )
     axes.set(xlabel="seconds", ylabel="mel band")
     axes.figure.colorbar(image, ax=axes, label="dB", pad=0.01)
 

@@ -33,12 +33,18 @@ METHODS: tuple[Method, ...] = get_args(Method)
 MAX_SEED = 2**31 - 1
 MAX_COMMENT = 1900
 LIMITS = (
-    ("guidance", 0.0, 30.0), ("seconds", 0.05, 3600.0), ("gamma", 0.0, 1.0), ("tolerance", -1e9, 1e9),
-    ("strength", 0.0, 1e3), ("lr", 1e-6, 1.0), ("momentum", 0.0, 0.999),
-)  # fmt: skip
+    ("guidance", 0.0, 30.0),
+    ("seconds", 0.05, 3600.0),
+    ("gamma", 0.0, 1.0),
+    ("tolerance", -1e9, 1e9),
+    ("strength", 0.0, 1e3),
+    ("lr", 1e-6, 1.0),
+    ("momentum", 0.0, 0.999),
+)
 GAMMAS = {"cm": 1.0, "ctm": 0.05}
-"""γ of each kind of student: CM knows only ping-pong sampling. CTM's is the least of DITTO-2's range, 0.05 to 0.35: the
-optimisation knows nothing of fresh noise, so that every bit of it takes the output off its target."""
+"""γ of each kind of student: CM knows only ping-pong sampling. CTM's is the least of DITTO-2's
+range, 0.05 to 0.35: the optimisation knows nothing of fresh noise, so that every bit of it takes
+the output off its target."""
 
 
 @dataclass(frozen=True)
@@ -51,25 +57,29 @@ class Request:
         seed: of the first item; item i of a batch draws x_T from ``seed + i``, as it would alone.
         count: clips to make at once.
         seconds: length; None is the model's window.
-        method: one of `ditto.methods.ways.WAYS`: "ditto2" (the student), "ditto" (the whole chain), what the papers
-            compare these with, or "none" to sample without control. None is "ditto2" for a model with a student,
-            otherwise "ditto", and "none" if there is no control.
+        method: one of `ditto.methods.ways.WAYS`: "ditto2" (the student), "ditto" (the whole chain),
+            what the papers compare these with, or "none" to sample without control. None is
+            "ditto2" for a model with a student, otherwise "ditto", and "none" if there is no
+            control.
         iterations: K.
         steps: T of all methods but "ditto2".
-        lr, momentum: Adam's learning rate on x_T and its β₁; None are the method's: the papers' 5e-3 and 0.9, and for
-            "ditto2" with corrections those of `corrected_adam`.
+        lr, momentum: Adam's learning rate on x_T and its β₁; None are the method's: the papers'
+            5e-3 and 0.9, and for "ditto2" with corrections those of `corrected_adam`.
         guidance: CFG scale w (0 unconditional, 1 conditional); None is the model's default.
         sampler: "ddim", "dpm++" or "ddpm", as far as the method admits it.
         checkpointing: trade a third of the time for memory that does not grow with T.
-        surrogate_steps: M of "ditto2", the student's steps while optimising; or "adaptive": 1, then 2, then 4.
+        surrogate_steps: M of "ditto2", the student's steps while optimising; or "adaptive": 1, then
+            2, then 4.
         decode_steps: T' of "ditto2", the student's steps for the output.
-        corrections: of "ditto2", times on the way that the surrogate is corrected by what decoding gives, since an x_T
-            that M steps take to its target, T' may take elsewhere (see `ditto.methods.ditto2`); between them controls
-            may hear estimates. 0 is the paper's algorithm.
+        corrections: of "ditto2", times on the way that the surrogate is corrected by what decoding
+            gives, since an x_T that M steps take to its target, T' may take elsewhere (see
+            `ditto.methods.ditto2`); between them controls may hear estimates. 0 is the paper's
+            algorithm.
         gamma: share of fresh noise in these, 0 (none) to 1; None is that of the student's kind.
         tolerance: stop once every item's loss is at most this.
         patience: stop once no item's loss has fallen by 1 % within so many iterations.
-        start: x_T to begin from in place of noise, for every item alike; `seconds` is then its length if not given.
+        start: x_T to begin from in place of noise, for every item alike; `seconds` is then its
+            length if not given.
         strength: of "freedom" and "gg", how far each step descends; None is the method's default.
     """
 
@@ -102,9 +112,13 @@ class Request:
             RequestError: a setting is out of range or unknown.
         """
         if self.method is not None and self.method not in METHODS:
-            raise RequestError(f"unknown method {self.method!r}: choose one of {', '.join(METHODS)}")
+            raise RequestError(
+                f"unknown method {self.method!r}: choose one of {', '.join(METHODS)}"
+            )
         if self.sampler not in SAMPLERS:
-            raise RequestError(f"unknown sampler {self.sampler!r}: choose one of {', '.join(SAMPLERS)}")
+            raise RequestError(
+                f"unknown sampler {self.sampler!r}: choose one of {', '.join(SAMPLERS)}"
+            )
         _whole("seed", self.seed, 0, MAX_SEED)
         _whole("count", self.count, 1, 256)
         _whole("iterations", self.iterations, 1, 10_000)
@@ -121,31 +135,40 @@ class Request:
 
     @property
     def objective(self) -> Control | None:
-        """All controls as one, weighed by `balanced` if they have no weights of their own; or None."""
+        """All controls as one, weighed by `balanced` if they have no weights of their own; or
+        None.
+        """
         return balanced(self.controls)
 
     def resolved(self, model: MusicModel) -> "Request":
-        """The request with the method and what it leaves to that: Adam's settings, γ, FreeDoM's strength.
+        """The request with the method and what it leaves to that: Adam's settings, γ, FreeDoM's
+        strength.
 
         Raises:
-            RequestError: the method does not know the sampler, or the model has no student, or one that does not know
-                this guidance.
+            RequestError: the method does not know the sampler, or the model has no student, or one
+                that does not know this guidance.
         """
         method = self.method
         if method is None:
             method = "none" if not self.controls else "ditto2" if model.distilled else "ditto"
         if self.sampler not in WAYS[method].samplers:
-            raise RequestError(f"the method {method} does not sample by {self.sampler}: leave the sampler out")
+            raise RequestError(
+                f"the method {method} does not sample by {self.sampler}: leave the sampler out"
+            )
         request = replace(self, method=method, **self._left_to(method))
         if method != "ditto2":
             return request
         student = model.distilled
         if student is None:
-            raise RequestError(f"the model {model.name!r} has no student, which ditto2 needs: choose the method ditto")
+            raise RequestError(
+                f"the model {model.name!r} has no student, which ditto2 needs: choose the method ditto"
+            )
         low, high = student.guidance
         w = model.guidance if self.guidance is None else self.guidance
         if not low <= w <= high:
-            raise RequestError(f"this model's student knows guidance from {low:g} to {high:g}, not {w:g}: choose ditto")
+            raise RequestError(
+                f"this model's student knows guidance from {low:g} to {high:g}, not {w:g}: choose ditto"
+            )
         return replace(request, gamma=GAMMAS[student.kind] if self.gamma is None else self.gamma)
 
     def _left_to(self, method: Method) -> dict[str, Any]:
@@ -161,12 +184,17 @@ class Request:
         names += ["iterations", "lr"] if self.method is None or WAYS[self.method].optimises else []
         own = ["surrogate_steps", "decode_steps", "gamma", "corrections"]
         names += own if self.method == "ditto2" else ["steps", "sampler"]
-        names += [name for name in ("momentum", "tolerance", "patience", "strength") if getattr(self, name) is not None]
+        names += [
+            name
+            for name in ("momentum", "tolerance", "patience", "strength")
+            if getattr(self, name) is not None
+        ]
         prompt = {} if self.tags.prompt is None else {"prompt": self.tags.prompt}
         start = {} if self.start is None else {"start": self.start.name}
         return {
             "controls": [control.describe() for control in self.controls],
-            "tags": {"genre": self.tags.genre, "mood": self.tags.mood, "tempo": self.tags.tempo} | prompt,
+            "tags": {"genre": self.tags.genre, "mood": self.tags.mood, "tempo": self.tags.tempo}
+            | prompt,
             **{name: getattr(self, name) for name in names},
             **start,
         }
@@ -219,7 +247,8 @@ class Result:
             The three paths.
 
         Raises:
-            OutputError: a file exists already (without `force`), cannot be written, or is not a sound file by its name;
+            OutputError: a file exists already (without `force`), cannot be written, or is not a
+                sound file by its name;
             nothing is then written.
         """
         sound, picture, report = output_files(path, force=force)
@@ -233,9 +262,14 @@ class Result:
         with atomic_path(report, force=force) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
         clip_picture(
-            picture, self.model.to_mel(self.x_0)[item], self.model.spec, self._traces(item),
-            self.losses[:, item].tolist(), self._title(item), force=force,
-        )  # fmt: skip
+            picture,
+            self.model.to_mel(self.x_0)[item],
+            self.model.spec,
+            self._traces(item),
+            self.losses[:, item].tolist(),
+            self._title(item),
+            force=force,
+        )
         return [sound, picture, report]
 
     def _traces(self, item: int) -> list[Panel]:
@@ -245,29 +279,43 @@ class Result:
 
     def _comment(self, item: int) -> str:
         """Request, model and versions, without what a tag has no room for (wav: 2000 bytes)."""
-        whole = {key: value for key, value in self.report(item).items() if key in ("request", "model", "versions")}
+        whole = {
+            key: value
+            for key, value in self.report(item).items()
+            if key in ("request", "model", "versions")
+        }
         text = json.dumps(whole, separators=(",", ":"))
         if len(text.encode()) <= MAX_COMMENT:
             return text
         names = ", ".join(control["control"] for control in whole["request"]["controls"])
-        short = {"request": whole["request"] | {"controls": f"{names} (in full in the .json)"}, "model": whole["model"]}
+        short = {
+            "request": whole["request"] | {"controls": f"{names} (in full in the .json)"},
+            "model": whole["model"],
+        }
         return json.dumps(short, separators=(",", ":"))
 
     def _title(self, item: int) -> str:
-        return f"{self.request.tags.caption()} Seed {self.request.seed + item}, {self.request.method}."
+        return (
+            f"{self.request.tags.caption()} Seed {self.request.seed + item}, {self.request.method}."
+        )
 
     def latent(self, item: int = 0) -> Latent:
         """x_T of one item, to keep, vary, or start from again."""
         about = self.report(item)["request"]
-        return Latent(self.x_T[item : item + 1].clone(), self.model.sha256, about, f"seed {about['seed']}")
+        return Latent(
+            self.x_T[item : item + 1].clone(), self.model.sha256, about, f"seed {about['seed']}"
+        )
 
     def samples(self, item: int = 0) -> np.ndarray:
-        """Sound of one item, shape (samples,), or (channels, samples) of a model that makes stereo, float32."""
+        """Sound of one item, shape (samples,), or (channels, samples) of a model that makes stereo,
+        float32.
+        """
         return (self.audio if self.sound is None else self.sound)[item].numpy()
 
 
 def output_files(path: StrPath, *, force: bool = False) -> tuple[Path, Path, Path]:
-    """The sound, picture and report that saving to `path` would write, once it is clear that it can.
+    """The sound, picture and report that saving to `path` would write, once it is clear that it
+    can.
 
     Raises:
         OutputError: the name's ending is not that of a sound file, or a file may not be written.
@@ -308,11 +356,14 @@ Watch = Callable[[Step], None]
 """Called after every iteration, for progress bars and previews; raising an exception cancels."""
 
 
-def run(request: Request, model: MusicModel, *, watch: Watch | None = None, stop: Stop = never) -> Result:
+def run(
+    request: Request, model: MusicModel, *, watch: Watch | None = None, stop: Stop = never
+) -> Result:
     """Carry out a request.
 
     Raises:
-        DittoError: the request does not fit the model (unknown tag, curve beyond the clip's end, …).
+        DittoError: the request does not fit the model (unknown tag, curve beyond the clip's end,
+            …).
     """
     request = request.resolved(model)
     shape = checked_shape(request, model)
@@ -331,7 +382,9 @@ def run(request: Request, model: MusicModel, *, watch: Watch | None = None, stop
         errors = job.control.errors(Output(x_0, model, audio)) if job.control else {}
     timings = {"optimize": optimized - started, "decode": time.perf_counter() - optimized}
     stereo = sound.cpu() if sound.shape[1] > 1 else None
-    return Result(request, model, x_T.cpu(), x_0.cpu(), audio.cpu(), losses, errors, timings, stereo)
+    return Result(
+        request, model, x_T.cpu(), x_0.cpu(), audio.cpu(), losses, errors, timings, stereo
+    )
 
 
 def generate(
@@ -348,19 +401,21 @@ def generate(
     Args:
         model: from `ditto.load`.
         controls: one control or several.
-        tags: `Tags`, a mapping with genre, mood and tempo, or text such as "genre=jazz tempo=110"; for a model that
-            reads prompts also a mapping with prompt.
+        tags: `Tags`, a mapping with genre, mood and tempo, or text such as "genre=jazz tempo=110";
+            for a model that reads prompts also a mapping with prompt.
         watch: see `run`.
         stop: see `run`.
-        settings: the other fields of `Request` (seed, count, …); an unknown name is a TypeError. `iterations` is the
-            papers' for the controls if not given.
+        settings: the other fields of `Request` (seed, count, …); an unknown name is a TypeError.
+            `iterations` is the papers' for the controls if not given.
 
     Raises:
         DittoError: see `Request` and `run`.
     """
     terms = (controls,) if isinstance(controls, Control) else tuple(controls)
     settings.setdefault("iterations", papers_iterations(terms))
-    return run(Request(controls=terms, tags=_as_tags(tags), **settings), model, watch=watch, stop=stop)
+    return run(
+        Request(controls=terms, tags=_as_tags(tags), **settings), model, watch=watch, stop=stop
+    )
 
 
 def _as_tags(tags: Tags | Mapping[str, Any] | str | None) -> Tags:
@@ -370,16 +425,23 @@ def _as_tags(tags: Tags | Mapping[str, Any] | str | None) -> Tags:
         return Tags.parse(tags)
     unknown = sorted(set(tags or {}) - {"genre", "mood", "tempo", "prompt"})
     if unknown:
-        raise TagError(f"unknown tags {', '.join(unknown)}: there are genre, mood, tempo and prompt")
+        raise TagError(
+            f"unknown tags {', '.join(unknown)}: there are genre, mood, tempo and prompt"
+        )
     return Tags(**(tags or {}))
 
 
 def draw_x_T(  # noqa: N802 - the papers' name
-    shape: Sequence[int], seed: int, count: int, noise: Callable[[Sequence[int], torch.Generator], Tensor] | None = None
+    shape: Sequence[int],
+    seed: int,
+    count: int,
+    noise: Callable[[Sequence[int], torch.Generator], Tensor] | None = None,
 ) -> Tensor:
-    """x_T (count, *shape) ~ N(0, 1), float32; item i from a generator of its own, seeded with ``seed + i``.
+    """x_T (count, *shape) ~ N(0, 1), float32; item i from a generator of its own, seeded with
+    ``seed + i``.
 
-    `noise` draws one item: `MusicModel.noise`, for a seed to mean what it means in the model's own pipeline.
+    `noise` draws one item: `MusicModel.noise`, for a seed to mean what it means in the model's own
+    pipeline.
     """
     generators = (torch.Generator().manual_seed(seed + i) for i in range(count))
     draw = noise or (lambda shape, generator: torch.randn(tuple(shape), generator=generator))
@@ -389,9 +451,11 @@ def draw_x_T(  # noqa: N802 - the papers' name
 def versions() -> dict[str, str]:
     """Versions that the numbers depend on."""
     return {
-        "ditto": version("ditto-music"), "torch": torch.__version__, "diffusers": version("diffusers"),
+        "ditto": version("ditto-music"),
+        "torch": torch.__version__,
+        "diffusers": version("diffusers"),
         "python": platform.python_version(),
-    }  # fmt: skip
+    }
 
 
 def chain_of(request: Request, model: MusicModel) -> Chain:
@@ -408,11 +472,21 @@ def job_of(request: Request, model: MusicModel, shape: Sequence[int], stop: Stop
     """What a resolved request asks of its method."""
     fresh = partial(item_noise, shape, request.seed, request.count, model.device)
     return Job(
-        model, chain_of(request, model), request.controls, fresh, request.iterations,
-        LR if request.lr is None else request.lr, MOMENTUM if request.momentum is None else request.momentum,
-        _any_of(request, stop), request.sampler, request.checkpointing, request.surrogate_steps,
-        request.gamma or 0.0, request.corrections, request.strength,
-    )  # fmt: skip
+        model,
+        chain_of(request, model),
+        request.controls,
+        fresh,
+        request.iterations,
+        LR if request.lr is None else request.lr,
+        MOMENTUM if request.momentum is None else request.momentum,
+        _any_of(request, stop),
+        request.sampler,
+        request.checkpointing,
+        request.surrogate_steps,
+        request.gamma or 0.0,
+        request.corrections,
+        request.strength,
+    )
 
 
 def _optimized(way: Way, job: Job, x_T: Tensor, watch: Watch | None) -> tuple[Tensor, Tensor]:
@@ -437,7 +511,9 @@ def _any_of(request: Request, stop: Stop) -> Stop:
 
 def _whole(name: str, value: object, low: int, high: int, other: str = "") -> None:
     if not isinstance(value, int) or not low <= value <= high:
-        raise RequestError(f"{name} must be a whole number from {low} to {high}{other}, not {value}")
+        raise RequestError(
+            f"{name} must be a whole number from {low} to {high}{other}, not {value}"
+        )
 
 
 def _finite(name: str, value: float, low: float, high: float) -> None:

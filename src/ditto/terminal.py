@@ -1,11 +1,20 @@
-"""What the command line shows of a run: progress with the loss and time left, and one line a clip."""
+"""What the command line shows of a run: progress with the loss and time left, and one line a
+clip.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from ditto.methods.ways import WAYS
 from ditto.models.music_model import MusicModel
@@ -18,11 +27,17 @@ console = Console(stderr=True)
 def run_with_progress(request: Request, model: MusicModel) -> Result:
     """`ditto.request.run` with a progress bar over the iterations on standard error."""
     request = request.resolved(model)
-    iterations = request.iterations if request.controls and WAYS[request.method or "none"].optimises else 0
+    iterations = (
+        request.iterations if request.controls and WAYS[request.method or "none"].optimises else 0
+    )
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]}"),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     # In a file or a pipe a bar would leave an empty line.
     hidden = not iterations or not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
@@ -37,7 +52,13 @@ def run_with_progress(request: Request, model: MusicModel) -> Result:
 @contextmanager
 def counted(label: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar fed with (done, total)."""
-    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn(label),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -45,7 +66,11 @@ def counted(label: str) -> Iterator[Callable[[int, int], None]]:
 
 def numbered(path: Path, count: int) -> list[Path]:
     """`path` itself for one clip; ``name-0.wav``, ``name-1.wav``, … for more."""
-    return [path] if count == 1 else [path.parent / f"{path.stem}-{i}{path.suffix}" for i in range(count)]
+    return (
+        [path]
+        if count == 1
+        else [path.parent / f"{path.stem}-{i}{path.suffix}" for i in range(count)]
+    )
 
 
 def summary(result: Result, item: int) -> str:

@@ -14,7 +14,9 @@ SMALL = AudioSpec(sample_rate=8_000, n_fft=256, hop=64, n_mels=16)
 
 
 def noise(*shape: int, level: float = 0.1) -> torch.Tensor:
-    return level * torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return level * torch.randn(
+        shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
 
 
 def sine(hertz: float, spec: AudioSpec = SPEC, seconds: float = 1.0) -> torch.Tensor:
@@ -34,19 +36,25 @@ def test_chroma_is_librosas_behind_scipys_high_pass(spec: AudioSpec) -> None:
     n_fft, step = 2 * spec.n_fft, stride(spec)
     hop = step * spec.hop
     window = scipy.signal.get_window("hann", n_fft)
-    stft = librosa.stft(audio.numpy(), n_fft=n_fft, hop_length=hop, window=window, pad_mode="reflect")
+    stft = librosa.stft(
+        audio.numpy(), n_fft=n_fft, hop_length=hop, window=window, pad_mode="reflect"
+    )
     b, a = scipy.signal.butter(2, 261.2, "highpass", fs=spec.sample_rate)
     _, response = scipy.signal.freqz(
         b, a, librosa.fft_frequencies(sr=spec.sample_rate, n_fft=n_fft), fs=spec.sample_rate
     )
     power = np.abs(stft / (window.sum() / 2) * response[:, None]) ** 2
-    expected = librosa.feature.chroma_stft(S=power, sr=spec.sample_rate, n_fft=n_fft, norm=None, tuning=0)
+    expected = librosa.feature.chroma_stft(
+        S=power, sr=spec.sample_rate, n_fft=n_fft, norm=None, tuning=0
+    )
     got = chroma_power(audio, spec)
     assert got.shape == (2, 12, 30_000 // spec.hop)
     coarse = expected[..., : 30_000 // hop]
     np.testing.assert_allclose(got[..., ::step][..., : coarse.shape[-1]], coarse, rtol=1e-6)
     at = np.arange(got.shape[-1]) / step
-    between = np.stack([[np.interp(at, np.arange(len(row)), row) for row in item] for item in coarse])
+    between = np.stack(
+        [[np.interp(at, np.arange(len(row)), row) for row in item] for item in coarse]
+    )
     np.testing.assert_allclose(got, between, rtol=1e-6)
 
 
@@ -54,7 +62,9 @@ def test_shares_are_librosas_normalised_chroma() -> None:
     audio = noise(1, 30_000)
     power = chroma_power(audio, SPEC)
     np.testing.assert_allclose(
-        log_chroma(audio, SPEC).exp(), librosa.util.normalize(power.numpy(), norm=1, axis=1), atol=1e-5
+        log_chroma(audio, SPEC).exp(),
+        librosa.util.normalize(power.numpy(), norm=1, axis=1),
+        atol=1e-5,
     )
 
 

@@ -13,26 +13,45 @@ from ditto.audio.spec import AudioSpec
 SPEC = AudioSpec()
 SMALL = AudioSpec(sample_rate=8_000, n_fft=64, hop=16, n_mels=6)
 UNEVEN = AudioSpec(sample_rate=8_000, n_fft=64, hop=20, n_mels=6)  # n_fft is no multiple of hop
-OTHERS = [SPEC, AudioSpec(44_100, 2048, 512, 128), AudioSpec(16_000, 1024, 160, 80), AudioSpec(48_000, 1024, 480, 64)]
+OTHERS = [
+    SPEC,
+    AudioSpec(44_100, 2048, 512, 128),
+    AudioSpec(16_000, 1024, 160, 80),
+    AudioSpec(48_000, 1024, 480, 64),
+]
 
 
 def noise(*shape: int, level: float = 0.1, dtype: torch.dtype = torch.float64) -> Tensor:
-    return level * torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+    return level * torch.randn(
+        shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    ).to(dtype)
 
 
 def sine(hertz: float, level: float = 1.0, samples: int = 131_072) -> Tensor:
-    return level * torch.sin(2 * torch.pi * hertz / SPEC.sample_rate * torch.arange(samples, dtype=torch.float64))[None]
+    return (
+        level
+        * torch.sin(
+            2 * torch.pi * hertz / SPEC.sample_rate * torch.arange(samples, dtype=torch.float64)
+        )[None]
+    )
 
 
 def librosa_power(audio: Tensor, spec: AudioSpec) -> np.ndarray:
     window = scipy.signal.get_window("hann", spec.n_fft)
-    stft = librosa.stft(audio.numpy(), n_fft=spec.n_fft, hop_length=spec.hop, window=window, pad_mode="reflect")
+    stft = librosa.stft(
+        audio.numpy(), n_fft=spec.n_fft, hop_length=spec.hop, window=window, pad_mode="reflect"
+    )
     return np.abs(stft[..., : audio.shape[-1] // spec.hop] / (window.sum() / 2)) ** 2
 
 
 def librosa_log_mel(audio: Tensor, spec: AudioSpec) -> np.ndarray:
     filters = librosa.filters.mel(
-        sr=spec.sample_rate, n_fft=spec.n_fft, n_mels=spec.n_mels, norm=None, htk=False, dtype=np.float64
+        sr=spec.sample_rate,
+        n_fft=spec.n_fft,
+        n_mels=spec.n_mels,
+        norm=None,
+        htk=False,
+        dtype=np.float64,
     )
     decibels = 10 * np.log10(filters @ librosa_power(audio, spec) + 1e-16)
     return 1 + decibels / 80
@@ -42,7 +61,11 @@ def librosa_rms_db(audio: Tensor, spec: AudioSpec) -> np.ndarray:
     padding = spec.n_fft // 2
     padded = np.pad(audio.numpy(), ((0, 0), (padding, padding)))
     rms = librosa.feature.rms(
-        y=padded, frame_length=spec.n_fft, hop_length=spec.hop, center=False, dtype=audio.numpy().dtype
+        y=padded,
+        frame_length=spec.n_fft,
+        hop_length=spec.hop,
+        center=False,
+        dtype=audio.numpy().dtype,
     )
     return 10 * np.log10(rms[:, 0, : audio.shape[-1] // spec.hop] ** 2 + 1e-10)
 
@@ -53,7 +76,12 @@ def librosa_rms_db(audio: Tensor, spec: AudioSpec) -> np.ndarray:
 @pytest.mark.parametrize("spec", OTHERS)
 def test_filterbank_is_librosas(spec):
     expected = librosa.filters.mel(
-        sr=spec.sample_rate, n_fft=spec.n_fft, n_mels=spec.n_mels, norm=None, htk=False, dtype=np.float64
+        sr=spec.sample_rate,
+        n_fft=spec.n_fft,
+        n_mels=spec.n_mels,
+        norm=None,
+        htk=False,
+        dtype=np.float64,
     )
     got = features.mel_filterbank(spec, dtype=torch.float64)
     np.testing.assert_allclose(got, expected, atol=1e-12)
@@ -83,7 +111,9 @@ def test_a_caller_cannot_spoil_the_filterbank():
 def test_spectrograms_are_librosas(spec, samples):
     audio = noise(2, samples)
     shape = (2, spec.n_mels, samples // spec.hop)
-    np.testing.assert_allclose(features.stft_power(audio, spec), librosa_power(audio, spec), atol=1e-15, rtol=1e-9)
+    np.testing.assert_allclose(
+        features.stft_power(audio, spec), librosa_power(audio, spec), atol=1e-15, rtol=1e-9
+    )
     x_0 = features.log_mel(audio, spec)
     assert x_0.shape == shape
     np.testing.assert_allclose(x_0, librosa_log_mel(audio, spec), atol=1e-12)
@@ -101,14 +131,21 @@ def test_rms_is_librosas(spec, samples):
 
 
 @settings(max_examples=40, deadline=None)
-@given(half=st.integers(1, 60), polyorder=st.integers(0, 5), more=st.integers(0, 300), batch=st.integers(1, 3))
+@given(
+    half=st.integers(1, 60),
+    polyorder=st.integers(0, 5),
+    more=st.integers(0, 300),
+    batch=st.integers(1, 3),
+)
 def test_savgol_is_scipys(half, polyorder, more, batch):
     window = 2 * half + 1
     polyorder = min(polyorder, window - 1)
     curve = noise(batch, window + more, level=20.0) - 30
     expected = scipy.signal.savgol_filter(curve.numpy(), window, polyorder, mode="interp")
     np.testing.assert_allclose(features.savgol(curve, window, polyorder), expected, atol=1e-8)
-    np.testing.assert_allclose(features.savgol(curve.float(), window, polyorder), expected, atol=1e-4)
+    np.testing.assert_allclose(
+        features.savgol(curve.float(), window, polyorder), expected, atol=1e-4
+    )
 
 
 def test_intensity_is_librosa_then_scipy():
@@ -129,7 +166,8 @@ def test_a_full_scale_sine_on_a_bin_has_0_db(bin_index):
 
 @pytest.mark.parametrize(("hertz", "limit"), [(62.1, 0.94), (10_000.0, 1.77)])
 def test_a_full_scale_sine_in_log_mel(hertz, limit):
-    """Above 0 dB by what of Hann's main lobe one filter holds: at most its noise bandwidth, 1.76 dB."""
+    """Above 0 dB by what of Hann's main lobe one filter holds: at most its noise bandwidth, 1.76
+    dB."""
     level = features.mel_db(features.log_mel(sine(hertz), SPEC), SPEC)[0, :, 8:-8].amax(dim=0)
     assert level.min() > -3.0
     assert level.max() < limit
@@ -143,7 +181,9 @@ def test_a_full_scale_sine_has_minus_3_db_rms():
 def test_silence_is_at_the_floors():
     silence = torch.zeros(1, 131_072)
     torch.testing.assert_close(features.rms_db(silence, SPEC), torch.full((1, 512), -100.0))
-    torch.testing.assert_close(features.intensity(silence, SPEC), torch.full((1, 512), -100.0), rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        features.intensity(silence, SPEC), torch.full((1, 512), -100.0), rtol=0, atol=1e-3
+    )
     torch.testing.assert_close(features.log_mel(silence, SPEC), torch.full((1, 160, 512), -1.0))
 
 
@@ -157,8 +197,15 @@ def test_mel_db_inverts_the_map_to_model_space(decibels):
 
 ESTIMATES = {  # largest error in one frame, and smoothed, in dB
     "noise": (noise(1, 131_072), 0.6, 0.1),
-    "fading noise": (noise(1, 131_072) * torch.logspace(-3, 0, 131_072, dtype=torch.float64), 0.6, 0.2),
-    **{f"{hertz} Hz": (sine(hertz, 0.5), 0.2, 0.05) for hertz in (55, 110, 440, 3_000, 9_000, 10_500)},
+    "fading noise": (
+        noise(1, 131_072) * torch.logspace(-3, 0, 131_072, dtype=torch.float64),
+        0.6,
+        0.2,
+    ),
+    **{
+        f"{hertz} Hz": (sine(hertz, 0.5), 0.2, 0.05)
+        for hertz in (55, 110, 440, 3_000, 9_000, 10_500)
+    },
     "fading bass": (sine(82) * torch.logspace(-2, 0, 131_072, dtype=torch.float64), 0.3, 0.1),
     "30 Hz": (sine(30, 0.5), 1.5, 0.4),
     "silence": (torch.zeros(1, 131_072, dtype=torch.float64), 1e-3, 1e-3),
@@ -169,7 +216,9 @@ ESTIMATES = {  # largest error in one frame, and smoothed, in dB
 def test_loudness_from_the_mel_alone(name):
     audio, limit, limit_smoothed = ESTIMATES[name]
     error = features.mel_rms_db(features.log_mel(audio, SPEC), SPEC) - features.rms_db(audio, SPEC)
-    print(f"{name}: {error.abs().max():.3f} dB, smoothed {features.smooth(error, SPEC).abs().max():.3f} dB")
+    print(
+        f"{name}: {error.abs().max():.3f} dB, smoothed {features.smooth(error, SPEC).abs().max():.3f} dB"
+    )
     assert error.abs().max() < limit
     assert features.smooth(error, SPEC).abs().max() < limit_smoothed
 
@@ -179,7 +228,9 @@ def test_loudness_from_the_mel_alone(name):
 
 @pytest.mark.parametrize("spec", [SMALL, UNEVEN])
 @pytest.mark.parametrize(
-    "feature", [features.stft_power, features.log_mel, features.rms_db, features.intensity], ids=lambda f: f.__name__
+    "feature",
+    [features.stft_power, features.log_mel, features.rms_db, features.intensity],
+    ids=lambda f: f.__name__,
 )
 def test_gradients_of_audio_features(feature, spec):
     audio = noise(2, 101).requires_grad_()
@@ -201,7 +252,8 @@ AUDIO_FEATURES = [features.log_mel, features.rms_db, features.intensity]
 @pytest.mark.parametrize("feature", AUDIO_FEATURES, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("level", [0.0, 1e-7, 1e-4])
 def test_gradients_in_silence_are_finite_and_in_quiet_sound_not_zero(feature, level):
-    """At exact silence they are zero, as they must be: loudness does not depend on the sign of a sample."""
+    """At exact silence they are zero, as they must be: loudness does not depend on the sign of a
+    sample."""
     audio = noise(1, 30_000, level=level, dtype=torch.float32).requires_grad_()
     feature(audio, SPEC).sum().backward()
     assert audio.grad is not None
@@ -257,7 +309,9 @@ def test_clips_shorter_than_the_window_are_smoothed_with_what_fits(frames):
 def test_one_item_of_a_batch_is_what_it_is_alone():
     audio = noise(3, 30_000, dtype=torch.float32)
     for feature in AUDIO_FEATURES:
-        torch.testing.assert_close(feature(audio, SPEC)[1:2], feature(audio[1:2], SPEC), rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            feature(audio, SPEC)[1:2], feature(audio[1:2], SPEC), rtol=0, atol=1e-5
+        )
 
 
 def test_wrong_sizes_are_refused():
@@ -274,4 +328,6 @@ def test_wrong_sizes_are_refused():
 @pytest.mark.parametrize("spec", [SMALL, UNEVEN])
 def test_a_long_log_mel_is_the_whole_one_in_pieces(samples: int, spec: AudioSpec) -> None:
     audio = noise(2, samples)
-    torch.testing.assert_close(features.long_log_mel(audio, spec, piece=10), features.log_mel(audio, spec))
+    torch.testing.assert_close(
+        features.long_log_mel(audio, spec, piece=10), features.log_mel(audio, spec)
+    )

@@ -17,17 +17,28 @@ from ditto.errors import AudioFileError, OutputError
 
 SPEC = AudioSpec()
 ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
-LAST_BIT = {"PCM_U8": 2**-7, "PCM_S8": 2**-7, "PCM_16": 2**-15, "PCM_24": 2**-23, "FLOAT": 0.0, "DOUBLE": 0.0}
+LAST_BIT = {
+    "PCM_U8": 2**-7,
+    "PCM_S8": 2**-7,
+    "PCM_16": 2**-15,
+    "PCM_24": 2**-23,
+    "FLOAT": 0.0,
+    "DOUBLE": 0.0,
+}
 
 
-def sine(rate: int = 22_050, seconds: float = 1.0, channels: int = 1, hertz: float = 440.0) -> np.ndarray:
+def sine(
+    rate: int = 22_050, seconds: float = 1.0, channels: int = 1, hertz: float = 440.0
+) -> np.ndarray:
     """Shape (channels, n); each channel has its own level."""
     time_axis = np.arange(round(rate * seconds)) / rate
     levels = 0.5 / np.arange(1, channels + 1)
     return (levels[:, None] * np.sin(2 * np.pi * hertz * time_axis)).astype(np.float32)
 
 
-def write_raw(path: Path, samples: np.ndarray, rate: int = 22_050, subtype: str | None = None) -> Path:
+def write_raw(
+    path: Path, samples: np.ndarray, rate: int = 22_050, subtype: str | None = None
+) -> Path:
     """Write without Ditto, shape (channels, n)."""
     soundfile.write(path, samples.T, rate, subtype=subtype)
     return path
@@ -48,7 +59,11 @@ def only_line(error: pytest.ExceptionInfo[BaseException]) -> str:
 def test_wav_of_any_rate_and_depth_is_read(tmp_path, rate, subtype):
     expected = sine(rate, 0.2, channels=2)
     audio = io.read(write_raw(tmp_path / "a.wav", expected, rate, subtype))
-    assert (audio.sample_rate, audio.samples.dtype, audio.samples.shape) == (rate, np.float32, expected.shape)
+    assert (audio.sample_rate, audio.samples.dtype, audio.samples.shape) == (
+        rate,
+        np.float32,
+        expected.shape,
+    )
     np.testing.assert_allclose(audio.samples, expected, atol=LAST_BIT.get(subtype, 1e-7))
 
 
@@ -78,7 +93,9 @@ def test_lossy_files_keep_time_and_level(tmp_path, ending, rate):
     assert audio.sample_rate == rate
     assert abs(audio.seconds - 1) < 0.01
     middle = slice(rate // 4, rate * 3 // 4)
-    np.testing.assert_allclose(audio.samples[:, middle], expected[:, middle], atol=0.06)  # mp3 at 8 kHz; 0.01 above
+    np.testing.assert_allclose(
+        audio.samples[:, middle], expected[:, middle], atol=0.06
+    )  # mp3 at 8 kHz; 0.01 above
 
 
 def test_read_mono_resamples_to_the_rate_of_the_spec(tmp_path):
@@ -93,13 +110,17 @@ def test_resample_is_soxr_on_each_channel():
     resampled = audio.resample(22_050)
     assert (resampled.samples.dtype, resampled.sample_rate) == (np.float32, 22_050)
     for got, channel in zip(resampled.samples, audio.samples, strict=True):
-        np.testing.assert_allclose(got, soxr.resample(channel, 44_100, 22_050, quality="VHQ"), atol=1e-6)
+        np.testing.assert_allclose(
+            got, soxr.resample(channel, 44_100, 22_050, quality="VHQ"), atol=1e-6
+        )
     assert audio.resample(44_100) is audio
 
 
 def test_mono_keeps_one_channel_in_audio():
     audio = io.Audio(sine(channels=2), 22_050).mono()
-    np.testing.assert_allclose(audio.samples, sine(channels=2).mean(axis=0, keepdims=True), atol=1e-7)
+    np.testing.assert_allclose(
+        audio.samples, sine(channels=2).mean(axis=0, keepdims=True), atol=1e-7
+    )
     assert audio.seconds == 1.0
 
 
@@ -151,7 +172,11 @@ def test_of_two_hours_only_the_part_is_decoded(tmp_path, ending, monkeypatch):
             file.write(minute)
     decoded = []
     original = soundfile.SoundFile.read
-    monkeypatch.setattr(soundfile.SoundFile, "read", lambda *a, **k: decoded.append(original(*a, **k)) or decoded[-1])
+    monkeypatch.setattr(
+        soundfile.SoundFile,
+        "read",
+        lambda *a, **k: decoded.append(original(*a, **k)) or decoded[-1],
+    )
     began = time.perf_counter()
     part = io.read(path, start=7_000.0, seconds=6.0)
     assert time.perf_counter() - began < 1.0
@@ -220,24 +245,54 @@ BAD = {
     "null in name": (lambda d: d / "a\0.wav", "null character"),
     "name too long": (lambda d: d / ("a" * 300 + ".wav"), "File name too long"),
     "empty": (lambda d: with_bytes(d / "a.wav", b""), "empty"),
-    "text as wav": (lambda d: with_bytes(d / "a.wav", b"hello, not sound\n" * 999), "no sound file"),
-    "text as mp3": (lambda d: with_bytes(d / "a.mp3", b"hello, not sound\n" * 999), "no sound file"),
-    "bytes as mp3": (lambda d: with_bytes(d / "a.mp3", np.random.default_rng(0).bytes(9_999)), "no sound file"),
-    "header only": (lambda d: with_bytes(d / "a.wav", write_raw(d / "b.wav", sine()).read_bytes()[:40]), "damaged"),
+    "text as wav": (
+        lambda d: with_bytes(d / "a.wav", b"hello, not sound\n" * 999),
+        "no sound file",
+    ),
+    "text as mp3": (
+        lambda d: with_bytes(d / "a.mp3", b"hello, not sound\n" * 999),
+        "no sound file",
+    ),
+    "bytes as mp3": (
+        lambda d: with_bytes(d / "a.mp3", np.random.default_rng(0).bytes(9_999)),
+        "no sound file",
+    ),
+    "header only": (
+        lambda d: with_bytes(d / "a.wav", write_raw(d / "b.wav", sine()).read_bytes()[:40]),
+        "damaged",
+    ),
     "no samples": (lambda d: write_raw(d / "a.wav", np.zeros((1, 0))), "lasts 0 s"),
-    "one sample": (lambda d: write_raw(d / "a.wav", np.full((1, 1), 0.5)), "too short: 1 sample .* at least 0.05 s"),
+    "one sample": (
+        lambda d: write_raw(d / "a.wav", np.full((1, 1), 0.5)),
+        "too short: 1 sample .* at least 0.05 s",
+    ),
     "half a flac": (lambda d: cut(d / "a.flac", noise()), "damaged"),
-    "start of an ogg": (lambda d: with_bytes(d / "a.ogg", write_raw(d / "b.ogg", sine()).read_bytes()[:90]), "damaged"),
+    "start of an ogg": (
+        lambda d: with_bytes(d / "a.ogg", write_raw(d / "b.ogg", sine()).read_bytes()[:90]),
+        "damaged",
+    ),
     "damaged flac": (lambda d: corrupt(d / "a.flac", noise()), "damaged"),
     "NaN": (lambda d: with_value(d / "a.wav", np.nan), "not finite"),
     "infinity": (lambda d: with_value(d / "a.wav", -np.inf), "not finite"),
-    "absurd level": (lambda d: with_value(d / "a.wav", 32_767.0), "values up to 3.28e\\+04, full scale is 1"),
+    "absurd level": (
+        lambda d: with_value(d / "a.wav", 32_767.0),
+        "values up to 3.28e\\+04, full scale is 1",
+    ),
     "silence": (lambda d: write_raw(d / "a.wav", np.zeros((2, 22_050))), "is silent"),
-    "channels cancel": (lambda d: write_raw(d / "a.wav", sine()[0] * [[1], [-1]], subtype="FLOAT"), "is silent"),
+    "channels cancel": (
+        lambda d: write_raw(d / "a.wav", sine()[0] * [[1], [-1]], subtype="FLOAT"),
+        "is silent",
+    ),
     "rate too low": (lambda d: write_raw(d / "a.wav", sine(), 10), "sample rate is 10 Hz"),
-    "rate too high": (lambda d: write_raw(d / "a.wav", sine(), 3_000_000), "sample rate is 3000000 Hz"),
-    "too many channels": (lambda d: write_raw(d / "a.wav", np.zeros((65, 9_999))), "65 channels, at most 64"),
-}  # fmt: skip
+    "rate too high": (
+        lambda d: write_raw(d / "a.wav", sine(), 3_000_000),
+        "sample rate is 3000000 Hz",
+    ),
+    "too many channels": (
+        lambda d: write_raw(d / "a.wav", np.zeros((65, 9_999))),
+        "65 channels, at most 64",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -249,7 +304,9 @@ def test_bad_input_is_refused_in_one_line(tmp_path, name):
     assert io.shown(path) in only_line(error)
 
 
-@pytest.mark.parametrize("name", ["line\nbreak\r\x1b[2J.wav", "paragraph\u2029.wav", "bytes\udcff.wav"])
+@pytest.mark.parametrize(
+    "name", ["line\nbreak\r\x1b[2J.wav", "paragraph\u2029.wav", "bytes\udcff.wav"]
+)
 def test_names_cannot_break_the_line(tmp_path, name):
     (tmp_path / name).write_bytes(b"text")
     for read in (io.info, io.read, io.read_tags):
@@ -272,13 +329,24 @@ def test_a_file_without_permission_is_refused(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_tags_survive_in_every_format(tmp_path, ending):
-    tags = {"title": "Ünïcode 音", "comment": "seed 7; " * 200, "date": "2026", "artist": "-", "software": "ditto"}
+    tags = {
+        "title": "Ünïcode 音",
+        "comment": "seed 7; " * 200,
+        "date": "2026",
+        "artist": "-",
+        "software": "ditto",
+    }
     path = tmp_path / f"a{ending}"
     io.write(path, sine(channels=2), 22_050, tags=tags)
     found = io.read_tags(path)
     if ending != ".mp3":
-        assert found.pop("software").startswith("ditto")  # libsndfile adds its name; in mp3 LAME writes its own
-    assert found.items() >= {name: tags[name] for name in ("title", "comment", "date", "artist")}.items()
+        assert found.pop("software").startswith(
+            "ditto"
+        )  # libsndfile adds its name; in mp3 LAME writes its own
+    assert (
+        found.items()
+        >= {name: tags[name] for name in ("title", "comment", "date", "artist")}.items()
+    )
     assert io.read(path).samples.shape == (2, 22_050)
 
 
@@ -292,7 +360,9 @@ def test_all_tags_at_their_longest_do_no_harm(tmp_path, ending):
     found = io.read_tags(path)
     assert set(found) == kept
     assert all(found[name] == tags[name] for name in kept - {"software"})
-    np.testing.assert_allclose(io.read(path).samples[:, 2_000:-2_000], sine()[:, 2_000:-2_000], atol=0.02)
+    np.testing.assert_allclose(
+        io.read(path).samples[:, 2_000:-2_000], sine()[:, 2_000:-2_000], atol=0.02
+    )
 
 
 def test_a_file_without_tags_has_none(tmp_path):
@@ -310,12 +380,15 @@ def test_tags_that_would_be_lost_are_refused(tmp_path, tags):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    rate=st.integers(io.MIN_RATE, 65_535) | st.integers(400, 19_200).map(lambda tens: 10 * tens),  # all that flac takes
+    rate=st.integers(io.MIN_RATE, 65_535)
+    | st.integers(400, 19_200).map(lambda tens: 10 * tens),  # all that flac takes
     channels=st.integers(1, 6),
-    encoding=st.sampled_from([(".wav", s) for s in ("PCM_U8", "PCM_16", "PCM_24", "FLOAT", "DOUBLE")]
-                             + [(".flac", s) for s in ("PCM_S8", "PCM_16", "PCM_24")]),
+    encoding=st.sampled_from(
+        [(".wav", s) for s in ("PCM_U8", "PCM_16", "PCM_24", "FLOAT", "DOUBLE")]
+        + [(".flac", s) for s in ("PCM_S8", "PCM_16", "PCM_24")]
+    ),
     seed=st.integers(0, 2**32 - 1),
-)  # fmt: skip
+)
 def test_what_is_written_is_read(tmp_path_factory, rate, channels, encoding, seed):
     ending, subtype = encoding
     path = tmp_path_factory.mktemp("round") / f"a{ending}"
@@ -347,16 +420,31 @@ def test_a_long_ogg_is_written(tmp_path):
 
 
 BAD_OUTPUT = {
-    "clipping": ("a.wav", 1.5 * sine() / 0.5, {}, "it would clip, its peak is 1.5 and may be at most 1"),
+    "clipping": (
+        "a.wav",
+        1.5 * sine() / 0.5,
+        {},
+        "it would clip, its peak is 1.5 and may be at most 1",
+    ),
     "clipping in ogg": ("a.ogg", 4 * sine(), {}, "it would clip"),
     "NaN": ("a.wav", sine() * np.nan, {"subtype": "FLOAT"}, "not finite"),
     "unknown ending": ("a.aac", sine(), {}, "its name must end in .wav, .flac, .ogg, .mp3"),
     "no ending": ("a", sine(), {}, "its name must end in"),
-    "unknown subtype": ("a.flac", sine(), {"subtype": "FLOAT"}, "FLAC takes PCM_S8, PCM_16, PCM_24"),
+    "unknown subtype": (
+        "a.flac",
+        sine(),
+        {"subtype": "FLOAT"},
+        "FLAC takes PCM_S8, PCM_16, PCM_24",
+    ),
     "too wide for mp3": ("a.mp3", sine(channels=3), {}, "cannot write"),
     "no folder": ("none/a.wav", sine(), {}, "its folder does not exist, make it first"),
     "folder is a file": ("file/a.wav", sine(), {}, "its folder does not exist"),
-    "exists": ("old.wav", sine(), {}, "exists already: choose another name, or replace it with --force"),
+    "exists": (
+        "old.wav",
+        sine(),
+        {},
+        "exists already: choose another name, or replace it with --force",
+    ),
     "is a folder": ("folder.wav", sine(), {"force": True}, "it is not a regular file"),
     "is a pipe": ("pipe.wav", sine(), {"force": True}, "it is not a regular file"),
     "null in name": ("a\0.wav", sine(), {}, "null character"),
@@ -396,7 +484,8 @@ def test_force_replaces(tmp_path):
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_full_disk_leaves_nothing_behind(tmp_path, ending):
-    """A real failure of the system's write, through a limit on the size of files in another process."""
+    """A real failure of the system's write, through a limit on the size of files in another
+    process."""
     program = (
         "import resource, numpy as np; from ditto.audio import io; from ditto.errors import OutputError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
@@ -406,7 +495,9 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, ending):
         "except OutputError as error:\n"
         "    print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"cannot write a{ending}: ")
     assert len(done.stdout.splitlines()) == 1

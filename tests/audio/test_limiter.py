@@ -18,7 +18,9 @@ def test_nothing_passes_the_ceiling_and_order_is_kept() -> None:
 
 
 def test_gradient() -> None:
-    audio = torch.tensor([0.0, 0.3, -0.79, 0.81, -0.95, 1.7], dtype=torch.float64, requires_grad=True)
+    audio = torch.tensor(
+        [0.0, 0.3, -0.79, 0.81, -0.95, 1.7], dtype=torch.float64, requires_grad=True
+    )
     assert torch.autograd.gradcheck(limited, audio)
 
 

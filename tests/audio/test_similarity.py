@@ -39,7 +39,9 @@ def test_timbre_is_librosas_mfcc_normalised() -> None:
 
 
 @pytest.mark.parametrize("seconds", [None, 0.5, 1.0, 60.0])
-def test_self_similarity_is_numpys_product_filtered_by_scipy_along_both_axes(seconds: float | None) -> None:
+def test_self_similarity_is_numpys_product_filtered_by_scipy_along_both_axes(
+    seconds: float | None,
+) -> None:
     features = librosa_timbre(mels(), SPEC)
     expected = (1 + features.transpose(0, 2, 1) @ features) / 2
     if seconds is not None:
@@ -64,7 +66,9 @@ def test_two_dimensional_savgol_is_scipys_along_both_axes(window: int, polyorder
 def test_two_dimensional_savgol_is_the_least_squares_fit_of_each_window() -> None:
     matrix = mels(1, 7, 7)[0]
     grid = np.linspace(-1, 1, 7)
-    powers = np.stack([np.outer(grid**i, grid**j).ravel() for i in range(4) for j in range(4)], axis=1)
+    powers = np.stack(
+        [np.outer(grid**i, grid**j).ravel() for i in range(4) for j in range(4)], axis=1
+    )
     fit = powers @ np.linalg.lstsq(powers, matrix.numpy().ravel(), rcond=None)[0]
     np.testing.assert_allclose(savgol_2d(matrix[None], 7, 3)[0], fit.reshape(7, 7), atol=1e-10)
 
@@ -77,7 +81,9 @@ def test_a_short_matrix_is_smoothed_with_what_fits() -> None:
 @pytest.mark.parametrize("seconds", [None, 0.05])
 def test_gradients_are_those_of_finite_differences(seconds: float | None) -> None:
     x_0 = mels(1, 12, 24).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: self_similarity(x, SMALL, smooth_seconds=seconds), x_0, fast_mode=True)
+    assert torch.autograd.gradcheck(
+        lambda x: self_similarity(x, SMALL, smooth_seconds=seconds), x_0, fast_mode=True
+    )
 
 
 def test_a_sound_that_never_changes_has_a_finite_gradient() -> None:

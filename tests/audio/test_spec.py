@@ -10,7 +10,8 @@ SPEC = AudioSpec()
 
 
 def test_default_is_the_papers_model():
-    """DITTO, appendix K: 22.05 kHz, window 2048, hop 256, 160 mels over 160 dB, 512 frames = 5.94 s."""
+    """DITTO, appendix K: 22.05 kHz, window 2048, hop 256, 160 mels over 160 dB, 512 frames = 5.94
+    s."""
     assert dataclasses.astuple(SPEC) == (22_050, 2048, 256, 160, 160.0, 512)
     assert pytest.approx(86.1328125) == SPEC.frame_rate
     assert pytest.approx(5.944, abs=5e-4) == SPEC.clip_seconds

@@ -37,9 +37,13 @@ def model() -> MusicModel:
 @pytest.fixture(scope="session")
 def fast(model: MusicModel, tmp_path_factory: pytest.TempPathFactory) -> MusicModel:
     """The tiny model with a CTM student of random weights, saved and loaded."""
-    network = PatchTransformer(width=32, depth=1, heads=2, tag_sizes=(3, 4, 13), guidance_embedded=True)
+    network = PatchTransformer(
+        width=32, depth=1, heads=2, tag_sizes=(3, 4, 13), guidance_embedded=True
+    )
     network.load_state_dict({**network.state_dict(), **model.network.state_dict()})
-    student = Distilled(network.requires_grad_(False).eval(), "ctm", (1.0, 5.0), fingerprint(model.network))
+    student = Distilled(
+        network.requires_grad_(False).eval(), "ctm", (1.0, 5.0), fingerprint(model.network)
+    )
     folder = tmp_path_factory.mktemp("model") / "fast"
     replace(model, distilled=student).save(folder)
     return load(folder)
@@ -69,14 +73,22 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         soundfile.write(file, audio, SPEC.sample_rate)
         lines.append(
             {
-                "file": f"audio/{file.name}", "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-                "seconds": seconds, "genre": GENRES[i % 2], "mood": MOODS[i % 3], "tempo": tempo,
+                "file": f"audio/{file.name}",
+                "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+                "seconds": seconds,
+                "genre": GENRES[i % 2],
+                "mood": MOODS[i % 3],
+                "tempo": tempo,
             }
-        )  # fmt: skip
+        )
     (root / "labels.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     config = {
-        "kind": "composed", "count": 6, "sample_rate": SPEC.sample_rate, "genres": GENRES, "moods": MOODS,
+        "kind": "composed",
+        "count": 6,
+        "sample_rate": SPEC.sample_rate,
+        "genres": GENRES,
+        "moods": MOODS,
         "tempo_range": [60.0, 180.0],
-    }  # fmt: skip
+    }
     (root / "dataset.json").write_text(json.dumps(config))
     return root

@@ -5,16 +5,28 @@ import pytest
 import soundfile
 import torch
 
-from ditto.bench.clips import drawn_tags, generated, generated_by_student, real_clips, weights_digest
+from ditto.bench.clips import (
+    drawn_tags,
+    generated,
+    generated_by_student,
+    real_clips,
+    weights_digest,
+)
 from ditto.errors import DataError
 from ditto.request import Request, run
 
 
 def pieces_of(clips, root, spec):
     """Which piece each clip is cut from, found by searching the files."""
-    whole = [soundfile.read(file, dtype="float32")[0] for file in sorted((root / "audio").glob("*.flac"))]
+    whole = [
+        soundfile.read(file, dtype="float32")[0] for file in sorted((root / "audio").glob("*.flac"))
+    ]
     size = spec.samples(spec.clip_frames)
-    cuts = {w[k * size : (k + 1) * size].tobytes(): (i, k) for i, w in enumerate(whole) for k in range(2)}
+    cuts = {
+        w[k * size : (k + 1) * size].tobytes(): (i, k)
+        for i, w in enumerate(whole)
+        for k in range(2)
+    }
     return [cuts[np.ascontiguousarray(clip).tobytes()] for clip in clips.audio.numpy()]
 
 

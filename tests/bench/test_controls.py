@@ -26,7 +26,9 @@ def bench(model: MusicModel, data: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def report(bench: Bench, classifier: ClipClassifier, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+def report(
+    bench: Bench, classifier: ClipClassifier, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Report, Path]:
     folder = tmp_path_factory.mktemp("bench")
     return tabulated(controls_table(), Ear(bench, classifier), count=1, out=folder), folder
 
@@ -39,13 +41,22 @@ def test_every_task_has_rows_without_control_and_by_ditto(report: tuple[Report, 
                 assert found.value(f"{name}, {setup.name}", column) is not None
             assert found.value(f"{name}, DITTO-2 CTM", column) is None
     errors = {row.error for row in found.rows if row.row.endswith(CM.name) and row.error}
-    assert errors == {"no weights: there is no CM student, distil one with `ditto-music distill cm`"}
+    assert errors == {
+        "no weights: there is no CM student, distil one with `ditto-music distill cm`"
+    }
 
 
 def test_ditto_is_nearer_than_no_control(report: tuple[Report, Path]) -> None:
     found, _ = report
-    for task, column in (("looping", "loop_mse"), ("inversion", "invert_mse"), ("outpainting", "outpaint_mse")):
-        nearer, plain = found.value(f"{task}, DITTO", column), found.value(f"{task}, {NONE.name}", column)
+    for task, column in (
+        ("looping", "loop_mse"),
+        ("inversion", "invert_mse"),
+        ("outpainting", "outpaint_mse"),
+    ):
+        nearer, plain = (
+            found.value(f"{task}, DITTO", column),
+            found.value(f"{task}, {NONE.name}", column),
+        )
         assert nearer is not None
         assert plain is not None
         assert nearer < plain
@@ -55,7 +66,9 @@ def test_seams_are_measured_where_there_are_any(report: tuple[Report, Path]) -> 
     found, _ = report
     seamed = {row.row.split(",")[0] for row in found.rows if row.column == "seams_within_limit"}
     assert seamed == {"outpainting", LONG, "inpainting", "looping", "intensity+outpainting"}
-    values = [row.value for row in found.rows if row.column == "seams_within_limit" and row.error is None]
+    values = [
+        row.value for row in found.rows if row.column == "seams_within_limit" and row.error is None
+    ]
     assert all(value is not None and 0 <= value <= 1 for value in values)
 
 
@@ -76,7 +89,9 @@ def test_finished_clips_are_not_made_again(
 ) -> None:
     for module in ("tasks", "controls"):
         monkeypatch.setattr(f"ditto.bench.{module}.run", lambda *_: pytest.fail("made again"))
-    again = tabulated(controls_table(["looping", "intensity"]), Ear(replace(bench), None), count=1, out=tmp_path)
+    again = tabulated(
+        controls_table(["looping", "intensity"]), Ear(replace(bench), None), count=1, out=tmp_path
+    )
     kept = {(row.row, row.column): row.value for row in again.rows if row.error is None}
     assert kept == {key: report[0].value(*key) for key in kept}
     assert {row.row.split(",")[0] for row in again.rows} == {"looping", "intensity"}

@@ -22,7 +22,9 @@ QUICK = {"steps": 2, "iterations": 2, "guidance": 1.0}
 
 
 @pytest.fixture(scope="module")
-def folders(model: MusicModel, classifier: ClipClassifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folders(
+    model: MusicModel, classifier: ClipClassifier, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     root = tmp_path_factory.mktemp("weights")
     model.save(root / "model")
     classifier.save_pretrained(root / "classifier")
@@ -33,21 +35,32 @@ def test_there_is_a_command_for_every_table() -> None:
     assert set(TITLES) == {*TABLES, "all"}
     assert set(BUDGETS) == {"d2-table2", "d2-fig4", "d2-fig5"}
     steps = (1, 2, 4, 8)
-    assert {b.row for b in BUDGETS["d2-fig5"]} >= {f"{kind}-1/{n}" for kind in ("CTM", "CM") for n in steps} | {
-        "DM-20/20"
-    }
+    assert {b.row for b in BUDGETS["d2-fig5"]} >= {
+        f"{kind}-1/{n}" for kind in ("CTM", "CM") for n in steps
+    } | {"DM-20/20"}
     assert {b.optimise for b in BUDGETS["d2-fig5"]} == {1, 20}
 
 
-def test_all_writes_every_result(folders: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_writes_every_result(
+    folders: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With one table and one budget in place of all, which have tests of their own."""
     monkeypatch.setattr(every, "TABLES", {name: TABLES[name] for name in ("d1-table6",)})
     monkeypatch.setattr(every, "BUDGETS", {"d2-table2": BUDGETS["d2-table2"][:1]})
     weights = Weights(str(folders / "model"), folders / "classifier", judge=None)
     run_tables(
-        "all", weights, data, count=2, out=tmp_path / "results", overrides=QUICK, cache=tmp_path / "cache", show=False,
-    )  # fmt: skip
-    found = sorted(path.name for path in (tmp_path / "results").iterdir() if path.suffix in (".json", ".html"))
+        "all",
+        weights,
+        data,
+        count=2,
+        out=tmp_path / "results",
+        overrides=QUICK,
+        cache=tmp_path / "cache",
+        show=False,
+    )
+    found = sorted(
+        path.name for path in (tmp_path / "results").iterdir() if path.suffix in (".json", ".html")
+    )
     assert found == ["d1-table4.html", "d1-table6.json", "d2-table2.json"]
     table = json.loads((tmp_path / "results" / "d1-table6.json").read_text())
     assert table["settings"]["iterations"] == 2
@@ -56,15 +69,20 @@ def test_all_writes_every_result(folders: Path, data: Path, tmp_path: Path, monk
         "no weights: the model 'model' has no ControlNet: train one with `ditto-music train controlnet`, and give its "
         "folder with --controlnet"
     }
-    assert "| intensity, DITTO (rho loss) | intensity_rho |" in (tmp_path / "results.md").read_text()
+    assert (
+        "| intensity, DITTO (rho loss) | intensity_rho |" in (tmp_path / "results.md").read_text()
+    )
 
 
 def test_weights_that_are_named_must_be_there(folders: Path, data: Path, tmp_path: Path) -> None:
     model = str(folders / "model")
     for weights in (
-        Weights(model, clap="no-such-folder"), Weights(model, long="no-such-folder"),
-        Weights(model, controlnet=tmp_path), Weights("no-such-folder"), Weights(model, cm=tmp_path),
-    ):  # fmt: skip
+        Weights(model, clap="no-such-folder"),
+        Weights(model, long="no-such-folder"),
+        Weights(model, controlnet=tmp_path),
+        Weights("no-such-folder"),
+        Weights(model, cm=tmp_path),
+    ):
         with pytest.raises(ModelError):
             weights.bench(data)
     bench = Weights(model, None).bench(data)
@@ -75,7 +93,11 @@ def test_weights_that_are_named_must_be_there(folders: Path, data: Path, tmp_pat
 
 
 def test_the_command_of_a_table(
-    folders: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folders: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
@@ -88,7 +110,10 @@ def test_the_command_of_a_table(
         return 0
 
     common = ("--heldout", data, "--model", folders / "model")
-    assert call("d1-table6", *common, "--count", 1, "-K", 1, "--classifier", folders / "classifier") == 0
+    assert (
+        call("d1-table6", *common, "--count", 1, "-K", 1, "--classifier", folders / "classifier")
+        == 0
+    )
     told = json.loads(Path("docs/results/d1-table6.json").read_text())
     assert told["command"].startswith("ditto-music bench d1-table6 --heldout")
     assert told["count"] == 1
@@ -99,7 +124,9 @@ def test_the_command_of_a_table(
     assert error.count("error: ") == error.count("\n") == 2
 
 
-def test_the_embedded_models_bench_weights_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_embedded_models_bench_weights_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert shipped(None, None, "cm") is None
     Path("weights/cm").mkdir(parents=True)
@@ -111,12 +138,22 @@ def test_the_embedded_models_bench_weights_are_found(tmp_path: Path, monkeypatch
     assert shipped_base("another-model", None, "cm") is None
 
 
-def test_processes_side_by_side_make_the_same_clips(folders: Path, data: Path, tmp_path: Path) -> None:
+def test_processes_side_by_side_make_the_same_clips(
+    folders: Path, data: Path, tmp_path: Path
+) -> None:
     weights = Weights(str(folders / "model"), folders / "classifier", judge=None)
 
     def rows(name: str, **settings: int) -> list[Row]:
-        given: dict[str, Any] = {"count": 2, "few": 1, "overrides": QUICK, "cache": tmp_path / name, "show": False}
-        report = run_tables("d1-table8", weights, data, out=tmp_path / name / "out", **given, **settings)[0]
+        given: dict[str, Any] = {
+            "count": 2,
+            "few": 1,
+            "overrides": QUICK,
+            "cache": tmp_path / name,
+            "show": False,
+        }
+        report = run_tables(
+            "d1-table8", weights, data, out=tmp_path / name / "out", **given, **settings
+        )[0]
         return [row for row in report.rows if not row.column.startswith("seconds")]
 
     assert rows("alone") == rows("together", workers=2)
@@ -127,5 +164,7 @@ def test_processes_side_by_side_make_the_same_clips(folders: Path, data: Path, t
 def test_the_first_clips_of_all_rows_come_first() -> None:
     task = TABLES["d1-table8"].entries[0].task
     assert [(job[1].name, job[2]) for job in jobs_of([(task, TTM, 2), (task, DOODL, 1)])] == [
-        (TTM.name, 0), (DOODL.name, 0), (TTM.name, 1),
-    ]  # fmt: skip
+        (TTM.name, 0),
+        (DOODL.name, 0),
+        (TTM.name, 1),
+    ]

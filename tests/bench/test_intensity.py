@@ -21,7 +21,9 @@ def report(model, tmp_path_factory):
 
 def run_again(model, folder, **options):
     settings = {"count": 3, "batch": 2, "steps": 2, "iterations": 3, "lr": 0.1, "show": False}
-    return run_intensity(model, out=folder / "results", cache=folder / "cache", **(settings | options))
+    return run_intensity(
+        model, out=folder / "results", cache=folder / "cache", **(settings | options)
+    )
 
 
 def test_curves_are_many_in_range_and_fit_the_clip(model):
@@ -38,7 +40,9 @@ def test_curves_are_many_in_range_and_fit_the_clip(model):
 
 
 def test_tags_are_never_null_and_cover_the_vocabulary(model):
-    drawn = torch.stack([random_tags(np.random.default_rng(i), model.vocabulary) for i in range(300)])
+    drawn = torch.stack(
+        [random_tags(np.random.default_rng(i), model.vocabulary) for i in range(300)]
+    )
     assert drawn[:, :3].amin(dim=0).tolist() == [1, 1, 1]
     assert drawn[:, :3].amax(dim=0).tolist() == [size - 1 for size in model.vocabulary.sizes]
     assert drawn[:, 3].amin() >= 600
@@ -70,8 +74,9 @@ def test_files_hold_the_paper_beside_the_figures(report):
     found, folder = report
     rows = json.loads((folder / "results" / "intensity.json").read_text())["rows"]
     assert {r["row"]: r.get("paper") for r in rows if r["column"] == "intensity_mse"} == {
-        "no control": 40.843, "DITTO": 4.758,
-    }  # fmt: skip
+        "no control": 40.843,
+        "DITTO": 4.758,
+    }
     assert (folder / "results" / "intensity.png").read_bytes().startswith(b"\x89PNG")
     assert found.settings["iterations"] == 3
 
@@ -91,4 +96,6 @@ def test_finished_batches_are_not_made_again(report, model, monkeypatch):
 def test_a_batch_finds_what_its_items_find_alone(report, model, tmp_path):
     found, _ = report
     alone = run_again(model, tmp_path, batch=1)
-    assert alone.value("DITTO", "intensity_mse") == pytest.approx(found.value("DITTO", "intensity_mse"), rel=0.02)
+    assert alone.value("DITTO", "intensity_mse") == pytest.approx(
+        found.value("DITTO", "intensity_mse"), rel=0.02
+    )

@@ -14,7 +14,16 @@ import pytest
 import soundfile
 import torch
 
-from ditto.bench.listening import COLUMNS, NAME, Trial, _url, analysed, export, read_ratings, rendered
+from ditto.bench.listening import (
+    COLUMNS,
+    NAME,
+    Trial,
+    _url,
+    analysed,
+    export,
+    read_ratings,
+    rendered,
+)
 from ditto.bench.setups import Bench
 from ditto.bench.tasks import pcm
 from ditto.errors import DataError
@@ -35,7 +44,9 @@ def write(path: Path, lines: Iterable[Iterable[Any]], head: Iterable[str] = COLU
 
 
 def told(page: str) -> Any:
-    found = re.search(r'<script id="trials" type="application/json">(.*?)</script>', page, re.DOTALL)
+    found = re.search(
+        r'<script id="trials" type="application/json">(.*?)</script>', page, re.DOTALL
+    )
     assert found
     return json.loads(found[1])
 
@@ -53,8 +64,13 @@ def test_the_page_holds_every_sound_and_needs_no_network(bench: Bench, tmp_path:
     assert [(t["application"], t["clip"]) for t in trials] == [
         (name, i) for name in ("intensity", "outpainting", "melody") for i in (0, 1)
     ]
-    assert [set(t["sounds"]) for t in trials[1:3]] == [{"DITTO", "FreeDoM"}, {"DITTO", "MD-50", "FreeDoM"}]
-    samples, rate = soundfile.read(io.BytesIO(base64.b64decode(trials[0]["sounds"]["DITTO"].partition(",")[2])))
+    assert [set(t["sounds"]) for t in trials[1:3]] == [
+        {"DITTO", "FreeDoM"},
+        {"DITTO", "MD-50", "FreeDoM"},
+    ]
+    samples, rate = soundfile.read(
+        io.BytesIO(base64.b64decode(trials[0]["sounds"]["DITTO"].partition(",")[2]))
+    )
     assert rate == bench.model.spec.sample_rate
     assert len(samples) == bench.model.spec.samples(96)
     assert ",".join(COLUMNS) in text
@@ -65,7 +81,9 @@ def test_sounds_have_one_loudness_and_never_clip() -> None:
     peaked = torch.zeros(8000)
     peaked[::1000] = 0.5
     for sound, level in ((tone * 0.001, -23), (tone * 0.9, -23), (peaked, None)):
-        samples, _ = soundfile.read(io.BytesIO(base64.b64decode(_url(pcm(sound), 8000).partition(",")[2])))
+        samples, _ = soundfile.read(
+            io.BytesIO(base64.b64decode(_url(pcm(sound), 8000).partition(",")[2]))
+        )
         assert np.abs(samples).max() < 1
         if level is not None:
             assert 10 * np.log10(np.mean(samples**2)) == pytest.approx(level, abs=0.5)
@@ -77,11 +95,20 @@ def test_a_name_cannot_end_the_script() -> None:
 
 
 def test_ratings_are_counted_by_hand(bench: Bench, tmp_path: Path) -> None:
-    """Three listeners: DITTO over FreeDoM by 20, 10 and 0 on melody; the last rated nothing else."""
+    """Three listeners: DITTO over FreeDoM by 20, 10 and 0 on melody; the last rated nothing
+    else."""
     files = [
-        write(tmp_path / "a.csv", [("Ann", "melody", 0, "DITTO", 70), ("Ann", "melody", 0, "FreeDoM", 50)]),
-        write(tmp_path / "b.csv", [("Ann", "melody", 0, "FreeDoM", 30), ("Ann", "melody", 0, "DITTO", 40)]),
-        write(tmp_path / "c.csv", [("Bo", "melody", 1, "DITTO", 5), ("Bo", "melody", 1, "FreeDoM", 5)]),
+        write(
+            tmp_path / "a.csv",
+            [("Ann", "melody", 0, "DITTO", 70), ("Ann", "melody", 0, "FreeDoM", 50)],
+        ),
+        write(
+            tmp_path / "b.csv",
+            [("Ann", "melody", 0, "FreeDoM", 30), ("Ann", "melody", 0, "DITTO", 40)],
+        ),
+        write(
+            tmp_path / "c.csv", [("Bo", "melody", 1, "DITTO", 5), ("Bo", "melody", 1, "FreeDoM", 5)]
+        ),
     ]
     report = analysed(read_ratings(files), bench, out=tmp_path / "results")
     row = "melody, DITTO against FreeDoM"
@@ -94,13 +121,24 @@ def test_ratings_are_counted_by_hand(bench: Bench, tmp_path: Path) -> None:
     assert (tmp_path / "results" / f"{NAME}.json").exists()
 
 
-def test_a_clear_preference_is_reproduced_and_its_opposite_is_not(bench: Bench, tmp_path: Path) -> None:
-    for better, worse, verdict in (("DITTO", "MD-50", "reproduced"), ("MD-50", "DITTO", "not reproduced")):
+def test_a_clear_preference_is_reproduced_and_its_opposite_is_not(
+    bench: Bench, tmp_path: Path
+) -> None:
+    for better, worse, verdict in (
+        ("DITTO", "MD-50", "reproduced"),
+        ("MD-50", "DITTO", "not reproduced"),
+    ):
         lines = [
-            line for i in range(20)
-            for line in (("Cy", "outpainting", i, better, 60 + i), ("Cy", "outpainting", i, worse, 30))
-        ]  # fmt: skip
-        found = analysed(read_ratings([write(tmp_path / "d.csv", lines)]), bench, out=tmp_path / "results")
+            line
+            for i in range(20)
+            for line in (
+                ("Cy", "outpainting", i, better, 60 + i),
+                ("Cy", "outpainting", i, worse, 30),
+            )
+        ]
+        found = analysed(
+            read_ratings([write(tmp_path / "d.csv", lines)]), bench, out=tmp_path / "results"
+        )
         assert [claim.verdict for claim in found.claims] == [verdict]
 
 

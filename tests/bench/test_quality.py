@@ -1,4 +1,5 @@
-"""The quality bench on a tiny model: rows, claims, files, and figures that can be checked by hand."""
+"""The quality bench on a tiny model: rows, claims, files, and figures that can be checked by
+hand."""
 
 import json
 from dataclasses import replace
@@ -48,7 +49,14 @@ def test_every_row_has_a_value_within_its_interval(run):
 def test_rows_cover_both_ways_of_hearing_the_sweep_and_the_vocoders(run):
     _, report, _ = run
     names = {row.row for row in report.rows}
-    assert {REAL, SPECTROGRAM, SOUND, f"{SOUND}, w=1", "vocoder", "Griffin-Lim, 32 iterations"} <= names
+    assert {
+        REAL,
+        SPECTROGRAM,
+        SOUND,
+        f"{SOUND}, w=1",
+        "vocoder",
+        "Griffin-Lim, 32 iterations",
+    } <= names
     assert len(report.claims) == 8
     assert report.settings["real_clips_per_half"] == 5
 
@@ -98,19 +106,36 @@ def test_students_make_the_same_clips_in_few_steps_and_leave_the_teachers_parts_
     fast, data, classifier, tmp_path, monkeypatch
 ):
     paths = {"out": tmp_path / "results", "cache": tmp_path / "cache"}
-    settings = {"count": 4, "steps": 2, "batch": 2, "vocoder_count": 1, "resamples": 8, "show": False, **paths}
+    settings = {
+        "count": 4,
+        "steps": 2,
+        "batch": 2,
+        "vocoder_count": 1,
+        "resamples": 8,
+        "show": False,
+        **paths,
+    }
     as_cm = replace(fast, distilled=replace(fast.distilled, kind="cm"), sha256="cm" * 32)
     report = run_quality(fast, data, classifier, cm=as_cm, **settings)
     steps = ("1 step", "2 steps", "4 steps", "8 steps")
     rows = {f"{SOUND}, {kind} in {number}" for kind in ("CTM", "CM") for number in steps}
     assert rows <= {row.row for row in report.rows}
-    # from the first timestep a student of either kind jumps to the same place; in two steps γ sets them apart
-    assert report.value(f"{SOUND}, CTM in 1 step", FRECHET) == report.value(f"{SOUND}, CM in 1 step", FRECHET)
-    assert report.value(f"{SOUND}, CTM in 2 steps", FRECHET) != report.value(f"{SOUND}, CM in 2 steps", FRECHET)
+    # from the first timestep a student of either kind jumps to the same place; in two steps γ sets
+    # them apart
+    assert report.value(f"{SOUND}, CTM in 1 step", FRECHET) == report.value(
+        f"{SOUND}, CM in 1 step", FRECHET
+    )
+    assert report.value(f"{SOUND}, CTM in 2 steps", FRECHET) != report.value(
+        f"{SOUND}, CM in 2 steps", FRECHET
+    )
     claims = [claim for claim in report.claims if "CTM student" in claim.claim]
     assert [claim.ratio for claim in claims] == [
-        pytest.approx(report.value(f"{SOUND}, CTM in {n} steps", FRECHET) / report.value(SOUND, FRECHET))
+        pytest.approx(
+            report.value(f"{SOUND}, CTM in {n} steps", FRECHET) / report.value(SOUND, FRECHET)
+        )
         for n in (2, 4)
     ]
-    monkeypatch.setattr(bench, "generated", lambda *args, **kwargs: pytest.fail("the teacher should not play again"))
+    monkeypatch.setattr(
+        bench, "generated", lambda *args, **kwargs: pytest.fail("the teacher should not play again")
+    )
     run_quality(replace(fast, sha256="another student" * 4), data, classifier, **settings)

@@ -13,9 +13,17 @@ from ditto.metrics.bootstrap import Interval
 
 def a_report(name="speed", rows=(), claims=()):
     return Report(
-        name, f"ditto-music bench {name}", {"name": "tiny", "sha256": "ab" * 32}, "none", 4, 7, 1.25, {"steps": 2},
-        tuple(rows), tuple(claims),
-    )  # fmt: skip
+        name,
+        f"ditto-music bench {name}",
+        {"name": "tiny", "sha256": "ab" * 32},
+        "none",
+        4,
+        7,
+        1.25,
+        {"steps": 2},
+        tuple(rows),
+        tuple(claims),
+    )
 
 
 def test_json_has_the_agreed_fields_in_order(tmp_path):
@@ -24,12 +32,32 @@ def test_json_has_the_agreed_fields_in_order(tmp_path):
     path = a_report(rows=rows, claims=claims).write(tmp_path / "results")
     found = json.loads(path.read_text())
     assert list(found) == [
-        "name", "command", "date", "ditto_version", "git_commit", "model", "machine", "embedding", "count", "seed",
-        "seconds", "settings", "rows", "claims",
-    ]  # fmt: skip
+        "name",
+        "command",
+        "date",
+        "ditto_version",
+        "git_commit",
+        "model",
+        "machine",
+        "embedding",
+        "count",
+        "seed",
+        "seconds",
+        "settings",
+        "rows",
+        "claims",
+    ]
     assert set(found["machine"]) >= {"cpu", "cores", "gpu", "torch"}
     assert found["rows"] == [
-        {"row": "DITTO", "column": "mse", "unit": "dB^2", "value": 3.12346, "low": 2.0, "high": 4.0, "paper": 4.758}
+        {
+            "row": "DITTO",
+            "column": "mse",
+            "unit": "dB^2",
+            "value": 3.12346,
+            "low": 2.0,
+            "high": 4.0,
+            "paper": 4.758,
+        }
     ]
     assert found["claims"][0]["verdict"] == "reproduced"
 

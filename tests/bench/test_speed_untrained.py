@@ -25,12 +25,17 @@ from ditto.training.base import BaseConfig
 from ditto.training.loop import load_config
 
 CONFIG = {
-    "network_kind": "unet", "frames": 32,
+    "network_kind": "unet",
+    "frames": 32,
     "network": {
-        "block_out_channels": [8, 8, 8, 16], "layers_per_block": [1, 1, 1, 1], "attention_stages": 1,
-        "attention_heads": 2, "norm_groups": 4, "tag_width": 8,
+        "block_out_channels": [8, 8, 8, 16],
+        "layers_per_block": [1, 1, 1, 1],
+        "attention_stages": 1,
+        "attention_heads": 2,
+        "norm_groups": 4,
+        "tag_width": 8,
     },
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +54,26 @@ def results(config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Rep
 def test_every_row_has_its_costs(results: tuple[Report, Path]) -> None:
     report, out = results
     for budget in ROWS:
-        for column in ("seconds_per_clip", "seconds_per_iteration", "peak_memory_gb", "gflop_per_iteration"):
+        for column in (
+            "seconds_per_clip",
+            "seconds_per_iteration",
+            "peak_memory_gb",
+            "gflop_per_iteration",
+        ):
             value = report.value(budget.row, column)
             assert value is not None
             assert value > 0
-    assert {path.name for path in out.iterdir()} >= {f"speed-tiny.{kind}" for kind in ("json", "md", "png")}
+    assert {path.name for path in out.iterdir()} >= {
+        f"speed-tiny.{kind}" for kind in ("json", "md", "png")
+    }
 
 
 def test_a_whole_chain_costs_a_whole_chain(results: tuple[Report, Path]) -> None:
-    """20 checkpointed calls, each of 2 forwards and a backward, where the surrogate has one of 1 and a backward."""
-    chain, surrogate = (results[0].value(budget.row, "gflop_per_iteration") for budget in (DITTO, ROWS[0]))
+    """20 checkpointed calls, each of 2 forwards and a backward, where the surrogate has one of 1
+    and a backward."""
+    chain, surrogate = (
+        results[0].value(budget.row, "gflop_per_iteration") for budget in (DITTO, ROWS[0])
+    )
     assert chain is not None
     assert surrogate is not None
     assert chain / surrogate > 25
@@ -66,7 +81,9 @@ def test_a_whole_chain_costs_a_whole_chain(results: tuple[Report, Path]) -> None
 
 def test_weights_come_from_the_config_alone(config: Path) -> None:
     recipe = load_config(config, BaseConfig)
-    first, second = (untrained(recipe, torch.device("cpu"), "tiny").network.state_dict() for _ in range(2))
+    first, second = (
+        untrained(recipe, torch.device("cpu"), "tiny").network.state_dict() for _ in range(2)
+    )
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 

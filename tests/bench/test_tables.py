@@ -1,4 +1,5 @@
-"""The papers' tables on a tiny model: rows run or say what they lack, claims have the papers' sign, runs resume."""
+"""The papers' tables on a tiny model: rows run or say what they lack, claims have the papers' sign,
+runs resume."""
 
 import json
 from collections.abc import Callable
@@ -35,9 +36,13 @@ MISSING = {"structure, ControlNet", "24s", "U-DITTO-2", "MusicGen", "DITTO-2 CM"
 @pytest.fixture(scope="module")
 def whole(model: MusicModel) -> MusicModel:
     """The tiny model with a CTM student and a ControlNet of random weights."""
-    network = PatchTransformer(width=32, depth=1, heads=2, tag_sizes=(3, 4, 13), guidance_embedded=True)
+    network = PatchTransformer(
+        width=32, depth=1, heads=2, tag_sizes=(3, 4, 13), guidance_embedded=True
+    )
     network.load_state_dict({**network.state_dict(), **model.network.state_dict()})
-    student = Distilled(network.requires_grad_(False).eval(), "ctm", (1.0, 5.0), fingerprint(model.network))
+    student = Distilled(
+        network.requires_grad_(False).eval(), "ctm", (1.0, 5.0), fingerprint(model.network)
+    )
     adapter = randomised(ControlAdapter.of(model.network, 1))  # pyright: ignore[reportArgumentType]
     return replace(model, distilled=student, controlnet=adapter)  # pyright: ignore[reportArgumentType]
 
@@ -65,7 +70,10 @@ def quick(table: Table) -> Table:
     groups = [entry.group for entry in table.entries]
     kept = [entry for entry in table.entries if entry.group in (groups[0], groups[-1])]
     few = [
-        replace(e, setup=e.setup.but(e.setup.name, steps=3)) if "steps" in dict(e.setup.settings) else e for e in kept
+        replace(e, setup=e.setup.but(e.setup.name, steps=3))
+        if "steps" in dict(e.setup.settings)
+        else e
+        for e in kept
     ]
     return replace(table, entries=tuple(few))
 
@@ -81,7 +89,12 @@ def test_every_published_figure_of_a_table_has_its_row() -> None:
     for table in TABLES.values():
         if table.paper is None:
             continue
-        found = [(e.row, c) for e in table.entries for m, c in e.papers.items() if papers(table, e, m) is not None]
+        found = [
+            (e.row, c)
+            for e in table.entries
+            for m, c in e.papers.items()
+            if papers(table, e, m) is not None
+        ]
         assert len(set(found)) == len(found)
         published = {
             (row, column)
@@ -93,7 +106,9 @@ def test_every_published_figure_of_a_table_has_its_row() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(TABLES))
-def test_a_table_runs_and_says_what_it_lacks(report: Callable[[str], tuple[Report, Path]], name: str) -> None:
+def test_a_table_runs_and_says_what_it_lacks(
+    report: Callable[[str], tuple[Report, Path]], name: str
+) -> None:
     found, out = report(name)
     table = quick(TABLES[name])
     measured = {(entry.name, column) for entry in table.entries for column in entry.columns}
@@ -102,7 +117,9 @@ def test_a_table_runs_and_says_what_it_lacks(report: Callable[[str], tuple[Repor
     for row in found.rows:
         if (row.row, row.column) in given:
             continue
-        lacks = any(word in row.row for word in MISSING) or (name == "d2-table3" and not row.row.startswith("Base"))
+        lacks = any(word in row.row for word in MISSING) or (
+            name == "d2-table3" and not row.row.startswith("Base")
+        )
         if lacks or row.column in (CLAP, OWN_CLAP):
             assert "no weights" in (row.error or ""), row
         elif row.column == FAD:
@@ -123,12 +140,18 @@ def test_finished_clips_are_shared_and_not_made_again(
     first, _ = report("d1-table3")
     again = replace(bench)
     monkeypatch.setattr("ditto.bench.tasks.run", lambda *_: pytest.fail("made again"))
-    second = tabulated(quick(TABLES["d1-table3"]), Ear(again, None), count=1, out=bench.cache / "again")
-    kept = {(row.row, row.column): row.value for row in second.rows if row.column not in (FAD, CLAP)}
+    second = tabulated(
+        quick(TABLES["d1-table3"]), Ear(again, None), count=1, out=bench.cache / "again"
+    )
+    kept = {
+        (row.row, row.column): row.value for row in second.rows if row.column not in (FAD, CLAP)
+    }
     assert kept == {key: first.value(*key) for key in kept}
     # the latency of the same clips is in another table
     latency = tabulated(TABLES["d1-table11"], Ear(again, None), count=1, out=bench.cache / "again")
-    assert latency.value("FreeDoM", "seconds_per_clip") == first.value("intensity, FreeDoM", "seconds_per_clip")
+    assert latency.value("FreeDoM", "seconds_per_clip") == first.value(
+        "intensity, FreeDoM", "seconds_per_clip"
+    )
 
 
 def test_other_settings_never_meet_old_clips(bench: Bench) -> None:
@@ -136,7 +159,11 @@ def test_other_settings_never_meet_old_clips(bench: Bench) -> None:
         return json.dumps(changed._identity(task, setup), sort_keys=True)
 
     base = identity(bench)
-    for change in ({"seed": 1}, {"overrides": QUICK | {"lr": 0.1}}, {"overrides": QUICK | {"iterations": 3}}):
+    for change in (
+        {"seed": 1},
+        {"overrides": QUICK | {"lr": 0.1}},
+        {"overrides": QUICK | {"iterations": 3}},
+    ):
         assert identity(replace(bench, **change)) != base
     assert identity(bench, setup=DITTO.but("DITTO", steps=50)) != base
     assert identity(bench, setup=DOODL) != base
@@ -151,7 +178,9 @@ def test_a_clip_is_what_a_request_makes(bench: Bench) -> None:
     request = bench.request(2, DITTO, [Intensity(curve_of(bench, 2))])
     assert (request.seed, request.method, request.iterations) == (2, "ditto", 2)
     expected = run(request, bench.model)
-    assert made["intensity_mse_db2"].item() == pytest.approx(expected.errors["intensity_mse_db2"].item(), rel=1e-4)
+    assert made["intensity_mse_db2"].item() == pytest.approx(
+        expected.errors["intensity_mse_db2"].item(), rel=1e-4
+    )
     torch.testing.assert_close(sound(made["audio"]), expected.audio, atol=2e-4, rtol=0)
     torch.testing.assert_close(sound(pcm(expected.audio)), expected.audio, atol=2e-5, rtol=0)
 
@@ -168,15 +197,25 @@ def figures(**columns: list[float]) -> dict[str, torch.Tensor]:
 
 
 def test_claims_have_the_sign_of_the_paper(bench: Bench) -> None:
-    """Table 3's intensity: the paper has DITTO 4.758, FreeDoM 23.292, and melodies 82.625 against 31.544."""
-    entries = [e for e in TABLES["d1-table3"].entries if e.group == "intensity" and e.setup in (DITTO, FREEDOM)]
+    """Table 3's intensity: the paper has DITTO 4.758, FreeDoM 23.292, and melodies 82.625 against
+    31.544."""
+    entries = [
+        e
+        for e in TABLES["d1-table3"].entries
+        if e.group == "intensity" and e.setup in (DITTO, FREEDOM)
+    ]
     ear = Ear(bench, None)
     rng = np.random.default_rng(0)
     low, high = rng.uniform(1, 2, 20).tolist(), rng.uniform(5, 9, 20).tolist()
 
-    def verdicts(ditto: list[float], freedom: list[float], column: str, entries: list[Entry]) -> list[str]:
+    def verdicts(
+        ditto: list[float], freedom: list[float], column: str, entries: list[Entry]
+    ) -> list[str]:
         values = {DITTO.name: ditto, FREEDOM.name: freedom}
-        found = {replace(e, columns=(column,)): Found(figures(**{column: values[e.setup.name]}), ear) for e in entries}
+        found = {
+            replace(e, columns=(column,)): Found(figures(**{column: values[e.setup.name]}), ear)
+            for e in entries
+        }
         claims = tabulate.orderings(TABLES["d1-table3"], found)  # pyright: ignore[reportArgumentType]
         return [claim.verdict for claim in claims]
 
@@ -185,10 +224,18 @@ def test_claims_have_the_sign_of_the_paper(bench: Bench) -> None:
     assert verdicts(high, low, mse, entries) == ["not reproduced"]
     assert verdicts(low, low[::-1], mse, entries) == ["undecided"]
     assert verdicts(low[:1], high[:1], mse, entries) == ["undecided"]  # of one clip
-    melody = [e for e in TABLES["d1-table3"].entries if e.group == "melody" and e.setup in (DITTO, FREEDOM)]
+    melody = [
+        e
+        for e in TABLES["d1-table3"].entries
+        if e.group == "melody" and e.setup in (DITTO, FREEDOM)
+    ]
     accuracy = "melody_accuracy_percent"
-    assert verdicts([90.0 + v for v in low], [30.0 + v for v in high], accuracy, melody) == ["reproduced"]
-    assert verdicts([30.0 + v for v in low], [90.0 + v for v in low], accuracy, melody) == ["not reproduced"]
+    assert verdicts([90.0 + v for v in low], [30.0 + v for v in high], accuracy, melody) == [
+        "reproduced"
+    ]
+    assert verdicts([30.0 + v for v in low], [90.0 + v for v in low], accuracy, melody) == [
+        "not reproduced"
+    ]
 
 
 def test_distances_of_the_same_clips_are_drawn_together() -> None:
@@ -222,7 +269,10 @@ def test_a_shared_x_T_is_seen_in_the_variance(bench: Bench, tmp_path: Path) -> N
 
 def test_students_play_only_where_they_are(bench: Bench) -> None:
     assert bench.player(CTM) is bench.model
-    with pytest.raises(Exception, match="no weights: there is no CM student, distil one with `ditto-music distill cm`"):
+    with pytest.raises(
+        Exception,
+        match="no weights: there is no CM student, distil one with `ditto-music distill cm`",
+    ):
         bench.player(CM)
 
 
@@ -243,8 +293,12 @@ def test_distances_have_intervals_where_there_are_enough_clips(
     for module in ("ear", "tabulate"):
         monkeypatch.setattr(f"ditto.bench.{module}.FEWEST", 3)
     table = TABLES["d1-table3"]
-    kept = tuple(e for e in table.entries if e.group == "intensity" and e.setup in (TTM, DITTO, DOODL))
-    found = tabulated(replace(table, entries=kept), Ear(bench, classifier), count=4, few=3, out=tmp_path)
+    kept = tuple(
+        e for e in table.entries if e.group == "intensity" and e.setup in (TTM, DITTO, DOODL)
+    )
+    found = tabulated(
+        replace(table, entries=kept), Ear(bench, classifier), count=4, few=3, out=tmp_path
+    )
     rows = [row for row in found.rows if row.column == FAD]
     assert len(rows) == 3
     for row in rows:
@@ -259,14 +313,18 @@ def test_distances_have_intervals_where_there_are_enough_clips(
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(0.8, "reproduced"), (0.2, "not reproduced")])
-def test_a_gain_that_another_clap_does_not_hear_is_reward_hacking(share: float, verdict: str) -> None:
+def test_a_gain_that_another_clap_does_not_hear_is_reward_hacking(
+    share: float, verdict: str
+) -> None:
     rng = np.random.default_rng(0)
     entries = {entry.setup.name: entry for entry in TABLES["d2-table3"].entries}
     before = rng.normal(0.5, 0.02, 40)
     plain = {CLAP: before, OWN_CLAP: before + rng.normal(0, 0.01, 40)}
     steered = {CLAP: before + 0.3 * share, OWN_CLAP: plain[OWN_CLAP] + 0.3}
     found: Any = {
-        entries[name]: SimpleNamespace(values=values.__getitem__, ear=SimpleNamespace(judge="a judge"))
+        entries[name]: SimpleNamespace(
+            values=values.__getitem__, ear=SimpleNamespace(judge="a judge")
+        )
         for name, values in (("Base TTM (tags)", plain), ("U-DITTO-2", steered))
     }
     found[entries["U-base, no control"]] = "no weights"

@@ -1,4 +1,5 @@
-"""Weights of several controls, the papers' iterations, time masks, and controls from their descriptions."""
+"""Weights of several controls, the papers' iterations, time masks, and controls from their
+descriptions."""
 
 import json
 
@@ -16,7 +17,12 @@ from ditto.errors import ControlError
 from ditto.models.music_model import MusicModel
 from ditto.request import Request, run
 
-LOUD, TUNE, FORM, LOOP = Intensity("swell"), Melody.from_notes("C4:1 E4:1", 240), Structure("ABA"), SelfLoop(40, 12)
+LOUD, TUNE, FORM, LOOP = (
+    Intensity("swell"),
+    Melody.from_notes("C4:1 E4:1", 240),
+    Structure("ABA"),
+    SelfLoop(40, 12),
+)
 
 
 def weights(*controls: Control) -> list[float]:
@@ -50,7 +56,14 @@ def test_the_papers_iterations() -> None:
 
 @pytest.mark.parametrize(
     "control",
-    [LOUD, TUNE, FORM, Intensity("0:-30 0.4:-12", "correlation"), FORM.during((0.1, 0.3)), LOUD / 40 + TUNE],
+    [
+        LOUD,
+        TUNE,
+        FORM,
+        Intensity("0:-30 0.4:-12", "correlation"),
+        FORM.during((0.1, 0.3)),
+        LOUD / 40 + TUNE,
+    ],
 )
 def test_a_description_gives_the_control_back(control: Control, tiny_model: MusicModel) -> None:
     described = json.loads(json.dumps(control.describe()))
@@ -84,7 +97,9 @@ def test_a_masked_intensity_is_that_of_its_frames(tiny_model: MusicModel) -> Non
     difference = (LOUD.feature(output) - LOUD.target(output))[:, 25:51]
     masked = LOUD.during((0.2, 0.407))
     torch.testing.assert_close(masked.loss(output), difference.square().mean(dim=1))
-    torch.testing.assert_close(masked.errors(output)["intensity_mse_db2"], difference.square().mean(dim=1))
+    torch.testing.assert_close(
+        masked.errors(output)["intensity_mse_db2"], difference.square().mean(dim=1)
+    )
     two = LOUD.during((0.2, 0.3), (0.3, 0.407))
     torch.testing.assert_close(two.loss(output), masked.loss(output))
     nested = Masked(LOUD.during((0.0, 0.407)), ((0.2, 1.0),))
@@ -101,7 +116,15 @@ def test_no_gradient_comes_from_what_does_not_count(tiny_model: MusicModel) -> N
 
 
 @pytest.mark.parametrize(
-    "spans", [(), ((0.3, 0.3),), ((-0.1, 0.3),), ((0.3, 0.1),), ((0.0, float("inf")),), ((float("nan"), 1.0),)]
+    "spans",
+    [
+        (),
+        ((0.3, 0.3),),
+        ((-0.1, 0.3),),
+        ((0.3, 0.1),),
+        ((0.0, float("inf")),),
+        ((float("nan"), 1.0),),
+    ],
 )
 def test_masks_that_make_no_sense_are_refused(spans: tuple) -> None:
     with pytest.raises(ControlError, match="from some second to a later one"):
@@ -110,7 +133,9 @@ def test_masks_that_make_no_sense_are_refused(spans: tuple) -> None:
 
 def test_a_mask_beyond_the_clip_is_refused(tiny_model: MusicModel) -> None:
     LOUD.during((0.2, 5.0)).check(tiny_model, 64)
-    with pytest.raises(ControlError, match=r"nothing of 0\.6 to 0\.8 s lies within the clip, which ends at 0\.51 s"):
+    with pytest.raises(
+        ControlError, match=r"nothing of 0\.6 to 0\.8 s lies within the clip, which ends at 0\.51 s"
+    ):
         LOUD.during((0.6, 0.8)).check(tiny_model, 64)
 
 
@@ -127,10 +152,14 @@ def test_two_controls_at_once_report_both_errors_and_the_loss_falls(
     assert found.losses.amin() < found.losses[0]
     names = {name for control in pair for name in control.error(x_0(), tiny_model)}
     assert set(found.errors) == names
-    assert [c["control"] for c in found.report()["request"]["controls"]] == [c.describe()["control"] for c in pair]
+    assert [c["control"] for c in found.report()["request"]["controls"]] == [
+        c.describe()["control"] for c in pair
+    ]
 
 
-def test_what_was_cut_of_a_melody_is_remarked_through_sums_and_masks(tiny_model: MusicModel) -> None:
+def test_what_was_cut_of_a_melody_is_remarked_through_sums_and_masks(
+    tiny_model: MusicModel,
+) -> None:
     long = Melody.from_notes("C4:4 E4:4", 120)
     (remark,) = (LOUD + long.during((0.0, 0.3))).remarks(tiny_model, 64)
     assert "was cut" in remark

@@ -120,9 +120,15 @@ def test_description_and_traces_are_the_parts(model: MusicModel) -> None:
     control = A / 2 + B
     assert control.describe() == {
         "control": "sum",
-        "terms": [{"weight": 0.5, "control": "level", "power": 1}, {"weight": 1.0, "control": "level", "power": 2}],
+        "terms": [
+            {"weight": 0.5, "control": "level", "power": 1},
+            {"weight": 1.0, "control": "level", "power": 2},
+        ],
     }
-    assert [trace.title for trace in control.traces(Output(X_0, model), 1)] == ["power 1", "power 2"]
+    assert [trace.title for trace in control.traces(Output(X_0, model), 1)] == [
+        "power 1",
+        "power 2",
+    ]
 
 
 def test_controls_are_values() -> None:

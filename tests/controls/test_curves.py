@@ -13,7 +13,14 @@ from scipy.signal import savgol_filter
 
 from ditto.audio.features import rms_db, smoothing_window
 from ditto.audio.spec import AudioSpec
-from ditto.controls.curves import SHAPES, Curve, curve_of_recording, parse_curve, read_curve, smoothed
+from ditto.controls.curves import (
+    SHAPES,
+    Curve,
+    curve_of_recording,
+    parse_curve,
+    read_curve,
+    smoothed,
+)
 from ditto.errors import AudioFileError, ControlError
 
 SPEC = AudioSpec()
@@ -96,7 +103,9 @@ def test_bad_curves_are_refused_with_what_is_wrong(text: str, part: str) -> None
 
 
 @given(
-    st.text() | st.text(alphabet="0123456789:.,- eEnaif+_\n\0") | st.text(max_size=8).map(lambda text: text + ".csv")
+    st.text()
+    | st.text(alphabet="0123456789:.,- eEnaif+_\n\0")
+    | st.text(max_size=8).map(lambda text: text + ".csv")
 )
 def test_no_text_makes_the_reader_fail_otherwise(text: str) -> None:
     try:
@@ -149,7 +158,9 @@ def test_bad_csv(tmp_path: Path, kind: str) -> None:
 
 
 @given(content=st.binary(max_size=60))
-def test_no_file_makes_the_reader_fail_otherwise(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_no_file_makes_the_reader_fail_otherwise(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
     path = tmp_path_factory.getbasetemp() / "any.csv"
     path.write_bytes(content)
     try:
@@ -164,7 +175,12 @@ def test_what_is_no_csv_file(tmp_path: Path) -> None:
     (tmp_path / "zero.csv").symlink_to("/dev/zero")
     with (tmp_path / "huge.csv").open("wb") as file:
         file.truncate(11_000_000)
-    for name, part in (("folder", "regular"), ("pipe", "regular"), ("zero", "regular"), ("huge", "over 10 MB")):
+    for name, part in (
+        ("folder", "regular"),
+        ("pipe", "regular"),
+        ("zero", "regular"),
+        ("huge", "over 10 MB"),
+    ):
         assert part in refused(str(tmp_path / f"{name}.csv"))
     assert "not a CSV file" in refused("a\0.csv")
 
@@ -187,7 +203,9 @@ def test_the_target_is_smoothed_as_the_feature_is() -> None:
 def test_smoothing_leaves_ramps_as_they_are() -> None:
     for name in ("crescendo", "decrescendo", "flat"):
         curve = parse_curve(name)
-        torch.testing.assert_close(smoothed(curve, 512, SPEC), curve.levels(512, SPEC), rtol=0, atol=1e-3)
+        torch.testing.assert_close(
+            smoothed(curve, 512, SPEC), curve.levels(512, SPEC), rtol=0, atol=1e-3
+        )
 
 
 def test_a_caller_cannot_spoil_the_cached_levels() -> None:
@@ -208,7 +226,9 @@ def test_levels_made_in_inference_mode_serve_autograd_later() -> None:
 
 
 def write_sound(path: Path, seconds: float, level: float = 0.1) -> np.ndarray:
-    audio = level * np.random.default_rng(0).standard_normal(round(seconds * SPEC.sample_rate)).clip(-3, 3)
+    audio = level * np.random.default_rng(0).standard_normal(
+        round(seconds * SPEC.sample_rate)
+    ).clip(-3, 3)
     soundfile.write(path, audio, SPEC.sample_rate, subtype="FLOAT")
     return audio.astype(np.float32)
 

@@ -1,4 +1,5 @@
-"""Melody and structure on the embedded model: a few iterations are enough to see the losses fall."""
+"""Melody and structure on the embedded model: a few iterations are enough to see the losses
+fall."""
 
 import pytest
 
@@ -15,11 +16,22 @@ def embedded() -> MusicModel:
 
 
 @pytest.mark.parametrize(
-    "control", [Melody.from_notes("C5:2 G5:2 E5:2", 60), Structure("ABA")], ids=["melody", "structure"]
+    "control",
+    [Melody.from_notes("C5:2 G5:2 E5:2", 60), Structure("ABA")],
+    ids=["melody", "structure"],
 )
-def test_the_loss_falls_on_the_embedded_model(embedded: MusicModel, control: Melody | Structure) -> None:
+def test_the_loss_falls_on_the_embedded_model(
+    embedded: MusicModel, control: Melody | Structure
+) -> None:
     request = Request(
-        (control,), iterations=4, steps=2, lr=0.02, guidance=1.0, method="ditto", seconds=3.0, checkpointing=False
+        (control,),
+        iterations=4,
+        steps=2,
+        lr=0.02,
+        guidance=1.0,
+        method="ditto",
+        seconds=3.0,
+        checkpointing=False,
     )
     losses = run(request, embedded).losses[:, 0]
     assert losses[1:].min() < 0.99 * losses[0]

@@ -43,7 +43,8 @@ def x_0(frames: int = 64, batch: int = 2) -> Tensor:
 
 
 def loudness(audio: np.ndarray) -> np.ndarray:
-    """20·log10 RMS of centred frames of 256 samples, smoothed over 1 s or what there is, of one signal."""
+    """20·log10 RMS of centred frames of 256 samples, smoothed over 1 s or what there is, of one
+    signal."""
     padded = np.pad(audio, 128)
     frames = np.stack([padded[i * 64 : i * 64 + 256] for i in range(len(audio) // 64)])
     levels = 10 * np.log10((frames**2).mean(axis=1) + 1e-10)
@@ -68,7 +69,9 @@ def test_losses_are_numpys_and_scipys(frames: int) -> None:
     squares = [((loudness(a) - y) ** 2).mean() for a in audio]
     rhos = [pearsonr(loudness(a), y).statistic for a in audio]
     np.testing.assert_allclose(Intensity(text)(x_0(frames), MODEL), squares, rtol=1e-5)
-    np.testing.assert_allclose(-Intensity(text, "correlation")(x_0(frames), MODEL), rhos, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        -Intensity(text, "correlation")(x_0(frames), MODEL), rhos, rtol=1e-5, atol=1e-6
+    )
     errors = Intensity(text).error(x_0(frames), MODEL)
     np.testing.assert_allclose(errors["intensity_mse_db2"], squares, rtol=1e-5)
     np.testing.assert_allclose(errors["intensity_rho"], rhos, rtol=1e-5, atol=1e-6)
@@ -77,7 +80,9 @@ def test_losses_are_numpys_and_scipys(frames: int) -> None:
 @pytest.mark.parametrize("measure", ["mse", "correlation"])
 def test_gradient_is_that_of_finite_differences(measure) -> None:
     control = Intensity(TEXT, measure)
-    assert torch.autograd.gradcheck(lambda x: control(x, MODEL), (x_0(12).requires_grad_(),), fast_mode=True)
+    assert torch.autograd.gradcheck(
+        lambda x: control(x, MODEL), (x_0(12).requires_grad_(),), fast_mode=True
+    )
 
 
 def test_gradient_reaches_x_0_through_the_real_vocoder(tiny_model: MusicModel) -> None:
@@ -103,9 +108,14 @@ def test_a_recording_fits_its_own_loudness(tmp_path: Path) -> None:
 
 
 def test_a_recording_is_cut_to_the_clip(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "long.wav", MODEL.to_audio(x_0(500, 1))[0].numpy(), 8000, subtype="DOUBLE")
+    soundfile.write(
+        tmp_path / "long.wav", MODEL.to_audio(x_0(500, 1))[0].numpy(), 8000, subtype="DOUBLE"
+    )
     Intensity.of_recording(tmp_path / "long.wav", SPEC, seconds=0.3).check(MODEL, SPEC.frames(0.3))
-    assert Intensity.of_recording(tmp_path / "long.wav", SPEC, measure="correlation").measure == "correlation"
+    assert (
+        Intensity.of_recording(tmp_path / "long.wav", SPEC, measure="correlation").measure
+        == "correlation"
+    )
 
 
 def test_a_curve_beyond_the_clips_end_is_refused() -> None:
@@ -137,15 +147,22 @@ def test_pearson_of_a_constant_is_zero_with_a_finite_gradient() -> None:
 
 
 def test_mse_is_over_frames() -> None:
-    assert mse(torch.tensor([[1.0, 3.0], [0.0, 0.0]]), torch.tensor([0.0, 1.0])).tolist() == [2.5, 0.5]
+    assert mse(torch.tensor([[1.0, 3.0], [0.0, 0.0]]), torch.tensor([0.0, 1.0])).tolist() == [
+        2.5,
+        0.5,
+    ]
 
 
 def test_description_is_json_with_the_points_unless_they_are_many() -> None:
     short = Intensity("0:-30 3:-12").describe()
     assert short == {
-        "control": "intensity", "measure": "mse", "domain": "sound", "curve": "0:-30 3:-12", "relative": False,
+        "control": "intensity",
+        "measure": "mse",
+        "domain": "sound",
+        "curve": "0:-30 3:-12",
+        "relative": False,
         "points": [[0.0, -30.0], [3.0, -12.0]],
-    }  # fmt: skip
+    }
     many = Intensity(" ".join(f"{i / 100}:-20" for i in range(65))).describe()
     assert many["points"] == 65
 
@@ -154,7 +171,9 @@ def test_the_trace_is_target_and_feature() -> None:
     control = Intensity(TEXT)
     (trace,) = control.traces(Output(x_0(), MODEL), 1)
     np.testing.assert_allclose(trace.target, target(POINTS), atol=1e-3)
-    np.testing.assert_allclose(trace.achieved, loudness(MODEL.to_audio(x_0())[1].numpy()), atol=1e-4)
+    np.testing.assert_allclose(
+        trace.achieved, loudness(MODEL.to_audio(x_0())[1].numpy()), atol=1e-4
+    )
     assert trace.unit == "dB"
 
 
@@ -171,7 +190,9 @@ def test_the_mel_domain_spares_the_vocoder_while_optimising_only() -> None:
     loss = control.loss(Output(x_0(), model))
     assert Counted.calls == 0
     levels = smooth(mel_rms_db(x_0()[:, 0], SPEC), SPEC).numpy()
-    np.testing.assert_allclose(loss.numpy(), np.square(levels - target(POINTS)).mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(
+        loss.numpy(), np.square(levels - target(POINTS)).mean(axis=1), rtol=1e-6
+    )
     errors = control.errors(Output(x_0(), model))
     assert Counted.calls == 1
     assert torch.equal(errors["intensity_mse_db2"], Intensity(TEXT).loss(Output(x_0(), model)))
@@ -183,12 +204,16 @@ def test_an_unknown_domain_is_refused() -> None:
 
 
 @pytest.mark.parametrize("measure", ["mse", "correlation"])
-def test_an_estimate_calibrated_at_an_output_is_the_sounds_loss_there_and_spares_the_vocoder(measure) -> None:
+def test_an_estimate_calibrated_at_an_output_is_the_sounds_loss_there_and_spares_the_vocoder(
+    measure,
+) -> None:
     control = Intensity(TEXT, measure)
     here, there = x_0(), x_0() + 0.1
     estimate = control.estimate().calibrated(Output(here, MODEL))
     torch.testing.assert_close(estimate(here, MODEL), control(here, MODEL))
-    assert not torch.allclose(control.estimate()(here, MODEL), control(here, MODEL), rtol=1e-3), "they should differ"
+    assert not torch.allclose(control.estimate()(here, MODEL), control(here, MODEL), rtol=1e-3), (
+        "they should differ"
+    )
     deaf = MusicModel(nn.Identity(), nn.Identity(), SPEC, TagVocabulary((), ()))  # pyright: ignore[reportArgumentType]
     assert torch.isfinite(estimate(there, deaf)).all()
     slope = torch.autograd.grad(estimate(there.requires_grad_(), deaf).sum(), there)[0]
@@ -201,8 +226,13 @@ def test_sums_spans_and_batches_of_controls_are_calibrated_part_by_part() -> Non
     here = x_0(batch=2)
     control = Intensity(TEXT) / 2 + Intensity("0.1:-20 0.4:-10", "correlation").during((0.1, 0.3))
     each = EachItsOwn([control, 3 * Intensity(TEXT)])
-    torch.testing.assert_close(each.estimate().calibrated(Output(here, MODEL))(here, MODEL), each(here, MODEL))
-    assert control.estimate().calibrated(Output(here, MODEL)).describe() == control.estimate().describe()
+    torch.testing.assert_close(
+        each.estimate().calibrated(Output(here, MODEL))(here, MODEL), each(here, MODEL)
+    )
+    assert (
+        control.estimate().calibrated(Output(here, MODEL)).describe()
+        == control.estimate().describe()
+    )
 
 
 def test_a_control_without_an_estimate_is_its_own() -> None:

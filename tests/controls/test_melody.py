@@ -1,4 +1,5 @@
-"""The melody control: loss and accuracy against torch's and numpy's, its gradient, and what it refuses."""
+"""The melody control: loss and accuracy against torch's and numpy's, its gradient, and what it
+refuses."""
 
 import math
 from pathlib import Path
@@ -23,11 +24,14 @@ from ditto.request import Request, run
 SPEC = AudioSpec(sample_rate=8000, n_fft=256, hop=64, n_mels=12, clip_frames=64)
 TUNE = Tune((Note(0.05, 0.15, 72), Note(0.25, 0.2, 67)))
 SECONDS = np.arange(64) * 0.008
-CLASSES = np.select([(SECONDS >= 0.05) & (SECONDS < 0.2), (SECONDS >= 0.25) & (SECONDS < 0.45)], [0, 7], REST)
+CLASSES = np.select(
+    [(SECONDS >= 0.05) & (SECONDS < 0.2), (SECONDS >= 0.25) & (SECONDS < 0.45)], [0, 7], REST
+)
 
 
 class Organ(nn.Module):
-    """A vocoder that any framework could differentiate: a sine for each pitch class of octave 5, as loud as x_0."""
+    """A vocoder that any framework could differentiate: a sine for each pitch class of octave 5, as
+    loud as x_0."""
 
     def forward(self, x_0: Tensor) -> Tensor:
         amplitude = (2 * x_0).exp().repeat_interleave(SPEC.hop, dim=-1)
@@ -47,16 +51,22 @@ def x_0(batch: int = 2, frames: int = 64) -> Tensor:
 def test_loss_is_torchs_nll_and_accuracy_numpys_over_the_frames_with_a_note() -> None:
     log_shares = log_chroma(MODEL.to_audio(x_0()), SPEC)
     target = torch.from_numpy(CLASSES)
-    expected = [nn.functional.nll_loss(item.T, target, ignore_index=REST).item() for item in log_shares]
+    expected = [
+        nn.functional.nll_loss(item.T, target, ignore_index=REST).item() for item in log_shares
+    ]
     np.testing.assert_allclose(Melody(TUNE)(x_0(), MODEL), expected, rtol=1e-6)
     errors = Melody(TUNE).error(x_0(), MODEL)
     np.testing.assert_allclose(errors["melody_nll"], expected, rtol=1e-6)
-    right = [(item.argmax(dim=0).numpy() == CLASSES)[CLASSES != REST].mean() * 100 for item in log_shares]
+    right = [
+        (item.argmax(dim=0).numpy() == CLASSES)[CLASSES != REST].mean() * 100 for item in log_shares
+    ]
     np.testing.assert_allclose(errors["melody_accuracy_percent"], right, rtol=1e-5)
 
 
 def test_gradient_is_that_of_finite_differences() -> None:
-    assert torch.autograd.gradcheck(lambda x: Melody(TUNE)(x, MODEL), (x_0().requires_grad_(),), fast_mode=True)
+    assert torch.autograd.gradcheck(
+        lambda x: Melody(TUNE)(x, MODEL), (x_0().requires_grad_(),), fast_mode=True
+    )
 
 
 def test_a_melody_taken_from_a_clip_has_accuracy_100_on_it(tmp_path: Path) -> None:
@@ -96,8 +106,11 @@ def test_a_melody_beyond_the_clip_is_refused_and_one_that_is_cut_says_so() -> No
 def test_description_and_panel() -> None:
     described = Melody.from_notes("C4:1 R G4", bpm=120).describe()
     assert described == {
-        "control": "melody", "tune": "C4:1 R G4", "seconds": 1.5, "notes": [[0.0, 0.5, 60], [1.0, 0.5, 67]],
-    }  # fmt: skip
+        "control": "melody",
+        "tune": "C4:1 R G4",
+        "seconds": 1.5,
+        "notes": [[0.0, 0.5, 60], [1.0, 0.5, 67]],
+    }
     (panel,) = Melody(TUNE).traces(Output(x_0(), MODEL), 1)
     assert isinstance(panel, ChromaPanel)
     np.testing.assert_array_equal(panel.target, CLASSES)

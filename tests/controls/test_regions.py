@@ -21,7 +21,9 @@ def x_0(seed: int = 0, batch: int = 2, frames: int = 64) -> Tensor:
 REFERENCE = x_0(1, 1, 50)[0]
 
 
-def test_outpainting_matches_the_end_of_the_reference_with_the_start_of_the_clip(tiny_model: MusicModel) -> None:
+def test_outpainting_matches_the_end_of_the_reference_with_the_start_of_the_clip(
+    tiny_model: MusicModel,
+) -> None:
     control = Region.outpaint(REFERENCE, 10, 64)
     expected = ((x_0()[..., :10] - REFERENCE[..., 40:]) ** 2).mean(dim=(1, 2, 3))
     torch.testing.assert_close(control(x_0(), tiny_model), expected)
@@ -43,14 +45,18 @@ def test_inpainting_matches_all_but_the_gaps(tiny_model: MusicModel) -> None:
 
 def test_looping_matches_the_edges_crossed_over(tiny_model: MusicModel) -> None:
     control = Region.loop(REFERENCE, 8, 64)
-    difference = torch.cat([x_0()[..., :8] - REFERENCE[..., 42:], x_0()[..., 56:] - REFERENCE[..., :8]], dim=-1)
+    difference = torch.cat(
+        [x_0()[..., :8] - REFERENCE[..., 42:], x_0()[..., 56:] - REFERENCE[..., :8]], dim=-1
+    )
     torch.testing.assert_close(control(x_0(), tiny_model), difference.square().mean(dim=(1, 2, 3)))
 
 
 def test_inversion_matches_everything(tiny_model: MusicModel) -> None:
     reference = x_0(1, 1)[0]
     control = Region.invert(reference)
-    torch.testing.assert_close(control(x_0(), tiny_model), (x_0() - reference).square().mean(dim=(1, 2, 3)))
+    torch.testing.assert_close(
+        control(x_0(), tiny_model), (x_0() - reference).square().mean(dim=(1, 2, 3))
+    )
     assert control(reference[None], tiny_model).item() == 0
 
 
@@ -66,7 +72,9 @@ def test_a_loop_from_nothing_compares_two_regions_of_the_clip(tiny_model: MusicM
 @pytest.mark.parametrize(
     "control", [Region.loop(REFERENCE, 8, 64), Region.outpaint(REFERENCE, 10, 64), SelfLoop(40, 12)]
 )
-def test_gradients_are_those_of_finite_differences(tiny_model: MusicModel, control: Region | SelfLoop) -> None:
+def test_gradients_are_those_of_finite_differences(
+    tiny_model: MusicModel, control: Region | SelfLoop
+) -> None:
     x = x_0(batch=1).requires_grad_()
     assert torch.autograd.gradcheck(lambda v: control(v, tiny_model), x, fast_mode=True)
     (gradient,) = torch.autograd.grad(control(x, tiny_model).sum(), x)
@@ -117,7 +125,10 @@ def test_what_does_not_fit_the_clip_is_refused(tiny_model: MusicModel) -> None:
 
 
 def test_descriptions_and_panels(tiny_model: MusicModel) -> None:
-    assert Region.outpaint(REFERENCE, 10, 64).describe() == {"control": "outpaint", "frames": [[0, 10]]}
+    assert Region.outpaint(REFERENCE, 10, 64).describe() == {
+        "control": "outpaint",
+        "frames": [[0, 10]],
+    }
     assert SelfLoop(40, 12).describe() == {"control": "loop", "period": 40, "overlap": 12}
     for control in (Region.outpaint(REFERENCE, 10, 64), SelfLoop(40, 12)):
         (panel,) = control.traces(Output(x_0(), tiny_model), 0)

@@ -18,9 +18,13 @@ from ditto.pictures import MatrixPanel
 from ditto.request import Request, run
 
 
-def x_0(batch: int = 2, frames: int = 64, n_mels: int = 16, dtype: torch.dtype = torch.float32) -> Tensor:
+def x_0(
+    batch: int = 2, frames: int = 64, n_mels: int = 16, dtype: torch.dtype = torch.float32
+) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    return (0.1 * torch.randn(batch, 1, n_mels, frames, generator=generator, dtype=torch.float64) - 0.2).to(dtype)
+    return (
+        0.1 * torch.randn(batch, 1, n_mels, frames, generator=generator, dtype=torch.float64) - 0.2
+    ).to(dtype)
 
 
 def two_sounds(labels: np.ndarray) -> Tensor:
@@ -70,13 +74,18 @@ def test_labels_and_matrix() -> None:
 def test_the_target_is_smoothed_by_scipys_filter_along_both_axes(tiny_model: MusicModel) -> None:
     control = Structure("ABBA")
     blocks = control.form.matrix(64).double().numpy()
-    expected = scipy.signal.savgol_filter(scipy.signal.savgol_filter(blocks, 63, 3, axis=0), 63, 3, axis=1)
+    expected = scipy.signal.savgol_filter(
+        scipy.signal.savgol_filter(blocks, 63, 3, axis=0), 63, 3, axis=1
+    )
     np.testing.assert_allclose(control.target(Output(x_0(), tiny_model)), expected, atol=1e-4)
 
 
 def test_loss_is_the_mean_square_of_the_difference(tiny_model: MusicModel) -> None:
     control, output = Structure("ABA"), Output(x_0(), tiny_model)
-    feature, target = control.feature(output).double().numpy(), control.target(output).double().numpy()
+    feature, target = (
+        control.feature(output).double().numpy(),
+        control.target(output).double().numpy(),
+    )
     expected = [((f - target) ** 2).mean() for f in feature]
     np.testing.assert_allclose(control.loss(output), expected, rtol=1e-5)
     np.testing.assert_allclose(control.errors(output)["structure_mse"], expected, rtol=1e-5)
@@ -93,7 +102,9 @@ def test_a_clip_of_two_sounds_in_that_order_has_error_0(tiny_model: MusicModel, 
 def test_gradients_are_those_of_finite_differences(tiny_model: MusicModel) -> None:
     x = x_0(1, 16, dtype=torch.float64).requires_grad_()
     for control in (Structure("ABA"), StructureLike(x_0(1, 40)[0, 0].double())):
-        assert torch.autograd.gradcheck(lambda v, c=control: c(v, tiny_model), x, fast_mode=True, atol=1e-4)
+        assert torch.autograd.gradcheck(
+            lambda v, c=control: c(v, tiny_model), x, fast_mode=True, atol=1e-4
+        )
 
 
 def test_masks_leave_rows_and_columns_out(tiny_model: MusicModel) -> None:
@@ -103,7 +114,9 @@ def test_masks_leave_rows_and_columns_out(tiny_model: MusicModel) -> None:
     torch.testing.assert_close(masked.loss(output), difference.square().mean(dim=(1, 2)))
 
 
-def test_a_recordings_structure_has_error_0_on_itself(tiny_model: MusicModel, tmp_path: Path) -> None:
+def test_a_recordings_structure_has_error_0_on_itself(
+    tiny_model: MusicModel, tmp_path: Path
+) -> None:
     audio = 0.1 * np.random.default_rng(0).standard_normal(8000)
     soundfile.write(tmp_path / "own.wav", audio, 8000, subtype="DOUBLE")
     control = StructureLike.of_recording(tmp_path / "own.wav", tiny_model.spec)
@@ -133,7 +146,9 @@ def test_description_and_panel(tiny_model: MusicModel) -> None:
     assert panel.target.shape == panel.achieved.shape == (64, 64)
 
 
-def test_the_loss_falls_without_a_vocoder(tiny_model: MusicModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loss_falls_without_a_vocoder(
+    tiny_model: MusicModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = run(Request((Structure("ABA"),), iterations=8, steps=2, lr=0.05), tiny_model)
     assert found.losses.amin() < 0.97 * found.losses[0]
     monkeypatch.setattr(MusicModel, "to_audio", lambda *_: pytest.fail("the vocoder ran"))

@@ -1,4 +1,5 @@
-"""The text control: its score, its gradient, that optimising lowers its loss, and what it refuses."""
+"""The text control: its score, its gradient, that optimising lowers its loss, and what it
+refuses."""
 
 import json
 from pathlib import Path
@@ -45,10 +46,16 @@ def test_gradients_reach_x_0_through_the_vocoder(tiny_model: MusicModel) -> None
 
 
 def test_optimising_lowers_the_loss_and_composes(tiny_model: MusicModel) -> None:
-    result = generate(tiny_model, [Text("a calm jazz song", CLAP)], iterations=12, steps=2, lr=5e-2, seed=3)
+    result = generate(
+        tiny_model, [Text("a calm jazz song", CLAP)], iterations=12, steps=2, lr=5e-2, seed=3
+    )
     assert result.losses.min() < result.losses[0].item() - 1e-3
     both = generate(
-        tiny_model, Text("loud rock", CLAP) + Intensity("0:-30 0.4:-20") / 40, iterations=2, steps=2, seed=3
+        tiny_model,
+        Text("loud rock", CLAP) + Intensity("0:-30 0.4:-20") / 40,
+        iterations=2,
+        steps=2,
+        seed=3,
     )
     assert set(both.errors) == {"clap_score", "intensity_mse_db2", "intensity_rho"}
     described = both.report()["request"]["controls"][0]["terms"][0]
@@ -66,7 +73,9 @@ def test_an_empty_text_is_refused_at_once(text: str) -> None:
         Text(text)
 
 
-@pytest.mark.parametrize(("text", "message"), [("x " * 5000, "shorten it"), ("穏やかなジャズ", "knows no word")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("x " * 5000, "shorten it"), ("穏やかなジャズ", "knows no word")]
+)
 def test_texts_that_clap_cannot_read_are_refused_before_the_work(
     tiny_model: MusicModel, text: str, message: str
 ) -> None:
@@ -86,7 +95,9 @@ def test_a_folder_is_loaded_when_needed(tiny_model: MusicModel, tmp_path: Path) 
     assert found.describe()["clap"] == str(tmp_path)
 
 
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
+) -> tuple[int, str]:
     """Exit code and standard error of ``ditto-music``."""
     monkeypatch.setattr("sys.argv", ["ditto-music", *map(str, arguments)])
     monkeypatch.setenv("COLUMNS", "300")
@@ -99,12 +110,29 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
 
 def test_the_command_line_takes_a_text_and_a_clap(
-    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     save_clap(tmp_path / "clap")
     out = tmp_path / "out.wav"
-    arguments = ("generate", "--model", model_folder, "--method", "ditto", "-K", 2, "-T", 2, "-o", out)
-    code, _ = command(monkeypatch, capsys, *arguments, "--text", "a calm kazoo song", "--clap", tmp_path / "clap")
+    arguments = (
+        "generate",
+        "--model",
+        model_folder,
+        "--method",
+        "ditto",
+        "-K",
+        2,
+        "-T",
+        2,
+        "-o",
+        out,
+    )
+    code, _ = command(
+        monkeypatch, capsys, *arguments, "--text", "a calm kazoo song", "--clap", tmp_path / "clap"
+    )
     assert code == 0
     report = json.loads(out.with_suffix(".json").read_text())
     assert report["request"]["controls"][0]["unknown_words"] == ["kazoo"]
@@ -112,5 +140,5 @@ def test_the_command_line_takes_a_text_and_a_clap(
     for text in ("", "x " * 5000, "穏やかなジャズ"):
         code, error = command(
             monkeypatch, capsys, *arguments, "--force", "--text", text, "--clap", tmp_path / "clap"
-        )  # fmt: skip
+        )
         assert (code, error.count("\n")) == (2, 1)

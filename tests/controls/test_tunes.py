@@ -35,14 +35,20 @@ def tempo(bpm: float, time: int = 0) -> mido.MetaMessage:
 
 def times(tune: Tune) -> list[tuple[float, float, int]]:
     return [
-        (round(n.onset, 4), round(n.duration, 4), n.pitch) for n in sorted(tune.notes, key=lambda n: (n.onset, n.pitch))
+        (round(n.onset, 4), round(n.duration, 4), n.pitch)
+        for n in sorted(tune.notes, key=lambda n: (n.onset, n.pitch))
     ]
 
 
 def test_names_with_octaves_beats_and_rests() -> None:
     assert times(parse_notes("C4:1 F#4:0.5, Bb3 R:1 g:2 E♭5:.5 B8:1", bpm=120)) == [
-        (0.0, 0.5, 60), (0.5, 0.25, 66), (0.75, 0.5, 58), (1.75, 1.0, 67), (2.75, 0.25, 75), (3.0, 0.5, 119),
-    ]  # fmt: skip
+        (0.0, 0.5, 60),
+        (0.5, 0.25, 66),
+        (0.75, 0.5, 58),
+        (1.75, 1.0, 67),
+        (2.75, 0.25, 75),
+        (3.0, 0.5, 119),
+    ]
 
 
 @pytest.mark.parametrize("text", ["H4:1", "C4:", "C4:-1", "C4:1:2", "4C", "do re mi", "C4:nan"])
@@ -111,7 +117,9 @@ def test_midi_takes_all_tracks_or_one_and_no_drums(tmp_path: Path) -> None:
 
 
 def test_notes_that_are_held_to_the_end_or_struck_again(tmp_path: Path) -> None:
-    path = midi(tmp_path / "a.mid", [on(60), on(60, 480), mido.MetaMessage("end_of_track", time=480)])
+    path = midi(
+        tmp_path / "a.mid", [on(60), on(60, 480), mido.MetaMessage("end_of_track", time=480)]
+    )
     assert times(read_midi(path)) == [(0.0, 0.5, 60), (0.5, 0.5, 60)]
 
 
@@ -138,7 +146,11 @@ def test_bad_midi_files_are_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(30))
 def test_damaged_midi_files_never_raise_anything_else(tmp_path: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    data = bytearray(midi(tmp_path / "a.mid", [tempo(90), on(60), off(60, 480), on(64), off(64, 480)]).read_bytes())
+    data = bytearray(
+        midi(
+            tmp_path / "a.mid", [tempo(90), on(60), off(60, 480), on(64), off(64, 480)]
+        ).read_bytes()
+    )
     for _ in range(3):
         data[int(rng.integers(14, len(data)))] = int(rng.integers(256))
     (tmp_path / "a.mid").write_bytes(bytes(data))
@@ -173,7 +185,9 @@ def test_musicxml_gives_the_top_line_of_all_parts_or_one(tmp_path: Path) -> None
     line = [(0.0, 2.0, 72), (3.0, 0.5, 74), (3.5, 0.5, 76)]
     assert times(read_score(tmp_path / "a.musicxml", part=0)) == line
     assert set(times(read_score(tmp_path / "a.musicxml"))) == {*line, (0.0, 4.0, 55)}
-    assert times(read_score(tmp_path / "a.musicxml", part=0, bpm=120)) == [(t / 2, d / 2, p) for t, d, p in line]
+    assert times(read_score(tmp_path / "a.musicxml", part=0, bpm=120)) == [
+        (t / 2, d / 2, p) for t, d, p in line
+    ]
     with pytest.raises(ControlError, match="no part 2"):
         read_score(tmp_path / "a.musicxml", part=2)
 
@@ -189,7 +203,9 @@ def test_what_is_no_score_is_one_line(tmp_path: Path, text: str) -> None:
 
 def test_a_recording_is_heard(tmp_path: Path) -> None:
     time = np.arange(22_050) / 22_050
-    audio = np.concatenate([0.3 * np.sin(2 * np.pi * 523.25 * time), 0 * time, 0.3 * np.sin(2 * np.pi * 440 * time)])
+    audio = np.concatenate(
+        [0.3 * np.sin(2 * np.pi * 523.25 * time), 0 * time, 0.3 * np.sin(2 * np.pi * 440 * time)]
+    )
     soundfile.write(tmp_path / "hum.wav", audio, 22_050)
     classes = parse_tune(str(tmp_path / "hum.wav"), SPEC).classes(258, SPEC)
     assert (classes[5:75] == 0).all()

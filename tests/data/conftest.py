@@ -20,4 +20,6 @@ def renderer(soundfont: Path) -> Renderer:
 @pytest.fixture(scope="session")
 def composed(tmp_path_factory: pytest.TempPathFactory, soundfont: Path) -> Path:
     """A finished training set of three pieces; read only."""
-    return compose_dataset(tmp_path_factory.mktemp("composed") / "train", count=3, soundfont=soundfont)
+    return compose_dataset(
+        tmp_path_factory.mktemp("composed") / "train", count=3, soundfont=soundfont
+    )

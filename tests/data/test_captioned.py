@@ -1,4 +1,5 @@
-"""Clips with captions: against CLAP's own extractor, pure functions of the step, resumable caches."""
+"""Clips with captions: against CLAP's own extractor, pure functions of the step, resumable
+caches."""
 
 from pathlib import Path
 
@@ -14,9 +15,13 @@ from ditto.errors import DataError
 from ditto.models.clap_frontend import ClapFrontEnd
 
 SETTINGS = {
-    "sampling_rate": 22_050, "fft_window_size": 1024, "hop_length": 518, "frequency_max": 10_000, "max_length_s": 6,
+    "sampling_rate": 22_050,
+    "fft_window_size": 1024,
+    "hop_length": 518,
+    "frequency_max": 10_000,
+    "max_length_s": 6,
     "truncation": "rand_trunc",
-}  # fmt: skip
+}
 FRONT_END = ClapFrontEnd.of(SETTINGS)
 
 
@@ -33,7 +38,9 @@ def test_the_cache_is_what_the_extractor_makes_of_each_file(composed: Path) -> N
     found = np.load(path, allow_pickle=False)
     inside = len(found) - 2  # the last frames see the end, which is reflected here and silent there
     assert found.dtype == np.float16
-    assert np.abs(found[:inside] - expected[:inside]).max() < 0.05  # float16's step at 64 to 128 dB, with room
+    assert (
+        np.abs(found[:inside] - expected[:inside]).max() < 0.05
+    )  # float16's step at 64 to 128 dB, with room
 
 
 def test_a_batch_is_a_function_of_seed_and_step(composed: Path, clips: CaptionedClips) -> None:

@@ -1,4 +1,5 @@
-"""Captions: what they say is so, many ways to say it, and the tokenizer's vocabulary holds every word of them."""
+"""Captions: what they say is so, many ways to say it, and the tokenizer's vocabulary holds every
+word of them."""
 
 import re
 
@@ -14,11 +15,21 @@ from ditto.models.clap_tokenizer import word_tokenizer
 
 PIECES = [labels(compose(index, 0, "heldout")) for index in range(4)]
 PLAIN = {
-    "genre": "jazz", "mood": "calm", "tempo": 96.0, "mode": "major", "time_signature": "3/4",
-    "melody": [[0.5 * i, 0.4, 60] for i in range(20)], "form": [[0.0, 10.0, "A", 0.2], [10.0, 20.0, "B", 0.9]],
+    "genre": "jazz",
+    "mood": "calm",
+    "tempo": 96.0,
+    "mode": "major",
+    "time_signature": "3/4",
+    "melody": [[0.5 * i, 0.4, 60] for i in range(20)],
+    "form": [[0.0, 10.0, "A", 0.2], [10.0, 20.0, "B", 0.9]],
     "dynamics": [[0.0, -20.0], [10.0, -1.0], [20.0, -1.0]],
-    "instruments": [["bass", 32, False], ["comp", 11, False], ["lead", 66, False], ["drums", 32, True]],
-}  # fmt: skip
+    "instruments": [
+        ["bass", 32, False],
+        ["comp", 11, False],
+        ["lead", 66, False],
+        ["drums", 32, True],
+    ],
+}
 
 
 def said(piece: dict, start: float, count: int = 40, detail: float = 1.0) -> list[str]:
@@ -38,7 +49,12 @@ def test_every_caption_tells_genre_and_mood_in_some_way() -> None:
 
 
 def test_full_captions_tell_every_instrument_and_the_tempo() -> None:
-    names = [wording.INSTRUMENTS[32], wording.INSTRUMENTS[11], wording.INSTRUMENTS[66], wording.DRUMS[32]]
+    names = [
+        wording.INSTRUMENTS[32],
+        wording.INSTRUMENTS[11],
+        wording.INSTRUMENTS[66],
+        wording.DRUMS[32],
+    ]
     for text in said(PLAIN, 1.0):
         assert all(any(name in text for name in choices) for choices in names), text
         spoken = re.search(r"\b9[4-8]\b", text) or any(word in text for word in wording.TEMPI[1][1])
@@ -76,7 +92,11 @@ def test_movements_of_loudness(levels: np.ndarray, word: str) -> None:
 
 
 def test_labels_of_a_users_own_music_are_enough() -> None:
-    for piece in ({"genre": "polka", "mood": None, "tempo": 120.0}, {"genre": "polka"}, {"tempo": 120.0}):
+    for piece in (
+        {"genre": "polka", "mood": None, "tempo": 120.0},
+        {"genre": "polka"},
+        {"tempo": 120.0},
+    ):
         for text in said(piece, 0.0):
             assert text == text.strip(" ,")
             assert "none" not in text.lower()
@@ -100,9 +120,17 @@ def test_the_vocabulary_holds_every_word_and_no_caption_is_too_long() -> None:
 
 
 def test_every_instrument_genre_and_mood_of_the_composer_has_words() -> None:
-    parts = {p for style in STYLES.values() for lineup in style.lineups for part in lineup for p in part.programs}
+    parts = {
+        p
+        for style in STYLES.values()
+        for lineup in style.lineups
+        for part in lineup
+        for p in part.programs
+    }
     programs = (
-        parts | {p for style in STYLES.values() for p in style.leads} | {p for m in MOODS.values() for p in m.halo}
+        parts
+        | {p for style in STYLES.values() for p in style.leads}
+        | {p for m in MOODS.values() for p in m.halo}
     )
     assert programs <= set(wording.INSTRUMENTS)
     assert {kit for style in STYLES.values() for kit in style.kits} <= set(wording.DRUMS)

@@ -44,7 +44,9 @@ def test_every_run_of_48_pieces_holds_each_pair_of_tags_once() -> None:
     for block in range(3):
         pairs = Counter(tags_of(48 * block + i, 0, "train") for i in range(48))
         assert pairs == Counter((g, m) for g in GENRES for m in MOOD_NAMES)
-    assert [tags_of(i, 0, "train") for i in range(48)] != [tags_of(48 + i, 0, "train") for i in range(48)]
+    assert [tags_of(i, 0, "train") for i in range(48)] != [
+        tags_of(48 + i, 0, "train") for i in range(48)
+    ]
 
 
 def test_tempos_are_spread_over_their_whole_range() -> None:
@@ -60,12 +62,21 @@ def test_tempos_are_spread_over_their_whole_range() -> None:
 
 def test_pieces_last_long_enough_for_a_24_second_window() -> None:
     assert all(24.5 < p.seconds < 31 for p in pieces())
-    assert all(n.start + n.duration <= p.seconds + 1e-3 for p in pieces() for t in p.tracks for n in t.notes)
+    assert all(
+        n.start + n.duration <= p.seconds + 1e-3
+        for p in pieces()
+        for t in p.tracks
+        for n in t.notes
+    )
 
 
 def test_melodies_stay_in_the_key_or_the_chord() -> None:
     for piece in pieces():
-        scale = set(librosa.key_to_degrees(f"{piece.key.replace('b', '♭')}:{LIBROSA_MODES[piece.mode]}").tolist())
+        scale = set(
+            librosa.key_to_degrees(
+                f"{piece.key.replace('b', '♭')}:{LIBROSA_MODES[piece.mode]}"
+            ).tolist()
+        )
         for note in piece.melody:
             allowed = set(scale)
             for chord in piece.chords:
@@ -86,8 +97,14 @@ def test_sections_with_one_letter_share_their_chords() -> None:
     repeated = 0
     for piece in pieces():
         by_letter = defaultdict(list)
-        for section in piece.form[:-1]:  # the last bar of the last section closes on the first chord
-            inside = [c.roman for c in piece.chords if section.start - 1e-3 <= c.start < section.end - 1e-3]
+        for section in piece.form[
+            :-1
+        ]:  # the last bar of the last section closes on the first chord
+            inside = [
+                c.roman
+                for c in piece.chords
+                if section.start - 1e-3 <= c.start < section.end - 1e-3
+            ]
             by_letter[section.letter].append(inside)
         for versions in by_letter.values():
             repeated += len(versions) - 1
@@ -118,7 +135,9 @@ def test_onsets_lie_on_the_grid_of_the_labelled_tempo() -> None:
     for piece in pieces():
         if STYLES[piece.genre].swing != 0.5:
             continue
-        starts = np.array([n.start for t in piece.tracks for n in t.notes if t.role not in ("comp", "colour")])
+        starts = np.array(
+            [n.start for t in piece.tracks for n in t.notes if t.role not in ("comp", "colour")]
+        )
         twelfths = (starts - piece.beat_offset) * piece.tempo / 60 * 12
         off = np.abs(twelfths - np.round(twelfths)) * 60 / piece.tempo / 12
         assert off.max() <= 0.0105
@@ -128,7 +147,9 @@ def test_moods_differ_in_density_touch_and_register() -> None:
     facts = defaultdict(list)
     for piece in pieces():
         played = [n for t in piece.tracks if not t.is_drums for n in t.notes]
-        facts[piece.mood].append((len(played) / piece.seconds, np.mean([n.velocity for n in played])))
+        facts[piece.mood].append(
+            (len(played) / piece.seconds, np.mean([n.velocity for n in played]))
+        )
     density, touch = ({m: np.mean([f[k] for f in v]) for m, v in facts.items()} for k in (0, 1))
     assert density["energetic"] > 1.3 * density["calm"]
     assert touch["energetic"] > touch["happy"] > touch["calm"]
@@ -146,16 +167,34 @@ def test_three_pieces_in_four_change_their_level_by_over_ten_decibels() -> None:
 
 
 def test_automation_is_linear_between_its_breakpoints() -> None:
-    assert gain_db([(0.0, -20.0), (2.0, 0.0)], np.array([0.0, 0.5, 1.0, 9.0])).tolist() == [-20.0, -15.0, -10.0, 0.0]
+    assert gain_db([(0.0, -20.0), (2.0, 0.0)], np.array([0.0, 0.5, 1.0, 9.0])).tolist() == [
+        -20.0,
+        -15.0,
+        -10.0,
+        0.0,
+    ]
 
 
 def test_labels_are_plain_json_and_complete() -> None:
     label = labels(pieces()[0])
-    assert {"genre", "mood", "tempo", "key", "mode", "chords", "melody", "form", "dynamics", "seconds"} <= set(label)
+    assert {
+        "genre",
+        "mood",
+        "tempo",
+        "key",
+        "mode",
+        "chords",
+        "melody",
+        "form",
+        "dynamics",
+        "seconds",
+    } <= set(label)
     assert len(label["melody"]) == len(pieces()[0].melody)
 
 
-@pytest.mark.parametrize(("index", "seed", "split"), [(0, 0, "test"), (-1, 0, "train"), (0, -1, "train")])
+@pytest.mark.parametrize(
+    ("index", "seed", "split"), [(0, 0, "test"), (-1, 0, "train"), (0, -1, "train")]
+)
 def test_bad_arguments_are_data_errors(index: int, seed: int, split: str) -> None:
     with pytest.raises(DataError) as caught:
         compose(index, seed, split)

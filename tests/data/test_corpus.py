@@ -36,10 +36,16 @@ def test_labels_state_what_the_files_are(composed: Path) -> None:
         assert (header.samplerate, header.channels, header.subtype) == (22_050, 1, "PCM_16")
         assert header.duration == pytest.approx(label["seconds"], abs=1e-3)
         piece = compose(label["index"])
-        assert (label["genre"], label["mood"], label["tempo"]) == (piece.genre, piece.mood, piece.tempo)
+        assert (label["genre"], label["mood"], label["tempo"]) == (
+            piece.genre,
+            piece.mood,
+            piece.tempo,
+        )
 
 
-def test_two_workers_make_the_same_bytes_as_one(composed: Path, soundfont: Path, tmp_path: Path) -> None:
+def test_two_workers_make_the_same_bytes_as_one(
+    composed: Path, soundfont: Path, tmp_path: Path
+) -> None:
     calls = []
     compose_dataset(
         tmp_path / "two",
@@ -52,7 +58,9 @@ def test_two_workers_make_the_same_bytes_as_one(composed: Path, soundfont: Path,
     assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_a_data_set_can_grow_and_keeps_its_files(soundfont: Path, tmp_path: Path, composed: Path) -> None:
+def test_a_data_set_can_grow_and_keeps_its_files(
+    soundfont: Path, tmp_path: Path, composed: Path
+) -> None:
     out = tmp_path / "grown"
     compose_dataset(out, count=1, soundfont=soundfont)
     written = (out / "audio/000000.flac").stat().st_mtime_ns
@@ -77,14 +85,20 @@ def test_kill_9_at_any_point_leaves_a_folder_that_a_restart_completes(
     code += f"compose_dataset(Path({str(out)!r}), count=3, soundfont=Path({str(soundfont)!r}))"
     rng = np.random.default_rng(0)
     for files in (0, 1, 2):
-        process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"})
-        while not (out / "dataset.json").exists() or len(list((out / "audio").glob("*.flac"))) < files:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+        while (
+            not (out / "dataset.json").exists() or len(list((out / "audio").glob("*.flac"))) < files
+        ):
             assert process.poll() is None
             time.sleep(0.005)
         time.sleep(float(rng.uniform(0, 0.2)))
         process.send_signal(signal.SIGKILL)
         process.wait()
-    (out / "audio" / ".000002.flac.1.tmp").write_bytes(b"half a file")  # what a kill in the middle of a write leaves
+    (out / "audio" / ".000002.flac.1.tmp").write_bytes(
+        b"half a file"
+    )  # what a kill in the middle of a write leaves
     subprocess.run([sys.executable, "-c", code], check=True)
     assert contents(out) == contents(composed)
 
@@ -101,7 +115,9 @@ def test_kill_9_at_any_point_leaves_a_folder_that_a_restart_completes(
         ({"soundfont": Path("none.sf2")}, "no SoundFont"),
     ],
 )
-def test_other_settings_are_refused_in_one_line(composed: Path, soundfont: Path, change: dict, message: str) -> None:
+def test_other_settings_are_refused_in_one_line(
+    composed: Path, soundfont: Path, change: dict, message: str
+) -> None:
     before = contents(composed)
     with pytest.raises(DataError, match=message) as caught:
         compose_dataset(composed, **{"count": 3, "soundfont": soundfont, **change})

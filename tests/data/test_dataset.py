@@ -46,23 +46,36 @@ def test_a_batch_is_a_function_of_seed_and_step(composed: Path, clips: ClipDatas
     assert not torch.equal(x_0, ClipDataset(composed, SPEC, frames=256, seed=4).batch(7, 5)[0])
 
 
-def test_clips_are_stretches_of_their_pieces_with_their_tags(composed: Path, clips: ClipDataset) -> None:
-    mels = [torch.from_numpy(np.load(p, allow_pickle=False).T.astype(np.float32)) for p in mel_cache(composed, SPEC)]
+def test_clips_are_stretches_of_their_pieces_with_their_tags(
+    composed: Path, clips: ClipDataset
+) -> None:
+    mels = [
+        torch.from_numpy(np.load(p, allow_pickle=False).T.astype(np.float32))
+        for p in mel_cache(composed, SPEC)
+    ]
     vocabulary = vocabulary_of(composed)
     for clip, tags in zip(*clips.batch(0, 6), strict=True):
         where = [
             (i, s)
             for i, mel in enumerate(mels)
-            for s in (mel[:, : mel.shape[1] - 255] == clip[0, :, :1]).all(dim=0).nonzero().flatten().tolist()
+            for s in (mel[:, : mel.shape[1] - 255] == clip[0, :, :1])
+            .all(dim=0)
+            .nonzero()
+            .flatten()
+            .tolist()
             if torch.equal(mel[:, s : s + 256], clip[0])
         ]
         assert len(where) == 1
         label = read_labels(composed)[where[0][0]]
         beat = (where[0][1] / SPEC.frame_rate - label["beat_offset"]) * label["tempo"] / 60
-        assert torch.equal(tags, vocabulary.encode(Tags(label["genre"], label["mood"], label["tempo"], beat)))
+        assert torch.equal(
+            tags, vocabulary.encode(Tags(label["genre"], label["mood"], label["tempo"], beat))
+        )
 
 
-def test_the_first_and_the_last_place_of_a_piece_can_be_drawn(composed: Path, clips: ClipDataset) -> None:
+def test_the_first_and_the_last_place_of_a_piece_can_be_drawn(
+    composed: Path, clips: ClipDataset
+) -> None:
     mel = np.load(mel_cache(composed, SPEC)[1], allow_pickle=False).astype(np.float32).T
     assert np.array_equal(clips.clip(1, 0.0)[0][0], mel[:, :256])
     assert np.array_equal(clips.clip(1, np.nextafter(1.0, 0.0))[0][0], mel[:, -256:])
@@ -89,7 +102,9 @@ def test_an_interrupted_cache_continues_and_a_grown_data_set_leaves_an_open_one_
 
 def test_another_spec_has_another_cache(composed: Path) -> None:
     half = AudioSpec(n_mels=80)
-    assert {p.parent for p in mel_cache(composed, half)}.isdisjoint({p.parent for p in mel_cache(composed, SPEC)})
+    assert {p.parent for p in mel_cache(composed, half)}.isdisjoint(
+        {p.parent for p in mel_cache(composed, SPEC)}
+    )
     longer = AudioSpec(clip_frames=2048)
     assert mel_cache(composed, longer) == mel_cache(composed, SPEC)
 
@@ -100,7 +115,10 @@ def test_audio_crops_are_stretches_of_the_files(composed: Path) -> None:
     assert (batch.shape, batch.dtype) == ((4, 4096), torch.float32)
     assert torch.equal(batch, AudioCrops(composed, SPEC, samples=4096, seed=5).batch(2, 4))
     assert not torch.equal(batch, crops.batch(3, 4))
-    files = [soundfile.read(composed / label["file"], dtype="float32")[0] for label in read_labels(composed)]
+    files = [
+        soundfile.read(composed / label["file"], dtype="float32")[0]
+        for label in read_labels(composed)
+    ]
     for crop in batch.numpy():
         probe = crop[:64]
         found = False

@@ -25,8 +25,18 @@ def songs(tmp_path: Path) -> Path:
     """A stereo recording of 1 s with a caption, and in a subfolder a mono one of 0.3 s without."""
     rng = np.random.default_rng(0)
     (tmp_path / "more").mkdir()
-    soundfile.write(tmp_path / "long.wav", 0.1 * rng.standard_normal((SAMPLE_RATE, 2)), SAMPLE_RATE, subtype="FLOAT")
-    soundfile.write(tmp_path / "more" / "short.wav", 0.1 * rng.standard_normal(2400), SAMPLE_RATE, subtype="FLOAT")
+    soundfile.write(
+        tmp_path / "long.wav",
+        0.1 * rng.standard_normal((SAMPLE_RATE, 2)),
+        SAMPLE_RATE,
+        subtype="FLOAT",
+    )
+    soundfile.write(
+        tmp_path / "more" / "short.wav",
+        0.1 * rng.standard_normal(2400),
+        SAMPLE_RATE,
+        subtype="FLOAT",
+    )
     (tmp_path / "long.txt").write_text("calm\njazz ")
     return tmp_path
 
@@ -39,7 +49,10 @@ def test_a_batch_is_of_windows_that_overlap_by_half(songs: Path, stable: Pipelin
     long = soundfile.read(songs / "long.wav", dtype="float32")[0].T
     wanted = [long[:, start : start + samples] for start in range(0, 8000 - samples, samples // 2)]
     with torch.no_grad():
-        encoded = [stable.encode(torch.from_numpy(np.ascontiguousarray(sound))[None])[0] for sound in wanted]
+        encoded = [
+            stable.encode(torch.from_numpy(np.ascontiguousarray(sound))[None])[0]
+            for sound in wanted
+        ]
     prompts = stable.prompts(["calm jazz", ""], clips.seconds)
     seen = set()
     for step in range(12):
@@ -65,17 +78,30 @@ def test_a_batch_depends_on_seed_and_step_alone_and_the_sound_is_encoded_once(
     assert not torch.equal(first.batch(3, 4)[0], first.batch(4, 4)[0])
 
 
-def test_a_data_folders_labels_are_the_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_folders_labels_are_the_captions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, heard = adapt(make_musicldm()), []
     (tmp_path / "audio").mkdir()
     rate = 2 * SAMPLE_RATE
-    soundfile.write(tmp_path / "audio" / "0.flac", 0.1 * np.random.default_rng(0).standard_normal(rate), rate)
-    label = {"file": "audio/0.flac", "seconds": 1.0, "sha256": "ab", "genre": "jazz", "mood": "calm", "tempo": None}
+    soundfile.write(
+        tmp_path / "audio" / "0.flac", 0.1 * np.random.default_rng(0).standard_normal(rate), rate
+    )
+    label = {
+        "file": "audio/0.flac",
+        "seconds": 1.0,
+        "sha256": "ab",
+        "genre": "jazz",
+        "mood": "calm",
+        "tempo": None,
+    }
     (tmp_path / "labels.jsonl").write_text(json.dumps(label) + "\n")
     (tmp_path / "dataset.json").write_text(json.dumps({"count": 1, "sample_rate": rate}))
     plain = type(model).prompts
 
-    def listening(self: PipelineModel, prompts: list[str], seconds: float | None = None) -> torch.Tensor:
+    def listening(
+        self: PipelineModel, prompts: list[str], seconds: float | None = None
+    ) -> torch.Tensor:
         heard.extend(prompts)
         return plain(self, prompts, seconds)
 
@@ -88,14 +114,18 @@ def test_a_data_folders_labels_are_the_captions(tmp_path: Path, monkeypatch: pyt
     assert len(set(heard)) > 1
 
 
-def test_what_cannot_be_used_is_said_in_one_line(songs: Path, stable: PipelineModel, tmp_path: Path) -> None:
+def test_what_cannot_be_used_is_said_in_one_line(
+    songs: Path, stable: PipelineModel, tmp_path: Path
+) -> None:
     with pytest.raises(DataError, match="there is no folder"):
         LatentClips(songs / "none", stable)
     (songs / "more" / "short.txt").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(DataError, match="cannot read the caption"):
         LatentClips(songs, stable, seconds=0.2)
     (songs / "more" / "short.txt").unlink()
-    with pytest.raises(DataError, match=r"no recording in .* is as long as a clip of 0\.35 s: set seconds"):
+    with pytest.raises(
+        DataError, match=r"no recording in .* is as long as a clip of 0\.35 s: set seconds"
+    ):
         LatentClips(songs / "more", stable, seconds=0.35)
     with pytest.raises(RequestError, match="seconds must be at least"):
         LatentClips(songs, stable, seconds=9.0)

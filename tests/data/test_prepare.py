@@ -36,10 +36,17 @@ def tags(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_folder_becomes_a_data_set_with_its_own_vocabulary(folder: Path, tags: Path, tmp_path: Path) -> None:
+def test_a_folder_becomes_a_data_set_with_its_own_vocabulary(
+    folder: Path, tags: Path, tmp_path: Path
+) -> None:
     calls = []
     made = prepare_folder(
-        folder, tmp_path / "out", tags_csv=tags, heldout=0.0, segment_seconds=8.0, progress=lambda *c: calls.append(c)
+        folder,
+        tmp_path / "out",
+        tags_csv=tags,
+        heldout=0.0,
+        segment_seconds=8.0,
+        progress=lambda *c: calls.append(c),
     )
     assert (made.train, made.heldout) == (4, 0)
     assert any("short.wav is shorter than 6.1 s" in line for line in made.skipped)
@@ -61,7 +68,9 @@ def test_a_folder_becomes_a_data_set_with_its_own_vocabulary(folder: Path, tags:
 
 def test_segments_hold_the_sound_of_their_place(folder: Path, tmp_path: Path) -> None:
     prepare_folder(folder, tmp_path / "out", heldout=0.0, segment_seconds=8.0)
-    for label, hertz in zip(read_labels(tmp_path / "out" / "train"), (220, 330, 330, 440), strict=True):
+    for label, hertz in zip(
+        read_labels(tmp_path / "out" / "train"), (220, 330, 330, 440), strict=True
+    ):
         audio, rate = soundfile.read(tmp_path / "out" / "train" / label["file"])
         assert rate == 22_050
         assert len(audio) == pytest.approx(label["seconds"] * rate, abs=2)
@@ -69,7 +78,9 @@ def test_segments_hold_the_sound_of_their_place(folder: Path, tmp_path: Path) ->
         assert spectrum.argmax() * rate / len(audio) == pytest.approx(hertz, abs=0.5)
 
 
-def test_whole_recordings_are_held_out_by_name_and_growing_moves_none(folder: Path, tmp_path: Path) -> None:
+def test_whole_recordings_are_held_out_by_name_and_growing_moves_none(
+    folder: Path, tmp_path: Path
+) -> None:
     for k in range(12):
         soundfile.write(folder / f"song{k}.wav", tone(300, 6.5, 8_000), 8_000)
     made = prepare_folder(folder, tmp_path / "one", heldout=0.4)
@@ -86,7 +97,9 @@ def test_whole_recordings_are_held_out_by_name_and_growing_moves_none(folder: Pa
     assert sources(tmp_path / "one", "train") <= sources(tmp_path / "two", "train")
 
 
-def test_a_restart_completes_to_the_same_bytes_and_other_settings_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_restart_completes_to_the_same_bytes_and_other_settings_are_refused(
+    folder: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     prepare_folder(folder, out, heldout=0.0)
     whole = {p.name: p.read_bytes() for p in (out / "train").rglob("*") if p.is_file()}
@@ -106,7 +119,10 @@ def test_a_restart_completes_to_the_same_bytes_and_other_settings_are_refused(fo
         ("file,genre,mood,tempo\na.wav,polka,happy,fast\n", "line 2: tempo must be a number"),
         ("file,genre,mood,tempo\na.wav,polka,happy,500\n", "line 2: tempo must be 60 to 180"),
         ("file,genre,mood,tempo\na.wav,polka,happy,nan\n", "line 2: tempo must be 60 to 180"),
-        ("file,genre\na.wav,jazz\nb.flac,opera\n", "line 3: unknown genre 'opera'; allowed are polka, jazz"),
+        (
+            "file,genre\na.wav,jazz\nb.flac,opera\n",
+            "line 3: unknown genre 'opera'; allowed are polka, jazz",
+        ),
         ("file,genre\nx.wav,jazz\n", "line 2: there is no file 'x.wav'"),
         ("file,genre\na.wav,jazz\na.wav,jazz\n", "line 3: the file 'a.wav' is listed twice"),
         ("file,genre\na.wav\n", "line 2: the number of cells"),

@@ -26,7 +26,9 @@ def find(genre: str, **wanted: object) -> Piece:
 
 def only(piece: Piece, role: str) -> Piece:
     return replace(
-        piece, tracks=tuple(t for t in piece.tracks if t.role == role), dynamics=((0.0, 0.0), (piece.seconds, 0.0))
+        piece,
+        tracks=tuple(t for t in piece.tracks if t.role == role),
+        dynamics=((0.0, 0.0), (piece.seconds, 0.0)),
     )
 
 
@@ -44,7 +46,9 @@ def test_the_labelled_melody_is_what_sounds(renderer: Renderer) -> None:
 
 def test_the_drums_pulse_at_the_labelled_tempo(renderer: Renderer) -> None:
     piece = find("rock", mood="happy")
-    strength = librosa.onset.onset_strength(y=renderer.render(only(piece, "drums")), sr=RATE, hop_length=256)
+    strength = librosa.onset.onset_strength(
+        y=renderer.render(only(piece, "drums")), sr=RATE, hop_length=256
+    )
     spectrum = np.abs(np.fft.rfft(strength - strength.mean(), 1 << 16)) ** 2
     per_minute = np.fft.rfftfreq(1 << 16, 256 / RATE) * 60
     near = np.abs(per_minute - piece.tempo) < 3
@@ -56,7 +60,9 @@ def test_the_drums_pulse_at_the_labelled_tempo(renderer: Renderer) -> None:
 
 def test_the_labelled_dynamics_are_the_gain_that_was_applied(renderer: Renderer) -> None:
     piece = next(p for p in map(compose, range(48)) if min(v for _, v in p.dynamics) < -10)
-    flat = renderer.render(replace(piece, dynamics=((0.0, 0.0), (piece.seconds, 0.0)))).astype(np.float64)
+    flat = renderer.render(replace(piece, dynamics=((0.0, 0.0), (piece.seconds, 0.0)))).astype(
+        np.float64
+    )
     shaped = renderer.render(piece).astype(np.float64)
     loud = np.abs(flat) > 0.1 * np.abs(flat).max()
     difference = 20 * np.log10(np.abs(shaped[loud]) / np.abs(flat[loud]))
@@ -91,7 +97,9 @@ def test_the_room_decays_by_60_decibels_in_its_reverb_time(renderer: Renderer) -
     piece = find("funk")
     hit = replace(piece.tracks[-1], notes=(Note(1.0, 0.1, 38, 100),))
     mix = replace(piece.mix, wet=0.5, reverb_seconds=2.0, tilt_db=0.0)
-    audio = renderer.render(replace(only(piece, "drums"), tracks=(hit,), mix=mix)).astype(np.float64)
+    audio = renderer.render(replace(only(piece, "drums"), tracks=(hit,), mix=mix)).astype(
+        np.float64
+    )
     tail = audio[round(1.3 * RATE) : round(3.5 * RATE)] ** 2
     decay = 10 * np.log10(np.cumsum(tail[::-1])[::-1])  # Schroeder's backward integral
     seconds = np.searchsorted(-(decay - decay[0]), 20) / RATE
@@ -111,7 +119,9 @@ def test_a_file_that_is_no_soundfont_is_one_line(tmp_path: Path) -> None:
         Renderer(path)
 
 
-def test_a_missing_synthesiser_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, soundfont: Path) -> None:
+def test_a_missing_synthesiser_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, soundfont: Path
+) -> None:
     monkeypatch.setitem(sys.modules, "tinysoundfont", None)
     with pytest.raises(DataError, match="pip install --no-deps tinysoundfont"):
         Renderer(soundfont)

@@ -1,6 +1,13 @@
 import pytest
 
-from ditto.data.theory import NAMES, nearest, parse_progression, parse_roman, playable_classes, voicing
+from ditto.data.theory import (
+    NAMES,
+    nearest,
+    parse_progression,
+    parse_roman,
+    playable_classes,
+    voicing,
+)
 
 C = 0
 
@@ -21,7 +28,9 @@ def names(classes: tuple[int, ...]) -> list[str]:
         ("V13", C, "G13", ["G", "B", "F", "A", "E"]),
     ],
 )
-def test_numerals_are_the_chords_of_the_textbook(roman: str, tonic: int, name: str, tones: list[str]) -> None:
+def test_numerals_are_the_chords_of_the_textbook(
+    roman: str, tonic: int, name: str, tones: list[str]
+) -> None:
     chord = parse_roman(roman, tonic)
     assert chord.name == name
     assert names(chord.pitch_classes) == tones
@@ -33,7 +42,8 @@ def test_a_progression_splits_bars_and_chords() -> None:
 
 
 def test_chromatic_chord_tones_displace_the_scale_tones_they_clash_with() -> None:
-    # over A7 in C major C# is a chord tone, so C natural (and D, a semitone above) must not be played against it
+    # over A7 in C major C# is a chord tone, so C natural (and D, a semitone above) must not be
+    # played against it
     classes = playable_classes(parse_roman("VI7", C), C, "major")
     assert 1 in classes
     assert not classes & {0, 2}

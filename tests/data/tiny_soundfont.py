@@ -1,6 +1,8 @@
-"""A SoundFont of a few kilobytes, made in memory: a sine for every General MIDI program, a noise burst for every drum.
+"""A SoundFont of a few kilobytes, made in memory: a sine for every General MIDI program, a noise
+burst for every drum.
 
-Format: SoundFont 2.01 (RIFF ``sfbk``), with the least set of generators. Pitches are exact, so that tests can read the
+Format: SoundFont 2.01 (RIFF ``sfbk``), with the least set of generators. Pitches are exact, so that
+    tests can read the
 notes of a piece from its audio.
 """
 
@@ -14,7 +16,15 @@ SINE_KEY = 69  # the looped sine is an A4: 100 samples of 441 Hz, tuned down 4 c
 KITS = (0, 8, 16, 24, 25, 32, 40, 48)
 
 # generator operators
-RELEASE_VOLUME, INSTRUMENT, KEY_RANGE, FINE_TUNE, SAMPLE_ID, SAMPLE_MODES, ROOT_KEY = 38, 41, 43, 52, 53, 54, 58
+RELEASE_VOLUME, INSTRUMENT, KEY_RANGE, FINE_TUNE, SAMPLE_ID, SAMPLE_MODES, ROOT_KEY = (
+    38,
+    41,
+    43,
+    52,
+    53,
+    54,
+    58,
+)
 
 
 def make_tiny_soundfont(path: Path) -> Path:
@@ -52,13 +62,23 @@ def _hydra(spans: list[tuple[int, int]]) -> bytes:
     phdr = b"".join(_preset(bank, number, i) for i, (bank, number, _) in enumerate(presets))
     pbag = b"".join(struct.pack("<HH", i, 0) for i in range(len(presets) + 1))
     pgen = b"".join(struct.pack("<HH", INSTRUMENT, instrument) for _, _, instrument in presets)
-    tone = [(RELEASE_VOLUME, -4000), (FINE_TUNE, -4), (SAMPLE_MODES, 1), (ROOT_KEY, SINE_KEY), (SAMPLE_ID, 0)]
+    tone = [
+        (RELEASE_VOLUME, -4000),
+        (FINE_TUNE, -4),
+        (SAMPLE_MODES, 1),
+        (ROOT_KEY, SINE_KEY),
+        (SAMPLE_ID, 0),
+    ]
     drum = [(RELEASE_VOLUME, -4000), (ROOT_KEY, 60), (SAMPLE_ID, 1)]
     igen = b"".join(struct.pack("<Hh", *generator) for generator in tone + drum)
     bags = (0, len(tone), len(tone) + len(drum))
     ibag = b"".join(struct.pack("<HH", bag, 0) for bag in bags)
-    inst = b"".join(struct.pack("<20sH", name, i) for i, name in enumerate((b"sine", b"burst", b"EOI")))
-    shdr = b"".join(_sample_header(i, span) for i, span in enumerate(spans)) + struct.pack("<20s26x", b"EOS")
+    inst = b"".join(
+        struct.pack("<20sH", name, i) for i, name in enumerate((b"sine", b"burst", b"EOI"))
+    )
+    shdr = b"".join(_sample_header(i, span) for i, span in enumerate(spans)) + struct.pack(
+        "<20s26x", b"EOS"
+    )
     return (
         _chunk("phdr", phdr + _preset(0, 0, len(presets)))
         + _chunk("pbag", pbag)
@@ -78,4 +98,6 @@ def _preset(bank: int, number: int, bag: int) -> bytes:
 
 def _sample_header(index: int, span: tuple[int, int]) -> bytes:
     start, end = span
-    return struct.pack("<20sIIIIIBbHH", f"s{index}".encode(), start, end, start, end, RATE, SINE_KEY, 0, 0, 1)
+    return struct.pack(
+        "<20sIIIIIBbHH", f"s{index}".encode(), start, end, start, end, RATE, SINE_KEY, 0, 0, 1
+    )

@@ -45,7 +45,9 @@ def test_gamma_0_is_deterministic_and_is_ddim() -> None:
         raise AssertionError("γ=0 draws no noise")
 
     x_T = draw(0, 2, 1, 3, 4)
-    torch.testing.assert_close(gamma_sample(chain(4), x_T, 0.0, forbidden), ddim(chain(4), x_T), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        gamma_sample(chain(4), x_T, 0.0, forbidden), ddim(chain(4), x_T), rtol=1e-9, atol=1e-9
+    )
 
 
 def test_gamma_1_is_ping_pong() -> None:
@@ -63,7 +65,8 @@ def test_gamma_1_is_ping_pong() -> None:
 
 @pytest.mark.parametrize("gamma", [0.05, 0.35, 0.8])
 def test_the_noise_of_a_step_has_the_level_that_the_formula_says(gamma: float) -> None:
-    """With x_0 = 0 known exactly, a step from σ_t to σ_s leaves √(1−γ²)·σ_s of the old noise and γ·σ_s of the new."""
+    """With x_0 = 0 known exactly, a step from σ_t to σ_s leaves √(1−γ²)·σ_s of the old noise and
+    γ·σ_s of the new."""
     shape = (2, 1, 200, 250)
     generator = torch.Generator().manual_seed(1)
     seen: list[Tensor] = []
@@ -82,13 +85,17 @@ def test_the_noise_of_a_step_has_the_level_that_the_formula_says(gamma: float) -
     assert ve.std().item() == pytest.approx(sigma, rel=0.01)
     error = 4 * sigma / x_T.numel() ** 0.5
     assert (ve * noise).mean().item() == pytest.approx(gamma * sigma, abs=error)
-    assert (ve * x_T).mean().item() == pytest.approx((1 - gamma**2) ** 0.5 * sigma, rel=0.01, abs=error)
+    assert (ve * x_T).mean().item() == pytest.approx(
+        (1 - gamma**2) ** 0.5 * sigma, rel=0.01, abs=error
+    )
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
 def test_tcd_agrees_with_diffusers_up_to_its_last_step(eta: float) -> None:
     plain = Schedule.cosine()
-    theirs = TCDScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="epsilon", clip_sample=False)
+    theirs = TCDScheduler(
+        beta_schedule="squaredcos_cap_v2", prediction_type="epsilon", clip_sample=False
+    )
     theirs.alphas_cumprod = plain.alpha_bar
     theirs.set_timesteps(4)
     grid = [int(t) for t in theirs.timesteps]
@@ -96,7 +103,11 @@ def test_tcd_agrees_with_diffusers_up_to_its_last_step(eta: float) -> None:
     generator, xs = torch.Generator().manual_seed(5), [x_T]
     for t in grid:
         x_0 = student(xs[-1], torch.tensor([t]), torch.zeros(1), 1.0)
-        xs.append(theirs.step(plain.to_epsilon(x_0, xs[-1], t), t, xs[-1], eta=eta, generator=generator).prev_sample)
+        xs.append(
+            theirs.step(
+                plain.to_epsilon(x_0, xs[-1], t), t, xs[-1], eta=eta, generator=generator
+            ).prev_sample
+        )
     seen: list[Tensor] = []
 
     def recorded(x_t: Tensor, t: Tensor, cond: Tensor, guidance: float) -> Tensor:
@@ -112,9 +123,13 @@ def test_tcd_agrees_with_diffusers_up_to_its_last_step(eta: float) -> None:
 
 def test_gamma_1_agrees_with_diffusers_lcm() -> None:
     plain = Schedule.cosine()
-    # so large a scaling makes LCM's own boundary mix vanish at every timestep but 0: the student has one already
+    # so large a scaling makes LCM's own boundary mix vanish at every timestep but 0: the student
+    # has one already
     theirs = LCMScheduler(
-        beta_schedule="squaredcos_cap_v2", prediction_type="sample", clip_sample=False, timestep_scaling=1e9
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="sample",
+        clip_sample=False,
+        timestep_scaling=1e9,
     )
     theirs.alphas_cumprod = plain.alpha_bar
     grid = plain.timesteps(4)
@@ -125,7 +140,12 @@ def test_gamma_1_agrees_with_diffusers_lcm() -> None:
         x_0 = student(expected, torch.tensor([t]), torch.zeros(1), 1.0)
         expected = theirs.step(x_0, t, expected, generator=generator).prev_sample
     ours = torch.Generator().manual_seed(5)
-    found = gamma_sample(chain(4, plain), x_T, 1.0, lambda: torch.randn(x_T.shape, generator=ours, dtype=torch.float64))
+    found = gamma_sample(
+        chain(4, plain),
+        x_T,
+        1.0,
+        lambda: torch.randn(x_T.shape, generator=ours, dtype=torch.float64),
+    )
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
 
 
@@ -147,7 +167,9 @@ def test_a_student_with_skip_std_is_the_identity_where_there_is_no_noise() -> No
     """CM's boundary condition: g(x, t→0) = x (here σ_0 is 3·10⁻⁴ of σ_data)."""
     clean, t = draw(0, 2, 1, 3, 4), torch.zeros(2, dtype=torch.long)
     schedule = Schedule.cosine(shift=1e-5)
-    denoiser = StudentDenoiser(lambda x_t, t, cond, w: torch.zeros_like(x_t), schedule, "sample", skip_std=0.026)
+    denoiser = StudentDenoiser(
+        lambda x_t, t, cond, w: torch.zeros_like(x_t), schedule, "sample", skip_std=0.026
+    )
     found = denoiser(schedule.add_noise(clean, draw(1, 2, 1, 3, 4), t), t, torch.zeros(2, 3), 3.0)
     torch.testing.assert_close(found, clean, rtol=0, atol=1e-5)
 

@@ -37,7 +37,9 @@ def test_guidance_is_the_formula_in_one_call(guidance: float, batches: list[int]
     network, (x_t, t, cond) = Network(), inputs()
     result = guided(network)(x_t, t, cond, guidance)
     assert network.batches == batches
-    expected = guidance * network(x_t, t, cond) + (1 - guidance) * network(x_t, t, torch.zeros_like(cond))
+    expected = guidance * network(x_t, t, cond) + (1 - guidance) * network(
+        x_t, t, torch.zeros_like(cond)
+    )
     torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -45,16 +47,25 @@ def test_guidance_is_the_formula_in_one_call(guidance: float, batches: list[int]
 def test_guiding_x_0_is_guiding_the_output(prediction: Prediction) -> None:
     network, (x_t, t, cond) = Network(), inputs()
     result = guided(network, prediction)(x_t, t, cond, 3.0)
-    given, null = (SCHEDULE.to_x_0(network(x_t, t, c), x_t, t, prediction) for c in (cond, torch.zeros_like(cond)))
+    given, null = (
+        SCHEDULE.to_x_0(network(x_t, t, c), x_t, t, prediction)
+        for c in (cond, torch.zeros_like(cond))
+    )
     torch.testing.assert_close(result, 3.0 * given - 2.0 * null, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(("ratio", "maximum"), [(0.995, 1.0), (0.995, 1.5), (0.9, 10.0), (0.5, 3.0)])
+@pytest.mark.parametrize(
+    ("ratio", "maximum"), [(0.995, 1.0), (0.995, 1.5), (0.9, 10.0), (0.5, 3.0)]
+)
 def test_threshold_is_diffusers(ratio: float, maximum: float) -> None:
-    theirs = DDIMScheduler(thresholding=True, dynamic_thresholding_ratio=ratio, sample_max_value=maximum)
+    theirs = DDIMScheduler(
+        thresholding=True, dynamic_thresholding_ratio=ratio, sample_max_value=maximum
+    )
     scale = torch.tensor([0.1, 1.0, 5.0]).reshape(3, 1, 1, 1)
     x_0 = torch.randn(3, 1, 16, 20, generator=torch.Generator().manual_seed(0)) * scale
-    torch.testing.assert_close(dynamic_threshold(x_0, ratio, maximum), theirs._threshold_sample(x_0))
+    torch.testing.assert_close(
+        dynamic_threshold(x_0, ratio, maximum), theirs._threshold_sample(x_0)
+    )
 
 
 def test_threshold_lets_gradients_through_inside_the_range() -> None:

@@ -19,7 +19,9 @@ SCHEDULE = Schedule.cosine(shift=0.5)
 
 
 def latent(seed: int = 3, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(2, 1, 16, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    return torch.randn(
+        2, 1, 16, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    ).to(dtype)
 
 
 def make_chain(network: PatchTransformer, steps: int, guidance: float = 1.0) -> Chain:
@@ -39,7 +41,9 @@ def test_sampling_and_inverting_is_the_identity(
     assert (x_0 - latent()).abs().max() > 0.5
 
 
-def test_inverting_and_sampling_is_the_identity_for_a_clip_that_nobody_sampled(tiny_network: PatchTransformer) -> None:
+def test_inverting_and_sampling_is_the_identity_for_a_clip_that_nobody_sampled(
+    tiny_network: PatchTransformer,
+) -> None:
     chain, clip = make_chain(tiny_network, 50), 0.3 * latent().tanh()
     x_T, y_T = edict_invert(chain, clip, 0.93)
     for back in edict(chain, x_T, 0.93, y_T):
@@ -56,14 +60,17 @@ def test_a_float32_network_finds_its_way_back_too(tiny_network: PatchTransformer
 
 
 def test_its_step_is_two_of_diffusers_ddim_steps_and_the_mix() -> None:
-    # ε̂ of one chain in the other's DDIM step, by diffusers' scheduler, from the text of DITTO's appendix B
+    # ε̂ of one chain in the other's DDIM step, by diffusers' scheduler, from the text of DITTO's
+    # appendix B
     def epsilon(x: Tensor, t: int) -> Tensor:
         return 0.7 * torch.sin(x) + t / 1000
 
     def denoiser(x_t: Tensor, t: Tensor, cond: Tensor, guidance: float) -> Tensor:
         return SCHEDULE.to_x_0(epsilon(x_t, int(t[0])), x_t, t, "epsilon")
 
-    scheduler = DDIMScheduler(beta_schedule="squaredcos_cap_v2", timestep_spacing="leading", clip_sample=False)
+    scheduler = DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2", timestep_spacing="leading", clip_sample=False
+    )
     scheduler.alphas_cumprod = SCHEDULE.alpha_bar
     scheduler.set_timesteps(10)
     x, y, p = latent(), latent(), 0.83
@@ -105,7 +112,9 @@ def test_a_high_mixing_coefficient_diverges_at_few_steps_as_the_paper_says() -> 
 def test_the_leading_grid_is_the_stable_one() -> None:
     chain = Chain(gaussian, SCHEDULE, edict_timesteps(SCHEDULE, 20), TAGS)
     trailing = replace(chain, timesteps=SCHEDULE.timesteps(20))
-    stable, wild = ((x - y).abs().max() for x, y in (edict(c, latent(), mixing(20)) for c in (chain, trailing)))
+    stable, wild = (
+        (x - y).abs().max() for x, y in (edict(c, latent(), mixing(20)) for c in (chain, trailing))
+    )
     assert stable < 0.1
     assert wild > 10
 

@@ -23,7 +23,9 @@ def start() -> Tensor:
 
 
 def x_0_model(x: Tensor, t: int) -> Tensor:
-    return 0.8 * torch.tanh(x * (1 + t / 2000)) + 0.1 * torch.sin(torch.tensor(t / 100.0, dtype=torch.float64))
+    return 0.8 * torch.tanh(x * (1 + t / 2000)) + 0.1 * torch.sin(
+        torch.tensor(t / 100.0, dtype=torch.float64)
+    )
 
 
 class Recorder:
@@ -37,7 +39,9 @@ class Recorder:
         return self.model(x_t, int(t[0]))
 
 
-def chain(denoiser: Recorder, steps: int, spacing: Spacing = "trailing", threshold: bool = False) -> Chain:
+def chain(
+    denoiser: Recorder, steps: int, spacing: Spacing = "trailing", threshold: bool = False
+) -> Chain:
     return Chain(denoiser, SCHEDULE, SCHEDULE.timesteps(steps, spacing), COND, threshold=threshold)
 
 
@@ -57,7 +61,9 @@ def walk(scheduler, model: Callable[[Tensor, int], Tensor], **settings: object) 
     return xs
 
 
-def assert_same_path(recorder: Recorder, result: Tensor, expected: list[Tensor], rtol: float = 1e-9) -> None:
+def assert_same_path(
+    recorder: Recorder, result: Tensor, expected: list[Tensor], rtol: float = 1e-9
+) -> None:
     assert len(recorder.seen) + 1 == len(expected)
     for ours, other in zip([*recorder.seen, result], expected, strict=True):
         torch.testing.assert_close(ours, other, rtol=rtol, atol=rtol)
@@ -91,8 +97,17 @@ def test_ddpm_is_diffusers(steps: int) -> None:
     recorder, noise = Recorder(x_0_model), draws()
     result = ddpm(chain(recorder, steps), start(), noise)
     ancestral = theirs(DDPMScheduler, steps, prediction_type="sample", clip_sample=False)
-    assert_same_path(recorder, result, walk(ancestral, x_0_model, generator=torch.Generator().manual_seed(1)), 1e-8)
-    eta_one, noise, x = theirs(DDIMScheduler, steps, prediction_type="sample", clip_sample=False), draws(), start()
+    assert_same_path(
+        recorder,
+        result,
+        walk(ancestral, x_0_model, generator=torch.Generator().manual_seed(1)),
+        1e-8,
+    )
+    eta_one, noise, x = (
+        theirs(DDIMScheduler, steps, prediction_type="sample", clip_sample=False),
+        draws(),
+        start(),
+    )
     for t in eta_one.timesteps.tolist():
         x = eta_one.step(x_0_model(x, t), t, x, eta=1.0, variance_noise=noise()).prev_sample
     torch.testing.assert_close(result, x, rtol=1e-9, atol=1e-9)
@@ -103,13 +118,23 @@ def test_dpm_solver_is_diffusers(steps: int) -> None:
     recorder = Recorder(x_0_model)
     result = dpm_solver_pp(chain(recorder, steps), start())
     scheduler = theirs(
-        DPMSolverMultistepScheduler, steps, prediction_type="sample", algorithm_type="dpmsolver++", solver_order=2,
+        DPMSolverMultistepScheduler,
+        steps,
+        prediction_type="sample",
+        algorithm_type="dpmsolver++",
+        solver_order=2,
         final_sigmas_type="zero",
-    )  # fmt: skip
-    levels = [SCHEDULE.sigma(t, torch.zeros(1, dtype=torch.float64)) for t in scheduler.timesteps.tolist()]
+    )
+    levels = [
+        SCHEDULE.sigma(t, torch.zeros(1, dtype=torch.float64)) for t in scheduler.timesteps.tolist()
+    ]
     assert torch.allclose(torch.cat(levels), scheduler.sigmas[:-1].double(), rtol=1e-4)
-    scheduler.sigmas = torch.cat([*levels, torch.zeros(1, dtype=torch.float64)])  # theirs are rounded to float32
-    assert_same_path(recorder, result, walk(scheduler, x_0_model), 1e-6)  # their step computes in float32
+    scheduler.sigmas = torch.cat(
+        [*levels, torch.zeros(1, dtype=torch.float64)]
+    )  # theirs are rounded to float32
+    assert_same_path(
+        recorder, result, walk(scheduler, x_0_model), 1e-6
+    )  # their step computes in float32
 
 
 @pytest.mark.parametrize("spacing", ["trailing", "leading"])
@@ -124,7 +149,10 @@ def test_inversion_is_diffusers(steps: int, spacing: Spacing) -> None:
     recorder = Recorder(denoise)
     result = ddim_invert(chain(recorder, steps, spacing), start())
     scheduler = DDIMInverseScheduler(
-        beta_schedule="squaredcos_cap_v2", timestep_spacing=spacing, clip_sample=False, prediction_type="epsilon"
+        beta_schedule="squaredcos_cap_v2",
+        timestep_spacing=spacing,
+        clip_sample=False,
+        prediction_type="epsilon",
     )
     scheduler.alphas_cumprod = SCHEDULE.alpha_bar
     scheduler.set_timesteps(steps)
@@ -139,9 +167,14 @@ def gaussian(x: Tensor, t: int) -> Tensor:
 
 
 @pytest.mark.parametrize("sampler", [ddim, dpm_solver_pp])
-def test_samplers_reach_the_data_of_an_exact_denoiser(sampler: Callable[[Chain, Tensor], Tensor]) -> None:
+def test_samplers_reach_the_data_of_an_exact_denoiser(
+    sampler: Callable[[Chain, Tensor], Tensor],
+) -> None:
     # the probability-flow ODE maps N(0, 1) to N(0, 0.3²) linearly
-    errors = [(sampler(chain(Recorder(gaussian), steps), start()) - 0.3 * start()).abs().max() for steps in (10, 80)]
+    errors = [
+        (sampler(chain(Recorder(gaussian), steps), start()) - 0.3 * start()).abs().max()
+        for steps in (10, 80)
+    ]
     assert errors[1] < 0.05
     assert errors[1] < errors[0] / 4
 

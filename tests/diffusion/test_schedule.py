@@ -28,7 +28,9 @@ def test_cosine_is_the_closed_form_in_float64() -> None:
     f = [math.cos((t / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2 for t in range(1001)]
     expected = [f[t + 1] / f[0] for t in range(999)]
     expected.append(expected[-1] * 0.001)
-    torch.testing.assert_close(SCHEDULE.alpha_bar, torch.tensor(expected, dtype=torch.float64), rtol=1e-11, atol=0)
+    torch.testing.assert_close(
+        SCHEDULE.alpha_bar, torch.tensor(expected, dtype=torch.float64), rtol=1e-11, atol=0
+    )
 
 
 def test_cosine_is_diffusers_to_their_float32() -> None:
@@ -63,7 +65,10 @@ def test_clean_data_has_alpha_bar_one() -> None:
 def test_a_batch_may_mix_timesteps() -> None:
     x, t = noise(0, 3, 1, 2, 2), torch.tensor([-1, 10, 999])
     together = SCHEDULE.add_noise(x, noise(1, 3, 1, 2, 2), t)
-    alone = [SCHEDULE.add_noise(x[i : i + 1], noise(1, 3, 1, 2, 2)[i : i + 1], int(t[i])) for i in range(3)]
+    alone = [
+        SCHEDULE.add_noise(x[i : i + 1], noise(1, 3, 1, 2, 2)[i : i + 1], int(t[i]))
+        for i in range(3)
+    ]
     assert torch.equal(together, torch.cat(alone))
 
 
@@ -78,7 +83,11 @@ def test_float32_scales_are_rounded_from_float64() -> None:
 def test_predictions_convert_into_each_other(t: int, seed: int) -> None:
     x_0, epsilon = noise(seed, 2, 4), noise(seed + 1, 2, 4)
     x_t = SCHEDULE.add_noise(x_0, epsilon, t)
-    outputs = {"epsilon": epsilon, "v_prediction": SCHEDULE.velocity(x_0, epsilon, t), "sample": x_0}
+    outputs = {
+        "epsilon": epsilon,
+        "v_prediction": SCHEDULE.velocity(x_0, epsilon, t),
+        "sample": x_0,
+    }
     for prediction in PREDICTIONS:
         estimate = SCHEDULE.to_x_0(outputs[prediction], x_t, t, prediction)
         torch.testing.assert_close(estimate, x_0, rtol=1e-8, atol=1e-8)
@@ -87,9 +96,17 @@ def test_predictions_convert_into_each_other(t: int, seed: int) -> None:
 
 def test_forward_process_and_velocity_are_diffusers() -> None:
     theirs = diffusers_schedule()
-    x_0, epsilon, t = noise(0, 4, 1, 3, 5).float(), noise(1, 4, 1, 3, 5).float(), torch.tensor([0, 300, 700, 999])
-    torch.testing.assert_close(SCHEDULE.add_noise(x_0, epsilon, t), theirs.add_noise(x_0, epsilon, t))
-    torch.testing.assert_close(SCHEDULE.velocity(x_0, epsilon, t), theirs.get_velocity(x_0, epsilon, t))
+    x_0, epsilon, t = (
+        noise(0, 4, 1, 3, 5).float(),
+        noise(1, 4, 1, 3, 5).float(),
+        torch.tensor([0, 300, 700, 999]),
+    )
+    torch.testing.assert_close(
+        SCHEDULE.add_noise(x_0, epsilon, t), theirs.add_noise(x_0, epsilon, t)
+    )
+    torch.testing.assert_close(
+        SCHEDULE.velocity(x_0, epsilon, t), theirs.get_velocity(x_0, epsilon, t)
+    )
 
 
 @pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
@@ -112,7 +129,8 @@ def test_impossible_numbers_of_steps_are_refused(steps: int) -> None:
 
 
 def test_the_skip_is_the_best_mix_of_input_and_output() -> None:
-    # x_t / √ᾱ_t has the error σ_t, the output an error of 0.1: weights by inverse variance leave the smallest error
+    # x_t / √ᾱ_t has the error σ_t, the output an error of 0.1: weights by inverse variance leave
+    # the smallest error
     x_0, epsilon, error = (noise(seed, 200_000) for seed in (0, 1, 2))
     for t in (0, 20, 60, 300):
         x_t = SCHEDULE.add_noise(x_0, epsilon, t)

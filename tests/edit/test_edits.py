@@ -1,4 +1,5 @@
-"""Inpainting, outpainting and looping on a tiny model: what is kept bit for bit, exact lengths, files, and refusals."""
+"""Inpainting, outpainting and looping on a tiny model: what is kept bit for bit, exact lengths,
+files, and refusals."""
 
 import json
 import tracemalloc
@@ -49,7 +50,9 @@ def improved(edit: Edit) -> bool:
     return all(part.losses.min() < part.losses[0] for part in edit.parts)
 
 
-def test_inpainting_keeps_all_but_the_region_bit_for_bit(tiny_model: MusicModel, song: Path, tmp_path: Path) -> None:
+def test_inpainting_keeps_all_but_the_region_bit_for_bit(
+    tiny_model: MusicModel, song: Path, tmp_path: Path
+) -> None:
     edit = inpaint(song, tiny_model, [(0.3, 0.5)], QUICK, overlap=0.1)
     before, after = integers(song), saved(edit, tmp_path / "out.wav")
     fade = round(FADE_SECONDS * RATE)
@@ -62,7 +65,9 @@ def test_inpainting_keeps_all_but_the_region_bit_for_bit(tiny_model: MusicModel,
     assert set(edit.errors) == {"inpaint_mse"}
 
 
-@pytest.mark.parametrize("regions", [[(0.0, 0.2)], [(1.0, 1.2)], [(0.2, 1.0)], [(0.0, 0.1), (0.4, 0.5), (1.1, 1.2)]])
+@pytest.mark.parametrize(
+    "regions", [[(0.0, 0.2)], [(1.0, 1.2)], [(0.2, 1.0)], [(0.0, 0.1), (0.4, 0.5), (1.1, 1.2)]]
+)
 def test_regions_at_the_ends_long_ones_and_several(
     tiny_model: MusicModel, song: Path, tmp_path: Path, regions: list[tuple[float, float]]
 ) -> None:
@@ -77,10 +82,17 @@ def test_regions_at_the_ends_long_ones_and_several(
 
 
 @pytest.mark.parametrize("overlap", [0.1, 0.2, 0.3])
-def test_outpainting_forwards(tiny_model: MusicModel, song: Path, tmp_path: Path, overlap: float) -> None:
+def test_outpainting_forwards(
+    tiny_model: MusicModel, song: Path, tmp_path: Path, overlap: float
+) -> None:
     steps: list[tuple[int, int]] = []
     edit = outpaint(
-        song, tiny_model, 2.0, QUICK, overlap=overlap, progress=lambda part, of, step: steps.append((part, of))
+        song,
+        tiny_model,
+        2.0,
+        QUICK,
+        overlap=overlap,
+        progress=lambda part, of, step: steps.append((part, of)),
     )
     before, after = integers(song), saved(edit, tmp_path / "out.wav")
     assert len(after) == 2 * RATE
@@ -102,28 +114,36 @@ def test_outpainting_backwards(tiny_model: MusicModel, song: Path, tmp_path: Pat
     assert all(beat is not None and beat < 0 for beat in beats[1:])
 
 
-def test_outpainting_with_a_loudness_curve_over_the_whole(tiny_model: MusicModel, song: Path) -> None:
+def test_outpainting_with_a_loudness_curve_over_the_whole(
+    tiny_model: MusicModel, song: Path
+) -> None:
     request = Request((Intensity("0:-30 2:-10"),), QUICK.tags, iterations=3, steps=2)
     edit = outpaint(song, tiny_model, 1.6, request, overlap=0.2)
     assert set(edit.errors) == {"outpaint_mse", "intensity_mse_db2", "intensity_rho"}
 
 
-def test_a_loop_of_a_recording_is_exact_and_repeats(tiny_model: MusicModel, song: Path, tmp_path: Path) -> None:
+def test_a_loop_of_a_recording_is_exact_and_repeats(
+    tiny_model: MusicModel, song: Path, tmp_path: Path
+) -> None:
     edit = loop_recording(song, tiny_model, QUICK, seconds=1.5, overlap=0.1, repeats=3)
     before, after = integers(song), saved(edit, tmp_path / "out.wav")
     length = round(1.5 * RATE)
     assert len(after) == 3 * length
     fade = round(FADE_SECONDS * RATE)
-    np.testing.assert_array_equal(after[fade : len(before) - fade], before[fade : len(before) - fade])
+    np.testing.assert_array_equal(
+        after[fade : len(before) - fade], before[fade : len(before) - fade]
+    )
     np.testing.assert_array_equal(after[:length], after[length : 2 * length])
     assert {seam["seconds"] for seam in edit.seams()} == {1.2, 1.5, 2.7, 3.0, 4.2, 4.5}
 
 
-def test_a_loop_from_nothing_is_exact_to_the_sample_and_joins_without_a_click(tiny_model: MusicModel) -> None:
+def test_a_loop_from_nothing_is_exact_to_the_sample_and_joins_without_a_click(
+    tiny_model: MusicModel,
+) -> None:
     edit = loop(tiny_model, 0.31, QUICK, overlap=0.15, repeats=2)
     assert edit.samples.shape == (1, 2 * round(0.31 * 8000))
     assert improved(edit)
-    once = edit.samples[0, : 2480]  # fmt: skip
+    once = edit.samples[0, :2480]
     np.testing.assert_array_equal(once, edit.samples[0, 2480:])
     # at the join the clip itself goes on: no step larger than those inside
     steps = np.abs(np.diff(once))
@@ -174,14 +194,38 @@ BAD: dict[str, tuple[Any, str]] = {
     "no region": (lambda s, m: inpaint(s, m, [], QUICK), "at least one region"),
     "empty region": (lambda s, m: inpaint(s, m, [(0.5, 0.5)], QUICK), "not from 0.5 to 0.5"),
     "nan": (lambda s, m: inpaint(s, m, [(0.5, float("nan"))], QUICK), "not from 0.5 to nan"),
-    "outside": (lambda s, m: inpaint(s, m, [(1.0, 3.0)], QUICK), "outside song.wav, which ends at 1.200 s"),
-    "touching": (lambda s, m: inpaint(s, m, [(0.1, 0.3), (0.2, 0.5)], QUICK), "overlap or nearly touch"),
-    "all": (lambda s, m: inpaint(s, m, [(0.0, 1.2)], QUICK, overlap=0.1), "nothing of the recording"),
-    "overlap longer than the file": (lambda s, m: outpaint(s, m, 9.0, QUICK, overlap=2.0), "at most the 1.20 s"),
-    "overlap longer than the window": (lambda s, m: outpaint(s, m, 9.0, QUICK, overlap=1.0), "at most 0.38 s"),
-    "shorter": (lambda s, m: outpaint(s, m, 1.0, QUICK, overlap=0.1), "above the 1.20 s of song.wav"),
-    "loop shorter": (lambda s, m: loop_recording(s, m, QUICK, seconds=1.0, overlap=0.1), "longer than the 1.20 s"),
-    "repeats": (lambda s, m: loop(m, 0.2, QUICK, overlap=0.1, repeats=0), "repeats must be 1 to 1000"),
+    "outside": (
+        lambda s, m: inpaint(s, m, [(1.0, 3.0)], QUICK),
+        "outside song.wav, which ends at 1.200 s",
+    ),
+    "touching": (
+        lambda s, m: inpaint(s, m, [(0.1, 0.3), (0.2, 0.5)], QUICK),
+        "overlap or nearly touch",
+    ),
+    "all": (
+        lambda s, m: inpaint(s, m, [(0.0, 1.2)], QUICK, overlap=0.1),
+        "nothing of the recording",
+    ),
+    "overlap longer than the file": (
+        lambda s, m: outpaint(s, m, 9.0, QUICK, overlap=2.0),
+        "at most the 1.20 s",
+    ),
+    "overlap longer than the window": (
+        lambda s, m: outpaint(s, m, 9.0, QUICK, overlap=1.0),
+        "at most 0.38 s",
+    ),
+    "shorter": (
+        lambda s, m: outpaint(s, m, 1.0, QUICK, overlap=0.1),
+        "above the 1.20 s of song.wav",
+    ),
+    "loop shorter": (
+        lambda s, m: loop_recording(s, m, QUICK, seconds=1.0, overlap=0.1),
+        "longer than the 1.20 s",
+    ),
+    "repeats": (
+        lambda s, m: loop(m, 0.2, QUICK, overlap=0.1, repeats=0),
+        "repeats must be 1 to 1000",
+    ),
     "loop longer than the window": (lambda s, m: loop(m, 0.5, QUICK), "give a recording"),
 }
 
@@ -205,7 +249,9 @@ def test_memory_grows_by_the_recordings_samples_alone(
     def peak(seconds: float) -> int:
         tracemalloc.start()
         try:
-            outpaint(song, tiny_model, seconds, request, overlap=0.1).save(tmp_path / "long.wav", force=True)
+            outpaint(song, tiny_model, seconds, request, overlap=0.1).save(
+                tmp_path / "long.wav", force=True
+            )
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

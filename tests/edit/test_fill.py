@@ -25,9 +25,12 @@ WINDOW = Window(64, 4000, 800)
 
 
 @given(
-    first=st.integers(0, 9000), size=st.integers(10, 20_000), left=st.booleans(), right=st.booleans(),
+    first=st.integers(0, 9000),
+    size=st.integers(10, 20_000),
+    left=st.booleans(),
+    right=st.booleans(),
     more=st.integers(0, 9000),
-)  # fmt: skip
+)
 def test_pieces_cover_the_gap_once_and_fit_their_windows_with_context(
     first: int, size: int, left: bool, right: bool, more: int
 ) -> None:
@@ -44,14 +47,18 @@ def test_pieces_cover_the_gap_once_and_fit_their_windows_with_context(
     for piece in found:
         start, end = piece.start, piece.start + WINDOW.length
         assert start <= piece.gap[0] < piece.gap[1] <= end
-        assert (left and piece.gap[0] - start >= WINDOW.overlap) or (right and end - piece.gap[1] >= WINDOW.overlap)
+        assert (left and piece.gap[0] - start >= WINDOW.overlap) or (
+            right and end - piece.gap[1] >= WINDOW.overlap
+        )
     if left and right:
         assert end - found[-1].gap[1] >= WINDOW.overlap
         assert found[-1].gap[0] - found[-1].start > 0
 
 
 def song(seconds: float = 1.0) -> Timeline:
-    samples = 0.1 * np.random.default_rng(0).standard_normal((1, int(8000 * seconds))).astype(np.float32)
+    samples = 0.1 * np.random.default_rng(0).standard_normal((1, int(8000 * seconds))).astype(
+        np.float32
+    )
     return Timeline(samples, np.ones(samples.shape[1], bool), 8000)
 
 
@@ -90,7 +97,9 @@ def test_each_window_counts_its_beats_from_the_recordings_start(tiny_model: Musi
     assert len(results) >= 2
     step = results[1].request.tags.beat - results[0].request.tags.beat
     assert results[0].request.tags.beat == pytest.approx((8000 - 1600) / 8000 * 2, abs=1e-6)
-    assert step == pytest.approx((Window.of(longer, tiny_model, 0.2).length - 1600) / 8000 * 2, abs=1e-6)
+    assert step == pytest.approx(
+        (Window.of(longer, tiny_model, 0.2).length - 1600) / 8000 * 2, abs=1e-6
+    )
     assert results[1].request.seed == results[0].request.seed + 1
 
 

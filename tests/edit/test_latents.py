@@ -15,7 +15,12 @@ from ditto.edit.latents import INVERSIONS, Variations, _window, invert, vary
 from ditto.errors import RequestError
 from ditto.methods.ditto import decode
 from ditto.methods.ditto2 import item_noise
-from ditto.methods.inversion import ddim_inversion, decode_null_text, naive_inversion, null_text_inversion
+from ditto.methods.inversion import (
+    ddim_inversion,
+    decode_null_text,
+    naive_inversion,
+    null_text_inversion,
+)
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
 from ditto.request import Request, Result, chain_of, run
@@ -60,13 +65,17 @@ def test_inversions_are_those_of_their_module(tiny_model: MusicModel, song: Path
     assert by_how["null-text"].report()["request"]["start"] == f"null-text inversion of {song}"
     error = {how: result.errors["invert_mse"].item() for how, result in by_how.items()}
     assert max(error["null-text"], error["ditto"]) < error["ddim"]
-    with pytest.raises(RequestError, match="unknown inversion 'magic': choose one of ditto, ddim, naive, null-text"):
+    with pytest.raises(
+        RequestError, match="unknown inversion 'magic': choose one of ditto, ddim, naive, null-text"
+    ):
         invert(song, tiny_model, request, how="magic")  # pyright: ignore[reportArgumentType]
 
 
 def test_an_inverted_clip_can_be_edited(tiny_model: MusicModel, song: Path) -> None:
     latent = invert(song, tiny_model, QUICK).latent()
-    louder = run(replace(QUICK, controls=(Intensity("0:-10"),), start=latent, tags=Tags("rock")), tiny_model)
+    louder = run(
+        replace(QUICK, controls=(Intensity("0:-10"),), start=latent, tags=Tags("rock")), tiny_model
+    )
     assert louder.losses[-1] < louder.losses[0]
 
 
@@ -79,7 +88,9 @@ def test_what_cannot_be_inverted_is_refused(tiny_model: MusicModel, song: Path) 
 
 @pytest.fixture(scope="module")
 def made(tiny_model: MusicModel) -> Result:
-    request = Request((Intensity("swell"),), Tags("jazz"), seed=3, iterations=15, steps=6, lr=0.05, method="ditto")
+    request = Request(
+        (Intensity("swell"),), Tags("jazz"), seed=3, iterations=15, steps=6, lr=0.05, method="ditto"
+    )
     return run(request, tiny_model)
 
 
@@ -87,7 +98,9 @@ def loss(varied: Variations, model: MusicModel) -> float:
     return Intensity("swell").loss(Output(varied.x_0, model)).mean().item()
 
 
-def test_variations_differ_from_each_other_but_not_from_themselves(made: Result, tiny_model: MusicModel) -> None:
+def test_variations_differ_from_each_other_but_not_from_themselves(
+    made: Result, tiny_model: MusicModel
+) -> None:
     varied = vary(made.latent(), tiny_model, count=3)
     assert varied.x_0.shape == (3, 1, 16, 64)
     assert not torch.allclose(varied.x_0[0], varied.x_0[1], atol=1e-3)
@@ -96,13 +109,17 @@ def test_variations_differ_from_each_other_but_not_from_themselves(made: Result,
     assert set(varied.errors) == {"intensity_mse_db2", "intensity_rho"}
 
 
-def test_freedom_follows_the_latents_controls_more_closely(made: Result, tiny_model: MusicModel) -> None:
+def test_freedom_follows_the_latents_controls_more_closely(
+    made: Result, tiny_model: MusicModel
+) -> None:
     plain = vary(made.latent(), tiny_model, count=4)
     guided = vary(made.latent(), tiny_model, count=4, how="ddpm+freedom", strength=0.2)
     assert loss(guided, tiny_model) < loss(plain, tiny_model)
 
 
-def test_prompts_may_be_fixed_new_or_one_for_each(made: Result, tiny_model: MusicModel, tmp_path: Path) -> None:
+def test_prompts_may_be_fixed_new_or_one_for_each(
+    made: Result, tiny_model: MusicModel, tmp_path: Path
+) -> None:
     fixed = vary(made.latent(), tiny_model, count=2)
     assert [tags.genre for tags in fixed.prompts] == ["jazz", "jazz"]
     mixed = vary(made.latent(), tiny_model, count=2, prompts=[Tags("jazz"), Tags("rock")])

@@ -15,7 +15,9 @@ SPEC = AudioSpec()
 
 
 def noise(rate: int, seconds: float) -> np.ndarray:
-    return (0.1 * np.random.default_rng(0).standard_normal((2, int(rate * seconds)))).astype(np.float32)
+    return (0.1 * np.random.default_rng(0).standard_normal((2, int(rate * seconds)))).astype(
+        np.float32
+    )
 
 
 @pytest.mark.parametrize("rate", [22_050, 44_100, 48_000])
@@ -23,14 +25,20 @@ def test_what_is_heard_in_blocks_is_what_is_heard_at_once(rate: int) -> None:
     samples = noise(rate, 7.0)
     assert samples.shape[1] > 2 * BLOCK
     mono = samples.mean(axis=0)
-    whole = mono if rate == SPEC.sample_rate else soxr.resample(mono, rate, SPEC.sample_rate, quality="VHQ")
+    whole = (
+        mono
+        if rate == SPEC.sample_rate
+        else soxr.resample(mono, rate, SPEC.sample_rate, quality="VHQ")
+    )
     heard = _heard(samples, rate, SPEC)
     assert heard.shape == whole.shape
     np.testing.assert_allclose(heard.numpy(), whole, atol=1e-6)
 
 
 def test_a_spectrogram_in_pieces_is_that_of_the_whole() -> None:
-    timeline = Timeline(noise(SPEC.sample_rate, 20.0), np.ones(20 * SPEC.sample_rate, bool), SPEC.sample_rate)
+    timeline = Timeline(
+        noise(SPEC.sample_rate, 20.0), np.ones(20 * SPEC.sample_rate, bool), SPEC.sample_rate
+    )
     mel = _mel(timeline, SPEC, 1)
     whole = log_mel(torch.from_numpy(timeline.samples.mean(axis=0))[None], SPEC)[0]
     # The last frames are padded with silence here, and reflected there.

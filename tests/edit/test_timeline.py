@@ -15,15 +15,25 @@ SPEC = AudioSpec(sample_rate=8000, n_fft=256, hop=64, n_mels=16, clip_frames=64)
 
 
 def timeline(seconds: float = 1.0, rate: int = 8000, channels: int = 2) -> Timeline:
-    samples = 0.1 * np.random.default_rng(0).standard_normal((channels, int(seconds * rate))).astype(np.float32)
+    samples = 0.1 * np.random.default_rng(0).standard_normal(
+        (channels, int(seconds * rate))
+    ).astype(np.float32)
     return Timeline(samples, np.ones(samples.shape[1], bool), rate)
 
 
 @pytest.mark.parametrize(
     ("subtype", "dtype"),
-    [("PCM_16", "int16"), ("PCM_24", "int32"), ("PCM_32", "int32"), ("FLOAT", "float32"), ("DOUBLE", "float64")],
-)  # fmt: skip
-def test_samples_come_back_bit_for_bit_in_every_depth(tmp_path: Path, subtype: str, dtype: str) -> None:
+    [
+        ("PCM_16", "int16"),
+        ("PCM_24", "int32"),
+        ("PCM_32", "int32"),
+        ("FLOAT", "float32"),
+        ("DOUBLE", "float64"),
+    ],
+)
+def test_samples_come_back_bit_for_bit_in_every_depth(
+    tmp_path: Path, subtype: str, dtype: str
+) -> None:
     rng = np.random.default_rng(0)
     if dtype.startswith("int"):
         bits = int(subtype[4:])
@@ -45,7 +55,9 @@ def test_what_is_heard_is_the_mono_mix_at_the_models_rate() -> None:
     expected = soxr.resample(song.samples.mean(axis=0), 16_000, 8000, quality="VHQ")
     heard = song.heard(8000, 32, 4, SPEC).numpy()
     first = 4000 - 4 * 64
-    np.testing.assert_allclose(heard[100:-100], expected[first : first + len(heard)][100:-100], atol=2e-3)
+    np.testing.assert_allclose(
+        heard[100:-100], expected[first : first + len(heard)][100:-100], atol=2e-3
+    )
     assert len(heard) == 40 * 64
 
 

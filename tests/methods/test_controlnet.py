@@ -44,9 +44,13 @@ def test_an_adapter_that_adds_nothing_is_the_base(tiny_model: MusicModel, guidan
 
 def test_guidance_mixes_two_answers_to_the_same_curves(tiny_model: MusicModel) -> None:
     adapter = make_adapter(tiny_model, 0.15)
-    told = encode_curves(torch.linspace(-40, -20, FRAMES) + torch.tensor([[0.0], [5.0]]), None, 2, FRAMES)
+    told = encode_curves(
+        torch.linspace(-40, -20, FRAMES) + torch.tensor([[0.0], [5.0]]), None, 2, FRAMES
+    )
     found = {
-        w: controlled(replace(make_chain(tiny_model, w), threshold=False), adapter, told).predict(latent(), 500)
+        w: controlled(replace(make_chain(tiny_model, w), threshold=False), adapter, told).predict(
+            latent(), 500
+        )
         for w in (0.0, 1.0, 3.0)
     }
     torch.testing.assert_close(found[3.0], 3 * found[1.0] - 2 * found[0.0], rtol=1e-4, atol=1e-5)
@@ -57,7 +61,10 @@ def test_the_curves_are_the_controls_targets(tiny_model: MusicModel) -> None:
     loudness, melody = Intensity("swell"), Melody.from_notes("C4:1 R:1 E4:2", bpm=600)
     told = curves_of([melody, loudness], tiny_model, 2, FRAMES)
     expected = encode_curves(
-        smoothed(loudness.curve, FRAMES, tiny_model.spec), melody.tune.classes(FRAMES, tiny_model.spec), 2, FRAMES
+        smoothed(loudness.curve, FRAMES, tiny_model.spec),
+        melody.tune.classes(FRAMES, tiny_model.spec),
+        2,
+        FRAMES,
     )
     assert torch.equal(told, expected)
     assert told[0, 14].any()
@@ -78,14 +85,17 @@ def test_what_it_cannot_take_is_refused(tiny_model: MusicModel) -> None:
 
 
 def test_the_shipped_adapter_follows_loudness_and_melody() -> None:
-    """On the embedded model: ρ ≥ 0.8 in the mean of four crescendos; the tune's classes far above no control's."""
+    """On the embedded model: ρ ≥ 0.8 in the mean of four crescendos; the tune's classes far above
+    no control's."""
     model = with_controlnet(ditto.load(), Path("weights/controlnet"))
     settings: dict[str, Any] = {"seed": 0, "count": 4, "tags": "genre=jazz"}
     loud = ditto.generate(model, Intensity("crescendo"), method="controlnet", **settings)
     assert loud.errors["intensity_rho"].mean() >= 0.8
     tune = Melody.from_notes("C4:2 E4:2 G4:2 C5:2 A4:2 F4:2", bpm=120)
     by_method = {
-        name: ditto.generate(model, tune, method=name, **settings).errors["melody_accuracy_percent"].mean()
+        name: ditto.generate(model, tune, method=name, **settings)
+        .errors["melody_accuracy_percent"]
+        .mean()
         for name in ("controlnet", "none")
     }
     assert by_method["controlnet"] > by_method["none"] + 15

@@ -43,7 +43,10 @@ def gradient(chain: Chain, sampler: Callable[[Chain, Tensor], Tensor]) -> Tensor
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 @pytest.mark.parametrize("steps", [1, 5, 20])
 def test_checkpointing_leaves_the_gradient_as_it_is(
-    tiny_network: PatchTransformer, steps: int, guidance: float, sampler: Callable[[Chain, Tensor], Tensor]
+    tiny_network: PatchTransformer,
+    steps: int,
+    guidance: float,
+    sampler: Callable[[Chain, Tensor], Tensor],
 ) -> None:
     chain = make_chain(tiny_network, steps, guidance)
     plain = gradient(chain, sampler)
@@ -60,7 +63,9 @@ def test_gradient_through_the_chain_is_that_of_finite_differences(
     chain = replace(make_chain(tiny_network, 5, guidance), call=checkpointed_call)
     direction = latent(2, 1, 16, 8).roll(1, dims=-1)
     with torch.no_grad():
-        there, back = (loss(ddim(chain, latent(2, 1, 16, 8) + h * direction)).sum() for h in (1e-6, -1e-6))
+        there, back = (
+            loss(ddim(chain, latent(2, 1, 16, 8) + h * direction)).sum() for h in (1e-6, -1e-6)
+        )
     slope = (gradient(chain, ddim) * direction).sum()
     assert slope.item() == pytest.approx(((there - back) / 2e-6).item(), rel=1e-6)
 
@@ -97,21 +102,34 @@ def peak_bytes(network: PatchTransformer, steps: int, checkpointing: bool) -> in
     """Peak of one forward and backward pass through the chain."""
     chain = make_chain(network, steps, guidance=3.0)
     with LiveBytes() as memory:
-        next(ditto(latent(2, 1, 16, 64, dtype=torch.float32), chain, loss, iterations=1, checkpointing=checkpointing))
+        next(
+            ditto(
+                latent(2, 1, 16, 64, dtype=torch.float32),
+                chain,
+                loss,
+                iterations=1,
+                checkpointing=checkpointing,
+            )
+        )
     return memory.peak
 
 
 def test_memory_hardly_grows_with_the_steps(tiny_network: PatchTransformer) -> None:
-    # One token a frame and a wider network, so that, as in a real model, one call needs far more than one x_t.
+    # One token a frame and a wider network, so that, as in a real model, one call needs far more
+    # than one x_t.
     with torch.random.fork_rng(devices=[]):
-        network = PatchTransformer(16, patch=1, width=48, depth=3, heads=4, tag_sizes=(4, 3, 13)).requires_grad_(False)
+        network = PatchTransformer(
+            16, patch=1, width=48, depth=3, heads=4, tag_sizes=(4, 3, 13)
+        ).requires_grad_(False)
     few, many = (peak_bytes(network, steps, checkpointing=True) for steps in (5, 50))
     assert many < 1.15 * few
     assert peak_bytes(network, 20, checkpointing=False) > 4 * many
 
 
 @pytest.mark.parametrize("checkpointing", [True, False])
-def test_the_loss_of_the_decoded_output_falls(tiny_network: PatchTransformer, checkpointing: bool) -> None:
+def test_the_loss_of_the_decoded_output_falls(
+    tiny_network: PatchTransformer, checkpointing: bool
+) -> None:
     chain, x_T = make_chain(tiny_network, 4, 1.5), latent(2, 1, 16, 8)
     steps = list(ditto(x_T, chain, loss, iterations=12, lr=5e-2, checkpointing=checkpointing))
     before, after = loss(decode(x_T, chain)), loss(decode(steps[-1].best_x_T, chain))
@@ -127,5 +145,13 @@ def test_one_iteration_calls_the_network_once_a_step_and_once_more_for_checkpoin
     tiny_network.register_forward_hook(lambda *_: calls.append(1))
     for checkpointing, expected in ((False, 6), (True, 12)):
         calls.clear()
-        next(ditto(latent(2, 1, 16, 8), make_chain(tiny_network, 6), loss, iterations=1, checkpointing=checkpointing))
+        next(
+            ditto(
+                latent(2, 1, 16, 8),
+                make_chain(tiny_network, 6),
+                loss,
+                iterations=1,
+                checkpointing=checkpointing,
+            )
+        )
         assert len(calls) == expected

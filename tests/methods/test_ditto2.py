@@ -17,7 +17,9 @@ SCHEDULE = Schedule.cosine(shift=0.5)
 
 def make_chain(network: PatchTransformer, steps: int) -> Chain:
     denoiser = GuidedDenoiser(network, SCHEDULE, "sample", null_tags)
-    return Chain(denoiser, SCHEDULE, SCHEDULE.timesteps(steps), torch.tensor([[1, 2, 3], [2, 0, 5]]))
+    return Chain(
+        denoiser, SCHEDULE, SCHEDULE.timesteps(steps), torch.tensor([[1, 2, 3], [2, 0, 5]])
+    )
 
 
 def latent() -> Tensor:
@@ -29,7 +31,9 @@ def loss(x_0: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("surrogate_steps", [1, 2])
-def test_the_surrogate_is_m_steps_of_the_student(tiny_network: PatchTransformer, surrogate_steps: int) -> None:
+def test_the_surrogate_is_m_steps_of_the_student(
+    tiny_network: PatchTransformer, surrogate_steps: int
+) -> None:
     chain, x_T = make_chain(tiny_network, 4), latent()
     first = next(ditto2(x_T, chain, loss, iterations=1, surrogate_steps=surrogate_steps))
     expected = loss(ddim(make_chain(tiny_network, surrogate_steps), x_T))
@@ -41,7 +45,9 @@ def test_the_loss_falls(tiny_network: PatchTransformer) -> None:
     assert bool((steps[-1].best_loss < 0.9 * steps[0].loss).all())
 
 
-@pytest.mark.parametrize(("iterations", "expected"), [(70, (35, 26, 9)), (8, (4, 3, 1)), (1, (0, 0, 1))])
+@pytest.mark.parametrize(
+    ("iterations", "expected"), [(70, (35, 26, 9)), (8, (4, 3, 1)), (1, (0, 0, 1))]
+)
 def test_the_adaptive_budget_is_the_papers(iterations: int, expected: tuple[int, int, int]) -> None:
     schedule = adaptive_schedule(iterations)
     assert tuple(schedule.count(m) for m in (1, 2, 4)) == expected
@@ -61,10 +67,28 @@ def test_decoding_with_gamma_0_is_the_chain(tiny_network: PatchTransformer) -> N
 
 def test_the_best_is_that_of_the_present_budget(tiny_network: PatchTransformer) -> None:
     # so large a step that losses go up and down
-    steps = list(ditto2(latent(), make_chain(tiny_network, 4), loss, iterations=12, lr=0.5, surrogate_steps=[1, 2] * 6))
+    steps = list(
+        ditto2(
+            latent(),
+            make_chain(tiny_network, 4),
+            loss,
+            iterations=12,
+            lr=0.5,
+            surrogate_steps=[1, 2] * 6,
+        )
+    )
     assert all(torch.equal(step.best_loss, step.loss) for step in steps)
     budget = [1] * 5 + [4] * 7
-    steps = list(ditto2(latent(), make_chain(tiny_network, 4), loss, iterations=12, lr=0.5, surrogate_steps=budget))
+    steps = list(
+        ditto2(
+            latent(),
+            make_chain(tiny_network, 4),
+            loss,
+            iterations=12,
+            lr=0.5,
+            surrogate_steps=budget,
+        )
+    )
     losses = torch.stack([step.loss for step in steps])
     for first, last in ((0, 5), (5, 12)):
         best = losses[first:last].min(dim=0)
@@ -75,11 +99,19 @@ def test_the_best_is_that_of_the_present_budget(tiny_network: PatchTransformer) 
     torch.testing.assert_close(rendered.float(), steps[-1].best_loss)
 
 
-def test_a_change_of_budget_is_no_plateau_and_tolerance_ends_it(tiny_network: PatchTransformer) -> None:
+def test_a_change_of_budget_is_no_plateau_and_tolerance_ends_it(
+    tiny_network: PatchTransformer,
+) -> None:
     chain = make_chain(tiny_network, 4)
 
     def run(stop) -> int:
-        return len(list(ditto2(latent(), chain, loss, iterations=24, lr=0.05, surrogate_steps=budget, stop=stop)))
+        return len(
+            list(
+                ditto2(
+                    latent(), chain, loss, iterations=24, lr=0.05, surrogate_steps=budget, stop=stop
+                )
+            )
+        )
 
     budget = [1] * 12 + [4] * 12
     plain = list(ditto2(latent(), chain, loss, iterations=24, lr=0.05, surrogate_steps=budget))
@@ -101,22 +133,36 @@ def test_gamma_noise_is_each_items_own_and_not_that_of_x_T() -> None:
 def test_decoding_draws_as_much_noise_as_gamma_says(tiny_network: PatchTransformer) -> None:
     chain, x_T = make_chain(tiny_network, 4), latent()
     shapes = tuple(x_T.shape[1:])
-    plain, some, all_ = (decode2(x_T, chain, gamma, item_noise(shapes, 0, 2)) for gamma in (0.0, 0.2, 1.0))
+    plain, some, all_ = (
+        decode2(x_T, chain, gamma, item_noise(shapes, 0, 2)) for gamma in (0.0, 0.2, 1.0)
+    )
     assert 0 < (some - plain).norm() < (all_ - plain).norm()
     assert torch.equal(some, decode2(x_T, chain, 0.2, item_noise(shapes, 0, 2)))
 
 
-def corrected(network: PatchTransformer, corrections: int, iterations: int = 28) -> tuple[list[Step], Decode]:
+def corrected(
+    network: PatchTransformer, corrections: int, iterations: int = 28
+) -> tuple[list[Step], Decode]:
     chain = make_chain(network, 4)
 
     def decode(x_T: Tensor) -> Tensor:
         return decode2(x_T, chain, 0.3, item_noise(x_T.shape[1:], 5, len(x_T)))
 
-    steps = ditto2(latent(), chain, loss, iterations=iterations, lr=0.05, decode=decode, corrections=corrections)
+    steps = ditto2(
+        latent(),
+        chain,
+        loss,
+        iterations=iterations,
+        lr=0.05,
+        decode=decode,
+        corrections=corrections,
+    )
     return list(steps), decode
 
 
-def test_a_correction_makes_the_surrogate_agree_with_decoding_there(tiny_network: PatchTransformer) -> None:
+def test_a_correction_makes_the_surrogate_agree_with_decoding_there(
+    tiny_network: PatchTransformer,
+) -> None:
     steps, decode = corrected(tiny_network, 3)
     for i in (2, 8, 17):
         torch.testing.assert_close(steps[i].loss, loss(decode(steps[i].x_T.double())).float())
@@ -135,14 +181,22 @@ def test_without_corrections_it_is_the_papers_algorithm(tiny_network: PatchTrans
 
 
 @pytest.mark.parametrize(("iterations", "corrections"), [(70, 6), (3, 6), (1, 6), (5, 0)])
-def test_corrections_lie_ever_further_apart_and_never_come_first(iterations: int, corrections: int) -> None:
+def test_corrections_lie_ever_further_apart_and_never_come_first(
+    iterations: int, corrections: int
+) -> None:
     phases = _phases([1] * iterations, corrections)
     assert phases[0] == (1, 0)
     begins = [i for i in range(1, iterations) if phases[i] != phases[i - 1]]
-    assert begins == ([2, 8, 16, 27, 39, 53] if iterations == 70 else list(range(1, iterations)) * (corrections > 0))
+    assert begins == (
+        [2, 8, 16, 27, 39, 53]
+        if iterations == 70
+        else list(range(1, iterations)) * (corrections > 0)
+    )
 
 
-def test_an_objective_that_estimates_is_calibrated_at_what_is_decoded(tiny_network: PatchTransformer) -> None:
+def test_an_objective_that_estimates_is_calibrated_at_what_is_decoded(
+    tiny_network: PatchTransformer,
+) -> None:
     chain, seen = make_chain(tiny_network, 4), []
 
     def decode(x_T: Tensor) -> Tensor:
@@ -153,8 +207,10 @@ def test_an_objective_that_estimates_is_calibrated_at_what_is_decoded(tiny_netwo
         return lambda x_0: 2 * loss(x_0)
 
     steps = list(
-        ditto2(latent(), chain, loss, iterations=4, decode=decode, calibrate=calibrate, corrections=1)
-    )  # fmt: skip
+        ditto2(
+            latent(), chain, loss, iterations=4, decode=decode, calibrate=calibrate, corrections=1
+        )
+    )
     (decoded,) = seen
     assert not decoded.requires_grad
     torch.testing.assert_close(decoded, decode(steps[1].x_T.double()))

@@ -20,7 +20,9 @@ TAGS = torch.tensor([[1, 2, 3, 0, 0], [2, 0, 5, 0, 0]])
 
 
 def latent(seed: int = 3, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(2, 1, 16, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    return torch.randn(
+        2, 1, 16, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    ).to(dtype)
 
 
 def make_chain(network: PatchTransformer, steps: int, guidance: float = 1.0) -> Chain:
@@ -50,7 +52,9 @@ def test_both_formulations_have_the_gradient_of_plain_backpropagation(
 
 
 @pytest.mark.parametrize(("formulation", "calls"), [("checkpointed", 4), ("invertible", 6)])
-def test_what_a_sampling_step_costs(tiny_network: PatchTransformer, formulation: Formulation, calls: int) -> None:
+def test_what_a_sampling_step_costs(
+    tiny_network: PatchTransformer, formulation: Formulation, calls: int
+) -> None:
     seen = []
     tiny_network.register_forward_hook(lambda *_: seen.append(1))
     next(doodl(latent(), make_chain(tiny_network, 5), loss, iterations=1, formulation=formulation))
@@ -58,7 +62,9 @@ def test_what_a_sampling_step_costs(tiny_network: PatchTransformer, formulation:
 
 
 @pytest.mark.parametrize("formulation", ["checkpointed", "invertible"])
-def test_the_loss_of_the_decoded_output_falls(tiny_network: PatchTransformer, formulation: Formulation) -> None:
+def test_the_loss_of_the_decoded_output_falls(
+    tiny_network: PatchTransformer, formulation: Formulation
+) -> None:
     chain, x_T = make_chain(tiny_network.float(), 4, 1.5), latent(dtype=torch.float32)
     steps = list(doodl(x_T, chain, loss, iterations=12, lr=5e-2, formulation=formulation))
     before, after = loss(decode_doodl(x_T, chain)), loss(decode_doodl(steps[-1].best_x_T, chain))
@@ -66,7 +72,9 @@ def test_the_loss_of_the_decoded_output_falls(tiny_network: PatchTransformer, fo
     torch.testing.assert_close(after, steps[-1].best_loss, rtol=1e-4, atol=1e-6)
 
 
-def test_latents_keep_their_length_and_wander_with_the_noise(tiny_network: PatchTransformer) -> None:
+def test_latents_keep_their_length_and_wander_with_the_noise(
+    tiny_network: PatchTransformer,
+) -> None:
     chain = make_chain(tiny_network.float(), 3)
     x_T = latent(dtype=torch.float32)
     generator = torch.Generator().manual_seed(0)
@@ -87,7 +95,9 @@ def test_latents_keep_their_length_and_wander_with_the_noise(tiny_network: Patch
 def test_an_item_goes_the_way_that_it_would_go_alone(tiny_network: PatchTransformer) -> None:
     chain = make_chain(tiny_network, 3)
     together = list(doodl(latent(), chain, loss, iterations=3))[-1].best_x_T
-    alone = list(doodl(latent()[1:], replace(chain, cond=TAGS[1:]), loss, iterations=3))[-1].best_x_T
+    alone = list(doodl(latent()[1:], replace(chain, cond=TAGS[1:]), loss, iterations=3))[
+        -1
+    ].best_x_T
     torch.testing.assert_close(together[1:], alone, rtol=1e-9, atol=1e-9)
 
 

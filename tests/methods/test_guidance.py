@@ -1,4 +1,5 @@
-"""FreeDoM and Guidance Gradients against formulas written out, and that they lower the control's error."""
+"""FreeDoM and Guidance Gradients against formulas written out, and that they lower the control's
+error."""
 
 from dataclasses import replace
 
@@ -22,7 +23,9 @@ TAGS = torch.tensor([[1, 2, 3, 0, 0], [2, 0, 5, 0, 0]])
 
 def randn(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     shape = shape or (2, 1, 16, 8)
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    return torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    ).to(dtype)
 
 
 def no_noise() -> Tensor:
@@ -35,9 +38,14 @@ def make_chain(network: PatchTransformer, steps: int = 6, guidance: float = 1.0)
 
 
 def level(x_0: Tensor) -> Tensor:
-    """A non-linear loss of two numbers, the levels of the clip's halves, that are to be 0.2 and −0.2."""
+    """A non-linear loss of two numbers, the levels of the clip's halves, that are to be 0.2 and
+    −0.2."""
     target = torch.tensor([0.2, -0.2], dtype=x_0.dtype)
-    return (torch.stack([h.tanh().mean(dim=(1, 2, 3)) for h in x_0.chunk(2, -1)], dim=1) - target).square().mean(1)
+    return (
+        (torch.stack([h.tanh().mean(dim=(1, 2, 3)) for h in x_0.chunk(2, -1)], dim=1) - target)
+        .square()
+        .mean(1)
+    )
 
 
 def zero(x_0: Tensor) -> Tensor:
@@ -72,12 +80,15 @@ def test_a_first_step_of_freedom_is_its_formula(tiny_network: PatchTransformer) 
 
 def test_without_a_gradient_both_are_their_sampler(tiny_network: PatchTransformer) -> None:
     chain, plain = make_chain(tiny_network), ddim(make_chain(tiny_network), randn(0))
-    for x_0 in (freedom(randn(0), chain, zero, no_noise, repeats=1), guidance_gradients(randn(0), chain, zero)):
+    for x_0 in (
+        freedom(randn(0), chain, zero, no_noise, repeats=1),
+        guidance_gradients(randn(0), chain, zero),
+    ):
         torch.testing.assert_close(x_0, plain)
     seeds, same = iter(range(1, 100)), iter(range(1, 100))
     stochastic = freedom(
         randn(0), chain, zero, no_noise, repeats=1, advance=ancestral(lambda: randn(next(seeds)))
-    )  # fmt: skip
+    )
     torch.testing.assert_close(stochastic, ddpm(chain, randn(0), lambda: randn(next(same))))
 
 
@@ -96,7 +107,11 @@ def test_time_travel_repeats_the_middle_steps_only(tiny_network: PatchTransforme
 
 def test_travelling_back_is_the_forward_process() -> None:
     # q(x_t | x_s) q(x_s | x_0) = q(x_t | x_0), in mean and variance
-    alpha_bar, x_0, many = SCHEDULE.alpha_bar, torch.full((1,), 0.7, dtype=torch.float64), (200_000,)
+    alpha_bar, x_0, many = (
+        SCHEDULE.alpha_bar,
+        torch.full((1,), 0.7, dtype=torch.float64),
+        (200_000,),
+    )
     for s in (300, CLEAN):
         kept = alpha_bar[s] if s >= 0 else torch.ones(())
         x_s = kept.sqrt() * x_0 + (1 - kept).sqrt() * randn(1, *many)
@@ -127,7 +142,9 @@ def test_a_zero_gradient_is_no_nan() -> None:
 def test_on_the_embedded_model_the_loudness_follows() -> None:
     model = ditto.load()
     shape, dtype = (1, *model.shape(1.5)), torch.float32
-    chain = Chain(model.denoiser, model.schedule, model.schedule.timesteps(8), model.cond(ditto.Tags()), 1.0)
+    chain = Chain(
+        model.denoiser, model.schedule, model.schedule.timesteps(8), model.cond(ditto.Tags()), 1.0
+    )
     ramp = torch.linspace(-40, -20, shape[-1])
 
     def loudness(x_0: Tensor) -> Tensor:

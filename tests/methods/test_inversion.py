@@ -30,7 +30,9 @@ TAGS = torch.tensor([[1, 2, 3, 0, 0], [2, 0, 5, 0, 0]])
 
 def randn(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     shape = shape or (2, 1, 16, 8)
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    return torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    ).to(dtype)
 
 
 def make_chain(network: PatchTransformer | TagUNet, steps: int = 8, guidance: float = 1.0) -> Chain:
@@ -44,18 +46,24 @@ def clip() -> Tensor:
 
 def test_naive_inversion_is_the_forward_process(tiny_network: PatchTransformer) -> None:
     chain = replace(make_chain(tiny_network), timesteps=[700, 300])
-    expected = SCHEDULE.alpha_bar[700].sqrt() * clip() + (1 - SCHEDULE.alpha_bar[700]).sqrt() * randn(1)
+    expected = SCHEDULE.alpha_bar[700].sqrt() * clip() + (
+        1 - SCHEDULE.alpha_bar[700]
+    ).sqrt() * randn(1)
     torch.testing.assert_close(naive_inversion(chain, clip(), lambda: randn(1)), expected)
 
 
-def test_ddim_inversion_is_made_without_guidance_unless_asked(tiny_network: PatchTransformer) -> None:
+def test_ddim_inversion_is_made_without_guidance_unless_asked(
+    tiny_network: PatchTransformer,
+) -> None:
     guided, plain = make_chain(tiny_network, guidance=7.5), make_chain(tiny_network)
     assert torch.equal(ddim_inversion(guided, clip()), ddim_invert(plain, clip()))
     assert torch.equal(ddim_inversion(guided, clip(), 7.5), ddim_invert(guided, clip()))
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
-def test_the_models_own_rows_change_nothing(tiny_network: PatchTransformer, guidance: float) -> None:
+def test_the_models_own_rows_change_nothing(
+    tiny_network: PatchTransformer, guidance: float
+) -> None:
     chain = make_chain(tiny_network, guidance=guidance)
     own = with_null(chain, null_rows(chain, 2))
     torch.testing.assert_close(ddim(own, randn(0)), ddim(chain, randn(0)))
@@ -70,7 +78,9 @@ def test_rows_belong_to_the_null_condition_of_their_item(tiny_network: PatchTran
     torch.testing.assert_close(after[0], before[0])
     assert (after[1] - before[1]).abs().max() > 1e-3
     conditional = replace(chain, guidance=1.0)
-    assert torch.equal(with_null(conditional, rows).predict(randn(0), 500), conditional.predict(randn(0), 500))
+    assert torch.equal(
+        with_null(conditional, rows).predict(randn(0), 500), conditional.predict(randn(0), 500)
+    )
 
 
 def test_the_unet_has_rows_too() -> None:
@@ -86,7 +96,9 @@ def test_an_item_is_inverted_as_it_would_be_alone(tiny_network: PatchTransformer
     chain = make_chain(tiny_network, 3, 4.0)
     alone = replace(chain, cond=TAGS[1:])
     together = decode_null_text(chain, null_text_inversion(chain, clip(), inner=3))[1:]
-    torch.testing.assert_close(decode_null_text(alone, null_text_inversion(alone, clip()[1:], inner=3)), together)
+    torch.testing.assert_close(
+        decode_null_text(alone, null_text_inversion(alone, clip()[1:], inner=3)), together
+    )
 
 
 def test_what_has_no_tags_is_refused() -> None:
@@ -110,7 +122,12 @@ def test_the_order_on_the_embedded_model_at_a_high_guidance_scale() -> None:
         return (x_0 - reference).square().mean().item()
 
     with torch.no_grad():
-        naive = error(ddim(chain, naive_inversion(chain, reference, lambda: randn(1, *shape, dtype=torch.float32))))
+        naive = error(
+            ddim(
+                chain,
+                naive_inversion(chain, reference, lambda: randn(1, *shape, dtype=torch.float32)),
+            )
+        )
         by_ddim = error(ddim(chain, ddim_inversion(chain, reference)))
     by_null_text = error(decode_null_text(chain, null_text_inversion(chain, reference, inner=6)))
     *_, last = ditto_inversion(chain, reference, iterations=5, lr=5e-2, checkpointing=False)

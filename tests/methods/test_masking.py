@@ -1,4 +1,5 @@
-"""Naïve masking and MultiDiffusion: what the region holds after every step, and what the rest is left to."""
+"""Naïve masking and MultiDiffusion: what the region holds after every step, and what the rest is
+left to."""
 
 import pytest
 import torch
@@ -26,7 +27,8 @@ KNOWN = Known(MASK, 0.5 * randn(9).tanh())
 
 
 class Pixelwise:
-    """The exact denoiser of independent values ~ N(0, 0.3²), which keeps every x_t that it was asked about."""
+    """The exact denoiser of independent values ~ N(0, 0.3²), which keeps every x_t that it was
+    asked about."""
 
     def __init__(self) -> None:
         self.seen: list[Tensor] = []
@@ -64,14 +66,17 @@ def test_naive_masking_holds_the_region_at_its_noise_level_and_at_last_exactly()
     denoiser, noise = Pixelwise(), Drawn()
     x_0 = naive_masking(randn(0), make_chain(denoiser), KNOWN, noise)
     assert torch.equal(region(x_0), region(KNOWN.reference))
-    for x_t, epsilon, (t, _) in zip(denoiser.seen[1:], noise.given, make_chain(denoiser).pairs()[1:], strict=False):
+    for x_t, epsilon, (t, _) in zip(
+        denoiser.seen[1:], noise.given, make_chain(denoiser).pairs()[1:], strict=False
+    ):
         alpha_bar = SCHEDULE.alpha_bar[t]
         expected = alpha_bar.sqrt() * KNOWN.reference + (1 - alpha_bar).sqrt() * epsilon
         torch.testing.assert_close(region(x_t), region(expected).float(), rtol=1e-6, atol=1e-6)
 
 
 def test_outside_the_region_only_the_model_speaks() -> None:
-    # This model treats every value for itself, so the rest must be what it is without a reference, bit for bit.
+    # This model treats every value for itself, so the rest must be what it is without a reference,
+    # bit for bit.
     plain = ddim(make_chain(Pixelwise()), randn(0))
     for x_0 in (
         naive_masking(randn(0), make_chain(Pixelwise()), KNOWN, Drawn()),
@@ -130,7 +135,9 @@ def test_a_region_control_says_what_is_known() -> None:
 def test_on_the_embedded_model_the_known_half_is_kept_and_the_other_half_follows() -> None:
     model = ditto.load()
     shape = (1, *model.shape(2.0))
-    chain = Chain(model.denoiser, model.schedule, model.schedule.timesteps(8), model.cond(ditto.Tags()), 1.0)
+    chain = Chain(
+        model.denoiser, model.schedule, model.schedule.timesteps(8), model.cond(ditto.Tags()), 1.0
+    )
     mask = torch.zeros(1, 1, 1, shape[-1])
     mask[..., : shape[-1] // 2] = 1
     with torch.no_grad():
@@ -138,7 +145,9 @@ def test_on_the_embedded_model_the_known_half_is_kept_and_the_other_half_follows
         plain = ddim(chain, randn(2, *shape))
         known, draws = Known(mask, clip), iter(range(3, 100))
         naive = naive_masking(randn(2, *shape), chain, known, lambda: randn(next(draws), *shape))
-        averaged = multidiffusion(randn(2, *shape), chain, known, lambda: randn(next(draws), *shape))
+        averaged = multidiffusion(
+            randn(2, *shape), chain, known, lambda: randn(next(draws), *shape)
+        )
 
     def errors(x_0: Tensor) -> list[float]:
         return [(part(x_0) - part(clip)).square().mean().item() for part in (first, second)]

@@ -1,4 +1,5 @@
-"""Methods by name: each is what its own module makes, refuses what it does not admit, and does its job."""
+"""Methods by name: each is what its own module makes, refuses what it does not admit, and does its
+job."""
 
 from dataclasses import replace
 from typing import Any, get_args
@@ -60,7 +61,9 @@ def test_masking_is_that_of_its_module(model: MusicModel, method: Method) -> Non
         if method == "naive":
             expected = naive_masking(x_T, chain, known, noise)
         else:
-            expected = multidiffusion(x_T, chain, known, noise, until=0.5 if method == "md50" else 1.0)
+            expected = multidiffusion(
+                x_T, chain, known, noise, until=0.5 if method == "md50" else 1.0
+            )
     result = made(model, method, REGION)
     assert torch.equal(result.x_0, expected)
     assert result.losses.shape == (0, 2)
@@ -77,9 +80,13 @@ def test_freedom_is_that_of_its_module(model: MusicModel, sampler: str) -> None:
     assert not result.x_0.requires_grad
 
 
-def test_guidance_gradients_keep_a_region_and_want_a_strength_for_the_rest(model: MusicModel) -> None:
+def test_guidance_gradients_keep_a_region_and_want_a_strength_for_the_rest(
+    model: MusicModel,
+) -> None:
     chain, x_T, _ = parts(model, "gg")
-    expected = guidance_gradients(x_T, chain, lambda x_0: REGION(x_0, model), known=known_of([REGION]))
+    expected = guidance_gradients(
+        x_T, chain, lambda x_0: REGION(x_0, model), known=known_of([REGION])
+    )
     result = made(model, "gg", REGION)
     torch.testing.assert_close(result.x_0, expected)
     assert (result.errors["inpaint_mse"] == 0).all()
@@ -89,7 +96,9 @@ def test_guidance_gradients_keep_a_region_and_want_a_strength_for_the_rest(model
 
 def test_doodl_is_that_of_its_module(model: MusicModel) -> None:
     chain, x_T, noise = parts(model, "doodl")
-    *_, last = doodl(x_T, chain, lambda x_0: LOUDNESS(x_0, model), iterations=3, lr=0.05, noise=noise)
+    *_, last = doodl(
+        x_T, chain, lambda x_0: LOUDNESS(x_0, model), iterations=3, lr=0.05, noise=noise
+    )
     result = made(model, "doodl", LOUDNESS)
     torch.testing.assert_close(result.x_T, last.best_x_T)
     torch.testing.assert_close(result.x_0, decode_doodl(last.best_x_T, chain))
@@ -113,8 +122,14 @@ def test_controlnet_is_that_of_its_module(model: MusicModel, sampler: str) -> No
 
 
 def test_item_1_of_2_is_what_it_would_be_alone(model: MusicModel) -> None:
-    # Not through the vocoder: its peaks jump, so that what is alike to the last bit but one need not stay alike.
-    for method, control in (("naive", REGION), ("freedom", REGION), ("doodl", REGION), ("none", LOUDNESS)):
+    # Not through the vocoder: its peaks jump, so that what is alike to the last bit but one need
+    # not stay alike.
+    for method, control in (
+        ("naive", REGION),
+        ("freedom", REGION),
+        ("doodl", REGION),
+        ("none", LOUDNESS),
+    ):
         settings = {"sampler": "ddpm"} if method in ("none", "freedom") else {}
         both = made(model, method, control, **settings)
         alone = made(model, method, control, seed=6, count=1, **settings)
@@ -138,10 +153,18 @@ def test_a_controlnet_computes_in_the_precision_of_its_base(model: MusicModel) -
         ("gg", {"controls": (LOUDNESS,)}, "strength has a default for a single region only"),
         ("controlnet", {"controls": (REGION,)}, "a ControlNet takes one loudness curve"),
         ("controlnet", {}, "a ControlNet needs a loudness curve or a melody"),
-        ("doodl", {"controls": (LOUDNESS,), "sampler": "dpm\\+\\+"}, "doodl does not sample by dpm"),
+        (
+            "doodl",
+            {"controls": (LOUDNESS,), "sampler": "dpm\\+\\+"},
+            "doodl does not sample by dpm",
+        ),
         ("ditto", {"controls": (LOUDNESS,), "sampler": "ddpm"}, "ditto does not sample by ddpm"),
         ("ditto2", {"controls": (LOUDNESS,), "sampler": "ddpm"}, "ditto2 does not sample by ddpm"),
-        ("freedom", {"controls": (LOUDNESS,), "strength": -1.0}, "strength must be a number from 0"),
+        (
+            "freedom",
+            {"controls": (LOUDNESS,), "strength": -1.0},
+            "strength must be a number from 0",
+        ),
     ],
 )
 def test_what_a_method_does_not_admit_is_refused(
@@ -154,7 +177,9 @@ def test_what_a_method_does_not_admit_is_refused(
 
 
 def test_a_model_without_a_controlnet_says_how_to_get_one(tiny_model: MusicModel) -> None:
-    with pytest.raises(DittoError, match=r"'tiny' has no ControlNet: train one with `ditto-music train controlnet`"):
+    with pytest.raises(
+        DittoError, match=r"'tiny' has no ControlNet: train one with `ditto-music train controlnet`"
+    ):
         run(Request((LOUDNESS,), method="controlnet", steps=2), tiny_model)
 
 
@@ -168,7 +193,10 @@ def test_a_controlnet_is_saved_and_loaded_with_its_model(model: MusicModel, tmp_
 
 def test_the_report_names_what_counts(model: MusicModel) -> None:
     about = made(model, "freedom", LOUDNESS, strength=0.2).report()["request"]
-    assert about.items() >= {"method": "freedom", "strength": 0.2, "steps": 4, "sampler": "ddim"}.items()
+    assert (
+        about.items()
+        >= {"method": "freedom", "strength": 0.2, "steps": 4, "sampler": "ddim"}.items()
+    )
     assert "iterations" not in about
     assert made(model, "doodl", LOUDNESS).report()["request"]["iterations"] == 3
 
@@ -183,11 +211,20 @@ def test_each_does_its_job_on_the_embedded_model() -> None:
     plain = errors("none", curve, "intensity_mse_db2")
     assert errors("freedom", curve, "intensity_mse_db2") < 0.5 * plain
     # with few steps EDICT's two chains drift apart
-    doodled = run(Request((curve,), method="doodl", iterations=4, lr=0.1, steps=16, seconds=0.7, guidance=1.0), model)
+    doodled = run(
+        Request(
+            (curve,), method="doodl", iterations=4, lr=0.1, steps=16, seconds=0.7, guidance=1.0
+        ),
+        model,
+    )
     assert doodled.losses.min() < 0.7 * doodled.losses[0]
     clip = run(Request(seed=9, **settings), model).x_0[0]
     region = Region.outpaint(clip, clip.shape[-1] // 3, clip.shape[-1])
     free = errors("none", region, "outpaint_mse")
     assert errors("naive", region, "outpaint_mse") == 0
     assert errors("gg", region, "outpaint_mse") == 0
-    assert errors("multidiffusion", region, "outpaint_mse") < errors("md50", region, "outpaint_mse") < free
+    assert (
+        errors("multidiffusion", region, "outpaint_mse")
+        < errors("md50", region, "outpaint_mse")
+        < free
+    )

@@ -10,7 +10,9 @@ from ditto.metrics.bootstrap import mean_interval, ratio_interval, statistic_int
 def test_mean_agrees_with_scipy():
     x = np.random.default_rng(0).gamma(2.0, size=80)
     ours = mean_interval(x, resamples=5000)
-    theirs = stats.bootstrap((x,), np.mean, n_resamples=5000, method="percentile", rng=np.random.default_rng(1))
+    theirs = stats.bootstrap(
+        (x,), np.mean, n_resamples=5000, method="percentile", rng=np.random.default_rng(1)
+    )
     assert ours.value == pytest.approx(x.mean())
     width = theirs.confidence_interval.high - theirs.confidence_interval.low
     assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.05 * width)

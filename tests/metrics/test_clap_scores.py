@@ -32,7 +32,9 @@ class ByHand:
     words = ("jazz", "rock", "calm", "happy")
 
     def embed_text(self, texts: list[str]) -> torch.Tensor:
-        return torch.stack([torch.eye(4)[[w in text for w in self.words].index(True)] for text in texts])
+        return torch.stack(
+            [torch.eye(4)[[w in text for w in self.words].index(True)] for text in texts]
+        )
 
     def embed_audio(self, audio: torch.Tensor, sample_rate: int) -> torch.Tensor:
         return torch.nn.functional.normalize(audio[:, :4], dim=-1)
@@ -67,7 +69,12 @@ def test_held_out_pairs_are_fixed_clips_of_their_pieces(data: Path) -> None:
     assert (places[:, :50] == pairs.audio[2, :50].numpy()).all(axis=1).sum() == 1
     assert pairs.genres[2] == label["genre"]
     found = scores(make_clap(), pairs)
-    assert set(found) >= {"recall_at_10_text", "recall_at_10_audio", "mood_accuracy", "unrelated_cosine_max"}
+    assert set(found) >= {
+        "recall_at_10_text",
+        "recall_at_10_audio",
+        "mood_accuracy",
+        "unrelated_cosine_max",
+    }
     assert found["recall_at_10_text"] == 1  # of five
 
 

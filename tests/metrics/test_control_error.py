@@ -15,7 +15,10 @@ from ditto.models.vocoder import Vocoder
 
 @pytest.fixture(scope="module")
 def model():
-    parts = PatchTransformer(width=16, depth=1, heads=2), Vocoder(width=16, depth=1).requires_grad_(False).eval()
+    parts = (
+        PatchTransformer(width=16, depth=1, heads=2),
+        Vocoder(width=16, depth=1).requires_grad_(False).eval(),
+    )
     return MusicModel(*parts, AudioSpec(clip_frames=96), TagVocabulary(("jazz",), ("happy",)))
 
 
@@ -30,11 +33,15 @@ def test_each_item_gets_its_own_loss_errors_and_curves(model, x_0):
     output = Output(x_0, model)
     for i, control in enumerate(controls):
         alone = Output(x_0[i : i + 1], model)
-        torch.testing.assert_close(both.loss(output)[i : i + 1], control.loss(alone), rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(
+            both.loss(output)[i : i + 1], control.loss(alone), rtol=1e-4, atol=1e-3
+        )
         expected = control.errors(alone)
         for name, values in both.errors(output).items():
             torch.testing.assert_close(values[i : i + 1], expected[name], rtol=1e-3, atol=1e-3)
-        torch.testing.assert_close(both.traces(output, i)[0].target, control.traces(alone, 0)[0].target)
+        torch.testing.assert_close(
+            both.traces(output, i)[0].target, control.traces(alone, 0)[0].target
+        )
 
 
 def test_gradients_of_items_do_not_mix(model, x_0):

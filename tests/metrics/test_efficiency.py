@@ -19,7 +19,9 @@ def test_a_stopwatch_divides_by_the_steps_that_were_made() -> None:
     clock = iter([10.0, 11.0, 13.0, 17.5])
     watch = Stopwatch(lambda: next(clock))
     assert math.isnan(watch.seconds_per_step)
-    for step in optimize(torch.zeros(1, 2), lambda x: x, lambda x: x.square().sum(dim=1), iterations=3):
+    for step in optimize(
+        torch.zeros(1, 2), lambda x: x, lambda x: x.square().sum(dim=1), iterations=3
+    ):
         watch(step)
     assert watch.seconds_per_step == pytest.approx(2.5)
 

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from ditto.metrics.frechet import Reference, frechet_between, frechet_distance, frechet_infinity, gaussian
+from ditto.metrics.frechet import (
+    Reference,
+    frechet_between,
+    frechet_distance,
+    frechet_infinity,
+    gaussian,
+)
 
 
 def by_sqrtm(a, b):
@@ -46,7 +52,9 @@ def test_closed_forms():
     assert frechet_distance(a, a + 0.5) == pytest.approx(6 * 0.25)
     # Scaled by k about its mean: tr C · (1 − k)².
     mean = a.mean(axis=0)
-    assert frechet_distance(a, mean + 3 * (a - mean)) == pytest.approx(4 * np.trace(np.cov(a, rowvar=False)))
+    assert frechet_distance(a, mean + 3 * (a - mean)) == pytest.approx(
+        4 * np.trace(np.cov(a, rowvar=False))
+    )
 
 
 def test_is_symmetric():
@@ -96,6 +104,9 @@ def test_an_extrapolation_needs_counts(settings):
 @pytest.mark.parametrize(("count", "dimensions"), [(5, 12), (40, 12), (300, 512)])
 def test_a_reference_gives_the_same_distance_of_few_and_of_many(count: int, dimensions: int):
     rng = np.random.default_rng(1)
-    real, clips = rng.standard_normal((600, dimensions)), 0.5 + 2 * rng.standard_normal((count, dimensions))
+    real, clips = (
+        rng.standard_normal((600, dimensions)),
+        0.5 + 2 * rng.standard_normal((count, dimensions)),
+    )
     assert Reference(real).distance(clips) == pytest.approx(frechet_distance(clips, real), rel=1e-6)
     assert Reference(real).distance(real) == pytest.approx(0, abs=1e-6)

@@ -38,7 +38,9 @@ def test_jumps_are_numpys_difference_of_means() -> None:
     level = np.maximum(mel_db(log_mel(tone(300)[None], SPEC), SPEC)[0].numpy(), -90)
     i = 40
     difference = level[:, i : i + 4].mean(axis=1) - level[:, i - 4 : i].mean(axis=1)
-    np.testing.assert_allclose(jumps(tone(300), SPEC)[i], np.sqrt((difference**2).mean()), rtol=1e-3)
+    np.testing.assert_allclose(
+        jumps(tone(300), SPEC)[i], np.sqrt((difference**2).mean()), rtol=1e-3
+    )
 
 
 def test_shares() -> None:

@@ -23,7 +23,9 @@ class Letters:
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         self.texts.extend(texts)
-        return torch.tensor([[text.lower().count(c) for c in "abcdefghij"] for text in texts], dtype=torch.float64)
+        return torch.tensor(
+            [[text.lower().count(c) for c in "abcdefghij"] for text in texts], dtype=torch.float64
+        )
 
     def embed_audio(self, audio: Tensor, sample_rate: int) -> Tensor:
         self.batches.append(len(audio))
@@ -36,8 +38,9 @@ def sounds(count: int, samples: int = 1000) -> Tensor:
 
 def test_captions_are_the_papers_template() -> None:
     assert captions([Tags("jazz", "calm", 110), Tags(genre="rock")]) == [
-        "A calm jazz song at 110 beats per minute.", "A rock song.",
-    ]  # fmt: skip
+        "A calm jazz song at 110 beats per minute.",
+        "A rock song.",
+    ]
 
 
 def test_scores_are_scipys_cosines_each_with_its_own_text() -> None:
@@ -45,14 +48,19 @@ def test_scores_are_scipys_cosines_each_with_its_own_text() -> None:
     embeddings = embed_clips(embedder, sounds(5), 8000, batch_size=2)
     assert embedder.batches == [2, 2, 1]
     scores = clap_scores(embedder, embeddings, texts)
-    expected = [1 - cosine(e, t) for e, t in zip(embeddings.numpy(), Letters().embed_text(texts).numpy(), strict=True)]
+    expected = [
+        1 - cosine(e, t)
+        for e, t in zip(embeddings.numpy(), Letters().embed_text(texts).numpy(), strict=True)
+    ]
     np.testing.assert_allclose(scores.numpy(), expected, atol=1e-6)
     assert sorted(embedder.texts) == ["abba", "beach", "cafe", "jig"]
 
 
 def test_a_clap_is_such_an_embedder() -> None:
     clap = make_clap()
-    texts = captions([Tags("jazz", "calm", 110), Tags("rock", "happy", 90), Tags("jazz", "calm", 110)])
+    texts = captions(
+        [Tags("jazz", "calm", 110), Tags("rock", "happy", 90), Tags("jazz", "calm", 110)]
+    )
     scores = clap_scores(clap, embed_clips(clap, sounds(3, 8000), 8000), texts)
     assert scores.shape == (3,)
     assert (scores.abs() <= 1).all()

@@ -10,14 +10,22 @@ from torch import Tensor
 
 from ditto.audio.features import log_mel, mel_db, mel_filterbank
 from ditto.audio.spec import AudioSpec
-from ditto.metrics.vocoder_error import evaluate_vocoder, griffin_lim_mel, mel_to_magnitude, vocoder_errors
+from ditto.metrics.vocoder_error import (
+    evaluate_vocoder,
+    griffin_lim_mel,
+    mel_to_magnitude,
+    vocoder_errors,
+)
 
 SPEC = AudioSpec()
 
 
 def chord(frames: int = 96) -> Tensor:
     seconds = torch.arange(frames * SPEC.hop) / SPEC.sample_rate
-    notes = sum(torch.sin(2 * math.pi * f * seconds) * torch.exp(-seconds) for f in (220.0, 277.2, 329.6, 880.0))
+    notes = sum(
+        torch.sin(2 * math.pi * f * seconds) * torch.exp(-seconds)
+        for f in (220.0, 277.2, 329.6, 880.0)
+    )
     return (0.1 * torch.as_tensor(notes)).unsqueeze(0)
 
 
@@ -46,7 +54,9 @@ def test_griffin_lim_is_as_good_as_librosas() -> None:
     x_0 = log_mel(audio, SPEC)
     ours = vocoder_errors(griffin_lim_mel(x_0, SPEC, 16), audio, SPEC)
     magnitude = mel_to_magnitude(x_0, SPEC)[0].numpy() * (SPEC.n_fft / 4)
-    sound = librosa.griffinlim(magnitude, n_iter=16, hop_length=SPEC.hop, momentum=0, random_state=0)
+    sound = librosa.griffinlim(
+        magnitude, n_iter=16, hop_length=SPEC.hop, momentum=0, random_state=0
+    )
     sound = librosa.util.fix_length(sound, size=audio.shape[1]).astype(np.float32)
     theirs = vocoder_errors(torch.from_numpy(sound[None]), audio, SPEC)
     assert ours["spectral_convergence"] < 1.1 * theirs["spectral_convergence"]

@@ -39,5 +39,7 @@ def test_phases_are_those_of_a_clock() -> None:
     for i, cycles in enumerate(CYCLES):
         angle = 2 * math.pi * beats * cycles
         torch.testing.assert_close(found[:, i].double(), angle.cos(), atol=2e-4, rtol=0)
-        torch.testing.assert_close(found[:, i + len(CYCLES)].double(), angle.sin(), atol=2e-4, rtol=0)
+        torch.testing.assert_close(
+            found[:, i + len(CYCLES)].double(), angle.sin(), atol=2e-4, rtol=0
+        )
     assert found.shape[1] == FEATURES

@@ -1,4 +1,5 @@
-"""CLAP: embeddings against transformers' own way from sound and text to them, gradients, folders, mistakes."""
+"""CLAP: embeddings against transformers' own way from sound and text to them, gradients, folders,
+mistakes."""
 
 import json
 import warnings
@@ -32,14 +33,19 @@ def test_embeddings_are_those_of_transformers(folder: Path) -> None:
     texts = ["a calm jazz song", "fast rock with drums, at 150 bpm"]
     with torch.no_grad():
         audio = model.get_audio_features(**features).pooler_output
-        text = model.get_text_features(**clap.tokenizer(texts, padding=True, return_tensors="pt")).pooler_output
+        text = model.get_text_features(
+            **clap.tokenizer(texts, padding=True, return_tensors="pt")
+        ).pooler_output
     torch.testing.assert_close(clap.embed_audio(NOISE, 8000), audio, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(clap.embed_text(texts), text, atol=1e-6, rtol=1e-5)
 
 
 def test_embeddings_are_unit_vectors_and_tell_sounds_and_texts_apart() -> None:
     clap = make_clap()
-    audio, text = clap.embed_audio(NOISE, 22_050), clap.embed_text(["a calm jazz song", "loud rock"])
+    audio, text = (
+        clap.embed_audio(NOISE, 22_050),
+        clap.embed_text(["a calm jazz song", "loud rock"]),
+    )
     for vectors in (audio, text):
         torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(len(vectors)))
         assert (vectors[0] - vectors[1]).abs().max() > 1e-3
@@ -82,13 +88,25 @@ def test_a_saved_folder_comes_back_with_its_hash(folder: Path) -> None:
     assert card["seed"] == 0
     assert len(card["sha256"]) == 64
     assert {v.dtype for v in load_file(folder / WEIGHTS).values()} == {torch.float16, torch.int64}
-    torch.testing.assert_close(clap.embed_text(["jazz"]), make_clap().embed_text(["jazz"]), atol=5e-3, rtol=0)
+    torch.testing.assert_close(
+        clap.embed_text(["jazz"]), make_clap().embed_text(["jazz"]), atol=5e-3, rtol=0
+    )
 
 
 def test_loading_leaves_the_process_as_it_was(folder: Path) -> None:
-    before = torch.get_rng_state(), torch.is_grad_enabled(), torch.get_num_threads(), torch.get_default_dtype()
+    before = (
+        torch.get_rng_state(),
+        torch.is_grad_enabled(),
+        torch.get_num_threads(),
+        torch.get_default_dtype(),
+    )
     Clap.load(folder).embed_audio(NOISE, 8000)
-    after = torch.get_rng_state(), torch.is_grad_enabled(), torch.get_num_threads(), torch.get_default_dtype()
+    after = (
+        torch.get_rng_state(),
+        torch.is_grad_enabled(),
+        torch.get_num_threads(),
+        torch.get_default_dtype(),
+    )
     assert torch.equal(before[0], after[0])
     assert before[1:] == after[1:]
 
@@ -107,7 +125,10 @@ def test_a_text_of_unknown_words_is_an_error(text: str) -> None:
 
 def test_ten_thousand_characters_are_an_error_of_one_line() -> None:
     clap = make_clap()
-    with warnings.catch_warnings(action="error"), pytest.raises(ControlError, match="at most 62: shorten it") as found:
+    with (
+        warnings.catch_warnings(action="error"),
+        pytest.raises(ControlError, match="at most 62: shorten it") as found,
+    ):
         clap.embed_text(["a calm jazz song " * 589])
     assert "\n" not in str(found.value)
 
@@ -122,10 +143,12 @@ def test_a_clap_with_robertas_tokenizer_as_published_ones_have(tmp_path: Path) -
     from tokenizers.pre_tokenizers import ByteLevel
 
     words = ["<s>", "<pad>", "</s>", "<unk>", *sorted(ByteLevel.alphabet()), "<mask>"]
-    tokenizer = RobertaTokenizer(vocab={w: i for i, w in enumerate(words)}, merges=[], model_max_length=64)
+    tokenizer = RobertaTokenizer(
+        vocab={w: i for i, w in enumerate(words)}, merges=[], model_max_length=64
+    )
     config = ClapConfig(
         text_config={**TEXT, "vocab_size": len(words)}, audio_config=dict(AUDIO), projection_dim=8
-    )  # fmt: skip
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         save(tmp_path, ClapModel(config), tokenizer, EXTRACTOR, {})
@@ -143,11 +166,17 @@ def test_a_fused_clap_hears_four_equal_channels() -> None:
     tiny = make_clap()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = ClapConfig(text_config=tiny.model.config.text_config.to_dict(), audio_config=audio, projection_dim=8)
+        config = ClapConfig(
+            text_config=tiny.model.config.text_config.to_dict(),
+            audio_config=audio,
+            projection_dim=8,
+        )
         model = ClapModel(config).eval()
     extractor = {**EXTRACTOR, "truncation": "fusion"}
     clap = Clap(model, tiny.tokenizer, tiny.front_end.of(extractor))
-    made = ClapFeatureExtractor(**extractor)(list(NOISE.numpy()), sampling_rate=8000, return_tensors="pt")
+    made = ClapFeatureExtractor(**extractor)(
+        list(NOISE.numpy()), sampling_rate=8000, return_tensors="pt"
+    )
     with torch.no_grad():
         # The extractor marks a random clip of every batch as longer than it is.
         never = torch.zeros(3, 1, dtype=torch.bool)
@@ -166,7 +195,10 @@ def test_a_missing_incomplete_or_damaged_folder_is_one_line(folder: Path, tmp_pa
     with pytest.raises(ModelError, match="SHA-256"):
         Clap.load(tmp_path)
     (tmp_path / CARD).unlink()
-    save_file({k: v for k, v in load_file(folder / WEIGHTS).items() if "audio_projection" not in k}, weights)
+    save_file(
+        {k: v for k, v in load_file(folder / WEIGHTS).items() if "audio_projection" not in k},
+        weights,
+    )
     with pytest.raises(ModelError, match="lacks 4 tensors") as found:
         Clap.load(tmp_path)
     assert "\n" not in str(found.value)
@@ -175,7 +207,9 @@ def test_a_missing_incomplete_or_damaged_folder_is_one_line(folder: Path, tmp_pa
         Clap.load(tmp_path)
 
 
-def test_a_name_that_is_no_folder_and_no_hub_id_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_is_no_folder_and_no_hub_id_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for name in ("/nowhere at all", "nobody/no-clap"):
         with pytest.raises(ModelError, match="no folder") as found:
@@ -187,4 +221,6 @@ def test_float64_audio_is_heard_in_float64_features() -> None:
     clap = make_clap()
     features = clap.front_end(NOISE.double(), 8000)
     assert features.dtype == torch.float64
-    np.testing.assert_allclose(clap.embed_features(features), clap.embed_audio(NOISE, 8000), atol=1e-4)
+    np.testing.assert_allclose(
+        clap.embed_features(features), clap.embed_audio(NOISE, 8000), atol=1e-4
+    )

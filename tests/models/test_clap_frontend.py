@@ -1,4 +1,5 @@
-"""The front end against transformers' extractor and scipy's resampling, its gradients against differences."""
+"""The front end against transformers' extractor and scipy's resampling, its gradients against
+differences."""
 
 import numpy as np
 import pytest
@@ -8,7 +9,13 @@ from transformers import ClapFeatureExtractor
 
 from ditto.models.clap_frontend import ClapFrontEnd, resample
 
-SMALL = {"sampling_rate": 8000, "fft_window_size": 256, "hop_length": 130, "max_length_s": 1, "frequency_max": 4000}
+SMALL = {
+    "sampling_rate": 8000,
+    "fft_window_size": 256,
+    "hop_length": 130,
+    "max_length_s": 1,
+    "frequency_max": 4000,
+}
 
 
 def clips(count: int, samples: int) -> torch.Tensor:
@@ -30,7 +37,9 @@ def test_it_is_the_extractors_output_on_twenty_clips(truncation: str) -> None:
     extractor = ClapFeatureExtractor(truncation=truncation)
     front_end = ClapFrontEnd.of(extractor.to_dict())
     audio = clips(20, 4 * front_end.sample_rate)
-    expected = extractor(list(audio.numpy()), sampling_rate=48_000, return_tensors="pt")["input_features"]
+    expected = extractor(list(audio.numpy()), sampling_rate=48_000, return_tensors="pt")[
+        "input_features"
+    ]
     found = torch.cat([front_end(part, 48_000)[:, 0] for part in audio.split(4)])
     assert found.shape == expected.shape == (20, 4 if truncation == "fusion" else 1, 1001, 64)
     assert (found - expected).abs().max() < 1e-3  # dB
@@ -41,7 +50,9 @@ def test_it_is_the_extractors_output_on_twenty_clips(truncation: str) -> None:
 def test_short_sounds_are_padded_as_the_extractor_does(padding: str, samples: int) -> None:
     extractor = ClapFeatureExtractor(**SMALL, truncation="rand_trunc", padding=padding)
     audio = clips(5, samples)
-    expected = extractor(list(audio.numpy()), sampling_rate=8000, return_tensors="pt")["input_features"]
+    expected = extractor(list(audio.numpy()), sampling_rate=8000, return_tensors="pt")[
+        "input_features"
+    ]
     assert (ClapFrontEnd.of(extractor.to_dict())(audio, 8000)[:, 0] - expected).abs().max() < 1e-3
 
 
@@ -54,7 +65,9 @@ def test_long_sounds_are_heard_through_windows_that_cover_them() -> None:
     torch.testing.assert_close(features[:, 2:], front_end(audio[:, -8000:], 8000))
 
 
-@pytest.mark.parametrize(("source", "target"), [(22_050, 48_000), (48_000, 22_050), (8000, 16_000), (44_100, 22_050)])
+@pytest.mark.parametrize(
+    ("source", "target"), [(22_050, 48_000), (48_000, 22_050), (8000, 16_000), (44_100, 22_050)]
+)
 @pytest.mark.parametrize("samples", [1, 147, 5000])
 def test_resampling_is_scipys(source: int, target: int, samples: int) -> None:
     audio = torch.randn(2, samples, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -72,7 +85,9 @@ def test_a_tone_keeps_its_pitch_and_level_through_resampling() -> None:
 
 def test_gradients_are_those_of_finite_differences() -> None:
     front_end = ClapFrontEnd(2000, 32, 20, 6, 0.0, 1000.0, 1)
-    audio = torch.randn(1, 90, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    audio = torch.randn(
+        1, 90, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    ).requires_grad_(True)
 
     def feature(x: torch.Tensor) -> torch.Tensor:
         # Only frames without padding: at the floor's kink there is no derivative.

@@ -85,7 +85,13 @@ def test_unknown_tags_are_refused(tags: Tags, message: str) -> None:
 
 @given(st.integers(0, 3), st.integers(0, 2), st.integers(0, 12))
 def test_decoding_undoes_encoding(genre: int, mood: int, tempo: int) -> None:
-    assert VOCABULARY.encode(VOCABULARY.decode([genre, mood, tempo])).tolist() == [genre, mood, tempo, 0, 0]
+    assert VOCABULARY.encode(VOCABULARY.decode([genre, mood, tempo])).tolist() == [
+        genre,
+        mood,
+        tempo,
+        0,
+        0,
+    ]
 
 
 @given(st.integers(600, 1800), st.integers(0, 11_999))

@@ -1,4 +1,5 @@
-"""The adapter: an untrained one changes nothing, curves are encoded as told, files come back whole."""
+"""The adapter: an untrained one changes nothing, curves are encoded as told, files come back
+whole."""
 
 import json
 from dataclasses import replace
@@ -49,7 +50,10 @@ def test_every_part_learns_once_the_outputs_have_moved() -> None:
     def slopes() -> dict[str, float]:
         loss = (adapter(base, *inputs(), curves()) - 0.3).square().mean()
         found = torch.autograd.grad(loss, list(adapter.parameters()))
-        return {n: g.abs().max().item() for (n, _), g in zip(adapter.named_parameters(), found, strict=True)}
+        return {
+            n: g.abs().max().item()
+            for (n, _), g in zip(adapter.named_parameters(), found, strict=True)
+        }
 
     assert all(value > 0 for name, value in slopes().items() if name.startswith("outputs"))
     randomised(adapter).requires_grad_(True)
@@ -84,10 +88,15 @@ def test_a_folder_gives_the_adapter_back(tmp_path: Path, tiny_model: MusicModel)
         adapter.save(tmp_path / "adapter")
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
     loaded = ControlAdapter.load(tmp_path / "adapter", tiny_model)
-    assert all(torch.equal(a, b.half().float()) for a, b in zip(loaded.parameters(), adapter.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b.half().float())
+        for a, b in zip(loaded.parameters(), adapter.parameters(), strict=True)
+    )
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     with pytest.raises(ModelError, match="trained with another base"):
-        ControlAdapter.load(tmp_path / "adapter", replace(tiny_model, network=make_network(mlp_ratio=1.0)))
+        ControlAdapter.load(
+            tmp_path / "adapter", replace(tiny_model, network=make_network(mlp_ratio=1.0))
+        )
     config = tmp_path / "adapter" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"depth": 1}))
     with pytest.raises(ModelError, match="damaged"):

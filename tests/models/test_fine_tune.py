@@ -1,4 +1,5 @@
-"""A base fine-tuned from the embedded one: only what differs is stored, and all else must be the embedded base's."""
+"""A base fine-tuned from the embedded one: only what differs is stored, and all else must be the
+embedded base's."""
 
 import json
 import shutil
@@ -41,14 +42,23 @@ def test_only_what_differs_is_stored(folder: Path) -> None:
     assert sorted(load_file(folder / FILE)) == sorted(TUNED)
 
 
-def test_loading_gives_the_fine_tuned_network_and_all_else_of_the_embedded_model(folder: Path) -> None:
+def test_loading_gives_the_fine_tuned_network_and_all_else_of_the_embedded_model(
+    folder: Path,
+) -> None:
     model, base = ditto.load(folder, precision="float32"), load()
     expected = {name: value.half().float() for name, value in tuned().network.state_dict().items()}
-    assert all(torch.equal(value, expected[name]) for name, value in model.network.state_dict().items())
     assert all(
-        torch.equal(value, base.vocoder.state_dict()[name]) for name, value in model.vocoder.state_dict().items()
+        torch.equal(value, expected[name]) for name, value in model.network.state_dict().items()
     )
-    assert (model.vocabulary, model.shift, model.guidance) == (base.vocabulary, base.shift, base.guidance)
+    assert all(
+        torch.equal(value, base.vocoder.state_dict()[name])
+        for name, value in model.vocoder.state_dict().items()
+    )
+    assert (model.vocabulary, model.shift, model.guidance) == (
+        base.vocabulary,
+        base.shift,
+        base.guidance,
+    )
     assert (model.spec, model.name, model.distilled) == (SPEC, "wide", None)
     assert not any(parameter.requires_grad for parameter in model.network.parameters())
 
@@ -72,10 +82,14 @@ def test_the_shipped_24_s_base_plays_in_one_piece() -> None:
     model, base = ditto.load(SHIPPED, precision="float32"), ditto.load(precision="float32")
     assert model.spec == replace(base.spec, clip_frames=2048)
     untuned = replace(base, spec=model.spec, distilled=None)
-    wide, narrow = (ditto.run(ditto.Request(seed=0, steps=2), each).x_0 for each in (model, untuned))
+    wide, narrow = (
+        ditto.run(ditto.Request(seed=0, steps=2), each).x_0 for each in (model, untuned)
+    )
     assert wide.shape == (1, *model.shape())
     assert wide.isfinite().all()
-    assert 0.01 < (wide - narrow).square().mean().sqrt() < 0.2  # it is another model than the embedded one, and near it
+    assert (
+        0.01 < (wide - narrow).square().mean().sqrt() < 0.2
+    )  # it is another model than the embedded one, and near it
 
 
 def edited(folder: Path, **changes: object) -> None:
@@ -89,11 +103,17 @@ def with_weights(folder: Path, **weights: torch.Tensor) -> None:
 
 
 WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
-    "another base": (lambda f: edited(f, base="0" * 64), "fine-tuned from another base than the embedded one"),
+    "another base": (
+        lambda f: edited(f, base="0" * 64),
+        "fine-tuned from another base than the embedded one",
+    ),
     "no weights": (lambda f: (f / FILE).unlink(), "is incomplete"),
     "other bytes": (lambda f: (f / FILE).write_bytes(b"0"), "is damaged: its SHA-256"),
     "no hash": (lambda f: edited(f, sha256=None), "is damaged: its SHA-256"),
-    "unknown weight": (lambda f: with_weights(f, other=torch.zeros(2)), "weights that the embedded base has not"),
+    "unknown weight": (
+        lambda f: with_weights(f, other=torch.zeros(2)),
+        "weights that the embedded base has not",
+    ),
     "another shape": (lambda f: with_weights(f, **{TUNED[0]: torch.zeros(2)}), "do not fit"),
     "unknown setting": (lambda f: edited(f, spec={"bands": 3}), "do not fit"),
 }

@@ -79,10 +79,17 @@ def test_without_a_source_it_is_the_embedded_model() -> None:
 
 @pytest.mark.parametrize(
     ("able", "expected"),
-    [({"avx512_bf16": True}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)],
+    [
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"avx2": True}, torch.float32),
+    ],
 )
 def test_auto_is_bfloat16_where_the_processor_has_it(
-    model_folder: Path, monkeypatch: pytest.MonkeyPatch, able: dict[str, bool], expected: torch.dtype
+    model_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    able: dict[str, bool],
+    expected: torch.dtype,
 ) -> None:
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: able)
     auto, plain = load(model_folder), load(model_folder, precision="float32")
@@ -117,14 +124,22 @@ def test_an_image_pipeline_is_no_music_model(folder: Path) -> None:
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
     with pytest.raises(ModelError) as error:
         load(folder)
-    one_line(error, "spoilt is another kind of model", "StableDiffusionPipeline", "AudioLDM2Pipeline")
+    one_line(
+        error, "spoilt is another kind of model", "StableDiffusionPipeline", "AudioLDM2Pipeline"
+    )
 
 
 def test_an_image_pipeline_in_memory_is_none_either() -> None:
     from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
-    unet = UNet2DModel(sample_size=8, block_out_channels=(4, 4), norm_num_groups=2, layers_per_block=1,
-                       down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2)  # fmt: skip
+    unet = UNet2DModel(
+        sample_size=8,
+        block_out_channels=(4, 4),
+        norm_num_groups=2,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+    )
     with pytest.raises(ModelError) as error:
         adapt(DDPMPipeline(unet, DDPMScheduler()))
     one_line(error, "DDPMPipeline", "StableAudioPipeline")
@@ -139,24 +154,33 @@ def rewrite(folder: Path, change: Callable[[dict[str, object]], object]) -> None
 
 SPOILT: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "no index": (lambda f: (f / "model_index.json").unlink(), ("has no model_index.json",)),
-    "broken index": (lambda f: (f / "model_index.json").write_text("{"), ("cannot read", "model_index.json")),
+    "broken index": (
+        lambda f: (f / "model_index.json").write_text("{"),
+        ("cannot read", "model_index.json"),
+    ),
     "no folder": (lambda f: shutil.rmtree(f / "vae"), ("spoilt is incomplete", "vae/")),
     "no weights": (
-        lambda f: (f / "unet" / "diffusion_pytorch_model.safetensors").unlink(), ("unet/ has no .safetensors",)
+        lambda f: (f / "unet" / "diffusion_pytorch_model.safetensors").unlink(),
+        ("unet/ has no .safetensors",),
     ),
     "pickle": (
         lambda f: (f / "vocoder" / "model.safetensors").rename(f / "vocoder" / "pytorch_model.bin"),
         ("vocoder/ has no .safetensors", "pickled"),
     ),
-    "no config": (lambda f: (f / "vocoder" / "config.json").unlink(), ("vocoder/config.json is missing",)),
+    "no config": (
+        lambda f: (f / "vocoder" / "config.json").unlink(),
+        ("vocoder/config.json is missing",),
+    ),
     "damaged": (
-        lambda f: (f / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"\0" * 100), ("cannot load spoilt",)
+        lambda f: (f / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"\0" * 100),
+        ("cannot load spoilt",),
     ),
     "no vocoder": (lambda f: rewrite(f, lambda index: index.pop("vocoder")), ("names no vocoder",)),
     "foreign code": (
-        lambda f: rewrite(f, lambda index: index.update(vae=["os.path", "join"])), ("'os.path'", "does not run")
+        lambda f: rewrite(f, lambda index: index.update(vae=["os.path", "join"])),
+        ("'os.path'", "does not run"),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("how", SPOILT)
@@ -168,7 +192,9 @@ def test_what_a_folder_lacks_is_named_in_one_line(folder: Path, how: str) -> Non
     one_line(error, *parts)
 
 
-def test_a_missing_folder_and_an_unreachable_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_folder_and_an_unreachable_hub(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     with pytest.raises(ModelError) as error:
         load(tmp_path / "nothing")
     one_line(error, "no model folder", "nothing")
@@ -179,10 +205,17 @@ def test_a_missing_folder_and_an_unreachable_hub(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
     with pytest.raises(ModelError) as error:
         load("cvssp/audioldm2-music")
-    one_line(error, "cvssp/audioldm2-music", "Name or service not known", "check name, network and licence")
+    one_line(
+        error,
+        "cvssp/audioldm2-music",
+        "Name or service not known",
+        "check name, network and licence",
+    )
 
 
-def test_a_hub_id_is_downloaded_without_pickles(monkeypatch: pytest.MonkeyPatch, saved: dict[str, Path]) -> None:
+def test_a_hub_id_is_downloaded_without_pickles(
+    monkeypatch: pytest.MonkeyPatch, saved: dict[str, Path]
+) -> None:
     asked = {}
 
     def download(repo_id: str, **settings: list[str]) -> str:
@@ -195,7 +228,9 @@ def test_a_hub_id_is_downloaded_without_pickles(monkeypatch: pytest.MonkeyPatch,
     assert not any(pattern.endswith(("bin", "ckpt", "pt")) for pattern in asked["allow_patterns"])
 
 
-@pytest.mark.parametrize(("found", "said"), [("4.31.0", "but 4.31.0 is installed"), (None, "which is not installed")])
+@pytest.mark.parametrize(
+    ("found", "said"), [("4.31.0", "but 4.31.0 is installed"), (None, "which is not installed")]
+)
 def test_an_unsupported_transformers_is_named(
     monkeypatch: pytest.MonkeyPatch, saved: dict[str, Path], found: str | None, said: str
 ) -> None:
@@ -217,14 +252,26 @@ def test_a_folder_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_loading_leaves_the_process_as_it_was(saved: dict[str, Path]) -> None:
-    state = torch.get_rng_state(), torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
+    state = (
+        torch.get_rng_state(),
+        torch.is_grad_enabled(),
+        torch.get_default_dtype(),
+        torch.get_num_threads(),
+    )
     load(saved["stable_audio"]).cond(PROMPT)
-    after = torch.get_rng_state(), torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
+    after = (
+        torch.get_rng_state(),
+        torch.is_grad_enabled(),
+        torch.get_default_dtype(),
+        torch.get_num_threads(),
+    )
     assert torch.equal(state[0], after[0])
     assert state[1:] == after[1:]
 
 
-def test_our_own_models_have_the_hubs_layout_and_names(tiny_model: MusicModel, tmp_path: Path) -> None:
+def test_our_own_models_have_the_hubs_layout_and_names(
+    tiny_model: MusicModel, tmp_path: Path
+) -> None:
     tiny_model.save_pretrained(tmp_path / "own")
     index = json.loads((tmp_path / "own" / "model_index.json").read_text())
     assert index["denoiser"] == ["ditto.models.transformer", "PatchTransformer"]
@@ -253,14 +300,20 @@ class Api:
     def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str) -> None:
         if repo_id.startswith("nobody/"):
             raise OSError("403 Forbidden")
-        Api.taken[repo_id] = {str(file.relative_to(folder_path)) for file in folder_path.rglob("*") if file.is_file()}
+        Api.taken[repo_id] = {
+            str(file.relative_to(folder_path)) for file in folder_path.rglob("*") if file.is_file()
+        }
 
 
-def test_push_to_hub_uploads_the_folder(monkeypatch: pytest.MonkeyPatch, tiny_model: MusicModel) -> None:
+def test_push_to_hub_uploads_the_folder(
+    monkeypatch: pytest.MonkeyPatch, tiny_model: MusicModel
+) -> None:
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
     assert tiny_model.push_to_hub("me/tiny", token="secret") == "https://hub/me/tiny"
     assert Api.token == "secret"
-    assert {"model_index.json", "denoiser/diffusion_pytorch_model.safetensors"} <= Api.taken["me/tiny"]
+    assert {"model_index.json", "denoiser/diffusion_pytorch_model.safetensors"} <= Api.taken[
+        "me/tiny"
+    ]
     adapt(make_musicldm()).push_to_hub("me/musicldm")
     assert {"README.md", "unet/config.json", "tokenizer/tokenizer.json"} <= Api.taken["me/musicldm"]
     with pytest.raises(ModelError, match=r"did not take nobody/tiny \(403 Forbidden\)"):

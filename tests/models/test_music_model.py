@@ -1,4 +1,5 @@
-"""The model folder: what is saved comes back, and whatever is wrong with a folder is one clear line."""
+"""The model folder: what is saved comes back, and whatever is wrong with a folder is one clear
+line."""
 
 import copy
 import json
@@ -36,13 +37,17 @@ def test_saving_and_loading_gives_the_same_outputs(model_folder: Path, tmp_path:
     second = load(tmp_path / "again")
     assert second.sha256 == first.sha256
     for name in ("denoiser", "vocoder"):
-        assert (tmp_path / "again" / name / WEIGHTS).read_bytes() == (model_folder / name / WEIGHTS).read_bytes()
+        assert (tmp_path / "again" / name / WEIGHTS).read_bytes() == (
+            model_folder / name / WEIGHTS
+        ).read_bytes()
     assert all(torch.equal(a, b) for a, b in zip(outputs(first), outputs(second), strict=True))
     settings = ("spec", "vocabulary", "guidance", "shift")
     assert all(getattr(first, name) == getattr(second, name) for name in settings)
 
 
-def test_half_precision_weights_are_near_the_originals(tiny_model: MusicModel, model_folder: Path) -> None:
+def test_half_precision_weights_are_near_the_originals(
+    tiny_model: MusicModel, model_folder: Path
+) -> None:
     for ours, loaded in zip(outputs(tiny_model)[:1], outputs(load(model_folder))[:1], strict=True):
         assert 0 < (ours - loaded).norm() < 0.01 * ours.norm()
 
@@ -68,7 +73,9 @@ def test_a_loaded_model_is_frozen_float32_and_in_evaluation_mode(model_folder: P
 def test_saving_leaves_the_model_as_it_is(tiny_model: MusicModel, tmp_path: Path) -> None:
     before = [p.clone() for p in tiny_model.network.parameters()]
     tiny_model.save(tmp_path / "model")
-    assert all(torch.equal(a, b) for a, b in zip(before, tiny_model.network.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(before, tiny_model.network.parameters(), strict=True)
+    )
 
 
 @pytest.fixture
@@ -84,7 +91,9 @@ def student_output(model: MusicModel, w: float = 2.0) -> torch.Tensor:
     return model.student(x, torch.tensor([100, 900]), model.cond(Tags("jazz"), 2), w)
 
 
-def test_a_student_is_a_part_of_its_model(student_model: MusicModel, model_folder: Path, student_folder: Path) -> None:
+def test_a_student_is_a_part_of_its_model(
+    student_model: MusicModel, model_folder: Path, student_folder: Path
+) -> None:
     plain, model = load(model_folder), load(student_folder)
     assert plain.student is None
     assert plain.distilled is None
@@ -106,7 +115,9 @@ def test_a_student_alone_is_no_model_and_a_model_no_student_alone(
     with pytest.raises(ModelError, match="another kind of model"):
         load(tmp_path / "alone")
     joined = load(model_folder).with_student(tmp_path / "alone")
-    assert torch.equal(student_output(joined), student_output(student_model.with_student(tmp_path / "alone")))
+    assert torch.equal(
+        student_output(joined), student_output(student_model.with_student(tmp_path / "alone"))
+    )
     with pytest.raises(ModelError, match="another kind of model than a student alone"):
         joined.with_student(model_folder)
     with pytest.raises(ModelError, match="no model folder"):
@@ -115,11 +126,19 @@ def test_a_student_alone_is_no_model_and_a_model_no_student_alone(
 
 STUDENT_SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
     "weights damaged": (lambda f: damage(f / "student" / WEIGHTS), "damaged"),
-    "weights missing": (lambda f: (f / "student" / WEIGHTS).unlink(), "student/diffusion_pytorch_model.* is missing"),
+    "weights missing": (
+        lambda f: (f / "student" / WEIGHTS).unlink(),
+        "student/diffusion_pytorch_model.* is missing",
+    ),
     "description missing": (lambda f: edit_index(f, student=None), "does not describe its student"),
-    "guidance is one number": (lambda f: edit_index(f, student={"guidance": [1]}), "does not describe its student"),
+    "guidance is one number": (
+        lambda f: edit_index(f, student={"guidance": [1]}),
+        "does not describe its student",
+    ),
     "unknown class": (
-        lambda f: edit_index(f, student={"class": "os", "kind": "cm", "guidance": [1, 2], "teacher": ""}),
+        lambda f: edit_index(
+            f, student={"class": "os", "kind": "cm", "guidance": [1, 2], "teacher": ""}
+        ),
         "unknown class 'os' for student",
     ),
 }
@@ -153,7 +172,10 @@ def other_width(folder: Path) -> None:
 SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
     "weights damaged": (lambda f: damage(f / "denoiser" / WEIGHTS), "damaged"),
     "weights cut short": (lambda f: (f / "vocoder" / WEIGHTS).write_bytes(b"1234"), "damaged"),
-    "weights missing": (lambda f: (f / "vocoder" / WEIGHTS).unlink(), "vocoder/diffusion_pytorch_model.* is missing"),
+    "weights missing": (
+        lambda f: (f / "vocoder" / WEIGHTS).unlink(),
+        "vocoder/diffusion_pytorch_model.* is missing",
+    ),
     "config missing": (lambda f: (f / "denoiser" / "config.json").unlink(), "damaged"),
     "config is no JSON": (lambda f: (f / "denoiser" / "config.json").write_text("{"), "damaged"),
     "config of a deeper network": (other_width, "does not fit its weights"),
@@ -161,10 +183,19 @@ SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
     "index is no JSON": (lambda f: (f / INDEX).write_text("{\n\n"), "cannot read"),
     "index is no text": (lambda f: (f / INDEX).write_bytes(b"\xff\xfe\x00"), "cannot read"),
     "index is a list": (lambda f: (f / INDEX).write_text("[]"), "another kind of model"),
-    "another pipeline": (lambda f: edit_index(f, _class_name="StableDiffusionPipeline"), "another kind of model"),
+    "another pipeline": (
+        lambda f: edit_index(f, _class_name="StableDiffusionPipeline"),
+        "another kind of model",
+    ),
     "unknown class": (lambda f: edit_index(f, denoiser="os"), "unknown class 'os'"),
-    "class is a list": (lambda f: edit_index(f, denoiser=["diffusers", "UNet2DModel"]), "unknown class"),
-    "class of another part": (lambda f: edit_index(f, denoiser="Vocoder"), "unknown class 'Vocoder' for denoiser"),
+    "class is a list": (
+        lambda f: edit_index(f, denoiser=["diffusers", "UNet2DModel"]),
+        "unknown class",
+    ),
+    "class of another part": (
+        lambda f: edit_index(f, denoiser="Vocoder"),
+        "unknown class 'Vocoder' for denoiser",
+    ),
     "another network": (lambda f: edit_index(f, denoiser="TagUNet"), "does not fit its weights"),
     "hashes missing": (lambda f: edit_index(f, sha256=None), "damaged"),
     "hashes are a list": (lambda f: edit_index(f, sha256=[1]), "damaged"),
@@ -219,7 +250,9 @@ def test_schedule_is_the_shifted_one(tiny_model: MusicModel) -> None:
     assert issubclass(ModelError, DittoError)
 
 
-def test_a_draft_sounds_without_the_vocoders_feedback_and_is_otherwise_the_same_model(tiny_model: MusicModel) -> None:
+def test_a_draft_sounds_without_the_vocoders_feedback_and_is_otherwise_the_same_model(
+    tiny_model: MusicModel,
+) -> None:
     x_0 = tiny_model.noise(tiny_model.shape(), torch.Generator().manual_seed(0))[None]
     draft = tiny_model.draft
     expected = limited(tiny_model.vocoder(tiny_model.to_mel(x_0), feedback=0))
@@ -230,15 +263,24 @@ def test_a_draft_sounds_without_the_vocoders_feedback_and_is_otherwise_the_same_
     assert other.draft is other
 
 
-def test_a_model_in_bfloat16_is_the_same_model_that_computes_otherwise(student_model: MusicModel) -> None:
+def test_a_model_in_bfloat16_is_the_same_model_that_computes_otherwise(
+    student_model: MusicModel,
+) -> None:
     low = replace(student_model, precision=torch.bfloat16)
-    x_t, t = torch.randn(1, 1, 16, 64, generator=torch.Generator().manual_seed(0)), torch.tensor([900])
+    x_t, t = (
+        torch.randn(1, 1, 16, 64, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([900]),
+    )
     for name in ("denoiser", "student"):
-        plain, rough = (getattr(m, name)(x_t, t, m.cond(Tags("jazz")), 1.5) for m in (student_model, low))
+        plain, rough = (
+            getattr(m, name)(x_t, t, m.cond(Tags("jazz")), 1.5) for m in (student_model, low)
+        )
         assert rough.dtype == torch.float32
         assert 0 < (rough - plain).abs().max() < 0.05 * plain.abs().max()
     assert fingerprint(low.network) == fingerprint(student_model.network)
-    assert torch.equal(low.to_audio(x_t), student_model.to_audio(x_t)), "what is heard is decoded in float32"
+    assert torch.equal(low.to_audio(x_t), student_model.to_audio(x_t)), (
+        "what is heard is decoded in float32"
+    )
     assert {p.dtype for p in low.draft.vocoder.parameters()} == {torch.float32, torch.bfloat16}
     draft, rough = student_model.draft.to_audio(x_t), low.draft.to_audio(x_t)
     assert 0 < (rough - draft).square().mean() < 1e-2 * draft.square().mean()

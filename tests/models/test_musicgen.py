@@ -22,26 +22,54 @@ from ditto.models.musicgen import MusicGen
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("musicgen")
     letters = [(letter, -3.0) for letter in "abcdefghijklmnopqrstuvwxyz"]
-    tokenizer = T5Tokenizer(vocab=[("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *letters], extra_ids=0)
-    text = T5Config(vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    tokenizer = T5Tokenizer(
+        vocab=[("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *letters], extra_ids=0
+    )
+    text = T5Config(
+        vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2
+    )
     codec = EncodecConfig(
-        target_bandwidths=[3.2], sampling_rate=8000, num_filters=2, hidden_size=8, num_residual_layers=1,
-        upsampling_ratios=[5, 4, 2], codebook_size=16, codebook_dim=8, num_lstm_layers=1, use_causal_conv=False,
-    )  # fmt: skip
+        target_bandwidths=[3.2],
+        sampling_rate=8000,
+        num_filters=2,
+        hidden_size=8,
+        num_residual_layers=1,
+        upsampling_ratios=[5, 4, 2],
+        codebook_size=16,
+        codebook_dim=8,
+        num_lstm_layers=1,
+        use_causal_conv=False,
+    )
     books = 4
     decoder = MusicgenDecoderConfig(
-        vocab_size=16, max_position_embeddings=256, num_hidden_layers=1, ffn_dim=16, num_attention_heads=2,
-        hidden_size=16, num_codebooks=books, pad_token_id=16, bos_token_id=16,
-    )  # fmt: skip
+        vocab_size=16,
+        max_position_embeddings=256,
+        num_hidden_layers=1,
+        ffn_dim=16,
+        num_attention_heads=2,
+        hidden_size=16,
+        num_codebooks=books,
+        pad_token_id=16,
+        bos_token_id=16,
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = MusicgenForConditionalGeneration(
-            MusicgenConfig(text_encoder=text.to_dict(), audio_encoder=codec.to_dict(), decoder=decoder.to_dict())
+            MusicgenConfig(
+                text_encoder=text.to_dict(),
+                audio_encoder=codec.to_dict(),
+                decoder=decoder.to_dict(),
+            )
         )
         for layer in model.audio_encoder.quantizer.layers:
             layer.codebook.embed.normal_()  # zeros by default, so that all codes would sound alike
     model.generation_config = GenerationConfig(
-        decoder_start_token_id=16, pad_token_id=16, bos_token_id=16, do_sample=True, guidance_scale=3, max_length=200
+        decoder_start_token_id=16,
+        pad_token_id=16,
+        bos_token_id=16,
+        do_sample=True,
+        guidance_scale=3,
+        max_length=200,
     )
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)

@@ -14,7 +14,9 @@ T = torch.tensor([10, 900])
 
 
 def x(frames: int = 8, seed: int = 0) -> Tensor:
-    return torch.randn(2, 1, 16, frames, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(
+        2, 1, 16, frames, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 @pytest.mark.parametrize("frames", [2, 8, 30])
@@ -48,7 +50,9 @@ def test_every_tag_and_the_timestep_matter(tiny_network: PatchTransformer, colum
     other = TAGS.clone()
     other[:, column] = 1 - TAGS[:, column].clamp(max=1)
     assert not torch.allclose(tiny_network(x(), T, other), tiny_network(x(), T, TAGS))
-    assert not torch.allclose(tiny_network(x(), T + 1, TAGS), tiny_network(x(), T, TAGS), rtol=0, atol=1e-6)
+    assert not torch.allclose(
+        tiny_network(x(), T + 1, TAGS), tiny_network(x(), T, TAGS), rtol=0, atol=1e-6
+    )
 
 
 def test_every_frame_sees_every_other(tiny_network: PatchTransformer) -> None:
@@ -66,7 +70,10 @@ def test_gradient_is_that_of_finite_differences(tiny_network: PatchTransformer) 
 
 def test_rotary_attention_depends_on_the_distance_alone() -> None:
     rotation = rotary(12, 8, torch.zeros(1, dtype=torch.float64))
-    q, k = (torch.randn(8, generator=torch.Generator().manual_seed(s), dtype=torch.float64) for s in (0, 1))
+    q, k = (
+        torch.randn(8, generator=torch.Generator().manual_seed(s), dtype=torch.float64)
+        for s in (0, 1)
+    )
     scores = rotate(q.expand(12, 8), rotation) @ rotate(k.expand(12, 8), rotation).T
     torch.testing.assert_close(scores[:-3, :-3], scores[3:, 3:])
     assert scores[0].std() > 0.01
@@ -93,7 +100,9 @@ W = torch.tensor([1.0, 4.5])
 
 
 def test_a_network_with_guidance_starts_as_the_one_without(tiny_network: PatchTransformer) -> None:
-    settings = {name: value for name, value in dict(tiny_network.config).items() if not name.startswith("_")}
+    settings = {
+        name: value for name, value in dict(tiny_network.config).items() if not name.startswith("_")
+    }
     student = PatchTransformer(**settings | {"guidance_embedded": True}).double()
     missing, unexpected = student.load_state_dict(tiny_network.state_dict(), strict=False)
     assert (sorted(missing), unexpected) == (["guidance.layer.bias", "guidance.layer.weight"], [])
@@ -129,14 +138,20 @@ def test_a_lowered_copy_computes_its_blocks_in_bfloat16_and_nothing_else() -> No
     low, tags = network.lowered(torch.bfloat16), torch.tensor([[1, 2, 3, 1200, 0], [2, 0, 5, 0, 0]])
     x_t = x().float().requires_grad_()
     assert {p.dtype for p in low.blocks.parameters()} == {torch.bfloat16}
-    assert {p.dtype for name, p in low.named_parameters() if not name.startswith("blocks.")} == {torch.float32}
+    assert {p.dtype for name, p in low.named_parameters() if not name.startswith("blocks.")} == {
+        torch.float32
+    }
     assert {p.dtype for p in network.parameters()} == {torch.float32}
     seen: list[torch.dtype] = []
-    low.blocks[0].register_forward_pre_hook(lambda module, args: seen.extend(arg.dtype for arg in args[:2]))
+    low.blocks[0].register_forward_pre_hook(
+        lambda module, args: seen.extend(arg.dtype for arg in args[:2])
+    )
     found, expected = low(x_t, T, tags), network(x_t, T, tags)
     assert seen == [torch.bfloat16, torch.bfloat16]
     assert found.dtype == torch.float32
     assert 0 < (found - expected).abs().max() < 0.03 * expected.abs().max()
     weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
     slopes = [torch.autograd.grad((output * weights).sum(), x_t)[0] for output in (found, expected)]
-    assert torch.nn.functional.cosine_similarity(*(slope.flatten() for slope in slopes), dim=0) > 0.999
+    assert (
+        torch.nn.functional.cosine_similarity(*(slope.flatten() for slope in slopes), dim=0) > 0.999
+    )

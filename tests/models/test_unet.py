@@ -17,7 +17,12 @@ CONFIG = Path(__file__).parents[2] / "configs" / "base-paper.json"
 def unet() -> TagUNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        small = {"block_out_channels": (8, 8, 16), "layers_per_block": (1, 1, 2), "norm_groups": 4, "tag_width": 8}
+        small = {
+            "block_out_channels": (8, 8, 16),
+            "layers_per_block": (1, 1, 2),
+            "norm_groups": 4,
+            "tag_width": 8,
+        }
         return TagUNet(attention_heads=2, **small).requires_grad_(False).eval()
 
 
@@ -28,7 +33,9 @@ def x(frames: int = 8) -> Tensor:
 def test_the_papers_size() -> None:
     with torch.device("meta"):
         network = TagUNet(**json.loads(CONFIG.read_text())["network"])
-        output = network(torch.zeros(1, 1, 160, 512), torch.zeros(1), torch.zeros(1, 3, dtype=torch.long))
+        output = network(
+            torch.zeros(1, 1, 160, 512), torch.zeros(1), torch.zeros(1, 3, dtype=torch.long)
+        )
     assert output.shape == (1, 1, 160, 512)
     assert sum(p.numel() for p in network.parameters()) == pytest.approx(41e6, rel=0.05)
     assert network.frame_multiple == 16

@@ -58,7 +58,9 @@ def test_input_gradient_reaches_every_frame() -> None:
 
 def test_gradient_of_the_networks_part_is_that_of_finite_differences() -> None:
     vocoder = make(**TINY).double()
-    x_0 = torch.randn(1, 10, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 0.1
+    x_0 = (
+        torch.randn(1, 10, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 0.1
+    )
     fixed = vocoder.carrier(x_0)
 
     def with_fixed_carriers(x: Tensor) -> Tensor:
@@ -70,7 +72,8 @@ def test_gradient_of_the_networks_part_is_that_of_finite_differences() -> None:
 
 
 def test_gradient_says_what_a_change_of_level_does() -> None:
-    # the directional derivative of loudness along "all louder" is exact even though carriers are constants
+    # the directional derivative of loudness along "all louder" is exact even though carriers are
+    # constants
     x_0 = log_mel(tone(440.0), SPEC).requires_grad_()
     vocoder = make()
     decibels = 10 * vocoder(x_0).square().mean().log10()
@@ -101,7 +104,9 @@ def test_a_steady_tone_keeps_its_pitch_even_untrained(hertz: float) -> None:
     # a convolutional vocoder without carriers can only sing multiples of the frame rate, 86.13 Hz
     audio = make()(log_mel(tone(hertz, 256), SPEC))[0, 8192:-8192].detach().numpy()
     spectrum = np.abs(np.fft.rfft(audio * np.hanning(len(audio)), 8 * len(audio)))
-    assert np.argmax(spectrum) * SPEC.sample_rate / (8 * len(audio)) == pytest.approx(hertz, abs=2.5)
+    assert np.argmax(spectrum) * SPEC.sample_rate / (8 * len(audio)) == pytest.approx(
+        hertz, abs=2.5
+    )
 
 
 def test_peak_frequencies_of_tones() -> None:
@@ -138,7 +143,9 @@ def test_carriers_are_the_recurrence_written_out() -> None:
 def test_synthesis_inverts_an_stft_with_centred_phases() -> None:
     # oracle: scipy's STFT, whose phases are counted from a frame's start
     audio = np.random.default_rng(0).normal(size=64 * 256)
-    _, _, stft = scipy_stft(audio, window="hann", nperseg=1024, noverlap=768, boundary="even", padded=False)
+    _, _, stft = scipy_stft(
+        audio, window="hann", nperseg=1024, noverlap=768, boundary="even", padded=False
+    )
     stft = torch.from_numpy(stft[:, :64] * 512)
     vocoder = make().double()
     centred = (stft.T * vocoder.half_window_shift)[None]
@@ -149,7 +156,9 @@ def test_synthesis_inverts_an_stft_with_centred_phases() -> None:
 def test_descending_through_the_vocoder_moves_the_loudness_where_it_should() -> None:
     # carriers jump as x_0 changes; the gradient must lead to the target all the same
     vocoder = make().requires_grad_(False)
-    x_0 = log_mel(0.1 * torch.randn(1, 64 * 256, generator=torch.Generator().manual_seed(6)), SPEC).requires_grad_()
+    x_0 = log_mel(
+        0.1 * torch.randn(1, 64 * 256, generator=torch.Generator().manual_seed(6)), SPEC
+    ).requires_grad_()
     target = rms_db(vocoder(x_0.detach()), SPEC) + torch.linspace(-10, 10, 64)
     optimizer = torch.optim.Adam([x_0], lr=5e-3)
     errors = []
@@ -175,8 +184,12 @@ def test_noise_does_not_buzz_at_the_frame_rate() -> None:
     vocoder, x_0 = make(), log_mel(noise, SPEC)
     with torch.no_grad():
         made = vocoder(x_0)
-        buzz = vocoder.synthesise(vocoder.spectrum(x_0, Spectrum(torch.ones(1, 128, 513), torch.zeros(1, 128, 513))))
-    assert abs(high_band_correlation_a_hop_later(made)) < 0.3 < high_band_correlation_a_hop_later(buzz)
+        buzz = vocoder.synthesise(
+            vocoder.spectrum(x_0, Spectrum(torch.ones(1, 128, 513), torch.zeros(1, 128, 513)))
+        )
+    assert (
+        abs(high_band_correlation_a_hop_later(made)) < 0.3 < high_band_correlation_a_hop_later(buzz)
+    )
 
 
 def test_tones_are_told_from_noise() -> None:
@@ -194,7 +207,10 @@ def test_tones_are_told_from_noise() -> None:
 def test_save_and_load_are_identical(tmp_path: Path) -> None:
     vocoder, x_0 = make(), torch.rand(1, 160, 16)
     vocoder.save_pretrained(tmp_path)
-    assert {file.name for file in tmp_path.iterdir()} == {"config.json", "diffusion_pytorch_model.safetensors"}
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+    }
     assert json.loads((tmp_path / "config.json").read_text())["width"] == 16
     assert torch.equal(Vocoder.from_pretrained(tmp_path)(x_0), vocoder(x_0))
 
@@ -207,12 +223,17 @@ def test_an_item_sounds_the_same_alone() -> None:
 
 def test_feedback_brings_the_sound_nearer_to_the_mel() -> None:
     x_0 = log_mel(tone(440.0) + tone(700.0, amplitude=0.01), SPEC)
-    errors = [(log_mel(make(feedback=n)(x_0), SPEC) - x_0)[..., 4:-4].abs().mean().item() for n in (0, 1, 3)]
+    errors = [
+        (log_mel(make(feedback=n)(x_0), SPEC) - x_0)[..., 4:-4].abs().mean().item()
+        for n in (0, 1, 3)
+    ]
     assert errors[0] > 1.2 * errors[1] > 1.2 * errors[2]
 
 
 def test_feedback_leaves_a_sound_that_fits_its_mel_alone() -> None:
-    audio = tone(440.0) + 0.01 * torch.randn(1, 64 * 256, generator=torch.Generator().manual_seed(7))
+    audio = tone(440.0) + 0.01 * torch.randn(
+        1, 64 * 256, generator=torch.Generator().manual_seed(7)
+    )
     assert torch.allclose(make().corrected(audio, log_mel(audio, SPEC)), audio, atol=1e-5)
 
 

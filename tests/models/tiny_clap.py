@@ -11,18 +11,36 @@ from ditto.models.clap_frontend import ClapFrontEnd
 from ditto.models.clap_tokenizer import word_tokenizer
 
 EXTRACTOR = {
-    "feature_size": 16, "sampling_rate": 8000, "hop_length": 130, "max_length_s": 1, "fft_window_size": 256,
-    "frequency_max": 4000, "truncation": "rand_trunc",
-}  # fmt: skip
+    "feature_size": 16,
+    "sampling_rate": 8000,
+    "hop_length": 130,
+    "max_length_s": 1,
+    "fft_window_size": 256,
+    "frequency_max": 4000,
+    "truncation": "rand_trunc",
+}
 AUDIO = {
-    "spec_size": 32, "num_mel_bins": 16, "patch_size": [4, 4], "patch_stride": [4, 4], "patch_embeds_hidden_size": 8,
-    "depths": [1, 1], "num_attention_heads": [1, 2], "window_size": 4, "hidden_size": 16, "num_hidden_layers": 2,
+    "spec_size": 32,
+    "num_mel_bins": 16,
+    "patch_size": [4, 4],
+    "patch_stride": [4, 4],
+    "patch_embeds_hidden_size": 8,
+    "depths": [1, 1],
+    "num_attention_heads": [1, 2],
+    "window_size": 4,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
     "hidden_dropout_prob": 0.0,
-}  # fmt: skip
+}
 TEXT = {
-    "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
-    "max_position_embeddings": 66, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
-}  # fmt: skip
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 66,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
 
 
 def make_clap(seed: int = 0) -> Clap:
@@ -31,9 +49,13 @@ def make_clap(seed: int = 0) -> Clap:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = ClapModel(ClapConfig(text_config=text, audio_config=dict(AUDIO), projection_dim=8))
-        for parameter in model.parameters():  # initial weights are so small that all sounds are alike
+        for (
+            parameter
+        ) in model.parameters():  # initial weights are so small that all sounds are alike
             parameter.data.add_(0.15 * torch.randn_like(parameter))
-    return Clap(model.requires_grad_(False).eval(), tokenizer, ClapFrontEnd.of(EXTRACTOR), f"tiny-{seed}")
+    return Clap(
+        model.requires_grad_(False).eval(), tokenizer, ClapFrontEnd.of(EXTRACTOR), f"tiny-{seed}"
+    )
 
 
 def save_clap(folder: Path, seed: int = 0) -> Clap:

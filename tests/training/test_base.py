@@ -1,4 +1,5 @@
-"""Training the base model: kill -9 and resume bit for bit, what is averaged and exported, losses, precision."""
+"""Training the base model: kill -9 and resume bit for bit, what is averaged and exported, losses,
+precision."""
 
 import json
 import multiprocessing
@@ -39,9 +40,16 @@ from ditto.training.pack import pack_fine_tune
 
 NETWORK = {"n_mels": 16, "patch": 2, "width": 16, "depth": 1, "heads": 2, "tag_sizes": [4, 3, 13]}
 TINY = BaseConfig(
-    network=NETWORK, frames=16, steps=12, batch_size=4, lr=1e-2, warmup=2, log_every=1, checkpoint_every=4,
+    network=NETWORK,
+    frames=16,
+    steps=12,
+    batch_size=4,
+    lr=1e-2,
+    warmup=2,
+    log_every=1,
+    checkpoint_every=4,
     evaluate_every=100,
-)  # fmt: skip
+)
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
@@ -73,7 +81,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_a_run_leaves(run: Path) -> None:
     names = sorted(path.name for path in run.iterdir())
-    assert names == ["config.json", "log.jsonl", "samples", "step-00000008", "step-00000012", "tensorboard"]
+    assert names == [
+        "config.json",
+        "log.jsonl",
+        "samples",
+        "step-00000008",
+        "step-00000012",
+        "tensorboard",
+    ]
     assert [path.name for path in (run / "samples").iterdir()] == ["00000012.png"]
     assert load_config(run / "config.json", BaseConfig).network == NETWORK
     rows = read_log(run / "log.jsonl")
@@ -82,7 +97,9 @@ def test_what_a_run_leaves(run: Path) -> None:
     assert list((run / "tensorboard").iterdir())
 
 
-def test_the_averaged_weights_are_others_than_the_raw_ones_and_are_the_ones_that_ship(run: Path) -> None:
+def test_the_averaged_weights_are_others_than_the_raw_ones_and_are_the_ones_that_ship(
+    run: Path,
+) -> None:
     raw, averaged = weights(run, "model"), weights(run, "ema")
     assert raw.keys() == averaged.keys()
     assert not any(torch.equal(raw[name], averaged[name]) for name in raw)
@@ -96,7 +113,9 @@ def test_two_runs_are_the_same_and_another_seed_is_not(run: Path, tmp_path: Path
     assert_same(weights(tmp_path / "same", "model"), weights(run, "model"))
     assert_same(dict(returned.state_dict()), weights(run, "ema"))
     train_base(replace(TINY, seed=1, steps=1), Clips(), tmp_path / "other", show=False)
-    assert not torch.equal(weights(tmp_path / "other", "model")["embed.weight"], weights(run, "model")["embed.weight"])
+    assert not torch.equal(
+        weights(tmp_path / "other", "model")["embed.weight"], weights(run, "model")["embed.weight"]
+    )
 
 
 def test_a_finished_run_is_left_as_it_is(run: Path) -> None:
@@ -137,15 +156,22 @@ def test_a_run_may_start_from_another_runs_averages(run: Path, tmp_path: Path) -
 def differing(network: torch.nn.Module, base: torch.nn.Module) -> set[str]:
     """Names of the weights that are not the base's."""
     theirs = base.state_dict()
-    return {name for name, value in network.state_dict().items() if not torch.equal(value, theirs[name])}
+    return {
+        name for name, value in network.state_dict().items() if not torch.equal(value, theirs[name])
+    }
 
 
 def test_a_run_may_start_from_the_embedded_base_and_train_a_part_of_it(tmp_path: Path) -> None:
     base = load().network
     config = replace(
-        TINY, network=dict(load_config(CONFIGS / "base-24s.json", BaseConfig).network), frames=64, steps=2,
-        batch_size=1, start_from="embedded", trained=("blocks.*.out",),
-    )  # fmt: skip
+        TINY,
+        network=dict(load_config(CONFIGS / "base-24s.json", BaseConfig).network),
+        frames=64,
+        steps=2,
+        batch_size=1,
+        start_from="embedded",
+        trained=("blocks.*.out",),
+    )
     clips = WideClips()
     ended = train_base(config, clips, tmp_path / "run", show=False)
     moved = differing(ended, base)
@@ -154,7 +180,9 @@ def test_a_run_may_start_from_the_embedded_base_and_train_a_part_of_it(tmp_path:
     first, *_ = (row for row in read_log(tmp_path / "run" / "log.jsonl") if "held_out_loss" in row)
     setting = Setting.of(config, base)  # pyright: ignore[reportArgumentType]
     assert first["step"] == 0
-    assert first["held_out_loss"] == pytest.approx(held_out_loss(base, setting, config, clips), rel=1e-5)
+    assert first["held_out_loss"] == pytest.approx(
+        held_out_loss(base, setting, config, clips), rel=1e-5
+    )
     digest = pack_fine_tune(tmp_path / "run", tmp_path / "packed")
     packed = load_fine_tune(tmp_path / "packed")
     assert packed.sha256 == digest
@@ -179,7 +207,10 @@ def test_a_run_from_elsewhere_is_not_packed_as_a_fine_tuning(run: Path, tmp_path
 
 def test_the_loss_falls(run: Path, tmp_path: Path) -> None:
     trained = train_base(
-        replace(TINY, steps=150, evaluate_every=1000, checkpoint_every=150), Clips(), tmp_path, show=False
+        replace(TINY, steps=150, evaluate_every=1000, checkpoint_every=150),
+        Clips(),
+        tmp_path,
+        show=False,
     )
     fresh = PatchTransformer(**NETWORK)
     setting = Setting.of(TINY, fresh)
@@ -196,7 +227,10 @@ def test_a_loss_that_explodes_stops_the_run_in_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"network_kind": "gru"}, "unknown network_kind 'gru' in the config: choose one of transformer, unet"),
+        (
+            {"network_kind": "gru"},
+            "unknown network_kind 'gru' in the config: choose one of transformer, unet",
+        ),
         ({"loss": "l3"}, "unknown loss 'l3'"),
         ({"lr_decay": "steep"}, "unknown lr_decay"),
         ({"precision": "fp8"}, "unknown precision"),
@@ -242,7 +276,8 @@ class Fixed(torch.nn.Module):
 
 @pytest.mark.parametrize("prediction", ["sample", "epsilon", "v_prediction"])
 def test_the_weighted_loss_is_the_error_of_v_for_data_of_variance_1(prediction) -> None:
-    # data scaled to variance 1, on the schedule whose σ is scaled alike, has the same ᾱ: its v error is the definition
+    # data scaled to variance 1, on the schedule whose σ is scaled alike, has the same ᾱ: its v
+    # error is the definition
     x_0, tags, t, noise = batch()
     t = t.clamp(50, 900)
     schedule, plain = Schedule.cosine(shift=0.26), Schedule.cosine()
@@ -250,9 +285,10 @@ def test_the_weighted_loss_is_the_error_of_v_for_data_of_variance_1(prediction) 
     x_t = schedule.add_noise(x_0, noise, t)
     estimate = 0.9 * x_0
     output = {
-        "sample": estimate, "epsilon": schedule.to_epsilon(estimate, x_t, t),
+        "sample": estimate,
+        "epsilon": schedule.to_epsilon(estimate, x_t, t),
         "v_prediction": schedule.velocity(estimate, schedule.to_epsilon(estimate, x_t, t), t),
-    }[prediction]  # fmt: skip
+    }[prediction]
     y_t = plain.add_noise(x_0 / 0.26, noise, t)
     v = plain.velocity(x_0 / 0.26, noise, t)
     v_hat = plain.velocity(estimate / 0.26, plain.to_epsilon(estimate / 0.26, y_t, t), t)
@@ -291,7 +327,9 @@ def test_bfloat16_runs_with_a_float32_loss(tmp_path: Path, monkeypatch: pytest.M
         return result
 
     monkeypatch.setitem(base.LOSSES, "weighted_mse", spied)
-    AcceleratorState._reset_state(reset_partial_state=True)  # accelerate fixes the precision of a process
+    AcceleratorState._reset_state(
+        reset_partial_state=True
+    )  # accelerate fixes the precision of a process
     monkeypatch.setattr(torch.nn.functional, "linear", watched)
     train_base(replace(TINY, steps=2, precision="bf16"), Clips(), tmp_path, show=False)
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -302,13 +340,25 @@ def test_bfloat16_runs_with_a_float32_loss(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_papers_unet_and_loss_train(tmp_path: Path) -> None:
     network = {
-        "block_out_channels": [8, 8], "layers_per_block": [1, 1], "attention_stages": 1, "attention_heads": 2,
-        "norm_groups": 4, "tag_width": 8, "tag_sizes": [4, 3, 13],
-    }  # fmt: skip
+        "block_out_channels": [8, 8],
+        "layers_per_block": [1, 1],
+        "attention_stages": 1,
+        "attention_heads": 2,
+        "norm_groups": 4,
+        "tag_width": 8,
+        "tag_sizes": [4, 3, 13],
+    }
     config = replace(
-        TINY, network_kind="unet", network=network, loss="noise_l1", data_std=1.0, steps=3, lr=1e-3, lr_decay="cosine",
+        TINY,
+        network_kind="unet",
+        network=network,
+        loss="noise_l1",
+        data_std=1.0,
+        steps=3,
+        lr=1e-3,
+        lr_decay="cosine",
         decay=1.0,
-    )  # fmt: skip
+    )
     trained = train_base(config, Clips(), tmp_path, show=False)
     assert isinstance(trained, TagUNet)
     assert isinstance(load_ema(tmp_path), TagUNet)
@@ -317,9 +367,23 @@ def test_the_papers_unet_and_loss_train(tmp_path: Path) -> None:
 # From a data folder, and killed.
 
 FOLDER_CONFIG = BaseConfig(
-    network={"n_mels": 160, "patch": 8, "width": 16, "depth": 1, "heads": 2, "tag_sizes": [3, 2, 13]}, frames=16,
-    steps=60, batch_size=2, lr=1e-2, warmup=2, log_every=1, checkpoint_every=5, evaluate_every=1000,
-)  # fmt: skip
+    network={
+        "n_mels": 160,
+        "patch": 8,
+        "width": 16,
+        "depth": 1,
+        "heads": 2,
+        "tag_sizes": [3, 2, 13],
+    },
+    frames=16,
+    steps=60,
+    batch_size=2,
+    lr=1e-2,
+    warmup=2,
+    log_every=1,
+    checkpoint_every=5,
+    evaluate_every=1000,
+)
 
 
 @pytest.fixture(scope="module")
@@ -331,8 +395,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in "abc":
         audio = 0.1 * np.random.default_rng(ord(name)).standard_normal(8192)
         soundfile.write(sounds / f"{name}.wav", audio, 22_050)
-    (root / "tags.csv").write_text("file,genre,mood,tempo\na.wav,jazz,calm,100\nb.wav,rock,,\nc.wav,jazz,calm,90\n")
-    prepare_folder(sounds, root / "set", tags_csv=root / "tags.csv", heldout=0.0, shortest_seconds=0.3)
+    (root / "tags.csv").write_text(
+        "file,genre,mood,tempo\na.wav,jazz,calm,100\nb.wav,rock,,\nc.wav,jazz,calm,90\n"
+    )
+    prepare_folder(
+        sounds, root / "set", tags_csv=root / "tags.csv", heldout=0.0, shortest_seconds=0.3
+    )
     return root / "set" / "train"
 
 
@@ -348,12 +416,15 @@ def wait_for_step(run: Path, step: int, process: Any) -> None:
 
 
 def test_a_run_killed_at_random_ends_with_the_same_weights(data: Path, tmp_path: Path) -> None:
-    # fresh processes from a server that has everything imported: a fork of this one could not run autograd
+    # fresh processes from a server that has everything imported: a fork of this one could not run
+    # autograd
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ditto.training.base", "torch.utils.tensorboard"])
 
     def started(folder: str) -> Any:
-        process = context.Process(target=train_from_folder, args=(FOLDER_CONFIG, data, tmp_path / folder))
+        process = context.Process(
+            target=train_from_folder, args=(FOLDER_CONFIG, data, tmp_path / folder)
+        )
         process.start()
         return process
 
@@ -378,7 +449,9 @@ def test_a_run_killed_at_random_ends_with_the_same_weights(data: Path, tmp_path:
 
 def test_tag_sizes_must_be_the_datas(data: Path, tmp_path: Path) -> None:
     config = replace(FOLDER_CONFIG, network=FOLDER_CONFIG.network | {"tag_sizes": [9, 7, 13]})
-    with pytest.raises(DataError, match=r"tag_sizes are \[9, 7, 13\], but the data needs \[3, 2, 13\]"):
+    with pytest.raises(
+        DataError, match=r"tag_sizes are \[9, 7, 13\], but the data needs \[3, 2, 13\]"
+    ):
         train_from_folder(config, data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -1,4 +1,5 @@
-"""The recipe of the embedded CLAP: it learns what can be heard, resumes bit for bit, and saves what loads."""
+"""The recipe of the embedded CLAP: it learns what can be heard, resumes bit for bit, and saves what
+loads."""
 
 import json
 from pathlib import Path
@@ -25,7 +26,9 @@ from ditto.training.clap import (
 from ditto.training.loop import load_config
 
 TOKENIZER = word_tokenizer(words_of())
-KINDS = [f"{mood} {genre}" for mood in ("calm", "happy") for genre in ("jazz", "rock", "funk", "folk")]
+KINDS = [
+    f"{mood} {genre}" for mood in ("calm", "happy") for genre in ("jazz", "rock", "funk", "folk")
+]
 
 
 class Bands:
@@ -49,16 +52,27 @@ class Killed(Bands):
 
 def small_config(**changes: object) -> ClapTraining:
     settings = {
-        "audio": {**AUDIO, "drop_path_rate": 0.1}, "text": {**TEXT, "hidden_dropout_prob": 0.1}, "projection": 8,
-        "front_end": EXTRACTOR, "steps": 6, "batch_size": 8, "checkpoint_every": 2, "log_every": 1, "warmup": 5,
-        "masked": 2, "gain_db": 3.0,
-    }  # fmt: skip
+        "audio": {**AUDIO, "drop_path_rate": 0.1},
+        "text": {**TEXT, "hidden_dropout_prob": 0.1},
+        "projection": 8,
+        "front_end": EXTRACTOR,
+        "steps": 6,
+        "batch_size": 8,
+        "checkpoint_every": 2,
+        "log_every": 1,
+        "warmup": 5,
+        "masked": 2,
+        "gain_db": 3.0,
+    }
     return ClapTraining(**(settings | changes))  # pyright: ignore[reportArgumentType]
 
 
 def test_the_loss_is_the_mean_of_both_directions() -> None:
     generator = torch.Generator().manual_seed(0)
-    audio, text = (torch.nn.functional.normalize(torch.randn(6, 4, generator=generator), dim=1) for _ in range(2))
+    audio, text = (
+        torch.nn.functional.normalize(torch.randn(6, 4, generator=generator), dim=1)
+        for _ in range(2)
+    )
     scores = (audio.double() @ text.double().T).numpy()
     own = np.arange(6)
     expected = 0.0
@@ -81,23 +95,38 @@ def test_at_first_embeddings_spread_over_the_whole_space() -> None:
     assert network.training
     assert network.text_model.training
     with torch.no_grad():
-        texts = network.eval().text_projection(network.text_model(batch[1], attention_mask=batch[2]).pooler_output)
+        texts = network.eval().text_projection(
+            network.text_model(batch[1], attention_mask=batch[2]).pooler_output
+        )
     torch.testing.assert_close(texts.mean(dim=0), torch.zeros(8), atol=1e-3, rtol=0)
     torch.testing.assert_close(texts.std(dim=0), torch.ones(8), atol=1e-2, rtol=0)
 
 
 def test_learns_what_can_be_heard(tmp_path: Path) -> None:
     config = small_config(
-        audio=AUDIO, text=TEXT, projection=32, steps=150, batch_size=16, lr=3e-3, ema=0.9, masked=0, gain_db=1.0,
-        unknown=0.0, checkpoint_every=150, log_every=50,
-    )  # fmt: skip
+        audio=AUDIO,
+        text=TEXT,
+        projection=32,
+        steps=150,
+        batch_size=16,
+        lr=3e-3,
+        ema=0.9,
+        masked=0,
+        gain_db=1.0,
+        unknown=0.0,
+        checkpoint_every=150,
+        log_every=50,
+    )
     network = train_clap_on(config, Bands(), TOKENIZER, tmp_path, show=False)
     levels, captions = Bands().batch(10_000, 64)
     clap = Clap(network, TOKENIZER, None)  # pyright: ignore[reportArgumentType]
     texts = [f"a {kind} song" for kind in KINDS]
     with torch.no_grad():
         nearest = (clap.embed_features(levels[:, None]) @ clap.embed_text(texts).mT).argmax(dim=1)
-    assert np.mean([texts[i] == said for i, said in zip(nearest.tolist(), captions, strict=True)]) > 0.6  # chance: 1/8
+    assert (
+        np.mean([texts[i] == said for i, said in zip(nearest.tolist(), captions, strict=True)])
+        > 0.6
+    )  # chance: 1/8
 
 
 def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
@@ -112,19 +141,28 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
 
 def test_another_seed_makes_another_judge(tmp_path: Path) -> None:
     first, second = (
-        train_clap_on(small_config(seed=seed, steps=1), Bands(), TOKENIZER, tmp_path / str(seed), show=False)
+        train_clap_on(
+            small_config(seed=seed, steps=1), Bands(), TOKENIZER, tmp_path / str(seed), show=False
+        )
         for seed in (0, 1)
     )
     assert not first.audio_projection.linear1.weight.equal(second.audio_projection.linear1.weight)
 
 
-def test_the_shipped_weights_are_the_averaged_ones_with_the_latest_statistics(tmp_path: Path) -> None:
+def test_the_shipped_weights_are_the_averaged_ones_with_the_latest_statistics(
+    tmp_path: Path,
+) -> None:
     from ditto.training.loop import Checkpoints
 
-    shipped = train_clap_on(small_config(ema=0.5), Bands(), TOKENIZER, tmp_path, show=False).state_dict()
+    shipped = train_clap_on(
+        small_config(ema=0.5), Bands(), TOKENIZER, tmp_path, show=False
+    ).state_dict()
     found = Checkpoints(tmp_path).latest()
     assert found is not None
-    name, statistic = "audio_projection.linear1.weight", "audio_model.audio_encoder.batch_norm.running_mean"
+    name, statistic = (
+        "audio_projection.linear1.weight",
+        "audio_model.audio_encoder.batch_norm.running_mean",
+    )
     assert shipped[name].equal(found[1]["ema"][name])
     assert not shipped[name].equal(found[1]["model"][name])
     assert shipped[statistic].equal(found[1]["model"][statistic])
@@ -162,7 +200,9 @@ def test_from_a_data_folder_to_a_clap_that_loads_with_its_scores(
     from ditto.training import clap as recipe
 
     monkeypatch.setattr(recipe, "AudioSpec", lambda: AudioSpec(clip_frames=80))  # pieces of 2.5 s
-    folder = train_clap(small_config(batch_size=4, steps=2), data, tmp_path, held_out=data, show=False)
+    folder = train_clap(
+        small_config(batch_size=4, steps=2), data, tmp_path, held_out=data, show=False
+    )
     clap = Clap.load(folder)
     card = json.loads((folder / CARD).read_text())
     assert card["seed"] == 0
@@ -174,6 +214,8 @@ def test_from_a_data_folder_to_a_clap_that_loads_with_its_scores(
 
 def test_the_committed_configs_differ_in_the_seed_alone() -> None:
     folder = Path(__file__).parents[2] / "configs"
-    first, judge = (load_config(folder / f"{name}.json", ClapTraining) for name in ("clap", "clap-judge"))
+    first, judge = (
+        load_config(folder / f"{name}.json", ClapTraining) for name in ("clap", "clap-judge")
+    )
     assert first.seed != judge.seed
     assert {**vars(first), "seed": None} == {**vars(judge), "seed": None}

@@ -1,4 +1,5 @@
-"""The classifier: its rhythm against numpy, its targets against counting, learning, resuming, saving."""
+"""The classifier: its rhythm against numpy, its targets against counting, learning, resuming,
+saving."""
 
 import json
 
@@ -18,7 +19,8 @@ FRAME_RATE = 22_050 / 256
 
 
 class Beats:
-    """Synthetic clips: the genre is where the energy lies, the mood how loud it is, the tempo how often it pulses."""
+    """Synthetic clips: the genre is where the energy lies, the mood how loud it is, the tempo how
+    often it pulses."""
 
     def __init__(self, frames):
         self.frames = frames
@@ -37,7 +39,14 @@ class Beats:
 
 
 def small_config(**options):
-    settings = {"frames": 256, "steps": 6, "batch_size": 4, "checkpoint_every": 2, "log_every": 1, "network": SMALL}
+    settings = {
+        "frames": 256,
+        "steps": 6,
+        "batch_size": 4,
+        "checkpoint_every": 2,
+        "log_every": 1,
+        "network": SMALL,
+    }
     return ClassifierConfig(**(settings | options))
 
 
@@ -45,7 +54,9 @@ def test_autocorrelation_is_numpys():
     net = ClipClassifier(**SMALL)
     levels = torch.rand(2, 160, 400, generator=torch.Generator().manual_seed(0))
     found = net.rhythm.autocorrelation(levels)
-    rises = np.maximum(np.diff(levels[1].double().numpy(), axis=-1), 0).reshape(4, 40, -1).mean(axis=1)
+    rises = (
+        np.maximum(np.diff(levels[1].double().numpy(), axis=-1), 0).reshape(4, 40, -1).mean(axis=1)
+    )
     onsets = rises - rises.mean(axis=1, keepdims=True)
     for lag in (0, 1, 37, 200):
         count = onsets.shape[1]
@@ -87,7 +98,9 @@ def test_a_stretched_clip_pulses_at_the_tempo_of_its_target():
     clip = torch.zeros(160, 614)
     clip[:, ::40] = 1.0
     faster = recipe._resampled(clip, 1.2, 512, np.random.default_rng(0))
-    spacing = np.diff(np.flatnonzero((faster[0, 1:-1] > faster[0, :-2]) & (faster[0, 1:-1] >= faster[0, 2:])))
+    spacing = np.diff(
+        np.flatnonzero((faster[0, 1:-1] > faster[0, :-2]) & (faster[0, 1:-1] >= faster[0, 2:]))
+    )
     assert faster.shape == (160, 512)
     assert spacing.mean() == pytest.approx(40 / 1.2, rel=0.02)
 
@@ -104,11 +117,16 @@ def test_augmentation_is_a_function_of_the_step():
 
 
 def test_learns_what_can_be_heard(tmp_path):
-    config = small_config(steps=60, batch_size=16, lr=1e-2, warmup=5, checkpoint_every=60, masked=0, gain_db=1.0)
+    config = small_config(
+        steps=60, batch_size=16, lr=1e-2, warmup=5, checkpoint_every=60, masked=0, gain_db=1.0
+    )
     net = train_classifier_on(config, Beats(config.drawn_frames), VOCABULARY, tmp_path, show=False)
     x_0, tags = Beats(256).batch(10_000, 64)
     with torch.no_grad():
-        found = [(logits.argmax(dim=1) + 1 == tags[:, i]).float().mean() for i, logits in enumerate(net(x_0).logits)]
+        found = [
+            (logits.argmax(dim=1) + 1 == tags[:, i]).float().mean()
+            for i, logits in enumerate(net(x_0).logits)
+        ]
     assert found[0] > 0.9
     assert found[1] > 0.9
     assert found[2] > 0.5
@@ -122,10 +140,16 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path):
             return super().batch(step, batch_size)
 
     config = small_config()
-    whole = train_classifier_on(config, Beats(config.drawn_frames), VOCABULARY, tmp_path / "a", show=False)
+    whole = train_classifier_on(
+        config, Beats(config.drawn_frames), VOCABULARY, tmp_path / "a", show=False
+    )
     with pytest.raises(KeyboardInterrupt):
-        train_classifier_on(config, Killed(config.drawn_frames), VOCABULARY, tmp_path / "b", show=False)
-    resumed = train_classifier_on(config, Beats(config.drawn_frames), VOCABULARY, tmp_path / "b", show=False)
+        train_classifier_on(
+            config, Killed(config.drawn_frames), VOCABULARY, tmp_path / "b", show=False
+        )
+    resumed = train_classifier_on(
+        config, Beats(config.drawn_frames), VOCABULARY, tmp_path / "b", show=False
+    )
     for name, value in whole.state_dict().items():
         assert value.equal(resumed.state_dict()[name]), name
 
@@ -163,5 +187,10 @@ def test_the_committed_config_is_one_of_the_recipe():
 
     from ditto.training.loop import load_config
 
-    config = load_config(Path(__file__).parents[2] / "configs" / "classifier.json", ClassifierConfig)
-    assert ClipClassifier(**config.network).config["embedding"] == json.loads(json.dumps(config.network))["embedding"]
+    config = load_config(
+        Path(__file__).parents[2] / "configs" / "classifier.json", ClassifierConfig
+    )
+    assert (
+        ClipClassifier(**config.network).config["embedding"]
+        == json.loads(json.dumps(config.network))["embedding"]
+    )

@@ -1,4 +1,5 @@
-"""The distillation loss against its definition by jumps, in float64, and the teacher's step against DDIM."""
+"""The distillation loss against its definition by jumps, in float64, and the teacher's step against
+DDIM."""
 
 import math
 
@@ -35,20 +36,33 @@ def example(grid: Grid, n: int, share: Tensor, count: int = 2) -> Example:
     cond = torch.tensor([[1, 2, 3], [2, 0, 5]])[:count]
     w, t = torch.tensor([1.5, 4.0])[:count], grid.t[n].expand(count)
     return Example(
-        draw(0, count, *SHAPE), cond, null_tags(cond), w, t, grid.t_next[n].expand(count), share.expand(count),
+        draw(0, count, *SHAPE),
+        cond,
+        null_tags(cond),
+        w,
+        t,
+        grid.t_next[n].expand(count),
+        share.expand(count),
         torch.ones(count),
-    )  # fmt: skip
+    )
 
 
 def jumped(x_t: Tensor, x_0: Tensor, t: Tensor, s: int) -> Tensor:
     sigma = SCHEDULE.sigma(s, x_t)
-    return x_0 if s == CLEAN and int(t[0]) == CLEAN else euler_jump(SCHEDULE, x_t, x_0, int(t[0]), sigma)
+    return (
+        x_0
+        if s == CLEAN and int(t[0]) == CLEAN
+        else euler_jump(SCHEDULE, x_t, x_0, int(t[0]), sigma)
+    )
 
 
 @pytest.mark.parametrize("clean_share", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("n", [0, 1, 10, 18, 19])
-def test_its_gradient_is_that_of_the_jumps_averaged_over_where_they_end(n: int, clean_share: float) -> None:
-    """Every s in turn, each with the probability of its draw, by the definition in METHOD's VE coordinates."""
+def test_its_gradient_is_that_of_the_jumps_averaged_over_where_they_end(
+    n: int, clean_share: float
+) -> None:
+    """Every s in turn, each with the probability of its draw, by the definition in METHOD's VE
+    coordinates."""
     grid = Grid.of(SCHEDULE, 20, clean_share)
     batch = example(grid, n, grid.share[n])
     x_t, t, t_next = batch.x_t, batch.t, batch.t_next
@@ -60,7 +74,11 @@ def test_its_gradient_is_that_of_the_jumps_averaged_over_where_they_end(n: int, 
     expected = torch.zeros(())
     for s in ends:
         chance = (1 - clean_share) / len(ends) + clean_share * (s == CLEAN)
-        there = x_next / SCHEDULE.at(s, x_t).sqrt() if s == int(t_next[0]) else jumped(x_next, later, t_next, s)
+        there = (
+            x_next / SCHEDULE.at(s, x_t).sqrt()
+            if s == int(t_next[0])
+            else jumped(x_next, later, t_next, s)
+        )
         length = 1 - SCHEDULE.sigma(s, x_t) / SCHEDULE.sigma(int(t[0]), x_t)
         error = (jumped(x_t, estimate, t, s) - there) / length
         expected = expected + chance * error.square().flatten(1).mean(dim=1).sum()
@@ -118,7 +136,9 @@ def test_bounds_are_those_of_the_teachers_chain() -> None:
         return 5 * torch.ones_like(x_t)
 
     assert goal(loud, lambda x, t, c, w: -7 * torch.ones_like(x), SCHEDULE, batch).abs().max() <= 1
-    free = GuidedDenoiser(lambda x, t, c: 5 * torch.ones_like(x), SCHEDULE, "sample", null_tags, bounded=False)
+    free = GuidedDenoiser(
+        lambda x, t, c: 5 * torch.ones_like(x), SCHEDULE, "sample", null_tags, bounded=False
+    )
     unbounded = goal(free, lambda x, t, c, w: 5 * torch.ones_like(x), SCHEDULE, batch)
     torch.testing.assert_close(unbounded, torch.full_like(unbounded, 5.0))
 
@@ -126,4 +146,6 @@ def test_bounds_are_those_of_the_teachers_chain() -> None:
 def test_distances() -> None:
     difference = torch.tensor([[[3.0, -4.0]], [[0.0, 0.0]]])
     assert distance(difference, "mse").tolist() == [12.5, 0.0]
-    assert distance(difference, "pseudo_huber", 0.1).tolist() == pytest.approx([math.sqrt(12.51) - 0.1, 0.0])
+    assert distance(difference, "pseudo_huber", 0.1).tolist() == pytest.approx(
+        [math.sqrt(12.51) - 0.1, 0.0]
+    )

@@ -1,4 +1,5 @@
-"""Training a ControlNet: kill -9 and resume bit for bit, what is told, that it learns to follow, what is refused."""
+"""Training a ControlNet: kill -9 and resume bit for bit, what is told, that it learns to follow,
+what is refused."""
 
 import multiprocessing
 import time
@@ -39,13 +40,29 @@ from ditto.training.loop import load_config, read_log
 
 SPEC = AudioSpec(sample_rate=8000, n_fft=256, hop=64, n_mels=16, clip_frames=32)
 TINY = ControlNetConfig(
-    blocks=1, steps=12, batch_size=4, lr=1e-2, warmup=2, log_every=1, checkpoint_every=4, evaluate_every=100,
+    blocks=1,
+    steps=12,
+    batch_size=4,
+    lr=1e-2,
+    warmup=2,
+    log_every=1,
+    checkpoint_every=4,
+    evaluate_every=100,
     curve_dropout=0.2,
-)  # fmt: skip
+)
 
 
-def make_model(vocabulary: TagVocabulary = VOCABULARY, spec: AudioSpec = SPEC, **changes: Any) -> MusicModel:
-    settings = {"n_mels": spec.n_mels, "patch": 4, "width": 16, "depth": 2, "heads": 2, "tag_sizes": vocabulary.sizes}
+def make_model(
+    vocabulary: TagVocabulary = VOCABULARY, spec: AudioSpec = SPEC, **changes: Any
+) -> MusicModel:
+    settings = {
+        "n_mels": spec.n_mels,
+        "patch": 4,
+        "width": 16,
+        "depth": 2,
+        "heads": 2,
+        "tag_sizes": vocabulary.sizes,
+    }
     network = randomised(PatchTransformer(**settings | changes), scale=0.05)
     return MusicModel(network, make_vocoder(), spec, vocabulary, shift=0.5)  # pyright: ignore[reportArgumentType]
 
@@ -73,14 +90,25 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_a_run_leaves(run: Path) -> None:
     names = sorted(path.name for path in run.iterdir())
-    assert names == ["adapter", "config.json", "log.jsonl", "samples", "step-00000008", "step-00000012", "tensorboard"]
+    assert names == [
+        "adapter",
+        "config.json",
+        "log.jsonl",
+        "samples",
+        "step-00000008",
+        "step-00000012",
+        "tensorboard",
+    ]
     rows = read_log(run / "log.jsonl")
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 13))
     assert {"held_out_loss", "held_out_loss_untold", "intensity_rho"} <= rows[-1].keys()
     averaged, raw = weights(run, "ema"), weights(run, "model")
     assert not any(torch.equal(raw[name], averaged[name]) for name in raw)
     shipped = ControlAdapter.load(run / "adapter", make_model())
-    assert all(torch.equal(value, averaged[name].half().float()) for name, value in shipped.state_dict().items())
+    assert all(
+        torch.equal(value, averaged[name].half().float())
+        for name, value in shipped.state_dict().items()
+    )
 
 
 def test_the_base_is_left_as_it_is(tmp_path: Path) -> None:
@@ -100,16 +128,39 @@ class Plain:
 
 
 def test_it_learns_to_follow_the_curve(tmp_path: Path) -> None:
-    settings = {"n_mels": 16, "patch": 4, "width": 16, "depth": 2, "heads": 2, "tag_sizes": VOCABULARY.sizes}
+    settings = {
+        "n_mels": 16,
+        "patch": 4,
+        "width": 16,
+        "depth": 2,
+        "heads": 2,
+        "tag_sizes": VOCABULARY.sizes,
+    }
     recipe = BaseConfig(
-        network=settings, frames=32, steps=80, batch_size=8, lr=2e-2, warmup=2, ema=0.9, shift=0.5, data_std=0.25,
-        checkpoint_every=80, evaluate_every=1000,
-    )  # fmt: skip
+        network=settings,
+        frames=32,
+        steps=80,
+        batch_size=8,
+        lr=2e-2,
+        warmup=2,
+        ema=0.9,
+        shift=0.5,
+        data_std=0.25,
+        checkpoint_every=80,
+        evaluate_every=1000,
+    )
     base = train_base(recipe, Plain(), tmp_path / "base", show=False)
     model = replace(make_model(), network=base.requires_grad_(False).eval())
     config = replace(
-        TINY, steps=80, batch_size=8, checkpoint_every=80, evaluate_every=1000, ema=0.9, data_std=0.25, blocks=2
-    )  # fmt: skip
+        TINY,
+        steps=80,
+        batch_size=8,
+        checkpoint_every=80,
+        evaluate_every=1000,
+        ema=0.9,
+        data_std=0.25,
+        blocks=2,
+    )
     adapter = train_controlnet(config, model, Ramps(), tmp_path / "controlnet", show=False)
     last = read_log(tmp_path / "controlnet" / "log.jsonl")[-1]
     assert last["held_out_loss"] < 0.85 * last["held_out_loss_untold"]
@@ -129,7 +180,11 @@ def test_curves_are_left_out_at_their_rates() -> None:
     # A cut is empty, and so none, with probability 1/17, and the whole clip with (1/17)²·2 or so.
     assert nowhere == pytest.approx(0.3, abs=0.02)
     assert everywhere == pytest.approx(0.7 * (0.75 + 0.25 / 17), abs=0.02)
-    always = told(replace(config, curve_dropout=0.0, span_dropout=0.0), torch.Size((50, 16)), torch.Generator())
+    always = told(
+        replace(config, curve_dropout=0.0, span_dropout=0.0),
+        torch.Size((50, 16)),
+        torch.Generator(),
+    )
     assert always.all()
 
 
@@ -149,7 +204,9 @@ def test_another_base_or_config_is_refused(run: Path, tmp_path: Path) -> None:
         train_controlnet(replace(TINY, lr=0.5), make_model(), Ramps(), run, show=False)
     unet = TagUNet((8, 8), (1, 1), 1, 2, 4, 8, VOCABULARY.sizes)
     with pytest.raises(DataError, match="patch transformer"):
-        train_controlnet(TINY, replace(make_model(), network=unet), Ramps(), tmp_path / "unet", show=False)
+        train_controlnet(
+            TINY, replace(make_model(), network=unet), Ramps(), tmp_path / "unet", show=False
+        )
     wild = replace(TINY, lr=1e9, warmup=0, clip_norm=1e9)
     with pytest.raises(DataError, match="diverged"):
         train_controlnet(wild, make_model(), Ramps(), tmp_path / "wild", show=False)
@@ -157,7 +214,10 @@ def test_another_base_or_config_is_refused(run: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"lr_decay": "steep"}, "unknown lr_decay"), ({"curve_dropout": 1.0}, "curve_dropout must be")],
+    [
+        ({"lr_decay": "steep"}, "unknown lr_decay"),
+        ({"curve_dropout": 1.0}, "curve_dropout must be"),
+    ],
 )
 def test_a_bad_config_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
@@ -165,7 +225,12 @@ def test_a_bad_config_is_refused(settings: dict[str, Any], message: str) -> None
 
 
 def test_the_committed_config_loads() -> None:
-    assert load_config(Path(__file__).parents[2] / "configs" / "controlnet.json", ControlNetConfig).steps > 0
+    assert (
+        load_config(
+            Path(__file__).parents[2] / "configs" / "controlnet.json", ControlNetConfig
+        ).steps
+        > 0
+    )
 
 
 # From a data folder, and killed.
@@ -179,9 +244,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     time_s = np.arange(2 * 22_050) / 22_050
     tone = np.sin(2 * np.pi * 554.365 * time_s) * np.linspace(0.01, 0.5, len(time_s))
     soundfile.write(root / "sounds" / "a.wav", tone, 22_050)
-    soundfile.write(root / "sounds" / "b.wav", 0.1 * np.random.default_rng(0).standard_normal(2 * 22_050), 22_050)
+    soundfile.write(
+        root / "sounds" / "b.wav",
+        0.1 * np.random.default_rng(0).standard_normal(2 * 22_050),
+        22_050,
+    )
     (root / "tags.csv").write_text("file,genre,mood,tempo\na.wav,jazz,calm,100\nb.wav,rock,,\n")
-    prepare_folder(root / "sounds", root / "set", tags_csv=root / "tags.csv", heldout=0.0, shortest_seconds=0.5)
+    prepare_folder(
+        root / "sounds", root / "set", tags_csv=root / "tags.csv", heldout=0.0, shortest_seconds=0.5
+    )
     return root / "set" / "train"
 
 
@@ -200,7 +271,8 @@ def test_curves_are_those_of_the_clips_own_audio(data: Path, tmp_path: Path) -> 
     assert batch.x_0.shape == (6, 1, 160, 32)
     assert batch.levels.shape == batch.classes.shape == (6, 32)
     assert torch.equal(clips.batch(0, 6).levels, batch.levels)
-    # The log-mel has its own way to the loudness: away from the ends, which it sees beyond, both agree.
+    # The log-mel has its own way to the loudness: away from the ends, which it sees beyond, both
+    # agree.
     from_mel = smooth(mel_rms_db(batch.x_0[:, 0], model.spec), model.spec)
     assert (from_mel - batch.levels)[:, 8:-8].abs().max() < 1.5
     tones = batch.cond[:, 0] == 1
@@ -226,7 +298,9 @@ def test_a_killed_run_ends_with_the_same_weights(data: Path, tmp_path: Path) -> 
     context.set_forkserver_preload(["ditto.training.controlnet", "torch.utils.tensorboard"])
 
     def started(folder: str) -> Any:
-        process = context.Process(target=trained_in_a_process, args=(model, data, tmp_path / folder))
+        process = context.Process(
+            target=trained_in_a_process, args=(model, data, tmp_path / folder)
+        )
         process.start()
         return process
 

@@ -1,4 +1,5 @@
-"""Distillation: the student starts as its teacher and comes nearer, runs resume bit for bit, what is packed."""
+"""Distillation: the student starts as its teacher and comes nearer, runs resume bit for bit, what
+is packed."""
 
 import json
 from dataclasses import replace
@@ -24,14 +25,24 @@ from ditto.training.pack import pack_student
 from ditto.training.student_gap import Gap, detail
 
 TINY = DistillConfig(
-    steps=8, batch_size=4, lr=3e-3, warmup=2, ema=0.9, log_every=1, checkpoint_every=4, evaluate_every=100,
-    evaluate_count=3, grid=4, data_std=0.3,
-)  # fmt: skip
+    steps=8,
+    batch_size=4,
+    lr=3e-3,
+    warmup=2,
+    ema=0.9,
+    log_every=1,
+    checkpoint_every=4,
+    evaluate_every=100,
+    evaluate_count=3,
+    grid=4,
+    data_std=0.3,
+)
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 class Clips:
-    """Clips that are noise around a level that the genre gives, from the step alone; or a kill at a step."""
+    """Clips that are noise around a level that the genre gives, from the step alone; or a kill at a
+    step."""
 
     def __init__(self, last: int = 1_000_000) -> None:
         self.last = last
@@ -61,7 +72,14 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_a_run_leaves(run: Path) -> None:
     names = sorted(path.name for path in run.iterdir())
-    assert names == ["config.json", "log.jsonl", "samples", "step-00000004", "step-00000008", "tensorboard"]
+    assert names == [
+        "config.json",
+        "log.jsonl",
+        "samples",
+        "step-00000004",
+        "step-00000008",
+        "tensorboard",
+    ]
     assert load_config(run / "config.json", DistillConfig).grid == 4
     assert [path.name for path in (run / "samples").iterdir()] == ["00000008.png"]
     rows = read_log(run / "log.jsonl")
@@ -77,15 +95,29 @@ def test_a_student_starts_as_its_teacher_whatever_w(tiny_model: MusicModel) -> N
     network = tiny_model.new_student()
     assert dict(network.config)["guidance_embedded"] is True  # pyright: ignore[reportArgumentType]
     student = student_denoiser(network, tiny_model.schedule)
-    x, t = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([100, 900])
+    x, t = (
+        torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([100, 900]),
+    )
     cond = tiny_model.cond(Tags("jazz", tempo=100), 2)
     for w in (1.0, 4.0):
         torch.testing.assert_close(student(x, t, cond, w), tiny_model.denoiser(x, t, cond, 1.0))
 
 
 @pytest.mark.parametrize(("kind", "loss"), [("cm", "pseudo_huber"), ("ctm", "mse")])
-def test_the_student_comes_nearer_to_its_teacher(tiny_model: MusicModel, tmp_path: Path, kind: str, loss: str) -> None:
-    config = replace(TINY, kind=kind, loss=loss, steps=40, lr=2e-2, batch_size=8, evaluate_count=8, checkpoint_every=99)
+def test_the_student_comes_nearer_to_its_teacher(
+    tiny_model: MusicModel, tmp_path: Path, kind: str, loss: str
+) -> None:
+    config = replace(
+        TINY,
+        kind=kind,
+        loss=loss,
+        steps=40,
+        lr=2e-2,
+        batch_size=8,
+        evaluate_count=8,
+        checkpoint_every=99,
+    )
     train_student(config, tiny_model, Clips(), tmp_path, show=False)
     rows = read_log(tmp_path / "log.jsonl")
     for w in (1, 3):
@@ -100,7 +132,9 @@ def test_the_networks_of_a_run_are_three(run: Path, tiny_model: MusicModel) -> N
     assert_same(dict(load_distilled(run, tiny_model).network.state_dict()), averaged)
 
 
-def test_the_target_follows_its_average(tiny_model: MusicModel, tmp_path: Path, monkeypatch) -> None:
+def test_the_target_follows_its_average(
+    tiny_model: MusicModel, tmp_path: Path, monkeypatch
+) -> None:
     """The loss must see φ⁻ as it is now, not as it was when the run began."""
     import ditto.training.distill as distill
 
@@ -112,12 +146,18 @@ def test_the_target_follows_its_average(tiny_model: MusicModel, tmp_path: Path, 
         return plain(student, target, *rest)
 
     monkeypatch.setattr(distill, "distillation_loss", spied)
-    train_student(replace(TINY, steps=3, checkpoint_every=2), tiny_model, Clips(), tmp_path, show=False)
-    assert torch.equal(seen[2], load_file(tmp_path / "step-00000002" / "target.safetensors")["embed.weight"])
+    train_student(
+        replace(TINY, steps=3, checkpoint_every=2), tiny_model, Clips(), tmp_path, show=False
+    )
+    assert torch.equal(
+        seen[2], load_file(tmp_path / "step-00000002" / "target.safetensors")["embed.weight"]
+    )
     assert not torch.equal(seen[0], seen[1])
 
 
-def test_a_killed_run_ends_with_the_same_weights_and_log(run: Path, tiny_model: MusicModel, tmp_path: Path) -> None:
+def test_a_killed_run_ends_with_the_same_weights_and_log(
+    run: Path, tiny_model: MusicModel, tmp_path: Path
+) -> None:
     for last in (2, 5):
         with pytest.raises(InterruptedError):
             train_student(TINY, tiny_model, Clips(last), tmp_path, show=False, held_out=Clips())
@@ -125,7 +165,10 @@ def test_a_killed_run_ends_with_the_same_weights_and_log(run: Path, tiny_model: 
     for group in ("model", "target", "ema", "optimizer"):
         assert_same(weights(tmp_path, group), weights(run, group))
     rows = [read_log(folder / "log.jsonl") for folder in (tmp_path, run)]
-    kept = [[{k: v for k, v in row.items() if k not in ("seconds", "loss")} for row in log] for log in rows]
+    kept = [
+        [{k: v for k, v in row.items() if k not in ("seconds", "loss")} for row in log]
+        for log in rows
+    ]
     assert kept[0] == kept[1]
 
 
@@ -137,7 +180,9 @@ def test_another_teacher_is_refused(run: Path, tiny_model: MusicModel) -> None:
         train_student(replace(TINY, steps=9), other, Clips(), run, show=False)
 
 
-def test_the_teacher_and_the_process_stay_as_they_are(tiny_model: MusicModel, tmp_path: Path) -> None:
+def test_the_teacher_and_the_process_stay_as_they_are(
+    tiny_model: MusicModel, tmp_path: Path
+) -> None:
     torch.manual_seed(5)
     before, print_before = torch.get_rng_state(), fingerprint(tiny_model.network)
     train_student(replace(TINY, steps=1), tiny_model, Clips(), tmp_path, show=False)
@@ -150,7 +195,10 @@ def test_the_teacher_and_the_process_stay_as_they_are(tiny_model: MusicModel, tm
 def test_the_papers_unet_can_be_distilled_too(tiny_model: MusicModel, tmp_path: Path) -> None:
     unet = randomised(TagUNet([8, 8], [1, 1], 1, 2, 4, 8, (4, 3, 13), "v_prediction"), scale=0.05)  # pyright: ignore[reportArgumentType]
     teacher = replace(tiny_model, network=unet)  # pyright: ignore[reportArgumentType]
-    student, x = teacher.new_student(), torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    student, x = (
+        teacher.new_student(),
+        torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)),
+    )
     t, cond = torch.tensor([100, 900]), tiny_model.cond(Tags("jazz"), 2)
     at_first = teacher.student_denoiser(student)(x, t, cond, 4.0)
     torch.testing.assert_close(at_first, teacher.denoiser(x, t, cond, 1.0))
@@ -165,16 +213,23 @@ def test_the_papers_unet_can_be_distilled_too(tiny_model: MusicModel, tmp_path: 
     torch.testing.assert_close(loaded(x, t, cond, 4.0), found[1], rtol=1e-2, atol=1e-2)
 
 
-def test_a_base_whose_estimate_at_pure_noise_is_no_number_is_refused(tiny_model: MusicModel, tmp_path: Path) -> None:
+def test_a_base_whose_estimate_at_pure_noise_is_no_number_is_refused(
+    tiny_model: MusicModel, tmp_path: Path
+) -> None:
     """x̂_0 = (x_t − σ·ε̂)/α with σ/α = 20 000 says nothing of what is heard."""
     unet = randomised(TagUNet([8, 8], [1, 1], 1, 2, 4, 8, (4, 3, 13)))  # pyright: ignore[reportArgumentType]
-    with pytest.raises(DataError, match=r"predicts epsilon, up to noise of σ = .* teach it v_prediction or sample"):
+    with pytest.raises(
+        DataError, match=r"predicts epsilon, up to noise of σ = .* teach it v_prediction or sample"
+    ):
         train_student(TINY, replace(tiny_model, network=unet), Clips(), tmp_path, show=False)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_steps_draws_are_its_own(tiny_model: MusicModel) -> None:
     schedule = tiny_model.schedule
-    config, grid = replace(TINY, batch_size=64, guidance=(2.0, 5.0), tag_dropout=0.3), Grid.of(schedule, 4, 0.5)
+    config, grid = (
+        replace(TINY, batch_size=64, guidance=(2.0, 5.0), tag_dropout=0.3),
+        Grid.of(schedule, 4, 0.5),
+    )
     x_0, cond = Clips().batch(0, 64)
     one = draw(config, tiny_model, grid, x_0, cond, 3)
     again, other = (draw(config, tiny_model, grid, x_0, cond, step) for step in (3, 4))
@@ -189,7 +244,10 @@ def test_a_steps_draws_are_its_own(tiny_model: MusicModel) -> None:
     assert not one.null.any()
     # the last of the grid has σ far below σ_data, so its weight is at the bound
     assert weight(config, schedule, torch.tensor([999])).item() == pytest.approx(1)
-    assert weight(replace(config, data_std=100.0), schedule, torch.tensor([0])).item() == config.max_weight
+    assert (
+        weight(replace(config, data_std=100.0), schedule, torch.tensor([0])).item()
+        == config.max_weight
+    )
 
 
 @pytest.mark.parametrize(
@@ -219,15 +277,21 @@ def test_committed_configs_load(kind: str) -> None:
 # The gap.
 
 
-def test_the_gap_of_the_teacher_to_itself_is_zero_and_fewer_steps_are_further(tiny_model: MusicModel) -> None:
+def test_the_gap_of_the_teacher_to_itself_is_zero_and_fewer_steps_are_further(
+    tiny_model: MusicModel,
+) -> None:
     cond = tiny_model.cond(Tags("jazz"), 3)
-    gap = Gap(tiny_model.denoiser, tiny_model.schedule, cond, (1, 16, 16), grid=8, data_std=0.3, batch=2)
+    gap = Gap(
+        tiny_model.denoiser, tiny_model.schedule, cond, (1, 16, 16), grid=8, data_std=0.3, batch=2
+    )
     found = gap.measure(tiny_model.denoiser, (1, 4, 8))
     assert found["gap_8_w3"] == 0
     assert found["detail_8_w3"] == 1
     assert found["gap_1_w3"] > found["gap_4_w3"] > 0
     other = Gap(tiny_model.denoiser, tiny_model.schedule, cond, (1, 16, 16), grid=8, data_std=0.6)
-    assert other.measure(tiny_model.denoiser, (1,))["gap_1_w3"] == pytest.approx(found["gap_1_w3"] / 4, rel=1e-4)
+    assert other.measure(tiny_model.denoiser, (1,))["gap_1_w3"] == pytest.approx(
+        found["gap_1_w3"] / 4, rel=1e-4
+    )
 
 
 def test_detail_is_the_energy_of_differences() -> None:
@@ -257,7 +321,10 @@ def test_a_packed_student_is_the_runs_and_leaves_the_rest_as_it_was(
     for name, value in load_distilled(distilled, plain).network.state_dict().items():
         assert torch.equal(model.distilled.network.state_dict()[name], value.half().float())
     for name in ("denoiser", "vocoder"):
-        a, b = (folder / name / "diffusion_pytorch_model.safetensors" for folder in (model_folder, tmp_path / "with"))
+        a, b = (
+            folder / name / "diffusion_pytorch_model.safetensors"
+            for folder in (model_folder, tmp_path / "with")
+        )
         assert a.read_bytes() == b.read_bytes()
     pack_student(distilled, tmp_path / "with", tmp_path / "with")
     assert load(tmp_path / "with").sha256 == digest
@@ -268,7 +335,10 @@ def test_a_student_alone_joins_its_model_and_no_other(
 ) -> None:
     pack_student(distilled, model_folder, tmp_path / "alone", alone=True)
     whole = pack_student(distilled, model_folder, tmp_path / "with")
-    assert sorted(path.name for path in (tmp_path / "alone").iterdir()) == ["model_index.json", "student"]
+    assert sorted(path.name for path in (tmp_path / "alone").iterdir()) == [
+        "model_index.json",
+        "student",
+    ]
     joined = load(model_folder).with_student(tmp_path / "alone")
     assert joined.sha256 == whole
     assert joined.distilled is not None
@@ -276,7 +346,9 @@ def test_a_student_alone_joins_its_model_and_no_other(
         replace(student_model, network=student_model.new_student()).with_student(tmp_path / "alone")
 
 
-def test_a_run_of_another_teacher_is_not_packed(run: Path, model_folder: Path, tmp_path: Path) -> None:
+def test_a_run_of_another_teacher_is_not_packed(
+    run: Path, model_folder: Path, tmp_path: Path
+) -> None:
     state = sorted(run.glob("step-*"))[-1] / "state.json"
     kept = state.read_text()
     state.write_text(json.dumps(json.loads(kept) | {"teacher": "another"}))
@@ -288,7 +360,9 @@ def test_a_run_of_another_teacher_is_not_packed(run: Path, model_folder: Path, t
     assert not (tmp_path / "with").exists()
 
 
-def test_a_run_without_a_checkpoint_has_nothing_to_export(tmp_path: Path, tiny_model: MusicModel) -> None:
+def test_a_run_without_a_checkpoint_has_nothing_to_export(
+    tmp_path: Path, tiny_model: MusicModel
+) -> None:
     start_run(tmp_path, TINY)
     with pytest.raises(DataError, match="no checkpoint yet"):
         load_distilled(tmp_path, tiny_model)

@@ -51,7 +51,10 @@ def test_a_config_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"learning_rate": 1}', "unknown keys .* learning_rate; known are betas, lr, network, steps"),
+        (
+            '{"learning_rate": 1}',
+            "unknown keys .* learning_rate; known are betas, lr, network, steps",
+        ),
         ("[1]", "not a JSON object"),
         ("{", "cannot read the config"),
         ("", "cannot read the config"),
@@ -153,7 +156,9 @@ def test_an_optimiser_goes_on_bit_for_bit(tmp_path: Path) -> None:
     train(whole, optimizer, range(10))
     first, optimizer = a_layer()
     train(first, optimizer, range(6))
-    Checkpoints(tmp_path).save(6, {"model": first.state_dict(), "optimizer": optimizer_tensors(optimizer)}, {})
+    Checkpoints(tmp_path).save(
+        6, {"model": first.state_dict(), "optimizer": optimizer_tensors(optimizer)}, {}
+    )
     found = Checkpoints(tmp_path).latest()
     assert found is not None
     second, optimizer = a_layer()

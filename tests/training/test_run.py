@@ -1,4 +1,5 @@
-"""What surrounds every training's loss: what is saved of a network in part frozen, what is logged, what is refused."""
+"""What surrounds every training's loss: what is saved of a network in part frozen, what is logged,
+what is refused."""
 
 import json
 from dataclasses import dataclass, replace
@@ -25,7 +26,8 @@ class Small(Recipe):
 
 
 class Net(nn.Module):
-    """A frozen layer, a trained one, and a count of its calls, which is no parameter but must be saved."""
+    """A frozen layer, a trained one, and a count of its calls, which is no parameter but must be
+    saved."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,16 +61,27 @@ def test_a_killed_run_with_frozen_parts_ends_with_the_same_weights(tmp_path: Pat
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, again.network.state_dict()[name]), name
     assert whole.network.get_buffer("calls") == 6
-    assert torch.equal(whole.averages["ema"].shadow["trained.weight"], again.averages["ema"].shadow["trained.weight"])
+    assert torch.equal(
+        whole.averages["ema"].shadow["trained.weight"],
+        again.averages["ema"].shadow["trained.weight"],
+    )
     untrained = Net().state_dict()
     assert torch.equal(whole.network.state_dict()["frozen.weight"], untrained["frozen.weight"])
-    assert not torch.equal(whole.network.state_dict()["trained.weight"], untrained["trained.weight"])
+    assert not torch.equal(
+        whole.network.state_dict()["trained.weight"], untrained["trained.weight"]
+    )
 
 
 def test_what_is_frozen_is_not_saved(tmp_path: Path) -> None:
     train(started(tmp_path))
-    saved = {name: set(load_file(tmp_path / "step-00000006" / f"{name}.safetensors")) for name in ("model", "ema")}
-    assert saved == {"model": {"trained.weight", "trained.bias", "calls"}, "ema": {"trained.weight", "trained.bias"}}
+    saved = {
+        name: set(load_file(tmp_path / "step-00000006" / f"{name}.safetensors"))
+        for name in ("model", "ema")
+    }
+    assert saved == {
+        "model": {"trained.weight", "trained.bias", "calls"},
+        "ema": {"trained.weight", "trained.bias"},
+    }
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
@@ -81,8 +94,13 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 
 def test_a_run_that_began_with_something_else_is_refused(tmp_path: Path) -> None:
     train(started(tmp_path, begun_with={"teacher": "a"}))
-    assert json.loads((tmp_path / "step-00000006" / "state.json").read_text()) == {"step": 6, "teacher": "a"}
-    with pytest.raises(DataError, match="begun with another teacher: choose another folder, or give --teacher"):
+    assert json.loads((tmp_path / "step-00000006" / "state.json").read_text()) == {
+        "step": 6,
+        "teacher": "a",
+    }
+    with pytest.raises(
+        DataError, match="begun with another teacher: choose another folder, or give --teacher"
+    ):
         started(tmp_path, begun_with={"teacher": "b"})
 
 
@@ -110,7 +128,9 @@ def test_losses_are_logged_smoothed_and_their_parts_as_they_are(tmp_path: Path) 
     whole, parts = (read_log(tmp_path / name / "log.jsonl") for name in ("whole", "parts"))
     assert [row["loss"] for row in whole] == [row["smooth_loss"] for row in parts]
     assert parts[1]["loss"] == pytest.approx(parts[1]["a"] + parts[1]["b"])
-    assert parts[1]["smooth_loss"] == pytest.approx(0.98 * parts[0]["loss"] + 0.02 * parts[1]["loss"], rel=1e-4)
+    assert parts[1]["smooth_loss"] == pytest.approx(
+        0.98 * parts[0]["loss"] + 0.02 * parts[1]["loss"], rel=1e-4
+    )
 
 
 def test_what_is_due_is_due_at_its_multiples_and_in_the_end(tmp_path: Path) -> None:
@@ -119,4 +139,7 @@ def test_what_is_due_is_due_at_its_multiples_and_in_the_end(tmp_path: Path) -> N
         run.update(run.model(torch.ones(1, 3)).square().sum())
         found += [run.done] if run.due(3) else []
     assert found == [3, 6, 7]
-    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000006", "step-00000007"]
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == [
+        "step-00000006",
+        "step-00000007",
+    ]

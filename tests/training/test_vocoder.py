@@ -1,4 +1,5 @@
-"""The vocoder's recipe: losses fall, a killed run resumes bit for bit, exports load, mistakes are one line."""
+"""The vocoder's recipe: losses fall, a killed run resumes bit for bit, exports load, mistakes are
+one line."""
 
 import json
 import os
@@ -29,7 +30,15 @@ from ditto.training.discriminators import (
 from ditto.training.loop import load_config, read_log
 from ditto.training.vocoder import VocoderConfig, load_vocoder, split_crop, train_vocoder
 
-NETWORK = {"sample_rate": 8000, "mel_n_fft": 256, "hop": 64, "n_mels": 16, "n_fft": 256, "width": 16, "depth": 1}
+NETWORK = {
+    "sample_rate": 8000,
+    "mel_n_fft": 256,
+    "hop": 64,
+    "n_mels": 16,
+    "n_fft": 256,
+    "width": 16,
+    "depth": 1,
+}
 TINY = VocoderConfig(
     network=NETWORK,
     discriminators={"periods": [2], "windows": [128], "channels": 2},
@@ -65,7 +74,12 @@ def weights(vocoder: Vocoder) -> dict[str, Tensor]:
 
 def test_a_few_steps_lower_the_loss_on_one_batch(tmp_path: Path) -> None:
     # without feedback, which mends much of what an untrained network does wrong
-    changes = {"network": {**NETWORK, "feedback": 0}, "steps": 25, "adversarial_from": 25, "lr": 5e-3}
+    changes = {
+        "network": {**NETWORK, "feedback": 0},
+        "steps": 25,
+        "adversarial_from": 25,
+        "lr": 5e-3,
+    }
     config = VocoderConfig(**{**vars(TINY), **changes, "gain_db": (0.0, 0.0)})
     train_vocoder(config, Notes(config.crop_samples, only_step=0), tmp_path, show=False)
     losses = [row["loss"] for row in read_log(tmp_path / "log.jsonl") if "loss" in row]
@@ -106,7 +120,9 @@ def test_a_run_killed_in_the_adversarial_phase_resumes_to_the_same_weights(tmp_p
     out = tmp_path / "killed"
     out.mkdir()
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    child = subprocess.Popen([sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(out)], env=environment)
+    child = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(out)], env=environment
+    )
     deadline = time.monotonic() + 120
     while not (out / "reached").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -116,7 +132,14 @@ def test_a_run_killed_in_the_adversarial_phase_resumes_to_the_same_weights(tmp_p
     resumed = train_vocoder(TINY, Notes(TINY.crop_samples), out, show=False)
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(resumed)[name]), name
-    assert [row["step"] for row in read_log(out / "log.jsonl") if "loss" in row] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in read_log(out / "log.jsonl") if "loss" in row] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+    ]
 
 
 def test_averaged_weights_are_what_ships_and_differ_from_the_raw(tmp_path: Path) -> None:
@@ -149,9 +172,19 @@ def test_the_committed_config_loads_and_an_unknown_key_is_one_line(tmp_path: Pat
 def test_crops_of_another_length_and_another_config_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="crops of"):
         train_vocoder(TINY, Notes(100), tmp_path / "a", show=False)
-    train_vocoder(VocoderConfig(**{**vars(TINY), "steps": 1}), Notes(TINY.crop_samples), tmp_path / "b", show=False)
+    train_vocoder(
+        VocoderConfig(**{**vars(TINY), "steps": 1}),
+        Notes(TINY.crop_samples),
+        tmp_path / "b",
+        show=False,
+    )
     with pytest.raises(OutputError, match="another lr"):
-        train_vocoder(VocoderConfig(**{**vars(TINY), "lr": 2e-3}), Notes(TINY.crop_samples), tmp_path / "b", show=False)
+        train_vocoder(
+            VocoderConfig(**{**vars(TINY), "lr": 2e-3}),
+            Notes(TINY.crop_samples),
+            tmp_path / "b",
+            show=False,
+        )
 
 
 def test_a_crops_mel_sees_real_sound_beyond_its_ends() -> None:
@@ -163,13 +196,17 @@ def test_a_crops_mel_sees_real_sound_beyond_its_ends() -> None:
 
 
 def test_multi_resolution_distance_of_known_changes() -> None:
-    audio = torch.randn(2, 8192, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 0.1
+    audio = (
+        torch.randn(2, 8192, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 0.1
+    )
     convergence, log_magnitude = multi_resolution_stft(audio, audio)
     assert convergence.max() < 1e-5
     assert log_magnitude.max() == 0
     convergence, log_magnitude = multi_resolution_stft(0.5 * audio, audio)
     assert torch.allclose(convergence, torch.full((2,), 0.5, dtype=torch.float64), atol=1e-6)
-    assert torch.allclose(log_magnitude, torch.full((2,), np.log(2), dtype=torch.float64), rtol=1e-2)
+    assert torch.allclose(
+        log_magnitude, torch.full((2,), np.log(2), dtype=torch.float64), rtol=1e-2
+    )
     quiet = torch.zeros(1, 2048, dtype=torch.float64).requires_grad_()
     sum(part.sum() for part in multi_resolution_stft(quiet, audio[:1, :2048])).backward()
     assert quiet.grad is not None

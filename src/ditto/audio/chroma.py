@@ -1,6 +1,8 @@
-"""Pitch-class energy of the high-passed sound, C of the melody control (DITTO section 4; Music ControlNet).
+"""Pitch-class energy of the high-passed sound, C of the melody control (DITTO section 4; Music
+ControlNet).
 
-The conventions are those of `ditto.audio.features`: batched, differentiable, float32 or float64, a frame every `hop`.
+The conventions are those of `ditto.audio.features`: batched, differentiable, float32 or float64, a
+frame every `hop`.
 """
 
 from dataclasses import replace
@@ -18,7 +20,8 @@ CLASSES = 12
 """C, C♯, … B, as classes 0 to 11 (the papers count from 1)."""
 
 HIGH_PASS_HZ = 261.2
-"""Cut-off of the second-order Butterworth high-pass: near middle C, so that a bass does not count as melody."""
+"""Cut-off of the second-order Butterworth high-pass: near middle C, so that a bass does not count
+as melody."""
 
 POWER_FLOOR = 1e-10
 """Added to every class's power: where nothing sounds, all classes are alike."""
@@ -32,10 +35,11 @@ WEIGHT_CENTRE, WEIGHT_WIDTH = 5.0, 2.0
 def chroma_power(audio: Tensor, spec: AudioSpec) -> Tensor:
     """Power of each pitch class above middle C: audio (B, samples) → (B, 12, samples // hop).
 
-    Windows are twice as long as the log-mel's, so that semitones near middle C (15 Hz) are told apart, and taken every
-    `stride` frames, three quarters overlapping; the frames between are interpolated. The high-pass acts on the power
-    spectrum, which differs from filtering the samples only at a window's edges. At every `stride`-th frame the classes
-    are those of ``librosa.feature.chroma_stft(norm=None, tuning=0)``.
+    Windows are twice as long as the log-mel's, so that semitones near middle C (15 Hz) are told
+    apart, and taken every `stride` frames, three quarters overlapping; the frames between are
+    interpolated. The high-pass acts on the power spectrum, which differs from filtering the samples
+    only at a window's edges. At every `stride`-th frame the classes are those of
+    ``librosa.feature.chroma_stft(norm=None, tuning=0)``.
 
     Raises:
         ValueError: the audio is not longer than `n_fft` samples.
@@ -46,16 +50,20 @@ def chroma_power(audio: Tensor, spec: AudioSpec) -> Tensor:
 
 @full_precision
 def log_chroma(audio: Tensor, spec: AudioSpec) -> Tensor:
-    """Log C: the logarithm of each class's share of a frame's power, (B, 12, frames); exponentials add up to 1."""
+    """Log C: the logarithm of each class's share of a frame's power, (B, 12, frames); exponentials
+    add up to 1.
+    """
     power = chroma_power(audio, spec) + POWER_FLOOR
     return power.log() - power.sum(dim=1, keepdim=True).log()
 
 
 def chroma_filterbank(sample_rate: int, n_fft: int) -> np.ndarray:
-    """Share of every bin that belongs to each pitch class, (12, n_fft // 2 + 1), float64; A is at 440 Hz.
+    """Share of every bin that belongs to each pitch class, (12, n_fft // 2 + 1), float64; A is at
+    440 Hz.
 
-    A bin is a bell over the classes as wide as its neighbours are apart (at least a semitone), its squares adding up to
-    1, times the weight of its octave. Equal to ``librosa.filters.chroma(tuning=0)``.
+    A bin is a bell over the classes as wide as its neighbours are apart (at least a semitone), its
+    squares adding up to 1, times the weight of its octave. Equal to
+    ``librosa.filters.chroma(tuning=0)``.
     """
     hertz = np.arange(1, n_fft) * (sample_rate / n_fft)
     pitch = CLASSES * np.log2(hertz / C0_HZ)
@@ -72,7 +80,9 @@ def chroma_filterbank(sample_rate: int, n_fft: int) -> np.ndarray:
 
 
 def stride(spec: AudioSpec) -> int:
-    """Frames from one window of the chroma to the next: a quarter of a window, or one frame where those are long."""
+    """Frames from one window of the chroma to the next: a quarter of a window, or one frame where
+    those are long.
+    """
     return max(1, spec.n_fft // (2 * spec.hop))
 
 
@@ -81,7 +91,9 @@ def _coarse(spec: AudioSpec) -> AudioSpec:
 
 
 def _between(coarse: Tensor, step: int, frames: int) -> Tensor:
-    """Every frame of what is known at every `step`-th, by linear interpolation; the last value is held."""
+    """Every frame of what is known at every `step`-th, by linear interpolation; the last value is
+    held.
+    """
     ends = torch.cat([coarse, coarse[..., -1:]], dim=-1)
     share = torch.arange(step, dtype=coarse.dtype, device=coarse.device) / step
     filled = ends[..., :-1, None] + share * (ends[..., 1:] - ends[..., :-1])[..., None]

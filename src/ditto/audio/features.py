@@ -1,10 +1,11 @@
 """Differentiable features of sound: STFT power, log-mel, loudness in dB and its 1 s smoothing.
 
-Conventions. Audio is ``(B, samples)``, in [-1, 1] at full scale; a feature has ``samples // hop`` frames, frame ``i``
-centred on sample ``i * hop``. Every function is batched, differentiable, and keeps the device of its input. It
-computes in float32 or, for float64 input, in float64: half-precision input is widened and autocast is off inside,
-because powers and logarithms lose everything in half precision. Levels are in dB: 0 dB is a full-scale sine in a
-spectrogram, and a mean square of 1 in `rms_db` (so that a full-scale sine has -3.01 dB there).
+Conventions. Audio is ``(B, samples)``, in [-1, 1] at full scale; a feature has ``samples // hop``
+frames, frame ``i`` centred on sample ``i * hop``. Every function is batched, differentiable, and
+keeps the device of its input. It computes in float32 or, for float64 input, in float64:
+half-precision input is widened and autocast is off inside, because powers and logarithms lose
+everything in half precision. Levels are in dB: 0 dB is a full-scale sine in a spectrogram, and a
+mean square of 1 in `rms_db` (so that a full-scale sine has -3.01 dB there).
 """
 
 from collections.abc import Callable
@@ -24,8 +25,12 @@ MEAN_SQUARE_FLOOR = 1e-10
 """Added to a mean square before its logarithm: digital silence is at -100 dB."""
 
 
-def full_precision(feature: Callable[Concatenate[Tensor, P], Tensor]) -> Callable[Concatenate[Tensor, P], Tensor]:
-    """Let `feature` run in float32 or float64 only, whatever its input and the autocast around it."""
+def full_precision(
+    feature: Callable[Concatenate[Tensor, P], Tensor],
+) -> Callable[Concatenate[Tensor, P], Tensor]:
+    """Let `feature` run in float32 or float64 only, whatever its input and the autocast around
+    it.
+    """
 
     @wraps(feature)
     def wrapped(x: Tensor, *args: P.args, **kwargs: P.kwargs) -> Tensor:
@@ -72,8 +77,8 @@ def mel_filterbank(
 ) -> Tensor:
     """Triangular filters with peak 1 on Slaney's mel scale, from 0 Hz to half the sample rate.
 
-    Equal to ``librosa.filters.mel(norm=None, htk=False)``. Neighbouring triangles add up to 1 at every frequency
-    between the first and the last centre.
+    Equal to ``librosa.filters.mel(norm=None, htk=False)``. Neighbouring triangles add up to 1 at
+    every frequency between the first and the last centre.
 
     Args:
         spec: rates and sizes.
@@ -84,7 +89,8 @@ def mel_filterbank(
         Shape (n_mels, n_fft // 2 + 1), in [0, 1].
 
     Raises:
-        ValueError: a filter lies between two bins and so is empty: `n_mels` is too large for `n_fft`.
+        ValueError: a filter lies between two bins and so is empty: `n_mels` is too large for
+            `n_fft`.
     """
     return _filterbank(spec, dtype, torch.device(device)).clone()
 
@@ -93,8 +99,9 @@ def mel_filterbank(
 def log_mel(audio: Tensor, spec: AudioSpec) -> Tensor:
     """Log-mel spectrogram in model space: [-dynamic_range_db, 0] dB mapped linearly to [-1, 1].
 
-    The floor is added to the mel power, not clamped, so no gradient is cut. Nothing limits values at the top: a
-    full-scale sine can reach 1.76 dB (1.022) where the filters are wide, since Hann's main lobe then falls in one.
+    The floor is added to the mel power, not clamped, so no gradient is cut. Nothing limits values
+    at the top: a full-scale sine can reach 1.76 dB (1.022) where the filters are wide, since Hann's
+    main lobe then falls in one.
 
     Args:
         audio: shape (B, samples), where samples > n_fft / 2.
@@ -112,7 +119,8 @@ def log_mel(audio: Tensor, spec: AudioSpec) -> Tensor:
 
 
 def long_log_mel(audio: Tensor, spec: AudioSpec, piece: int = 4096) -> Tensor:
-    """`log_mel` of a recording of any length, `piece` frames at a time, in memory that does not grow with the STFT's.
+    """`log_mel` of a recording of any length, `piece` frames at a time, in memory that does not
+    grow with the STFT's.
 
     Args:
         audio: shape (B, samples), where samples > n_fft / 2.
@@ -132,22 +140,28 @@ def long_log_mel(audio: Tensor, spec: AudioSpec, piece: int = 4096) -> Tensor:
     for first in range(0, frames, piece):
         last, begin = min(first + piece, frames), max(first - margin, 0)
         end = (last + margin) * spec.hop if last + margin < frames else audio.shape[-1]
-        found.append(log_mel(audio[:, begin * spec.hop : end], spec)[..., first - begin : last - begin])
+        found.append(
+            log_mel(audio[:, begin * spec.hop : end], spec)[..., first - begin : last - begin]
+        )
     return torch.cat(found, dim=-1)
 
 
 @full_precision
 def mel_db(x_0: Tensor, spec: AudioSpec) -> Tensor:
-    """Levels in dB of a log-mel in model space: the inverse of the map that ends `log_mel`. Any shape."""
+    """Levels in dB of a log-mel in model space: the inverse of the map that ends `log_mel`. Any
+    shape.
+    """
     return (x_0 - 1) * (spec.dynamic_range_db / 2)
 
 
 @full_precision
 def rms_db(audio: Tensor, spec: AudioSpec) -> Tensor:
-    """Frame loudness 20·log10 RMS: ``10·log10(mean square + 1e-10)`` over `n_fft` samples, zeros beyond the ends.
+    """Frame loudness 20·log10 RMS: ``10·log10(mean square + 1e-10)`` over `n_fft` samples, zeros
+    beyond the ends.
 
-    The mean squares are those of ``librosa.feature.rms`` (rectangular window, centred). The floor of -100 dB is
-    added, not clamped, so quiet sound keeps its gradient; at exact digital silence the gradient is 0 and finite.
+    The mean squares are those of ``librosa.feature.rms`` (rectangular window, centred). The floor
+    of -100 dB is added, not clamped, so quiet sound keeps its gradient; at exact digital silence
+    the gradient is 0 and finite.
 
     Args:
         audio: shape (B, samples), where samples >= hop.
@@ -167,10 +181,11 @@ def smoothing_window(spec: AudioSpec, seconds: float = 1.0) -> int:
 
 @full_precision
 def savgol(curve: Tensor, window: int, polyorder: int) -> Tensor:
-    """Savitzky-Golay filter: each value is that of the polynomial that fits the window around it best.
+    """Savitzky-Golay filter: each value is that of the polynomial that fits the window around it
+    best.
 
-    The ends take the values of the polynomials that fit the first and the last window, so this equals
-    ``scipy.signal.savgol_filter(curve, window, polyorder, mode="interp")``.
+    The ends take the values of the polynomials that fit the first and the last window, so this
+    equals ``scipy.signal.savgol_filter(curve, window, polyorder, mode="interp")``.
 
     Args:
         curve: shape (B, frames).
@@ -181,10 +196,13 @@ def savgol(curve: Tensor, window: int, polyorder: int) -> Tensor:
         Shape (B, frames).
 
     Raises:
-        ValueError: the window is even or longer than the curve, or the degree does not fit the window.
+        ValueError: the window is even or longer than the curve, or the degree does not fit the
+            window.
     """
     if window % 2 == 0 or not 0 < window <= curve.shape[-1]:
-        raise ValueError(f"the window must be odd and at most {curve.shape[-1]} frames long, got {window}")
+        raise ValueError(
+            f"the window must be odd and at most {curve.shape[-1]} frames long, got {window}"
+        )
     if not 0 <= polyorder < window:
         raise ValueError(f"the polynomial's degree must be from 0 to {window - 1}, got {polyorder}")
     fit, half = _polynomial_fit(window, polyorder, curve.dtype, curve.device), window // 2
@@ -196,7 +214,8 @@ def savgol(curve: Tensor, window: int, polyorder: int) -> Tensor:
 def smooth(curve: Tensor, spec: AudioSpec, seconds: float = 1.0, polyorder: int = 3) -> Tensor:
     """Smooth a curve of frames, shape (B, frames), with a Savitzky-Golay filter of `seconds`.
 
-    A curve shorter than the filter gets the longest odd window that fits it, and a degree that fits the window.
+    A curve shorter than the filter gets the longest odd window that fits it, and a degree that fits
+    the window.
     """
     frames = curve.shape[-1]
     window = min(smoothing_window(spec, seconds), frames - 1 + frames % 2)
@@ -204,7 +223,8 @@ def smooth(curve: Tensor, spec: AudioSpec, seconds: float = 1.0, polyorder: int 
 
 
 def intensity(audio: Tensor, spec: AudioSpec) -> Tensor:
-    """The intensity feature w ∗ 20·log10 RMS (DITTO section 4; Music ControlNet's dynamics): smoothed `rms_db`.
+    """The intensity feature w ∗ 20·log10 RMS (DITTO section 4; Music ControlNet's dynamics):
+    smoothed `rms_db`.
 
     Args:
         audio: shape (B, samples), where samples >= hop.
@@ -220,12 +240,13 @@ def intensity(audio: Tensor, spec: AudioSpec) -> Tensor:
 def mel_rms_db(x_0: Tensor, spec: AudioSpec) -> Tensor:
     """Estimate of `rms_db` from a log-mel alone, for when there is no time for a vocoder.
 
-    By Parseval's theorem the sum of the powers over the bins is 3 times the mean square under the squared Hann
-    window, and the mel filters add up to 1 at every bin between the first and the last centre. So the estimate
-    misses what lies outside them (21 Hz and 10.6 kHz by default), and it weights a frame's middle where `rms_db`
-    weights all samples alike. By test: tones from 55 Hz to 10.5 kHz are within 0.2 dB in every frame and 0.05 dB
-    once smoothed, a 30 Hz tone 1.5 and 0.4 dB, white noise 0.6 and 0.1 dB. Where sound starts or stops suddenly
-    single frames differ by many dB, since the estimate follows faster.
+    By Parseval's theorem the sum of the powers over the bins is 3 times the mean square under the
+    squared Hann window, and the mel filters add up to 1 at every bin between the first and the last
+    centre. So the estimate misses what lies outside them (21 Hz and 10.6 kHz by default), and it
+    weights a frame's middle where `rms_db` weights all samples alike. By test: tones from 55 Hz to
+    10.5 kHz are within 0.2 dB in every frame and 0.05 dB once smoothed, a 30 Hz tone 1.5 and 0.4
+    dB, white noise 0.6 and 0.1 dB. Where sound starts or stops suddenly single frames differ by
+    many dB, since the estimate follows faster.
 
     Args:
         x_0: log-mel in model space, shape (B, n_mels, frames).
@@ -239,7 +260,9 @@ def mel_rms_db(x_0: Tensor, spec: AudioSpec) -> Tensor:
 
 
 def _frame_mean(x: Tensor, spec: AudioSpec) -> Tensor:
-    """Mean over `n_fft` samples around each frame's centre, zeros beyond the ends: (B, samples) -> (B, frames)."""
+    """Mean over `n_fft` samples around each frame's centre, zeros beyond the ends: (B, samples) ->
+    (B, frames).
+    """
     frames = x.shape[-1] // spec.hop
     blocks, rest = divmod(spec.n_fft, spec.hop)
     if rest or blocks % 2:
@@ -259,7 +282,8 @@ def _coverage(frames: Tensor, spec: AudioSpec) -> Tensor:
     return ((before.clamp(max=half) + after.clamp(max=half)) / spec.n_fft).to(frames.dtype)
 
 
-# The caches below leave inference mode, or a tensor first made within it could never take part in autograd.
+# The caches below leave inference mode, or a tensor first made within it could never take part in
+# autograd.
 
 
 @lru_cache(maxsize=32)
@@ -277,20 +301,27 @@ def _filterbank(spec: AudioSpec, dtype: torch.dtype, device: torch.device) -> Te
     falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
     filters = np.maximum(0.0, np.minimum(rising, falling))
     if not filters.any(axis=1).all():
-        raise ValueError(f"{spec.n_mels} mels are too many for n_fft = {spec.n_fft}: a filter has no bin")
+        raise ValueError(
+            f"{spec.n_mels} mels are too many for n_fft = {spec.n_fft}: a filter has no bin"
+        )
     with torch.inference_mode(False):
         return torch.tensor(filters, dtype=dtype, device=device)
 
 
 @lru_cache(maxsize=32)
-def _polynomial_fit(window: int, polyorder: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Projection of a window onto polynomials, shape (window, window): row i gives the fit's value at frame i."""
+def _polynomial_fit(
+    window: int, polyorder: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Projection of a window onto polynomials, shape (window, window): row i gives the fit's value
+    at frame i.
+    """
     basis, _ = np.linalg.qr(np.vander(np.linspace(-1.0, 1.0, window), polyorder + 1))
     with torch.inference_mode(False):
         return torch.tensor(basis @ basis.T, dtype=dtype, device=device)
 
 
-# Slaney's mel scale (Auditory Toolbox): 3 mels to 200 Hz up to 1 kHz, then 27 mels to each factor of 6.4.
+# Slaney's mel scale (Auditory Toolbox): 3 mels to 200 Hz up to 1 kHz, then 27 mels to each factor
+# of 6.4.
 _LINEAR_HZ_PER_MEL = 200 / 3
 _BREAK_HZ = 1000.0
 _BREAK_MEL = _BREAK_HZ / _LINEAR_HZ_PER_MEL

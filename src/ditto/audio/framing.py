@@ -1,8 +1,10 @@
-"""Cutting a signal into overlapping frames, adding them up again, and the transform between, with cheap gradients.
+"""Cutting a signal into overlapping frames, adding them up again, and the transform between, with
+cheap gradients.
 
-The same as `torch.stft`'s framing, `torch.istft`'s overlap-add and `torch.fft.rfft`. Framing and overlap-add are each
-other's transpose, and so, up to a weight, are a real Fourier transform and its inverse; autograd's own gradients of
-slices, of `unfold` and of `rfft` (which takes a complex transform of twice the work) cost a CPU several times as much.
+The same as `torch.stft`'s framing, `torch.istft`'s overlap-add and `torch.fft.rfft`. Framing and
+overlap-add are each other's transpose, and so, up to a weight, are a real Fourier transform and its
+inverse; autograd's own gradients of slices, of `unfold` and of `rfft` (which takes a complex
+transform of twice the work) cost a CPU several times as much.
 """
 
 from functools import lru_cache
@@ -25,7 +27,8 @@ def frames_of(signal: Tensor, n_fft: int, hop: int) -> Tensor:
 
 
 def overlap_add(frames: Tensor, hop: int) -> Tensor:
-    """The sum of frames (B, count, n_fft) that begin `hop` samples apart: (B, (count − 1) · hop + n_fft).
+    """The sum of frames (B, count, n_fft) that begin `hop` samples apart: (B, (count − 1) · hop +
+    n_fft).
 
     Raises:
         ValueError: a frame is no whole number of hops.
@@ -75,7 +78,8 @@ class _RealFft(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        # An inverse transform counts every bin but the first and, of an even length, the last for its mirror image too.
+        # An inverse transform counts every bin but the first and, of an even length, the last for
+        # its mirror image too.
         weights = _once(ctx.n_fft, grads[0].device).to(grads[0].real.dtype)
         return torch.fft.irfft(grads[0] * weights, ctx.n_fft, norm="forward")
 

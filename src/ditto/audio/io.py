@@ -1,8 +1,8 @@
 """Sound files: reading any common kind, resampling, atomic writing with tags.
 
-Files that are read are not trusted: whatever is wrong with one raises `AudioFileError`, and with an output
-`OutputError`, with a message of one line even if the file's name has a line break. Nothing is mended in silence:
-NaN is an error, and so is a sample that would clip.
+Files that are read are not trusted: whatever is wrong with one raises `AudioFileError`, and with an
+output `OutputError`, with a message of one line even if the file's name has a line break. Nothing
+is mended in silence: NaN is an error, and so is a sample that would clip.
 """
 
 import os
@@ -33,7 +33,8 @@ MAX_VALUES = 2**30
 SILENCE_PEAK = 1e-5
 """Sound whose peak is below this (-100 dB) is silence."""
 MAX_PEAK = 100.0
-"""Highest peak that is read; full scale is 1. Beyond it the file's values are not what they claim to be."""
+"""Highest peak that is read; full scale is 1. Beyond it the file's values are not what they claim
+to be."""
 
 SUBTYPES = {
     ".wav": ("WAV", "PCM_16"),
@@ -42,15 +43,28 @@ SUBTYPES = {
     ".mp3": ("MP3", "MPEG_LAYER_III"),
 }
 """Format and default encoding by a file name's ending."""
-TAGS = ("title", "artist", "album", "comment", "date", "genre", "software", "copyright", "license", "tracknumber")
-"""Names of the tags that `write` takes. wav keeps no license; mp3 no license, copyright and software."""
+TAGS = (
+    "title",
+    "artist",
+    "album",
+    "comment",
+    "date",
+    "genre",
+    "software",
+    "copyright",
+    "license",
+    "tracknumber",
+)
+"""Names of the tags that `write` takes. wav keeps no license; mp3 no license, copyright and
+software."""
 MAX_TAG_BYTES, MAX_SOFTWARE_BYTES = 2000, 100
-"""Longest tags. libsndfile loses longer ones in wav, and cuts `software` within a letter, which crashes in flac."""
+"""Longest tags. libsndfile loses longer ones in wav, and cuts `software` within a letter, which
+crashes in flac."""
 
 _BLOCK_FRAMES = 1 << 16
-# After a jump the first mp3 frames decode wrong, since a frame borrows up to 511 bytes from those before it, and so
-# does the first block of Vorbis. A jump into the last Ogg page lands off by what is trimmed at the end (libsndfile
-# issue 885); a page has at most 255 packets of 4096 samples.
+# After a jump the first mp3 frames decode wrong, since a frame borrows up to 511 bytes from those
+# before it, and so does the first block of Vorbis. A jump into the last Ogg page lands off by what
+# is trimmed at the end (libsndfile issue 885); a page has at most 255 packets of 4096 samples.
 _WARM_UP = 1 << 15
 _OGG_PAGE = 255 * 4096
 _FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
@@ -59,7 +73,9 @@ _EXACT_FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "AIFF")  # their headers know 
 
 @dataclass(frozen=True, eq=False)
 class Audio:
-    """Sound in memory: `samples` of shape (channels, n), float32, ±1 at full scale, at `sample_rate` Hz."""
+    """Sound in memory: `samples` of shape (channels, n), float32, ±1 at full scale, at
+    `sample_rate` Hz.
+    """
 
     samples: np.ndarray
     sample_rate: int
@@ -77,13 +93,17 @@ class Audio:
         """The same sound at another rate in Hz, by soxr at its very high quality."""
         if sample_rate == self.sample_rate:
             return self
-        resampled = soxr.resample(np.ascontiguousarray(self.samples.T), self.sample_rate, sample_rate, quality="VHQ")
+        resampled = soxr.resample(
+            np.ascontiguousarray(self.samples.T), self.sample_rate, sample_rate, quality="VHQ"
+        )
         return Audio(np.ascontiguousarray(resampled.T, dtype=np.float32), sample_rate)
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a sound file's header says. `frames` counts samples per channel; mp3 headers may be off a little."""
+    """What a sound file's header says. `frames` counts samples per channel; mp3 headers may be off
+    a little.
+    """
 
     sample_rate: int
     channels: int
@@ -107,7 +127,8 @@ def info(path: StrPath) -> AudioInfo:
     """Read a sound file's header.
 
     Raises:
-        AudioFileError: the file is missing, not a regular file, empty, not audio, or of an absurd rate or width.
+        AudioFileError: the file is missing, not a regular file, empty, not audio, or of an absurd
+            rate or width.
     """
     with _opened(path) as file:
         return _info(file)
@@ -123,7 +144,8 @@ def read(
 ) -> Audio:
     """Read a sound file (wav, flac, ogg, mp3 and what else libsndfile knows), or only a part of it.
 
-    Only the part that is asked for is decoded; it may end before `start + seconds` if the file does.
+    Only the part that is asked for is decoded; it may end before `start + seconds` if the file
+    does.
 
     Args:
         path: the file.
@@ -136,7 +158,8 @@ def read(
         All channels at the file's own rate, at least 0.05 s long.
 
     Raises:
-        AudioFileError: the file cannot be read, is too short or too long, holds NaN or infinities, or is silent.
+        AudioFileError: the file cannot be read, is too short or too long, holds NaN or infinities,
+            or is silent.
     """
     return _read(path, start, seconds, max_seconds, require_sound, mono=False)
 
@@ -152,7 +175,8 @@ def read_mono(
 ) -> np.ndarray:
     """Read a file as the model hears it: the mean of its channels, at `spec.sample_rate`.
 
-    Args and errors are those of `read`, but silence is refused by default; channels that cancel out are silence.
+    Args and errors are those of `read`, but silence is refused by default; channels that cancel out
+    are silence.
 
     Returns:
         Shape (samples,), float32.
@@ -190,21 +214,25 @@ def write(
     tags: Mapping[str, str] | None = None,
     force: bool = False,
 ) -> None:
-    """Write a sound file, whole or not at all; its name's ending (.wav, .flac, .ogg, .mp3) chooses the format.
+    """Write a sound file, whole or not at all; its name's ending (.wav, .flac, .ogg, .mp3) chooses
+    the format.
 
-    Samples beyond ±1 are refused rather than clipped or scaled down, unless the encoding is FLOAT or DOUBLE.
+    Samples beyond ±1 are refused rather than clipped or scaled down, unless the encoding is FLOAT
+    or DOUBLE.
 
     Args:
         path: the file; its folder must exist.
         samples: shape (channels, n) or (n,), ±1 at full scale.
         sample_rate: in Hz.
-        subtype: encoding, as libsndfile names it; by default 16 bit in wav, 24 bit in flac, Vorbis in ogg.
+        subtype: encoding, as libsndfile names it; by default 16 bit in wav, 24 bit in flac, Vorbis
+            in ogg.
         tags: values of some of `TAGS`. libsndfile appends its own name to `software`.
         force: whether an existing file may be replaced.
 
     Raises:
         OutputError: the file exists, cannot be written, or the sound does not fit the format.
-        ValueError: `samples` has another shape or no sample, or a tag is unknown or too long (see `MAX_TAG_BYTES`).
+        ValueError: `samples` has another shape or no sample, or a tag is unknown or too long (see
+            `MAX_TAG_BYTES`).
     """
     path = Path(path)
     frames = np.atleast_2d(np.asarray(samples)).T
@@ -219,7 +247,8 @@ def write(
 
 @contextmanager
 def atomic_path(path: StrPath, *, force: bool = False) -> Iterator[Path]:
-    """Yield a temporary path to write to, with the same ending and folder; it becomes `path` at the end, or vanishes.
+    """Yield a temporary path to write to, with the same ending and folder; it becomes `path` at the
+    end, or vanishes.
 
     For any kind of file. A symbolic link is followed. A device or a folder is never replaced.
 
@@ -228,7 +257,8 @@ def atomic_path(path: StrPath, *, force: bool = False) -> Iterator[Path]:
         force: whether an existing file may be replaced.
 
     Raises:
-        OutputError: the file exists (checked before and after) or cannot be written (OSError in the block).
+        OutputError: the file exists (checked before and after) or cannot be written (OSError in the
+            block).
     """
     with _output_errors(path):
         target = _target(path, force)
@@ -248,12 +278,15 @@ def check_output(path: StrPath, *, force: bool = False) -> None:
     """Find out early, before long work, whether `path` may be written.
 
     Raises:
-        OutputError: its folder is missing or read-only, it exists (without `force`), or it is not a regular file.
+        OutputError: its folder is missing or read-only, it exists (without `force`), or it is not a
+            regular file.
     """
     with _output_errors(path):
         folder = _target(path, force).parent
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise OutputError(f"cannot write {shown(path)}: its folder is read-only, choose another")
+            raise OutputError(
+                f"cannot write {shown(path)}: its folder is read-only, choose another"
+            )
 
 
 @contextmanager
@@ -272,9 +305,13 @@ def _target(path: StrPath, force: bool) -> Path:
     if not target.parent.is_dir():
         raise OutputError(f"cannot write {shown(path)}: its folder does not exist, make it first")
     if target.exists() and not target.is_file():
-        raise OutputError(f"cannot write {shown(path)}: it is not a regular file, choose another name")
+        raise OutputError(
+            f"cannot write {shown(path)}: it is not a regular file, choose another name"
+        )
     if target.exists() and not force:
-        raise OutputError(f"{shown(path)} exists already: choose another name, or replace it with --force (force=True)")
+        raise OutputError(
+            f"{shown(path)} exists already: choose another name, or replace it with --force (force=True)"
+        )
     return target
 
 
@@ -299,18 +336,27 @@ def _encoding(path: Path, subtype: str | None) -> tuple[str, str]:
     encoding = (subtype or default).upper()
     known = soundfile.available_subtypes(file_format)
     if encoding not in known:
-        raise OutputError(f"cannot write {shown(path)} as {shown(encoding)}: {file_format} takes {', '.join(known)}")
+        raise OutputError(
+            f"cannot write {shown(path)} as {shown(encoding)}: {file_format} takes {', '.join(known)}"
+        )
     return file_format, encoding
 
 
 def _check_range(path: Path, frames: np.ndarray, encoding: str) -> None:
     # In blocks, as it is written: a long recording is not copied.
-    peaks = [np.abs(frames[first : first + _BLOCK_FRAMES]).max() for first in range(0, len(frames), _BLOCK_FRAMES)]
+    peaks = [
+        np.abs(frames[first : first + _BLOCK_FRAMES]).max()
+        for first in range(0, len(frames), _BLOCK_FRAMES)
+    ]
     peak = float(np.max(peaks))
     if not np.isfinite(peak):
-        raise OutputError(f"cannot write {shown(path)}: the sound holds values that are not finite (NaN or infinity)")
+        raise OutputError(
+            f"cannot write {shown(path)}: the sound holds values that are not finite (NaN or infinity)"
+        )
     if peak > 1 and encoding not in _FLOAT_SUBTYPES:
-        raise OutputError(f"cannot write {shown(path)}: it would clip, its peak is {peak:.4g} and may be at most 1")
+        raise OutputError(
+            f"cannot write {shown(path)}: it would clip, its peak is {peak:.4g} and may be at most 1"
+        )
 
 
 def _check_tags(tags: Mapping[str, str]) -> None:
@@ -323,10 +369,17 @@ def _check_tags(tags: Mapping[str, str]) -> None:
 
 
 def _encode(
-    path: Path, frames: np.ndarray, sample_rate: int, file_format: str, encoding: str, tags: Mapping[str, str]
+    path: Path,
+    frames: np.ndarray,
+    sample_rate: int,
+    file_format: str,
+    encoding: str,
+    tags: Mapping[str, str],
 ) -> None:
     """Write samples of shape (n, channels)."""
-    with soundfile.SoundFile(path, "w", sample_rate, frames.shape[1], encoding, format=file_format) as file:
+    with soundfile.SoundFile(
+        path, "w", sample_rate, frames.shape[1], encoding, format=file_format
+    ) as file:
         for name, value in tags.items():
             setattr(file, name, value)
         # in blocks: libsndfile's Vorbis encoder overflows the stack on one long write
@@ -335,7 +388,9 @@ def _encode(
 
 
 class _SoundFile(soundfile.SoundFile):
-    """A file read in one go: soundfile seeks to where it is after each read, and that breaks the next mp3 frames."""
+    """A file read in one go: soundfile seeks to where it is after each read, and that breaks the
+    next mp3 frames.
+    """
 
     def seekable(self) -> bool:
         """Whether to jump after a read."""
@@ -344,7 +399,9 @@ class _SoundFile(soundfile.SoundFile):
 
 @contextmanager
 def _opened(path: StrPath) -> Iterator[soundfile.SoundFile]:
-    """Open a sound file that need not be one; any failure within the block becomes `AudioFileError`."""
+    """Open a sound file that need not be one; any failure within the block becomes
+    `AudioFileError`.
+    """
     try:
         with _regular_file(path) as raw, _SoundFile(raw.fileno(), closefd=False) as file:
             _check_header(path, file)
@@ -357,9 +414,13 @@ def _opened(path: StrPath) -> Iterator[soundfile.SoundFile]:
 
 
 def _regular_file(path: StrPath) -> BinaryIO:
-    """Open a file after making sure that it is one: opening a device or a pipe may block or do things."""
+    """Open a file after making sure that it is one: opening a device or a pipe may block or do
+    things.
+    """
     if "\0" in os.fspath(path):
-        raise AudioFileError(f"cannot read {shown(path)}: a file's name cannot hold a null character")
+        raise AudioFileError(
+            f"cannot read {shown(path)}: a file's name cannot hold a null character"
+        )
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device or a pipe"
@@ -376,14 +437,23 @@ def _info(file: soundfile.SoundFile) -> AudioInfo:
 def _check_header(path: StrPath, file: soundfile.SoundFile) -> None:
     if not MIN_RATE <= file.samplerate <= MAX_RATE:
         limits = f"from {MIN_RATE} to {MAX_RATE} Hz can be read"
-        raise AudioFileError(f"cannot read {shown(path)}: its sample rate is {file.samplerate} Hz, {limits}")
+        raise AudioFileError(
+            f"cannot read {shown(path)}: its sample rate is {file.samplerate} Hz, {limits}"
+        )
     if file.channels > MAX_CHANNELS:
         limits = f"at most {MAX_CHANNELS} can be read"
-        raise AudioFileError(f"cannot read {shown(path)}: it has {file.channels} channels, {limits}")
+        raise AudioFileError(
+            f"cannot read {shown(path)}: it has {file.channels} channels, {limits}"
+        )
 
 
 def _read(
-    path: StrPath, start: float, seconds: float | None, max_seconds: float, require_sound: bool, mono: bool
+    path: StrPath,
+    start: float,
+    seconds: float | None,
+    max_seconds: float,
+    require_sound: bool,
+    mono: bool,
 ) -> Audio:
     if not (0 <= start < np.inf and (seconds is None or 0 < seconds < np.inf)):
         raise AudioFileError(
@@ -391,11 +461,16 @@ def _read(
         )
     with _opened(path) as file:
         rate = file.samplerate
-        first, count = round(start * rate), round((max_seconds if seconds is None else seconds) * rate)
+        first, count = (
+            round(start * rate),
+            round((max_seconds if seconds is None else seconds) * rate),
+        )
         _seek(path, file, first)
         samples = _decode(path, file, count, mono)
         if seconds is None and len(file.read(1)):
-            raise AudioFileError(f"{shown(path)} is longer than {max_seconds:g} s: choose a part (start and seconds)")
+            raise AudioFileError(
+                f"{shown(path)} is longer than {max_seconds:g} s: choose a part (start and seconds)"
+            )
         _check_length(path, file, first, count, samples.shape[1])
     _check_samples(path, samples, require_sound)
     return Audio(samples, rate)
@@ -404,7 +479,9 @@ def _read(
 def _seek(path: StrPath, file: soundfile.SoundFile, first: int) -> None:
     if first >= file.frames:
         whole = _info(file).seconds
-        raise AudioFileError(f"cannot read {shown(path)} from {first / file.samplerate:g} s: it lasts {whole:.3g} s")
+        raise AudioFileError(
+            f"cannot read {shown(path)} from {first / file.samplerate:g} s: it lasts {whole:.3g} s"
+        )
     position = first
     if file.format in ("MP3", "OGG"):
         position = max(0, first - _WARM_UP)
@@ -435,23 +512,35 @@ def _decode(path: StrPath, file: soundfile.SoundFile, count: int, mono: bool) ->
     return np.ascontiguousarray(np.concatenate(blocks).T)
 
 
-def _check_length(path: StrPath, file: soundfile.SoundFile, first: int, count: int, got: int) -> None:
+def _check_length(
+    path: StrPath, file: soundfile.SoundFile, first: int, count: int, got: int
+) -> None:
     """Refuse sound that is too short, or that ends before its header says."""
     rate = file.samplerate
     if file.format in _EXACT_FORMATS and got < min(count, file.frames - first):
         promised = f"{file.frames / rate:.3f} s are promised"
-        raise AudioFileError(f"{shown(path)} is damaged: it ends after {(first + got) / rate:.3f} s, {promised}")
+        raise AudioFileError(
+            f"{shown(path)} is damaged: it ends after {(first + got) / rate:.3f} s, {promised}"
+        )
     if got < MIN_SECONDS * rate:
         amount = f"{got} sample{'s' * (got != 1)} ({got / rate:.4f} s)"
-        raise AudioFileError(f"{shown(path)} is too short: {amount} of sound, at least {MIN_SECONDS} s is needed")
+        raise AudioFileError(
+            f"{shown(path)} is too short: {amount} of sound, at least {MIN_SECONDS} s is needed"
+        )
 
 
 def _check_samples(path: StrPath, samples: np.ndarray, require_sound: bool) -> None:
     # both extremes are NaN if any sample is, and need no copy of the samples
     peak = float(max(-samples.min(), samples.max())) if samples.size else 0.0
     if not np.isfinite(samples.min()) or not np.isfinite(samples.max()):
-        raise AudioFileError(f"{shown(path)} holds values that are not finite (NaN or infinity): export it again")
+        raise AudioFileError(
+            f"{shown(path)} holds values that are not finite (NaN or infinity): export it again"
+        )
     if peak > MAX_PEAK:
-        raise AudioFileError(f"{shown(path)} holds values up to {peak:.3g}, full scale is 1: export it again")
+        raise AudioFileError(
+            f"{shown(path)} holds values up to {peak:.3g}, full scale is 1: export it again"
+        )
     if require_sound and peak < SILENCE_PEAK:
-        raise AudioFileError(f"{shown(path)} is silent: choose a recording, or a part of one, that can be heard")
+        raise AudioFileError(
+            f"{shown(path)} is silent: choose a recording, or a part of one, that can be heard"
+        )

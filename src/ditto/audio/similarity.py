@@ -1,6 +1,8 @@
-"""Timbre and self-similarity over time, T and T·Tᵀ of the structure control (DITTO section 4, appendix F).
+"""Timbre and self-similarity over time, T and T·Tᵀ of the structure control (DITTO section 4,
+appendix F).
 
-The conventions are those of `ditto.audio.features`. All of it is matrix products on a log-mel: no vocoder is needed.
+The conventions are those of `ditto.audio.features`. All of it is matrix products on a log-mel: no
+vocoder is needed.
 """
 
 from functools import lru_cache
@@ -17,7 +19,8 @@ COEFFICIENTS = 20
 """Cepstral coefficients, the first of which, the level, is left out of timbre."""
 
 VARIANCE_FLOOR = 1e-4
-"""Added to the variance of each coefficient over time, in dB²: a coefficient that stands still says nothing."""
+"""Added to the variance of each coefficient over time, in dB²: a coefficient that stands still says
+nothing."""
 
 LENGTH_FLOOR = 1e-8
 """Added to the square of a frame's length before it is scaled to 1."""
@@ -25,9 +28,11 @@ LENGTH_FLOOR = 1e-8
 
 @full_precision
 def mfcc(x_0: Tensor, spec: AudioSpec, coefficients: int = COEFFICIENTS) -> Tensor:
-    """Mel-frequency cepstral coefficients of a log-mel: (B, n_mels, frames) → (B, coefficients, frames), in dB.
+    """Mel-frequency cepstral coefficients of a log-mel: (B, n_mels, frames) → (B, coefficients,
+    frames), in dB.
 
-    Equal to ``librosa.feature.mfcc(S=mel_db, n_mfcc=coefficients)``: an orthonormal DCT-II over the mels.
+    Equal to ``librosa.feature.mfcc(S=mel_db, n_mfcc=coefficients)``: an orthonormal DCT-II over the
+    mels.
     """
     return _cosines(spec.n_mels, coefficients, x_0.dtype, x_0.device) @ mel_db(x_0, spec)
 
@@ -58,7 +63,8 @@ def self_similarity(x_0: Tensor, spec: AudioSpec, *, smooth_seconds: float | Non
     Args:
         x_0: log-mel, shape (B, n_mels, frames).
         spec: rates and sizes.
-        smooth_seconds: side of the two-dimensional Savitzky-Golay window over the matrix; None leaves it as it is.
+        smooth_seconds: side of the two-dimensional Savitzky-Golay window over the matrix; None
+            leaves it as it is.
 
     Returns:
         Shape (B, frames, frames).
@@ -66,23 +72,29 @@ def self_similarity(x_0: Tensor, spec: AudioSpec, *, smooth_seconds: float | Non
     features = timbre(x_0, spec)
     if smooth_seconds is not None:
         # A filter along both axes of T·Tᵀ is one along the time of T, and it keeps the constant 1.
-        features = savgol(features.flatten(0, 1), *_window(features.shape[-1], spec, smooth_seconds)).view_as(features)
+        features = savgol(
+            features.flatten(0, 1), *_window(features.shape[-1], spec, smooth_seconds)
+        ).view_as(features)
     return 0.5 + 0.5 * features.mT @ features
 
 
 @full_precision
 def savgol_2d(matrix: Tensor, window: int, polyorder: int) -> Tensor:
-    """Two-dimensional Savitzky-Golay filter, the product of one along each axis: (B, rows, columns) → the same.
+    """Two-dimensional Savitzky-Golay filter, the product of one along each axis: (B, rows, columns)
+    → the same.
 
-    Each value is that of the polynomial, of degree `polyorder` in either direction, that fits the window around it
-    best. Equal to ``scipy.signal.savgol_filter`` with ``mode="interp"`` along the one axis, then the other.
+    Each value is that of the polynomial, of degree `polyorder` in either direction, that fits the
+    window around it best. Equal to ``scipy.signal.savgol_filter`` with ``mode="interp"`` along the
+    one axis, then the other.
     """
     along = savgol(matrix.flatten(0, 1), window, polyorder).view_as(matrix)
     return savgol(along.mT.flatten(0, 1), window, polyorder).view_as(along.mT).mT
 
 
 def smooth_2d(matrix: Tensor, spec: AudioSpec, seconds: float) -> Tensor:
-    """`savgol_2d` of degree 3 over `seconds`, or what of them fits: square matrices (B, frames, frames)."""
+    """`savgol_2d` of degree 3 over `seconds`, or what of them fits: square matrices (B, frames,
+    frames).
+    """
     return savgol_2d(matrix, *_window(matrix.shape[-1], spec, seconds))
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 class AudioSpec:
     """Rates and sizes that turn mono audio into the log-mel x_0 and back.
 
-    A log-mel frame is ``10·log10`` of the mel power of a Hann-windowed STFT whose window is scaled so that a
-    full-scale sine has power 1 (0 dB); the range ``[-dynamic_range_db, 0]`` dB maps linearly to [-1, 1].
-    Frame ``i`` is centred on sample ``i * hop``.
+    A log-mel frame is ``10·log10`` of the mel power of a Hann-windowed STFT whose window is scaled
+    so that a full-scale sine has power 1 (0 dB); the range ``[-dynamic_range_db, 0]`` dB maps
+    linearly to [-1, 1]. Frame ``i`` is centred on sample ``i * hop``.
     """
 
     sample_rate: int = 22_050

@@ -1,6 +1,8 @@
-"""Distances between two sounds' spectrograms, differentiable: what vocoders are trained and judged by.
+"""Distances between two sounds' spectrograms, differentiable: what vocoders are trained and judged
+by.
 
-All functions take audio of shape (B, samples) and give one number per item, shape (B,), in float32 or float64.
+All functions take audio of shape (B, samples) and give one number per item, shape (B,), in float32
+or float64.
 """
 
 from collections.abc import Sequence
@@ -9,20 +11,26 @@ import torch
 from torch import Tensor
 
 SIZES = (512, 1024, 2048)
-"""STFT windows of the multi-resolution distance (Yamamoto, Song & Kim 2020), samples; hops are a quarter."""
+"""STFT windows of the multi-resolution distance (Yamamoto, Song & Kim 2020), samples; hops are a
+quarter."""
 
 RANGE = 1e-4
-"""Magnitudes more than 80 dB below a clip's maximum are raised to there before a logarithm: they are inaudible."""
+"""Magnitudes more than 80 dB below a clip's maximum are raised to there before a logarithm: they
+are inaudible."""
 
 
 def magnitude(audio: Tensor, n_fft: int, hop: int) -> Tensor:
-    """STFT magnitude with a Hann window, full-scale sine = 1: (B, n_fft // 2 + 1, frames). Gradients stay finite."""
+    """STFT magnitude with a Hann window, full-scale sine = 1: (B, n_fft // 2 + 1, frames).
+    Gradients stay finite.
+    """
     window = torch.hann_window(n_fft, dtype=audio.dtype, device=audio.device)
     stft = torch.stft(audio, n_fft, hop, window=window * (4 / n_fft), return_complex=True)
     return (stft.real.square() + stft.imag.square() + 1e-14).sqrt()
 
 
-def multi_resolution_stft(audio: Tensor, target: Tensor, sizes: Sequence[int] = SIZES) -> tuple[Tensor, Tensor]:
+def multi_resolution_stft(
+    audio: Tensor, target: Tensor, sizes: Sequence[int] = SIZES
+) -> tuple[Tensor, Tensor]:
     """Spectral convergence and log-magnitude distance, each averaged over the resolutions.
 
     Args:
@@ -31,10 +39,13 @@ def multi_resolution_stft(audio: Tensor, target: Tensor, sizes: Sequence[int] = 
         sizes: STFT windows, samples.
 
     Returns:
-        Two of shape (B,): ‖|Y| − |S|‖ / ‖|S|‖ (Frobenius norms, a ratio) and the mean of |ln |Y| − ln |S|| (nepers).
+        Two of shape (B,): ‖|Y| − |S|‖ / ‖|S|‖ (Frobenius norms, a ratio) and the mean of |ln |Y| −
+        ln |S|| (nepers).
     """
     pairs = [_stft_distance(audio, target, size) for size in sizes]
-    convergence, log_magnitude = (torch.stack(part).mean(dim=0) for part in zip(*pairs, strict=True))
+    convergence, log_magnitude = (
+        torch.stack(part).mean(dim=0) for part in zip(*pairs, strict=True)
+    )
     return convergence, log_magnitude
 
 

@@ -1,7 +1,8 @@
-"""``ditto-music bench d2-table2`` and ``d2-fig4``: what a budget of M and T' steps buys (DITTO-2 §4.3).
+"""``ditto-music bench d2-table2`` and ``d2-fig4``: what a budget of M and T' steps buys (DITTO-2
+§4.3).
 
-The targets, tags and x_T are those of ``bench intensity``, the same for every row. Errors, and the distance to real
-clips, are measured on the sound that a user gets.
+The targets, tags and x_T are those of ``bench intensity``, the same for every row. Errors, and the
+distance to real clips, are measured on the sound that a user gets.
 """
 
 import time
@@ -23,7 +24,14 @@ from ditto.controls.intensity import Intensity
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import ModelError
 from ditto.methods.ditto import decode, ditto
-from ditto.methods.ditto2 import CORRECTIONS, adaptive_schedule, corrected_adam, decode2, ditto2, item_noise
+from ditto.methods.ditto2 import (
+    CORRECTIONS,
+    adaptive_schedule,
+    corrected_adam,
+    decode2,
+    ditto2,
+    item_noise,
+)
 from ditto.methods.ways import estimates
 from ditto.metrics.bootstrap import Interval, mean_interval, ratio_interval, statistic_interval
 from ditto.metrics.control_error import EachItsOwn
@@ -47,7 +55,8 @@ class Budget:
         kind: what is optimised through: the base ("DM", which is DITTO), or a student.
         optimise: M, steps while optimising; "adaptive" is `adaptive_schedule`.
         decode: T', steps of the final sampling.
-        surrogate: "mel" hears the loudness in x_0 while optimising and leaves the vocoder to the end.
+        surrogate: "mel" hears the loudness in x_0 while optimising and leaves the vocoder to the
+            end.
         paper: the paper's figures, by column.
         corrections: of the surrogate, see `ditto.methods.ditto2`; 0 is the paper's algorithm.
     """
@@ -72,11 +81,17 @@ class Budget:
     def row(self) -> str:
         """The name that Fig. 4 gives it, "CTM-1/2"; a star is the adaptive schedule."""
         name = f"{self.kind}-{'*' if self.optimise == 'adaptive' else self.optimise}/{self.decode}"
-        return name + (" mel" if self.surrogate == "mel" else "") + (" corrected" if self.corrections else "")
+        return (
+            name
+            + (" mel" if self.surrogate == "mel" else "")
+            + (" corrected" if self.corrections else "")
+        )
 
 
 def _paper(seconds: float, mse: float, clap: float) -> tuple[tuple[str, float], ...]:
-    """Table 2's figures but for FAD, which is in another embedding there and is not put beside ours."""
+    """Table 2's figures but for FAD, which is in another embedding there and is not put beside
+    ours.
+    """
     return (("seconds_per_clip", seconds), ("intensity_mse", mse), ("clap_score", clap))
 
 
@@ -94,7 +109,10 @@ TABLE_2 = (
 """The paper's grid of (M, T'), and two rows with corrections, which the paper has not."""
 
 FIG_5 = tuple(Budget("CM", 1, steps) for steps in (1, 2, 4, 8))
-FIG_4 = (Budget("DM", 8, 20), Budget("DM", 20, 20, (("seconds_per_clip", 82.192), ("intensity_mse", 4.758))))
+FIG_4 = (
+    Budget("DM", 8, 20),
+    Budget("DM", 20, 20, (("seconds_per_clip", 82.192), ("intensity_mse", 4.758))),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +145,9 @@ class Setting:
         """
         found = self.cm if kind == "CM" else self.model
         if found is None or found.distilled is None or found.distilled.kind != kind.lower():
-            raise ModelError(f"there is no {kind} student: distil one with `ditto-music distill {kind.lower()}`")
+            raise ModelError(
+                f"there is no {kind} student: distil one with `ditto-music distill {kind.lower()}`"
+            )
         return found
 
     def chain(self, budget: Budget, tags: Tensor) -> Chain:
@@ -140,7 +160,13 @@ class Setting:
         return replace(chain, denoiser=student)
 
     def steps(
-        self, budget: Budget, control: EachItsOwn, tags: Tensor, x_T: Tensor, iterations: int, first: int = 0
+        self,
+        budget: Budget,
+        control: EachItsOwn,
+        tags: Tensor,
+        x_T: Tensor,
+        iterations: int,
+        first: int = 0,
     ) -> Iterator[Step]:
         """The optimisation of a row, of clips from number `first` on."""
         chain, lr = self.chain(budget, tags), self.lr
@@ -162,8 +188,14 @@ class Setting:
         heard = partial(self.decoded, budget, tags, first)
         settings |= budget.adam(iterations)
         return ditto2(
-            x_T, chain, objective, decode=heard, calibrate=calibrate, corrections=budget.corrections, **settings
-        )  # fmt: skip
+            x_T,
+            chain,
+            objective,
+            decode=heard,
+            calibrate=calibrate,
+            corrections=budget.corrections,
+            **settings,
+        )
 
     def decoded(self, budget: Budget, tags: Tensor, first: int, x_T: Tensor) -> Tensor:
         """x_0 of a row's latents, those of clips from number `first` on."""
@@ -175,17 +207,34 @@ class Setting:
 
     def surrogate(self, tags: Tensor) -> Callable[[Tensor], Tensor]:
         """One jump of the CTM student, x_T → x_0."""
-        chain = replace(self.chain(Budget("CTM", 1, 1), tags), timesteps=self.model.schedule.timesteps(1))
+        chain = replace(
+            self.chain(Budget("CTM", 1, 1), tags), timesteps=self.model.schedule.timesteps(1)
+        )
         return partial(ddim, chain)
 
 
 def run_budget(
-    name: str, budgets: Sequence[Budget], model: MusicModel, heldout: Path, classifier: ClipClassifier | Path, *,
-    cm: Path | None = None, judge: Clap | None = None, count: int = 32, seed: int = 0,
-    out: Path = Path("docs/results"), batch: int = 4,
-    iterations: int = 70, lr: float = 5e-3, guidance: float | None = None, gamma: float | None = None,
-    cache: Path = Path("runs/bench"), resume: bool = True, show: bool = True, command: str | None = None,
-) -> Report:  # fmt: skip
+    name: str,
+    budgets: Sequence[Budget],
+    model: MusicModel,
+    heldout: Path,
+    classifier: ClipClassifier | Path,
+    *,
+    cm: Path | None = None,
+    judge: Clap | None = None,
+    count: int = 32,
+    seed: int = 0,
+    out: Path = Path("docs/results"),
+    batch: int = 4,
+    iterations: int = 70,
+    lr: float = 5e-3,
+    guidance: float | None = None,
+    gamma: float | None = None,
+    cache: Path = Path("runs/bench"),
+    resume: bool = True,
+    show: bool = True,
+    command: str | None = None,
+) -> Report:
     """Measure `budgets` and write NAME.json, NAME.md and NAME.png into `out`.
 
     Args:
@@ -203,7 +252,8 @@ def run_budget(
         iterations: K.
         lr: Adam's learning rate.
         guidance: CFG scale w of every row; None is the model's default.
-        gamma: γ of the CTM's decoding; None is that of `ditto.request.GAMMAS`. CM's rows have γ = 1.
+        gamma: γ of the CTM's decoding; None is that of `ditto.request.GAMMAS`. CM's rows have γ =
+            1.
         cache: where finished parts are kept.
         resume: use those.
         show: progress.
@@ -217,22 +267,43 @@ def run_budget(
     ear = classifier if isinstance(classifier, ClipClassifier) else ClipClassifier.load(classifier)
     scale = model.guidance if guidance is None else guidance
     gamma = GAMMAS["ctm"] if gamma is None else gamma
-    setting = Setting(model, model.with_student(cm) if cm else None, ear, seed, iterations, lr, scale, gamma, judge)
+    setting = Setting(
+        model,
+        model.with_student(cm) if cm else None,
+        ear,
+        seed,
+        iterations,
+        lr,
+        scale,
+        gamma,
+        judge,
+    )
     settings: dict[str, Any] = {
-        "iterations": iterations, "lr": lr, "guidance": scale, "gamma": gamma, "batch": batch,
-        "classifier_sha256": ear.sha256(), "judge": judge and f"{judge.name} {judge.sha256[:12]}",
-    }  # fmt: skip
+        "iterations": iterations,
+        "lr": lr,
+        "guidance": scale,
+        "gamma": gamma,
+        "batch": batch,
+        "classifier_sha256": ear.sha256(),
+        "judge": judge and f"{judge.name} {judge.sha256[:12]}",
+    }
     identity = settings | {"model": weights_digest(model), "seed": seed}
     found: dict[str, Tensors | str] = {}
     optimised: set[str] = set()
     for budget in budgets:
         try:
             own = identity | {"row": budget.row, "student": _digest(setting, budget)}
-            own |= {"corrections": budget.corrections, **budget.adam(iterations)} if budget.corrections else {}
+            own |= (
+                {"corrections": budget.corrections, **budget.adam(iterations)}
+                if budget.corrections
+                else {}
+            )
             parts = Partial(cache, "budget", own, batch=batch, resume=resume, show=show)
             # A bench afresh optimises anew for the first of the rows that share it.
             again = resume or budget.optimised in optimised
-            latents = Partial(cache, "latents", own | {"row": budget.optimised}, batch=batch, resume=again)
+            latents = Partial(
+                cache, "latents", own | {"row": budget.optimised}, batch=batch, resume=again
+            )
             optimised.add(budget.optimised)
             measure = partial(_measure, setting, budget, latents)
             found[budget.row] = parts.gathered(budget.row.replace("/", "-"), count, measure)
@@ -240,12 +311,23 @@ def run_budget(
             found[budget.row] = str(error)
     real = real_clips(heldout, model.spec, model.vocabulary, count, seed)
     halves = listen(ear, model.encode(real.audio)).vectors
-    rows = [row for b in budgets for row in _rows(b, found[b.row], halves[: real.count], halves[real.count :])]
+    rows = [
+        row
+        for b in budgets
+        for row in _rows(b, found[b.row], halves[: real.count], halves[real.count :])
+    ]
     report = Report(
-        name, command or f"ditto-music bench {name} --count {count}", model.describe(), "classifier", count, seed,
-        sum(f["seconds"].sum().item() for f in found.values() if not isinstance(f, str)), settings, tuple(rows),
+        name,
+        command or f"ditto-music bench {name} --count {count}",
+        model.describe(),
+        "classifier",
+        count,
+        seed,
+        sum(f["seconds"].sum().item() for f in found.values() if not isinstance(f, str)),
+        settings,
+        tuple(rows),
         tuple(_claims(found)),
-    )  # fmt: skip
+    )
     report.write(out, budget_charts.scatter(report, model.spec.clip_seconds))
     return report
 
@@ -268,10 +350,11 @@ def _measure(setting: Setting, budget: Budget, latents: Partial, first: int, las
     seconds = time.perf_counter() - started + optimised["seconds"].item()
     errors = control.errors(Output(x_0, setting.model, audio))
     return _adherence(setting, tags, audio) | {
-        "mse": errors["intensity_mse_db2"], "rho": errors["intensity_rho"],
+        "mse": errors["intensity_mse_db2"],
+        "rho": errors["intensity_rho"],
         "embeddings": listen(setting.ear, setting.model.encode(audio)).embeddings,
         "clip_seconds": torch.full((len(x_T),), seconds / len(x_T), dtype=torch.float64),
-    }  # fmt: skip
+    }
 
 
 def _adherence(setting: Setting, tags: Tensor, audio: Tensor) -> Tensors:
@@ -283,27 +366,47 @@ def _adherence(setting: Setting, tags: Tensor, audio: Tensor) -> Tensors:
     return {"clap_score": clap_scores(setting.judge, embeddings, texts)}
 
 
-def _optimised(setting: Setting, budget: Budget, control: EachItsOwn, tags: Tensor, x_T: Tensor, first: int) -> Tensors:
+def _optimised(
+    setting: Setting, budget: Budget, control: EachItsOwn, tags: Tensor, x_T: Tensor, first: int
+) -> Tensors:
     *_, last = setting.steps(budget, control, tags, x_T, setting.iterations, first)
     return {"x_T": last.best_x_T}
 
 
-def made(setting: Setting, budget: Budget, control: EachItsOwn, tags: Tensor, x_T: Tensor, first: int) -> Tensor:
-    """x_0 (B, …) of clips from number `first` on, after optimising and decoding within the budget."""
-    return setting.decoded(budget, tags, first, _optimised(setting, budget, control, tags, x_T, first)["x_T"])
+def made(
+    setting: Setting, budget: Budget, control: EachItsOwn, tags: Tensor, x_T: Tensor, first: int
+) -> Tensor:
+    """x_0 (B, …) of clips from number `first` on, after optimising and decoding within the
+    budget.
+    """
+    return setting.decoded(
+        budget, tags, first, _optimised(setting, budget, control, tags, x_T, first)["x_T"]
+    )
 
 
 def _rows(budget: Budget, found: Tensors | str, first: Any, second: Any) -> list[Row]:
-    columns = {"seconds_per_clip": "s", "intensity_mse": "dB^2", "intensity_rho": "", "frechet_distance": ""}
+    columns = {
+        "seconds_per_clip": "s",
+        "intensity_mse": "dB^2",
+        "intensity_rho": "",
+        "frechet_distance": "",
+    }
     paper = dict(budget.paper)
     if isinstance(found, str):
-        return [Row(budget.row, c, unit, paper=paper.get(c), error=found) for c, unit in columns.items()]
+        return [
+            Row(budget.row, c, unit, paper=paper.get(c), error=found) for c, unit in columns.items()
+        ]
     vectors = found["embeddings"].double().numpy()[: len(first)]
     values: tuple[Interval | float, ...] = (
-        mean_interval(found["clip_seconds"].numpy()), mean_interval(found["mse"].double().numpy()),
-        mean_interval(found["rho"].double().numpy()), statistic_interval(_distance, vectors, first, second),
-    )  # fmt: skip
-    rows = [Row.of(budget.row, c, u, v, paper.get(c)) for (c, u), v in zip(columns.items(), values, strict=True)]
+        mean_interval(found["clip_seconds"].numpy()),
+        mean_interval(found["mse"].double().numpy()),
+        mean_interval(found["rho"].double().numpy()),
+        statistic_interval(_distance, vectors, first, second),
+    )
+    rows = [
+        Row.of(budget.row, c, u, v, paper.get(c))
+        for (c, u), v in zip(columns.items(), values, strict=True)
+    ]
     if "clap_score" in found:
         score = mean_interval(found["clap_score"].double().numpy())
         rows.append(Row.of(budget.row, "clap_score", "", score, paper.get("clap_score")))
@@ -319,18 +422,68 @@ def _claims(found: dict[str, Tensors | str]) -> list[Claim]:
     """What §4.3 says of the rows that are there."""
     claims = []
     for row, other, column, border, words in (
-        ("DM-20/20", "CTM-1/2", "clip_seconds", 10.0, "DITTO-2 (1, 2) is at least 10 times as fast as DITTO (20, 20)"),
-        ("DM-20/20", "CTM-1/2", "mse", 1.0, "the MSE of DITTO-2 (1, 2) is no larger than that of DITTO (20, 20)"),
-        ("DM-20/20", "CTM-1/2 corrected", "clip_seconds", 25.0, "DITTO-2 (1, 2), corrected: at least 25 times as fast"),
-        ("DM-20/20", "CTM-1/2 corrected", "mse", 1.0, "its MSE is no larger than that of DITTO (20, 20)"),
-        ("CTM-1/4", "CTM-1/1", "mse", 1.0, "more decoding steps lie further from the one-step surrogate: MSE rises"),
-        ("CTM-1/4", "CTM-*/4", "mse", 1.0, "the adaptive schedule lowers the MSE of decoding in 4 steps"),
+        (
+            "DM-20/20",
+            "CTM-1/2",
+            "clip_seconds",
+            10.0,
+            "DITTO-2 (1, 2) is at least 10 times as fast as DITTO (20, 20)",
+        ),
+        (
+            "DM-20/20",
+            "CTM-1/2",
+            "mse",
+            1.0,
+            "the MSE of DITTO-2 (1, 2) is no larger than that of DITTO (20, 20)",
+        ),
+        (
+            "DM-20/20",
+            "CTM-1/2 corrected",
+            "clip_seconds",
+            25.0,
+            "DITTO-2 (1, 2), corrected: at least 25 times as fast",
+        ),
+        (
+            "DM-20/20",
+            "CTM-1/2 corrected",
+            "mse",
+            1.0,
+            "its MSE is no larger than that of DITTO (20, 20)",
+        ),
+        (
+            "CTM-1/4",
+            "CTM-1/1",
+            "mse",
+            1.0,
+            "more decoding steps lie further from the one-step surrogate: MSE rises",
+        ),
+        (
+            "CTM-1/4",
+            "CTM-*/4",
+            "mse",
+            1.0,
+            "the adaptive schedule lowers the MSE of decoding in 4 steps",
+        ),
         ("CTM-2/4", "CTM-*/4", "mse", 1.0, "the adaptive schedule has a lower MSE than M = 2"),
-        ("CTM-1/2", "CTM-1/2 corrected", "mse", 1.0, "corrections lower the MSE of decoding in 2 steps"),
-        ("CTM-*/4", "CTM-1/4 corrected", "mse", 1.0, "corrections have a lower MSE than the adaptive schedule"),
+        (
+            "CTM-1/2",
+            "CTM-1/2 corrected",
+            "mse",
+            1.0,
+            "corrections lower the MSE of decoding in 2 steps",
+        ),
+        (
+            "CTM-*/4",
+            "CTM-1/4 corrected",
+            "mse",
+            1.0,
+            "corrections have a lower MSE than the adaptive schedule",
+        ),
     ):
         above, below = found.get(row), found.get(other)
         if isinstance(above, dict) and isinstance(below, dict):
-            ratio = ratio_interval(above[column].double().numpy(), below[column].double().numpy(), paired=True)
+            ratio = ratio_interval(
+                above[column].double().numpy(), below[column].double().numpy(), paired=True
+            )
             claims.append(Claim.at_least(words, ratio, border))
     return claims

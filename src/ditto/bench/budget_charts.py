@@ -10,7 +10,9 @@ COLOURS = {"DM": "tab:orange", "CM": "tab:green", "CTM": "tab:blue"}
 
 
 def scatter(report: Report, clip_seconds: float) -> Figure:
-    """Seconds against MSE with the Fréchet distance as the points' size, and both against the decoding steps."""
+    """Seconds against MSE with the Fréchet distance as the points' size, and both against the
+    decoding steps.
+    """
     figure = Figure(figsize=(14, 5), layout="constrained")
     FigureCanvasAgg(figure)
     wide, upper, lower = figure.subplot_mosaic([["a", "a", "b"], ["a", "a", "c"]]).values()
@@ -18,17 +20,27 @@ def scatter(report: Report, clip_seconds: float) -> Figure:
     for row, found in points.items():
         if found is not None:
             seconds, mse, distance = found
-            wide.scatter(seconds, mse, s=4 * distance, color=COLOURS[row.partition("-")[0]], alpha=0.5)
+            wide.scatter(
+                seconds, mse, s=4 * distance, color=COLOURS[row.partition("-")[0]], alpha=0.5
+            )
             wide.annotate(row, (seconds, mse), fontsize=9)
     wide.axvline(clip_seconds, linestyle="--", color="gray", label="as long as the clip lasts")
-    wide.set(xscale="log", yscale="log", xlabel="seconds a clip", ylabel="intensity MSE, dB²", title="time and error")
+    wide.set(
+        xscale="log",
+        yscale="log",
+        xlabel="seconds a clip",
+        ylabel="intensity MSE, dB²",
+        title="time and error",
+    )
     wide.legend()
     for axes, place, label in ((upper, 2, "Fréchet distance"), (lower, 1, "MSE, dB²")):
         _over_steps(axes, points, place, label)
     return figure
 
 
-def _over_steps(axes: Axes, points: dict[str, tuple[float, float, float] | None], place: int, label: str) -> None:
+def _over_steps(
+    axes: Axes, points: dict[str, tuple[float, float, float] | None], place: int, label: str
+) -> None:
     """One-step optimisation: a figure over the number of decoding steps, with DITTO's as a line."""
     for kind in ("CM", "CTM"):
         line = [
@@ -48,5 +60,8 @@ def _over_steps(axes: Axes, points: dict[str, tuple[float, float, float] | None]
 
 def _values(report: Report, row: str) -> tuple[float, float, float] | None:
     """Seconds, MSE and distance of a row, if it has them all."""
-    found = [report.value(row, column) for column in ("seconds_per_clip", "intensity_mse", "frechet_distance")]
+    found = [
+        report.value(row, column)
+        for column in ("seconds_per_clip", "intensity_mse", "frechet_distance")
+    ]
     return (found[0], found[1], found[2]) if all(v is not None for v in found) else None  # pyright: ignore[reportReturnType]

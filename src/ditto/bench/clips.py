@@ -1,4 +1,6 @@
-"""The clips that benches measure: real ones from the held-out split, generated ones from a model."""
+"""The clips that benches measure: real ones from the held-out split, generated ones from a
+model.
+"""
 
 import hashlib
 import json
@@ -56,11 +58,13 @@ class Generated:
     audio: Tensor
 
 
-def real_clips(root: Path, spec: AudioSpec, vocabulary: TagVocabulary, count: int, seed: int) -> RealClips:
+def real_clips(
+    root: Path, spec: AudioSpec, vocabulary: TagVocabulary, count: int, seed: int
+) -> RealClips:
     """Two halves of `count` clips each, or as many as the split has, of `spec.clip_frames` frames.
 
-    The pieces are shuffled and dealt to the halves; a piece gives its second clip, which does not overlap the first,
-    only after every piece of its half has given one.
+    The pieces are shuffled and dealt to the halves; a piece gives its second clip, which does not
+    overlap the first, only after every piece of its half has given one.
 
     Raises:
         DataError: fewer than two pieces are long enough, or a piece lacks a tag.
@@ -68,9 +72,13 @@ def real_clips(root: Path, spec: AudioSpec, vocabulary: TagVocabulary, count: in
     pieces = read_labels(root)
     fitting = [i for i, piece in enumerate(pieces) if _slots(piece, spec)]
     if len(fitting) < 2:
-        raise DataError(f"{shown(root)} has {len(fitting)} pieces of {spec.clip_seconds:.2f} s: two halves need more")
+        raise DataError(
+            f"{shown(root)} has {len(fitting)} pieces of {spec.clip_seconds:.2f} s: two halves need more"
+        )
     if any(None in astuple(tags_of_label(piece))[:3] for piece in pieces):
-        raise DataError(f"every piece of {shown(root)} needs a genre, a mood and a tempo to be judged by")
+        raise DataError(
+            f"every piece of {shown(root)} needs a genre, a mood and a tempo to be judged by"
+        )
     rng = np.random.default_rng(seed)
     order = rng.permutation(fitting)
     halves = [_places(pieces, order[i::2].tolist(), spec, rng) for i in (0, 1)]
@@ -84,19 +92,25 @@ def real_clips(root: Path, spec: AudioSpec, vocabulary: TagVocabulary, count: in
 
 
 def drawn_tags(tags: Tensor, count: int, seed: int) -> Tensor:
-    """Conditions (count, 5) drawn with replacement from the rows of `tags` (N, 5): their joint distribution."""
+    """Conditions (count, 5) drawn with replacement from the rows of `tags` (N, 5): their joint
+    distribution.
+    """
     rows = np.random.default_rng([seed, 1]).integers(len(tags), size=count)
     return tags[torch.from_numpy(rows)]
 
 
 def chain_for(model: MusicModel, tags: Tensor, steps: int, guidance: float | None = None) -> Chain:
-    """A chain of T = `steps` with one condition an item, (B, 5); guidance None is the model's default."""
+    """A chain of T = `steps` with one condition an item, (B, 5); guidance None is the model's
+    default.
+    """
     scale = model.guidance if guidance is None else guidance
     return Chain(model.denoiser, model.schedule, model.schedule.timesteps(steps), tags, scale)
 
 
 @torch.no_grad()
-def generated(model: MusicModel, tags: Tensor, first_seed: int, steps: int, guidance: float | None = None) -> Generated:
+def generated(
+    model: MusicModel, tags: Tensor, first_seed: int, steps: int, guidance: float | None = None
+) -> Generated:
     """Clips for conditions (B, 5) by DDIM; item i draws its x_T from ``first_seed + i``."""
     x_T = draw_x_T(model.shape(), first_seed, len(tags))
     x_0 = decode(x_T, chain_for(model, tags, steps, guidance))
@@ -105,7 +119,9 @@ def generated(model: MusicModel, tags: Tensor, first_seed: int, steps: int, guid
 
 @torch.no_grad()
 def generated_by_student(model: MusicModel, tags: Tensor, first_seed: int, steps: int) -> Generated:
-    """Clips of the same x_T by the model's student, with the γ of its kind and the model's default guidance."""
+    """Clips of the same x_T by the model's student, with the γ of its kind and the model's default
+    guidance.
+    """
     assert model.student is not None
     assert model.distilled is not None
     x_T = draw_x_T(model.shape(), first_seed, len(tags))
@@ -116,9 +132,11 @@ def generated_by_student(model: MusicModel, tags: Tensor, first_seed: int, steps
 
 
 def weights_digest(model: MusicModel, *, student: bool = True) -> str:
-    """The model's hash, or that without its `student`; for one that was never saved, one over its weights as they are.
+    """The model's hash, or that without its `student`; for one that was never saved, one over its
+    weights as they are.
 
-    A model that was never saved has no student here. The digest says so where networks compute in less than float32.
+    A model that was never saved has no student here. The digest says so where networks compute in
+    less than float32.
     """
     low = "" if model.precision == torch.float32 else f" {model.precision}"
     if model.sha256:
@@ -141,10 +159,14 @@ def _places(
     """(piece, slot) of all clips of the pieces `half`, one of every piece first."""
     orders = {i: rng.permutation(_slots(pieces[i], spec)) for i in half}
     longest = max(len(order) for order in orders.values())
-    return [(i, int(order[k])) for k in range(longest) for i, order in orders.items() if k < len(order)]
+    return [
+        (i, int(order[k])) for k in range(longest) for i, order in orders.items() if k < len(order)
+    ]
 
 
-def _audio(root: Path, pieces: list[dict[str, Any]], chosen: Sequence[tuple[int, int]], spec: AudioSpec) -> Tensor:
+def _audio(
+    root: Path, pieces: list[dict[str, Any]], chosen: Sequence[tuple[int, int]], spec: AudioSpec
+) -> Tensor:
     """The chosen clips' samples, (N, samples) float32; every piece is decoded once."""
     size = spec.samples(spec.clip_frames)
     clips = torch.zeros(len(chosen), size)

@@ -1,4 +1,6 @@
-"""What tables hear in clips: Fréchet distances and CLAP scores in a named embedding, and the other figures."""
+"""What tables hear in clips: Fréchet distances and CLAP scores in a named embedding, and the other
+figures.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +27,8 @@ FAD, CLAP, OWN_CLAP = "frechet_distance", "clap_score", "clap_score_optimised"
 THRESHOLD = 2.0
 """τ of MS2C, dB² (DITTO, appendix L)."""
 FEWEST = 8
-"""Clips that a Fréchet distance takes at least; with so few it is far too high, and only equal counts compare."""
+"""Clips that a Fréchet distance takes at least; with so few it is far too high, and only equal
+counts compare."""
 
 Array = NDArray[np.float64]
 
@@ -54,7 +57,9 @@ class Ear:
         """The embedding, with the beginning of its weights' hash."""
         if self.clap is not None:
             return f"clap {self.clap.name} {self.clap.sha256[:12]}"
-        return f"classifier {self.classifier.sha256()[:12]}" if self.classifier is not None else "none"
+        return (
+            f"classifier {self.classifier.sha256()[:12]}" if self.classifier is not None else "none"
+        )
 
     def embed(self, audio: Tensor) -> Tensor:
         """Embeddings (N, D) of audio (N, samples) at the model's rate.
@@ -66,7 +71,9 @@ class Ear:
         if self.clap is not None:
             return embed_clips(self.clap, audio, model.spec.sample_rate)
         if self.classifier is None:
-            raise DittoError("no weights: a Fréchet distance needs a CLAP or a classifier, give --clap or --classifier")
+            raise DittoError(
+                "no weights: a Fréchet distance needs a CLAP or a classifier, give --clap or --classifier"
+            )
         return listen(self.classifier, model.encode(audio)).embeddings
 
     @cached_property
@@ -81,7 +88,9 @@ class Ear:
             DittoError: there is no CLAP.
         """
         if self.clap is None:
-            raise DittoError("no weights: a CLAP score needs a CLAP, train one with `ditto-music train clap`")
+            raise DittoError(
+                "no weights: a CLAP score needs a CLAP, train one with `ditto-music train clap`"
+            )
         texts = [self.bench.tags(i).caption() for i in range(len(embeddings))]
         return clap_scores(self.clap, embeddings, texts).double().numpy()
 
@@ -92,7 +101,9 @@ class Ear:
             DittoError: there is no CLAP.
         """
         if self.clap is None:
-            raise DittoError("no weights: a CLAP score needs a CLAP, train one with `ditto-music train clap`")
+            raise DittoError(
+                "no weights: a CLAP score needs a CLAP, train one with `ditto-music train clap`"
+            )
         return self.scores(self.embed(audio))
 
 
@@ -129,7 +140,9 @@ class Found:
             return Ear(self.ear.bench).scores_of(sound(self.tensors["audio"]))
         if measure == "seams_within_limit":
             jumps = self.tensors["seam_jumps"]
-            limits = torch.tensor([self.ear.bench.seam_limit(i) for i in range(len(jumps))], dtype=jumps.dtype)
+            limits = torch.tensor(
+                [self.ear.bench.seam_limit(i) for i in range(len(jumps))], dtype=jumps.dtype
+            )
             return (jumps <= limits[:, None]).double().mean(dim=1).numpy()
         if measure == "steps_to_converge":
             return steps_to_converge(self.tensors["losses"].T, THRESHOLD).double().numpy()
@@ -139,4 +152,8 @@ class Found:
     def interval(self, measure: str) -> Interval:
         """The figure with its interval."""
         values = self.values(measure)
-        return statistic_interval(self.ear.reference.distance, values) if measure == FAD else mean_interval(values)
+        return (
+            statistic_interval(self.ear.reference.distance, values)
+            if measure == FAD
+            else mean_interval(values)
+        )

@@ -1,4 +1,6 @@
-"""``ditto-music bench TABLE`` and ``bench all``: the weights that there are, and one table after the other."""
+"""``ditto-music bench TABLE`` and ``bench all``: the weights that there are, and one table after
+the other.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -68,11 +70,14 @@ class Weights:
         others: dict[Base, str | None] = {"long": self.long, "unconditional": self.unconditional}
         has_clap = self.clap is not None or (EMBEDDED / "model.safetensors").is_file()
         return Bench(
-            model, heldout, cm=model.with_student(self.cm) if self.cm else None,
+            model,
+            heldout,
+            cm=model.with_student(self.cm) if self.cm else None,
             others={base: load(source) for base, source in others.items() if source is not None},
             clap=Clap.load(self.clap) if has_clap else None,
-            musicgen=MusicGen.load(self.musicgen) if self.musicgen else None, **settings,
-        )  # fmt: skip
+            musicgen=MusicGen.load(self.musicgen) if self.musicgen else None,
+            **settings,
+        )
 
     def ear(self, bench: Bench) -> Ear:
         """Who hears: the judge and the classifier, as far as their folders are there.
@@ -80,8 +85,12 @@ class Weights:
         Raises:
             ModelError: a folder is damaged, or a judge other than the usual one is not there.
         """
-        classifier = self.classifier if self.classifier is not None and self.classifier.is_dir() else None
-        return Ear(bench, ClipClassifier.load(classifier) if classifier else None, judge_at(self.judge))
+        classifier = (
+            self.classifier if self.classifier is not None and self.classifier.is_dir() else None
+        )
+        return Ear(
+            bench, ClipClassifier.load(classifier) if classifier else None, judge_at(self.judge)
+        )
 
 
 def judge_at(source: str | None = JUDGE) -> Clap | None:
@@ -90,16 +99,32 @@ def judge_at(source: str | None = JUDGE) -> Clap | None:
     Raises:
         ModelError: another one is not there, or the folder is damaged.
     """
-    return None if source is None or (source == JUDGE and not Path(JUDGE).is_dir()) else Clap.load(source)
+    return (
+        None
+        if source is None or (source == JUDGE and not Path(JUDGE).is_dir())
+        else Clap.load(source)
+    )
 
 
 def run_tables(
-    name: str, weights: Weights, heldout: Path, *, count: int = 16, few: int | None = None, seed: int = 0,
-    out: Path = Path("docs/results"), tasks: Sequence[str] = (), overrides: Mapping[str, Any] | None = None,
-    cache: Path = Path("runs/bench"), resume: bool = True, show: bool = True, command: str | None = None,
+    name: str,
+    weights: Weights,
+    heldout: Path,
+    *,
+    count: int = 16,
+    few: int | None = None,
+    seed: int = 0,
+    out: Path = Path("docs/results"),
+    tasks: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+    cache: Path = Path("runs/bench"),
+    resume: bool = True,
+    show: bool = True,
+    command: str | None = None,
     workers: int = 1,
-) -> list[Report]:  # fmt: skip
-    """Make one table of `TABLES`, or with "all" every table and figure of both papers, and write the results.
+) -> list[Report]:
+    """Make one table of `TABLES`, or with "all" every table and figure of both papers, and write
+    the results.
 
     Args:
         name: of the table; "controls"; or "all".
@@ -115,40 +140,73 @@ def run_tables(
         resume: use those.
         show: progress.
         command: what the reports say they were run by.
-        workers: processes that make clips side by side, sharing torch's threads; seconds a clip are then those with the
-            others running. The budgets' tables are made by one.
+        workers: processes that make clips side by side, sharing torch's threads; seconds a clip are
+            then those with the others running. The budgets' tables are made by one.
 
     Raises:
         DittoError: a folder cannot be used or written.
     """
     every = {**TABLES, "controls": controls_table(tasks)}
-    settings: dict[str, Any] = {"seed": seed, "overrides": overrides or {}, "cache": cache, "resume": resume}
-    settings |= {"show": show} | ({} if workers == 1 else {"threads": max(1, torch.get_num_threads() // workers)})
+    settings: dict[str, Any] = {
+        "seed": seed,
+        "overrides": overrides or {},
+        "cache": cache,
+        "resume": resume,
+    }
+    settings |= {"show": show} | (
+        {} if workers == 1 else {"threads": max(1, torch.get_num_threads() // workers)}
+    )
     bench = weights.bench(heldout, **settings)
     tables = list(TABLES.values()) if name == "all" else [every[name]]
     if workers > 1:
-        rows = [(row.task, row.setup, n) for table in tables for row, n in numbers(table, bench, count, few).items()]
+        rows = [
+            (row.task, row.setup, n)
+            for table in tables
+            for row, n in numbers(table, bench, count, few).items()
+        ]
         make_clips(weights, heldout, settings, jobs_of(rows), workers, show=show)
         bench = replace(bench, resume=True)  # what was to be made afresh now is
     ear = weights.ear(bench)
-    reports = [tabulated(table, ear, count=count, few=few, out=out, command=command) for table in tables]
+    reports = [
+        tabulated(table, ear, count=count, few=few, out=out, command=command) for table in tables
+    ]
     if name == "all":
         listening.export(bench, out, count=count)
         reports += _budgets(ear, weights, count, out, command)
     return reports
 
 
-def _budgets(ear: Ear, weights: Weights, count: int, out: Path, command: str | None) -> list[Report]:
-    """The tables of budgets, whose distances are in the classifier's embedding: without one there are none."""
+def _budgets(
+    ear: Ear, weights: Weights, count: int, out: Path, command: str | None
+) -> list[Report]:
+    """The tables of budgets, whose distances are in the classifier's embedding: without one there
+    are none.
+    """
     bench, classifier = ear.bench, ear.classifier
     if classifier is None:
         return []
-    given = {key: value for key, value in bench.overrides.items() if key in ("iterations", "lr", "guidance")}
+    given = {
+        key: value
+        for key, value in bench.overrides.items()
+        if key in ("iterations", "lr", "guidance")
+    }
     return [
         run_budget(
-            name, budgets, bench.model, bench.heldout, classifier, cm=weights.cm, judge=ear.clap, count=count,
-            seed=bench.seed, out=out,
-            cache=bench.cache, resume=bench.resume, show=bench.show, command=command, **given,
+            name,
+            budgets,
+            bench.model,
+            bench.heldout,
+            classifier,
+            cm=weights.cm,
+            judge=ear.clap,
+            count=count,
+            seed=bench.seed,
+            out=out,
+            cache=bench.cache,
+            resume=bench.resume,
+            show=bench.show,
+            command=command,
+            **given,
         )
         for name, budgets in BUDGETS.items()
-    ]  # fmt: skip
+    ]

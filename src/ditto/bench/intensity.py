@@ -1,8 +1,9 @@
-"""``ditto-music bench intensity``: how closely DITTO follows loudness curves that nobody prepared for.
+"""``ditto-music bench intensity``: how closely DITTO follows loudness curves that nobody prepared
+for.
 
-Every clip gets tags and a target curve drawn by its seed: named shapes with random ends, and breakpoints at random. The
-same x_T is decoded without control and after DITTO; both are measured on the sound that a user gets, in dB² (DITTO,
-Table 3: 40.843 without control, 4.758 with).
+Every clip gets tags and a target curve drawn by its seed: named shapes with random ends, and
+breakpoints at random. The same x_T is decoded without control and after DITTO; both are measured on
+the sound that a user gets, in dB² (DITTO, Table 3: 40.843 without control, 4.758 with).
 """
 
 import time
@@ -49,7 +50,8 @@ SHAPES: tuple[Callable[[float], tuple[tuple[float, float], ...]], ...] = (
     lambda at: ((0.0, 0.0), (at, 0.0), (at + 0.02, 1.0), (1.0, 1.0)),
     lambda at: ((0.0, 0.5), (1.0, 0.5)),
 )
-"""Crescendo, decrescendo, swell, dip, step, flat: (share of the clip, share of the range), turning at a share."""
+"""Crescendo, decrescendo, swell, dip, step, flat: (share of the clip, share of the range), turning
+at a share."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,17 @@ def random_curve(rng: np.random.Generator, seconds: float) -> Curve:
         low = rng.uniform(LOWEST_DB, HIGHEST_DB - 6)
         high = rng.uniform(low + 6, HIGHEST_DB)
         shape = SHAPES[int(rng.integers(len(SHAPES)))](rng.uniform(0.2, 0.8))
-        return Curve(tuple((t, float(low + share * (high - low))) for t, share in shape), relative=True, name="shape")
+        return Curve(
+            tuple((t, float(low + share * (high - low))) for t, share in shape),
+            relative=True,
+            name="shape",
+        )
     times = _breakpoint_shares(rng, int(rng.integers(2, 6)))
     levels = rng.uniform(LOWEST_DB, HIGHEST_DB, len(times))
-    return Curve(tuple((float(t * seconds), float(v)) for t, v in zip(times, levels, strict=True)), name="breakpoints")
+    return Curve(
+        tuple((float(t * seconds), float(v)) for t, v in zip(times, levels, strict=True)),
+        name="breakpoints",
+    )
 
 
 def random_tags(rng: np.random.Generator, vocabulary: TagVocabulary) -> Tensor:
@@ -87,7 +96,9 @@ def random_tags(rng: np.random.Generator, vocabulary: TagVocabulary) -> Tensor:
     return vocabulary.encode(replace(tags, beat=0.0))
 
 
-def drawn_targets(model: MusicModel, seed: int, first: int, last: int) -> tuple[EachItsOwn, Tensor, Tensor]:
+def drawn_targets(
+    model: MusicModel, seed: int, first: int, last: int
+) -> tuple[EachItsOwn, Tensor, Tensor]:
     """What the clips `first` … `last` − 1 are to be: their curves, conditions (B, 5) and x_T."""
     draws = [np.random.default_rng([seed + i, 2]) for i in range(first, last)]
     control = EachItsOwn([Intensity(random_curve(rng, model.spec.clip_seconds)) for rng in draws])
@@ -96,11 +107,23 @@ def drawn_targets(model: MusicModel, seed: int, first: int, last: int) -> tuple[
 
 
 def run_intensity(
-    model: MusicModel, *, count: int = 32, seed: int = 0, out: Path = Path("docs/results"), batch: int = 4,
-    steps: int = 20, iterations: int = 70, lr: float = 5e-3, checkpointing: bool = False, guidance: float | None = None,
-    workers: int = 1, cache: Path = Path("runs/bench"), resume: bool = True, show: bool = True,
+    model: MusicModel,
+    *,
+    count: int = 32,
+    seed: int = 0,
+    out: Path = Path("docs/results"),
+    batch: int = 4,
+    steps: int = 20,
+    iterations: int = 70,
+    lr: float = 5e-3,
+    checkpointing: bool = False,
+    guidance: float | None = None,
+    workers: int = 1,
+    cache: Path = Path("runs/bench"),
+    resume: bool = True,
+    show: bool = True,
     command: str | None = None,
-) -> Report:  # fmt: skip
+) -> Report:
     """Measure and write intensity.json, intensity.md and intensity.png into `out`.
 
     Args:
@@ -112,9 +135,12 @@ def run_intensity(
         steps: T.
         iterations: K.
         lr: Adam's learning rate.
-        checkpointing: memory that does not grow with T, for a third more time; the gradients are the same.
-        guidance: CFG scale w of both methods; None is the model's default. w=1 takes half the time of others.
-        workers: processes that make batches side by side; seconds a clip are then those with the others running.
+        checkpointing: memory that does not grow with T, for a third more time; the gradients are
+            the same.
+        guidance: CFG scale w of both methods; None is the model's default. w=1 takes half the time
+            of others.
+        workers: processes that make batches side by side; seconds a clip are then those with the
+            others running.
         cache: where finished batches are kept, so that a killed run goes on.
         resume: use those.
         show: progress.
@@ -124,20 +150,38 @@ def run_intensity(
         OutputError: the results cannot be written.
     """
     guidance = model.guidance if guidance is None else guidance
-    setting = Setting(model, seed, steps, iterations, lr, checkpointing, guidance, show and workers == 1)
+    setting = Setting(
+        model, seed, steps, iterations, lr, checkpointing, guidance, show and workers == 1
+    )
     settings: dict[str, Any] = {
-        "method": "ditto", "iterations": iterations, "steps": steps, "lr": lr, "sampler": "ddim", "batch": batch,
-        "guidance": guidance, "curve_db": [LOWEST_DB, HIGHEST_DB], "checkpointing": checkpointing,
+        "method": "ditto",
+        "iterations": iterations,
+        "steps": steps,
+        "lr": lr,
+        "sampler": "ddim",
+        "batch": batch,
+        "guidance": guidance,
+        "curve_db": [LOWEST_DB, HIGHEST_DB],
+        "checkpointing": checkpointing,
         "clip_seconds": round(model.spec.clip_seconds, 3),
-    }  # fmt: skip
+    }
     identity = settings | {"model": weights_digest(model), "seed": seed}
-    parts = Partial(cache, "intensity", identity, batch=batch, resume=resume, show=show and workers > 1)
+    parts = Partial(
+        cache, "intensity", identity, batch=batch, resume=resume, show=show and workers > 1
+    )
     found = parts.gathered("clips", count, partial(_measure, setting, count), workers=workers)
     report = Report(
-        "intensity", command or f"ditto-music bench intensity --count {count}", model.describe(), "none", count,
-        seed, found["seconds"].sum().item(), settings | {"workers": workers}, tuple(_rows(found)),
+        "intensity",
+        command or f"ditto-music bench intensity --count {count}",
+        model.describe(),
+        "none",
+        count,
+        seed,
+        found["seconds"].sum().item(),
+        settings | {"workers": workers},
+        tuple(_rows(found)),
         tuple(_claims(found)),
-    )  # fmt: skip
+    )
     report.write(out, charts.intensity(found, model.spec))
     return report
 
@@ -149,31 +193,48 @@ def _measure(setting: Setting, count: int, first: int, last: int) -> Tensors:
     chain = chain_for(model, tags, setting.steps, setting.guidance)
     plain, plain_seconds = _clocked(lambda: _achieved(setting, chain, control, x_T))
     losses: list[Tensor] = []
-    (steered, steered_seconds) = _clocked(lambda: _steered(setting, chain, control, x_T, losses, f"{last}/{count}"))
+    (steered, steered_seconds) = _clocked(
+        lambda: _steered(setting, chain, control, x_T, losses, f"{last}/{count}")
+    )
     return {
         **{f"none.{name}": value for name, value in plain.items()},
         **{f"ditto.{name}": value for name, value in steered.items()},
-        "target": torch.stack([c.target(Output(x_T[:1], model)) for c in control.controls if isinstance(c, Intensity)]),
+        "target": torch.stack(
+            [c.target(Output(x_T[:1], model)) for c in control.controls if isinstance(c, Intensity)]
+        ),
         "losses": torch.stack(losses, dim=1),
         "none.seconds": torch.full((len(items),), plain_seconds / len(items), dtype=torch.float64),
-        "ditto.seconds": torch.full((len(items),), steered_seconds / len(items), dtype=torch.float64),
+        "ditto.seconds": torch.full(
+            (len(items),), steered_seconds / len(items), dtype=torch.float64
+        ),
     }
 
 
 def _steered(
-    setting: Setting, chain: Chain, control: EachItsOwn, x_T: Tensor, losses: list[Tensor], label: str
+    setting: Setting,
+    chain: Chain,
+    control: EachItsOwn,
+    x_T: Tensor,
+    losses: list[Tensor],
+    label: str,
 ) -> Tensors:
     """DITTO, then its measurement; `losses` receives one (B,) an iteration."""
     best = x_T
     with Console(stderr=True, quiet=not setting.show).status(f"clip {label}") as status:
         for step in ditto(
-            x_T, chain, lambda x_0: control(x_0, setting.model), iterations=setting.iterations, lr=setting.lr,
+            x_T,
+            chain,
+            lambda x_0: control(x_0, setting.model),
+            iterations=setting.iterations,
+            lr=setting.lr,
             checkpointing=setting.checkpointing,
-        ):  # fmt: skip
+        ):
             losses.append(step.loss)
             best = step.best_x_T
             mean = step.best_loss.mean().item()
-            status.update(f"clip {label}, iteration {step.i + 1}/{setting.iterations}, {mean:.3g} dB²")
+            status.update(
+                f"clip {label}, iteration {step.i + 1}/{setting.iterations}, {mean:.3g} dB²"
+            )
     return _achieved(setting, chain, control, best)
 
 
@@ -184,9 +245,10 @@ def _achieved(setting: Setting, chain: Chain, control: EachItsOwn, x_T: Tensor) 
     output = Output(x_0, setting.model)
     errors = control.errors(output)
     return {
-        "mse": errors["intensity_mse_db2"], "rho": errors["intensity_rho"],
+        "mse": errors["intensity_mse_db2"],
+        "rho": errors["intensity_rho"],
         "curve": intensity(output.audio, setting.model.spec),
-    }  # fmt: skip
+    }
 
 
 def _clocked(make: Callable[[], Tensors]) -> tuple[Tensors, float]:
@@ -210,12 +272,20 @@ def _rows(found: Tensors) -> list[Row]:
 
 
 def _claims(found: Tensors) -> list[Claim]:
-    ratio = ratio_interval(found["none.mse"].double().numpy(), found["ditto.mse"].double().numpy(), paired=True)
-    return [Claim.at_least("DITTO cuts the intensity MSE at least 8-fold (the paper: 8.6-fold)", ratio, CUT)]
+    ratio = ratio_interval(
+        found["none.mse"].double().numpy(), found["ditto.mse"].double().numpy(), paired=True
+    )
+    return [
+        Claim.at_least(
+            "DITTO cuts the intensity MSE at least 8-fold (the paper: 8.6-fold)", ratio, CUT
+        )
+    ]
 
 
 def _breakpoint_shares(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Rising shares of the clip, the first in its first tenth, the last in its last, at least 8 % apart."""
+    """Rising shares of the clip, the first in its first tenth, the last in its last, at least 8 %
+    apart.
+    """
     while True:
         inner = np.sort(rng.uniform(0.1, 0.9, count - 2))
         times = np.concatenate([[rng.uniform(0, 0.1)], inner, [rng.uniform(0.9, 1.0)]])

@@ -1,8 +1,9 @@
-"""``ditto-music bench d1-table4``: the listening test as a page that anybody can open, and what came back.
+"""``ditto-music bench d1-table4``: the listening test as a page that anybody can open, and what
+came back.
 
-The page holds everything, sounds included: one file, no network. Each trial plays three clips with one target, in an
-order drawn anew for every listener and under letters; all three are rated from 0 to 100, and the ratings are saved as a
-CSV file. Which letter was which method only the CSV tells.
+The page holds everything, sounds included: one file, no network. Each trial plays three clips with
+one target, in an order drawn anew for every listener and under letters; all three are rated from 0
+to 100, and the ratings are saved as a CSV file. Which letter was which method only the CSV tells.
 """
 
 import base64
@@ -85,7 +86,7 @@ def export(bench: Bench, out: Path, *, count: int = 10) -> tuple[Path, dict[str,
             trials += [
                 Trial(application, i, {name: _url(audio[i], rate) for name, audio in found.items()})
                 for i in range(count)
-            ]  # fmt: skip
+            ]
     if not trials:
         raise DittoError("there is nothing to compare: every application needs two methods or more")
     make_folder(out)
@@ -105,16 +106,26 @@ def rendered(trials: Sequence[Trial]) -> str:
 
 
 def _url(kept: Tensor, rate: int) -> str:
-    """A sound as a data URL (FLAC: all browsers play it, and nothing is lost), at one loudness for all methods."""
+    """A sound as a data URL (FLAC: all browsers play it, and nothing is lost), at one loudness for
+    all methods.
+    """
     samples = sound(kept).numpy()
     loudness = float(np.sqrt(np.mean(np.square(samples))))
     buffer = io.BytesIO()
-    soundfile.write(buffer, np.clip(samples * _gain(loudness, samples), -1, 1), rate, format="FLAC", subtype="PCM_16")
+    soundfile.write(
+        buffer,
+        np.clip(samples * _gain(loudness, samples), -1, 1),
+        rate,
+        format="FLAC",
+        subtype="PCM_16",
+    )
     return "data:audio/flac;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _gain(loudness: float, samples: np.ndarray, target_db: float = -23.0) -> float:
-    """To one RMS level, as far as full scale allows: louder sounds are rated better whatever they are."""
+    """To one RMS level, as far as full scale allows: louder sounds are rated better whatever they
+    are.
+    """
     peak = float(np.abs(samples).max(initial=1e-9))
     return min(10 ** (target_db / 20) / max(loudness, 1e-6), 0.99 / peak)
 
@@ -129,11 +140,16 @@ def read_ratings(files: Sequence[Path]) -> list[dict[str, Any]]:
     for file in files:
         try:
             lines = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
-            found = [{**line, "clip": int(line["clip"]), "rating": float(line["rating"])} for line in lines]
+            found = [
+                {**line, "clip": int(line["clip"]), "rating": float(line["rating"])}
+                for line in lines
+            ]
             if not found or set(found[0]) != set(COLUMNS):
                 raise ValueError
         except (OSError, ValueError, KeyError, TypeError):
-            raise DataError(f"{shown(file)} holds no ratings of the listening test: give what its page saved") from None
+            raise DataError(
+                f"{shown(file)} holds no ratings of the listening test: give what its page saved"
+            ) from None
         if not all(math.isfinite(line["rating"]) and 0 <= line["rating"] <= 100 for line in found):
             raise DataError(f"{shown(file)} has ratings beyond 0 to 100")
         # Two people may have given themselves one name.
@@ -142,9 +158,14 @@ def read_ratings(files: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def analysed(
-    ratings: Sequence[dict[str, Any]], bench: Bench, *, out: Path = Path("docs/results"), command: str | None = None
-) -> Report:  # fmt: skip
-    """Write d1-table4.json, .md and .png: how often DITTO was rated higher, ties as half, and by how much.
+    ratings: Sequence[dict[str, Any]],
+    bench: Bench,
+    *,
+    out: Path = Path("docs/results"),
+    command: str | None = None,
+) -> Report:
+    """Write d1-table4.json, .md and .png: how often DITTO was rated higher, ties as half, and by
+    how much.
 
     Raises:
         OutputError: the results cannot be written.
@@ -158,10 +179,17 @@ def analysed(
             claims += claim
     listeners = len({line["listener"] for line in ratings})
     report = Report(
-        NAME, command or f"ditto-music bench {NAME}", bench.model.describe(), "none",
-        len({(line["application"], line["clip"]) for line in ratings}), bench.seed, 0.0, {"listeners": listeners},
-        tuple(rows), tuple(claims),
-    )  # fmt: skip
+        NAME,
+        command or f"ditto-music bench {NAME}",
+        bench.model.describe(),
+        "none",
+        len({(line["application"], line["clip"]) for line in ratings}),
+        bench.seed,
+        0.0,
+        {"listeners": listeners},
+        tuple(rows),
+        tuple(claims),
+    )
     report.write(out, charts.table(report))
     return report
 
@@ -171,17 +199,31 @@ def _differences(ratings: Sequence[dict[str, Any]], application: str, other: str
     by_trial: dict[tuple[str, int], dict[str, float]] = {}
     for line in ratings:
         if line["application"] == application:
-            by_trial.setdefault((line["listener"], line["clip"]), {})[line["method"]] = line["rating"]
-    return [found[DITTO.name] - found[other] for found in by_trial.values() if {DITTO.name, other} <= set(found)]
+            by_trial.setdefault((line["listener"], line["clip"]), {})[line["method"]] = line[
+                "rating"
+            ]
+    return [
+        found[DITTO.name] - found[other]
+        for found in by_trial.values()
+        if {DITTO.name, other} <= set(found)
+    ]
 
 
-def _comparison(application: str, other: str, differences: list[float]) -> tuple[list[Row], list[Claim]]:
-    name, table, key = f"{application}, DITTO against {other}", "d1_table4_listening", f"{application} {other}"
+def _comparison(
+    application: str, other: str, differences: list[float]
+) -> tuple[list[Row], list[Claim]]:
+    name, table, key = (
+        f"{application}, DITTO against {other}",
+        "d1_table4_listening",
+        f"{application} {other}",
+    )
     wins, difference = paper(table, key, "wins %"), paper(table, key, "difference")
     if not differences:
         missing = "no ratings"
-        return [Row(name, "wins", "%", paper=wins, error=missing),
-                Row(name, "difference", "", paper=difference, error=missing)], []  # fmt: skip
+        return [
+            Row(name, "wins", "%", paper=wins, error=missing),
+            Row(name, "difference", "", paper=difference, error=missing),
+        ], []
     won = mean_interval([50 * (1 + np.sign(value)) for value in differences])
     by = mean_interval(differences)
     rows = [Row.of(name, "wins", "%", won, wins), Row.of(name, "difference", "", by, difference)]

@@ -1,12 +1,13 @@
 """``ditto-music bench quality``: how good and how faithful to its tags the uncontrolled model is.
 
-A classifier trained on the training split listens to generated clips and to held-out ones. Two questions: does it
-recognise the tag that was asked for as often as in real music, and how far are the generated embeddings from real ones
-(Fréchet distance), beside real-against-real at the same counts (the floor) and noise (the ceiling)?
+A classifier trained on the training split listens to generated clips and to held-out ones. Two
+questions: does it recognise the tag that was asked for as often as in real music, and how far are
+the generated embeddings from real ones (Fréchet distance), beside real-against-real at the same
+counts (the floor) and noise (the ceiling)?
 
-"Spectrogram" rows hear x_0 as the denoiser made it; "sound" rows hear the audio after the vocoder, which is what a user
-gets and what the claims are about. Real clips are heard as they are, and after their own trip through the vocoder.
-Students make the same clips from the same x_T in few steps.
+"Spectrogram" rows hear x_0 as the denoiser made it; "sound" rows hear the audio after the vocoder,
+which is what a user gets and what the claims are about. Real clips are heard as they are, and after
+their own trip through the vocoder. Students make the same clips from the same x_T in few steps.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,7 +47,12 @@ REAL, REAL_VOCODED = "real held-out", "real, through the vocoder"
 SPECTROGRAM, SOUND = "generated (spectrogram)", "generated (sound)"
 NOISE_SPECTROGRAM, NOISE_SOUND = "noise: x_T as a spectrogram", "noise: white, −20 dB RMS"
 FRECHET, OVER_FLOOR = "frechet_distance", "frechet_over_floor"
-VOCODER_UNITS = {"spectral_convergence": "", "log_magnitude_db": "dB", "mel_db": "dB", "rms_db": "dB"}
+VOCODER_UNITS = {
+    "spectral_convergence": "",
+    "log_magnitude_db": "dB",
+    "mel_db": "dB",
+    "rms_db": "dB",
+}
 ACCURACY_SHARE, FLOOR_MULTIPLE, STUDENT_MULTIPLE = 0.85, 5.0, 1.25
 STUDENT_STEPS = (1, 2, 4, 8)
 SHOWN = 4
@@ -99,16 +105,30 @@ class Taught:
 
 
 def run_quality(
-    model: MusicModel, heldout: Path, classifier: ClipClassifier | Path, *, count: int = 256, seed: int = 0,
-    out: Path = Path("docs/results"), steps: int = 20, guidances: Sequence[float] = (), batch: int = 8,
-    cm: MusicModel | None = None, vocoder_count: int = 32, cache: Path = Path("runs/bench"), resume: bool = True,
-    show: bool = True, resamples: int = 200, command: str | None = None,
-) -> Report:  # fmt: skip
+    model: MusicModel,
+    heldout: Path,
+    classifier: ClipClassifier | Path,
+    *,
+    count: int = 256,
+    seed: int = 0,
+    out: Path = Path("docs/results"),
+    steps: int = 20,
+    guidances: Sequence[float] = (),
+    batch: int = 8,
+    cm: MusicModel | None = None,
+    vocoder_count: int = 32,
+    cache: Path = Path("runs/bench"),
+    resume: bool = True,
+    show: bool = True,
+    resamples: int = 200,
+    command: str | None = None,
+) -> Report:
     """Measure and write quality.json, quality.md and quality.png into `out`.
 
     Args:
         model: what is judged.
-        heldout: data folder of the held-out split; real clips, and the distribution of the tags asked for.
+        heldout: data folder of the held-out split; real clips, and the distribution of the tags
+            asked for.
         classifier: trained on the training split, or its folder.
         count: generated clips; real ones are as many if the split has them in each of two halves.
         seed: item i draws its x_T from ``seed + i``.
@@ -132,11 +152,18 @@ def run_quality(
     ear = classifier if isinstance(classifier, ClipClassifier) else ClipClassifier.load(classifier)
     real = real_clips(heldout, model.spec, model.vocabulary, count, seed)
     settings: dict[str, Any] = {
-        "steps": steps, "sampler": "ddim", "guidance": model.guidance, "guidances": list(guidances),
-        "clip_seconds": round(model.spec.clip_seconds, 3), "real_clips_per_half": real.count,
-        "vocoder_count": min(vocoder_count, len(real.audio)), "classifier_sha256": ear.sha256(),
-    }  # fmt: skip
-    students = [taught for taught in (model, cm) if taught is not None and taught.distilled is not None]
+        "steps": steps,
+        "sampler": "ddim",
+        "guidance": model.guidance,
+        "guidances": list(guidances),
+        "clip_seconds": round(model.spec.clip_seconds, 3),
+        "real_clips_per_half": real.count,
+        "vocoder_count": min(vocoder_count, len(real.audio)),
+        "classifier_sha256": ear.sha256(),
+    }
+    students = [
+        taught for taught in (model, cm) if taught is not None and taught.distilled is not None
+    ]
     identity = [weights_digest(model, student=False), ear.sha256(), real.digest, seed, steps, batch]
     parts = Partial(cache, "quality", {"identity": identity}, batch=batch, resume=resume, show=show)
     bench = Bench(model, ear, parts, steps)
@@ -150,10 +177,20 @@ def run_quality(
     claims = [*_accuracy_claims(heard), *_frechet_claims(distances), *_vocoder_claims(vocoders)]
     claims += _student_claims(heard, real.count, resamples)
     report = Report(
-        "quality", command or f"ditto-music bench quality --count {count}", model.describe(), "classifier", count,
-        seed, seconds + spent, settings, tuple(rows), tuple(claims),
-    )  # fmt: skip
-    report.write(out, charts.quality(report, pictures, model.encode(real.audio[:SHOWN]), model.spec))
+        "quality",
+        command or f"ditto-music bench quality --count {count}",
+        model.describe(),
+        "classifier",
+        count,
+        seed,
+        seconds + spent,
+        settings,
+        tuple(rows),
+        tuple(claims),
+    )
+    report.write(
+        out, charts.quality(report, pictures, model.encode(real.audio[:SHOWN]), model.spec)
+    )
     return report
 
 
@@ -167,7 +204,10 @@ def _heard(
         audio = real.audio[first:last]
         with torch.no_grad():
             vocoded = model.to_audio(model.encode(audio))
-        return {**_ear(bench, "plain", model.encode(audio)), **_ear(bench, "vocoded", model.encode(vocoded))}
+        return {
+            **_ear(bench, "plain", model.encode(audio)),
+            **_ear(bench, "vocoded", model.encode(vocoded)),
+        }
 
     found = bench.parts.gathered("real", len(real.audio), hear_real)
     heard = {
@@ -177,7 +217,9 @@ def _heard(
     seconds, pictures = found["seconds"].sum().item(), torch.empty(0)
     for guidance in (None, *guidances):
         make = partial(generated, bench.model, steps=bench.steps, guidance=guidance)
-        made = bench.parts.gathered(_name(guidance), len(asked), partial(_generate, bench, asked, seed, make))
+        made = bench.parts.gathered(
+            _name(guidance), len(asked), partial(_generate, bench, asked, seed, make)
+        )
         suffix = "" if guidance is None else f", w={guidance:g}"
         heard[SPECTROGRAM + suffix] = Heard(_taken(made, "spectrogram"), asked)
         heard[SOUND + suffix] = Heard(_taken(made, "sound"), asked)
@@ -189,20 +231,29 @@ def _heard(
     return heard, seconds + noise["seconds"].sum().item(), pictures
 
 
-def _hear_student(bench: Bench, model: MusicModel, asked: Tensor, seed: int, heard: dict[str, Heard]) -> float:
+def _hear_student(
+    bench: Bench, model: MusicModel, asked: Tensor, seed: int, heard: dict[str, Heard]
+) -> float:
     """Add the rows of a model's student to `heard`; returns the seconds spent."""
     seconds = 0.0
     for taught in (Taught(model, steps) for steps in STUDENT_STEPS):
         name = f"student-{weights_digest(model)[:12]}-{taught.steps}"
-        made = bench.parts.gathered(name, len(asked), partial(_generate, bench, asked, seed, taught.make))
+        made = bench.parts.gathered(
+            name, len(asked), partial(_generate, bench, asked, seed, taught.make)
+        )
         heard[SOUND + taught.suffix] = Heard(_taken(made, "sound"), asked)
         seconds += made["seconds"].sum().item()
     return seconds
 
 
 def _generate(
-    bench: Bench, asked: Tensor, seed: int, make: Callable[[Tensor, int], Generated], first: int, last: int
-) -> Parts:  # fmt: skip
+    bench: Bench,
+    asked: Tensor,
+    seed: int,
+    make: Callable[[Tensor, int], Generated],
+    first: int,
+    last: int,
+) -> Parts:
     clips = make(asked[first:last], seed + first)
     sound = bench.model.encode(clips.audio)
     kept = clips.x_0[: SHOWN if first == 0 else 0].half()
@@ -258,7 +309,9 @@ def _frechet_rows(heard: dict[str, Heard], count: int, resamples: int) -> list[R
     for name, clips in heard.items():
         if name not in (REAL, REAL_VOCODED):
             rows.append(Row.of(name, FRECHET, "", interval(_distance, _few(clips, count), *halves)))
-            rows.append(Row.of(name, OVER_FLOOR, "", interval(_over_floor, _few(clips, count), *halves)))
+            rows.append(
+                Row.of(name, OVER_FLOOR, "", interval(_over_floor, _few(clips, count), *halves))
+            )
     return rows
 
 
@@ -303,7 +356,9 @@ def _distance(clips: Vectors, first: Vectors, second: Vectors) -> float:
     return (frechet_distance(clips, first) + frechet_distance(clips, second)) / 2
 
 
-def _crossed(first: Vectors, second: Vectors, vocoded_first: Vectors, vocoded_second: Vectors) -> float:
+def _crossed(
+    first: Vectors, second: Vectors, vocoded_first: Vectors, vocoded_second: Vectors
+) -> float:
     """Distance of each half, vocoded, to the other."""
     return (frechet_distance(vocoded_first, second) + frechet_distance(vocoded_second, first)) / 2
 
@@ -312,16 +367,26 @@ def _over_floor(clips: Vectors, first: Vectors, second: Vectors) -> float:
     return _distance(clips, first, second) / max(frechet_distance(first, second), 1e-12)
 
 
-def _vocoders(bench: Bench, audio: Tensor) -> tuple[dict[str, dict[str, NDArray[np.float64]]], float]:
-    """Errors of every clip for the model's vocoder and for Griffin-Lim on the same mels, and the seconds spent."""
+def _vocoders(
+    bench: Bench, audio: Tensor
+) -> tuple[dict[str, dict[str, NDArray[np.float64]]], float]:
+    """Errors of every clip for the model's vocoder and for Griffin-Lim on the same mels, and the
+    seconds spent.
+    """
     spec = bench.model.spec
-    kinds = {"vocoder": bench.model.vocoder, "Griffin-Lim, 32 iterations": partial(griffin_lim_mel, spec=spec)}
+    kinds = {
+        "vocoder": bench.model.vocoder,
+        "Griffin-Lim, 32 iterations": partial(griffin_lim_mel, spec=spec),
+    }
     found, seconds = {}, 0.0
     for name, vocoder in kinds.items():
 
         def measure(first: int, last: int, vocoder: Callable[[Tensor], Tensor] = vocoder) -> Parts:
             errors = [evaluate_vocoder(vocoder, audio[i : i + 1], spec) for i in range(first, last)]
-            return {key: torch.tensor([e[key] for e in errors], dtype=torch.float64) for key in VOCODER_UNITS}
+            return {
+                key: torch.tensor([e[key] for e in errors], dtype=torch.float64)
+                for key in VOCODER_UNITS
+            }
 
         measured = bench.parts.gathered(name.split(",")[0].lower(), len(audio), measure)
         seconds += measured.pop("seconds").sum().item()
@@ -342,5 +407,7 @@ def _vocoder_claims(vocoders: dict[str, dict[str, NDArray[np.float64]]]) -> list
     claims = []
     for column in ("spectral_convergence", "log_magnitude_db", "mel_db"):
         ratio = ratio_interval(other[column], ours[column], paired=True)
-        claims.append(Claim.at_least(f"Griffin-Lim's {column} is larger than the vocoder's", ratio, 1.0))
+        claims.append(
+            Claim.at_least(f"Griffin-Lim's {column} is larger than the vocoder's", ratio, 1.0)
+        )
     return claims

@@ -1,7 +1,8 @@
-"""What a bench found, as files: NAME.json (everything), NAME.md (a table for people), NAME.png, and the page of all.
+"""What a bench found, as files: NAME.json (everything), NAME.md (a table for people), NAME.png, and
+the page of all.
 
-A bench is a list of rows (figures with their confidence intervals) and of claims with verdicts. Nothing is left out: a
-row that could not run says why in `error`.
+A bench is a list of rows (figures with their confidence intervals) and of claims with verdicts.
+Nothing is left out: a row that could not run says why in `error`.
 """
 
 import hashlib
@@ -61,7 +62,9 @@ class Row:
     error: str | None = None
 
     @classmethod
-    def of(cls, row: str, column: str, unit: str, found: Interval | float, paper: float | None = None) -> "Row":
+    def of(
+        cls, row: str, column: str, unit: str, found: Interval | float, paper: float | None = None
+    ) -> "Row":
         """A row from an interval or a bare number; a value that is not finite becomes an error."""
         value, low, high = found if isinstance(found, Interval) else (found, None, None)
         if not math.isfinite(value):
@@ -71,7 +74,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement that the bench was run to test: the ratio it turns on, its interval, and the verdict."""
+    """A statement that the bench was run to test: the ratio it turns on, its interval, and the
+    verdict.
+    """
 
     claim: str
     verdict: Verdict
@@ -137,15 +142,28 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON, fields without a value left out of the rows."""
-        first = ("name", "command", "date", "ditto_version", "git_commit", "model", "machine", "embedding")
+        first = (
+            "name",
+            "command",
+            "date",
+            "ditto_version",
+            "git_commit",
+            "model",
+            "machine",
+            "embedding",
+        )
         whole = asdict(self)
-        rows = [{key: _rounded(v) for key, v in row.items() if v is not None} for row in whole.pop("rows")]
+        rows = [
+            {key: _rounded(v) for key, v in row.items() if v is not None}
+            for row in whole.pop("rows")
+        ]
         claims = [{key: _rounded(v) for key, v in claim.items()} for claim in whole.pop("claims")]
         whole["seconds"] = round(self.seconds, 1)
         return {**{key: whole.pop(key) for key in first}, **whole, "rows": rows, "claims": claims}
 
     def write(self, out: Path, figure: Figure | None = None) -> Path:
-        """Write NAME.json, NAME.md and, with a figure, NAME.png into `out`, then the page ``OUT.md`` beside it.
+        """Write NAME.json, NAME.md and, with a figure, NAME.png into `out`, then the page
+        ``OUT.md`` beside it.
 
         Each file is replaced in one step; the JSON comes last. The page lists all results in `out`.
 
@@ -158,26 +176,45 @@ class Report:
                 figure.savefig(temporary, format="png", dpi=80)
         data = self.to_json()
         _write_text(out / f"{self.name}.md", markdown(data, picture=figure is not None))
-        _write_text(path := out / f"{self.name}.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+        _write_text(
+            path := out / f"{self.name}.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+        )
         write_page(out)
         return path
 
 
 def machine() -> dict[str, Any]:
-    """What the timings depend on: processor, cores that this process may use, accelerator, torch."""
+    """What the timings depend on: processor, cores that this process may use, accelerator,
+    torch.
+    """
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": _cpu(), "cores": cores, "threads": torch.get_num_threads(), "gpu": gpu, "torch": torch.__version__}
+    return {
+        "cpu": _cpu(),
+        "cores": cores,
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+        "torch": torch.__version__,
+    }
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout that this package lies in, with "+" if tracked files differ; None outside one."""
+    """The commit of the checkout that this package lies in, with "+" if tracked files differ; None
+    outside one.
+    """
     folder = Path(__file__).parent
     try:
         head = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10, check=True
+            ["git", "rev-parse", "HEAD"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         )
-        changed = subprocess.run(["git", "diff", "--quiet", "HEAD"], cwd=folder, capture_output=True, timeout=10)
+        changed = subprocess.run(
+            ["git", "diff", "--quiet", "HEAD"], cwd=folder, capture_output=True, timeout=10
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return head.stdout.strip() + ("+" if changed.returncode else "")
@@ -186,7 +223,8 @@ def git_commit() -> str | None:
 class Partial:
     """Finished parts of a bench on disk, so that a killed run goes on where it stopped.
 
-    Parts live in a folder named after everything that determines them; other settings never meet old parts.
+    Parts live in a folder named after everything that determines them; other settings never meet
+    old parts.
 
     Args:
         folder: where to keep them.
@@ -198,21 +236,37 @@ class Partial:
     """
 
     def __init__(
-        self, folder: Path, name: str, settings: dict[str, Any], *, batch: int, resume: bool = True, show: bool = True
+        self,
+        folder: Path,
+        name: str,
+        settings: dict[str, Any],
+        *,
+        batch: int,
+        resume: bool = True,
+        show: bool = True,
     ) -> None:
-        digest = hashlib.sha256(json.dumps([settings, batch], sort_keys=True).encode()).hexdigest()[:16]
-        self.folder, self.batch, self.resume, self.show = folder / f"{name}-{digest}", batch, resume, show
+        digest = hashlib.sha256(json.dumps([settings, batch], sort_keys=True).encode()).hexdigest()[
+            :16
+        ]
+        self.folder, self.batch, self.resume, self.show = (
+            folder / f"{name}-{digest}",
+            batch,
+            resume,
+            show,
+        )
         make_folder(self.folder)
 
-    def gathered(self, name: str, count: int, make: Callable[[int, int], Tensors], *, workers: int = 1) -> Tensors:
+    def gathered(
+        self, name: str, count: int, make: Callable[[int, int], Tensors], *, workers: int = 1
+    ) -> Tensors:
         """Tensors of `count` items, batch by batch, concatenated along their first dimension.
 
         Args:
             name: of the parts.
             count: items.
             make: tensors of the items from `first` to before `last`.
-            workers: processes that make parts side by side, sharing the threads that torch would use; `make` must then
-                be picklable.
+            workers: processes that make parts side by side, sharing the threads that torch would
+                use; `make` must then be picklable.
 
         Returns:
             What `make` returned, and ``seconds``, what each part took when it was made.
@@ -221,16 +275,27 @@ class Partial:
         parts = map(partial(self._part, name, make), spans)
         with ExitStack() as stack:
             if workers > 1:
-                parts = stack.enter_context(_pool(workers)).map(partial(self._part, name, make), spans)
+                parts = stack.enter_context(_pool(workers)).map(
+                    partial(self._part, name, make), spans
+                )
             shown_parts = track(
-                parts, description=name, total=len(spans), disable=not self.show, transient=True, console=_console()
+                parts,
+                description=name,
+                total=len(spans),
+                disable=not self.show,
+                transient=True,
+                console=_console(),
             )
             found = list(shown_parts)
         return {key: torch.cat([f[key] for f in found]) for key in found[0]}
 
-    def _part(self, name: str, make: Callable[[int, int], Tensors], span: tuple[int, int]) -> Tensors:
+    def _part(
+        self, name: str, make: Callable[[int, int], Tensors], span: tuple[int, int]
+    ) -> Tensors:
         first, last = span
-        return self.get(f"{name}-{first:04d}-{last:04d}", partial(timed, partial(make, first, last)))
+        return self.get(
+            f"{name}-{first:04d}-{last:04d}", partial(timed, partial(make, first, last))
+        )
 
     def get(self, key: str, make: Callable[[], Tensors]) -> Tensors:
         """The tensors of one part: read if an earlier run finished it, otherwise made and saved."""
@@ -250,21 +315,33 @@ class Partial:
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
-            raise DataError(f"{shown(path)} is damaged ({type(error).__name__}): delete it, or bench afresh") from None
+            raise DataError(
+                f"{shown(path)} is damaged ({type(error).__name__}): delete it, or bench afresh"
+            ) from None
 
 
 def markdown(report: dict[str, Any], *, picture: bool, level: int = 1, folder: str = "") -> str:
     """One result, as `Report.to_json` gives it, as Markdown; `folder` is where its picture lies."""
-    lines = [f"{'#' * level} {report['name']}", "", f"`{report['command']}`", "", _circumstances(report), ""]
+    lines = [
+        f"{'#' * level} {report['name']}",
+        "",
+        f"`{report['command']}`",
+        "",
+        _circumstances(report),
+        "",
+    ]
     lines += _table(("claim", "ratio", "verdict"), [_claim_cells(c) for c in report["claims"]])
-    lines += _table(("", "figure", "value", "unit", "paper"), [_row_cells(r) for r in report["rows"]])
+    lines += _table(
+        ("", "figure", "value", "unit", "paper"), [_row_cells(r) for r in report["rows"]]
+    )
     if picture:
         lines += [f"![{report['name']}]({folder}{report['name']}.png)", ""]
     return "\n".join(lines)
 
 
 def write_page(out: Path) -> Path:
-    """Collect every result in `out` on one page beside the folder: ``docs/results`` gives ``docs/results.md``.
+    """Collect every result in `out` on one page beside the folder: ``docs/results`` gives
+    ``docs/results.md``.
 
     Raises:
         DataError: a JSON file in the folder is not a result.
@@ -283,7 +360,9 @@ def write_page(out: Path) -> Path:
             picture = path.with_suffix(".png").exists()
             parts.append(markdown(report, picture=picture, level=2, folder=f"{out.name}/"))
         except (OSError, ValueError, LookupError, TypeError) as error:
-            raise DataError(f"{shown(path)} is not a bench result: {' '.join(str(error).split())}") from None
+            raise DataError(
+                f"{shown(path)} is not a bench result: {' '.join(str(error).split())}"
+            ) from None
     page = out.with_name(f"{out.name}.md")
     _write_text(page, "\n".join(parts))
     return page
@@ -305,7 +384,9 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     """Fresh processes of our own, so that their number of threads is ours to set."""
     threads = max(1, torch.get_num_threads() // workers)
     spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=spawn, initializer=torch.set_num_threads, initargs=(threads,))
+    return ProcessPoolExecutor(
+        workers, mp_context=spawn, initializer=torch.set_num_threads, initargs=(threads,)
+    )
 
 
 def timed(make: Callable[[], Tensors]) -> Tensors:
@@ -330,7 +411,9 @@ def _verdict(holds: bool, fails: bool) -> Verdict:
 
 def _circumstances(report: dict[str, Any]) -> str:
     model, where = report["model"], report["machine"]
-    device = f"{where['cores']} cores of {where['cpu']}" + (f" and {where['gpu']}" if where["gpu"] else "")
+    device = f"{where['cores']} cores of {where['cpu']}" + (
+        f" and {where['gpu']}" if where["gpu"] else ""
+    )
     parts = [
         report["date"][:10],
         f"ditto-music {report['ditto_version']}",
@@ -347,11 +430,17 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     if not rows:
         return []
     lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines] + [""]
+    return [
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
+    ] + [""]
 
 
 def _claim_cells(claim: dict[str, Any]) -> list[str]:
-    return [claim["claim"], _with_interval(claim["ratio"], claim["low"], claim["high"]), f"**{claim['verdict']}**"]
+    return [
+        claim["claim"],
+        _with_interval(claim["ratio"], claim["low"], claim["high"]),
+        f"**{claim['verdict']}**",
+    ]
 
 
 def _row_cells(row: dict[str, Any]) -> list[str]:
@@ -360,7 +449,11 @@ def _row_cells(row: dict[str, Any]) -> list[str]:
 
 
 def _with_interval(value: float, low: float | None, high: float | None) -> str:
-    return _short(value) if low is None or high is None else f"{_short(value)} ({_short(low)} – {_short(high)})"
+    return (
+        _short(value)
+        if low is None or high is None
+        else f"{_short(value)} ({_short(low)} – {_short(high)})"
+    )
 
 
 def _short(value: float | None) -> str:

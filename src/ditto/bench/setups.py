@@ -1,7 +1,8 @@
-"""What every table shares: methods as the papers name them, the models that play them, and the clips made so far.
+"""What every table shares: methods as the papers name them, the models that play them, and the
+clips made so far.
 
-A clip is determined by a task, a setup and its number, whatever table asks for it. So clips are kept under these, and
-a table that needs what another has made reads it.
+A clip is determined by a task, a setup and its number, whatever table asks for it. So clips are
+kept under these, and a table that needs what another has made reads it.
 """
 
 import hashlib
@@ -40,7 +41,8 @@ BASES: dict[Base, str] = {
     "unconditional": "a model trained without tags, with a student: give its folder with --unconditional",
 }
 REFERENCE = 128
-"""Real clips in each half of the reference of Fréchet distances, if the held-out data has so many."""
+"""Real clips in each half of the reference of Fréchet distances, if the held-out data has so
+many."""
 NOT_OF_REQUESTS = ("how", "size")
 """Settings of setups that say which inversion, or which MusicGen."""
 VERSION = 1
@@ -67,10 +69,18 @@ class Setup:
     base: Base = "window"
     few: bool = False
 
-    def but(self, name: str, *, few: bool | None = None, base: Base | None = None, **settings: Any) -> "Setup":
+    def but(
+        self, name: str, *, few: bool | None = None, base: Base | None = None, **settings: Any
+    ) -> "Setup":
         """The same with another name and further settings."""
         merged = tuple(sorted((dict(self.settings) | settings).items()))
-        return replace(self, name=name, settings=merged, few=self.few if few is None else few, base=base or self.base)
+        return replace(
+            self,
+            name=name,
+            settings=merged,
+            few=self.few if few is None else few,
+            base=base or self.base,
+        )
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,8 @@ class Task:
 
     Attributes:
         name: in rows, and of the clips kept.
-        make: tensors of clip i, the first dimension 1: figures (1,), `audio` as `pcm` gives it, what else is needed.
+        make: tensors of clip i, the first dimension 1: figures (1,), `audio` as `pcm` gives it,
+            what else is needed.
         hears_text: whether CLAP takes part.
         balanced: whether it has several controls, which `ditto.controls.balance` weighs.
     """
@@ -96,7 +107,8 @@ class Bench:
 
     Attributes:
         model: the base, with its CTM student and its ControlNet if it has them.
-        heldout: data folder of real clips: their tags, what is edited, and the reference of Fréchet distances.
+        heldout: data folder of real clips: their tags, what is edited, and the reference of Fréchet
+            distances.
         seed: clip i draws its targets and x_T from ``seed + i``.
         cm: the model with a CM student.
         others: further bases.
@@ -136,7 +148,9 @@ class Bench:
             found = self.cm if setup.student == "cm" else self.model
         if found is None and setup.base != "window":
             raise ModelError(f"no weights: this row needs {BASES[setup.base]}")
-        if setup.student and (found is None or found.distilled is None or found.distilled.kind != setup.student):
+        if setup.student and (
+            found is None or found.distilled is None or found.distilled.kind != setup.student
+        ):
             kind = setup.student
             raise ModelError(
                 f"no weights: there is no {kind.upper()} student, distil one with `ditto-music distill {kind}`"
@@ -152,7 +166,9 @@ class Bench:
     @cached_property
     def real(self) -> RealClips:
         """Real clips of the model's window."""
-        return real_clips(self.heldout, self.model.spec, self.model.vocabulary, REFERENCE, self.seed)
+        return real_clips(
+            self.heldout, self.model.spec, self.model.vocabulary, REFERENCE, self.seed
+        )
 
     @cached_property
     def long_real(self) -> RealClips:
@@ -166,22 +182,36 @@ class Bench:
         return [typical_jumps(clip, self.model.spec) for clip in self.real.audio]
 
     def seam_limit(self, i: int) -> float:
-        """The 95th percentile of the spectral jumps, in dB, that real clips of clip i's genre make anyway."""
+        """The 95th percentile of the spectral jumps, in dB, that real clips of clip i's genre make
+        anyway.
+        """
         alike = self.real.tags[:, 0] == self.real.tags[i, 0]
-        return float(np.percentile(np.concatenate([self._jumps[n] for n in alike.nonzero()[:, 0].tolist()]), 95))
+        return float(
+            np.percentile(
+                np.concatenate([self._jumps[n] for n in alike.nonzero()[:, 0].tolist()]), 95
+            )
+        )
 
     def clips(self, setup: Setup) -> RealClips:
-        """Real clips of the window that a setup plays in; clip i is the same however many there are."""
+        """Real clips of the window that a setup plays in; clip i is the same however many there
+        are.
+        """
         return self.long_real if setup.base == "long" else self.real
 
     def tags(self, i: int) -> Tags:
         """Tags of clip i: those of a held-out piece."""
         return self.model.vocabulary.decode(self.real.tags[i].tolist())
 
-    def request(self, i: int, setup: Setup, controls: Sequence[Control] = (), **settings: Any) -> Request:
+    def request(
+        self, i: int, setup: Setup, controls: Sequence[Control] = (), **settings: Any
+    ) -> Request:
         """Clip i by a setup."""
         known = {name: value for name, value in setup.settings if name not in NOT_OF_REQUESTS}
-        given = {"tags": self.tags(i), "iterations": papers_iterations(controls), "guidance": self.model.guidance}
+        given = {
+            "tags": self.tags(i),
+            "iterations": papers_iterations(controls),
+            "guidance": self.model.guidance,
+        }
         whole: dict[str, Any] = given | dict(self.overrides) | known | settings
         return Request(controls=tuple(controls), seed=self.seed + i, method=setup.method, **whole)
 
@@ -194,7 +224,11 @@ class Bench:
         self.player(setup)
         name = f"{task.name}, {setup.name}"
         numbers = track(
-            range(count), description=name, disable=not self.show, transient=True, console=Console(stderr=True)
+            range(count),
+            description=name,
+            disable=not self.show,
+            transient=True,
+            console=Console(stderr=True),
         )
         found = [self.clip(task, setup, i) for i in numbers]
         return {key: torch.cat([f[key] for f in found]) for key in found[0]}
@@ -202,7 +236,9 @@ class Bench:
     def clip(self, task: Task, setup: Setup, i: int) -> Tensors:
         """One clip, made or read."""
         if (task.name, setup) not in self._parts:
-            self._parts[task.name, setup] = Partial(self.cache, "clips", self._identity(task, setup), batch=1)
+            self._parts[task.name, setup] = Partial(
+                self.cache, "clips", self._identity(task, setup), batch=1
+            )
         parts, key = self._parts[task.name, setup], (task.name, setup, i)
         parts.resume = self.resume or key in self._made
         self._made.add(key)
@@ -212,22 +248,41 @@ class Bench:
         """Everything that determines a clip and what it took."""
         player = self.player(setup)
         request = self.request(0, setup).resolved(player)
-        about = {key: value for key, value in request.describe().items() if key not in ("tags", "controls", "seed")}
-        adapter = fingerprint(player.controlnet) if setup.method == "controlnet" and player.controlnet else None
+        about = {
+            key: value
+            for key, value in request.describe().items()
+            if key not in ("tags", "controls", "seed")
+        }
+        adapter = (
+            fingerprint(player.controlnet)
+            if setup.method == "controlnet" and player.controlnet
+            else None
+        )
         where = {key: value for key, value in machine().items() if key in ("cpu", "threads", "gpu")}
         where |= {} if self.threads is None else {"threads": self.threads}
-        settings = [[name, repr(value)] for name, value in (*setup.settings, *self.overrides.items())]
+        settings = [
+            [name, repr(value)] for name, value in (*setup.settings, *self.overrides.items())
+        ]
         return {
-            "task": task.name, "settings": settings, "request": about, "adapter": adapter, "machine": where,
-            "model": weights_digest(player), "musicgen": self.musicgen and self.musicgen.name, "seed": self.seed,
-            "clap": self.clap.sha256 if task.hears_text and self.clap else None, "heldout": self._digest,
+            "task": task.name,
+            "settings": settings,
+            "request": about,
+            "adapter": adapter,
+            "machine": where,
+            "model": weights_digest(player),
+            "musicgen": self.musicgen and self.musicgen.name,
+            "seed": self.seed,
+            "clap": self.clap.sha256 if task.hears_text and self.clap else None,
+            "heldout": self._digest,
             "version": VERSION,
-        } | ({"balance": [WITH_MELODY, WITH_OTHERS]} if task.balanced else {})  # fmt: skip
+        } | ({"balance": [WITH_MELODY, WITH_OTHERS]} if task.balanced else {})
 
     @cached_property
     def _digest(self) -> str:
         """Hash over the held-out pieces."""
-        return hashlib.sha256(json.dumps([piece["sha256"] for piece in read_labels(self.heldout)]).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps([piece["sha256"] for piece in read_labels(self.heldout)]).encode()
+        ).hexdigest()
 
 
 TTM = Setup("Default TTM", "none")
@@ -236,7 +291,8 @@ GG, FREEDOM = Setup("GG", "gg"), Setup("FreeDoM", "freedom")
 CONTROLNET = Setup("ControlNet", "controlnet")
 CHECKPOINTED, DOODL = Setup("DITTO", "ditto"), Setup("DOODL", "doodl", few=True)
 DITTO = CHECKPOINTED.but("DITTO", checkpointing=False)
-"""DITTO keeps its activations where memory is not what is compared: the same clips in two thirds of the time."""
+"""DITTO keeps its activations where memory is not what is compared: the same clips in two thirds of
+the time."""
 CTM, CM = Setup("DITTO-2 CTM", "ditto2", student="ctm"), Setup("DITTO-2 CM", "ditto2", student="cm")
 """DITTO-2 as a user gets it."""
 PUBLISHED: dict[str, Any] = {"corrections": 0, "surrogate_steps": 1, "decode_steps": 2}

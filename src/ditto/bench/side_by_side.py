@@ -1,4 +1,6 @@
-"""Clips of tables made by several processes side by side, and kept where the tables then find them."""
+"""Clips of tables made by several processes side by side, and kept where the tables then find
+them.
+"""
 
 import multiprocessing
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,9 +26,16 @@ _own: list[Bench] = []
 
 
 def make_clips(
-    weights: "Weights", heldout: Path, settings: Mapping[str, Any], jobs: Iterable[Job], workers: int, *, show: bool
+    weights: "Weights",
+    heldout: Path,
+    settings: Mapping[str, Any],
+    jobs: Iterable[Job],
+    workers: int,
+    *,
+    show: bool,
 ) -> None:
-    """Make and keep the clips of `jobs`, each once, in `workers` processes of ``settings["threads"]`` threads each.
+    """Make and keep the clips of `jobs`, each once, in `workers` processes of
+    ``settings["threads"]`` threads each.
 
     What cannot be made is left out: the table that asks for it says why.
 
@@ -44,7 +53,9 @@ def make_clips(
     with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin, initargs=begin) as pool:
         made = pool.map(_make, once)
         console = Console(stderr=True)
-        for _ in track(made, "clips", total=len(once), disable=not show, transient=True, console=console):
+        for _ in track(
+            made, "clips", total=len(once), disable=not show, transient=True, console=console
+        ):
             pass
 
 

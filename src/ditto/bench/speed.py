@@ -1,10 +1,11 @@
 """``ditto-music bench speed``: how long a loudness-controlled clip takes, and where the time goes.
 
-DITTO (20 steps) and DITTO-2 (M=1, T'=2) make the same clips one at a time, one after the other, in one process: DITTO-2
-as it is by default, whose surrogate hears the loudness in x_0 and is corrected by the output now and then; through the
-vocoder every time, as in the paper; and in x_0 alone. Beside them a table of where an iteration's time goes, and the
-floor, which is the iteration's floating-point operations at the rate of a large matrix
-product, in the precision of the networks, on the same threads in the same run.
+DITTO (20 steps) and DITTO-2 (M=1, T'=2) make the same clips one at a time, one after the other, in
+one process: DITTO-2 as it is by default, whose surrogate hears the loudness in x_0 and is corrected
+by the output now and then; through the vocoder every time, as in the paper; and in x_0 alone.
+Beside them a table of where an iteration's time goes, and the floor, which is the iteration's
+floating-point operations at the rate of a large matrix product, in the precision of the networks,
+on the same threads in the same run.
 """
 
 import statistics
@@ -42,23 +43,40 @@ PAPERS = Budget("CTM", 1, 2)
 MEL = replace(PAPERS, surrogate="mel")
 DEFAULT = replace(PAPERS, corrections=CORRECTIONS)
 PHASES = (
-    "denoiser forward", "vocoder forward", "features forward", "features backward", "vocoder backward",
-    "denoiser backward", "optimiser", "overhead",
-)  # fmt: skip
+    "denoiser forward",
+    "vocoder forward",
+    "features forward",
+    "features backward",
+    "vocoder backward",
+    "denoiser backward",
+    "optimiser",
+    "overhead",
+)
 SPEED_UP, OVERHEAD = 25.0, 0.1
 
 
 def run_speed(
-    folder: str | Path | None = None, *, count: int = 32, slow_count: int | None = None, seed: int = 0,
-    out: Path = Path("docs/results"), iterations: int = 70, guidance: float | None = None, gamma: float | None = None,
-    cache: Path = Path("runs/bench"), resume: bool = True, show: bool = True, command: str | None = None,
-) -> Report:  # fmt: skip
+    folder: str | Path | None = None,
+    *,
+    count: int = 32,
+    slow_count: int | None = None,
+    seed: int = 0,
+    out: Path = Path("docs/results"),
+    iterations: int = 70,
+    guidance: float | None = None,
+    gamma: float | None = None,
+    cache: Path = Path("runs/bench"),
+    resume: bool = True,
+    show: bool = True,
+    command: str | None = None,
+) -> Report:
     """Measure and write speed.json, speed.md and speed.png into `out`.
 
     Args:
         folder: of the model; None is the embedded one. It must have a CTM student.
         count: clips.
-        slow_count: clips of them that DITTO makes too, and DITTO-2 through the vocoder; None is all.
+        slow_count: clips of them that DITTO makes too, and DITTO-2 through the vocoder; None is
+            all.
         seed: item i draws curve, tags and x_T from ``seed + i``.
         out: folder of the results.
         iterations: K.
@@ -77,14 +95,25 @@ def run_speed(
     model = load(folder)
     load_seconds = time.perf_counter() - started
     if model.distilled is None:
-        raise ModelError("this model has no student to be fast with: distil one with `ditto-music distill ctm`")
+        raise ModelError(
+            "this model has no student to be fast with: distil one with `ditto-music distill ctm`"
+        )
     scale = model.guidance if guidance is None else guidance
     gamma = GAMMAS["ctm"] if gamma is None else gamma
     setting = Setting(model, None, None, seed, iterations, LR, scale, gamma)
     first_call = _first_call(setting)
-    settings: dict[str, Any] = {"iterations": iterations, "guidance": scale, "gamma": gamma, "lr": LR}
+    settings: dict[str, Any] = {
+        "iterations": iterations,
+        "guidance": scale,
+        "gamma": gamma,
+        "lr": LR,
+    }
     settings |= {f"corrected {name}": value for name, value in DEFAULT.adam(iterations).items()}
-    identity = settings | {"model": weights_digest(model), "seed": seed, "threads": torch.get_num_threads()}
+    identity = settings | {
+        "model": weights_digest(model),
+        "seed": seed,
+        "threads": torch.get_num_threads(),
+    }
     parts = Partial(cache, "speed", identity, batch=1, resume=resume, show=show)
     number = count if slow_count is None else min(slow_count, count)
     found = {
@@ -94,12 +123,22 @@ def run_speed(
     timed = {budget: Iteration.of(setting, budget) for budget in (DEFAULT, PAPERS)}
     rows = [*_rows(found), *(row for iteration in timed.values() for row in iteration.rows())]
     rows += _floor_rows(setting, timed)
-    rows += [Row.of("model load", "seconds", "s", load_seconds), Row.of("first iteration", "seconds", "s", first_call)]
+    rows += [
+        Row.of("model load", "seconds", "s", load_seconds),
+        Row.of("first iteration", "seconds", "s", first_call),
+    ]
     report = Report(
-        "speed", command or f"ditto-music bench speed --count {count}", model.describe(), "none", count, seed,
-        sum(f["seconds"].sum().item() for f in found.values()), settings | {"slow_count": number}, tuple(rows),
+        "speed",
+        command or f"ditto-music bench speed --count {count}",
+        model.describe(),
+        "none",
+        count,
+        seed,
+        sum(f["seconds"].sum().item() for f in found.values()),
+        settings | {"slow_count": number},
+        tuple(rows),
         tuple(_claims(found, timed[DEFAULT], model.spec.clip_seconds)),
-    )  # fmt: skip
+    )
     report.write(out, _picture(timed))
     return report
 
@@ -148,7 +187,9 @@ class Iteration:
         control = control.estimate() if budget.corrections else control
         surrogate, latent = setting.surrogate(tags), x_T.clone().requires_grad_(True)
         adam = torch.optim.Adam([latent], lr=1e-9)
-        timed = partial(_timed, surrogate, control, setting.model, adam, latent, sound=not budget.corrections)
+        timed = partial(
+            _timed, surrogate, control, setting.model, adam, latent, sound=not budget.corrections
+        )
         times = [timed() for _ in range(repeats + 2)][2:]
         phases = {name: statistics.median(phase[name] for phase in times) for name in times[0]}
         correction = _correction_seconds(setting, budget) if budget.corrections else 0.0
@@ -162,17 +203,29 @@ class Iteration:
     def rows(self) -> list[Row]:
         """The table's rows."""
         about = f"iteration of {self.row}"
-        rows = [Row.of(f"{about}: {name}", "seconds", "s", seconds) for name, seconds in self.phases.items()]
+        rows = [
+            Row.of(f"{about}: {name}", "seconds", "s", seconds)
+            for name, seconds in self.phases.items()
+        ]
         rows.append(Row.of(f"{about}: overhead", "seconds", "s", self.overhead * self.whole))
         rows.append(Row.of(f"{about}: whole", "seconds", "s", self.whole))
-        return rows + ([Row.of("a correction", "seconds", "s", self.correction)] if self.correction else [])
+        return rows + (
+            [Row.of("a correction", "seconds", "s", self.correction)] if self.correction else []
+        )
 
 
 def _timed(
-    surrogate: Callable[[Tensor], Tensor], control: Control, model: MusicModel, adam: torch.optim.Optimizer,
-    latent: Tensor, *, sound: bool,
-) -> dict[str, float]:  # fmt: skip
-    """Seconds of each phase of one iteration, through the vocoder if the control hears the `sound`."""
+    surrogate: Callable[[Tensor], Tensor],
+    control: Control,
+    model: MusicModel,
+    adam: torch.optim.Optimizer,
+    latent: Tensor,
+    *,
+    sound: bool,
+) -> dict[str, float]:
+    """Seconds of each phase of one iteration, through the vocoder if the control hears the
+    `sound`.
+    """
     marks = [("", time.perf_counter())]
 
     def mark(name: str) -> None:
@@ -232,7 +285,9 @@ def _first_call(setting: Setting) -> float:
 
 
 def iteration_flops(setting: Setting, budget: Budget) -> int:
-    """Floating-point operations of the matrix products, convolutions and attention of one iteration of a row."""
+    """Floating-point operations of the matrix products, convolutions and attention of one iteration
+    of a row.
+    """
     control, tags, x_T = drawn_targets(setting.model, setting.seed, 0, 1)
     control = control.estimate() if budget.corrections else control
     device = setting.model.device
@@ -244,9 +299,14 @@ def iteration_flops(setting: Setting, budget: Budget) -> int:
 
 
 def matmul_rate(
-    size: int = 1536, seconds: float = 1.0, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    size: int = 1536,
+    seconds: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
 ) -> float:
-    """Floating-point operations a second of a matrix product of this size, on a device or torch's present threads."""
+    """Floating-point operations a second of a matrix product of this size, on a device or torch's
+    present threads.
+    """
     a, b = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
     torch.mm(a, b)[0, 0].item()
     done, started = 0, time.perf_counter()
@@ -273,7 +333,9 @@ def _rows(found: dict[str, Tensors]) -> list[Row]:
     for name, f in found.items():
         rows.append(Row.of(name, "seconds_per_clip", "s", mean_interval(f["clip_seconds"].numpy())))
         rows.append(Row.of(name, "intensity_mse", "dB^2", mean_interval(f["mse"].double().numpy())))
-        rows.append(Row.of(name, "intensity_mse_median", "dB^2", float(np.median(f["mse"].numpy()))))
+        rows.append(
+            Row.of(name, "intensity_mse_median", "dB^2", float(np.median(f["mse"].numpy())))
+        )
     return rows
 
 
@@ -282,21 +344,34 @@ def _claims(found: dict[str, Tensors], iteration: Iteration, clip_seconds: float
 
     def ratio(other: Tensors, column: str) -> Any:
         number = min(len(slow[column]), len(other[column]))
-        above, below = slow[column].double().numpy()[:number], other[column].double().numpy()[:number]
+        above, below = (
+            slow[column].double().numpy()[:number],
+            other[column].double().numpy()[:number],
+        )
         return ratio_interval(above, below, paired=True)
 
     times = mean_interval(fast["clip_seconds"].numpy())
     share = iteration.overhead
     return [
         Claim.at_least(
-            "DITTO-2 (1, 2) is at least 25 times as fast as DITTO (20, 20)", ratio(fast, "clip_seconds"), SPEED_UP
+            "DITTO-2 (1, 2) is at least 25 times as fast as DITTO (20, 20)",
+            ratio(fast, "clip_seconds"),
+            SPEED_UP,
         ),
         Claim.at_least(
-            "the paper's DITTO-2 (1, 2) is at least 10 times as fast as DITTO", ratio(papers, "clip_seconds"), 10.0
+            "the paper's DITTO-2 (1, 2) is at least 10 times as fast as DITTO",
+            ratio(papers, "clip_seconds"),
+            10.0,
         ),
-        Claim.at_least("DITTO-2's MSE is no larger than DITTO's on the same clips", ratio(fast, "mse"), 1.0),
-        Claim.at_most(f"a clip of {clip_seconds:.2f} s takes no longer than it lasts", times, clip_seconds),
-        Claim.at_most("overhead is under a tenth of an iteration", type(times)(share, share, share), OVERHEAD),
+        Claim.at_least(
+            "DITTO-2's MSE is no larger than DITTO's on the same clips", ratio(fast, "mse"), 1.0
+        ),
+        Claim.at_most(
+            f"a clip of {clip_seconds:.2f} s takes no longer than it lasts", times, clip_seconds
+        ),
+        Claim.at_most(
+            "overhead is under a tenth of an iteration", type(times)(share, share, share), OVERHEAD
+        ),
     ]
 
 
@@ -308,8 +383,17 @@ def _picture(timed: Mapping[Budget, Iteration]) -> Figure:
     colours = {name: f"C{i}" for i, name in enumerate(PHASES)}
     for y, iteration in enumerate(timed.values()):
         left = 0.0
-        for name, seconds in {**iteration.phases, PHASES[-1]: max(iteration.overhead * iteration.whole, 0.0)}.items():
-            axes.barh(y, 1e3 * seconds, left=left, color=colours[name], label=None if y < len(timed) - 1 else name)
+        for name, seconds in {
+            **iteration.phases,
+            PHASES[-1]: max(iteration.overhead * iteration.whole, 0.0),
+        }.items():
+            axes.barh(
+                y,
+                1e3 * seconds,
+                left=left,
+                color=colours[name],
+                label=None if y < len(timed) - 1 else name,
+            )
             left += 1e3 * seconds
     axes.set(xlabel="milliseconds of one iteration")
     axes.set_yticks(range(len(timed)), [iteration.row for iteration in timed.values()])

@@ -1,8 +1,9 @@
-"""``ditto-music bench speed --config paper``: what DITTO and DITTO-2 cost with a network that is yet to be trained.
+"""``ditto-music bench speed --config paper``: what DITTO and DITTO-2 cost with a network that is
+yet to be trained.
 
-Seconds, memory and operations depend on a network's shape alone, not on what it has learnt. So the network of a base's
-config, and a student like it, get random weights here, and what their clips sound like is not measured. The vocoder is
-the embedded model's.
+Seconds, memory and operations depend on a network's shape alone, not on what it has learnt. So the
+network of a base's config, and a student like it, get random weights here, and what their clips
+sound like is not measured. The vocoder is the embedded model's.
 """
 
 import time
@@ -44,16 +45,24 @@ CONFIGS = Path("configs")
 
 
 def run_speed_untrained(
-    config: str, *, device: str = "cpu", count: int = 4, seed: int = 0, iterations: int = 70,
-    guidance: float | None = None, out: Path = Path("docs/results"), command: str | None = None,
-) -> Report:  # fmt: skip
+    config: str,
+    *,
+    device: str = "cpu",
+    count: int = 4,
+    seed: int = 0,
+    iterations: int = 70,
+    guidance: float | None = None,
+    out: Path = Path("docs/results"),
+    command: str | None = None,
+) -> Report:
     """Measure and write speed-NAME.json, .md and .png into `out`, where NAME is the config's.
 
     Args:
         config: a base's config, or "paper" for ``configs/base-paper.json``.
         device: "cpu" or "cuda".
         count: clips, made one at a time.
-        seed: item i draws curve, tags and x_T from ``seed + i``; the weights are drawn by the config's seed.
+        seed: item i draws curve, tags and x_T from ``seed + i``; the weights are drawn by the
+            config's seed.
         iterations: K.
         guidance: CFG scale w; None is the embedded model's default.
         out: folder of the results.
@@ -73,13 +82,26 @@ def run_speed_untrained(
     costs = {budget: Cost.of(setting, budget, count) for budget in ROWS}
     rows = [row for budget, cost in costs.items() for row in cost.rows(budget, rate)]
     about = {
-        "iterations": iterations, "guidance": scale, "device": device, "config": str(path), "weights": "random",
-        "parameters": sum(p.numel() for p in model.network.parameters()), "matmul_gflop_per_second": rate / 1e9,
-    }  # fmt: skip
+        "iterations": iterations,
+        "guidance": scale,
+        "device": device,
+        "config": str(path),
+        "weights": "random",
+        "parameters": sum(p.numel() for p in model.network.parameters()),
+        "matmul_gflop_per_second": rate / 1e9,
+    }
     report = Report(
-        f"speed-{path.stem.removeprefix('base-')}", command or f"ditto-music bench speed --config {config}",
-        model.describe(), "none", count, seed, time.perf_counter() - started, about, tuple(rows), tuple(_claims(costs)),
-    )  # fmt: skip
+        f"speed-{path.stem.removeprefix('base-')}",
+        command or f"ditto-music bench speed --config {config}",
+        model.describe(),
+        "none",
+        count,
+        seed,
+        time.perf_counter() - started,
+        about,
+        tuple(rows),
+        tuple(_claims(costs)),
+    )
     report.write(out, charts.table(report))
     return report
 
@@ -93,7 +115,9 @@ def config_path(name: str) -> Path:
     for path in (Path(name), CONFIGS / f"base-{name}.json"):
         if path.is_file():
             return path
-    raise DataError(f"there is no config {name!r}: give a file, or a name such as paper for configs/base-paper.json")
+    raise DataError(
+        f"there is no config {name!r}: give a file, or a name such as paper for configs/base-paper.json"
+    )
 
 
 def checked_device(name: str) -> torch.device:
@@ -114,10 +138,15 @@ def untrained(recipe: BaseConfig, device: torch.device, name: str) -> MusicModel
     embedded = load(device=device)
     network = network_of(recipe).requires_grad_(False).eval()
     model = MusicModel(
-        network, embedded.vocoder, replace(embedded.spec, clip_frames=recipe.frames), embedded.vocabulary,
-        guidance=embedded.guidance, shift=recipe.data_std if recipe.shift is None else recipe.shift,
-        name=f"{name}, random weights", precision=native_precision(device),
-    )  # fmt: skip
+        network,
+        embedded.vocoder,
+        replace(embedded.spec, clip_frames=recipe.frames),
+        embedded.vocabulary,
+        guidance=embedded.guidance,
+        shift=recipe.data_std if recipe.shift is None else recipe.shift,
+        name=f"{name}, random weights",
+        precision=native_precision(device),
+    )
     student = model.new_student().requires_grad_(False).eval()
     for module in (network, student):
         nn.Module.to(module, device)
@@ -131,7 +160,8 @@ class Cost:
     Attributes:
         seconds: of each clip.
         iteration: seconds of an iteration, corrections included.
-        memory_gb: the most that one iteration's tensors took at once, GB = 10⁹ bytes; the weights not counted.
+        memory_gb: the most that one iteration's tensors took at once, GB = 10⁹ bytes; the weights
+            not counted.
         flops: of one iteration without corrections.
     """
 
@@ -152,7 +182,9 @@ class Cost:
         return cls(tuple(seconds), iteration, alive.peak / 1e9, flops)
 
     def rows(self, budget: Budget, rate: float) -> list[Row]:
-        """The table's rows; utilisation is of the rate of a large matrix product on the same device."""
+        """The table's rows; utilisation is of the rate of a large matrix product on the same
+        device.
+        """
         name = budget.row
         paper = dict(budget.paper).get("seconds_per_clip")
         return [
@@ -196,8 +228,8 @@ def _now(tensor: Tensor) -> float:
 def chain_flops(setting: Setting, budget: Budget) -> int:
     """Floating-point operations of one iteration through a whole chain.
 
-    They are those of one step and as many more as a second one adds: the counter keeps what every step's checkpoint
-    makes anew, and with all steps that would not fit the memory.
+    They are those of one step and as many more as a second one adds: the counter keeps what every
+    step's checkpoint makes anew, and with all steps that would not fit the memory.
     """
     counts = []
     for steps in (1, 2):
@@ -214,7 +246,9 @@ def _iteration(setting: Setting, budget: Budget) -> None:
     render = partial(ddim, chain) if budget.kind == "DM" else setting.surrogate(tags)
     heard = control.estimate() if budget.corrections else control
     latent = x_T.clone().requires_grad_(True)
-    heard(render(latent), setting.model).sum().backward()  # FlopCounterMode cannot follow autograd.grad
+    heard(
+        render(latent), setting.model
+    ).sum().backward()  # FlopCounterMode cannot follow autograd.grad
 
 
 def _claims(costs: dict[Budget, Cost]) -> list[Claim]:
@@ -222,7 +256,8 @@ def _claims(costs: dict[Budget, Cost]) -> list[Claim]:
     return [
         Claim.at_least(
             f"{budget.row} is at least 10 times as fast as {DITTO.row}",
-            ratio_interval(slow, np.array(costs[budget].seconds), paired=True), PAPERS_SPEED_UP,
+            ratio_interval(slow, np.array(costs[budget].seconds), paired=True),
+            PAPERS_SPEED_UP,
         )
         for budget in (DEFAULT, PAPERS)
-    ]  # fmt: skip
+    ]

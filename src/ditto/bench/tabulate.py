@@ -1,8 +1,9 @@
-"""Makes the clips of a table and writes what they came to: figures with intervals, the paper's beside them, and claims.
+"""Makes the clips of a table and writes what they came to: figures with intervals, the paper's
+beside them, and claims.
 
-A claim is one comparison of the paper's: its pivot against another method of the same group, in one figure. It holds
-here if the ratio of the two distances from the best (of an error from 0, of an accuracy from 100 %) lies on the same
-side of 1 as in the paper, with the whole of its interval.
+A claim is one comparison of the paper's: its pivot against another method of the same group, in one
+figure. It holds here if the ratio of the two distances from the best (of an error from 0, of an
+accuracy from 100 %) lies on the same side of 1 as in the paper, with the whole of its interval.
 """
 
 from collections.abc import Mapping
@@ -23,16 +24,22 @@ from ditto.metrics.frechet import Reference
 
 
 def tabulated(
-    table: Table, ear: Ear, *, count: int, few: int | None = None, out: Path = Path("docs/results"),
+    table: Table,
+    ear: Ear,
+    *,
+    count: int,
+    few: int | None = None,
+    out: Path = Path("docs/results"),
     command: str | None = None,
-) -> Report:  # fmt: skip
+) -> Report:
     """Make what a table lacks, and write NAME.json, NAME.md and NAME.png into `out`.
 
     Args:
         table: see `ditto.bench.tables`.
         ear: hears the clips of its bench.
         count: clips a row.
-        few: clips of the rows that take minutes each; all if not given. Claims compare the clips that both rows have.
+        few: clips of the rows that take minutes each; all if not given. Claims compare the clips
+            that both rows have.
         out: folder of the results.
         command: what the report says it was run by.
 
@@ -41,7 +48,10 @@ def tabulated(
         OutputError: the results cannot be written.
     """
     bench = ear.bench
-    found = {entry: _found(entry, ear, number) for entry, number in numbers(table, bench, count, few).items()}
+    found = {
+        entry: _found(entry, ear, number)
+        for entry, number in numbers(table, bench, count, few).items()
+    }
     count = min(count, bench.real.count)
     rows = [row for entry in table.entries for row in _rows(table, entry, found[entry])]
     claims = table.claims(found) if table.claims else orderings(table, found)
@@ -56,9 +66,17 @@ def tabulated(
     }
     settings |= {} if bench.threads is None else {"threads_per_clip": bench.threads}
     report = Report(
-        table.name, command or f"ditto-music bench {table.name} --count {count}", bench.model.describe(),
-        ear.name if hears else "none", count, bench.seed, seconds, settings, (*rows, *table.given), tuple(claims),
-    )  # fmt: skip
+        table.name,
+        command or f"ditto-music bench {table.name} --count {count}",
+        bench.model.describe(),
+        ear.name if hears else "none",
+        count,
+        bench.seed,
+        seconds,
+        settings,
+        (*rows, *table.given),
+        tuple(claims),
+    )
     report.write(out, (table.picture or charts.table)(report))
     return report
 
@@ -100,18 +118,28 @@ def _rows(table: Table, entry: Entry, found: Found | str) -> list[Row]:
 
 
 def orderings(table: Table, found: Mapping[Entry, Found | str]) -> list[Claim]:
-    """The pivot of every group against the group's others, in every figure that the paper has of both."""
+    """The pivot of every group against the group's others, in every figure that the paper has of
+    both.
+    """
     claims = []
     for mine in (entry for entry in found if entry.setup.name == table.pivot):
-        for other in (entry for entry in found if entry.group == mine.group and entry.setup.name != table.pivot):
+        for other in (
+            entry
+            for entry in found
+            if entry.group == mine.group and entry.setup.name != table.pivot
+        ):
             claims += [
-                claim for measure in mine.columns if measure in other.columns
+                claim
+                for measure in mine.columns
+                if measure in other.columns
                 if (claim := _claim(table, measure, mine, other, found)) is not None
-            ]  # fmt: skip
+            ]
     return claims
 
 
-def _claim(table: Table, measure: str, mine: Entry, other: Entry, found: Mapping[Entry, Found | str]) -> Claim | None:
+def _claim(
+    table: Table, measure: str, mine: Entry, other: Entry, found: Mapping[Entry, Found | str]
+) -> Claim | None:
     ours, theirs = found[mine], found[other]
     published = [papers(table, entry, measure) for entry in (mine, other)]
     best = MEASURES[measure].best
@@ -145,7 +173,9 @@ def _ratio(measure: str, above: Found, below: Found, best: float) -> Interval:
 
 
 def distance_ratio(reference: Reference, above: Array, below: Array) -> Interval:
-    """Ratio of the Fréchet distances of two sets of embeddings (N, D) of the same clips, which are drawn together."""
+    """Ratio of the Fréchet distances of two sets of embeddings (N, D) of the same clips, which are
+    drawn together.
+    """
     if len(above) < FEWEST:
         raise DittoError(f"a Fréchet distance needs {FEWEST} clips or more")
     tiny = np.finfo(np.float64).tiny

@@ -1,7 +1,8 @@
-"""What the tables have their methods do: controls, edits of held-out clips, inversion, reuse, and what it all costs.
+"""What the tables have their methods do: controls, edits of held-out clips, inversion, reuse, and
+what it all costs.
 
-Targets are drawn by the clip's seed, so every method gets the same: loudness curves and forms at random, public-domain
-tunes that training never saw, and real clips that it never saw either.
+Targets are drawn by the clip's seed, so every method gets the same: loudness curves and forms at
+random, public-domain tunes that training never saw, and real clips that it never saw either.
 """
 
 from collections.abc import Sequence
@@ -51,7 +52,9 @@ MEMORY_ITERATIONS = 2
 
 
 def curve_of(bench: Bench, i: int) -> Curve:
-    """The loudness curve of clip i; level ones are drawn anew, since nothing correlates with them."""
+    """The loudness curve of clip i; level ones are drawn anew, since nothing correlates with
+    them.
+    """
     rng = np.random.default_rng([bench.seed + i, 2])
     while True:
         curve = random_curve(rng, bench.model.spec.clip_seconds)
@@ -64,7 +67,9 @@ def control_of(bench: Bench, i: int, name: str) -> Control:
     if name in ("intensity", "correlation"):
         return Intensity(curve_of(bench, i), "mse" if name == "intensity" else "correlation")
     if name == "melody":
-        return Melody(drawn_tune(np.random.default_rng([bench.seed + i, 4]), bench.tags(i).tempo or 120.0))
+        return Melody(
+            drawn_tune(np.random.default_rng([bench.seed + i, 4]), bench.tags(i).tempo or 120.0)
+        )
     return Structure(FORMS[int(np.random.default_rng([bench.seed + i, 5]).integers(len(FORMS)))])
 
 
@@ -104,7 +109,9 @@ def _reference(bench: Bench, i: int, setup: Setup) -> Tensor:
     return model.encode(bench.clips(setup).audio[i : i + 1].to(model.device)).float().cpu()
 
 
-def _region(kind: str, seconds: float, reference: Tensor, model: MusicModel) -> tuple[Region, list[float]]:
+def _region(
+    kind: str, seconds: float, reference: Tensor, model: MusicModel
+) -> tuple[Region, list[float]]:
     """What is to be kept of x_ref (…, frames), and where in the clip the seams are, in seconds."""
     frames, rate = reference.shape[-1], model.spec.frame_rate
     if kind == "outpaint":
@@ -118,7 +125,9 @@ def _region(kind: str, seconds: float, reference: Tensor, model: MusicModel) -> 
     return Region.inpaint(reference, ((start, start + gap),)), [start / rate, (start + gap) / rate]
 
 
-def _painted(kind: str, seconds: float, names: Sequence[str], bench: Bench, i: int, setup: Setup) -> Tensors:
+def _painted(
+    kind: str, seconds: float, names: Sequence[str], bench: Bench, i: int, setup: Setup
+) -> Tensors:
     """A clip that keeps a region of a held-out one; other controls count outside that."""
     model = bench.player(setup)
     region, seams = _region(kind, seconds, _reference(bench, i, setup)[0], model)
@@ -131,16 +140,26 @@ def _painted(kind: str, seconds: float, names: Sequence[str], bench: Bench, i: i
 
 def _inverted(bench: Bench, i: int, setup: Setup) -> Tensors:
     how: Any = dict(setup.settings)["how"]
-    return values_of(inverted(_reference(bench, i, setup), bench.player(setup), bench.request(i, setup), how))
+    return values_of(
+        inverted(_reference(bench, i, setup), bench.player(setup), bench.request(i, setup), how)
+    )
 
 
 def _memory(bench: Bench, i: int, setup: Setup) -> Tensors:
-    """Mean memory of a few iterations' tensors; counting them takes time, so nothing else is measured here."""
+    """Mean memory of a few iterations' tensors; counting them takes time, so nothing else is
+    measured here.
+    """
     model = bench.player(setup)
-    request = bench.request(i, setup, [control_of(bench, i, "intensity")], iterations=MEMORY_ITERATIONS).resolved(model)
+    request = bench.request(
+        i, setup, [control_of(bench, i, "intensity")], iterations=MEMORY_ITERATIONS
+    ).resolved(model)
     assert request.method is not None
     shape = model.shape()
-    job, x_T, steps = job_of(request, model, shape), initial_x_T(request, model, shape), WAYS[request.method].steps
+    job, x_T, steps = (
+        job_of(request, model, shape),
+        initial_x_T(request, model, shape),
+        WAYS[request.method].steps,
+    )
     assert steps is not None
     with Memory() as memory:
         for _ in steps(job, x_T):
@@ -148,20 +167,35 @@ def _memory(bench: Bench, i: int, setup: Setup) -> Tensors:
     return {"mean_memory_gb": _one(memory.mean_gb), "peak_memory_gb": _one(memory.peak_gb)}
 
 
-def _reused(name: str, how: How, random_prompts: bool, bench: Bench, i: int, setup: Setup) -> Tensors:
-    """Mean loss of B clips from one optimised latent (Table 10), which is that of the task `name` by DITTO."""
+def _reused(
+    name: str, how: How, random_prompts: bool, bench: Bench, i: int, setup: Setup
+) -> Tensors:
+    """Mean loss of B clips from one optimised latent (Table 10), which is that of the task `name`
+    by DITTO.
+    """
     model = bench.player(setup)
     request = bench.request(i, setup)
-    latent = Latent(bench.clip(CONTROLS[name], DITTO, i)["x_T"], model.sha256, {"guidance": request.guidance})
+    latent = Latent(
+        bench.clip(CONTROLS[name], DITTO, i)["x_T"], model.sha256, {"guidance": request.guidance}
+    )
     control = control_of(bench, i, name)
     prompts = drawn_prompts(bench, i) if random_prompts else bench.tags(i)
     made = vary(
-        latent, model, count=BATCH, how=how, seed=request.seed, prompts=prompts, controls=[control],
+        latent,
+        model,
+        count=BATCH,
+        how=how,
+        seed=request.seed,
+        prompts=prompts,
+        controls=[control],
         steps=request.steps,
-    )  # fmt: skip
+    )
     with torch.no_grad():
         loss = control.loss(Output(made.x_0, model, made.audio)).mean()
-    return {"reuse_loss": _one(loss.item()), "seconds_per_clip": _one(made.timings["decode"] / BATCH)}
+    return {
+        "reuse_loss": _one(loss.item()),
+        "seconds_per_clip": _one(made.timings["decode"] / BATCH),
+    }
 
 
 def drawn_prompts(bench: Bench, i: int) -> list[Tags]:
@@ -172,7 +206,9 @@ def drawn_prompts(bench: Bench, i: int) -> list[Tags]:
 
 
 def _varied(fixed: bool, bench: Bench, i: int, setup: Setup) -> Tensors:
-    """Variance of the features within a batch of random prompts, with one x_T for all or one for each (Fig. 10)."""
+    """Variance of the features within a batch of random prompts, with one x_T for all or one for
+    each (Fig. 10).
+    """
     model = bench.player(setup)
     shape, spec = model.shape(), model.spec
     first = bench.seed + BATCH * i
@@ -184,10 +220,14 @@ def _varied(fixed: bool, bench: Bench, i: int, setup: Setup) -> Tensors:
     audio = torch.cat(sounds)
     with torch.no_grad():
         features = {
-            "intensity": intensity(audio, spec), "melody": log_chroma(audio, spec),
+            "intensity": intensity(audio, spec),
+            "melody": log_chroma(audio, spec),
             "structure": self_similarity(log_mel(audio, spec), spec),
-        }  # fmt: skip
-    return {f"{name}_variance": _one(intra_batch_variance(feature)) for name, feature in features.items()}
+        }
+    return {
+        f"{name}_variance": _one(intra_batch_variance(feature))
+        for name, feature in features.items()
+    }
 
 
 def _described(bench: Bench, i: int, setup: Setup) -> Tensors:
@@ -205,9 +245,15 @@ def _told(bench: Bench, i: int, setup: Setup) -> Tensors:
             "no weights: this row needs MusicGen, give a folder or Hub id with --musicgen (without melody)"
         )
     spec, length = bench.model.spec, bench.model.spec.samples(bench.model.spec.clip_frames)
-    audio = bench.musicgen.generate([bench.tags(i).caption()], spec.clip_seconds, seed=bench.seed + i)
+    audio = bench.musicgen.generate(
+        [bench.tags(i).caption()], spec.clip_seconds, seed=bench.seed + i
+    )
     there = soxr.resample(audio[0].numpy(), bench.musicgen.sample_rate, spec.sample_rate)[:length]
-    return {"audio": pcm(torch.from_numpy(np.pad(there, (0, length - len(there))).astype(np.float32))[None])}
+    return {
+        "audio": pcm(
+            torch.from_numpy(np.pad(there, (0, length - len(there))).astype(np.float32))[None]
+        )
+    }
 
 
 def region(kind: str, seconds: float, name: str) -> Task:
@@ -222,7 +268,9 @@ PAIRS = {
     for name in ("melody", "structure")
 }
 PAIRS["outpainting"] = Task(
-    "intensity+outpainting", partial(_painted, "outpaint", WIDE_OVERLAP, ("intensity",)), balanced=True
+    "intensity+outpainting",
+    partial(_painted, "outpaint", WIDE_OVERLAP, ("intensity",)),
+    balanced=True,
 )
 OUTPAINTING = {o: region("outpaint", o, f"outpainting {o} s") for o in (1, 2, 3)}
 INPAINTING = {gap: region("inpaint", gap, f"inpainting {gap} s") for gap in (2, 3, 4)}

@@ -4,9 +4,10 @@ Controls are small objects that add and scale::
 
     objective = Intensity("crescendo") / 40 + Melody.from_notes("C4:1 E4:1")
 
-A control is called as ``control(x_0, model) -> loss (B,)``. The sum of n controls is the papers' (1/n)·Σ λ_i 𝓛_i; its
-parts see one `Output`, so that the vocoder runs once however many controls listen. A control that counts only part of
-the time is ``control.during((2.0, 6.0))``; the rest is "don't care" (DITTO appendix H; Music ControlNet).
+A control is called as ``control(x_0, model) -> loss (B,)``. The sum of n controls is the papers'
+(1/n)·Σ λ_i 𝓛_i; its parts see one `Output`, so that the vocoder runs once however many controls
+listen. A control that counts only part of the time is ``control.during((2.0, 6.0))``; the rest is
+"don't care" (DITTO appendix H; Music ControlNet).
 """
 
 import math
@@ -63,12 +64,16 @@ class Output:
         return Output(self.x_0[i : i + 1], self.model, mask=self.mask, source=(self, i))
 
     def during(self, spans: Spans) -> "Output":
-        """The same, of which only the frames within `spans` count (and within those that counted before)."""
+        """The same, of which only the frames within `spans` count (and within those that counted
+        before).
+        """
         seconds = torch.arange(self.frames, device=self.x_0.device) / self.model.spec.frame_rate
         mask = torch.zeros_like(seconds, dtype=torch.bool)
         for start, end in spans:
             mask |= (seconds >= start) & (seconds < end)
-        return replace(self, mask=mask if self.mask is None else mask & self.mask, source=(self, None))
+        return replace(
+            self, mask=mask if self.mask is None else mask & self.mask, source=(self, None)
+        )
 
     def kept(self, values: Tensor) -> Tensor:
         """Of values (…, frames) the frames that count."""
@@ -90,7 +95,9 @@ class Control(ABC):
 
     @abstractmethod
     def errors(self, output: Output) -> dict[str, Tensor]:
-        """What the papers report, by name with its unit (``intensity_mse_db2``), each of shape (B,)."""
+        """What the papers report, by name with its unit (``intensity_mse_db2``), each of shape
+        (B,).
+        """
 
     @abstractmethod
     def check(self, model: MusicModel, frames: int) -> None:
@@ -109,11 +116,15 @@ class Control(ABC):
         """Target beside what was achieved by one item, for pictures."""
 
     def remarks(self, model: MusicModel, frames: int) -> list[str]:
-        """What a user should know about how the target meets a clip of `frames` frames, a line each."""
+        """What a user should know about how the target meets a clip of `frames` frames, a line
+        each.
+        """
         return []
 
     def estimate(self) -> "Control":
-        """The same control by a feature that costs less to hear, if it has one; `calibrated` makes up for it."""
+        """The same control by a feature that costs less to hear, if it has one; `calibrated` makes
+        up for it.
+        """
         return self
 
     def calibrated(self, decoded: Output) -> "Control":
@@ -121,7 +132,8 @@ class Control(ABC):
         return self
 
     def during(self, *spans: tuple[float, float]) -> "Control":
-        """The control within `spans` (from, to in seconds) alone; the rest of the time is "don't care".
+        """The control within `spans` (from, to in seconds) alone; the rest of the time is "don't
+        care".
 
         Raises:
             ControlError: a span is empty, starts before 0, or is not finite.
@@ -195,7 +207,10 @@ class Sum(Control):
 
     def describe(self) -> dict[str, Any]:
         """The parts with their weights."""
-        return {"control": "sum", "terms": [{"weight": w, **control.describe()} for control, w in self.terms]}
+        return {
+            "control": "sum",
+            "terms": [{"weight": w, **control.describe()} for control, w in self.terms],
+        }
 
 
 @dataclass(frozen=True)
@@ -235,7 +250,9 @@ class Masked(Control):
         return self.control.errors(output.during(self.spans))
 
     def check(self, model: MusicModel, frames: int) -> None:
-        """Check the control, and that each span begins within the clip and holds two frames of it."""
+        """Check the control, and that each span begins within the clip and holds two frames of
+        it.
+        """
         seconds = model.spec.seconds(frames)
         for start, end in self.spans:
             if min(end, seconds) - start < 2 / model.spec.frame_rate:

@@ -1,7 +1,7 @@
 """Loudness curves that a user can name, write down, keep in a CSV file, or take from a recording.
 
-A curve is piecewise linear in dB over seconds, or over the share of the clip for the named shapes. Before its first
-point and after its last it holds their values.
+A curve is piecewise linear in dB over seconds, or over the share of the clip for the named shapes.
+Before its first point and after its last it holds their values.
 """
 
 import csv
@@ -57,7 +57,9 @@ class Curve:
             ControlError: no point, too many, not finite, out of order, or out of range.
         """
         if not 1 <= len(self.points) <= MAX_POINTS:
-            raise ControlError(f"a loudness curve needs 1 to {MAX_POINTS} points, not {len(self.points)}")
+            raise ControlError(
+                f"a loudness curve needs 1 to {MAX_POINTS} points, not {len(self.points)}"
+            )
         for time, level in self.points:
             if not (math.isfinite(time) and math.isfinite(level)):
                 raise ControlError(f"a loudness curve needs finite numbers, not {time:g}:{level:g}")
@@ -68,7 +70,9 @@ class Curve:
                 )
         for (before, _), (after, _) in zip(self.points, self.points[1:], strict=False):
             if after <= before:
-                raise ControlError(f"the curve's times must rise, but {after:g} s comes after {before:g} s")
+                raise ControlError(
+                    f"the curve's times must rise, but {after:g} s comes after {before:g} s"
+                )
 
     @property
     def last(self) -> float:
@@ -107,7 +111,9 @@ def parse_curve(text: str) -> Curve:
             f"cannot read the loudness curve {shown(text)!r}: give one of {', '.join(SHAPES)}, breakpoints such as "
             "'0:-30 3:-12' (seconds:dB), a .csv file, or a recording"
         )
-    return Curve(tuple(_point(*part.split(":", 1), where=f"in {part!r}") for part in parts), name=text)
+    return Curve(
+        tuple(_point(*part.split(":", 1), where=f"in {part!r}") for part in parts), name=text
+    )
 
 
 def read_curve(path: StrPath) -> Curve:
@@ -135,16 +141,23 @@ def _rows(path: StrPath) -> list[tuple[int, list[str]]]:
         if not stat.S_ISREG(status.st_mode):
             raise ControlError(f"cannot read the curve {shown(path)}: it is not a regular file")
         if status.st_size > MAX_CSV_BYTES:
-            raise ControlError(f"{shown(path)} is too large for a loudness curve (over {MAX_CSV_BYTES // 10**6} MB)")
+            raise ControlError(
+                f"{shown(path)} is too large for a loudness curve (over {MAX_CSV_BYTES // 10**6} MB)"
+            )
         with file.open(newline="", encoding="utf-8-sig") as handle:
-            return [(n, row) for n, row in enumerate(csv.reader(handle), 1) if any(cell.strip() for cell in row)]
+            return [
+                (n, row)
+                for n, row in enumerate(csv.reader(handle), 1)
+                if any(cell.strip() for cell in row)
+            ]
     except (OSError, ValueError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or "it is not a CSV file"
         raise ControlError(f"cannot read the curve {shown(path)}: {reason}") from None
 
 
 def curve_of_recording(path: StrPath, spec: AudioSpec, seconds: float | None = None) -> Curve:
-    """The loudness of a recording's beginning, one point a frame; the smoothing comes with the target (`smoothed`).
+    """The loudness of a recording's beginning, one point a frame; the smoothing comes with the
+    target (`smoothed`).
 
     Raises:
         AudioFileError: if the file cannot be read or is silent.

@@ -22,9 +22,10 @@ class Intensity(Control):
 
     Attributes:
         curve: the target.
-        measure: "mse", or "correlation" for 𝓛 = −ρ (Pearson), which asks for the curve's shape alone.
-        domain: what the loss hears: "sound", or "mel", an estimate from the spectrogram that spares the vocoder while
-            optimising. Errors are those of the sound in either case.
+        measure: "mse", or "correlation" for 𝓛 = −ρ (Pearson), which asks for the curve's shape
+            alone.
+        domain: what the loss hears: "sound", or "mel", an estimate from the spectrogram that spares
+            the vocoder while optimising. Errors are those of the sound in either case.
         offset: what the estimate lacks by `calibrated`, dB, shape (B, frames) or None.
     """
 
@@ -34,9 +35,12 @@ class Intensity(Control):
     offset: Tensor | None = field(compare=False, repr=False)
 
     def __init__(
-        self, curve: str | Curve, measure: Literal["mse", "correlation"] = "mse",
-        domain: Literal["sound", "mel"] = "sound", offset: Tensor | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        curve: str | Curve,
+        measure: Literal["mse", "correlation"] = "mse",
+        domain: Literal["sound", "mel"] = "sound",
+        offset: Tensor | None = None,
+    ) -> None:
         """Take a `Curve`, or the text of one (see `ditto.controls.curves.parse_curve`)."""
         if measure not in ("mse", "correlation"):
             raise ControlError(f"intensity is measured by 'mse' or 'correlation', not {measure!r}")
@@ -49,10 +53,16 @@ class Intensity(Control):
 
     @classmethod
     def of_recording(
-        cls, path: StrPath, spec: AudioSpec | None = None, *, seconds: float | None = None,
+        cls,
+        path: StrPath,
+        spec: AudioSpec | None = None,
+        *,
+        seconds: float | None = None,
         measure: Literal["mse", "correlation"] = "mse",
-    ) -> "Intensity":  # fmt: skip
-        """Follow the loudness of the first `seconds` (default: the model's window) of another recording."""
+    ) -> "Intensity":
+        """Follow the loudness of the first `seconds` (default: the model's window) of another
+        recording.
+        """
         return cls(curve_of_recording(path, spec or AudioSpec(), seconds), measure)
 
     def target(self, output: Output) -> Tensor:
@@ -67,7 +77,9 @@ class Intensity(Control):
         """What the loss hears, shape (B, frames)."""
         if self.domain == "sound":
             return self.feature(output)
-        heard = smooth(mel_rms_db(output.model.to_mel(output.x_0), output.model.spec), output.model.spec)
+        heard = smooth(
+            mel_rms_db(output.model.to_mel(output.x_0), output.model.spec), output.model.spec
+        )
         return heard if self.offset is None else heard + self.offset
 
     def estimate(self) -> "Intensity":
@@ -80,7 +92,9 @@ class Intensity(Control):
             return self
         mel = Intensity(self.curve, self.measure, "mel")
         with torch.no_grad():
-            return Intensity(self.curve, self.measure, "mel", self.feature(decoded) - mel._heard(decoded))
+            return Intensity(
+                self.curve, self.measure, "mel", self.feature(decoded) - mel._heard(decoded)
+            )
 
     def loss(self, output: Output) -> Tensor:
         """𝓛 of each item, shape (B,)."""
@@ -90,13 +104,18 @@ class Intensity(Control):
     def errors(self, output: Output) -> dict[str, Tensor]:
         """MSE in dB² and Pearson's ρ."""
         feature, target = output.kept(self.feature(output)), output.kept(self.target(output))
-        return {"intensity_mse_db2": mse(feature, target), "intensity_rho": pearson(feature, target)}
+        return {
+            "intensity_mse_db2": mse(feature, target),
+            "intensity_rho": pearson(feature, target),
+        }
 
     def check(self, model: MusicModel, frames: int) -> None:
         """Refuse a curve that goes on beyond the clip's end, and the shape of a level one."""
         seconds = model.spec.seconds(frames)
         if self.measure == "correlation" and len({level for _, level in self.curve.points}) == 1:
-            raise ControlError("a level curve has no shape to correlate with: give another, or leave out --correlation")
+            raise ControlError(
+                "a level curve has no shape to correlate with: give another, or leave out --correlation"
+            )
         # Half a tenth is forgiven: a clip of "6 s" has 5.94.
         if self.curve.last > seconds + 0.06:
             raise ControlError(
@@ -110,11 +129,19 @@ class Intensity(Control):
 
     def describe(self) -> dict[str, Any]:
         """Name, measure and, unless there are very many, points."""
-        points = [list(p) for p in self.curve.points] if len(self.curve.points) <= 64 else len(self.curve.points)
+        points = (
+            [list(p) for p in self.curve.points]
+            if len(self.curve.points) <= 64
+            else len(self.curve.points)
+        )
         return {
-            "control": "intensity", "measure": self.measure, "domain": self.domain, "curve": self.curve.name,
-            "relative": self.curve.relative, "points": points,
-        }  # fmt: skip
+            "control": "intensity",
+            "measure": self.measure,
+            "domain": self.domain,
+            "curve": self.curve.name,
+            "relative": self.curve.relative,
+            "points": points,
+        }
 
 
 def mse(feature: Tensor, target: Tensor) -> Tensor:
@@ -123,7 +150,9 @@ def mse(feature: Tensor, target: Tensor) -> Tensor:
 
 
 def pearson(feature: Tensor, target: Tensor) -> Tensor:
-    """Pearson's ρ over the last dimension: (B, frames) and (frames,) → (B,); 0 where either is constant."""
+    """Pearson's ρ over the last dimension: (B, frames) and (frames,) → (B,); 0 where either is
+    constant.
+    """
     a = feature - feature.mean(dim=-1, keepdim=True)
     b = target - target.mean(dim=-1, keepdim=True)
     # The ε keeps the gradient finite at a constant curve.

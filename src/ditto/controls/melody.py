@@ -27,7 +27,8 @@ from ditto.pictures import ChromaPanel, Panel
 
 @dataclass(frozen=True)
 class Melody(Control):
-    """f = log C(V(x_0)), y = a pitch class a frame, 𝓛 = negative log-likelihood in nats, over the frames with a note.
+    """f = log C(V(x_0)), y = a pitch class a frame, 𝓛 = negative log-likelihood in nats, over the
+    frames with a note.
 
     Attributes:
         tune: the target.
@@ -38,7 +39,12 @@ class Melody(Control):
 
     @classmethod
     def parse(
-        cls, text: str, spec: AudioSpec | None = None, *, bpm: float | None = None, track: int | None = None
+        cls,
+        text: str,
+        spec: AudioSpec | None = None,
+        *,
+        bpm: float | None = None,
+        track: int | None = None,
     ) -> "Melody":
         """From note names or a file's path, see `ditto.controls.tunes.parse_tune`."""
         return cls(parse_tune(text, spec or AudioSpec(), bpm=bpm, track=track))
@@ -49,18 +55,26 @@ class Melody(Control):
         return cls(parse_notes(text, bpm))
 
     @classmethod
-    def from_midi(cls, path: StrPath, *, bpm: float | None = None, track: int | None = None) -> "Melody":
+    def from_midi(
+        cls, path: StrPath, *, bpm: float | None = None, track: int | None = None
+    ) -> "Melody":
         """From a MIDI file: the top line of all its tracks, or of one."""
         return cls(read_midi(path, bpm=bpm, track=track))
 
     @classmethod
-    def from_score(cls, path: StrPath, *, bpm: float | None = None, part: int | None = None) -> "Melody":
+    def from_score(
+        cls, path: StrPath, *, bpm: float | None = None, part: int | None = None
+    ) -> "Melody":
         """From a MusicXML file: the top line of all its parts, or of one. Needs music21."""
         return cls(read_score(path, bpm=bpm, part=part))
 
     @classmethod
-    def of_recording(cls, path: StrPath, spec: AudioSpec | None = None, *, seconds: float | None = None) -> "Melody":
-        """What the control itself hears in the first `seconds` (default: the model's window) of a recording."""
+    def of_recording(
+        cls, path: StrPath, spec: AudioSpec | None = None, *, seconds: float | None = None
+    ) -> "Melody":
+        """What the control itself hears in the first `seconds` (default: the model's window) of a
+        recording.
+        """
         return cls(tune_of_recording(path, spec or AudioSpec(), seconds))
 
     def target(self, output: Output) -> Tensor:
@@ -79,12 +93,17 @@ class Melody(Control):
     def errors(self, output: Output) -> dict[str, Tensor]:
         """Accuracy in % of the frames with a note (chance: 8.3), and 𝓛."""
         feature, target = output.kept(self.feature(output)), output.kept(self.target(output))
-        return {"melody_accuracy_percent": accuracy(feature, target), "melody_nll": nll(feature, target)}
+        return {
+            "melody_accuracy_percent": accuracy(feature, target),
+            "melody_nll": nll(feature, target),
+        }
 
     def check(self, model: MusicModel, frames: int) -> None:
         """Refuse a melody of which nothing falls into the clip."""
         if bool((self.tune.classes(frames, model.spec) == REST).all()):
-            raise ControlError(f"the melody has no note before the clip ends at {model.spec.seconds(frames):.2f} s")
+            raise ControlError(
+                f"the melody has no note before the clip ends at {model.spec.seconds(frames):.2f} s"
+            )
 
     def remarks(self, model: MusicModel, frames: int) -> list[str]:
         """What of the melody lies beyond the clip."""
@@ -92,7 +111,9 @@ class Melody(Control):
         if last <= end + 0.06:
             return []
         cut = sum(note.onset >= end for note in self.tune.notes)
-        return [f"the melody lasts {last:.2f} s: what comes after {end:.2f} s was cut ({cut} of its notes whole)"]
+        return [
+            f"the melody lasts {last:.2f} s: what comes after {end:.2f} s was cut ({cut} of its notes whole)"
+        ]
 
     def traces(self, output: Output, item: int) -> list[Panel]:
         """The chroma, with the target as a line."""
@@ -103,20 +124,26 @@ class Melody(Control):
         """Name, length and, unless there are very many, notes as [onset, seconds, pitch]."""
         notes = [[round(n.onset, 4), round(n.duration, 4), n.pitch] for n in self.tune.notes]
         return {
-            "control": "melody", "tune": self.tune.name, "seconds": round(self.tune.seconds, 3),
+            "control": "melody",
+            "tune": self.tune.name,
+            "seconds": round(self.tune.seconds, 3),
             "notes": notes if len(notes) <= 64 else len(notes),
-        }  # fmt: skip
+        }
 
 
 def nll(log_shares: Tensor, classes: Tensor) -> Tensor:
-    """Mean of −log C at the class of every frame that has one: (B, 12, frames), (frames,) → (B,); 0 without."""
+    """Mean of −log C at the class of every frame that has one: (B, 12, frames), (frames,) → (B,); 0
+    without.
+    """
     sounding = classes != REST
     chosen = log_shares.gather(1, classes.clamp(min=0).expand(len(log_shares), 1, -1))[:, 0]
     return -(chosen * sounding).sum(dim=-1) / sounding.sum().clamp(min=1)
 
 
 def accuracy(log_shares: Tensor, classes: Tensor) -> Tensor:
-    """Frames with a target class whose strongest class it is, in %: (B, 12, frames), (frames,) → (B,)."""
+    """Frames with a target class whose strongest class it is, in %: (B, 12, frames), (frames,) →
+    (B,).
+    """
     sounding = classes != REST
     right = (log_shares.argmax(dim=1) == classes) & sounding
     return 100 * right.sum(dim=-1) / sounding.sum().clamp(min=1).to(torch.float32)

@@ -1,7 +1,8 @@
-"""Regions of x_0 that match others: outpainting, inpainting, looping, inversion (DITTO section 4, appendices D and E).
+"""Regions of x_0 that match others: outpainting, inpainting, looping, inversion (DITTO section 4,
+appendices D and E).
 
-All are 𝓛 = mean of (M_gen ⊙ x_0 − M_ref ⊙ x_ref)² over the masked values; they need no vocoder, and fit any model whose
-x_0 has time on its last axis.
+All are 𝓛 = mean of (M_gen ⊙ x_0 − M_ref ⊙ x_ref)² over the masked values; they need no vocoder, and
+fit any model whose x_0 has time on its last axis.
 """
 
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ class Region(Control):
 
     Attributes:
         kind: what for: "outpaint", "inpaint", "loop" or "invert"; it names the error.
-        reference: y in the clip's own time, shape (…, frames) of the model's x_0; only `spans` are read.
+        reference: y in the clip's own time, shape (…, frames) of the model's x_0; only `spans` are
+            read.
         spans: frames where it counts.
     """
 
@@ -47,10 +49,16 @@ class Region(Control):
                 )
 
     @classmethod
-    def outpaint(cls, reference: Tensor, overlap: int, frames: int, *, backwards: bool = False) -> "Region":
-        """The first `overlap` frames of a clip of `frames` are the last of the reference (backwards: the other way)."""
+    def outpaint(
+        cls, reference: Tensor, overlap: int, frames: int, *, backwards: bool = False
+    ) -> "Region":
+        """The first `overlap` frames of a clip of `frames` are the last of the reference
+        (backwards: the other way).
+        """
         if not 0 < overlap <= min(frames, reference.shape[-1]):
-            raise ControlError(f"the overlap, {overlap} frames, must be shorter than the clip and the reference")
+            raise ControlError(
+                f"the overlap, {overlap} frames, must be shorter than the clip and the reference"
+            )
         placed = reference.new_zeros(*reference.shape[:-1], frames)
         if backwards:
             placed[..., frames - overlap :] = reference[..., :overlap]
@@ -63,7 +71,9 @@ class Region(Control):
         """All of the reference but the `gaps` (frames) is kept."""
         frames = reference.shape[-1]
         ends = [0, *(edge for gap in sorted(gaps) for edge in gap), frames]
-        kept = tuple((start, end) for start, end in zip(ends[::2], ends[1::2], strict=True) if start < end)
+        kept = tuple(
+            (start, end) for start, end in zip(ends[::2], ends[1::2], strict=True) if start < end
+        )
         return cls("inpaint", reference, kept)
 
     @classmethod
@@ -84,13 +94,19 @@ class Region(Control):
         return cls("invert", reference, ((0, reference.shape[-1]),))
 
     def without(self, frames: FrameSpans) -> "Region":
-        """The same, not counting some stretches of frames, e.g. those that hear beyond a file's end."""
+        """The same, not counting some stretches of frames, e.g. those that hear beyond a file's
+        end.
+        """
         counts = torch.zeros(self.reference.shape[-1], dtype=torch.bool)
         for start, end in self.spans:
             counts[start:end] = True
         for start, end in frames:
             counts[max(start, 0) : max(end, 0)] = False
-        edges = torch.diff(torch.cat([counts.new_zeros(1), counts, counts.new_zeros(1)]).int()).nonzero()[:, 0].tolist()
+        edges = (
+            torch.diff(torch.cat([counts.new_zeros(1), counts, counts.new_zeros(1)]).int())
+            .nonzero()[:, 0]
+            .tolist()
+        )
         return Region(self.kind, self.reference, tuple(zip(edges[::2], edges[1::2], strict=True)))
 
     def loss(self, output: Output) -> Tensor:
@@ -98,13 +114,17 @@ class Region(Control):
         return self._difference(output).square().flatten(1).mean(dim=1)
 
     def errors(self, output: Output) -> dict[str, Tensor]:
-        """The mean square error, in units of x_0 ([-1, 1] over the dynamic range for our own models)."""
+        """The mean square error, in units of x_0 ([-1, 1] over the dynamic range for our own
+        models).
+        """
         return {f"{self.kind}_mse": self.loss(output)}
 
     def _difference(self, output: Output) -> Tensor:
         """What counts of x_0 − y, shape (B, …, frames that count)."""
         reference = self.reference.to(output.x_0)
-        difference = torch.cat([output.x_0[..., a:b] - reference[..., a:b] for a, b in self.spans], dim=-1)
+        difference = torch.cat(
+            [output.x_0[..., a:b] - reference[..., a:b] for a, b in self.spans], dim=-1
+        )
         if output.mask is None:
             return difference
         return difference[..., torch.cat([output.mask[a:b] for a, b in self.spans])]
@@ -129,7 +149,8 @@ class Region(Control):
 
 @dataclass(frozen=True)
 class SelfLoop(Control):
-    """The clip returns to its own start: frames [0, overlap) equal frames [period, period + overlap) (appendix E).
+    """The clip returns to its own start: frames [0, overlap) equal frames [period, period +
+    overlap) (appendix E).
 
     Attributes:
         period: length of the loop in frames.
@@ -162,7 +183,11 @@ class SelfLoop(Control):
         shown = mel.copy()
         shown[:, self.period : self.period + self.overlap] = mel[:, : self.overlap]
         return [
-            RegionPanel("loop: the start, where it comes again", shown, ((self.period, self.period + self.overlap),))
+            RegionPanel(
+                "loop: the start, where it comes again",
+                shown,
+                ((self.period, self.period + self.overlap),),
+            )
         ]
 
     def describe(self) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""Structure: which parts of a clip sound alike follows a form ("ABA") or a recording (DITTO section 4, appendix F)."""
+"""Structure: which parts of a clip sound alike follows a form ("ABA") or a recording (DITTO section
+4, appendix F).
+"""
 
 import math
 import re
@@ -30,7 +32,9 @@ _SECTION = re.compile(r"([A-Za-z])(?::(\d+(?:\.\d*)?|\d*\.\d+))?")
 
 @dataclass(frozen=True)
 class Form:
-    """Sections in order, (letter, length); lengths are shares of the clip, whatever they add up to."""
+    """Sections in order, (letter, length); lengths are shares of the clip, whatever they add up
+    to.
+    """
 
     sections: tuple[tuple[str, float], ...]
     name: str = "form"
@@ -42,10 +46,14 @@ class Form:
             ControlError: too few, too many, or a length that is not positive.
         """
         if not 2 <= len(self.sections) <= MAX_SECTIONS:
-            raise ControlError(f"a form needs 2 to {MAX_SECTIONS} sections, not {len(self.sections)}")
+            raise ControlError(
+                f"a form needs 2 to {MAX_SECTIONS} sections, not {len(self.sections)}"
+            )
         for letter, length in self.sections:
             if not 0 < length < math.inf:
-                raise ControlError(f"section {letter} of the form must have a length above 0, not {length:g}")
+                raise ControlError(
+                    f"section {letter} of the form must have a length above 0, not {length:g}"
+                )
 
     def labels(self, frames: int) -> np.ndarray:
         """Which letter (as a number) each of `frames` frames belongs to, shape (frames,)."""
@@ -55,7 +63,9 @@ class Form:
         return np.array([letters.index(letter) for letter, _ in self.sections])[section]
 
     def matrix(self, frames: int) -> Tensor:
-        """1 where two frames are in sections of one letter, else 0; shape (frames, frames), float32."""
+        """1 where two frames are in sections of one letter, else 0; shape (frames, frames),
+        float32.
+        """
         labels = torch.from_numpy(self.labels(frames))
         return (labels[:, None] == labels[None]).float()
 
@@ -70,7 +80,9 @@ def parse_form(text: str) -> Form:
     found = [_SECTION.fullmatch(word) for word in words]
     if not found or not all(found):
         wrong = next((word for word, match in zip(words, found, strict=True) if not match), text)
-        raise ControlError(f"cannot read {shown(wrong)!r} in the form: write letters, 'ABA', or lengths, 'A:2 B:4 A:2'")
+        raise ControlError(
+            f"cannot read {shown(wrong)!r} in the form: write letters, 'ABA', or lengths, 'A:2 B:4 A:2'"
+        )
     return Form(tuple((m[1].upper(), float(m[2] or 1)) for m in found if m), text)
 
 
@@ -87,7 +99,9 @@ class SelfSimilarity(Control):
     def feature(self, output: Output) -> Tensor:
         """f(x_0), shape (B, frames, frames)."""
         spec = output.model.spec
-        return self_similarity(output.model.to_mel(output.x_0), spec, smooth_seconds=self.smooth_seconds)
+        return self_similarity(
+            output.model.to_mel(output.x_0), spec, smooth_seconds=self.smooth_seconds
+        )
 
     def loss(self, output: Output) -> Tensor:
         """𝓛 of each item, shape (B,)."""
@@ -106,10 +120,11 @@ class SelfSimilarity(Control):
 
 @dataclass(frozen=True, init=False)
 class Structure(SelfSimilarity):
-    """y = a block matrix, 1 within sections of one letter and 0 between others, smoothed like the feature.
+    """y = a block matrix, 1 within sections of one letter and 0 between others, smoothed like the
+    feature.
 
-    Timbre has no mean over time, so two sections can be opposites (0 in the matrix); of three or more letters no sound
-    can make all pairs opposites, and the loss keeps a rest.
+    Timbre has no mean over time, so two sections can be opposites (0 in the matrix); of three or
+    more letters no sound can make all pairs opposites, and the loss keeps a rest.
 
     Attributes:
         form: the sections.
@@ -129,13 +144,20 @@ class Structure(SelfSimilarity):
     def check(self, model: MusicModel, frames: int) -> None:
         """Refuse sections that are shorter than a tenth of a second."""
         total = sum(length for _, length in self.form.sections)
-        shortest = min(length for _, length in self.form.sections) / total * model.spec.seconds(frames)
+        shortest = (
+            min(length for _, length in self.form.sections) / total * model.spec.seconds(frames)
+        )
         if shortest < 0.1:
-            raise ControlError(f"the form's shortest section would last {shortest:.2f} s: give fewer, or longer ones")
+            raise ControlError(
+                f"the form's shortest section would last {shortest:.2f} s: give fewer, or longer ones"
+            )
 
     def describe(self) -> dict[str, Any]:
         """The sections."""
-        return {"control": "structure", "sections": [list(section) for section in self.form.sections]}
+        return {
+            "control": "structure",
+            "sections": [list(section) for section in self.form.sections],
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +194,9 @@ class StructureLike(SelfSimilarity):
         key = output.frames, output.model.spec
         if key not in self._matrices:
             with torch.no_grad():
-                self._matrices[key] = self_similarity(self.reference[None, :, : output.frames], key[1])[0]
+                self._matrices[key] = self_similarity(
+                    self.reference[None, :, : output.frames], key[1]
+                )[0]
         return self._matrices[key].to(output.x_0.device)
 
     def check(self, model: MusicModel, frames: int) -> None:

@@ -17,7 +17,8 @@ from ditto.pictures import Panel
 
 @dataclass(frozen=True, init=False)
 class Text(Control):
-    """f = CLAP's audio embedding of V(x_0), y = CLAP's embedding of a text, 𝓛 = 1 − cos(f, y), in [0, 2].
+    """f = CLAP's audio embedding of V(x_0), y = CLAP's embedding of a text, 𝓛 = 1 − cos(f, y), in
+    [0, 2].
 
     The base model need not know texts, nor tags.
 
@@ -36,7 +37,9 @@ class Text(Control):
             ControlError: there is no text.
         """
         if not text.strip():
-            raise ControlError("the text is empty: describe the music, e.g. 'a calm jazz trio with vibraphone'")
+            raise ControlError(
+                "the text is empty: describe the music, e.g. 'a calm jazz trio with vibraphone'"
+            )
         object.__setattr__(self, "text", text)
         object.__setattr__(self, "source", clap)
 
@@ -48,7 +51,8 @@ class Text(Control):
     @cached_property
     def target(self) -> Tensor:
         """The unit vector y of the text, shape (D,)."""
-        # Left when made first within inference mode, such a tensor could not take part in autograd later.
+        # Left when made first within inference mode, such a tensor could not take part in autograd
+        # later.
         with torch.inference_mode(False), torch.no_grad():
             return self.clap.embed_text([self.text])[0]
 
@@ -82,6 +86,9 @@ class Text(Control):
         """The text, the CLAP that listened, and the words that it does not know."""
         clap = self.clap
         return {
-            "control": "text", "text": self.text, "clap": clap.name, "clap_sha256": clap.sha256,
+            "control": "text",
+            "text": self.text,
+            "clap": clap.name,
+            "clap_sha256": clap.sha256,
             "unknown_words": clap.unknown_words(self.text),
-        }  # fmt: skip
+        }

@@ -1,4 +1,5 @@
-"""Melodies that a user can write down, keep in a MIDI or MusicXML file, or hum: notes over seconds, top line first.
+"""Melodies that a user can write down, keep in a MIDI or MusicXML file, or hum: notes over seconds,
+top line first.
 
 Of notes that sound together the highest counts, as it does to a listener.
 """
@@ -72,12 +73,22 @@ class Tune:
             ControlError: no note, too many, or times and pitches out of range.
         """
         if not self.notes:
-            raise ControlError(f"the melody {shown(self.name)!r} has no notes: give another file, track, or names")
+            raise ControlError(
+                f"the melody {shown(self.name)!r} has no notes: give another file, track, or names"
+            )
         if len(self.notes) > MAX_NOTES:
-            raise ControlError(f"the melody {shown(self.name)!r} has over {MAX_NOTES} notes: give a shorter one")
+            raise ControlError(
+                f"the melody {shown(self.name)!r} has over {MAX_NOTES} notes: give a shorter one"
+            )
         for note in self.notes:
-            if not (0 <= note.onset < math.inf and 0 < note.duration < math.inf and 0 <= note.pitch < 128):
-                raise ControlError(f"the melody {shown(self.name)!r} has a note out of range: {note}")
+            if not (
+                0 <= note.onset < math.inf
+                and 0 < note.duration < math.inf
+                and 0 <= note.pitch < 128
+            ):
+                raise ControlError(
+                    f"the melody {shown(self.name)!r} has a note out of range: {note}"
+                )
 
     @property
     def seconds(self) -> float:
@@ -89,8 +100,13 @@ class Tune:
         return _classes(self, frames, spec).clone()
 
     def later(self, seconds: float) -> "Tune | None":
-        """The tune `seconds` later (earlier, if negative), without what would lie before 0; None if nothing is left."""
-        moved = (Note(max(n.onset + seconds, 0.0), min(n.duration, n.end + seconds), n.pitch) for n in self.notes)
+        """The tune `seconds` later (earlier, if negative), without what would lie before 0; None if
+        nothing is left.
+        """
+        moved = (
+            Note(max(n.onset + seconds, 0.0), min(n.duration, n.end + seconds), n.pitch)
+            for n in self.notes
+        )
         left = tuple(note for note in moved if note.duration > 1e-6)
         return Tune(left, self.name) if left else None
 
@@ -105,7 +121,9 @@ def _classes(tune: Tune, frames: int, spec: AudioSpec) -> Tensor:
     return classes
 
 
-def parse_tune(text: str, spec: AudioSpec, *, bpm: float | None = None, track: int | None = None) -> Tune:
+def parse_tune(
+    text: str, spec: AudioSpec, *, bpm: float | None = None, track: int | None = None
+) -> Tune:
     """A tune from what a user wrote: note names, or the path of a MIDI, MusicXML or sound file.
 
     Args:
@@ -127,11 +145,16 @@ def parse_tune(text: str, spec: AudioSpec, *, bpm: float | None = None, track: i
         return read_score(text, bpm=bpm, part=track)
     if track is not None:
         raise ControlError("a track can be chosen of a MIDI or MusicXML file only")
-    return tune_of_recording(text, spec) if ending in SUBTYPES else parse_notes(text, bpm or DEFAULT_BPM)
+    return (
+        tune_of_recording(text, spec)
+        if ending in SUBTYPES
+        else parse_notes(text, bpm or DEFAULT_BPM)
+    )
 
 
 def parse_notes(text: str, bpm: float = DEFAULT_BPM) -> Tune:
-    """A tune from names with beats, ``"C4:1 F#4:0.5 Bb3 R:1"``: one beat and octave 4 if not given, R for a rest.
+    """A tune from names with beats, ``"C4:1 F#4:0.5 Bb3 R:1"``: one beat and octave 4 if not given,
+    R for a rest.
 
     Raises:
         ControlError: if a name cannot be read, or there is none.
@@ -157,7 +180,8 @@ def _pitch(step: str, alteration: str, octave: str | None) -> int:
 
 
 def read_midi(path: StrPath, *, bpm: float | None = None, track: int | None = None) -> Tune:
-    """The notes of a MIDI file without its drums, at its own tempo or at `bpm`; of all tracks, or of `track` from 0.
+    """The notes of a MIDI file without its drums, at its own tempo or at `bpm`; of all tracks, or
+    of `track` from 0.
 
     Raises:
         ControlError: the file cannot be read, has no such track, or has no notes there.
@@ -169,7 +193,9 @@ def read_midi(path: StrPath, *, bpm: float | None = None, track: int | None = No
         reason = getattr(error, "strerror", None) or "it is damaged or no MIDI file"
         raise ControlError(f"cannot read the melody {shown(path)}: {reason}") from None
     if midi.ticks_per_beat <= 0:
-        raise ControlError(f"cannot read the melody {shown(path)}: it counts film frames in place of beats")
+        raise ControlError(
+            f"cannot read the melody {shown(path)}: it counts film frames in place of beats"
+        )
     _check_part(path, "track", track, len(midi.tracks))
     return Tune(tuple(_midi_notes(midi, bpm, track)), Path(path).name)
 
@@ -183,7 +209,11 @@ def _midi_notes(midi: mido.MidiFile, bpm: float | None, track: int | None) -> It
         tick = at
         if message.type == "set_tempo" and bpm is None:
             tempo = message.tempo
-        if message.type not in ("note_on", "note_off") or message.channel == DRUMS or track not in (None, index):
+        if (
+            message.type not in ("note_on", "note_off")
+            or message.channel == DRUMS
+            or track not in (None, index)
+        ):
             continue
         key = index, message.channel, message.note
         start = begun.pop(key, now)
@@ -191,35 +221,55 @@ def _midi_notes(midi: mido.MidiFile, bpm: float | None, track: int | None) -> It
             yield Note(start, now - start, message.note)
         if message.type == "note_on" and message.velocity > 0:
             begun[key] = now
-    yield from (Note(start, now - start, pitch) for (_, _, pitch), start in begun.items() if start < now)
+    yield from (
+        Note(start, now - start, pitch) for (_, _, pitch), start in begun.items() if start < now
+    )
 
 
 def _midi_events(midi: mido.MidiFile) -> list[tuple[int, int, Any]]:
-    """(tick, track, message) of all tracks in time; of one tick, what ends comes before what begins."""
+    """(tick, track, message) of all tracks in time; of one tick, what ends comes before what
+    begins.
+    """
     events = []
     for index, track in enumerate(midi.tracks):
         tick = 0
         for message in track:
             tick += message.time
             events.append((tick, index, message))
-    return sorted(events, key=lambda event: (event[0], event[2].type == "note_on" and event[2].velocity > 0))
+    return sorted(
+        events, key=lambda event: (event[0], event[2].type == "note_on" and event[2].velocity > 0)
+    )
 
 
 def read_score(path: StrPath, *, bpm: float | None = None, part: int | None = None) -> Tune:
-    """The notes of a MusicXML file, at its own tempo or at `bpm`; of all parts, or of `part` from 0. Needs music21.
+    """The notes of a MusicXML file, at its own tempo or at `bpm`; of all parts, or of `part` from
+    0. Needs music21.
 
     Raises:
-        ControlError: music21 is missing, or the file cannot be read, has no such part, or has no notes there.
+        ControlError: music21 is missing, or the file cannot be read, has no such part, or has no
+            notes there.
     """
     _check_file(path)
     try:
         from music21 import converter, exceptions21
     except ImportError:
-        raise ControlError("reading MusicXML needs music21: pip install 'ditto-music[musicxml]'") from None
+        raise ControlError(
+            "reading MusicXML needs music21: pip install 'ditto-music[musicxml]'"
+        ) from None
     try:
         score: Any = converter.parse(Path(path), format="musicxml").stripTies()
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, SyntaxError, exceptions21.Music21Exception):
-        raise ControlError(f"cannot read the melody {shown(path)}: it is damaged or no MusicXML file") from None
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        SyntaxError,
+        exceptions21.Music21Exception,
+    ):
+        raise ControlError(
+            f"cannot read the melody {shown(path)}: it is damaged or no MusicXML file"
+        ) from None
     _check_part(path, "part", part, len(score.parts))
     chosen = score if part is None else score.parts[part]
     return Tune(tuple(score_notes(chosen, bpm)), Path(path).name)
@@ -230,22 +280,33 @@ def score_notes(stream: Any, bpm: float | None) -> Iterator[Note]:
     from music21 import chord, harmony, note
 
     for element, onset, duration in _in_beats(stream, bpm) if bpm else _in_seconds(stream):
-        if not isinstance(element, (note.Note, chord.Chord)) or isinstance(element, harmony.Harmony):
+        if not isinstance(element, (note.Note, chord.Chord)) or isinstance(
+            element, harmony.Harmony
+        ):
             continue
         if duration > 0:
-            yield Note(float(onset), float(duration), max(round(pitch.ps) for pitch in element.pitches))
+            yield Note(
+                float(onset), float(duration), max(round(pitch.ps) for pitch in element.pitches)
+            )
 
 
 def _in_beats(stream: Any, bpm: float) -> Iterator[tuple[Any, float, float]]:
-    return ((e, float(e.offset) * 60 / bpm, float(e.quarterLength) * 60 / bpm) for e in stream.flatten().notes)
+    return (
+        (e, float(e.offset) * 60 / bpm, float(e.quarterLength) * 60 / bpm)
+        for e in stream.flatten().notes
+    )
 
 
 def _in_seconds(stream: Any) -> Iterator[tuple[Any, float, float]]:
-    return ((e["element"], e["offsetSeconds"], e["durationSeconds"]) for e in stream.flatten().secondsMap)
+    return (
+        (e["element"], e["offsetSeconds"], e["durationSeconds"])
+        for e in stream.flatten().secondsMap
+    )
 
 
 def tune_of_recording(path: StrPath, spec: AudioSpec, seconds: float | None = None) -> Tune:
-    """What the melody control hears in a recording's beginning: the strongest class of every frame that is not quiet.
+    """What the melody control hears in a recording's beginning: the strongest class of every frame
+    that is not quiet.
 
     Args:
         path: a sound file.
@@ -261,7 +322,9 @@ def tune_of_recording(path: StrPath, spec: AudioSpec, seconds: float | None = No
 
 
 def tune_of_chroma(audio: Tensor, spec: AudioSpec, name: str = "recording") -> Tune:
-    """The tune that the melody control hears in audio (samples,); notes are runs of one class, in octave 5."""
+    """The tune that the melody control hears in audio (samples,); notes are runs of one class, in
+    octave 5.
+    """
     with torch.no_grad():
         power = chroma_power(audio[None], spec)[0]
     loudness = 10 * torch.log10(power.sum(dim=0) + 1e-12)
@@ -290,7 +353,9 @@ def _check_file(path: StrPath) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise ControlError(f"cannot read the melody {shown(path)}: it is not a regular file")
     if not 0 < status.st_size <= MAX_SCORE_BYTES:
-        raise ControlError(f"cannot read the melody {shown(path)}: it is empty, or over {MAX_SCORE_BYTES // 10**6} MB")
+        raise ControlError(
+            f"cannot read the melody {shown(path)}: it is empty, or over {MAX_SCORE_BYTES // 10**6} MB"
+        )
 
 
 def _check_part(path: StrPath, kind: str, chosen: int | None, count: int) -> None:

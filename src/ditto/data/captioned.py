@@ -1,7 +1,7 @@
 """Clips with captions, for CLAP: each batch a pure function of (seed, step).
 
-Whole pieces go through CLAP's front end once; their log-mels are kept under the data folder's ``cache/``, one file a
-piece, as `ditto.data.dataset` keeps the base model's.
+Whole pieces go through CLAP's front end once; their log-mels are kept under the data folder's
+``cache/``, one file a piece, as `ditto.data.dataset` keeps the base model's.
 """
 
 from dataclasses import asdict
@@ -32,7 +32,9 @@ def clap_cache(root: Path, front_end: ClapFrontEnd, progress: Progress | None = 
     """
     rate = int(read_json(root / "dataset.json")["sample_rate"])
     kept = {k: v for k, v in asdict(front_end).items() if k not in ("seconds", "padding")}
-    return piece_cache(root, f"clap-{short_key([kept, rate])}", lambda path: _levels(path, front_end), progress)
+    return piece_cache(
+        root, f"clap-{short_key([kept, rate])}", lambda path: _levels(path, front_end), progress
+    )
 
 
 class CaptionedClips:
@@ -41,8 +43,8 @@ class CaptionedClips:
     Args:
         root: a finished data folder; its cache is completed first.
         front_end: CLAP's.
-        seconds: length of the clips that users will have CLAP hear; half of the clips end there, in silence, as the
-            front end pads them, and half fill the window.
+        seconds: length of the clips that users will have CLAP hear; half of the clips end there, in
+            silence, as the front end pads them, and half fill the window.
         detail: lowest share of the facts that a caption tells; the highest is 1.
         seed: of crops and captions.
         progress: of the cache, called with (pieces done, pieces).
@@ -52,15 +54,25 @@ class CaptionedClips:
     """
 
     def __init__(
-        self, root: Path, front_end: ClapFrontEnd, *, seconds: float, detail: float = 0.5, seed: int = 0,
+        self,
+        root: Path,
+        front_end: ClapFrontEnd,
+        *,
+        seconds: float,
+        detail: float = 0.5,
+        seed: int = 0,
         progress: Progress | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.labels = read_labels(root)
         self.front_end, self.seconds, self.detail, self.seed = front_end, seconds, detail, seed
         self._levels = clap_cache(root, front_end, progress)[: len(self.labels)]
-        short = [piece["file"] for piece in self.labels if piece["seconds"] < front_end.seconds + 0.1]
+        short = [
+            piece["file"] for piece in self.labels if piece["seconds"] < front_end.seconds + 0.1
+        ]
         if short:
-            raise DataError(f"{root / short[0]} is shorter than CLAP's window of {front_end.seconds} s: leave it out")
+            raise DataError(
+                f"{root / short[0]} is shorter than CLAP's window of {front_end.seconds} s: leave it out"
+            )
 
     def __len__(self) -> int:
         """Number of pieces."""
@@ -69,7 +81,8 @@ class CaptionedClips:
     def batch(self, step: int, batch_size: int) -> tuple[Tensor, list[str]]:
         """Log-mels (B, 1, frames, n_mels) in dB and captions of one training step.
 
-        No piece is there twice while there are enough: another clip of it would count as a wrong answer.
+        No piece is there twice while there are enough: another clip of it would count as a wrong
+        answer.
         """
         rng = np.random.default_rng([self.seed, step])
         pieces = rng.choice(len(self), size=batch_size, replace=batch_size > len(self))

@@ -1,8 +1,8 @@
 """Captions of composed music: what a clip's labels say, told in one of many ways (data for CLAP).
 
-A caption is a pure function of labels, place and random generator. It says what can be heard in the clip itself:
-instruments that play, density and loudness there, besides genre, mood and tempo of the whole piece. Labels that a
-data set does not have (see `ditto.data.prepare`) are left out.
+A caption is a pure function of labels, place and random generator. It says what can be heard in the
+clip itself: instruments that play, density and loudness there, besides genre, mood and tempo of the
+whole piece. Labels that a data set does not have (see `ditto.data.prepare`) are left out.
 """
 
 import re
@@ -20,18 +20,22 @@ NUMBERS = range(40, 221)
 """Tempi in beats per minute that the vocabulary has words for."""
 
 
-def caption(piece: Labels, start: float, seconds: float, rng: np.random.Generator, detail: float = 1.0) -> str:
+def caption(
+    piece: Labels, start: float, seconds: float, rng: np.random.Generator, detail: float = 1.0
+) -> str:
     """One description of the clip of `seconds` from `start` (seconds) of a piece.
 
     Args:
-        piece: its labels, as `ditto.data.piece.labels` makes them; genre, mood and the rest may be missing.
+        piece: its labels, as `ditto.data.piece.labels` makes them; genre, mood and the rest may be
+            missing.
         start: where the clip begins.
         seconds: its length.
         rng: chooses facts, words and their order.
         detail: share in (0, 1] of the facts besides genre and mood to be told.
 
     Returns:
-        Lower case, without a line break, e.g. "a calm jazz song with vibraphone and double bass, at 96 bpm".
+        Lower case, without a line break, e.g. "a calm jazz song with vibraphone and double bass, at
+        96 bpm".
     """
     form = FORMS[int(rng.integers(len(FORMS)))]
     return form(facts(piece, start, seconds, rng), rng, detail)
@@ -61,20 +65,28 @@ def facts(piece: Labels, start: float, seconds: float, rng: np.random.Generator)
     """Words for everything that is known of a clip, the less important in random order."""
     end = start + seconds
     genre, mood, tempo = piece.get("genre"), piece.get("mood"), piece.get("tempo")
-    notes = [note for note in piece.get("melody", ()) if note[0] < end and note[0] + note[1] > start]
+    notes = [
+        note for note in piece.get("melody", ()) if note[0] < end and note[0] + note[1] > start
+    ]
     rate = len(notes) / seconds
     rest = [
         *_maybe(rng, wording.MODES.get(piece.get("mode", ""))),
         *_maybe(rng, wording.METRES.get(piece.get("time_signature", ""))),
         *(_maybe(rng, _step(wording.MELODY, rate)) if "melody" in piece else ()),
-        *(_maybe(rng, _step(wording.ENERGY, _energy(piece, start, end))) if piece.get("form") else ()),
+        *(
+            _maybe(rng, _step(wording.ENERGY, _energy(piece, start, end)))
+            if piece.get("form")
+            else ()
+        ),
         *(_loudness(piece, start, end, rng) if piece.get("dynamics") else ()),
     ]
     rng.shuffle(rest)
     return Facts(
         genre=_one(rng, wording.GENRES.get(genre, (genre,))) if genre else None,
         mood=_one(rng, wording.MOODS.get(mood, (mood,))) if mood else None,
-        tempo=_one(rng, wording.BPM).format(bpm=round(tempo + rng.uniform(-2, 2))) if tempo else None,
+        tempo=_one(rng, wording.BPM).format(bpm=round(tempo + rng.uniform(-2, 2)))
+        if tempo
+        else None,
         speed=_one(rng, _step(wording.TEMPI, tempo)) if tempo else None,
         band=wording.BANDS.get(len(piece.get("instruments", ()))),
         instruments=_instruments(piece, bool(notes), rng),
@@ -89,7 +101,9 @@ def words_of(pieces: Iterable[Labels] = ()) -> list[str]:
     return sorted({word for text in texts for word in re.findall(r"\w+", text.lower())})
 
 
-GLUE = ("a an with and the of at for by featuring play playing played in tempo mood genre beats per minute bpm",)
+GLUE = (
+    "a an with and the of at for by featuring play playing played in tempo mood genre beats per minute bpm",
+)
 """Words of the sentences themselves."""
 
 
@@ -100,7 +114,9 @@ def _sentence(known: Facts, rng: np.random.Generator, detail: float) -> str:
     noun = known.band if known.band and rng.random() < 0.25 else _one(rng, wording.PIECES)
     speed = known.speed if known.speed and " " not in known.speed and rng.random() < 0.3 else None
     head = _articled(_join([speed, known.mood, known.genre, noun]))
-    return ", ".join([_join([head, players and f"{_one(rng, ('with', 'featuring'))} {players}"]), *tail])
+    return ", ".join(
+        [_join([head, players and f"{_one(rng, ('with', 'featuring'))} {players}"]), *tail]
+    )
 
 
 def _players_first(known: Facts, rng: np.random.Generator, detail: float) -> str:
@@ -113,7 +129,12 @@ def _players_first(known: Facts, rng: np.random.Generator, detail: float) -> str
 
 def _keywords(known: Facts, rng: np.random.Generator, detail: float) -> str:
     """jazz, calm, vibraphone, 96 bpm, sparse."""
-    parts = [known.genre, known.mood, *_some(known.instruments, rng, detail), *_tail(known, rng, detail)]
+    parts = [
+        known.genre,
+        known.mood,
+        *_some(known.instruments, rng, detail),
+        *_tail(known, rng, detail),
+    ]
     parts = [part for part in parts if part]
     rng.shuffle(parts)
     return ", ".join(parts)
@@ -128,8 +149,12 @@ def _papers(known: Facts, rng: np.random.Generator, detail: float) -> str:
 
 
 FORMS: tuple[Callable[[Facts, np.random.Generator, float], str], ...] = (
-    _sentence, _sentence, _players_first, _keywords, _papers,
-)  # fmt: skip
+    _sentence,
+    _sentence,
+    _players_first,
+    _keywords,
+    _papers,
+)
 
 
 def _tail(known: Facts, rng: np.random.Generator, detail: float) -> list[str]:
@@ -145,7 +170,9 @@ def _some(parts: Sequence[str], rng: np.random.Generator, detail: float) -> list
 
 
 def _instruments(piece: Labels, melody: bool, rng: np.random.Generator) -> tuple[str, ...]:
-    """Up to five instruments that play, the lead first more often than not; no lead where no melody is."""
+    """Up to five instruments that play, the lead first more often than not; no lead where no melody
+    is.
+    """
     heard = [entry for entry in piece.get("instruments", ()) if melody or entry[0] != "lead"]
     order = {"lead": 0.0, "comp": 0.4, "colour": 0.6, "halo": 0.7, "bass": 0.7, "drums": 0.8}
     heard.sort(key=lambda entry: order.get(entry[0], 0.5) + rng.random())
@@ -204,7 +231,9 @@ def _maybe(rng: np.random.Generator, words: Sequence[str] | None) -> list[str]:
 
 def _listed(parts: Sequence[str]) -> str:
     """a, b and c."""
-    return " and ".join(part for part in (", ".join(parts[:-1]), parts[-1]) if part) if parts else ""
+    return (
+        " and ".join(part for part in (", ".join(parts[:-1]), parts[-1]) if part) if parts else ""
+    )
 
 
 def _join(parts: Iterable[str | None]) -> str:
@@ -220,5 +249,10 @@ def _strings(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value]
     if isinstance(value, dict):
-        return [text for key, part in value.items() if not str(key).startswith("__") for text in _strings(part)]
+        return [
+            text
+            for key, part in value.items()
+            if not str(key).startswith("__")
+            for text in _strings(part)
+        ]
     return [text for part in value for text in _strings(part)] if isinstance(value, tuple) else []

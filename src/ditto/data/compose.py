@@ -1,7 +1,8 @@
 """Composes pieces: everything about a piece follows from (seed, split, index).
 
-The order of decisions: tags, tempo and key → form (sections of bars) → chords → theme of each letter → which parts play
-in which section → notes in beats → swing, touch and human timing in seconds → mix automation.
+The order of decisions: tags, tempo and key → form (sections of bars) → chords → theme of each
+letter → which parts play in which section → notes in beats → swing, touch and human timing in
+seconds → mix automation.
 """
 
 import math
@@ -90,7 +91,9 @@ def compose(index: int, seed: int = 0, split: str = "train") -> Piece:
 
 
 def tags_of(index: int, seed: int, split: str) -> tuple[str, str]:
-    """(genre, mood): every run of 48 pieces holds each pair once, in an order drawn from the seed."""
+    """(genre, mood): every run of 48 pieces holds each pair once, in an order drawn from the
+    seed.
+    """
     pairs = [(g, m) for g in GENRES for m in MOOD_NAMES]
     block, place = divmod(index, len(pairs))
     order = np.random.default_rng([seed, SPLITS[split], block, 1]).permutation(len(pairs))
@@ -112,13 +115,17 @@ def _plan(rng: np.random.Generator, style: Style, mood: Mood) -> Plan:
     mode = str(rng.choice(modes, p=weights))
     tonic = int(rng.integers(12))
     letters = _form(rng, tempo, beats)
-    progressions = _progressions(rng, style, mood, mode, tonic, sorted({letter for letter, _, _ in letters}))
+    progressions = _progressions(
+        rng, style, mood, mode, tonic, sorted({letter for letter, _, _ in letters})
+    )
     bars = _bars(letters, progressions, mood, beats)
     return Plan(style, mood, tempo, tonic, mode, beats, bars, letters)
 
 
 def _tempo(rng: np.random.Generator, bias: float) -> float:
-    """Tempo from a density 1 + b·(2u − 1) over [60, 180] BPM: uniform overall when the biases cancel."""
+    """Tempo from a density 1 + b·(2u − 1) over [60, 180] BPM: uniform overall when the biases
+    cancel.
+    """
     b = float(np.clip(bias, -0.95, 0.95))
     r = rng.random()
     u = r if abs(b) < 1e-6 else (b - 1 + math.sqrt((1 - b) ** 2 + 4 * b * r)) / (2 * b)
@@ -129,20 +136,27 @@ def _tempo(rng: np.random.Generator, bias: float) -> float:
 def _form(rng: np.random.Generator, tempo: float, beats: int) -> tuple[tuple[str, int, float], ...]:
     """(letter, bars, energy) of each section, filling MUSIC_SECONDS with whole bars."""
     bar_seconds = beats * 60.0 / tempo
-    fewest, most = math.ceil(MUSIC_SECONDS[0] / bar_seconds), math.floor(MUSIC_SECONDS[1] / bar_seconds)
+    fewest, most = (
+        math.ceil(MUSIC_SECONDS[0] / bar_seconds),
+        math.floor(MUSIC_SECONDS[1] / bar_seconds),
+    )
     total = int(rng.integers(fewest, most + 1)) if most >= fewest else fewest
     even = [f for f in FORMS if total // len(f) >= 2 and total % (2 * len(f)) in (0, 1)]
     fitting = even or [f for f in FORMS if total // len(f) >= 2]
     form = str(rng.choice(fitting))
     size, rest = divmod(total, len(form))
     energies = _energies(rng, len(form))
-    return tuple((c, size + (rest if i == len(form) - 1 else 0), energies[i]) for i, c in enumerate(form))
+    return tuple(
+        (c, size + (rest if i == len(form) - 1 else 0), energies[i]) for i, c in enumerate(form)
+    )
 
 
 def _energies(rng: np.random.Generator, count: int) -> list[float]:
     """Energy of each section: even, growing, fading, arched or contrasting."""
     x = np.linspace(0.0, 1.0, count)
-    shape = rng.choice(("even", "grow", "fade", "arch", "contrast"), p=(0.15, 0.25, 0.15, 0.2, 0.25))
+    shape = rng.choice(
+        ("even", "grow", "fade", "arch", "contrast"), p=(0.15, 0.25, 0.15, 0.2, 0.25)
+    )
     curves = {
         "even": np.full(count, rng.uniform(0.4, 0.9)),
         "grow": 0.15 + 0.85 * x,
@@ -150,7 +164,10 @@ def _energies(rng: np.random.Generator, count: int) -> list[float]:
         "arch": 0.2 + 0.8 * np.sin(np.pi * (x * 0.8 + 0.1)),
         "contrast": np.where(np.arange(count) % 2 == rng.integers(2), 0.2, 0.95),
     }
-    return [round(float(e), 3) for e in np.clip(curves[str(shape)] + rng.normal(0, 0.05, count), 0.05, 1.0)]
+    return [
+        round(float(e), 3)
+        for e in np.clip(curves[str(shape)] + rng.normal(0, 0.05, count), 0.05, 1.0)
+    ]
 
 
 def _progressions(
@@ -159,21 +176,33 @@ def _progressions(
     """A progression for each letter, different ones as far as the genre has them."""
     texts = style.minor if mode in MINOR_MODES else style.major
     order = rng.permutation(len(texts))
-    chosen = {c: parse_progression(texts[int(order[i % len(texts)])], tonic) for i, c in enumerate(letters)}
+    chosen = {
+        c: parse_progression(texts[int(order[i % len(texts)])], tonic)
+        for i, c in enumerate(letters)
+    }
     if mood.extend:
-        return {c: [[_extended(chord) for chord in bar] for bar in bars] for c, bars in chosen.items()}
+        return {
+            c: [[_extended(chord) for chord in bar] for bar in bars] for c, bars in chosen.items()
+        }
     return chosen
 
 
 def _extended(chord: Chord) -> Chord:
-    quality = {"": "add9", "m": "madd9", "maj7": "maj9", "m7": "m9"}.get(chord.quality, chord.quality)
+    quality = {"": "add9", "m": "madd9", "maj7": "maj9", "m7": "m9"}.get(
+        chord.quality, chord.quality
+    )
     return replace(chord, quality=quality)
 
 
 def _bars(
-    letters: tuple[tuple[str, int, float], ...], progressions: dict[str, list[list[Chord]]], mood: Mood, beats: int
+    letters: tuple[tuple[str, int, float], ...],
+    progressions: dict[str, list[list[Chord]]],
+    mood: Mood,
+    beats: int,
 ) -> tuple[Bar, ...]:
-    chords = [progressions[c][k % len(progressions[c])] for c, size, _ in letters for k in range(size)]
+    chords = [
+        progressions[c][k % len(progressions[c])] for c, size, _ in letters for k in range(size)
+    ]
     tonic = chords[0][:1]
     chords[-1] = tonic
     bars: list[Bar] = []
@@ -187,12 +216,28 @@ def _bars(
             )
             following = chords[(i + 1) % len(chords)][0].root
             final = i == len(chords) - 1
-            bars.append(Bar(i, i * beats, beats, spans, following, letter, position, size, density, energy, final))
+            bars.append(
+                Bar(
+                    i,
+                    i * beats,
+                    beats,
+                    spans,
+                    following,
+                    letter,
+                    position,
+                    size,
+                    density,
+                    energy,
+                    final,
+                )
+            )
     return tuple(bars)
 
 
 def _share(beats: int, chords: list[Chord]) -> float:
-    """Beats a chord lasts; two chords in a 3/4 bar split it evenly on an off-beat, which the textures follow."""
+    """Beats a chord lasts; two chords in a 3/4 bar split it evenly on an off-beat, which the
+    textures follow.
+    """
     return beats / len(chords)
 
 
@@ -201,7 +246,13 @@ def _tracks(rng: np.random.Generator, plan: Plan) -> tuple[tuple[Track, ...], tu
     active = _arrangement(rng, plan)
     tracks = [_accompaniment(rng, plan, part, active) for part in lineup]
     if plan.mood.halo:
-        halo = Part("halo", "pad", (int(rng.choice(plan.mood.halo)),), 48 if plan.mood.name == "dark" else 60, 79)
+        halo = Part(
+            "halo",
+            "pad",
+            (int(rng.choice(plan.mood.halo)),),
+            48 if plan.mood.name == "dark" else 60,
+            79,
+        )
         tracks.append(_accompaniment(rng, plan, halo, active))
     lead = _lead(rng, plan, active)
     tracks.append(lead)
@@ -211,29 +262,58 @@ def _tracks(rng: np.random.Generator, plan: Plan) -> tuple[tuple[Track, ...], tu
 
 
 def _arrangement(rng: np.random.Generator, plan: Plan) -> list[frozenset[str]]:
-    """Roles that play in each bar: more with the section's energy; some bars are breaks where few go on."""
+    """Roles that play in each bar: more with the section's energy; some bars are breaks where few
+    go on.
+    """
     thresholds = {"bass": 0.1, "comp": 0.0, "drums": 0.22, "colour": 0.45, "lead": 0.0, "halo": 0.0}
     intro = rng.random() < 0.3
     result = []
     for bar in plan.bars:
         roles = {role for role, t in thresholds.items() if bar.energy >= t}
-        if intro and bar.letter == plan.bars[0].letter and bar.index < plan.bars[0].section_bars and bar.index < 2:
+        if (
+            intro
+            and bar.letter == plan.bars[0].letter
+            and bar.index < plan.bars[0].section_bars
+            and bar.index < 2
+        ):
             roles -= {"lead"}
         if bar.last_of_section and not bar.final and rng.random() < 0.25:
-            roles &= {"comp", *map(str, rng.choice(("bass", "drums", "lead", "colour"), size=2, replace=False))}
+            roles &= {
+                "comp",
+                *map(str, rng.choice(("bass", "drums", "lead", "colour"), size=2, replace=False)),
+            }
         result.append(frozenset(roles))
     return result
 
 
-def _accompaniment(rng: np.random.Generator, plan: Plan, part: Part, active: list[frozenset[str]]) -> Track:
-    shift = int(np.clip(plan.mood.register, -7, 7)) if part.role != "bass" else -2 if plan.mood.register < -6 else 0
+def _accompaniment(
+    rng: np.random.Generator, plan: Plan, part: Part, active: list[frozenset[str]]
+) -> Track:
+    shift = (
+        int(np.clip(plan.mood.register, -7, 7))
+        if part.role != "bass"
+        else -2
+        if plan.mood.register < -6
+        else 0
+    )
     articulation = plan.mood.articulation * plan.style.articulation
     choice = int(rng.integers(64))
     voice = Voice(
-        part.texture, part.low + shift, part.high + shift, plan.tonic, plan.mode, choice, min(articulation, 1.2)
+        part.texture,
+        part.low + shift,
+        part.high + shift,
+        plan.tonic,
+        plan.mode,
+        choice,
+        min(articulation, 1.2),
     )
     program = int(rng.choice(part.programs))
-    events = [e for bar in plan.bars for e in _touched(play(bar, voice, rng), bar) if part.role in active[bar.index]]
+    events = [
+        e
+        for bar in plan.bars
+        for e in _touched(play(bar, voice, rng), bar)
+        if part.role in active[bar.index]
+    ]
     gain = ROLE_DB[part.role] + part.gain_db
     return Track(part.role, program, False, gain, _perform(rng, plan, events))
 
@@ -252,20 +332,36 @@ def _lead(rng: np.random.Generator, plan: Plan, active: list[frozenset[str]]) ->
         if "lead" in active[bar.index]
         for e in _touched(sing(bar, themes[bar.letter], plan.tonic, plan.mode, articulation), bar)
     ]
-    return Track("lead", int(rng.choice(plan.style.leads)), False, ROLE_DB["lead"], _perform(rng, plan, events))
+    return Track(
+        "lead",
+        int(rng.choice(plan.style.leads)),
+        False,
+        ROLE_DB["lead"],
+        _perform(rng, plan, events),
+    )
 
 
 def _drums(rng: np.random.Generator, plan: Plan, active: list[frozenset[str]]) -> Track:
     choice = int(rng.integers(64))
-    builds = rng.random() < 0.35 and plan.style.name in ("rock", "electronic", "funk") and plan.mood.drums > 0.5
+    builds = (
+        rng.random() < 0.35
+        and plan.style.name in ("rock", "electronic", "funk")
+        and plan.mood.drums > 0.5
+    )
     events: list[Event] = []
     for bar in plan.bars:
         before_return = bar.last_of_section and not bar.final and bar.energy < 0.6
-        bar_events = roll(bar) if builds and before_return else drum_events(bar, plan.style.groove, choice, rng)
+        bar_events = (
+            roll(bar)
+            if builds and before_return
+            else drum_events(bar, plan.style.groove, choice, rng)
+        )
         if "drums" in active[bar.index]:
             events += _touched(bar_events, bar)
     gain = ROLE_DB["drums"] + 20 * math.log10(0.35 + 0.65 * plan.mood.drums)
-    return Track("drums", int(rng.choice(plan.style.kits)), True, round(gain, 2), _perform(rng, plan, events))
+    return Track(
+        "drums", int(rng.choice(plan.style.kits)), True, round(gain, 2), _perform(rng, plan, events)
+    )
 
 
 def _touched(events: list[Event], bar: Bar) -> list[Event]:
@@ -273,10 +369,14 @@ def _touched(events: list[Event], bar: Bar) -> list[Event]:
 
 
 def _perform(rng: np.random.Generator, plan: Plan, events: list[Event]) -> tuple[Note, ...]:
-    """Beats to seconds, with a few milliseconds and velocity steps of human spread; one note per pitch at a time."""
+    """Beats to seconds, with a few milliseconds and velocity steps of human spread; one note per
+    pitch at a time.
+    """
     ordered = sorted(events)
     notes: dict[tuple[int, float], Note] = {}
-    for e, (late, harder) in zip(ordered, rng.standard_normal((len(ordered), 2)).tolist(), strict=True):
+    for e, (late, harder) in zip(
+        ordered, rng.standard_normal((len(ordered), 2)).tolist(), strict=True
+    ):
         start = plan.seconds(e.beat) + min(max(0.004 * late, -0.01), 0.01)
         end = plan.seconds(e.beat + e.length)
         velocity = min(max(round(plan.mood.velocity * e.touch + 3 * harder), 12), 127)
@@ -286,7 +386,9 @@ def _perform(rng: np.random.Generator, plan: Plan, events: list[Event]) -> tuple
 
 
 def _release_before_repeat(notes: list[Note]) -> tuple[Note, ...]:
-    """Shorten a note that would still sound when its pitch is struck again: MIDI cannot hold one pitch twice."""
+    """Shorten a note that would still sound when its pitch is struck again: MIDI cannot hold one
+    pitch twice.
+    """
     result, following = [], {}
     for note in reversed(notes):
         limit = following.get(note.pitch, math.inf) - note.start
@@ -299,7 +401,9 @@ def _release_before_repeat(notes: list[Note]) -> tuple[Note, ...]:
 def _fit(notes: tuple[Note, ...], seconds: float) -> tuple[Note, ...]:
     """Drop and shorten what would sound beyond the end."""
     return tuple(
-        replace(n, duration=round(min(n.duration, seconds - n.start), 4)) for n in notes if n.start < seconds - 0.1
+        replace(n, duration=round(min(n.duration, seconds - n.start), 4))
+        for n in notes
+        if n.start < seconds - 0.1
     )
 
 
@@ -315,7 +419,10 @@ def _chord_labels(plan: Plan) -> tuple[ChordLabel, ...]:
 def _sections(plan: Plan) -> tuple[Section, ...]:
     sections, bar = [], 0
     for letter, size, energy in plan.letters:
-        start, end = plan.seconds(float(bar * plan.beats)), plan.seconds(float((bar + size) * plan.beats))
+        start, end = (
+            plan.seconds(float(bar * plan.beats)),
+            plan.seconds(float((bar + size) * plan.beats)),
+        )
         sections.append(Section(round(start, 4), round(end, 4), letter, energy))
         bar += size
     return tuple(sections)
@@ -323,7 +430,9 @@ def _sections(plan: Plan) -> tuple[Section, ...]:
 
 def _mix(rng: np.random.Generator, plan: Plan) -> Mix:
     level = -15.0 + plan.style.level_db + plan.mood.level_db + float(rng.uniform(-4.0, 3.0))
-    wet = float(np.clip(plan.mood.wet * (0.5 + 0.5 * plan.style.reverb) + rng.uniform(0, 0.05), 0.0, 0.6))
+    wet = float(
+        np.clip(plan.mood.wet * (0.5 + 0.5 * plan.style.reverb) + rng.uniform(0, 0.05), 0.0, 0.6)
+    )
     seconds = plan.style.reverb * (0.7 + 2.0 * plan.mood.wet)
     tilt = plan.mood.tilt_db + float(rng.uniform(-0.7, 0.7))
     return Mix(round(level, 2), round(tilt, 2), round(seconds, 3), round(wet, 3))

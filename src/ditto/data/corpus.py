@@ -1,7 +1,9 @@
-"""A composed data set on disk: ``audio/000000.flac`` …, ``labels.jsonl`` (a line a piece) and ``dataset.json``.
+"""A composed data set on disk: ``audio/000000.flac`` …, ``labels.jsonl`` (a line a piece) and
+``dataset.json``.
 
-The bytes depend on the configuration only, not on the number of workers or on kills and restarts. Files appear whole or
-not at all, and the labels come last: a folder with ``labels.jsonl`` is complete up to its number of lines.
+The bytes depend on the configuration only, not on the number of workers or on kills and restarts.
+Files appear whole or not at all, and the labels come last: a folder with ``labels.jsonl`` is
+complete up to its number of lines.
 """
 
 import hashlib
@@ -19,7 +21,14 @@ import numpy.typing as npt
 import soundfile
 
 from ditto.data.compose import SPLITS, TEMPO_RANGE, compose
-from ditto.data.files import Progress, make_folder, read_json, write_bytes, write_json, write_json_lines
+from ditto.data.files import (
+    Progress,
+    make_folder,
+    read_json,
+    write_bytes,
+    write_json,
+    write_json_lines,
+)
 from ditto.data.piece import labels
 from ditto.data.render import Renderer, file_sha256, find_soundfont
 from ditto.data.styles import GENRES, MOOD_NAMES
@@ -41,7 +50,8 @@ def compose_dataset(
     sample_rate: int = 22_050,
     progress: Progress | None = None,
 ) -> Path:
-    """Compose, render and label pieces into folder `out`; a restart continues, a larger count extends.
+    """Compose, render and label pieces into folder `out`; a restart continues, a larger count
+    extends.
 
     Args:
         out: folder; made if it is missing.
@@ -58,7 +68,8 @@ def compose_dataset(
         `out`.
 
     Raises:
-        DataError: bad arguments, no SoundFont or synthesiser, `out` holds other data or cannot be written.
+        DataError: bad arguments, no SoundFont or synthesiser, `out` holds other data or cannot be
+            written.
     """
     total = _count(hours, count)
     if split not in SPLITS:
@@ -88,7 +99,9 @@ def _count(hours: float | None, count: int | None) -> int:
         raise DataError("say how much to compose: either hours or count")
     pieces = count if count is not None else math.ceil((hours or 0.0) * 3600 / SECONDS_PER_PIECE)
     if pieces < 1:
-        raise DataError(f"nothing to compose: the number of pieces must be at least 1 (got {pieces})")
+        raise DataError(
+            f"nothing to compose: the number of pieces must be at least 1 (got {pieces})"
+        )
     return pieces
 
 
@@ -135,7 +148,9 @@ def _each(make: Callable[[int], None], indices: list[int], workers: int) -> Iter
         yield from pool.map(make, indices)
 
 
-def _make_piece(out: Path, index: int, *, seed: int, split: str, font: Path, sample_rate: int) -> None:
+def _make_piece(
+    out: Path, index: int, *, seed: int, split: str, font: Path, sample_rate: int
+) -> None:
     audio = _renderer(font, sample_rate).render(compose(index, seed, split))
     write_bytes(_audio_path(out, index), encode_flac(audio, sample_rate))
 

@@ -1,8 +1,9 @@
 """Training batches from a data folder (composed or prepared), each a pure function of (seed, step).
 
-Nothing is kept between batches, so a training that resumes at step n sees what it would have seen. Log-mels are
-computed once and kept as one file a piece under ``cache/``, named by the audio's hash: an interrupted cache continues,
-a data set that grew adds its new pieces, and a running training is never disturbed.
+Nothing is kept between batches, so a training that resumes at step n sees what it would have seen.
+Log-mels are computed once and kept as one file a piece under ``cache/``, named by the audio's hash:
+an interrupted cache continues, a data set that grew adds its new pieces, and a running training is
+never disturbed.
 """
 
 import json
@@ -35,7 +36,9 @@ def read_labels(root: Path) -> list[dict[str, Any]]:
     try:
         lines = (root / "labels.jsonl").read_text().splitlines()[:count]
     except OSError as error:
-        raise DataError(f"{root} is not a finished data set: run the command that makes it again") from error
+        raise DataError(
+            f"{root} is not a finished data set: run the command that makes it again"
+        ) from error
     if not lines:
         raise DataError(f"{root} is not a finished data set: run the command that makes it again")
     return [json.loads(line) for line in lines]
@@ -50,9 +53,13 @@ def vocabulary_of(root: Path) -> TagVocabulary:
     found = read_json(root / "dataset.json")
     try:
         low, high = found["tempo_range"]
-        return TagVocabulary(tuple(found["genres"]), tuple(found["moods"]), tempo_low=low, tempo_high=high)
+        return TagVocabulary(
+            tuple(found["genres"]), tuple(found["moods"]), tempo_low=low, tempo_high=high
+        )
     except (KeyError, TypeError, ValueError):
-        raise DataError(f"{root / 'dataset.json'} does not name genres, moods and tempos: make the data anew") from None
+        raise DataError(
+            f"{root / 'dataset.json'} does not name genres, moods and tempos: make the data anew"
+        ) from None
 
 
 def mel_cache(root: Path, spec: AudioSpec, progress: Progress | None = None) -> list[Path]:
@@ -67,18 +74,25 @@ def mel_cache(root: Path, spec: AudioSpec, progress: Progress | None = None) -> 
         A .npy file a piece, in order: float16, shape (frames, n_mels), values as `log_mel`.
 
     Raises:
-        DataError: the folder is not a data set, has another sample rate, or the cache cannot be written.
+        DataError: the folder is not a data set, has another sample rate, or the cache cannot be
+            written.
     """
     rate = read_json(root / "dataset.json")["sample_rate"]
     if rate != spec.sample_rate:
-        raise DataError(f"{root} is sampled at {rate} Hz, not {spec.sample_rate} Hz: make it anew at that rate")
+        raise DataError(
+            f"{root} is sampled at {rate} Hz, not {spec.sample_rate} Hz: make it anew at that rate"
+        )
     return piece_cache(root, _spec_key(spec), lambda path: _mel(path, spec), progress)
 
 
 def piece_cache(
-    root: Path, kind: str, make: Callable[[Path], npt.NDArray[np.float16]], progress: Progress | None = None
+    root: Path,
+    kind: str,
+    make: Callable[[Path], npt.NDArray[np.float16]],
+    progress: Progress | None = None,
 ) -> list[Path]:
-    """What is made of each piece's sound file, once; kept in ``cache/<kind>/`` under the name and hash of the file.
+    """What is made of each piece's sound file, once; kept in ``cache/<kind>/`` under the name and
+    hash of the file.
 
     Returns:
         A .npy file a piece, in order.
@@ -88,7 +102,9 @@ def piece_cache(
     """
     pieces = read_labels(root)
     names = [f"{Path(piece['file']).stem}-{piece['sha256'][:16]}" for piece in pieces]
-    return cached_arrays(root / "cache" / kind, names, lambda i: make(root / pieces[i]["file"]), progress)
+    return cached_arrays(
+        root / "cache" / kind, names, lambda i: make(root / pieces[i]["file"]), progress
+    )
 
 
 class ClipDataset:
@@ -140,11 +156,15 @@ class ClipDataset:
         rng = np.random.default_rng([self.seed, step])
         pieces = rng.integers(len(self), size=batch_size)
         places = rng.random(batch_size)
-        clips, tags = zip(*[self.clip(int(i), float(p)) for i, p in zip(pieces, places, strict=True)], strict=True)
+        clips, tags = zip(
+            *[self.clip(int(i), float(p)) for i, p in zip(pieces, places, strict=True)], strict=True
+        )
         return torch.stack(clips), torch.stack(tags)
 
     def clip(self, piece: int, place: float) -> tuple[Tensor, Tensor]:
-        """One clip (1, n_mels, frames) and its condition (5,); `place` in [0, 1) runs over the piece."""
+        """One clip (1, n_mels, frames) and its condition (5,); `place` in [0, 1) runs over the
+        piece.
+        """
         mel = np.load(self._mels[piece], mmap_mode="r", allow_pickle=False)
         start = int(place * (len(mel) - self.frames + 1))
         crop = np.ascontiguousarray(mel[start : start + self.frames].T, dtype=np.float32)
@@ -162,12 +182,15 @@ class AudioCrops:
         seed: of the random crops.
 
     Raises:
-        DataError: the folder is not a data set, has another sample rate, or a piece is shorter than a crop.
+        DataError: the folder is not a data set, has another sample rate, or a piece is shorter than
+            a crop.
     """
 
     def __init__(self, root: Path, spec: AudioSpec, *, samples: int, seed: int = 0) -> None:
         if read_json(root / "dataset.json")["sample_rate"] != spec.sample_rate:
-            raise DataError(f"{root} is not sampled at {spec.sample_rate} Hz: make it anew at that rate")
+            raise DataError(
+                f"{root} is not sampled at {spec.sample_rate} Hz: make it anew at that rate"
+            )
         labels = read_labels(root)
         _check_lengths(root, labels, samples / spec.sample_rate)
         self.samples = samples
@@ -183,7 +206,9 @@ class AudioCrops:
         rng = np.random.default_rng([self.seed, step])
         pieces = rng.integers(len(self), size=batch_size)
         places = rng.random(batch_size)
-        return torch.stack([self._crop(int(i), float(p)) for i, p in zip(pieces, places, strict=True)])
+        return torch.stack(
+            [self._crop(int(i), float(p)) for i, p in zip(pieces, places, strict=True)]
+        )
 
     def _crop(self, piece: int, place: float) -> Tensor:
         with soundfile.SoundFile(self._files[piece]) as file:
@@ -208,7 +233,9 @@ def _spec_key(spec: AudioSpec) -> str:
 
 
 def _mel(path: Path, spec: AudioSpec) -> npt.NDArray[np.float16]:
-    """Log-mel of a whole file, shape (frames, n_mels): a clip is then one contiguous block of the file."""
+    """Log-mel of a whole file, shape (frames, n_mels): a clip is then one contiguous block of the
+    file.
+    """
     audio, _ = soundfile.read(path, dtype="float32")
     with torch.inference_mode():
         mel = log_mel(torch.from_numpy(audio)[None], spec)[0]

@@ -1,7 +1,7 @@
 """Loudness over time: the mix automation of a piece, as (seconds, dB) breakpoints.
 
-Three pieces in four move through 15 to 30 dB on a scale of 1 to 6 s: crescendi, decrescendi, drops, swells, dips and
-plateaus, half of them on bar lines. The fourth stays within 3 dB.
+Three pieces in four move through 15 to 30 dB on a scale of 1 to 6 s: crescendi, decrescendi, drops,
+swells, dips and plateaus, half of them on bar lines. The fourth stays within 3 dB.
 """
 
 import numpy as np
@@ -15,7 +15,9 @@ def automation(rng: np.random.Generator, seconds: float, bar_seconds: float) -> 
     """Breakpoints from 0 to `seconds`, levels in [FLOOR_DB, 0], linear in dB in between."""
     if rng.random() < FLAT_SHARE:
         levels = rng.uniform(-3.0, 0.0, size=3)
-        return [(float(t), float(v)) for t, v in zip(np.linspace(0, seconds, 3), levels, strict=True)]
+        return [
+            (float(t), float(v)) for t, v in zip(np.linspace(0, seconds, 3), levels, strict=True)
+        ]
     depth = rng.uniform(15.0, -FLOOR_DB)
     on_bars = rng.random() < 0.5
     curve: Curve = [(0.0, _level(rng, depth))]
@@ -43,7 +45,9 @@ def _level(rng: np.random.Generator, depth: float) -> float:
     return -depth * float(rng.beta(1.0, 2.0))
 
 
-def _segment(rng: np.random.Generator, start: tuple[float, float], length: float, depth: float) -> Curve:
+def _segment(
+    rng: np.random.Generator, start: tuple[float, float], length: float, depth: float
+) -> Curve:
     """One gesture of `length` seconds that begins at `start`."""
     t, v = start
     kind = rng.choice(("ramp", "hold", "step", "swell", "dip"), p=(0.42, 0.14, 0.2, 0.14, 0.1))

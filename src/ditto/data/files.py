@@ -18,7 +18,8 @@ Progress = Callable[[int, int], None]
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file in one step: a reader, or a restart after a kill, sees the old file or the new one, never a part.
+    """Write a file in one step: a reader, or a restart after a kill, sees the old file or the new
+    one, never a part.
 
     Raises:
         DataError: the folder cannot be written.
@@ -50,7 +51,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise DataError(f"{path} is missing: is {path.parent} a data folder made by `ditto-music data`?") from error
+        raise DataError(
+            f"{path} is missing: is {path.parent} a data folder made by `ditto-music data`?"
+        ) from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 
@@ -82,9 +85,13 @@ def short_key(value: Any) -> str:
 
 
 def cached_arrays(
-    folder: Path, names: Sequence[str], make: Callable[[int], npt.NDArray[Any]], progress: Progress | None = None
+    folder: Path,
+    names: Sequence[str],
+    make: Callable[[int], npt.NDArray[Any]],
+    progress: Progress | None = None,
 ) -> list[Path]:
-    """Make the arrays ``<name>.npy`` that the folder does not have yet; ``make(i)`` gives that of ``names[i]``.
+    """Make the arrays ``<name>.npy`` that the folder does not have yet; ``make(i)`` gives that of
+    ``names[i]``.
 
     Returns:
         The files, in order.

@@ -1,4 +1,5 @@
-"""Drum patterns as text, one character a sixteenth: ``X`` accent, ``x`` hit, ``o`` ghost note, ``.`` rest.
+"""Drum patterns as text, one character a sixteenth: ``X`` accent, ``x`` hit, ``o`` ghost note,
+``.`` rest.
 
 A groove has patterns at three densities; letters of the kit map to General MIDI percussion keys.
 """
@@ -198,8 +199,16 @@ GROOVES: dict[str, dict[str, tuple[Pattern, ...]]] = {
             {"kick": "x.......x.......", "clap": "....x.......x...", "shaker": "x.o.x.o.x.o.x.o."},
         ),
         "busy": (
-            {"low_tom": "X..xx..xX..xx..x", "clap": "....X.......X...", "tambourine": "x.x.X.x.x.x.X.x."},
-            {"kick": "X...X...X...X...", "clap": "....X.......X...", "tambourine": "xoxoXoxoxoxoXoxo"},
+            {
+                "low_tom": "X..xx..xX..xx..x",
+                "clap": "....X.......X...",
+                "tambourine": "x.x.X.x.x.x.X.x.",
+            },
+            {
+                "kick": "X...X...X...X...",
+                "clap": "....X.......X...",
+                "tambourine": "xoxoXoxoxoxoXoxo",
+            },
         ),
     },
     "folk3": {
@@ -218,7 +227,11 @@ GROOVES: dict[str, dict[str, tuple[Pattern, ...]]] = {
 FILLS: dict[str, tuple[Pattern, ...]] = {
     "jazz": (
         {"snare": "o.x.o.x.x.X.x.X.", "ride": "x..............."},
-        {"high_tom": "....x.x.........", "low_tom": "........x.x.X...", "pedal": "....x.......x..."},
+        {
+            "high_tom": "....x.x.........",
+            "low_tom": "........x.x.X...",
+            "pedal": "....x.......x...",
+        },
     ),
     "rock": (
         {"kick": "x...x...x...x...", "snare": "....X...xxxx....", "low_tom": "............XXXX"},
@@ -243,7 +256,10 @@ FILLS: dict[str, tuple[Pattern, ...]] = {
             "kick": "X..x....",
         },
     ),
-    "latin": ({"timbale": "X..X..X.XXXXX.X."}, {"bongo_high": "xxxxXxxx........", "bongo_low": "........xxX.X.X."}),
+    "latin": (
+        {"timbale": "X..X..X.XXXXX.X."},
+        {"bongo_high": "xxxxXxxx........", "bongo_low": "........xxX.X.X."},
+    ),
     "folk": ({"clap": "X...X...X.X.X..."}, {"low_tom": "X...X..XX.X.XXXX"}),
     "folk3": ({"clap": "X...X.X.X..."}, {"low_tom": "X..XX.X.XXXX"}),
 }

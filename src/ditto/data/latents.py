@@ -1,9 +1,11 @@
-"""Clips of an adapted pipeline's latent with encoded captions, each batch a pure function of (seed, step).
+"""Clips of an adapted pipeline's latent with encoded captions, each batch a pure function of (seed,
+step).
 
-A source is a data folder (composed or prepared), whose labels make the captions; or any folder of recordings, where
-``song.txt`` beside ``song.wav`` is its caption, and a recording without one goes with the empty prompt. Recordings are
-cut into windows, each half a window after the last, and go through the pipeline's `encode` once; the latents are kept
-under the folder's ``cache/``, one file a recording.
+A source is a data folder (composed or prepared), whose labels make the captions; or any folder of
+recordings, where ``song.txt`` beside ``song.wav`` is its caption, and a recording without one goes
+with the empty prompt. Recordings are cut into windows, each half a window after the last, and go
+through the pipeline's `encode` once; the latents are kept under the folder's ``cache/``, one file a
+recording.
 """
 
 from dataclasses import dataclass
@@ -46,7 +48,11 @@ class Recording:
 
     def caption(self, start: float, seconds: float, rng: np.random.Generator) -> str:
         """What is said of the clip of `seconds` from `start`."""
-        return self.text if self.labels is None else caption(self.labels, start, seconds, rng, rng.uniform(DETAIL, 1.0))
+        return (
+            self.text
+            if self.labels is None
+            else caption(self.labels, start, seconds, rng, rng.uniform(DETAIL, 1.0))
+        )
 
 
 def read_recordings(root: Path) -> list[Recording]:
@@ -72,7 +78,9 @@ def _recording(path: Path) -> Recording:
     except (OSError, UnicodeDecodeError):
         raise DataError(f"cannot read the caption {beside}: it must be text in UTF-8") from None
     about = path.stat()
-    return Recording(path, info(path).seconds, f"{path.name}-{about.st_size}-{about.st_mtime_ns}", text=text)
+    return Recording(
+        path, info(path).seconds, f"{path.name}-{about.st_size}-{about.st_mtime_ns}", text=text
+    )
 
 
 class LatentClips:
@@ -91,17 +99,28 @@ class LatentClips:
     """
 
     def __init__(
-        self, root: Path, model: PipelineModel, *, seconds: float | None = None, seed: int = 0,
+        self,
+        root: Path,
+        model: PipelineModel,
+        *,
+        seconds: float | None = None,
+        seed: int = 0,
         progress: Progress | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.model, self.seed, self.frames = model, seed, model.shape(seconds)[-1]
         self.seconds = model.spec.seconds(self.frames)
-        long_enough = [item for item in read_recordings(root) if item.seconds >= self.seconds - 1e-6]
+        long_enough = [
+            item for item in read_recordings(root) if item.seconds >= self.seconds - 1e-6
+        ]
         if not long_enough:
-            raise DataError(f"no recording in {root} is as long as a clip of {self.seconds:.2f} s: set seconds")
+            raise DataError(
+                f"no recording in {root} is as long as a clip of {self.seconds:.2f} s: set seconds"
+            )
         self._clips = [
             (item, place, file)
-            for item, file in zip(long_enough, self._cache(root, long_enough, progress), strict=True)
+            for item, file in zip(
+                long_enough, self._cache(root, long_enough, progress), strict=True
+            )
             for place in range(len(self._starts(item)))
         ]
 
@@ -113,21 +132,31 @@ class LatentClips:
         """Latents (B, …, frames) float32 and conditions (B, N) of one training step, on the CPU."""
         rng = np.random.default_rng([self.seed, step])
         chosen = [self._clips[int(i)] for i in rng.integers(len(self), size=batch_size)]
-        latents = [np.load(file, mmap_mode="r", allow_pickle=False)[place] for _, place, file in chosen]
-        said = [item.caption(self._starts(item)[place], self.seconds, rng) for item, place, _ in chosen]
+        latents = [
+            np.load(file, mmap_mode="r", allow_pickle=False)[place] for _, place, file in chosen
+        ]
+        said = [
+            item.caption(self._starts(item)[place], self.seconds, rng) for item, place, _ in chosen
+        ]
         x_0 = torch.from_numpy(np.stack(latents).astype(np.float32))
         return x_0, self.model.prompts(said, self.seconds).cpu()
 
     def _starts(self, item: Recording) -> list[float]:
         """Seconds at which a recording's clips begin."""
         half = self.seconds / 2
-        return [place * half for place in range(int((item.seconds - self.seconds + 1e-6) / half) + 1)]
+        return [
+            place * half for place in range(int((item.seconds - self.seconds + 1e-6) / half) + 1)
+        ]
 
     def _cache(self, root: Path, items: list[Recording], progress: Progress | None) -> list[Path]:
         def make(i: int) -> np.ndarray:
             return np.stack([self._latent(items[i], start) for start in self._starts(items[i])])
 
-        folder = root / "cache" / f"latents-{short_key([fingerprints(self.model.decoders), self.frames])}"
+        folder = (
+            root
+            / "cache"
+            / f"latents-{short_key([fingerprints(self.model.decoders), self.frames])}"
+        )
         return cached_arrays(folder, [short_key(item.key) for item in items], make, progress)
 
     def _latent(self, item: Recording, start: float) -> np.ndarray:

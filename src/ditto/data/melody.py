@@ -81,12 +81,19 @@ CELLS: dict[str, tuple[Cell, ...]] = {
     ),
 }
 
-SCHEMES = {1: (2,), 2: (0, 2), 3: (0, 1, 2), 4: (0, 1, 0, 2)}  # which motif each bar of a phrase uses; 2 closes
+SCHEMES = {
+    1: (2,),
+    2: (0, 2),
+    3: (0, 1, 2),
+    4: (0, 1, 0, 2),
+}  # which motif each bar of a phrase uses; 2 closes
 
 
 @dataclass(frozen=True)
 class Motif:
-    """A bar of melody: (beat, length) of each note and the contour in scale steps from the bar's first note."""
+    """A bar of melody: (beat, length) of each note and the contour in scale steps from the bar's
+    first note.
+    """
 
     rhythm: tuple[tuple[float, float], ...]
     contour: tuple[int, ...]
@@ -102,8 +109,12 @@ class Theme:
     high: int
 
 
-def make_theme(rng: np.random.Generator, cells: str, density: float, beats: int, centre: int) -> Theme:
-    """A theme of two motifs and a closing one, around MIDI pitch `centre`, for bars of `beats` beats."""
+def make_theme(
+    rng: np.random.Generator, cells: str, density: float, beats: int, centre: int
+) -> Theme:
+    """A theme of two motifs and a closing one, around MIDI pitch `centre`, for bars of `beats`
+    beats.
+    """
     first, second = (_motif(rng, cells, density, beats) for _ in range(2))
     closing = Motif((*_rhythm(rng, cells, density, beats - 2), (beats - 2.0, 1.8)), ())
     closing = Motif(closing.rhythm, _contour(rng, len(closing.rhythm)))
@@ -118,7 +129,9 @@ def _motif(rng: np.random.Generator, cells: str, density: float, beats: int) -> 
     return Motif(rhythm, _contour(rng, len(rhythm)))
 
 
-def _rhythm(rng: np.random.Generator, cells: str, density: float, beats: int) -> tuple[tuple[float, float], ...]:
+def _rhythm(
+    rng: np.random.Generator, cells: str, density: float, beats: int
+) -> tuple[tuple[float, float], ...]:
     notes: list[tuple[float, float]] = []
     at = 0.0
     while at < beats - 1e-6:
@@ -149,7 +162,9 @@ def _contour(rng: np.random.Generator, count: int) -> tuple[int, ...]:
 
 
 def sing(bar: Bar, theme: Theme, tonic: int, mode: str, articulation: float) -> list[Event]:
-    """The theme's notes in one bar: strong beats take chord tones, others tones of the scale that fit the chord."""
+    """The theme's notes in one bar: strong beats take chord tones, others tones of the scale that
+    fit the chord.
+    """
     if bar.final:
         chord = bar.spans[0].chord
         pitch = nearest(theme.start, (chord.root,), theme.low, theme.high)
@@ -164,6 +179,12 @@ def sing(bar: Bar, theme: Theme, tonic: int, mode: str, articulation: float) -> 
         anchor = min(range(len(steps)), key=lambda i: abs(steps[i] - theme.start))
         pitch = steps[int(np.clip(anchor + degree, 0, len(steps) - 1))]
         strong = offset % 2 == 0 or length >= 1
-        pitch = nearest(pitch, frozenset(chord.pitch_classes) if strong else classes, theme.low, theme.high)
-        events.append(Event(bar.start + offset, length * articulation, pitch, 1.12 if offset % 1 == 0 else 0.95))
+        pitch = nearest(
+            pitch, frozenset(chord.pitch_classes) if strong else classes, theme.low, theme.high
+        )
+        events.append(
+            Event(
+                bar.start + offset, length * articulation, pitch, 1.12 if offset % 1 == 0 else 0.95
+            )
+        )
     return events

@@ -1,6 +1,7 @@
 """A composed piece: notes with everything that is known about them.
 
-All times are seconds from the start of the piece, pitches MIDI numbers (60 = middle C), velocities 1..127, levels dB.
+All times are seconds from the start of the piece, pitches MIDI numbers (60 = middle C), velocities
+1..127, levels dB.
 """
 
 from dataclasses import dataclass
@@ -30,7 +31,9 @@ class Track:
 
 @dataclass(frozen=True)
 class ChordLabel:
-    """A chord that sounds from `start` to `end`, e.g. ``Dm7`` = ``IIm7`` in C, with pitch classes 2, 5, 9, 0."""
+    """A chord that sounds from `start` to `end`, e.g. ``Dm7`` = ``IIm7`` in C, with pitch classes
+    2, 5, 9, 0.
+    """
 
     start: float
     end: float
@@ -53,8 +56,8 @@ class Section:
 class Mix:
     """How the rendered tracks become the final audio.
 
-    `level_db` is the loudest 1 s RMS (dBFS), `tilt_db` a spectral slope in dB an octave around 800 Hz,
-    `reverb_seconds` the time to −60 dB, `wet` the reverb's share.
+    `level_db` is the loudest 1 s RMS (dBFS), `tilt_db` a spectral slope in dB an octave around 800
+    Hz, `reverb_seconds` the time to −60 dB, `wet` the reverb's share.
     """
 
     level_db: float
@@ -65,7 +68,9 @@ class Mix:
 
 @dataclass(frozen=True)
 class Piece:
-    """A whole piece; `dynamics` are (seconds, dB) breakpoints of the mix automation, linear in between."""
+    """A whole piece; `dynamics` are (seconds, dB) breakpoints of the mix automation, linear in
+    between.
+    """
 
     index: int
     seed: int

@@ -1,7 +1,9 @@
-"""A user's own audio and tags as data sets in the layout of `ditto.data.corpus`: ``out/train`` and ``out/heldout``.
+"""A user's own audio and tags as data sets in the layout of `ditto.data.corpus`: ``out/train`` and
+``out/heldout``.
 
-The tags come from a CSV file with the columns ``file, genre, mood, tempo`` (all but the first optional, cells may be
-empty). Long recordings are cut into segments; a recording is held out, whole, by a hash of its name.
+The tags come from a CSV file with the columns ``file, genre, mood, tempo`` (all but the first
+optional, cells may be empty). Long recordings are cut into segments; a recording is held out,
+whole, by a hash of its name.
 """
 
 import csv
@@ -17,11 +19,20 @@ import numpy as np
 from ditto.audio.io import info, read_mono
 from ditto.audio.spec import AudioSpec
 from ditto.data.corpus import encode_flac
-from ditto.data.files import Progress, make_folder, read_json, write_bytes, write_json, write_json_lines
+from ditto.data.files import (
+    Progress,
+    make_folder,
+    read_json,
+    write_bytes,
+    write_json,
+    write_json_lines,
+)
 from ditto.errors import DataError
 
 PREPARE_VERSION = 1
-SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".opus", ".aif", ".aiff", ".au", ".caf", ".w64"})
+SUFFIXES = frozenset(
+    {".wav", ".flac", ".ogg", ".mp3", ".opus", ".aif", ".aiff", ".au", ".caf", ".w64"}
+)
 COLUMNS = ("file", "genre", "mood", "tempo")
 SILENCE = 1e-4
 
@@ -37,7 +48,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare_folder` made: segments in each split, and why files or segments were left out."""
+    """What `prepare_folder` made: segments in each split, and why files or segments were left
+    out.
+    """
 
     train: int
     heldout: int
@@ -86,13 +99,18 @@ def prepare_folder(
         Counts, and a line for everything that was left out.
 
     Raises:
-        DataError: no recordings, a CSV error (with its line), bad arguments, or `out` holds other data.
+        DataError: no recordings, a CSV error (with its line), bad arguments, or `out` holds other
+            data.
         AudioFileError: a recording is damaged.
     """
     if not 0 <= heldout < 1:
         raise DataError(f"the held-out share must be at least 0 and less than 1, not {heldout}")
     files = recordings(folder)
-    rows = read_tags_csv(tags_csv, folder, genres=genres, moods=moods, tempo_range=tempo_range) if tags_csv else {}
+    rows = (
+        read_tags_csv(tags_csv, folder, genres=genres, moods=moods, tempo_range=tempo_range)
+        if tags_csv
+        else {}
+    )
     config = {
         "kind": "prepared",
         "version": PREPARE_VERSION,
@@ -115,7 +133,9 @@ def prepare_folder(
 
     counts = {}
     for split, chosen in parts.items():
-        counts[split], silent = _write_split(out / split, {**config, "split": split}, chosen, folder, rows, tell)
+        counts[split], silent = _write_split(
+            out / split, {**config, "split": split}, chosen, folder, rows, tell
+        )
         skipped += silent
     return Prepared(counts["train"], counts["heldout"], tuple(skipped))
 
@@ -131,8 +151,8 @@ def read_tags_csv(
     """Tags by file name, relative to `folder`, in POSIX form.
 
     Raises:
-        DataError: the file cannot be read, lacks or has unknown columns, names a file twice or one that is not there,
-            or has a value that is not allowed; the message names the line.
+        DataError: the file cannot be read, lacks or has unknown columns, names a file twice or one
+            that is not there, or has a value that is not allowed; the message names the line.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
@@ -185,7 +205,9 @@ def _row(
 def _word(where: str, column: str, text: str | None, allowed: Sequence[str] | None) -> str | None:
     word = (text or "").strip().lower()
     if word and allowed is not None and word not in allowed:
-        raise DataError(f"{where}: unknown {column} {word!r}; allowed are {', '.join(allowed)}, or nothing")
+        raise DataError(
+            f"{where}: unknown {column} {word!r}; allowed are {', '.join(allowed)}, or nothing"
+        )
     return word or None
 
 
@@ -196,9 +218,13 @@ def _tempo(where: str, text: str | None, tempo_range: tuple[float, float]) -> fl
     try:
         tempo = float(text or "")
     except ValueError as error:
-        raise DataError(f"{where}: tempo must be a number of beats per minute, not {text!r}") from error
+        raise DataError(
+            f"{where}: tempo must be a number of beats per minute, not {text!r}"
+        ) from error
     if not low <= tempo <= high:
-        raise DataError(f"{where}: tempo must be {low:g} to {high:g} beats per minute, not {tempo:g}")
+        raise DataError(
+            f"{where}: tempo must be {low:g} to {high:g} beats per minute, not {tempo:g}"
+        )
     return tempo
 
 
@@ -227,13 +253,19 @@ def _sources_hash(folder: Path, files: Sequence[Path], rows: dict[str, Row]) -> 
 
 
 def _is_heldout(source: Path, folder: Path, share: float) -> bool:
-    """By a hash of the name, so that adding recordings never moves one from a split to the other."""
+    """By a hash of the name, so that adding recordings never moves one from a split to the
+    other.
+    """
     digest = hashlib.sha256(source.relative_to(folder).as_posix().encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64 < share
 
 
-def _segments(files: Sequence[Path], folder: Path, longest: float, shortest: float) -> tuple[list[Segment], list[str]]:
-    """Equal segments of each recording, as long as allowed; recordings shorter than `shortest` are left out."""
+def _segments(
+    files: Sequence[Path], folder: Path, longest: float, shortest: float
+) -> tuple[list[Segment], list[str]]:
+    """Equal segments of each recording, as long as allowed; recordings shorter than `shortest` are
+    left out.
+    """
     segments, skipped = [], []
     for path in files:
         seconds = info(path).seconds
@@ -262,11 +294,15 @@ def _write_split(
         name = segment.source.relative_to(folder).as_posix()
         label = _piece(out, index, segment, config["sample_rate"])
         if label is None:
-            skipped.append(f"{name} is silent from {segment.start:.1f} s on for {segment.seconds:.1f} s")
+            skipped.append(
+                f"{name} is silent from {segment.start:.1f} s on for {segment.seconds:.1f} s"
+            )
         else:
             row = rows.get(name, Row())
             tags = {"genre": row.genre, "mood": row.mood, "tempo": row.tempo}
-            labels.append({**label, **tags, "source": name, "source_start": round(segment.start, 4)})
+            labels.append(
+                {**label, **tags, "source": name, "source_start": round(segment.start, 4)}
+            )
         tell()
     write_json_lines(out / "labels.jsonl", labels)
     write_json(out / "dataset.json", {**config, "count": len(labels)})
@@ -280,7 +316,9 @@ def _check_config(out: Path, config: dict[str, Any]) -> None:
     found = read_json(out / "dataset.json")
     different = [k for k in config if found.get(k) != config[k]]
     if different:
-        raise DataError(f"{out} holds data made from another {different[0]}: choose another folder, or delete it")
+        raise DataError(
+            f"{out} holds data made from another {different[0]}: choose another folder, or delete it"
+        )
 
 
 def _piece(out: Path, index: int, segment: Segment, sample_rate: int) -> dict[str, Any] | None:
@@ -288,7 +326,9 @@ def _piece(out: Path, index: int, segment: Segment, sample_rate: int) -> dict[st
     path = out / "audio" / f"{index:06d}.flac"
     spec = AudioSpec(sample_rate=sample_rate)
     if not path.exists():
-        audio = read_mono(segment.source, spec, start=segment.start, seconds=segment.seconds, require_sound=False)
+        audio = read_mono(
+            segment.source, spec, start=segment.start, seconds=segment.seconds, require_sound=False
+        )
         if float(np.max(np.abs(audio))) < SILENCE:
             return None
         write_bytes(path, encode_flac(np.clip(audio, -1.0, 1.0), sample_rate))

@@ -1,7 +1,8 @@
 """Renders a composed piece to audio with a SoundFont, through tinysoundfont.
 
-Tracks are synthesised at twice the target rate and resampled, because the synthesiser's linear interpolation would
-fold everything above half the rate back into the sound. Then come room, tone, level and the mix automation.
+Tracks are synthesised at twice the target rate and resampled, because the synthesiser's linear
+interpolation would fold everything above half the rate back into the sound. Then come room, tone,
+level and the mix automation.
 """
 
 import hashlib
@@ -47,7 +48,9 @@ class Renderer:
         try:
             self._bank = self._synth.sfload(str(self.path))
         except RuntimeError as error:
-            raise DataError(f"{self.path} is not a SoundFont that can be read: give an .sf2 file") from error
+            raise DataError(
+                f"{self.path} is not a SoundFont that can be read: give an .sf2 file"
+            ) from error
 
     def render(self, piece: Piece) -> FloatArray:
         """Audio of `piece`: mono float32, shape (round(seconds · sample_rate),), |x| ≤ −1 dBFS."""
@@ -61,13 +64,16 @@ class Renderer:
         high = np.zeros(length * OVERSAMPLING, np.float32)
         for track in piece.tracks:
             alone = self._play(track, len(high))
-            # Instruments of one SoundFont differ widely at one velocity, so each part is brought to its level.
+            # Instruments of one SoundFont differ widely at one velocity, so each part is brought to
+            # its level.
             high += alone * (10 ** (track.gain_db / 20) * 0.1 / max(_playing_rms(alone), 1e-5))
         audio = soxr.resample(high, OVERSAMPLING * self.sample_rate, self.sample_rate, quality="HQ")
         return np.asarray(audio[:length], np.float32)
 
     def _reset(self) -> None:
-        """Back to silence and default channels, so that a part sounds the same whatever was played before."""
+        """Back to silence and default channels, so that a part sounds the same whatever was played
+        before.
+        """
         self._synth.soundfonts[self._bank].reset()
         self._synth.generate_simple(OVERSAMPLING * self.sample_rate // 10)
 
@@ -95,7 +101,8 @@ class Renderer:
 
 
 def render(piece: Piece, soundfont: Path | None = None, sample_rate: int = 22_050) -> FloatArray:
-    """Audio of one piece, mono float32, shape (samples,); loads the SoundFont anew (see `Renderer` for many pieces).
+    """Audio of one piece, mono float32, shape (samples,); loads the SoundFont anew (see `Renderer`
+    for many pieces).
 
     Raises:
         DataError: as `Renderer`.
@@ -112,7 +119,11 @@ def find_soundfont(path: Path | None = None) -> Path:
     chosen = path or DEFAULT_SOUNDFONT
     if chosen.is_file():
         return chosen
-    hint = "" if path else ": install the package fluid-soundfont-gm, or give an .sf2 file with --soundfont"
+    hint = (
+        ""
+        if path
+        else ": install the package fluid-soundfont-gm, or give an .sf2 file with --soundfont"
+    )
     raise DataError(f"no SoundFont at {chosen}{hint}")
 
 
@@ -142,23 +153,33 @@ def _events(track: Track, rate: int) -> list[tuple[int, int, int, int]]:
 
 
 def _playing_rms(audio: FloatArray, window: int = 4410) -> float:
-    """Typical RMS of a part while it plays: the upper quartile of the windows within 40 dB of its loudest."""
+    """Typical RMS of a part while it plays: the upper quartile of the windows within 40 dB of its
+    loudest.
+    """
     whole = audio[: len(audio) // window * window].reshape(-1, window)
     rms = np.sqrt(np.mean(whole.astype(np.float64) ** 2, axis=1))
     return float(np.quantile(rms[rms >= 0.01 * rms.max()], 0.75))
 
 
 def _room_and_tone(dry: FloatArray, mix: Mix, rate: int) -> FloatArray:
-    """Adds an exponentially decaying diffuse tail and tilts the spectrum, in one pass through the Fourier domain."""
+    """Adds an exponentially decaying diffuse tail and tilts the spectrum, in one pass through the
+    Fourier domain.
+    """
     impulse = _impulse(mix.reverb_seconds, rate)
     size = int(fft.next_fast_len(len(dry) + len(impulse) - 1, real=True) or 0)
     response = (1 - mix.wet) + mix.wet * np.asarray(fft.rfft(impulse, size))
-    spectrum = np.asarray(fft.rfft(dry.astype(np.float64), size)) * response * _tilt(mix.tilt_db, size, rate)
+    spectrum = (
+        np.asarray(fft.rfft(dry.astype(np.float64), size))
+        * response
+        * _tilt(mix.tilt_db, size, rate)
+    )
     return np.asarray(fft.irfft(spectrum, size), np.float64)[: len(dry)].astype(np.float32)
 
 
 def _impulse(seconds: float, rate: int) -> npt.NDArray[np.float64]:
-    """Unit-energy noise that falls by 60 dB in `seconds`, after a 12 ms gap; the same noise for every piece."""
+    """Unit-energy noise that falls by 60 dB in `seconds`, after a 12 ms gap; the same noise for
+    every piece.
+    """
     count = max(int(seconds * rate), 64)
     noise = np.random.default_rng(0).standard_normal(count) * 10 ** (-3 * np.arange(count) / count)
     gap = np.zeros(int(0.012 * rate))
@@ -166,7 +187,9 @@ def _impulse(seconds: float, rate: int) -> npt.NDArray[np.float64]:
 
 
 def _tilt(db_per_octave: float, size: int, rate: int) -> npt.NDArray[np.float64]:
-    """Amplitude response of a slope around 800 Hz, bounded to five octaves below and four above; no DC."""
+    """Amplitude response of a slope around 800 Hz, bounded to five octaves below and four above; no
+    DC.
+    """
     frequency = np.maximum(fft.rfftfreq(size, 1 / rate), 25.0)
     octaves = np.clip(np.log2(frequency / 800.0), -5.0, 4.0)
     response = 10 ** (db_per_octave * octaves / 20)
@@ -175,12 +198,16 @@ def _tilt(db_per_octave: float, size: int, rate: int) -> npt.NDArray[np.float64]
 
 
 def _automate(audio: FloatArray, piece: Piece, rate: int) -> FloatArray:
-    """Level and automation: the loudest second has `mix.level_db` RMS unless the peak would pass −1 dBFS."""
+    """Level and automation: the loudest second has `mix.level_db` RMS unless the peak would pass −1
+    dBFS.
+    """
     times = np.arange(len(audio)) / rate
     shaped = audio * 10 ** (gain_db(piece.dynamics, times) / 20)
     loudest = _loudest_second(shaped, rate)
     if loudest <= 0:
-        raise DataError(f"piece {piece.index} is silent with this SoundFont: it lacks the instruments of General MIDI")
+        raise DataError(
+            f"piece {piece.index} is silent with this SoundFont: it lacks the instruments of General MIDI"
+        )
     gain = 10 ** (piece.mix.level_db / 20) / loudest
     peak = float(np.max(np.abs(shaped)))
     return (shaped * min(gain, PEAK / peak) * _edges(len(audio), rate)).astype(np.float32)

@@ -1,8 +1,10 @@
-"""Accompaniment patterns as text, one character a sixteenth: ``-`` holds the note before, ``.`` rests.
+"""Accompaniment patterns as text, one character a sixteenth: ``-`` holds the note before, ``.``
+rests.
 
-Block chords: ``X`` accent, ``x`` hit, ``o`` soft. Arpeggios: digits index the voicing's notes upwards (continuing an
-octave higher). Basses: ``1 3 5 7 8`` chord degrees (8 = octave), ``a`` a semitone below or above the next root.
-Each texture has patterns at three densities; a name ending in ``3`` is for 3/4.
+Block chords: ``X`` accent, ``x`` hit, ``o`` soft. Arpeggios: digits index the voicing's notes
+upwards (continuing an octave higher). Basses: ``1 3 5 7 8`` chord degrees (8 = octave), ``a`` a
+semitone below or above the next root. Each texture has patterns at three densities; a name ending
+in ``3`` is for 3/4.
 """
 
 Tiers = dict[str, tuple[str, ...]]
@@ -106,7 +108,11 @@ ARPEGGIOS: dict[str, Tiers] = {
         "main": ("0-2-1-3-0-2-1-3-", "0--21-3-0-2-13--", "0-3-2-3-1-3-2-3-"),
         "busy": ("0213021302130213", "0321032101230321"),
     },
-    "picking3": {"light": ("0---2---3---",), "main": ("0-2-1-3-2-3-", "0-1-2-3-2-1-"), "busy": ("021302130213",)},
+    "picking3": {
+        "light": ("0---2---3---",),
+        "main": ("0-2-1-3-2-3-", "0-1-2-3-2-1-"),
+        "busy": ("021302130213",),
+    },
     "montuno": {
         "light": ("0-....2-..1-..3-", "..2-..1-..3-..0-"),
         "main": ("0.23.10.32.13.2.", "02.1.32.0.31.20."),

@@ -1,8 +1,9 @@
-"""What makes a genre a genre and a mood a mood: tables of instruments, harmony, textures and tendencies.
+"""What makes a genre a genre and a mood a mood: tables of instruments, harmony, textures and
+tendencies.
 
-Programs are General MIDI numbers counted from 0. The palettes of the genres hardly overlap, so that a genre can be
-heard within seconds. A mood changes the same music in every genre: mode, register, density, articulation, touch,
-brightness and room.
+Programs are General MIDI numbers counted from 0. The palettes of the genres hardly overlap, so that
+a genre can be heard within seconds. A mood changes the same music in every genre: mode, register,
+density, articulation, touch, brightness and room.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Part:
-    """An accompanying part: its texture (see `ditto.data.textures`), instruments to choose from, range, level."""
+    """An accompanying part: its texture (see `ditto.data.textures`), instruments to choose from,
+    range, level.
+    """
 
     role: str
     texture: str
@@ -24,9 +27,10 @@ class Part:
 class Style:
     """A genre.
 
-    `tempo_bias` in [-1, 1] tilts the uniform tempo law; `swing` is where the off-beat eighth falls in its beat (0.5 is
-    straight); `lineups` are alternative sets of accompanying parts, the bass first; `groove` names the drum patterns
-    ("" = no drums); `cells` names the melody's rhythm; `level_db` and `reverb` shift the mix.
+    `tempo_bias` in [-1, 1] tilts the uniform tempo law; `swing` is where the off-beat eighth falls
+    in its beat (0.5 is straight); `lineups` are alternative sets of accompanying parts, the bass
+    first; `groove` names the drum patterns ("" = no drums); `cells` names the melody's rhythm;
+    `level_db` and `reverb` shift the mix.
     """
 
     name: str
@@ -49,8 +53,9 @@ class Style:
 class Mood:
     """A mood: weights of modes, and shifts that apply to every genre.
 
-    `register` in semitones; `density`, `drums` in [0, 1]; `articulation` scales note lengths; `velocity` is the middle
-    of the touch; `tilt_db` an octave; `extend` adds a ninth to plain triads; `halo` adds a soft pad or bell layer.
+    `register` in semitones; `density`, `drums` in [0, 1]; `articulation` scales note lengths;
+    `velocity` is the middle of the touch; `tilt_db` an octave; `extend` adds a ninth to plain
+    triads; `halo` adds a soft pad or bell layer.
     """
 
     name: str
@@ -94,7 +99,11 @@ JAZZ = Style(
         (_bass("walking", 32), Part("comp", "comping", (0,), 52, 72)),
         (_bass("walking", 32), Part("comp", "comping", (26,), 50, 69)),
         (_bass("walking", 32), Part("comp", "comping", (11, 4), 53, 74)),
-        (_bass("walking", 32), Part("comp", "comping", (0,), 52, 72), Part("colour", "pad", (53,), 55, 72)),
+        (
+            _bass("walking", 32),
+            Part("comp", "comping", (0,), 52, 72),
+            Part("colour", "pad", (53,), 55, 72),
+        ),
     ),
     leads=(66, 65, 59, 71, 64, 57),
     cells="jazz",
@@ -110,7 +119,13 @@ ROCK = Style(
     tempo_bias=0.3,
     swing=0.5,
     metres=("4/4",),
-    major=("I | bVII | IV | I", "I | V | VIm | IV", "I | IV | V | IV", "VIm | IV | I | V", "I IV | V | I IV | bVII V"),
+    major=(
+        "I | bVII | IV | I",
+        "I | V | VIm | IV",
+        "I | IV | V | IV",
+        "VIm | IV | I | V",
+        "I IV | V | I IV | bVII V",
+    ),
     minor=(
         "Im | bVI | bVII | Im",
         "Im | bVII | bVI | bVII",
@@ -119,7 +134,11 @@ ROCK = Style(
         "Im bIII | IV | Im bIII | bVII",
     ),
     lineups=(
-        (_bass("eighths", 34), Part("comp", "power", (30,), 40, 57, 2.0), Part("colour", "pad", (18,), 55, 74)),
+        (
+            _bass("eighths", 34),
+            Part("comp", "power", (30,), 40, 57, 2.0),
+            Part("colour", "pad", (18,), 55, 74),
+        ),
         (_bass("eighths", 34), Part("comp", "power", (29,), 40, 57, 2.0)),
         (
             _bass("eighths", 34),
@@ -163,7 +182,11 @@ CLASSICAL = Style(
             Part("comp", "alberti", (45, 46), 50, 70, 1.0),
             Part("colour", "chorale", (60,), 52, 69),
         ),
-        (_bass("arco", 43), Part("comp", "alberti", (46,), 50, 72, 1.0), Part("colour", "chorale", (49, 48), 55, 76)),
+        (
+            _bass("arco", 43),
+            Part("comp", "alberti", (46,), 50, 72, 1.0),
+            Part("colour", "chorale", (49, 48), 55, 76),
+        ),
     ),
     leads=(40, 68, 73, 71, 41, 60),
     cells="classical",
@@ -179,8 +202,18 @@ ELECTRONIC = Style(
     tempo_bias=0.3,
     swing=0.5,
     metres=("4/4",),
-    major=("I | V | VIm | IV", "IV | I | V | VIm", "Iadd9 | Iadd9 | IVadd9 | IVadd9", "VIm | IV | I | V"),
-    minor=("Im | bVI | bIII | bVII", "Im | Im | bVI | bVII", "Im7 | bVImaj7 | IVm7 | Vm7", "Im | bVII | IVm | bVI"),
+    major=(
+        "I | V | VIm | IV",
+        "IV | I | V | VIm",
+        "Iadd9 | Iadd9 | IVadd9 | IVadd9",
+        "VIm | IV | I | V",
+    ),
+    minor=(
+        "Im | bVI | bIII | bVII",
+        "Im | Im | bVI | bVII",
+        "Im7 | bVImaj7 | IVm7 | Vm7",
+        "Im | bVII | IVm | bVI",
+    ),
     lineups=(
         (
             _bass("offbeat", 38, 39),
@@ -273,13 +306,21 @@ FUNK = Style(
         "Im7 bVII7 | Im7 | Im7 bVII7 | IV9",
     ),
     lineups=(
-        (_bass("slap", 36), Part("comp", "clav", (7,), 50, 70), Part("colour", "stabs", (61,), 57, 77, 5.0)),
+        (
+            _bass("slap", 36),
+            Part("comp", "clav", (7,), 50, 70),
+            Part("colour", "stabs", (61,), 57, 77, 5.0),
+        ),
         (
             _bass("slap", 36, 37),
             Part("comp", "chicka", (28, 27), 52, 70),
             Part("colour", "stabs", (61, 63), 57, 77, 5.0),
         ),
-        (_bass("slap", 36), Part("comp", "chicka", (27,), 52, 70), Part("colour", "clav", (7, 5), 50, 70)),
+        (
+            _bass("slap", 36),
+            Part("comp", "chicka", (27,), 52, 70),
+            Part("colour", "clav", (7, 5), 50, 70),
+        ),
     ),
     leads=(17, 67, 61, 7),
     cells="funk",
@@ -302,11 +343,20 @@ LATIN = Style(
         "Imaj7 | IIm7 | IIIm7 | IIm7 V7",
         "I6 | I6 | IIm7 | V7",
     ),
-    minor=("Im | IVm | V7 | Im", "Im7 | bVII | bVI | V7", "Im6 | IVm7 | V7b9 | Im6", "Im | Im | IVm | V7"),
+    minor=(
+        "Im | IVm | V7 | Im",
+        "Im7 | bVII | bVI | V7",
+        "Im6 | IVm7 | V7b9 | Im6",
+        "Im | Im | IVm | V7",
+    ),
     lineups=(
         (_bass("tumbao", 35), Part("comp", "montuno", (1,), 60, 81)),
         (_bass("tumbao", 35), Part("comp", "bossa", (24,), 50, 70)),
-        (_bass("tumbao", 35), Part("comp", "bossa", (24,), 50, 70), Part("colour", "montuno", (12, 1), 60, 84)),
+        (
+            _bass("tumbao", 35),
+            Part("comp", "bossa", (24,), 50, 70),
+            Part("colour", "montuno", (12, 1), 60, 84),
+        ),
     ),
     leads=(56, 114, 12, 75),
     cells="latin",
@@ -322,8 +372,19 @@ FOLK = Style(
     tempo_bias=-0.05,
     swing=0.5,
     metres=("4/4", "3/4"),
-    major=("I | IV | I | V", "I | V | VIm | IV", "I | I | IV | V", "I | bVII | IV | I", "I IV | I V | I IV | V"),
-    minor=("Im | bVII | Im | bVII", "Im | bVI | bVII | Im", "Im | bIII | bVII | Im", "Im | IV | bVII | Im"),
+    major=(
+        "I | IV | I | V",
+        "I | V | VIm | IV",
+        "I | I | IV | V",
+        "I | bVII | IV | I",
+        "I IV | I V | I IV | V",
+    ),
+    minor=(
+        "Im | bVII | Im | bVII",
+        "Im | bVI | bVII | Im",
+        "Im | bIII | bVII | Im",
+        "Im | IV | bVII | Im",
+    ),
     lineups=(
         (_bass("root_fifth", 32), Part("comp", "strum", (25,), 48, 67, 1.0)),
         (_bass("root_fifth", 32), Part("comp", "picking", (25, 15), 48, 69, 2.0)),
@@ -332,7 +393,11 @@ FOLK = Style(
             Part("comp", "picking", (105,), 50, 72, 2.0),
             Part("colour", "strum", (25,), 48, 67, 1.0),
         ),
-        (_bass("root_fifth", 32), Part("comp", "strum", (25,), 48, 67, 1.0), Part("colour", "chorale", (21,), 52, 70)),
+        (
+            _bass("root_fifth", 32),
+            Part("comp", "strum", (25,), 48, 67, 1.0),
+            Part("colour", "chorale", (21,), 52, 70),
+        ),
     ),
     leads=(110, 22, 21, 74, 78, 105),
     cells="folk",
@@ -343,13 +408,43 @@ FOLK = Style(
     articulation=0.85,
 )
 
-STYLES: dict[str, Style] = {s.name: s for s in (JAZZ, ROCK, CLASSICAL, ELECTRONIC, AMBIENT, FUNK, LATIN, FOLK)}
+STYLES: dict[str, Style] = {
+    s.name: s for s in (JAZZ, ROCK, CLASSICAL, ELECTRONIC, AMBIENT, FUNK, LATIN, FOLK)
+}
 
 MOODS: dict[str, Mood] = {
     m.name: m
     for m in (
-        Mood("happy", 0.35, (("major", 0.75), ("mixolydian", 0.25)), 5, 0.6, 0.8, 0.65, 96, 1.0, 0.08, 0.0, False, ()),
-        Mood("sad", -0.4, (("minor", 0.8), ("dorian", 0.2)), -3, 0.25, 0.4, 1.05, 62, -2.0, 0.2, -3.0, False, (49,)),
+        Mood(
+            "happy",
+            0.35,
+            (("major", 0.75), ("mixolydian", 0.25)),
+            5,
+            0.6,
+            0.8,
+            0.65,
+            96,
+            1.0,
+            0.08,
+            0.0,
+            False,
+            (),
+        ),
+        Mood(
+            "sad",
+            -0.4,
+            (("minor", 0.8), ("dorian", 0.2)),
+            -3,
+            0.25,
+            0.4,
+            1.05,
+            62,
+            -2.0,
+            0.2,
+            -3.0,
+            False,
+            (49,),
+        ),
         Mood("calm", -0.4, (("major", 1.0),), 0, 0.15, 0.2, 1.1, 50, -1.0, 0.15, -6.0, False, ()),
         Mood(
             "energetic",
@@ -367,7 +462,19 @@ MOODS: dict[str, Mood] = {
             (),
         ),
         Mood(
-            "dark", 0.1, (("minor", 0.6), ("phrygian", 0.4)), -12, 0.5, 0.7, 0.9, 88, -4.5, 0.22, 0.0, False, (44, 43)
+            "dark",
+            0.1,
+            (("minor", 0.6), ("phrygian", 0.4)),
+            -12,
+            0.5,
+            0.7,
+            0.9,
+            88,
+            -4.5,
+            0.22,
+            0.0,
+            False,
+            (44, 43),
         ),
         Mood(
             "dreamy",

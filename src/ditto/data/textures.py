@@ -1,7 +1,8 @@
-"""Accompaniment: turns the chords of a bar into notes by a texture's pattern (see `ditto.data.rhythms`).
+"""Accompaniment: turns the chords of a bar into notes by a texture's pattern (see
+`ditto.data.rhythms`).
 
-Inside a piece time is counted in beats (quarter notes) and touch as a factor around 1; seconds and MIDI velocities
-come in `ditto.data.compose`.
+Inside a piece time is counted in beats (quarter notes) and touch as a factor around 1; seconds and
+MIDI velocities come in `ditto.data.compose`.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +16,12 @@ from ditto.data.theory import Chord, nearest, playable_classes, voicing
 
 ACCENT = {"X": 1.2, "x": 1.0, "o": 0.62}
 STRUM_BEATS = 0.03  # delay from string to string
-MUTED = {"chicka": 0.15, "clav": 0.22, "stabs": 0.3, "montuno": 0.3}  # beats that a hit lasts at most
+MUTED = {
+    "chicka": 0.15,
+    "clav": 0.22,
+    "stabs": 0.3,
+    "montuno": 0.3,
+}  # beats that a hit lasts at most
 
 
 class Event(NamedTuple):
@@ -37,7 +43,9 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar: its chords, where it stands in the form, and how full (`density`) and strong (`energy`) it is, 0..1."""
+    """One bar: its chords, where it stands in the form, and how full (`density`) and strong
+    (`energy`) it is, 0..1.
+    """
 
     index: int
     start: float
@@ -68,7 +76,9 @@ class Bar:
 
 @dataclass
 class Voice:
-    """What a part remembers from bar to bar: range, key, its pattern choice and the last voicing."""
+    """What a part remembers from bar to bar: range, key, its pattern choice and the last
+    voicing.
+    """
 
     texture: str
     low: int
@@ -106,11 +116,15 @@ def parse(pattern: str) -> list[tuple[float, float, str]]:
 
 
 def _pattern(tables: dict[str, Tiers], bar: Bar, voice: Voice) -> str:
-    """The part's pattern for this bar: fixed by letter and parity, so that sections keep their own feel."""
+    """The part's pattern for this bar: fixed by letter and parity, so that sections keep their own
+    feel.
+    """
     triple = voice.texture + "3"
     tiers = tables[triple] if bar.beats == 3 and triple in tables else tables[voice.texture]
     patterns = tiers[bar.tier]
-    return patterns[(voice.choice + ord(bar.letter) + (bar.position % 4 == 3)) % len(patterns)][: 4 * bar.beats]
+    return patterns[(voice.choice + ord(bar.letter) + (bar.position % 4 == 3)) % len(patterns)][
+        : 4 * bar.beats
+    ]
 
 
 def _revoice(voice: Voice, chord: Chord, voices: int = 4) -> list[int]:
@@ -119,7 +133,9 @@ def _revoice(voice: Voice, chord: Chord, voices: int = 4) -> list[int]:
 
 
 def _blocks(bar: Bar, voice: Voice, pattern: str) -> list[Event]:
-    """Chords struck together; power chords are root, fifth and octave; strums spread the strings."""
+    """Chords struck together; power chords are root, fifth and octave; strums spread the
+    strings.
+    """
     events: list[Event] = []
     voicings = {span: _chord_notes(voice, span.chord) for span in bar.spans}
     for i, (offset, length, character) in enumerate(_retrigger(parse(pattern), bar)):
@@ -179,7 +195,9 @@ def _bass(bar: Bar, voice: Voice, pattern: str) -> list[Event]:
         beat = bar.start + offset
         pitch = _degree(bar, voice, bar.chord_at(beat), character)
         length = min(length, 0.3) if voice.texture == "slap" and character == "8" else length
-        events.append(Event(beat, length * voice.articulation, pitch, 1.1 if character in "18" else 0.95))
+        events.append(
+            Event(beat, length * voice.articulation, pitch, 1.1 if character in "18" else 0.95)
+        )
     return events
 
 
@@ -208,7 +226,9 @@ def _seventh(chord: Chord) -> int:
 
 
 def _walking(bar: Bar, voice: Voice, rng: np.random.Generator) -> list[Event]:
-    """A note a beat: root on each change, chord and scale tones between, a semitone into the next root."""
+    """A note a beat: root on each change, chord and scale tones between, a semitone into the next
+    root.
+    """
     events = []
     previous = voice.last[0] if voice.last else voice.low + 8
     if bar.tier == "light":
@@ -228,16 +248,32 @@ def _walking(bar: Bar, voice: Voice, rng: np.random.Generator) -> list[Event]:
 
 
 def _walk_step(
-    bar: Bar, voice: Voice, chord: Chord, previous: int, change: bool, k: int, rng: np.random.Generator
+    bar: Bar,
+    voice: Voice,
+    chord: Chord,
+    previous: int,
+    change: bool,
+    k: int,
+    rng: np.random.Generator,
 ) -> int:
     if change:
         return nearest(previous, (chord.root,), voice.low, voice.high)
     if k == bar.beats - 1:
         target = nearest(previous, (bar.next_root,), voice.low, voice.high)
         return target - 1 if previous < target else target + 1
-    direction = 1 if previous < voice.low + 9 else -1 if previous > voice.high - 5 else int(rng.choice((-1, 1)))
-    classes = chord.pitch_classes if k % 2 == 0 else playable_classes(chord, voice.tonic, voice.mode)
-    return nearest(previous + 2.6 * direction, frozenset(classes) - {previous % 12}, voice.low, voice.high)
+    direction = (
+        1
+        if previous < voice.low + 9
+        else -1
+        if previous > voice.high - 5
+        else int(rng.choice((-1, 1)))
+    )
+    classes = (
+        chord.pitch_classes if k % 2 == 0 else playable_classes(chord, voice.tonic, voice.mode)
+    )
+    return nearest(
+        previous + 2.6 * direction, frozenset(classes) - {previous % 12}, voice.low, voice.high
+    )
 
 
 def _final(bar: Bar, voice: Voice) -> list[Event]:

@@ -69,7 +69,9 @@ class Chord:
 
 @lru_cache(maxsize=4096)
 def parse_roman(roman: str, tonic: int) -> Chord:
-    """Chord from a numeral such as ``bVII``, ``IIm7b5`` or ``V7``: a degree of the major scale and a quality."""
+    """Chord from a numeral such as ``bVII``, ``IIm7b5`` or ``V7``: a degree of the major scale and
+    a quality.
+    """
     shift = {"b": -1, "#": 1}.get(roman[0], 0)
     body = roman[1:] if shift else roman
     numeral = next(n for n in ("VII", "VI", "IV", "V", "III", "II", "I") if body.startswith(n))
@@ -77,7 +79,9 @@ def parse_roman(roman: str, tonic: int) -> Chord:
 
 
 def parse_progression(text: str, tonic: int) -> list[list[Chord]]:
-    """Bars of chords from text such as ``IIm7 | V7 | Imaj7 VI7``; the chords of a bar share it evenly."""
+    """Bars of chords from text such as ``IIm7 | V7 | Imaj7 VI7``; the chords of a bar share it
+    evenly.
+    """
     return [[parse_roman(token, tonic) for token in bar.split()] for bar in text.split("|")]
 
 
@@ -95,8 +99,12 @@ def playable_classes(chord: Chord, tonic: int, mode: str) -> frozenset[int]:
     return tones | (scale - clash)
 
 
-def nearest(pitch: float, classes: frozenset[int] | Sequence[int], low: int = 0, high: int = 127) -> int:
-    """The pitch nearest to `pitch` whose class is among `classes`, in [low, high] (an octave or more)."""
+def nearest(
+    pitch: float, classes: frozenset[int] | Sequence[int], low: int = 0, high: int = 127
+) -> int:
+    """The pitch nearest to `pitch` whose class is among `classes`, in [low, high] (an octave or
+    more).
+    """
     candidates = [p for p in range(low, high + 1) if p % 12 in classes]
     return min(candidates, key=lambda p: (abs(p - pitch), p))
 
@@ -106,8 +114,12 @@ def ladder(classes: frozenset[int], low: int, high: int) -> list[int]:
     return [p for p in range(low, high + 1) if p % 12 in classes]
 
 
-def voicing(chord: Chord, previous: Sequence[int] | None, low: int, high: int, voices: int = 4) -> list[int]:
-    """Close voicing of `chord` inside [low, high] that moves the least from `previous`; at most `voices` notes."""
+def voicing(
+    chord: Chord, previous: Sequence[int] | None, low: int, high: int, voices: int = 4
+) -> list[int]:
+    """Close voicing of `chord` inside [low, high] that moves the least from `previous`; at most
+    `voices` notes.
+    """
     classes = _essential(chord, voices)
     candidates = [_stack(bass, classes) for bass in range(low, high - 4) if bass % 12 in classes]
     inside = [c for c in candidates if c[-1] <= high] or candidates[:1]
@@ -123,7 +135,9 @@ def voicing(chord: Chord, previous: Sequence[int] | None, low: int, high: int, v
 
 
 def _essential(chord: Chord, voices: int) -> list[int]:
-    """Pitch classes to keep when a chord has more tones than voices: the fifth goes first, then the root."""
+    """Pitch classes to keep when a chord has more tones than voices: the fifth goes first, then the
+    root.
+    """
     tones = list(dict.fromkeys(chord.pitch_classes))
     if len(tones) > voices and (chord.root + 7) % 12 in tones:
         tones.remove((chord.root + 7) % 12)

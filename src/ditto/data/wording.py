@@ -13,9 +13,27 @@ GENRES: dict[str, tuple[str, ...]] = {
 
 MOODS: dict[str, tuple[str, ...]] = {
     "happy": ("happy", "happy", "cheerful", "joyful", "bright", "uplifting", "sunny", "playful"),
-    "sad": ("sad", "sad", "melancholic", "sorrowful", "mournful", "melancholy", "wistful", "somber"),
+    "sad": (
+        "sad",
+        "sad",
+        "melancholic",
+        "sorrowful",
+        "mournful",
+        "melancholy",
+        "wistful",
+        "somber",
+    ),
     "calm": ("calm", "calm", "peaceful", "relaxed", "gentle", "tranquil", "soft", "mellow"),
-    "energetic": ("energetic", "energetic", "lively", "driving", "powerful", "exciting", "intense", "upbeat"),
+    "energetic": (
+        "energetic",
+        "energetic",
+        "lively",
+        "driving",
+        "powerful",
+        "exciting",
+        "intense",
+        "upbeat",
+    ),
     "dark": ("dark", "dark", "gloomy", "ominous", "brooding", "menacing", "sinister", "heavy"),
     "dreamy": ("dreamy", "dreamy", "ethereal", "floating", "hazy", "airy", "spacey"),
 }
@@ -34,7 +52,10 @@ TEMPI: tuple[tuple[float, tuple[str, ...]], ...] = (
 BPM = ("at {bpm} beats per minute", "at {bpm} bpm", "around {bpm} bpm", "{bpm} bpm")
 
 ENERGY: tuple[tuple[float, tuple[str, ...]], ...] = (
-    (0.4, ("sparse arrangement", "thin arrangement", "sparse", "minimal", "few instruments playing")),
+    (
+        0.4,
+        ("sparse arrangement", "thin arrangement", "sparse", "minimal", "few instruments playing"),
+    ),
     (0.75, ("moderate arrangement", "medium density")),
     (9.0, ("full arrangement", "dense arrangement", "dense", "busy", "rich and full")),
 )
@@ -57,7 +78,10 @@ DYNAMICS: dict[str, tuple[str, ...]] = {
     "moving": ("changing loudness", "moving dynamics"),
 }
 
-LEVELS: dict[str, tuple[str, ...]] = {"quiet": ("very quiet", "faint"), "loud": ("loud", "at full volume")}
+LEVELS: dict[str, tuple[str, ...]] = {
+    "quiet": ("very quiet", "faint"),
+    "loud": ("loud", "at full volume"),
+}
 
 MODES = {"major": ("in a major key", "major"), "minor": ("in a minor key", "minor")}
 METRES = {"3/4": ("in three four", "a waltz", "waltz time", "in triple time")}
@@ -74,10 +98,25 @@ DRUMS: dict[int, tuple[str, ...]] = {
 }
 
 FAMILIES = (
-    "piano", "mallets", "organ", "guitar", "bass", "strings", "strings", "brass",
-    "woodwind", "flute", "synth lead", "synth pad", "synth effects", "plucked strings", "percussion", "effects",
-)  # fmt: skip
-"""General MIDI's families of eight programs each: the words for programs without words of their own."""
+    "piano",
+    "mallets",
+    "organ",
+    "guitar",
+    "bass",
+    "strings",
+    "strings",
+    "brass",
+    "woodwind",
+    "flute",
+    "synth lead",
+    "synth pad",
+    "synth effects",
+    "plucked strings",
+    "percussion",
+    "effects",
+)
+"""General MIDI's families of eight programs each: the words for programs without words of their
+own."""
 
 INSTRUMENTS: dict[int, tuple[str, ...]] = {
     0: ("piano", "grand piano"),

@@ -1,7 +1,9 @@
-"""The one calling convention of every denoiser: ours or adapted, student or teacher, whatever it predicts inside.
+"""The one calling convention of every denoiser: ours or adapted, student or teacher, whatever it
+predicts inside.
 
-``denoiser(x_t, t, cond, guidance) -> x̂_0``. Foreign parameterisations are converted once, here, so that samplers
-and methods read like the papers. Nothing here runs under ``no_grad``: the caller decides about gradients.
+``denoiser(x_t, t, cond, guidance) -> x̂_0``. Foreign parameterisations are converted once, here, so
+that samplers and methods read like the papers. Nothing here runs under ``no_grad``: the caller
+decides about gradients.
 """
 
 from collections.abc import Callable
@@ -14,7 +16,8 @@ from torch import Tensor
 from ditto.diffusion.schedule import Prediction, Schedule
 
 Cond = Tensor
-"""Conditioning of a batch, first dimension B: tags (B, 5) for our own models, encoded prompts for adapted ones."""
+"""Conditioning of a batch, first dimension B: tags (B, 5) for our own models, encoded prompts for
+adapted ones."""
 
 
 class Denoiser(Protocol):
@@ -33,9 +36,9 @@ Network = Callable[[Tensor, Tensor, Cond], Tensor]
 class GuidedDenoiser:
     """Classifier-free guidance over a network, in the papers' convention (DITTO eq. 13).
 
-    ``w · f(c) + (1 − w) · f(c_∅)``: w=0 is unconditional, w=1 conditional (one network call), any other w costs two,
-    made as one call on a doubled batch. Combining x̂_0, ε̂ or v̂ is the same thing, since each is affine in the other at
-    a fixed x_t.
+    ``w · f(c) + (1 − w) · f(c_∅)``: w=0 is unconditional, w=1 conditional (one network call), any
+    other w costs two, made as one call on a doubled batch. Combining x̂_0, ε̂ or v̂ is the same
+    thing, since each is affine in the other at a fixed x_t.
     """
 
     network: Network
@@ -46,7 +49,8 @@ class GuidedDenoiser:
     skip_std: float = 0.0
     """See `Schedule.to_x_0`."""
     bounded: bool = True
-    """Whether x_0 lies in [−1, 1], so that a chain may threshold it; the latent of an autoencoder does not."""
+    """Whether x_0 lies in [−1, 1], so that a chain may threshold it; the latent of an autoencoder
+    does not."""
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Cond, guidance: float = 1.0) -> Tensor:
         """x̂_0 of the guided network."""
@@ -67,8 +71,8 @@ class GuidedDenoiser:
 def dynamic_threshold(x_0: Tensor, ratio: float = 0.995, maximum: float = 1.0) -> Tensor:
     """Dynamic thresholding (Imagen; DITTO appendix K) of x̂_0 (B, …), as diffusers' DDIM does it.
 
-    s = the `ratio` quantile of |x̂_0| of each item, held inside [1, `maximum`]; x̂_0 is clipped to [−s, s] and divided by
-    s. With ``maximum=1`` (diffusers' default) it is a clip to [−1, 1].
+    s = the `ratio` quantile of |x̂_0| of each item, held inside [1, `maximum`]; x̂_0 is clipped to
+    [−s, s] and divided by s. With ``maximum=1`` (diffusers' default) it is a clip to [−1, 1].
     """
     if maximum == 1.0:
         return x_0.clamp(-1, 1)

@@ -1,18 +1,20 @@
-"""EDICT (Wallace et al. 2023; DITTO appendix B): two coupled chains whose every step can be undone exactly.
+"""EDICT (Wallace et al. 2023; DITTO appendix B): two coupled chains whose every step can be undone
+exactly.
 
-With a = √(ᾱ_s / ᾱ_t) and b = √(1 − ᾱ_s) − a·√(1 − ᾱ_t), so that a·x + b·ε̂ is the DDIM step from t to s::
+With a = √(ᾱ_s / ᾱ_t) and b = √(1 − ᾱ_s) − a·√(1 − ᾱ_t), so that a·x + b·ε̂ is the DDIM step from t
+to s::
 
     x' ← a·x + b·ε̂(y, t)
     y' ← a·y + b·ε̂(x', t)
     x ← p·x' + (1 − p)·y'
     y ← p·y' + (1 − p)·x
 
-Every line changes one of the two by a function of the other, hence can be solved for what it changed. The pair is kept
-in float64 whatever the network computes in: undoing a step divides by p and by b's counterpart, and a float32 pair
-would not find its way back.
+Every line changes one of the two by a function of the other, hence can be solved for what it
+changed. The pair is kept in float64 whatever the network computes in: undoing a step divides by p
+and by b's counterpart, and a float32 pair would not find its way back.
 
-Where ᾱ_t is next to nothing, a is in the hundreds and so is the chains' drift apart: use a "leading" grid, which does
-not begin at the last timestep (`edict_timesteps`).
+Where ᾱ_t is next to nothing, a is in the hundreds and so is the chains' drift apart: use a
+"leading" grid, which does not begin at the last timestep (`edict_timesteps`).
 """
 
 import torch
@@ -25,7 +27,9 @@ Pair = tuple[Tensor, Tensor]
 
 
 def mixing(steps: int) -> float:
-    """The mixing coefficient p that DITTO's appendix L uses: 0.93 at 50 steps or more, 0.83 at 20 or fewer."""
+    """The mixing coefficient p that DITTO's appendix L uses: 0.93 at 50 steps or more, 0.83 at 20
+    or fewer.
+    """
     return 0.83 + 0.1 * min(max((steps - 20) / 30, 0.0), 1.0)
 
 
@@ -35,7 +39,8 @@ def edict_timesteps(schedule: Schedule, steps: int) -> list[int]:
 
 
 def edict(chain: Chain, x_T: Tensor, p: float, y_T: Tensor | None = None) -> Pair:
-    """Sample both chains, which start alike unless `y_T` is given: x_T (B, …) → x_0 and y_0 (B, …), float64.
+    """Sample both chains, which start alike unless `y_T` is given: x_T (B, …) → x_0 and y_0 (B, …),
+    float64.
 
     The network sees tensors of x_T's dtype.
     """
@@ -73,7 +78,9 @@ def edict_step(chain: Chain, pair: Pair, t: int, t_next: int, p: float, dtype: t
     return x, p * y + (1 - p) * x
 
 
-def edict_unstep(chain: Chain, pair: Pair, t: int, t_next: int, p: float, dtype: torch.dtype) -> Pair:
+def edict_unstep(
+    chain: Chain, pair: Pair, t: int, t_next: int, p: float, dtype: torch.dtype
+) -> Pair:
     """Both chains from t_next back to t: `edict_step` read from its last line to its first."""
     x, y = pair
     a, b = _ddim_coefficients(chain.schedule, t, t_next, x)

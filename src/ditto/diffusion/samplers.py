@@ -1,7 +1,8 @@
 """Deterministic and stochastic samplers as pure, differentiable steps.
 
-Each sampler is a generator-free loop over a falling timestep grid; a step is a function of tensors alone, so it can be
-recomputed under gradient checkpointing. They agree with diffusers' schedulers step by step (tests).
+Each sampler is a generator-free loop over a falling timestep grid; a step is a function of tensors
+alone, so it can be recomputed under gradient checkpointing. They agree with diffusers' schedulers
+step by step (tests).
 """
 
 from collections.abc import Callable, Sequence
@@ -32,8 +33,9 @@ class Chain:
         timesteps: falling grid; the chain ends at clean data after the last.
         cond: conditioning of the batch.
         guidance: CFG scale w (0 unconditional, 1 conditional).
-        threshold: dynamic thresholding of x̂_0 at every step, unless the denoiser says that its x_0 is not `bounded`; ε̂
-            follows from the thresholded x̂_0 (diffusers' ``use_clipped_model_output``).
+        threshold: dynamic thresholding of x̂_0 at every step, unless the denoiser says that its x_0
+            is not `bounded`; ε̂ follows from the thresholded x̂_0 (diffusers'
+            ``use_clipped_model_output``).
         call: how each model call is made; `ditto.methods.ditto` passes gradient checkpointing.
     """
 
@@ -51,9 +53,14 @@ class Chain:
         return self.call(self._estimate, x_t, times)
 
     def _estimate(self, x_t: Tensor, times: Tensor) -> Tensor:
-        # With the thresholding inside the checkpoint, x_t is all that a step keeps for the backward pass.
+        # With the thresholding inside the checkpoint, x_t is all that a step keeps for the backward
+        # pass.
         x_0 = self.denoiser(x_t, times, self.cond, self.guidance)
-        return dynamic_threshold(x_0) if self.threshold and getattr(self.denoiser, "bounded", True) else x_0
+        return (
+            dynamic_threshold(x_0)
+            if self.threshold and getattr(self.denoiser, "bounded", True)
+            else x_0
+        )
 
     def pairs(self) -> list[tuple[int, int]]:
         """(t, next t) along the grid; the last next is `CLEAN`."""
@@ -74,11 +81,16 @@ def ddim(chain: Chain, x_T: Tensor) -> Tensor:
 
 
 Advance = Callable[[Schedule, Tensor, Tensor, int, int], Tensor]
-"""One step ``(schedule, x_t, x̂_0, t, t_next) -> x at t_next``: `ddim_step`, or what `ancestral` makes."""
+"""One step ``(schedule, x_t, x̂_0, t, t_next) -> x at t_next``: `ddim_step`, or what `ancestral`
+makes."""
 
 
-def ddpm_step(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: int, t_next: int, noise: Callable[[], Tensor]) -> Tensor:
-    """One ancestral step: DDIM's with η=1 (Song et al. 2021, eq. 16); the one to clean data draws no noise."""
+def ddpm_step(
+    schedule: Schedule, x_t: Tensor, x_0: Tensor, t: int, t_next: int, noise: Callable[[], Tensor]
+) -> Tensor:
+    """One ancestral step: DDIM's with η=1 (Song et al. 2021, eq. 16); the one to clean data draws
+    no noise.
+    """
     epsilon = schedule.to_epsilon(x_0, x_t, t)
     now, after = schedule.at(t, x_t), schedule.at(t_next, x_t)
     variance = (1 - after) / (1 - now) * (1 - now / after)
@@ -132,16 +144,19 @@ def _log_snr(schedule: Schedule, t: int, like: Tensor) -> Tensor:
 
 
 def ddim_invert(chain: Chain, x_0: Tensor) -> Tensor:
-    """DDIM inversion: the grid walked upwards, x_0 → x_T (Song et al. 2021, §4.3), as diffusers' DDIMInverse does it.
+    """DDIM inversion: the grid walked upwards, x_0 → x_T (Song et al. 2021, §4.3), as diffusers'
+    DDIMInverse does it.
 
-    From t_next to t the network is asked at t, as on the way down, but sees x of the level t_next: all the error is
-    there, and it vanishes with small steps.
+    From t_next to t the network is asked at t, as on the way down, but sees x of the level t_next:
+    all the error is there, and it vanishes with small steps.
     """
     return ddim_invert_path(chain, x_0)[0]
 
 
 def ddim_invert_path(chain: Chain, x_0: Tensor) -> list[Tensor]:
-    """All x_t of `ddim_invert` in the order of sampling: x_T first, x_0 itself last, T + 1 tensors (B, …)."""
+    """All x_t of `ddim_invert` in the order of sampling: x_T first, x_0 itself last, T + 1 tensors
+    (B, …).
+    """
     schedule, path = chain.schedule, [x_0]
     for t, t_next in reversed(chain.pairs()):
         epsilon = schedule.to_epsilon(chain.predict(path[0], t), path[0], t)

@@ -1,4 +1,5 @@
-"""Inpaint, outpaint and loop: from a user's file to a file of the same rate, depth and channels (DITTO section 4).
+"""Inpaint, outpaint and loop: from a user's file to a file of the same rate, depth and channels
+(DITTO section 4).
 
 >>> from ditto.edit.edits import outpaint
 >>> outpaint("song.wav", model, seconds=30, tags="genre=jazz tempo=110").save("longer.wav")
@@ -26,36 +27,50 @@ from ditto.request import Request, run
 MAX_SECONDS = 3600.0
 BEATS_PER_BAR = 4
 SELF_OVERLAP, SHORTEST_OVERLAP = 0.5, 0.1
-"""Seconds by which a loop without a recording repeats its start (the paper's), and the least of them."""
+"""Seconds by which a loop without a recording repeats its start (the paper's), and the least of
+them."""
 
 
 def inpaint(
-    path: StrPath, model: MusicModel, regions: Sequence[tuple[float, float]], request: Request | None = None, *,
-    overlap: float = 1.0, progress: Progress | None = None,
-) -> Edit:  # fmt: skip
+    path: StrPath,
+    model: MusicModel,
+    regions: Sequence[tuple[float, float]],
+    request: Request | None = None,
+    *,
+    overlap: float = 1.0,
+    progress: Progress | None = None,
+) -> Edit:
     """Make regions of a recording anew, so that they fit what is around them.
 
-    All that the model's window holds besides the region is matched. A region longer than the window less twice the
-    overlap is filled from its left in several steps; one that touches an end of the file goes on from the other side.
+    All that the model's window holds besides the region is matched. A region longer than the window
+    less twice the overlap is filled from its left in several steps; one that touches an end of the
+    file goes on from the other side.
 
     Args:
         path: a sound file.
         model: from `ditto.load`.
         regions: (from, to) in seconds.
-        request: tags, method and what else makes the music; its controls count within the regions, in the file's time.
-        overlap: seconds of context that are shared at least with each side, where there are so many.
+        request: tags, method and what else makes the music; its controls count within the regions,
+            in the file's time.
+        overlap: seconds of context that are shared at least with each side, where there are so
+            many.
         progress: called with (part, parts, step).
 
     Raises:
-        RequestError: a region is empty, outside the file, or overlaps another, or nothing would be kept.
+        RequestError: a region is empty, outside the file, or overlaps another, or nothing would be
+            kept.
         AudioFileError: the file cannot be read.
     """
     timeline = Timeline.read(path)
     gaps = _gaps(timeline, regions)
-    filling = Filling("inpaint", model, request or Request(), overlap, all_context=True, progress=progress)
+    filling = Filling(
+        "inpaint", model, request or Request(), overlap, all_context=True, progress=progress
+    )
     filled = timeline.copied()
     parts = tuple(map(Part.of, filling.fill(filled, gaps)))
-    return Edit("inpaint", model, filled, parts, tuple(gaps), timeline, filling.joins(timeline, gaps))
+    return Edit(
+        "inpaint", model, filled, parts, tuple(gaps), timeline, filling.joins(timeline, gaps)
+    )
 
 
 def _gaps(timeline: Timeline, regions: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
@@ -64,25 +79,38 @@ def _gaps(timeline: Timeline, regions: Sequence[tuple[float, float]]) -> list[tu
         raise RequestError("give at least one region to inpaint, from and to in seconds")
     for start, end in regions:
         if not (math.isfinite(start) and math.isfinite(end) and 0 <= start < end):
-            raise RequestError(f"a region must go from some second to a later one, not from {start:g} to {end:g}")
+            raise RequestError(
+                f"a region must go from some second to a later one, not from {start:g} to {end:g}"
+            )
         if end > timeline.seconds + 1e-6:
             raise RequestError(
                 f"the region {start:g} to {end:g} s is outside {name}, which ends at {timeline.seconds:.3f} s"
             )
         if end - start < 0.05:
-            raise RequestError(f"the region {start:g} to {end:g} s is too short: at least 0.05 s can be made")
+            raise RequestError(
+                f"the region {start:g} to {end:g} s is too short: at least 0.05 s can be made"
+            )
     ordered = sorted(regions)
     for (_, end), (start, _) in pairwise(ordered):
         if start < end + 2 * FADE_SECONDS:
-            raise RequestError(f"the regions around {start:g} s overlap or nearly touch: give them as one")
+            raise RequestError(
+                f"the regions around {start:g} s overlap or nearly touch: give them as one"
+            )
     return [(timeline.at(start), min(timeline.at(end), timeline.length)) for start, end in ordered]
 
 
 def outpaint(
-    path: StrPath, model: MusicModel, seconds: float, request: Request | None = None, *,
-    overlap: float = 1.0, direction: Literal["forwards", "backwards"] = "forwards", progress: Progress | None = None,
-) -> Edit:  # fmt: skip
-    """Make a recording longer, by windows that each go on from the last `overlap` seconds of what is there.
+    path: StrPath,
+    model: MusicModel,
+    seconds: float,
+    request: Request | None = None,
+    *,
+    overlap: float = 1.0,
+    direction: Literal["forwards", "backwards"] = "forwards",
+    progress: Progress | None = None,
+) -> Edit:
+    """Make a recording longer, by windows that each go on from the last `overlap` seconds of what
+    is there.
 
     With a tempo in the tags the beats are counted on from ``tags.beat`` at the file's start.
 
@@ -90,8 +118,8 @@ def outpaint(
         path: a sound file.
         model: from `ditto.load`.
         seconds: length of the whole in the end.
-        request: tags, method and what else makes the music; its controls count in what is new, in the time of the
-            whole.
+        request: tags, method and what else makes the music; its controls count in what is new, in
+            the time of the whole.
         overlap: seconds that a window shares with what is there (the paper: 1, 2 or 3).
         direction: where it grows; "backwards" is a new beginning.
         progress: called with (part, parts, step).
@@ -138,16 +166,24 @@ def loop_seconds(bpm: float, bars: int) -> float:
 
 
 def loop_recording(
-    path: StrPath, model: MusicModel, request: Request | None = None, *, seconds: float | None = None,
-    overlap: float = 1.0, repeats: int = 1, progress: Progress | None = None,
-) -> Edit:  # fmt: skip
-    """Add to a recording what leads from its end back to its start, so that it can be repeated without a seam.
+    path: StrPath,
+    model: MusicModel,
+    request: Request | None = None,
+    *,
+    seconds: float | None = None,
+    overlap: float = 1.0,
+    repeats: int = 1,
+    progress: Progress | None = None,
+) -> Edit:
+    """Add to a recording what leads from its end back to its start, so that it can be repeated
+    without a seam.
 
     Args:
         path: a sound file.
         model: from `ditto.load`.
         request: tags, method and what else makes the music.
-        seconds: length of the loop, above the file's; by default one window is added, less the overlap at either end.
+        seconds: length of the loop, above the file's; by default one window is added, less the
+            overlap at either end.
         overlap: seconds of the file's end and of its start that the new part matches.
         repeats: how often the loop is written.
         progress: called with (part, parts, step).
@@ -175,7 +211,9 @@ def loop_recording(
     fade = min(timeline.at(FADE_SECONDS), again)
     once = unrolled.samples[:, :length]
     once[:, :fade] = unrolled.samples[:, length : length + fade]
-    looped = replace(unrolled, samples=np.tile(once, repeats), known=np.ones(length * repeats, bool))
+    looped = replace(
+        unrolled, samples=np.tile(once, repeats), known=np.ones(length * repeats, bool)
+    )
     gaps = tuple((i * length + timeline.length, (i + 1) * length) for i in range(repeats))
     within = filling.joins(unrolled, [(timeline.length, length)])
     joins = tuple(i * length + edge for i in range(repeats) for edge in within)
@@ -183,10 +221,16 @@ def loop_recording(
 
 
 def loop(
-    model: MusicModel, seconds: float, request: Request | None = None, *, overlap: float = SELF_OVERLAP,
-    repeats: int = 1, progress: Progress | None = None,
-) -> Edit:  # fmt: skip
-    """Make a loop from nothing: a clip that comes back to its own start (appendix E), exact to the sample.
+    model: MusicModel,
+    seconds: float,
+    request: Request | None = None,
+    *,
+    overlap: float = SELF_OVERLAP,
+    repeats: int = 1,
+    progress: Progress | None = None,
+) -> Edit:
+    """Make a loop from nothing: a clip that comes back to its own start (appendix E), exact to the
+    sample.
 
     Args:
         model: from `ditto.load`.
@@ -226,7 +270,8 @@ def loop(
 
 
 def closed(sound: np.ndarray, length: int, fade: int) -> np.ndarray:
-    """One round (channels, length) of a clip (channels, n) that comes back to its start, which what follows fades into.
+    """One round (channels, length) of a clip (channels, n) that comes back to its start, which what
+    follows fades into.
 
     Args:
         sound: the clip.

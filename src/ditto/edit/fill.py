@@ -1,7 +1,9 @@
-"""Filling gaps of a recording with music that fits: the core of inpainting, outpainting and looping (DITTO section 4).
+"""Filling gaps of a recording with music that fits: the core of inpainting, outpainting and looping
+(DITTO section 4).
 
-A gap is filled in one window of the model, or in several that overlap what is there already by `overlap` seconds. In
-each, DITTO makes a clip whose known frames match the recording's, and the clip's sound takes the gap's place.
+A gap is filled in one window of the model, or in several that overlap what is there already by
+`overlap` seconds. In each, DITTO makes a clip whose known frames match the recording's, and the
+clip's sound takes the gap's place.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -51,17 +53,23 @@ class Window:
         """One window of the model.
 
         Raises:
-            RequestError: the overlap is not positive, or leaves less than a quarter of the window to fill.
+            RequestError: the overlap is not positive, or leaves less than a quarter of the window
+                to fill.
         """
         frames = model.shape(None)[-1]
         seconds = model.spec.seconds(frames)
         if not 0 < overlap <= 0.75 * seconds:
-            raise RequestError(f"the overlap must be above 0 and at most {0.75 * seconds:.2f} s, not {overlap:g}")
+            raise RequestError(
+                f"the overlap must be above 0 and at most {0.75 * seconds:.2f} s, not {overlap:g}"
+            )
         return cls(frames, int(seconds * timeline.sample_rate) - 64, timeline.at(overlap))
 
 
-def pieces(gap: tuple[int, int], window: Window, left: bool, right: bool, length: int) -> list[Piece]:
-    """Windows that fill a gap one after the other: from the left if it is known there, else from the right.
+def pieces(
+    gap: tuple[int, int], window: Window, left: bool, right: bool, length: int
+) -> list[Piece]:
+    """Windows that fill a gap one after the other: from the left if it is known there, else from
+    the right.
 
     Args:
         gap: samples, (first, after the last).
@@ -90,7 +98,9 @@ def _start(first: int, last: int, window: Window, left: bool, right: bool, lengt
     if left and right:
         centred = first - (window.length - (last - first)) // 2
         inside = min(max(centred, 0), max(length - window.length, 0))
-        return min(max(inside, last + min(window.overlap, length - last) - window.length), first - 1)
+        return min(
+            max(inside, last + min(window.overlap, length - last) - window.length), first - 1
+        )
     return first - window.overlap if left else last + window.overlap - window.length
 
 
@@ -100,7 +110,8 @@ class Filling:
 
     Attributes:
         kind: "inpaint", "outpaint" or "loop".
-        model, request: what makes the music; the request's controls are asked for in the gaps, in the recording's time.
+        model, request: what makes the music; the request's controls are asked for in the gaps, in
+            the recording's time.
         overlap: seconds of context that a window shares with each side.
         all_context: match all that the window holds, not only the overlap.
         fade: seconds of the cross-fades; 0 is a bare cut.
@@ -139,7 +150,9 @@ class Filling:
             left = first > 0
             right = last < timeline.length
             if not left and not right:
-                raise RequestError("nothing of the recording would be left: keep some of it to go on from")
+                raise RequestError(
+                    "nothing of the recording would be left: keep some of it to go on from"
+                )
             yield from pieces((first, last), window, left, right, timeline.length)
 
     def _fill(self, timeline: Timeline, piece: Piece, i: int, of: int) -> Result:
@@ -147,9 +160,14 @@ class Filling:
         region = self._region(timeline, piece)
         start = (piece.start - timeline.origin) / timeline.sample_rate
         request = replace(
-            self.request, controls=(region, *self._extra(timeline, piece)), seed=self.request.seed + i,
-            tags=self._tags(start), seconds=None, count=1, start=None,
-        )  # fmt: skip
+            self.request,
+            controls=(region, *self._extra(timeline, piece)),
+            seed=self.request.seed + i,
+            tags=self._tags(start),
+            seconds=None,
+            count=1,
+            start=None,
+        )
 
         def watch(step: Step) -> None:
             if self.progress is not None:
@@ -190,11 +208,16 @@ class Filling:
         """The request's own controls, within this gap."""
         rate = timeline.sample_rate
         gap = ((piece.gap[0] - piece.start) / rate, (piece.gap[1] - piece.start) / rate)
-        found = (followed(c, piece.start / rate, timeline.seconds, gap, self.model) for c in self.request.controls)
+        found = (
+            followed(c, piece.start / rate, timeline.seconds, gap, self.model)
+            for c in self.request.controls
+        )
         return [control for control in found if control is not None]
 
     def _tags(self, start: float) -> Tags:
-        """The tags, with the count of beats as it stands `start` seconds after the recording's own beginning."""
+        """The tags, with the count of beats as it stands `start` seconds after the recording's own
+        beginning.
+        """
         tags = self.request.tags
         if tags.tempo is None or tags.beat is None:
             return tags

@@ -16,7 +16,8 @@ from ditto.models.music_model import MusicModel
 def followed(
     control: Control, start: float, total: float, gap: tuple[float, float], model: MusicModel
 ) -> Control | None:
-    """A control in a recording's time, for the window that begins at `start`, where it counts in the gap alone.
+    """A control in a recording's time, for the window that begins at `start`, where it counts in
+    the gap alone.
 
     Args:
         control: its times are seconds of the recording; named curves stretch over all of it.
@@ -51,14 +52,20 @@ def _moved(control: Control, start: float, total: float, window: float) -> Contr
         return Intensity(_curve(control.curve, start, total, window), control.measure)
     if isinstance(control, Melody):
         tune = control.tune.later(-start)
-        return Melody(tune) if tune is not None and min(n.onset for n in tune.notes) < window else None
+        return (
+            Melody(tune) if tune is not None and min(n.onset for n in tune.notes) < window else None
+        )
     if isinstance(control, SelfSimilarity):
-        raise ControlError("a structure cannot be asked of an edit: it is that of one clip as a whole")
+        raise ControlError(
+            "a structure cannot be asked of an edit: it is that of one clip as a whole"
+        )
     return control
 
 
 def _curve(curve: Curve, start: float, total: float, window: float) -> Curve:
-    """A curve as it runs from `start` on; its corners are kept, and its value at both ends of the window."""
+    """A curve as it runs from `start` on; its corners are kept, and its value at both ends of the
+    window.
+    """
     times, levels = np.array(curve.points, dtype=np.float64).T
     times = times * (total if curve.relative else 1.0)
     inside = times[(times > start) & (times < start + window)]

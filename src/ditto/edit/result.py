@@ -30,10 +30,12 @@ COLUMNS = 2048
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What is kept of a window: neither its sound nor its latents, for a recording may have many windows.
+    """What is kept of a window: neither its sound nor its latents, for a recording may have many
+    windows.
 
     Attributes:
-        request: what was asked, without the controls, whose targets may be large; `about` names them.
+        request: what was asked, without the controls, whose targets may be large; `about` names
+            them.
         losses: (K,) of the optimisation.
         errors: of the controls.
         seconds: that it took.
@@ -51,7 +53,9 @@ class Part:
         """Of the first clip of a result."""
         errors = {name: values[0].item() for name, values in result.errors.items()}
         request = replace(result.request, controls=())
-        return cls(request, result.losses[:, 0], errors, sum(result.timings.values()), result.report())
+        return cls(
+            request, result.losses[:, 0], errors, sum(result.timings.values()), result.report()
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,11 +94,15 @@ class Edit:
     def errors(self) -> dict[str, float]:
         """Each control's error, the mean over the parts."""
         names = dict.fromkeys(name for part in self.parts for name in part.errors)
-        values = {name: [part.errors[name] for part in self.parts if name in part.errors] for name in names}
+        values = {
+            name: [part.errors[name] for part in self.parts if name in part.errors]
+            for name in names
+        }
         return {name: float(np.mean(value)) for name, value in values.items()}
 
     def seams(self) -> list[dict[str, float]]:
-        """Every border of what is new and join within it: time, spectral jump in dB, its percentile in the known music.
+        """Every border of what is new and join within it: time, spectral jump in dB, its percentile
+        in the known music.
 
         The borders of a loop with itself are measured as they sound when it is repeated.
         """
@@ -106,12 +114,18 @@ class Edit:
         typical = typical_jumps(self._known(spec), spec)
         found = [(edge / self.sample_rate, self._jump(edge, rolled)) for edge in inside]
         return [
-            {"seconds": round(at, 4), "jump_db": round(jump, 3), "percentile": round(share_below(jump, typical), 1)}
+            {
+                "seconds": round(at, 4),
+                "jump_db": round(jump, 3),
+                "percentile": round(share_below(jump, typical), 1),
+            }
             for at, jump in found
         ]
 
     def _jump(self, edge: int, rolled: bool) -> float:
-        """The spectral jump at a sample, from what is around it; beyond the ends of what is repeated it begins anew."""
+        """The spectral jump at a sample, from what is around it; beyond the ends of what is
+        repeated it begins anew.
+        """
         spec = self.model.spec
         hop = spec.hop * self.sample_rate / spec.sample_rate
         first = round((edge - AROUND_SECONDS * self.sample_rate) // hop * hop)
@@ -122,7 +136,9 @@ class Edit:
         return seam_jump(heard, (edge - first) / self.sample_rate, spec)
 
     def _known(self, spec: AudioSpec) -> Tensor:
-        """What seams are measured against: the recording, or of a loop from nothing the clip itself."""
+        """What seams are measured against: the recording, or of a loop from nothing the clip
+        itself.
+        """
         source = self.timeline if self.before is None else self.before
         return _heard(source.samples, source.sample_rate, spec)
 
@@ -146,13 +162,15 @@ class Edit:
         }
 
     def save(self, path: StrPath, *, force: bool = False) -> list[Path]:
-        """Write the sound in the recording's own rate, channels and encoding, and beside it picture and report.
+        """Write the sound in the recording's own rate, channels and encoding, and beside it picture
+        and report.
 
         Returns:
             The three paths.
 
         Raises:
-            OutputError: a file exists already (without `force`) or cannot be written; nothing is then written.
+            OutputError: a file exists already (without `force`) or cannot be written; nothing is
+                then written.
         """
         sound, picture, about = output_files(path, force=force)
         report = self.report()
@@ -167,29 +185,52 @@ class Edit:
             temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         spec = self.model.spec
         stride = -(-int(self.timeline.seconds * spec.frame_rate) // COLUMNS)
-        mels = [_mel(timeline, spec, stride) for timeline in (self.before, self.timeline) if timeline is not None]
+        mels = [
+            _mel(timeline, spec, stride)
+            for timeline in (self.before, self.timeline)
+            if timeline is not None
+        ]
         new = [(start / self.sample_rate, end / self.sample_rate) for start, end in self.gaps]
         losses = [part.losses.tolist() for part in self.parts]
         edit_picture(
-            picture, mels[-1], spec, new, losses, self._title(), before=mels[0] if self.before else None, stride=stride,
+            picture,
+            mels[-1],
+            spec,
+            new,
+            losses,
+            self._title(),
+            before=mels[0] if self.before else None,
+            stride=stride,
             force=force,
-        )  # fmt: skip
+        )
         return [sound, picture, about]
 
     def _title(self) -> str:
         name = f" of {self.before.name}" if self.before else ""
         request = self.parts[0].request
-        return f"{self.kind}{name}. {request.tags.caption()} Seed {request.seed}, {request.method}."[:200]
+        return (
+            f"{self.kind}{name}. {request.tags.caption()} Seed {request.seed}, {request.method}."[
+                :200
+            ]
+        )
 
 
 def _heard(samples: np.ndarray, sample_rate: int, spec: AudioSpec) -> Tensor:
     """Mono at the model's rate, shape (n,); in blocks, since a recording may be long."""
     count = samples.shape[1]
-    blocks = (samples[:, first : first + BLOCK].mean(axis=0, dtype=np.float32) for first in range(0, count, BLOCK))
+    blocks = (
+        samples[:, first : first + BLOCK].mean(axis=0, dtype=np.float32)
+        for first in range(0, count, BLOCK)
+    )
     if sample_rate != spec.sample_rate:
-        stream = soxr.ResampleStream(sample_rate, spec.sample_rate, 1, dtype="float32", quality="VHQ")
+        stream = soxr.ResampleStream(
+            sample_rate, spec.sample_rate, 1, dtype="float32", quality="VHQ"
+        )
         lasts = (first + BLOCK >= count for first in range(0, count, BLOCK))
-        blocks = (stream.resample_chunk(block, last=last) for block, last in zip(blocks, lasts, strict=True))
+        blocks = (
+            stream.resample_chunk(block, last=last)
+            for block, last in zip(blocks, lasts, strict=True)
+        )
     return torch.from_numpy(np.concatenate(list(blocks)))
 
 
@@ -197,7 +238,10 @@ def _mel(timeline: Timeline, spec: AudioSpec, stride: int) -> Tensor:
     """Log-mel (n_mels, columns), each column the mean of `stride` frames; made in pieces."""
     frames = max(int(timeline.seconds * spec.frame_rate), 1)
     size = -(-PIECE_FRAMES // stride) * stride
-    pieces = [_columns(timeline, spec, first, min(first + size, frames), stride) for first in range(0, frames, size)]
+    pieces = [
+        _columns(timeline, spec, first, min(first + size, frames), stride)
+        for first in range(0, frames, size)
+    ]
     return torch.cat(pieces, dim=1)
 
 
@@ -206,7 +250,9 @@ def _columns(timeline: Timeline, spec: AudioSpec, first: int, last: int, stride:
     begin = max(first - margin, 0)
     around = timeline.samples[:, round(begin * hop) : round((last + margin) * hop)]
     heard = _heard(around, timeline.sample_rate, spec)
-    heard = torch.nn.functional.pad(heard, (0, max(0, (last - begin) * spec.hop - len(heard), spec.n_fft - len(heard))))
+    heard = torch.nn.functional.pad(
+        heard, (0, max(0, (last - begin) * spec.hop - len(heard), spec.n_fft - len(heard)))
+    )
     with torch.no_grad():
         mel = log_mel(heard[None], spec)[..., first - begin : last - begin]
         return torch.nn.functional.avg_pool1d(mel, stride, ceil_mode=True)[0]
@@ -216,6 +262,12 @@ def _comment(report: dict[str, Any]) -> str:
     """What fits a tag of the report."""
     short = {key: report[key] for key in ("edit", "recording", "new", "model", "versions")}
     first = report["parts"][0]["request"]
-    about = {key: value for key, value in first.items() if key not in ("controls", "count", "seconds")}
+    about = {
+        key: value for key, value in first.items() if key not in ("controls", "count", "seconds")
+    }
     text = json.dumps(short | {"request": about}, separators=(",", ":"))
-    return text if len(text.encode()) <= MAX_COMMENT else json.dumps({"edit": report["edit"], "model": report["model"]})
+    return (
+        text
+        if len(text.encode()) <= MAX_COMMENT
+        else json.dumps({"edit": report["edit"], "model": report["model"]})
+    )

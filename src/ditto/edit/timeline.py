@@ -1,7 +1,8 @@
-"""A user's recording while it is edited: its own samples, which of them are known, and how new sound is put in.
+"""A user's recording while it is edited: its own samples, which of them are known, and how new
+sound is put in.
 
-All positions are samples at the recording's own rate. What is known is never changed, but for a short cross-fade next
-to what is new.
+All positions are samples at the recording's own rate. What is known is never changed, but for a
+short cross-fade next to what is new.
 """
 
 from collections.abc import Sequence
@@ -59,7 +60,13 @@ class Timeline:
         if about.subtype in _DOUBLE:
             whole, _ = soundfile.read(path, dtype="float64", always_2d=True)
             samples = np.ascontiguousarray(whole.T)
-        return cls(samples, np.ones(samples.shape[1], bool), audio.sample_rate, about.subtype, name=Path(path).name)
+        return cls(
+            samples,
+            np.ones(samples.shape[1], bool),
+            audio.sample_rate,
+            about.subtype,
+            name=Path(path).name,
+        )
 
     @property
     def length(self) -> int:
@@ -78,9 +85,11 @@ class Timeline:
     def extended(self, before: int, after: int) -> "Timeline":
         """With that many unknown samples at its ends."""
         return replace(
-            self, samples=np.pad(self.samples, ((0, 0), (before, after))), known=np.pad(self.known, (before, after)),
+            self,
+            samples=np.pad(self.samples, ((0, 0), (before, after))),
+            known=np.pad(self.known, (before, after)),
             origin=self.origin + before,
-        )  # fmt: skip
+        )
 
     def forget(self, spans: Sequence[tuple[int, int]]) -> None:
         """Make some stretches unknown, in place."""
@@ -88,9 +97,11 @@ class Timeline:
             self.known[start:end] = False
 
     def heard(self, start: int, frames: int, margin: int, spec: AudioSpec) -> Tensor:
-        """What the model hears from sample `start` on: mono at its rate, (frames + 2·margin)·hop samples.
+        """What the model hears from sample `start` on: mono at its rate, (frames + 2·margin)·hop
+        samples.
 
-        `margin` frames lie before and after; beyond the recording's ends and in its gaps there is silence.
+        `margin` frames lie before and after; beyond the recording's ends and in its gaps there is
+        silence.
         """
         ratio = self.sample_rate / spec.sample_rate
         first = start - round(margin * spec.hop * ratio)
@@ -105,7 +116,9 @@ class Timeline:
         return torch.from_numpy(np.pad(there, (0, size - len(there))).astype(np.float32))
 
     def known_frames(self, start: int, frames: int, spec: AudioSpec) -> np.ndarray:
-        """Which of `frames` frames from sample `start` on hear nothing but what is known, shape (frames,), bool."""
+        """Which of `frames` frames from sample `start` on hear nothing but what is known, shape
+        (frames,), bool.
+        """
         ratio = self.sample_rate / spec.sample_rate
         centres = start + np.arange(frames) * spec.hop * ratio
         half = spec.n_fft / 2 * ratio
@@ -124,8 +137,9 @@ class Timeline:
     def fill(self, gap: tuple[int, int], clip: np.ndarray, start: int, fade: int) -> None:
         """Fill a gap, in place, from a clip (channels, n) that begins at sample `start`.
 
-        Where what lies next to the gap is known, the clip fades in over the last `fade` samples before it and out over
-        the first after it. In place, since a recording may be long and have many windows.
+        Where what lies next to the gap is known, the clip fades in over the last `fade` samples
+        before it and out over the first after it. In place, since a recording may be long and have
+        many windows.
         """
         samples, known = self.samples, self.known
         first, last = gap
@@ -139,7 +153,9 @@ class Timeline:
         known[first:last] = True
 
     def spread(self, clip: np.ndarray, start: int) -> np.ndarray:
-        """A clip (any channels, n) in the recording's channels; mono is put where the sound around it is."""
+        """A clip (any channels, n) in the recording's channels; mono is put where the sound around
+        it is.
+        """
         channels = len(self.samples)
         if len(clip) == channels:
             return clip
@@ -154,11 +170,16 @@ class Timeline:
         return (mono * gains[:, None]).astype(np.float32)
 
     def subtype_for(self, path: StrPath) -> str | None:
-        """The encoding in which `path` keeps the recording's samples, as far as its format can; None is its default."""
+        """The encoding in which `path` keeps the recording's samples, as far as its format can;
+        None is its default.
+        """
         container = SUBTYPES[Path(path).suffix.lower()][0]
         if self.subtype and self.subtype in soundfile.available_subtypes(container):
             return self.subtype
-        if container == "WAV" and max(self.samples.max(initial=0), -self.samples.min(initial=0)) > 1:
+        if (
+            container == "WAV"
+            and max(self.samples.max(initial=0), -self.samples.min(initial=0)) > 1
+        ):
             return "FLOAT"
         return "PCM_24" if container in ("WAV", "FLAC") and self.subtype else None
 
@@ -172,8 +193,9 @@ def _run(known: np.ndarray, longest: int) -> int:
 def crossfaded(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """From one sound into another, both (channels, n), with constant power.
 
-    Linear ramps would lose up to 3 dB between sounds that have nothing to do with each other, and ramps of equal power
-    gain as much between equal ones: so the ramps are scaled by what the sounds' correlation makes of them.
+    Linear ramps would lose up to 3 dB between sounds that have nothing to do with each other, and
+    ramps of equal power gain as much between equal ones: so the ramps are scaled by what the
+    sounds' correlation makes of them.
     """
     count = before.shape[1]
     ramp = (np.arange(count) + 0.5) / count
@@ -188,5 +210,7 @@ def clip_at_rate(sound: Tensor, model: MusicModel, sample_rate: int) -> np.ndarr
     samples = np.atleast_2d(sound.numpy()).astype(np.float32)
     if sample_rate == model.spec.sample_rate:
         return samples
-    resampled = soxr.resample(np.ascontiguousarray(samples.T), model.spec.sample_rate, sample_rate, quality="VHQ")
+    resampled = soxr.resample(
+        np.ascontiguousarray(samples.T), model.spec.sample_rate, sample_rate, quality="VHQ"
+    )
     return np.ascontiguousarray(np.atleast_2d(resampled.T), dtype=np.float32)

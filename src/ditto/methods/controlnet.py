@@ -1,6 +1,8 @@
-"""Music ControlNet (Wu et al. 2023; DITTO §5.4): a trained adapter feeds the curves to every model call.
+"""Music ControlNet (Wu et al. 2023; DITTO §5.4): a trained adapter feeds the curves to every model
+call.
 
-Sampling is that of the base, with no gradient and hardly dearer; the price was the training (Table 11).
+Sampling is that of the base, with no gradient and hardly dearer; the price was the training (Table
+11).
 """
 
 from collections.abc import Sequence
@@ -21,7 +23,9 @@ from ditto.models.music_model import MusicModel
 from ditto.models.transformer import PatchTransformer
 
 
-def controlnet(x_T: Tensor, chain: Chain, adapter: ControlAdapter, curves: Tensor, sampler: Sampler = ddim) -> Tensor:
+def controlnet(
+    x_T: Tensor, chain: Chain, adapter: ControlAdapter, curves: Tensor, sampler: Sampler = ddim
+) -> Tensor:
     """x_0 of a chain whose model calls go through the adapter.
 
     Args:
@@ -40,7 +44,9 @@ def controlnet(x_T: Tensor, chain: Chain, adapter: ControlAdapter, curves: Tenso
 def controlled(chain: Chain, adapter: ControlAdapter, curves: Tensor) -> Chain:
     """The chain with the adapter inside its denoiser; with CFG, both halves get the curves."""
     denoiser = chain.denoiser
-    if not isinstance(denoiser, GuidedDenoiser) or not isinstance(denoiser.network, PatchTransformer):
+    if not isinstance(denoiser, GuidedDenoiser) or not isinstance(
+        denoiser.network, PatchTransformer
+    ):
         raise TypeError("a ControlNet needs a patch transformer as its base")
     base = denoiser.network
 
@@ -64,7 +70,9 @@ def curves_of(controls: Sequence[Control], model: MusicModel, batch: int, frames
         elif isinstance(control, Melody) and classes is None:
             classes = control.tune.classes(frames, model.spec)
         else:
-            raise ControlError("a ControlNet takes one loudness curve, one melody, or one of each: leave out the rest")
+            raise ControlError(
+                "a ControlNet takes one loudness curve, one melody, or one of each: leave out the rest"
+            )
     if levels is None and classes is None:
         raise ControlError("a ControlNet needs a loudness curve or a melody to follow")
     return encode_curves(levels, classes, batch, frames)

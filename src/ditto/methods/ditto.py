@@ -5,7 +5,8 @@
         x_T ← Adam(x_T, ∇ 𝓛(f(x_0), y))
     return sampler(x_T)
 
-Checkpointing keeps one model call's activations and T small tensors; it costs one more forward pass a step.
+Checkpointing keeps one model call's activations and T small tensors; it costs one more forward pass
+a step.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,10 +29,17 @@ def checkpointed_call(function: Callable[..., Tensor], *args: object) -> Tensor:
 
 
 def ditto(
-    x_T: Tensor, chain: Chain, objective: Objective, *, iterations: int = 70, lr: float = LR,
-    momentum: float = MOMENTUM, stop: Stop = never,
-    sampler: Sampler = ddim, checkpointing: bool = True,
-) -> Iterator[Step]:  # fmt: skip
+    x_T: Tensor,
+    chain: Chain,
+    objective: Objective,
+    *,
+    iterations: int = 70,
+    lr: float = LR,
+    momentum: float = MOMENTUM,
+    stop: Stop = never,
+    sampler: Sampler = ddim,
+    checkpointing: bool = True,
+) -> Iterator[Step]:
     """Algorithm 1 of DITTO.
 
     Args:
@@ -43,14 +51,21 @@ def ditto(
         momentum: Adam's β₁.
         stop: early stop.
         sampler: a deterministic sampler (`ddim`, `dpm_solver_pp`).
-        checkpointing: off, memory grows with T and a third of the time is saved; the gradient is the same.
+        checkpointing: off, memory grows with T and a third of the time is saved; the gradient is
+            the same.
 
     Yields:
         Every `Step`; decode the last one's `best_x_T` with `decode`.
     """
     chain = replace(chain, call=checkpointed_call) if checkpointing else chain
     return optimize(
-        x_T, lambda x: sampler(chain, x), objective, iterations=iterations, lr=lr, momentum=momentum, stop=stop
+        x_T,
+        lambda x: sampler(chain, x),
+        objective,
+        iterations=iterations,
+        lr=lr,
+        momentum=momentum,
+        stop=stop,
     )
 
 

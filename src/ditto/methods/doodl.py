@@ -1,13 +1,15 @@
-"""DOODL (Wallace et al. 2023; DITTO appendices B and L): optimise x_T through EDICT, the sampler that can be undone.
+"""DOODL (Wallace et al. 2023; DITTO appendices B and L): optimise x_T through EDICT, the sampler
+that can be undone.
 
     repeat K times:
         x_0 ← EDICT(x_T, x_T), two coupled chains
         x_T ← Adam(x_T, ∇ 𝓛(f(x_0), y))
         x_T ← x_T + noise, then renormalised to the length that it began with
 
-Two ways to have the gradient. *Checkpointed*, as DOODL's authors run it, every model call is made again in the
-backward pass: 4 calls a sampling step. *Invertible*, only the last pair is kept and every step is first undone: 6 calls
-a sampling step, and memory that does not grow with T at all. Their gradients agree.
+Two ways to have the gradient. *Checkpointed*, as DOODL's authors run it, every model call is made
+again in the backward pass: 4 calls a sampling step. *Invertible*, only the last pair is kept and
+every step is first undone: 6 calls a sampling step, and memory that does not grow with T at all.
+Their gradients agree.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,11 +30,19 @@ Formulation = Literal["checkpointed", "invertible"]
 
 
 def doodl(
-    x_T: Tensor, chain: Chain, objective: Objective, *, iterations: int = 70, lr: float = LR,
-    momentum: float = MOMENTUM, stop: Stop = never,
-    p: float | None = None, formulation: Formulation = "checkpointed", noise: Noise | None = None,
+    x_T: Tensor,
+    chain: Chain,
+    objective: Objective,
+    *,
+    iterations: int = 70,
+    lr: float = LR,
+    momentum: float = MOMENTUM,
+    stop: Stop = never,
+    p: float | None = None,
+    formulation: Formulation = "checkpointed",
+    noise: Noise | None = None,
     noise_std: float = 1e-3,
-) -> Iterator[Step]:  # fmt: skip
+) -> Iterator[Step]:
     """DOODL with DITTO's learning rate, as DITTO compares with it.
 
     Args:
@@ -46,7 +56,8 @@ def doodl(
         p: EDICT's mixing coefficient; by default the papers' for the number of steps (`mixing`).
         formulation: how the gradient is had, see above.
         noise: fresh ε of x_T's shape, each item's from its own generator; None injects nothing.
-        noise_std: share of it that is added to x_T before every iteration. DITTO does not say how much.
+        noise_std: share of it that is added to x_T before every iteration. DITTO does not say how
+            much.
 
     Yields:
         Every `Step`; decode the last one's `best_x_T` with `decode_doodl`.
@@ -60,10 +71,14 @@ def doodl(
             drift = drift + noise_std * noise()
         latent = (x + drift) * (length / _length(x + drift))
         used = latent.detach().clone()
-        return RENDERS[formulation](_coupled(chain), latent, mixing(len(chain.timesteps)) if p is None else p)
+        return RENDERS[formulation](
+            _coupled(chain), latent, mixing(len(chain.timesteps)) if p is None else p
+        )
 
     best = x_T
-    for step in optimize(x_T, render, objective, iterations=iterations, lr=lr, momentum=momentum, stop=stop):
+    for step in optimize(
+        x_T, render, objective, iterations=iterations, lr=lr, momentum=momentum, stop=stop
+    ):
         # The latents that were sampled from are the renormalised ones.
         best = torch.where(_as(step.loss == step.best_loss, used), used, best)
         yield replace(step, x_T=used, best_x_T=best)
@@ -72,7 +87,9 @@ def doodl(
 @torch.no_grad()
 def decode_doodl(x_T: Tensor, chain: Chain, p: float | None = None) -> Tensor:
     """The last sampling pass: x_0 of an optimised x_T, by EDICT."""
-    return edict(_coupled(chain), x_T, mixing(len(chain.timesteps)) if p is None else p)[0].to(x_T.dtype)
+    return edict(_coupled(chain), x_T, mixing(len(chain.timesteps)) if p is None else p)[0].to(
+        x_T.dtype
+    )
 
 
 def checkpointed(chain: Chain, x_T: Tensor, p: float) -> Tensor:
@@ -81,13 +98,16 @@ def checkpointed(chain: Chain, x_T: Tensor, p: float) -> Tensor:
 
 
 def invertible(chain: Chain, x_T: Tensor, p: float) -> Tensor:
-    """EDICT's x_0 with a backward pass that keeps nothing but the last pair; differentiable with regard to x_T only."""
+    """EDICT's x_0 with a backward pass that keeps nothing but the last pair; differentiable with
+    regard to x_T only.
+    """
     return _Invertible.apply(x_T, chain, p)  # pyright: ignore[reportReturnType]
 
 
 RENDERS: dict[Formulation, Callable[[Chain, Tensor, float], Tensor]] = {
-    "checkpointed": checkpointed, "invertible": invertible,
-}  # fmt: skip
+    "checkpointed": checkpointed,
+    "invertible": invertible,
+}
 
 
 class _Invertible(torch.autograd.Function):

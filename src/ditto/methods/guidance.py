@@ -1,11 +1,12 @@
-"""Guidance by gradients at sampling time: FreeDoM (Yu et al. 2023) and Guidance Gradients (Levy et al. 2023).
+"""Guidance by gradients at sampling time: FreeDoM (Yu et al. 2023) and Guidance Gradients (Levy et
+al. 2023).
 
 Both descend the loss of the present estimate x̂_0(x_t) a little at every step (DITTO §5.4)::
 
     x_t ← x_t − η_t · ∇_{x_t} 𝓛(f(x̂_0(x_t)), y)
 
-One sampling pass with one backward pass through one model call a step: far cheaper than DITTO, and blind to what the
-later steps make of it.
+One sampling pass with one backward pass through one model call a step: far cheaper than DITTO, and
+blind to what the later steps make of it.
 """
 
 import torch
@@ -18,19 +19,28 @@ from ditto.methods.masking import Known
 from ditto.optimize import Objective
 
 FREEDOM_STRENGTH, GG_STRENGTH = 0.00625, 0.02
-"""Defaults. On the embedded model half of FreeDoM's follows tunes and forms far less closely, and with twice of it the
-clips fit their tags far less well. Guidance Gradients' is for the mean square error of a region."""
+"""Defaults. On the embedded model half of FreeDoM's follows tunes and forms far less closely, and
+with twice of it the clips fit their tags far less well. Guidance Gradients' is for the mean square
+error of a region."""
 
 
 def freedom(
-    x_T: Tensor, chain: Chain, objective: Objective, noise: Noise, *, strength: float = FREEDOM_STRENGTH,
-    repeats: int = 3, travel: tuple[float, float] = (0.3, 0.7), advance: Advance = ddim_step,
-) -> Tensor:  # fmt: skip
+    x_T: Tensor,
+    chain: Chain,
+    objective: Objective,
+    noise: Noise,
+    *,
+    strength: float = FREEDOM_STRENGTH,
+    repeats: int = 3,
+    travel: tuple[float, float] = (0.3, 0.7),
+    advance: Advance = ddim_step,
+) -> Tensor:
     """FreeDoM, algorithm 2, with its efficient time travel.
 
-    The step size is a function of the gradient's norm, η_t = strength · √(1 − ᾱ_t) / rms(∇), so that a step moves x_t
-    by a fixed share of its noise whatever the loss is measured in. In the travelled part of the grid each step is made
-    `repeats` times, going back to its noise level in between.
+    The step size is a function of the gradient's norm, η_t = strength · √(1 − ᾱ_t) / rms(∇), so
+    that a step moves x_t by a fixed share of its noise whatever the loss is measured in. In the
+    travelled part of the grid each step is made `repeats` times, going back to its noise level in
+    between.
 
     Args:
         x_T: initial latents (B, …).
@@ -57,21 +67,29 @@ def freedom(
 
 
 def guidance_gradients(
-    x_T: Tensor, chain: Chain, objective: Objective, *, strength: float = GG_STRENGTH, known: Known | None = None,
+    x_T: Tensor,
+    chain: Chain,
+    objective: Objective,
+    *,
+    strength: float = GG_STRENGTH,
+    known: Known | None = None,
     advance: Advance = ddim_step,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Guidance Gradients: a constant step size and, for a linear feature, data consistency.
 
-    x_t ← x_t − strength · d · ∇𝓛, where d is the number of values of an item: a loss that is a mean over them thus
-    counts as their sum. Then x̂_0 is set to the reference where it is known, and the sampler steps on.
+    x_t ← x_t − strength · d · ∇𝓛, where d is the number of values of an item: a loss that is a mean
+    over them thus counts as their sum. Then x̂_0 is set to the reference where it is known, and the
+    sampler steps on.
 
     Args:
         x_T: initial latents (B, …).
         chain: denoiser, grid, conditioning and CFG scale.
         objective: 𝓛(f(x_0), y) as a function of x_0, one value an item.
-        strength: constant, for a mean square error of x_0; divide it as the loss is multiplied. On the embedded model
-            0.03 follows a region and 0.1 overshoots, which shows as x_0 of too large a spread.
-        known: the region that a linear feature masks, with its reference; None without data consistency.
+        strength: constant, for a mean square error of x_0; divide it as the loss is multiplied. On
+            the embedded model 0.03 follows a region and 0.1 overshoots, which shows as x_0 of too
+            large a spread.
+        known: the region that a linear feature masks, with its reference; None without data
+            consistency.
         advance: as for `freedom`.
 
     Returns:
@@ -87,8 +105,12 @@ def guidance_gradients(
     return x_t
 
 
-def estimate_and_gradient(chain: Chain, x_t: Tensor, t: int, objective: Objective) -> tuple[Tensor, Tensor]:
-    """x̂_0(x_t) and ∇_{x_t} 𝓛(x̂_0(x_t)), both constants of x_t's shape; gradients are on within, whatever they are."""
+def estimate_and_gradient(
+    chain: Chain, x_t: Tensor, t: int, objective: Objective
+) -> tuple[Tensor, Tensor]:
+    """x̂_0(x_t) and ∇_{x_t} 𝓛(x̂_0(x_t)), both constants of x_t's shape; gradients are on within,
+    whatever they are.
+    """
     with torch.enable_grad():
         leaf = x_t.detach().requires_grad_()
         x_0 = chain.predict(leaf, t)
@@ -103,5 +125,12 @@ def back_to(schedule: Schedule, x_next: Tensor, t_next: int, t: int, noise: Tens
 
 
 def rms(x: Tensor) -> Tensor:
-    """Root mean square of each item, (B, 1, …), kept above zero (a gradient of zeros must not become NaN)."""
-    return x.square().mean(dim=tuple(range(1, x.ndim)), keepdim=True).sqrt().clamp(min=torch.finfo(x.dtype).tiny)
+    """Root mean square of each item, (B, 1, …), kept above zero (a gradient of zeros must not
+    become NaN).
+    """
+    return (
+        x.square()
+        .mean(dim=tuple(range(1, x.ndim)), keepdim=True)
+        .sqrt()
+        .clamp(min=torch.finfo(x.dtype).tiny)
+    )

@@ -1,11 +1,11 @@
 """Inversion: the latent from which the model makes a given clip again (DITTO appendix D, Table 7).
 
-*Naïve* adds noise. *DDIM* walks the sampler backwards (Dhariwal & Nichol 2021). *Null-text* (Mokady et al. 2023) starts
-there and learns, step by step, the null embeddings that lead guided sampling along DDIM's path. *DITTO* starts there
-too and optimises x_T.
+*Naïve* adds noise. *DDIM* walks the sampler backwards (Dhariwal & Nichol 2021). *Null-text* (Mokady
+et al. 2023) starts there and learns, step by step, the null embeddings that lead guided sampling
+along DDIM's path. *DITTO* starts there too and optimises x_T.
 
-DDIM inversion is made at w=1 whatever w the clip is sampled with after it, as null-text inversion prescribes: guidance
-amplifies the error of walking backwards.
+DDIM inversion is made at w=1 whatever w the clip is sampled with after it, as null-text inversion
+prescribes: guidance amplifies the error of walking backwards.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +28,9 @@ Rows = tuple[Tensor, ...]
 
 
 def naive_inversion(chain: Chain, x_ref: Tensor, noise: Noise) -> Tensor:
-    """x_T by the forward process: x_ref (B, 1, n_mels, frames) at the noise level of the chain's first timestep."""
+    """x_T by the forward process: x_ref (B, 1, n_mels, frames) at the noise level of the chain's
+    first timestep.
+    """
     return chain.schedule.add_noise(x_ref, noise(), chain.timesteps[0])
 
 
@@ -44,7 +46,9 @@ def ddim_path(chain: Chain, x_ref: Tensor, guidance: float = 1.0) -> list[Tensor
 
 
 def ditto_inversion(chain: Chain, x_ref: Tensor, **settings: Any) -> Iterator[Step]:
-    """DITTO with f = x_0 and y = x_ref, from DDIM inversion; `settings` are those of `ditto.methods.ditto.ditto`."""
+    """DITTO with f = x_0 and y = x_ref, from DDIM inversion; `settings` are those of
+    `ditto.methods.ditto.ditto`.
+    """
 
     def error(x_0: Tensor) -> Tensor:
         return (x_0 - x_ref).square().flatten(1).mean(dim=1)
@@ -65,7 +69,9 @@ class NullText:
     rows: list[Rows]
 
 
-def null_text_inversion(chain: Chain, x_ref: Tensor, *, inner: int = 10, lr: float = 1e-2) -> NullText:
+def null_text_inversion(
+    chain: Chain, x_ref: Tensor, *, inner: int = 10, lr: float = 1e-2
+) -> NullText:
     """Null-text inversion (Mokady et al. 2023, algorithm 1).
 
         x*_T, …, x*_0 ← DDIM inversion at w=1;  x̄_T ← x*_T
@@ -93,7 +99,9 @@ def null_text_inversion(chain: Chain, x_ref: Tensor, *, inner: int = 10, lr: flo
         for _ in range(inner if chain.guidance != 1.0 else 0):
             adam.zero_grad()
             with torch.enable_grad():
-                (_step(chain, x_t, rows, t, t_next) - path[i + 1]).square().flatten(1).mean(dim=1).sum().backward()
+                (_step(chain, x_t, rows, t, t_next) - path[i + 1]).square().flatten(1).mean(
+                    dim=1
+                ).sum().backward()
             adam.step()
         rows = tuple(row.detach() for row in rows)
         with torch.no_grad():
@@ -117,17 +125,23 @@ def _step(chain: Chain, x_t: Tensor, rows: Rows, t: int, t_next: int) -> Tensor:
 
 def null_rows(chain: Chain, batch: int) -> Rows:
     """The model's own null embeddings, one row an item for every tag."""
-    return tuple(weight[NULL].detach().expand(batch, -1) for weight in _tables(_denoiser(chain)).values())
+    return tuple(
+        weight[NULL].detach().expand(batch, -1) for weight in _tables(_denoiser(chain)).values()
+    )
 
 
 def with_null(chain: Chain, rows: Sequence[Tensor]) -> Chain:
     """The chain whose null condition has embeddings of its own, differentiable with regard to them.
 
-    They are appended to the tables of tags for the time of a call, and item i's null condition points at row i.
+    They are appended to the tables of tags for the time of a call, and item i's null condition
+    points at row i.
     """
     denoiser, batch = _denoiser(chain), len(rows[0])
     tables = _tables(denoiser)
-    own = {name: torch.cat([weight, row]) for (name, weight), row in zip(tables.items(), rows, strict=True)}
+    own = {
+        name: torch.cat([weight, row])
+        for (name, weight), row in zip(tables.items(), rows, strict=True)
+    }
     sizes = [len(weight) for weight in tables.values()]
 
     def network(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
@@ -144,7 +158,9 @@ def with_null(chain: Chain, rows: Sequence[Tensor]) -> Chain:
 
 def _denoiser(chain: Chain) -> GuidedDenoiser:
     if not isinstance(chain.denoiser, GuidedDenoiser):
-        raise TypeError(f"null-text inversion needs a tag-conditioned model, not a {type(chain.denoiser).__name__}")
+        raise TypeError(
+            f"null-text inversion needs a tag-conditioned model, not a {type(chain.denoiser).__name__}"
+        )
     return chain.denoiser
 
 
@@ -161,4 +177,8 @@ def _tables(denoiser: GuidedDenoiser) -> dict[str, Tensor]:
     tags = [name for name, module in network.named_modules() if isinstance(module, TagEmbedding)]
     if len(tags) != 1:
         raise TypeError("null-text inversion needs a network with tag embeddings")
-    return {name: weight for name, weight in network.named_parameters() if name.startswith(f"{tags[0]}.")}
+    return {
+        name: weight
+        for name, weight in network.named_parameters()
+        if name.startswith(f"{tags[0]}.")
+    }

@@ -1,8 +1,8 @@
 """Naïve masking and MultiDiffusion (Bar-Tal et al. 2023), as DITTO §5.4 compares with them.
 
-Both are for regions whose content is known: after every sampling step that region is set to, or averaged with, the
-reference at the step's noise level. Neither needs a gradient, and neither tells the rest of the clip but through the
-next model call, whence the seams (DITTO Fig. 4).
+Both are for regions whose content is known: after every sampling step that region is set to, or
+averaged with, the reference at the step's noise level. Neither needs a gradient, and neither tells
+the rest of the clip but through the next model call, whence the seams (DITTO Fig. 4).
 """
 
 from collections.abc import Sequence
@@ -55,7 +55,9 @@ def known_of(controls: Sequence[Control]) -> Known:
         ControlError: another kind of control, or several.
     """
     if len(controls) != 1 or not isinstance(controls[0], Region):
-        raise ControlError("masking takes one region to keep (inpaint, outpaint or loop) and no other control")
+        raise ControlError(
+            "masking takes one region to keep (inpaint, outpaint or loop) and no other control"
+        )
     return Known.of_spans(controls[0].reference, controls[0].spans)
 
 
@@ -74,15 +76,19 @@ def naive_masking(x_T: Tensor, chain: Chain, known: Known, noise: Noise) -> Tens
     return _masked(x_T, chain, known, noise, share=1.0, until=1.0)
 
 
-def multidiffusion(x_T: Tensor, chain: Chain, known: Known, noise: Noise, *, until: float = 1.0) -> Tensor:
-    """MultiDiffusion: the mean of the noised reference and x_{t−1} in the region, after each of the first steps.
+def multidiffusion(
+    x_T: Tensor, chain: Chain, known: Known, noise: Noise, *, until: float = 1.0
+) -> Tensor:
+    """MultiDiffusion: the mean of the noised reference and x_{t−1} in the region, after each of the
+    first steps.
 
     Args:
         x_T: initial latents (B, 1, n_mels, frames).
         chain: as for `naive_masking`.
         known: the region and its reference.
         noise: fresh ε of x_T's shape, each item's from its own generator.
-        until: share of the steps that are averaged: 1 is MD and 0.5 MD-50, which leaves the rest to the model.
+        until: share of the steps that are averaged: 1 is MD and 0.5 MD-50, which leaves the rest to
+            the model.
 
     Returns:
         x_0; outside the region no step is touched.
@@ -90,7 +96,9 @@ def multidiffusion(x_T: Tensor, chain: Chain, known: Known, noise: Noise, *, unt
     return _masked(x_T, chain, known, noise, share=0.5, until=until)
 
 
-def _masked(x_T: Tensor, chain: Chain, known: Known, noise: Noise, *, share: float, until: float) -> Tensor:
+def _masked(
+    x_T: Tensor, chain: Chain, known: Known, noise: Noise, *, share: float, until: float
+) -> Tensor:
     x_t, pairs = x_T, chain.pairs()
     for i, (t, t_next) in enumerate(pairs):
         x_t = ddim_step(chain.schedule, x_t, chain.predict(x_t, t), t, t_next)

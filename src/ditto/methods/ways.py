@@ -1,7 +1,7 @@
 """Every method by the name that ``Request.method`` and ``--method`` give it, with what it admits.
 
-A way has up to two parts: `steps` optimises x_T, and `decode` makes x_0 of it. What guides the sampling itself, or
-nothing at all, has `decode` alone.
+A way has up to two parts: `steps` optimises x_T, and `decode` makes x_0 of it. What guides the
+sampling itself, or nothing at all, has `decode` alone.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,8 +28,17 @@ from ditto.models.music_model import MusicModel, lowered
 from ditto.optimize import LR, MOMENTUM, Objective, Step, Stop, never
 
 Method = Literal[
-    "ditto2", "ditto", "doodl", "freedom", "gg", "multidiffusion", "md50", "naive", "controlnet", "none"
-]  # fmt: skip
+    "ditto2",
+    "ditto",
+    "doodl",
+    "freedom",
+    "gg",
+    "multidiffusion",
+    "md50",
+    "naive",
+    "controlnet",
+    "none",
+]
 SAMPLERS = ("ddim", "dpm++", "ddpm")
 
 
@@ -95,7 +104,12 @@ class Job:
     @property
     def optimisation(self) -> dict[str, Any]:
         """Settings that all optimisations share."""
-        return {"iterations": self.iterations, "lr": self.lr, "momentum": self.momentum, "stop": self.stop}
+        return {
+            "iterations": self.iterations,
+            "lr": self.lr,
+            "momentum": self.momentum,
+            "stop": self.stop,
+        }
 
 
 @dataclass(frozen=True)
@@ -132,26 +146,42 @@ def _sampled(job: Job, x_T: Tensor) -> Tensor:
 
 def _ditto(job: Job, x_T: Tensor) -> Iterator[Step]:
     return ditto(
-        x_T, job.chain, job.objective, sampler=job.sample, checkpointing=job.checkpointing, **job.optimisation
-    )  # fmt: skip
+        x_T,
+        job.chain,
+        job.objective,
+        sampler=job.sample,
+        checkpointing=job.checkpointing,
+        **job.optimisation,
+    )
 
 
 def _ditto2(job: Job, x_T: Tensor) -> Iterator[Step]:
-    calls = adaptive_schedule(job.iterations) if job.surrogate_steps == "adaptive" else job.surrogate_steps
+    calls = (
+        adaptive_schedule(job.iterations)
+        if job.surrogate_steps == "adaptive"
+        else job.surrogate_steps
+    )
     settings: dict[str, Any] = {"surrogate_steps": calls, **job.optimisation}
     if not (job.corrections and job.control):
         return ditto2(x_T, job.chain, job.objective, **settings)
     objective, calibrate = estimates(job.control, job.model)
     heard = partial(_decoded2, job)
     return ditto2(
-        x_T, job.chain, objective, decode=heard, calibrate=calibrate, corrections=job.corrections, **settings
-    )  # fmt: skip
+        x_T,
+        job.chain,
+        objective,
+        decode=heard,
+        calibrate=calibrate,
+        corrections=job.corrections,
+        **settings,
+    )
 
 
 def estimates(control: Control, model: MusicModel) -> tuple[Objective, Calibrate]:
     """What a corrected surrogate minimises, and how that is calibrated at a decoded x_0.
 
-    That is the control's estimate, where the model's x_0 gives one cheaply; and sound is the model's draft.
+    That is the control's estimate, where the model's x_0 gives one cheaply; and sound is the
+    model's draft.
     """
     estimate = control.estimate() if model.has_mel else control
 
@@ -185,7 +215,9 @@ def _freedom(job: Job, x_T: Tensor) -> Tensor:
 def _guidance_gradients(job: Job, x_T: Tensor) -> Tensor:
     strength = GG_STRENGTH if job.strength is None else job.strength
     known = _known(job, x_T) if _is_region(job) else None
-    return guidance_gradients(x_T, job.chain, job.objective, strength=strength, known=known, advance=job.advance)
+    return guidance_gradients(
+        x_T, job.chain, job.objective, strength=strength, known=known, advance=job.advance
+    )
 
 
 def _naive(job: Job, x_T: Tensor) -> Tensor:
@@ -213,7 +245,9 @@ def _is_region(job: Job) -> bool:
 
 def _check_some(job: Job) -> None:
     if not job.controls:
-        raise RequestError("this method guides the sampling by a control: give one, or choose the method none")
+        raise RequestError(
+            "this method guides the sampling by a control: give one, or choose the method none"
+        )
 
 
 def _check_strength(job: Job) -> None:
@@ -238,13 +272,18 @@ WAYS: dict[Method, Way] = {
     "ditto2": Way("DITTO-2, through the student", _decoded2, _ditto2),
     "ditto": Way("DITTO, through the whole chain", _sampled, _ditto, ("ddim", "dpm++")),
     "doodl": Way("DOODL, through EDICT's two chains", _decoded_doodl, _doodl),
-    "freedom": Way("FreeDoM's guidance with time travel", _freedom, None, ("ddim", "ddpm"), _check_some),
+    "freedom": Way(
+        "FreeDoM's guidance with time travel", _freedom, None, ("ddim", "ddpm"), _check_some
+    ),
     "gg": Way("Guidance Gradients", _guidance_gradients, None, ("ddim", "ddpm"), _check_strength),
     "multidiffusion": Way("MultiDiffusion", partial(_multidiffusion, 1.0), check=_check_known),
-    "md50": Way("MultiDiffusion for half of the steps", partial(_multidiffusion, 0.5), check=_check_known),
+    "md50": Way(
+        "MultiDiffusion for half of the steps", partial(_multidiffusion, 0.5), check=_check_known
+    ),
     "naive": Way("masking", _naive, check=_check_known),
     "controlnet": Way("Music ControlNet's adapter", _controlnet, None, SAMPLERS, _check_controlnet),
     "none": Way("no control", _sampled, None, SAMPLERS),
 }
-"""By name. "naive", "multidiffusion" and "md50" keep a region (inpaint, outpaint, a recording's loop) and take no other
-control; "controlnet" takes a loudness curve, a melody or both; the others take any control."""
+"""By name. "naive", "multidiffusion" and "md50" keep a region (inpaint, outpaint, a recording's
+loop) and take no other control; "controlnet" takes a loudness curve, a melody or both; the others
+take any control."""

@@ -1,4 +1,6 @@
-"""How alike the clips of a batch are: what a shared x_T fixes about them (DITTO appendix J, Fig. 10)."""
+"""How alike the clips of a batch are: what a shared x_T fixes about them (DITTO appendix J, Fig.
+10).
+"""
 
 from typing import NamedTuple
 
@@ -36,7 +38,7 @@ class Effect(NamedTuple):
 
 def less_variance(
     fixed: NDArray[np.floating] | list[float], free: NDArray[np.floating] | list[float]
-) -> Effect:  # fmt: skip
+) -> Effect:
     """Compare `intra_batch_variance` of batches that share x_T with that of batches that do not.
 
     Ranks are compared since variances are skewed; the paper does not name its test.
@@ -47,4 +49,6 @@ def less_variance(
     a, b = np.asarray(fixed, dtype=np.float64), np.asarray(free, dtype=np.float64)
     if not (a.size and b.size and np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError("both groups need at least one variance, all of them finite")
-    return Effect(float(a.mean() / b.mean()), float(stats.mannwhitneyu(a, b, alternative="less").pvalue))
+    return Effect(
+        float(a.mean() / b.mean()), float(stats.mannwhitneyu(a, b, alternative="less").pvalue)
+    )

@@ -1,6 +1,8 @@
-"""Confidence intervals by the bootstrap: clips are drawn anew, with replacement, and the figure is computed again.
+"""Confidence intervals by the bootstrap: clips are drawn anew, with replacement, and the figure is
+computed again.
 
-Every function is deterministic for a seed. Intervals are percentile intervals of 95 % unless said otherwise.
+Every function is deterministic for a seed. Intervals are percentile intervals of 95 % unless said
+otherwise.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +25,9 @@ class Interval(NamedTuple):
     high: float
 
 
-def mean_interval(values: Values, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> Interval:
+def mean_interval(
+    values: Values, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
+) -> Interval:
     """Mean of one value a clip, shape (N,), with its interval.
 
     Raises:
@@ -35,7 +39,13 @@ def mean_interval(values: Values, *, resamples: int = RESAMPLES, level: float = 
 
 
 def ratio_interval(
-    above: Values, below: Values, *, paired: bool, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
+    above: Values,
+    below: Values,
+    *,
+    paired: bool,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
 ) -> Interval:
     """Ratio of two means with its interval.
 
@@ -58,7 +68,9 @@ def ratio_interval(
     means, bases = a[first].mean(axis=1), b[second].mean(axis=1)
     tiny = np.finfo(np.float64).tiny
     value = float(a.mean() / max(b.mean(), tiny))
-    with np.errstate(over="ignore"):  # draws of clips without any error have a ratio beyond all numbers
+    with np.errstate(
+        over="ignore"
+    ):  # draws of clips without any error have a ratio beyond all numbers
         ratios = means / np.maximum(bases, tiny)
     return Interval(value, *_bounds(ratios, level))
 
@@ -70,10 +82,12 @@ def statistic_interval(
     level: float = LEVEL,
     seed: int = 0,
 ) -> Interval:
-    """A statistic of whole samples, e.g. a Fréchet distance, with a centred interval on the logarithmic scale.
+    """A statistic of whole samples, e.g. a Fréchet distance, with a centred interval on the
+    logarithmic scale.
 
-    Repeated clips inflate such a statistic, so the resampled values lie too high as a whole. Their spread around their
-    own median is therefore laid around the value: value · exp(log s* − median log s*).
+    Repeated clips inflate such a statistic, so the resampled values lie too high as a whole. Their
+    spread around their own median is therefore laid around the value: value · exp(log s* − median
+    log s*).
 
     Args:
         statistic: maps the samples, each (N, …), to a positive number.

@@ -1,9 +1,13 @@
-"""How well a CLAP tells music and texts apart, on held-out pieces: retrieval, zero-shot tags, unrelated captions.
+"""How well a CLAP tells music and texts apart, on held-out pieces: retrieval, zero-shot tags,
+unrelated captions.
 
-- ``recall_at_10_text``: share of captions whose own clip is among the 10 clips of highest cosine (chance: 10 / pairs);
-  ``recall_at_10_audio`` the same for clips and captions; ``recall_at_1_*`` likewise.
-- ``genre_accuracy``, ``mood_accuracy``: share of clips whose nearest text of "a [tag] song" is their own tag's.
-- ``unrelated_cosine``, ``unrelated_cosine_max``: mean and highest cosine of two captions of other genre and mood.
+- ``recall_at_10_text``: share of captions whose own clip is among the 10 clips of highest cosine
+  (chance: 10 / pairs); ``recall_at_10_audio`` the same for clips and captions; ``recall_at_1_*``
+  likewise.
+- ``genre_accuracy``, ``mood_accuracy``: share of clips whose nearest text of "a [tag] song" is
+their own tag's.
+- ``unrelated_cosine``, ``unrelated_cosine_max``: mean and highest cosine of two captions of other
+genre and mood.
 """
 
 from dataclasses import dataclass
@@ -50,21 +54,32 @@ def held_out_pairs(root: Path, *, seconds: float, count: int = 200, seed: int = 
     pieces = read_labels(root)[:count]
     short = [piece["file"] for piece in pieces if piece["seconds"] < seconds + 0.1]
     if short:
-        raise DataError(f"{root / short[0]} is shorter than a clip of {seconds:.2f} s: leave it out")
+        raise DataError(
+            f"{root / short[0]} is shorter than a clip of {seconds:.2f} s: leave it out"
+        )
     rng = np.random.default_rng(seed)
     starts = [float(rng.uniform(0, piece["seconds"] - seconds - 0.05)) for piece in pieces]
-    sounds = [_clip(root, piece, start, seconds) for piece, start in zip(pieces, starts, strict=True)]
-    captions = [caption(piece, start, seconds, rng) for piece, start in zip(pieces, starts, strict=True)]
+    sounds = [
+        _clip(root, piece, start, seconds) for piece, start in zip(pieces, starts, strict=True)
+    ]
+    captions = [
+        caption(piece, start, seconds, rng) for piece, start in zip(pieces, starts, strict=True)
+    ]
     return Pairs(
-        torch.stack([sound for sound, _ in sounds]), sounds[0][1], captions,
-        [piece.get("genre") for piece in pieces], [piece.get("mood") for piece in pieces],
-    )  # fmt: skip
+        torch.stack([sound for sound, _ in sounds]),
+        sounds[0][1],
+        captions,
+        [piece.get("genre") for piece in pieces],
+        [piece.get("mood") for piece in pieces],
+    )
 
 
 @torch.no_grad()
 def scores(clap: Clap, pairs: Pairs, batch_size: int = 16) -> dict[str, float]:
     """The measures above, and the number of pairs."""
-    audio = torch.cat([clap.embed_audio(part, pairs.sample_rate) for part in pairs.audio.split(batch_size)])
+    audio = torch.cat(
+        [clap.embed_audio(part, pairs.sample_rate) for part in pairs.audio.split(batch_size)]
+    )
     text = clap.embed_text(pairs.captions)
     cosines = text @ audio.mT
     found = {
@@ -88,9 +103,14 @@ def recall(cosines: Tensor, k: int) -> float:
 
 
 def zero_shot(clap: Clap, audio: Tensor, tags: list[Tag], kind: str) -> float:
-    """Share of clips (N, D) whose tag, "genre" or "mood", is that of the nearest text "a [tag] song"."""
+    """Share of clips (N, D) whose tag, "genre" or "mood", is that of the nearest text "a [tag]
+    song".
+    """
     names = sorted({tag for tag in tags if tag})
-    texts = [template(name, None, None) if kind == "genre" else template(None, name, None) for name in names]
+    texts = [
+        template(name, None, None) if kind == "genre" else template(None, name, None)
+        for name in names
+    ]
     nearest = (audio @ clap.embed_text(texts).mT).argmax(dim=1).tolist()
     return float(np.mean([names[i] == tag for i, tag in zip(nearest, tags, strict=True) if tag]))
 
@@ -105,4 +125,6 @@ def _unrelated(text: Tensor, pairs: Pairs) -> Tensor:
 def _clip(root: Path, piece: dict[str, Any], start: float, seconds: float) -> tuple[Tensor, int]:
     with soundfile.SoundFile(root / piece["file"]) as file:
         file.seek(int(start * file.samplerate))
-        return torch.from_numpy(file.read(round(seconds * file.samplerate), dtype="float32")), file.samplerate
+        return torch.from_numpy(
+            file.read(round(seconds * file.samplerate), dtype="float32")
+        ), file.samplerate

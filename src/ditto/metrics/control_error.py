@@ -1,6 +1,7 @@
 """Errors of a batch in which every item follows a control of its own, as benches need it.
 
-`EachItsOwn` is a `Control` like any other, so the optimisation sees one objective; the vocoder runs once for the batch.
+`EachItsOwn` is a `Control` like any other, so the optimisation sees one objective; the vocoder runs
+once for the batch.
 """
 
 from collections.abc import Sequence
@@ -44,7 +45,11 @@ class EachItsOwn(Control):
     def errors(self, output: Output) -> dict[str, Tensor]:
         """What the papers report, each (B,): the names that all controls have in common."""
         each = [control.errors(item) for control, item in self._items(output)]
-        return {name: torch.cat([e[name] for e in each]) for name in each[0] if all(name in e for e in each)}
+        return {
+            name: torch.cat([e[name] for e in each])
+            for name in each[0]
+            if all(name in e for e in each)
+        }
 
     def check(self, model: MusicModel, frames: int) -> None:
         """Check every control."""
@@ -53,7 +58,10 @@ class EachItsOwn(Control):
 
     def describe(self) -> dict[str, Any]:
         """All controls, in the order of the items."""
-        return {"control": "each its own", "items": [control.describe() for control in self.controls]}
+        return {
+            "control": "each its own",
+            "items": [control.describe() for control in self.controls],
+        }
 
     def traces(self, output: Output, item: int) -> list[Panel]:
         """Curves of one item."""
@@ -62,5 +70,7 @@ class EachItsOwn(Control):
 
     def _items(self, output: Output) -> list[tuple[Control, Output]]:
         if len(output.x_0) != len(self.controls):
-            raise ValueError(f"{len(self.controls)} controls cannot steer a batch of {len(output.x_0)}")
+            raise ValueError(
+                f"{len(self.controls)} controls cannot steer a batch of {len(output.x_0)}"
+            )
         return [(control, output.item(i)) for i, control in enumerate(self.controls)]

@@ -1,9 +1,11 @@
 """What an optimisation costs (DITTO §6.4, Table 5).
 
-- **MS2C**, mean steps to convergence: optimisation steps until an item's loss is below τ (2 dB² in the paper).
+- **MS2C**, mean steps to convergence: optimisation steps until an item's loss is below τ (2 dB² in
+the paper).
 - **MOS**, mean optimisation speed: seconds a step.
-- **MAM**, mean allocated memory: of all tensors that the run made and that are alive, averaged over its operations;
-  in GB = 10⁹ bytes. It counts tensors, not the allocator's caches, so a CPU and a GPU compare.
+- **MAM**, mean allocated memory: of all tensors that the run made and that are alive, averaged over
+  its operations; in GB = 10⁹ bytes. It counts tensors, not the allocator's caches, so a CPU and a
+  GPU compare.
 """
 
 import time
@@ -55,7 +57,9 @@ class Stopwatch:
 
 
 class Memory(Alive):
-    """`Alive` with its mean: what operations within the `with` block made and what of it lived, after each of them."""
+    """`Alive` with its mean: what operations within the `with` block made and what of it lived,
+    after each of them.
+    """
 
     def __init__(self) -> None:
         super().__init__()

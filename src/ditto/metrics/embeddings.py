@@ -1,4 +1,6 @@
-"""What the classifier hears in many clips: embeddings for the Fréchet distance, and which tags it recognises."""
+"""What the classifier hears in many clips: embeddings for the Fréchet distance, and which tags it
+recognises.
+"""
 
 from dataclasses import dataclass
 
@@ -39,22 +41,29 @@ def listen(classifier: ClipClassifier, x_0: Tensor, *, batch_size: int = 32) -> 
 
 
 def recognised(heard: Tensor, asked: Tensor) -> dict[str, NDArray[np.float64]]:
-    """Whether each clip's tag was heard as asked for, 1 or 0: genre, mood, tempo, and tempo within one bin.
+    """Whether each clip's tag was heard as asked for, 1 or 0: genre, mood, tempo, and tempo within
+    one bin.
 
     Args:
         heard: (N, 3) indices.
         asked: (N, 3) indices, none of them null.
 
     Returns:
-        ``genre_accuracy``, ``mood_accuracy``, ``tempo_accuracy``, ``tempo_within_1_bin``, each (N,).
+        ``genre_accuracy``, ``mood_accuracy``, ``tempo_accuracy``, ``tempo_within_1_bin``, each
+        (N,).
 
     Raises:
         ValueError: the shapes differ, or a tag was not asked for.
     """
     if heard.shape != asked.shape or heard.ndim != 2:
-        raise ValueError(f"tags heard {tuple(heard.shape)} and asked for {tuple(asked.shape)} do not go together")
+        raise ValueError(
+            f"tags heard {tuple(heard.shape)} and asked for {tuple(asked.shape)} do not go together"
+        )
     if not bool((asked > 0).all()):
         raise ValueError("a clip without a tag cannot be judged by it")
     distance = (heard - asked).abs().numpy()
-    exact = {f"{name}_accuracy": (distance[:, i] == 0).astype(np.float64) for i, name in enumerate(COLUMNS)}
+    exact = {
+        f"{name}_accuracy": (distance[:, i] == 0).astype(np.float64)
+        for i, name in enumerate(COLUMNS)
+    }
     return exact | {"tempo_within_1_bin": (distance[:, 2] <= 1).astype(np.float64)}

@@ -1,4 +1,6 @@
-"""How audible a seam is: the jump of the spectrum across it, against the jumps that the music makes anyway."""
+"""How audible a seam is: the jump of the spectrum across it, against the jumps that the music makes
+anyway.
+"""
 
 from collections.abc import Sequence
 
@@ -20,10 +22,11 @@ FLOOR_DB = -90.0
 
 
 def jumps(audio: Tensor, spec: AudioSpec) -> Tensor:
-    """Spectral jump at every frame of audio (samples,): RMS over the mels of the difference in dB, shape (frames,).
+    """Spectral jump at every frame of audio (samples,): RMS over the mels of the difference in dB,
+    shape (frames,).
 
-    At frame i the mean spectrum of the `SIDE_FRAMES` frames from i on is compared with that of those before i. Near the
-    ends, where there are not so many, it is 0.
+    At frame i the mean spectrum of the `SIDE_FRAMES` frames from i on is compared with that of
+    those before i. Near the ends, where there are not so many, it is 0.
     """
     with torch.no_grad():
         level = mel_db(long_log_mel(audio[None], spec), spec)[0].clamp(min=FLOOR_DB)
@@ -45,7 +48,9 @@ def seam_jump(audio: Tensor, seconds: float, spec: AudioSpec, reach: float = 0.1
 
 
 def typical_jumps(audio: Tensor, spec: AudioSpec, reach: float = 0.1) -> np.ndarray:
-    """The largest jump within `reach` seconds of every frame of audio: what a seam is measured against."""
+    """The largest jump within `reach` seconds of every frame of audio: what a seam is measured
+    against.
+    """
     found = jumps(audio, spec)
     width = 2 * round(reach * spec.frame_rate) + 1
     inner = found[SIDE_FRAMES : len(found) - SIDE_FRAMES]

@@ -28,14 +28,22 @@ class Embedder(Protocol):
 
 
 def captions(tags: Sequence[Tags]) -> list[str]:
-    """The papers' template, "A [mood] [genre] song at [tempo] beats per minute.", without what is open."""
+    """The papers' template, "A [mood] [genre] song at [tempo] beats per minute.", without what is
+    open.
+    """
     return [each.caption() for each in tags]
 
 
 @torch.no_grad()
-def embed_clips(embedder: Embedder, audio: Tensor, sample_rate: int, *, batch_size: int = 16) -> Tensor:
-    """Embeddings (N, D), float32, of audio (N, samples), in batches; for CLAP scores and Fréchet distances."""
-    return torch.cat([embedder.embed_audio(part, sample_rate).float() for part in audio.split(batch_size)])
+def embed_clips(
+    embedder: Embedder, audio: Tensor, sample_rate: int, *, batch_size: int = 16
+) -> Tensor:
+    """Embeddings (N, D), float32, of audio (N, samples), in batches; for CLAP scores and Fréchet
+    distances.
+    """
+    return torch.cat(
+        [embedder.embed_audio(part, sample_rate).float() for part in audio.split(batch_size)]
+    )
 
 
 @torch.no_grad()

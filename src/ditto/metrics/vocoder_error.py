@@ -1,6 +1,7 @@
 """How far a vocoder's sound is from the original, and Griffin-Lim as the yardstick.
 
-Metrics: multi-resolution STFT spectral convergence (a ratio) and log-magnitude distance (dB), log-mel L1 (dB), and the
+Metrics: multi-resolution STFT spectral convergence (a ratio) and log-magnitude distance (dB),
+    log-mel L1 (dB), and the
 error of the loudness curve `rms_db` (dB), which intensity control stands on.
 """
 
@@ -21,17 +22,20 @@ MEL_FLOOR_DB = -90.0
 """Mel levels are raised to this before they are compared: below lies inaudible numerical noise."""
 
 
-def evaluate_vocoder(vocoder: Callable[[Tensor], Tensor], audio: Tensor, spec: AudioSpec) -> dict[str, float]:
+def evaluate_vocoder(
+    vocoder: Callable[[Tensor], Tensor], audio: Tensor, spec: AudioSpec
+) -> dict[str, float]:
     """Errors of ``vocoder(log_mel(audio))`` against `audio`, averaged over the clips.
 
     Args:
-        vocoder: maps x_0 (B, n_mels, frames) to (B, frames * hop); a `Vocoder` or `griffin_lim_mel`.
+        vocoder: maps x_0 (B, n_mels, frames) to (B, frames * hop); a `Vocoder` or
+            `griffin_lim_mel`.
         audio: originals, shape (B, samples); a rest shorter than a hop is cut off.
         spec: rates and sizes.
 
     Returns:
-        ``spectral_convergence`` (ratio), ``log_magnitude_db``, ``mel_db``, ``rms_db`` (mean absolute errors in dB) and
-        ``rms_bias_db`` (mean signed error: above 0 means too loud).
+        ``spectral_convergence`` (ratio), ``log_magnitude_db``, ``mel_db``, ``rms_db`` (mean
+        absolute errors in dB) and ``rms_bias_db`` (mean signed error: above 0 means too loud).
     """
     audio = audio[:, : audio.shape[1] // spec.hop * spec.hop]
     with torch.no_grad():
@@ -71,9 +75,13 @@ def griffin_lim_mel(x_0: Tensor, spec: AudioSpec, iterations: int = 32, *, seed:
     length = x_0.shape[-1] * spec.hop
     generator = torch.Generator().manual_seed(seed)
     phase = torch.rand(magnitude.shape, generator=generator).to(magnitude) * (2 * math.pi)
-    audio = torch.istft(torch.polar(magnitude, phase), spec.n_fft, spec.hop, window=window, length=length)
+    audio = torch.istft(
+        torch.polar(magnitude, phase), spec.n_fft, spec.hop, window=window, length=length
+    )
     for _ in range(iterations):
-        stft = torch.stft(audio, spec.n_fft, spec.hop, window=window, return_complex=True)[..., : x_0.shape[-1]]
+        stft = torch.stft(audio, spec.n_fft, spec.hop, window=window, return_complex=True)[
+            ..., : x_0.shape[-1]
+        ]
         fitted = magnitude * torch.sgn(stft)
         audio = torch.istft(fitted, spec.n_fft, spec.hop, window=window, length=length)
     return audio
@@ -82,8 +90,8 @@ def griffin_lim_mel(x_0: Tensor, spec: AudioSpec, iterations: int = 32, *, seed:
 def mel_to_magnitude(x_0: Tensor, spec: AudioSpec, updates: int = 50) -> Tensor:
     """Non-negative STFT magnitudes whose mel powers are those of x_0.
 
-    Richardson-Lucy updates, which minimise the Kullback-Leibler divergence (Lee & Seung 2001): a non-negative fit, as
-    librosa's ``mel_to_stft`` seeks by least squares.
+    Richardson-Lucy updates, which minimise the Kullback-Leibler divergence (Lee & Seung 2001): a
+    non-negative fit, as librosa's ``mel_to_stft`` seeks by least squares.
 
     Args:
         x_0: log-mel, shape (B, n_mels, frames).

@@ -12,8 +12,8 @@ from torch.utils._pytree import tree_iter
 class Alive(TorchDispatchMode):
     """Bytes of the tensors that operations within the `with` block make, for as long as these live.
 
-    It counts storages: a view is none of its own, neither of what was made within the block nor of what was there
-    before. Tensors without values (PyTorch's fake ones) count as if they had them.
+    It counts storages: a view is none of its own, neither of what was made within the block nor of
+    what was there before. Tensors without values (PyTorch's fake ones) count as if they had them.
 
     Attributes:
         now: alive at present, bytes.

@@ -1,7 +1,8 @@
-"""Where in the bar each frame lies: what a tempo and a starting beat say about every frame of a clip.
+"""Where in the bar each frame lies: what a tempo and a starting beat say about every frame of a
+clip.
 
-A tempo as a tag alone would leave the network to count: that took longer than the embedded model's training. As a
-function of time it costs one small matrix product.
+A tempo as a tag alone would leave the network to count: that took longer than the embedded model's
+training. As a function of time it costs one small matrix product.
 """
 
 import math
@@ -12,16 +13,19 @@ from torch import Tensor
 from ditto.models.conditioning import COLUMNS
 
 CYCLES = (1 / 4, 1 / 3, 1 / 2, 1.0, 2.0, 3.0, 4.0)
-"""Cycles a beat: bars of four and of three beats, half bars, beats, eighths, triplets, sixteenths."""
+"""Cycles a beat: bars of four and of three beats, half bars, beats, eighths, triplets,
+sixteenths."""
 
 FEATURES = 3 * len(CYCLES)
 ONSET_SECONDS = 0.015
 
 
 def beat_features(tags: Tensor, frames: int, frame_rate: float) -> Tensor:
-    """Features of every frame, (B, frames, `FEATURES`) float32; zeros where a condition has no grid.
+    """Features of every frame, (B, frames, `FEATURES`) float32; zeros where a condition has no
+    grid.
 
-    For every one of `CYCLES`: cosine and sine of the phase, and a bump around its start, about as wide as an onset.
+    For every one of `CYCLES`: cosine and sine of the phase, and a bump around its start, about as
+    wide as an onset.
 
     Args:
         tags: conditions, shape (B, 5), see `conditioning.COLUMNS`.

@@ -1,10 +1,12 @@
 """CLAP: texts and sounds in one space, whose cosine says how well they go together (DITTO-2 §5.4).
 
-`Clap.load` takes the embedded one, a folder, or a Hub id such as ``laion/larger_clap_music``. All are
-`transformers.ClapModel`; only size and weights differ. A folder in Ditto's hands has the Hub's layout::
+`Clap.load` takes the embedded one, a folder, or a Hub id such as ``laion/larger_clap_music``. All
+are `transformers.ClapModel`; only size and weights differ. A folder in Ditto's hands has the Hub's
+layout::
 
     config.json  model.safetensors  preprocessor_config.json  tokenizer.json  tokenizer_config.json
-    clap.json    how it was made, its scores, the SHA-256 of its weights (only in folders that Ditto wrote)
+    clap.json    how it was made, its scores, the SHA-256 of its weights (only in folders that Ditto
+    wrote)
 """
 
 import hashlib
@@ -24,7 +26,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import AutoTokenizer, ClapConfig, ClapFeatureExtractor, ClapModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    ClapConfig,
+    ClapFeatureExtractor,
+    ClapModel,
+    PreTrainedTokenizerBase,
+)
 
 from ditto.audio.io import shown
 from ditto.errors import ControlError, ModelError, one_line
@@ -34,7 +42,8 @@ EMBEDDED = Path(__file__).parents[1] / "weights" / "clap"
 """Folder of the CLAP that is installed with the package."""
 
 WEIGHTS, CARD, EXTRACTOR = "model.safetensors", "clap.json", "preprocessor_config.json"
-# Index tables that transformers makes by itself; some published weights have them and some have not.
+# Index tables that transformers makes by itself; some published weights have them and some have
+# not.
 _DERIVED = re.compile(r"(position_ids|token_type_ids|relative_position_index|num_batches_tracked)$")
 
 
@@ -63,15 +72,23 @@ class Clap:
         """
         folder = EMBEDDED if source is None else _folder(source)
         if not (folder / WEIGHTS).is_file():
-            hint = "train it with `ditto-music train clap`" if source is None else f"it has no {WEIGHTS}"
-            raise ModelError(f"no CLAP in {shown(folder)}: {hint}, or name another folder or Hub id")
+            hint = (
+                "train it with `ditto-music train clap`"
+                if source is None
+                else f"it has no {WEIGHTS}"
+            )
+            raise ModelError(
+                f"no CLAP in {shown(folder)}: {hint}, or name another folder or Hub id"
+            )
         try:
             _check_hash(folder)
             settings = json.loads((folder / EXTRACTOR).read_text(encoding="utf-8"))
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             model = _model(folder)
         except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"cannot load the CLAP in {shown(folder)}: {one_line(error)}") from None
+            raise ModelError(
+                f"cannot load the CLAP in {shown(folder)}: {one_line(error)}"
+            ) from None
         name = "embedded" if source is None else os.fspath(source)
         return cls(model, tokenizer, ClapFrontEnd.of(settings), name)
 
@@ -83,12 +100,18 @@ class Clap:
         """
         for text in texts:
             self._check_text(text)
-        tokens = self.tokenizer(list(texts), padding=True, return_tensors="pt").to(self.model.device)
-        found: Any = self.model.get_text_features(tokens["input_ids"], attention_mask=tokens["attention_mask"])
+        tokens = self.tokenizer(list(texts), padding=True, return_tensors="pt").to(
+            self.model.device
+        )
+        found: Any = self.model.get_text_features(
+            tokens["input_ids"], attention_mask=tokens["attention_mask"]
+        )
         return found.pooler_output
 
     def embed_audio(self, audio: Tensor, sample_rate: int) -> Tensor:
-        """Unit vectors (B, D) of audio (B, samples), differentiable; of a long sound, the mean of its windows'."""
+        """Unit vectors (B, D) of audio (B, samples), differentiable; of a long sound, the mean of
+        its windows'.
+        """
         features = self.front_end(audio, sample_rate)
         return self.embed_features(features)
 
@@ -118,20 +141,28 @@ class Clap:
     def _check_text(self, text: str) -> None:
         content = self._content(text)
         if not content:
-            raise ControlError("the text is empty: describe the music, e.g. 'a calm jazz trio with vibraphone'")
+            raise ControlError(
+                "the text is empty: describe the music, e.g. 'a calm jazz trio with vibraphone'"
+            )
         limit = self._max_tokens()
         if len(content) > limit:
-            raise ControlError(f"the text has {len(content)} tokens and CLAP reads at most {limit}: shorten it")
+            raise ControlError(
+                f"the text has {len(content)} tokens and CLAP reads at most {limit}: shorten it"
+            )
         if all(token == self.tokenizer.unk_token_id for token in content):
             raise ControlError(
                 f"CLAP knows no word of {_excerpt(text)!r}: describe genre, mood, tempo or instruments in English"
             )
 
     def _content(self, text: str) -> list[int]:
-        return list(self.tokenizer(text.strip(), add_special_tokens=False, verbose=False)["input_ids"])  # pyright: ignore[reportArgumentType]
+        return list(
+            self.tokenizer(text.strip(), add_special_tokens=False, verbose=False)["input_ids"]
+        )  # pyright: ignore[reportArgumentType]
 
     def _max_tokens(self) -> int:
-        """Tokens besides the first and the last; positions are counted from the padding's index on."""
+        """Tokens besides the first and the last; positions are counted from the padding's index
+        on.
+        """
         config: Any = self.model.config.text_config
         positions = config.max_position_embeddings - config.pad_token_id - 1
         return min(positions, self.tokenizer.model_max_length) - 2
@@ -142,10 +173,14 @@ def _folder(source: str | os.PathLike[str]) -> Path:
     if Path(source).is_dir():
         return Path(source)
     try:
-        return Path(snapshot_download(os.fspath(source), allow_patterns=["*.json", "*.txt", WEIGHTS]))
+        return Path(
+            snapshot_download(os.fspath(source), allow_patterns=["*.json", "*.txt", WEIGHTS])
+        )
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = one_line(error)
-        raise ModelError(f"no folder {shown(source)}, and the Hub gives no model of that name: {reason}") from None
+        raise ModelError(
+            f"no folder {shown(source)}, and the Hub gives no model of that name: {reason}"
+        ) from None
 
 
 def _model(folder: Path) -> ClapModel:
@@ -169,9 +204,14 @@ def _check_hash(folder: Path) -> None:
 
 
 def save(
-    folder: Path, model: ClapModel, tokenizer: PreTrainedTokenizerBase, extractor: dict[str, Any], card: dict[str, Any]
+    folder: Path,
+    model: ClapModel,
+    tokenizer: PreTrainedTokenizerBase,
+    extractor: dict[str, Any],
+    card: dict[str, Any],
 ) -> str:
-    """Write a folder that `Clap.load` takes, weights in float16; returns the SHA-256 of its weights.
+    """Write a folder that `Clap.load` takes, weights in float16; returns the SHA-256 of its
+    weights.
 
     Args:
         folder: made if need be; a CLAP that is there is replaced.
@@ -187,7 +227,9 @@ def save(
     tensors = {name: _half(value) for name, value in model.state_dict().items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-    (folder / CARD).write_text(json.dumps({**card, "sha256": digest}, indent=1) + "\n", encoding="utf-8")
+    (folder / CARD).write_text(
+        json.dumps({**card, "sha256": digest}, indent=1) + "\n", encoding="utf-8"
+    )
     return digest
 
 

@@ -1,7 +1,9 @@
-"""CLAP's ears: audio of any rate to the log-mels that `transformers.ClapFeatureExtractor` makes, differentiably.
+"""CLAP's ears: audio of any rate to the log-mels that `transformers.ClapFeatureExtractor` makes,
+differentiably.
 
-The extractor works on numpy arrays one by one and crops long sounds at random. Here everything is torch, batched, and
-fixed: sound that is longer than CLAP's window is heard through evenly spaced windows that cover it.
+The extractor works on numpy arrays one by one and crops long sounds at random. Here everything is
+torch, batched, and fixed: sound that is longer than CLAP's window is heard through evenly spaced
+windows that cover it.
 """
 
 import math
@@ -30,10 +32,10 @@ class ClapFrontEnd:
         n_fft, hop: STFT window and step in samples.
         n_mels: mel bands from `low_hz` to `high_hz`.
         seconds: length of CLAP's window.
-        fusion: whether the extractor's truncation is "fusion" (four equal channels and HTK's mel scale) or
-            "rand_trunc" (one channel, Slaney's).
-        padding: how a shorter sound fills the window, on which the embedding depends: "repeatpad" (whole repeats, then
-            silence), "repeat" (repeats, the last one cut) or "pad" (silence).
+        fusion: whether the extractor's truncation is "fusion" (four equal channels and HTK's mel
+            scale) or "rand_trunc" (one channel, Slaney's).
+        padding: how a shorter sound fills the window, on which the embedding depends: "repeatpad"
+            (whole repeats, then silence), "repeat" (repeats, the last one cut) or "pad" (silence).
     """
 
     sample_rate: int = 48_000
@@ -48,11 +50,19 @@ class ClapFrontEnd:
 
     @classmethod
     def of(cls, settings: dict[str, Any]) -> "ClapFrontEnd":
-        """From the fields of a ``preprocessor_config.json``; what it leaves out is the extractor's default."""
+        """From the fields of a ``preprocessor_config.json``; what it leaves out is the extractor's
+        default.
+        """
         names = {
-            "sample_rate": "sampling_rate", "n_fft": "fft_window_size", "hop": "hop_length", "n_mels": "feature_size",
-            "low_hz": "frequency_min", "high_hz": "frequency_max", "seconds": "max_length_s", "padding": "padding",
-        }  # fmt: skip
+            "sample_rate": "sampling_rate",
+            "n_fft": "fft_window_size",
+            "hop": "hop_length",
+            "n_mels": "feature_size",
+            "low_hz": "frequency_min",
+            "high_hz": "frequency_max",
+            "seconds": "max_length_s",
+            "padding": "padding",
+        }
         given = {ours: settings[theirs] for ours, theirs in names.items() if theirs in settings}
         return cls(**given, fusion=settings.get("truncation", "fusion") == "fusion")
 
@@ -74,27 +84,42 @@ class ClapFrontEnd:
             sample_rate: of the audio, in Hz.
 
         Returns:
-            Shape (B, windows, channels, frames, n_mels), float32 (float64 for float64 audio), at least -100 dB.
+            Shape (B, windows, channels, frames, n_mels), float32 (float64 for float64 audio), at
+            least -100 dB.
         """
         with torch.autocast(audio.device.type, enabled=False):
             wide = audio if audio.dtype == torch.float64 else audio.float()
             return self.decibels(self.windows(resample(wide, sample_rate, self.sample_rate)))
 
     def windows(self, audio: Tensor) -> Tensor:
-        """Windows (B, windows, samples) that cover audio (B, n) at CLAP's rate; a shorter sound is padded."""
+        """Windows (B, windows, samples) that cover audio (B, n) at CLAP's rate; a shorter sound is
+        padded.
+        """
         length = audio.shape[-1]
         if length <= self.samples:
             return self._filled(audio)[:, None]
-        starts = np.linspace(0, length - self.samples, math.ceil(length / self.samples)).round().astype(int)
+        starts = (
+            np.linspace(0, length - self.samples, math.ceil(length / self.samples))
+            .round()
+            .astype(int)
+        )
         return torch.stack([audio[:, start : start + self.samples] for start in starts], dim=1)
 
     def decibels(self, audio: Tensor) -> Tensor:
-        """Log-mels (..., channels, frames, n_mels) of audio (..., n), n > n_fft / 2, at CLAP's rate."""
+        """Log-mels (..., channels, frames, n_mels) of audio (..., n), n > n_fft / 2, at CLAP's
+        rate.
+        """
         flat = audio.reshape(-1, audio.shape[-1])
         # Within a float32 FFT, loud tones leave more than the floor in all other bins.
         window = torch.hann_window(self.n_fft, dtype=torch.float64, device=audio.device)
         spectrum = torch.stft(
-            flat.double(), self.n_fft, self.hop, window=window, center=True, pad_mode="reflect", return_complex=True
+            flat.double(),
+            self.n_fft,
+            self.hop,
+            window=window,
+            center=True,
+            pad_mode="reflect",
+            return_complex=True,
         )
         # not abs().square(): this has a finite gradient at zero
         power = spectrum.real.square() + spectrum.imag.square()
@@ -116,7 +141,8 @@ class ClapFrontEnd:
 def resample(audio: Tensor, source: int, target: int) -> Tensor:
     """Audio (B, n) from `source` to `target` Hz, differentiably: (B, ceil(n · target / source)).
 
-    A polyphase filter as one strided convolution, equal to ``scipy.signal.resample_poly(audio, target, source)``.
+    A polyphase filter as one strided convolution, equal to ``scipy.signal.resample_poly(audio,
+    target, source)``.
     """
     if source == target:
         return audio
@@ -133,7 +159,9 @@ def resample(audio: Tensor, source: int, target: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _polyphase(up: int, down: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, int]:
-    """Kernel (up, 1, taps), each row one phase of the output, and how many input samples it reaches back."""
+    """Kernel (up, 1, taps), each row one phase of the output, and how many input samples it reaches
+    back.
+    """
     half = 10 * max(up, down)
     taps = up * firwin(2 * half + 1, 1 / max(up, down), window=("kaiser", 5.0))  # pyright: ignore[reportArgumentType]
     margin = math.ceil(half / up)
@@ -147,12 +175,21 @@ def _polyphase(up: int, down: int, dtype: torch.dtype, device: torch.device) -> 
 
 @lru_cache(maxsize=8)
 def _filters(front_end: ClapFrontEnd, device: torch.device) -> Tensor:
-    """Mel filters (n_fft // 2 + 1, n_mels), float64, from the function that the extractor takes them from."""
+    """Mel filters (n_fft // 2 + 1, n_mels), float64, from the function that the extractor takes
+    them from.
+    """
     scale: dict[str, Any] = (
-        {"norm": None, "mel_scale": "htk"} if front_end.fusion else {"norm": "slaney", "mel_scale": "slaney"}
+        {"norm": None, "mel_scale": "htk"}
+        if front_end.fusion
+        else {"norm": "slaney", "mel_scale": "slaney"}
     )
     filters = mel_filter_bank(
-        front_end.n_fft // 2 + 1, front_end.n_mels, front_end.low_hz, front_end.high_hz, front_end.sample_rate, **scale
+        front_end.n_fft // 2 + 1,
+        front_end.n_mels,
+        front_end.low_hz,
+        front_end.high_hz,
+        front_end.sample_rate,
+        **scale,
     )
     with torch.inference_mode(False):
         return torch.tensor(filters, dtype=torch.float64, device=device)

@@ -1,4 +1,6 @@
-"""A tokenizer of whole words for the embedded CLAP: small, and honest about words that it does not know."""
+"""A tokenizer of whole words for the embedded CLAP: small, and honest about words that it does not
+know.
+"""
 
 from collections.abc import Iterable
 
@@ -13,7 +15,8 @@ SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 
 
 def word_tokenizer(words: Iterable[str], max_tokens: int = 64) -> PreTrainedTokenizerFast:
-    """A tokenizer that knows `words` (lower case, without accents) and maps every other word to ``<unk>``.
+    """A tokenizer that knows `words` (lower case, without accents) and maps every other word to
+    ``<unk>``.
 
     Case, accents and punctuation are ignored. `max_tokens` counts the first and the last token too.
     """
@@ -28,8 +31,16 @@ def word_tokenizer(words: Iterable[str], max_tokens: int = 64) -> PreTrainedToke
         ]
     )
     tokenizer.pre_tokenizer = WhitespaceSplit()
-    tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=max_tokens, bos_token="<s>", cls_token="<s>", eos_token="</s>",
-        sep_token="</s>", pad_token="<pad>", unk_token="<unk>",
-    )  # fmt: skip
+        tokenizer_object=tokenizer,
+        model_max_length=max_tokens,
+        bos_token="<s>",
+        cls_token="<s>",
+        eos_token="</s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+    )

@@ -1,9 +1,10 @@
-"""A small network that hears genre, mood and tempo in a log-mel: the ear of the quality bench, no part of a model.
+"""A small network that hears genre, mood and tempo in a log-mel: the ear of the quality bench, no
+part of a model.
 
-Two views of the clip: timbre and harmony from strided convolutions over time, averaged; rhythm from the
-autocorrelation of onset strengths, read at the lags that each candidate tempo implies, so that one set of weights
-judges all tempi and a tempo that is rare in the data is recognised too. Both make up one embedding, the space of the
-Fréchet distance.
+Two views of the clip: timbre and harmony from strided convolutions over time, averaged; rhythm from
+the autocorrelation of onset strengths, read at the lags that each candidate tempo implies, so that
+one set of weights judges all tempi and a tempo that is rare in the data is recognised too. Both
+make up one embedding, the space of the Fréchet distance.
 """
 
 import hashlib
@@ -22,8 +23,8 @@ from ditto.audio.io import shown
 from ditto.errors import ModelError, one_line
 
 FLOOR_DB = -100.0
-"""Mel levels are raised to this before the network sees them: what lies below is inaudible numerical noise, by which
-it could tell generated clips from real ones."""
+"""Mel levels are raised to this before the network sees them: what lies below is inaudible
+numerical noise, by which it could tell generated clips from real ones."""
 
 BEAT_MULTIPLES = (0.25, 1 / 3, 0.5, 2 / 3, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 """Lags at which a candidate tempo is looked for, in beats."""
@@ -35,11 +36,13 @@ class Heard(NamedTuple):
     embedding: Tensor
     """Shape (B, width of the embedding), before its non-linearity."""
     logits: tuple[Tensor, ...]
-    """Genre, mood and tempo: shapes (B, classes), in the tags' order, without a class for "not given"."""
+    """Genre, mood and tempo: shapes (B, classes), in the tags' order, without a class for "not
+    given"."""
 
 
 class ClipClassifier(ModelMixin, ConfigMixin):
-    """``x_0 (B, 1, n_mels, frames) -> Heard``, for clips of at least `frames` frames (longer ones are averaged).
+    """``x_0 (B, 1, n_mels, frames) -> Heard``, for clips of at least `frames` frames (longer ones
+    are averaged).
 
     Args:
         n_mels: mel bands, a multiple of `onset_bands`.
@@ -83,10 +86,14 @@ class ClipClassifier(ModelMixin, ConfigMixin):
             ]
         )
         self.norms = nn.ModuleList(nn.GroupNorm(8, width) for _ in range(3))
-        self.rhythm = Rhythm(onset_bands, frame_rate, tempo_low, tempo_high, tempo_bins * candidates, 2 * width)
+        self.rhythm = Rhythm(
+            onset_bands, frame_rate, tempo_low, tempo_high, tempo_bins * candidates, 2 * width
+        )
         self.drop = nn.Dropout(dropout)
         self.embed = nn.Linear(2 * width + tempo_bins * candidates, embedding)
-        self.heads = nn.ModuleList(nn.Linear(embedding, classes) for classes in (genres, moods, tempo_bins))
+        self.heads = nn.ModuleList(
+            nn.Linear(embedding, classes) for classes in (genres, moods, tempo_bins)
+        )
         self.bins = tempo_bins
 
     def forward(self, x_0: Tensor) -> Heard:
@@ -109,13 +116,17 @@ class ClipClassifier(ModelMixin, ConfigMixin):
             ModelError: the folder is missing, incomplete or damaged.
         """
         if not (folder / "config.json").is_file():
-            raise ModelError(f"no classifier in {shown(folder)}: make one with `ditto-music train classifier`")
+            raise ModelError(
+                f"no classifier in {shown(folder)}: make one with `ditto-music train classifier`"
+            )
         try:
             found = cls.from_pretrained(
                 folder, torch_dtype=torch.float32, low_cpu_mem_usage=False, local_files_only=True
             )
         except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
-            raise ModelError(f"cannot load the classifier in {shown(folder)}: {one_line(error)}") from None
+            raise ModelError(
+                f"cannot load the classifier in {shown(folder)}: {one_line(error)}"
+            ) from None
         assert isinstance(found, cls)
         return found.requires_grad_(False).eval()
 
@@ -127,7 +138,9 @@ class ClipClassifier(ModelMixin, ConfigMixin):
         return digest.hexdigest()
 
     def _timbre(self, levels: Tensor) -> Tensor:
-        """Mean and deviation over time of the convolutions' output: (B, n_mels, frames) -> (B, 2 * width)."""
+        """Mean and deviation over time of the convolutions' output: (B, n_mels, frames) -> (B, 2 *
+        width).
+        """
         h = levels.unsqueeze(2)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             h = gelu(norm(convolution(h)))
@@ -135,14 +148,25 @@ class ClipClassifier(ModelMixin, ConfigMixin):
 
 
 class Rhythm(nn.Module):
-    """A score for each candidate tempo, (B, candidates), from (B, n_mels, frames) and the clip's timbre."""
+    """A score for each candidate tempo, (B, candidates), from (B, n_mels, frames) and the clip's
+    timbre.
+    """
 
     def __init__(
-        self, bands: int, frame_rate: float, low: float, high: float, candidates: int, context: int, width: int = 64
+        self,
+        bands: int,
+        frame_rate: float,
+        low: float,
+        high: float,
+        candidates: int,
+        context: int,
+        width: int = 64,
     ) -> None:
         super().__init__()
         self.bands = bands
-        tempi = low + (torch.arange(candidates, dtype=torch.float64) + 0.5) * (high - low) / candidates
+        tempi = (
+            low + (torch.arange(candidates, dtype=torch.float64) + 0.5) * (high - low) / candidates
+        )
         lags = 60 * frame_rate / tempi[:, None] * torch.tensor(BEAT_MULTIPLES, dtype=torch.float64)
         self.max_lag = math.ceil(lags.max().item()) + 1
         grid = torch.arange(self.max_lag + 1, dtype=torch.float64)
@@ -166,15 +190,21 @@ class Rhythm(nn.Module):
         return self.score(h).squeeze(1) + self.prior
 
     def autocorrelation(self, levels: Tensor) -> Tensor:
-        """Normalised autocorrelation of the onset strengths, (B, bands, max_lag + 1), with 1 at lag 0."""
+        """Normalised autocorrelation of the onset strengths, (B, bands, max_lag + 1), with 1 at lag
+        0.
+        """
         rises = (levels[..., 1:] - levels[..., :-1]).clamp(min=0)
         onsets = rises.unflatten(1, (self.bands, -1)).mean(dim=2)
         onsets = onsets - onsets.mean(dim=-1, keepdim=True)
         count = onsets.shape[-1]
         # Long enough for every lag, and for the ends not to meet.
-        spectrum = torch.fft.rfft(onsets, n=2 ** math.ceil(math.log2(count + max(count, self.max_lag + 1))))
+        spectrum = torch.fft.rfft(
+            onsets, n=2 ** math.ceil(math.log2(count + max(count, self.max_lag + 1)))
+        )
         power = spectrum.real.square() + spectrum.imag.square()
         correlation = torch.fft.irfft(power)[..., : self.max_lag + 1]
-        overlap = (count - torch.arange(correlation.shape[-1], device=levels.device)).clamp(min=count // 8)
+        overlap = (count - torch.arange(correlation.shape[-1], device=levels.device)).clamp(
+            min=count // 8
+        )
         unbiased = correlation * (count / overlap)
         return unbiased / (correlation[..., :1] + 1e-3)

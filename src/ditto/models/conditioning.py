@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from ditto.errors import TagError
 
 NULL = 0
-"""The index of "not given" in every tag column; all columns NULL is the null condition c_∅ of CFG."""
+"""The index of "not given" in every tag column; all columns NULL is the null condition c_∅ of
+CFG."""
 
 COLUMNS = ("genre", "mood", "tempo", "tempo_tenths", "beat_thousandths")
-"""Of a condition: three indices; the exact tempo in tenths of BPM; the beat at which the clip starts, in thousandths.
+"""Of a condition: three indices; the exact tempo in tenths of BPM; the beat at which the clip
+starts, in thousandths.
 
-The last two are the beat grid. A clip may have a tempo without a grid (both NULL): nobody knows then where its beats
-are.
+The last two are the beat grid. A clip may have a tempo without a grid (both NULL): nobody knows
+then where its beats are.
 """
 
 BEAT_CYCLE = 12
@@ -31,8 +33,8 @@ class Tags:
         genre: one of the model's genres.
         mood: one of the model's moods.
         tempo: beats per minute.
-        beat: where the clip starts in the count of beats that `tempo` makes, 0 being the start of a bar; None is
-            anywhere.
+        beat: where the clip starts in the count of beats that `tempo` makes, 0 being the start of a
+            bar; None is anywhere.
         prompt: free text, for models that read any; it takes the place of the tags' own sentence.
     """
 
@@ -49,7 +51,8 @@ class Tags:
         What follows ``prompt=`` is the prompt, to the text's end.
 
         Raises:
-            TagError: unknown key, repeated key, missing ``=``, an empty prompt, or a tempo that is not a number.
+            TagError: unknown key, repeated key, missing ``=``, an empty prompt, or a tempo that is
+                not a number.
         """
         text, prompted, prompt = text.partition("prompt=")
         if prompted and not prompt.strip():
@@ -58,7 +61,9 @@ class Tags:
         for part in text.replace(",", " ").split():
             key, equals, value = part.partition("=")
             if not equals or not value or key not in ("genre", "mood", "tempo"):
-                raise TagError(f"cannot read the tag {part!r}: write genre=…, mood=… or tempo=…, e.g. 'genre=jazz'")
+                raise TagError(
+                    f"cannot read the tag {part!r}: write genre=…, mood=… or tempo=…, e.g. 'genre=jazz'"
+                )
             if key in given:
                 raise TagError(f"the tag {key!r} is given twice")
             given[key] = value
@@ -66,12 +71,16 @@ class Tags:
         return cls(given.get("genre"), given.get("mood"), tempo, prompt=prompt.strip() or None)
 
     def caption(self) -> str:
-        """The prompt, or the papers' template (DITTO §5): "A [mood] [genre] song at [tempo] beats per minute."."""
+        """The prompt, or the papers' template (DITTO §5): "A [mood] [genre] song at [tempo] beats
+        per minute.".
+        """
         if self.prompt is not None:
             return self.prompt
         words = " ".join(w for w in (self.mood, self.genre, "song") if w)
         article = "An" if words[0] in "aeiou" else "A"
-        return f"{article} {words}" + (f" at {self.tempo:g} beats per minute." if self.tempo else ".")
+        return f"{article} {words}" + (
+            f" at {self.tempo:g} beats per minute." if self.tempo else "."
+        )
 
 
 def _tempo(text: str) -> float:
@@ -109,20 +118,29 @@ class TagVocabulary:
             TagError: a name that the model does not know, a tempo outside its range, or a prompt.
         """
         if tags.prompt is not None:
-            raise TagError("this model reads no prompts: give it tags, such as 'genre=jazz tempo=110'")
-        genre, mood = _index("genre", tags.genre, self.genres), _index("mood", tags.mood, self.moods)
+            raise TagError(
+                "this model reads no prompts: give it tags, such as 'genre=jazz tempo=110'"
+            )
+        genre, mood = (
+            _index("genre", tags.genre, self.genres),
+            _index("mood", tags.mood, self.moods),
+        )
         tempo = NULL if tags.tempo is None else self.tempo_index(tags.tempo)
         return torch.tensor([genre, mood, tempo, *_grid(tags)])
 
     def tempo_index(self, tempo: float) -> int:
         """Index (1 … tempo_bins) of a tempo in beats per minute."""
         if not self.tempo_low <= tempo <= self.tempo_high:
-            raise TagError(f"tempo must be {self.tempo_low:g} to {self.tempo_high:g} beats per minute, not {tempo:g}")
+            raise TagError(
+                f"tempo must be {self.tempo_low:g} to {self.tempo_high:g} beats per minute, not {tempo:g}"
+            )
         position = (tempo - self.tempo_low) / (self.tempo_high - self.tempo_low)
         return 1 + min(int(position * self.tempo_bins), self.tempo_bins - 1)
 
     def decode(self, indices: Sequence[int]) -> Tags:
-        """Tags of a condition, or of its first three columns; a tempo without its tenths is its bin's centre."""
+        """Tags of a condition, or of its first three columns; a tempo without its tenths is its
+        bin's centre.
+        """
         genre, mood, tempo, tenths, beat = (int(i) for i in (*indices, NULL, NULL)[:5])
         width = (self.tempo_high - self.tempo_low) / self.tempo_bins
         centre = self.tempo_low + (tempo - 0.5) * width if tempo else None
@@ -154,11 +172,14 @@ def null_tags(tags: Tensor) -> Tensor:
     return torch.full_like(tags, NULL)
 
 
-def drop_tags(tags: Tensor, rate: float, generator: torch.Generator, grid_rate: float = 0.0) -> Tensor:
-    """Condition dropout for CFG: with probability `rate` an item loses all its tags, and with `rate` each tag alone.
+def drop_tags(
+    tags: Tensor, rate: float, generator: torch.Generator, grid_rate: float = 0.0
+) -> Tensor:
+    """Condition dropout for CFG: with probability `rate` an item loses all its tags, and with
+    `rate` each tag alone.
 
-    The second kind lets a user give any subset of the tags. The beat grid goes with its tempo, and alone with
-    probability `grid_rate`, so that music of unknown phase can be asked for too.
+    The second kind lets a user give any subset of the tags. The beat grid goes with its tempo, and
+    alone with probability `grid_rate`, so that music of unknown phase can be asked for too.
     """
     whole = torch.rand(len(tags), 1, generator=generator) < rate
     single = torch.rand(len(tags), 3, generator=generator) < rate
@@ -170,8 +191,9 @@ def drop_tags(tags: Tensor, rate: float, generator: torch.Generator, grid_rate: 
 def guidance_features(guidance: Tensor, count: int) -> Tensor:
     """Sinusoidal features (B, count) float64 of CFG scales w (B,), for networks that are told w.
 
-    The sines' periods are 4 to 64: guidance is affine in w, so what depends on it should change slowly. (Those of
-    latent consistency models, whose fastest sine turns 160 times within one unit of w, do not.)
+    The sines' periods are 4 to 64: guidance is affine in w, so what depends on it should change
+    slowly. (Those of latent consistency models, whose fastest sine turns 160 times within one unit
+    of w, do not.)
     """
     periods = torch.logspace(2, 6, count // 2, base=2, device=guidance.device, dtype=torch.float64)
     angles = 2 * math.pi * guidance.to(torch.float64)[:, None] / periods
@@ -179,7 +201,9 @@ def guidance_features(guidance: Tensor, count: int) -> Tensor:
 
 
 class TagEmbedding(nn.Module):
-    """One learned embedding a tag; a condition (B, 3 or more), of which the first three count → (B, 3, width)."""
+    """One learned embedding a tag; a condition (B, 3 or more), of which the first three count → (B,
+    3, width).
+    """
 
     def __init__(self, sizes: Sequence[int], width: int) -> None:
         super().__init__()

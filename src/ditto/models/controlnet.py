@@ -1,11 +1,14 @@
-"""Music ControlNet's adapter (Wu et al. 2023; Zhang et al. 2023) for the patch transformer: loudness and melody.
+"""Music ControlNet's adapter (Wu et al. 2023; Zhang et al. 2023) for the patch transformer:
+loudness and melody.
 
-The base stays as it is. Its first blocks are copied; the copies see the base's tokens plus the curves, and what each
-gives is added to the base's tokens after the block that it was copied from (the form that PixArt-δ found for
-transformers). The layers at both ends of the copies begin at zero, so an untrained adapter changes nothing.
+The base stays as it is. Its first blocks are copied; the copies see the base's tokens plus the
+curves, and what each gives is added to the base's tokens after the block that it was copied from
+(the form that PixArt-δ found for transformers). The layers at both ends of the copies begin at
+zero, so an untrained adapter changes nothing.
 
-The curves are 15 channels a frame: level and whether one is given; pitch class, one of 12, and whether one is given. So
-one adapter takes loudness, melody, both, or either for a part of the clip ("don't care" elsewhere).
+The curves are 15 channels a frame: level and whether one is given; pitch class, one of 12, and
+whether one is given. So one adapter takes loudness, melody, both, or either for a part of the clip
+("don't care" elsewhere).
 """
 
 import copy
@@ -38,9 +41,10 @@ def encode_curves(levels: Tensor | None, classes: Tensor | None, batch: int, fra
     """The curves as the adapter takes them.
 
     Args:
-        levels: smoothed loudness in dB, (B, frames) or (frames,); NaN where any will do; None for no curve.
-        classes: pitch classes 0 to 11, (B, frames) or (frames,), int64; any other number where any will do; None for
-            no melody.
+        levels: smoothed loudness in dB, (B, frames) or (frames,); NaN where any will do; None for
+            no curve.
+        classes: pitch classes 0 to 11, (B, frames) or (frames,), int64; any other number where any
+            will do; None for no melody.
         batch: number of clips B.
         frames: their length.
 
@@ -50,7 +54,9 @@ def encode_curves(levels: Tensor | None, classes: Tensor | None, batch: int, fra
     level, melody = torch.zeros(batch, 2, frames), torch.zeros(batch, CLASSES + 1, frames)
     if levels is not None:
         given = levels.isfinite().expand(batch, frames)
-        level = torch.stack([((levels - CENTRE_DB) / SPREAD_DB).expand(batch, frames), torch.ones(batch, frames)], 1)
+        level = torch.stack(
+            [((levels - CENTRE_DB) / SPREAD_DB).expand(batch, frames), torch.ones(batch, frames)], 1
+        )
         level = torch.where(given[:, None], level, 0.0)
     if classes is not None:
         one_hot = (classes.expand(batch, frames)[:, None] == torch.arange(CLASSES)[:, None]).float()
@@ -71,11 +77,19 @@ class ControlAdapter(ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(
-        self, depth: int = 3, patch: int = 8, width: int = 384, heads: int = 6, mlp_ratio: float = 3.0, base: str = ""
+        self,
+        depth: int = 3,
+        patch: int = 8,
+        width: int = 384,
+        heads: int = 6,
+        mlp_ratio: float = 3.0,
+        base: str = "",
     ) -> None:
         super().__init__()
         self.patch = patch
-        self.read = nn.Sequential(nn.Linear(patch * CHANNELS, width), nn.SiLU(), nn.Linear(width, width))
+        self.read = nn.Sequential(
+            nn.Linear(patch * CHANNELS, width), nn.SiLU(), nn.Linear(width, width)
+        )
         self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
         self.outputs = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         for layer in (self.read[-1], *self.outputs):
@@ -93,7 +107,9 @@ class ControlAdapter(ModelMixin, ConfigMixin):
             raise ModelError("a ControlNet is trained on a base model, not on a distilled student")
         config, available = base.config, len(base.blocks)
         if not 1 <= depth <= available:
-            raise ModelError(f"a base of {available} blocks has 1 to {available} that can be copied, not {depth}")
+            raise ModelError(
+                f"a base of {available} blocks has 1 to {available} that can be copied, not {depth}"
+            )
         sizes = {name: config[name] for name in ("patch", "width", "heads", "mlp_ratio")}  # pyright: ignore[reportIndexIssue]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -101,7 +117,9 @@ class ControlAdapter(ModelMixin, ConfigMixin):
         adapter.blocks.load_state_dict(base.blocks[:depth].state_dict())  # pyright: ignore[reportIndexIssue]
         return adapter
 
-    def forward(self, base: PatchTransformer, x_t: Tensor, t: Tensor, tags: Tensor, curves: Tensor) -> Tensor:
+    def forward(
+        self, base: PatchTransformer, x_t: Tensor, t: Tensor, tags: Tensor, curves: Tensor
+    ) -> Tensor:
         """The base's forward pass with the copies beside it."""
         h, condition, shared = base.enter(x_t, t, tags)
         side = h + self.read(self._patches(curves.to(x_t))).to(h)
@@ -128,25 +146,36 @@ class ControlAdapter(ModelMixin, ConfigMixin):
         """The adapter of a folder that `save` wrote, in float32, frozen.
 
         Raises:
-            ModelError: the folder is missing, incomplete or damaged, or the adapter was trained with another base.
+            ModelError: the folder is missing, incomplete or damaged, or the adapter was trained
+                with another base.
         """
         file = folder / WEIGHTS
         if not file.is_file():
-            raise ModelError(f"no ControlNet in {shown(folder)}: make one with `ditto-music train controlnet`")
+            raise ModelError(
+                f"no ControlNet in {shown(folder)}: make one with `ditto-music train controlnet`"
+            )
         try:
             # Not from_pretrained: it fills weights that a file lacks with random ones.
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             with torch.random.fork_rng(devices=[]):
-                found = cls(**{name: value for name, value in config.items() if not name.startswith("_")})
+                found = cls(
+                    **{name: value for name, value in config.items() if not name.startswith("_")}
+                )
             found.load_state_dict(load_file(file))
         except (OSError, ValueError, TypeError, RuntimeError, SafetensorError):
-            raise ModelError(f"{shown(folder)} is damaged: its config.json does not fit its weights") from None
+            raise ModelError(
+                f"{shown(folder)} is damaged: its config.json does not fit its weights"
+            ) from None
         if found.config["base"] != fingerprint(model.network):  # pyright: ignore[reportIndexIssue]
-            raise ModelError(f"the ControlNet in {shown(folder)} was trained with another base than {model.name!r}")
+            raise ModelError(
+                f"the ControlNet in {shown(folder)} was trained with another base than {model.name!r}"
+            )
         return found.requires_grad_(False).eval()
 
     def save(self, folder: Path) -> None:
-        """Write a folder that `load` takes, weights in float16; it replaces one that was there when it is whole."""
+        """Write a folder that `load` takes, weights in float16; it replaces one that was there when
+        it is whole.
+        """
         temporary = folder.with_name(f".{folder.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         copy.deepcopy(self).half().save_pretrained(temporary, safe_serialization=True)

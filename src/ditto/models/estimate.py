@@ -1,8 +1,10 @@
-"""What a run will cost, before it is begun: memory from a rehearsal without arithmetic, time from a call or two.
+"""What a run will cost, before it is begun: memory from a rehearsal without arithmetic, time from a
+call or two.
 
-The rehearsal is one real iteration (a step or two of the chain, decoding, loss, gradient) on PyTorch's fake tensors,
-which have shapes and no values; what is alive at any moment is counted. So the figure includes what recomputing and the
-backward pass allocate, for the library's real graph. It leaves out the allocator's slack and cuDNN's workspaces.
+The rehearsal is one real iteration (a step or two of the chain, decoding, loss, gradient) on
+PyTorch's fake tensors, which have shapes and no values; what is alive at any moment is counted. So
+the figure includes what recomputing and the backward pass allocate, for the library's real graph.
+It leaves out the allocator's slack and cuDNN's workspaces.
 """
 
 import time
@@ -72,9 +74,15 @@ class Estimate:
 
 
 def estimate(
-    model: MusicModel, *, seconds: float | None = None, count: int = 1, guidance: float | None = None, steps: int = 20,
-    iterations: int = 70, checkpointing: bool = True,
-) -> Estimate:  # fmt: skip
+    model: MusicModel,
+    *,
+    seconds: float | None = None,
+    count: int = 1,
+    guidance: float | None = None,
+    steps: int = 20,
+    iterations: int = 70,
+    checkpointing: bool = True,
+) -> Estimate:
     """What DITTO on this model costs on the device where it is.
 
     Args:
@@ -100,9 +108,15 @@ def estimate(
         working += max(0, steps - calls) * max(0, working - _peak(model, x_T, step, 1, False))
     with torch.no_grad():
         return Estimate(
-            sum(trained), sum(_bytes(part) for part in _encoders(model)), working + steps * x_T.nbytes * 3,
-            _seconds(step, x_T), _seconds(model.to_sound, x_T), steps, iterations, checkpointing,
-        )  # fmt: skip
+            sum(trained),
+            sum(_bytes(part) for part in _encoders(model)),
+            working + steps * x_T.nbytes * 3,
+            _seconds(step, x_T),
+            _seconds(model.to_sound, x_T),
+            steps,
+            iterations,
+            checkpointing,
+        )
 
 
 def about(model: MusicModel) -> list[str]:
@@ -129,13 +143,22 @@ def _parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def _guided(denoiser: Callable[..., Tensor], t: Tensor, cond: Tensor, guidance: float, x_t: Tensor) -> Tensor:
+def _guided(
+    denoiser: Callable[..., Tensor], t: Tensor, cond: Tensor, guidance: float, x_t: Tensor
+) -> Tensor:
     return denoiser(x_t, t, cond, guidance)
 
 
-def _peak(model: MusicModel, x_T: Tensor, step: Callable[[Tensor], Tensor], calls: int, checkpointing: bool) -> int:
+def _peak(
+    model: MusicModel,
+    x_T: Tensor,
+    step: Callable[[Tensor], Tensor],
+    calls: int,
+    checkpointing: bool,
+) -> int:
     """Most bytes alive at once in an iteration, besides what was there before."""
-    # Vocoders of our own keep tables that must not be made of fake tensors; they are small enough to run.
+    # Vocoders of our own keep tables that must not be made of fake tensors; they are small enough
+    # to run.
     fake = FakeTensorMode(allow_non_fake_inputs=True) if hasattr(model, "pipe") else nullcontext()
     with fake, Alive() as alive:
         x = torch.zeros(x_T.shape, device=x_T.device, requires_grad=True)
@@ -149,7 +172,11 @@ def _peak(model: MusicModel, x_T: Tensor, step: Callable[[Tensor], Tensor], call
 
 def _decoders(model: MusicModel) -> list[nn.Module]:
     components = model.pipe.components if hasattr(model, "pipe") else {}  # pyright: ignore[reportAttributeAccessIssue]
-    return list({id(part): part for part in (model.vocoder, components.get("vae")) if part is not None}.values())
+    return list(
+        {
+            id(part): part for part in (model.vocoder, components.get("vae")) if part is not None
+        }.values()
+    )
 
 
 def _encoders(model: MusicModel) -> list[nn.Module]:

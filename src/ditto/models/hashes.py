@@ -9,7 +9,9 @@ from diffusers.models.modeling_utils import ModelMixin
 
 
 def fingerprint(network: ModelMixin) -> str:
-    """SHA-256 over the weights as they are stored, in float16: the same before a network is saved and after."""
+    """SHA-256 over the weights as they are stored, in float16: the same before a network is saved
+    and after.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode())
@@ -19,7 +21,9 @@ def fingerprint(network: ModelMixin) -> str:
 
 def fingerprints(networks: Iterable[torch.nn.Module]) -> str:
     """SHA-256 over the `fingerprint` of each."""
-    return hashlib.sha256("".join(fingerprint(network) for network in networks).encode()).hexdigest()  # pyright: ignore[reportArgumentType]
+    return hashlib.sha256(
+        "".join(fingerprint(network) for network in networks).encode()
+    ).hexdigest()  # pyright: ignore[reportArgumentType]
 
 
 def file_sha256(file: Path) -> str:
@@ -29,7 +33,9 @@ def file_sha256(file: Path) -> str:
 
 def combined(hashes: dict[str, str]) -> str:
     """The hash of a model, of its parts' hashes."""
-    base = hashlib.sha256("".join(hashes[name] for name in ("denoiser", "vocoder")).encode()).hexdigest()
+    base = hashlib.sha256(
+        "".join(hashes[name] for name in ("denoiser", "vocoder")).encode()
+    ).hexdigest()
     return extended(base, hashes["student"]) if "student" in hashes else base
 
 

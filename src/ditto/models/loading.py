@@ -1,7 +1,9 @@
-"""Every way to a model: the embedded one, a folder of ours, a diffusers pipeline (in memory, in a folder, on the Hub).
+"""Every way to a model: the embedded one, a folder of ours, a diffusers pipeline (in memory, in a
+folder, on the Hub).
 
-A folder is looked at before anything is loaded, so that what it lacks is named in one line. Weights are safetensors
-only, and only classes of diffusers and transformers are made: loading runs no code of a folder's.
+A folder is looked at before anything is loaded, so that what it lacks is named in one line. Weights
+are safetensors only, and only classes of diffusers and transformers are made: loading runs no code
+of a folder's.
 """
 
 import json
@@ -34,8 +36,10 @@ if TYPE_CHECKING:
 
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
 PRECISIONS: dict[str, torch.dtype] = {
-    "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16,
-}  # fmt: skip
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
 
 AUTO = "auto"
 
@@ -63,7 +67,9 @@ TRANSFORMERS = {"transformers": (5, 0)}
 KINDS = {
     "AudioLDM2Pipeline": Kind("audioldm2", "unet", ("vae", "vocoder"), TRANSFORMERS),
     "MusicLDMPipeline": Kind("musicldm", "unet", ("vae", "vocoder"), TRANSFORMERS),
-    "StableAudioPipeline": Kind("stable_audio", "transformer", ("vae",), {**TRANSFORMERS, "torchsde": (0, 2, 6)}),
+    "StableAudioPipeline": Kind(
+        "stable_audio", "transformer", ("vae",), {**TRANSFORMERS, "torchsde": (0, 2, 6)}
+    ),
 }
 """By the ``_class_name`` of a pipeline's index."""
 
@@ -71,7 +77,8 @@ OWN = ("MusicModel", FINE_TUNE)
 """The ``_class_name`` of the indices of Ditto's own folders."""
 
 LIBRARIES = ("diffusers", "transformers", "audioldm2", "stable_audio", "musicldm")
-"""That a pipeline's index may name a component's class from; the last three are diffusers' own modules."""
+"""That a pipeline's index may name a component's class from; the last three are diffusers' own
+modules."""
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILES = ["*.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors"]
@@ -88,43 +95,72 @@ def load(
     """A model, frozen and ready for every control and method.
 
     Args:
-        source: None is the embedded model; otherwise a folder that `MusicModel.save`, `save_fine_tune` or a pipeline's
-            ``save_pretrained`` wrote, or the name of one on the Hub, such as ``"cvssp/audioldm2-music"``, which is
-            downloaded once.
+        source: None is the embedded model; otherwise a folder that `MusicModel.save`,
+            `save_fine_tune` or a pipeline's ``save_pretrained`` wrote, or the name of one on the
+            Hub, such as ``"cvssp/audioldm2-music"``, which is downloaded once.
         device: of the denoiser and the decoders; text encoders stay on the CPU.
-        precision: of the denoiser's arithmetic. "auto" is float32 for a pipeline; for Ditto's own models bfloat16 where
-            the processor multiplies it natively, otherwise float32. x_T, decoders and losses are float32 always.
+        precision: of the denoiser's arithmetic. "auto" is float32 for a pipeline; for Ditto's own
+            models bfloat16 where the processor multiplies it natively, otherwise float32. x_T,
+            decoders and losses are float32 always.
         negative_prompt: of a pipeline, for classifier-free guidance.
 
     Raises:
-        ModelError: the source is missing, incomplete, damaged or another kind of model, or a package is missing.
+        ModelError: the source is missing, incomplete, damaged or another kind of model, or a
+            package is missing.
     """
     if precision not in (AUTO, *PRECISIONS):
-        raise ModelError(f"unknown precision {precision!r}: choose one of {', '.join((AUTO, *PRECISIONS))}")
+        raise ModelError(
+            f"unknown precision {precision!r}: choose one of {', '.join((AUTO, *PRECISIONS))}"
+        )
     folder = None if source is None else _folder(source)
-    name = "embedded" if folder is None else (str(source) if not Path(source or "").is_dir() else folder.name)
+    name = (
+        "embedded"
+        if folder is None
+        else (str(source) if not Path(source or "").is_dir() else folder.name)
+    )
     index = {"_class_name": "MusicModel"} if folder is None else _read_index(folder, name)
     if index["_class_name"] in OWN:
         if negative_prompt is not None:
-            raise ModelError("Ditto's own models read tags, not prompts: leave the negative prompt out")
-        model = load_fine_tune(folder) if folder and index["_class_name"] == FINE_TUNE else load_own(folder)
+            raise ModelError(
+                "Ditto's own models read tags, not prompts: leave the negative prompt out"
+            )
+        model = (
+            load_fine_tune(folder)
+            if folder and index["_class_name"] == FINE_TUNE
+            else load_own(folder)
+        )
         adapter = (EMBEDDED if folder is None else folder) / CONTROLNET
         model = with_controlnet(model, adapter) if adapter.is_dir() else model
-        extra = [part for part in (model.distilled and model.distilled.network, model.controlnet) if part is not None]
+        extra = [
+            part
+            for part in (model.distilled and model.distilled.network, model.controlnet)
+            if part is not None
+        ]
         for module in (model.network, model.vocoder, *extra):
             nn.Module.to(module, device)
-        return replace(model, precision=native_precision(device) if precision == AUTO else PRECISIONS[precision])
+        return replace(
+            model,
+            precision=native_precision(device) if precision == AUTO else PRECISIONS[precision],
+        )
     assert folder is not None
     pipe = _pipeline(folder, name, index)
     precision = "float32" if precision == AUTO else precision
-    adapted = adapt(pipe, device=device, precision=precision, negative_prompt=negative_prompt, name=name)
+    adapted = adapt(
+        pipe, device=device, precision=precision, negative_prompt=negative_prompt, name=name
+    )
     return _with_own_student(adapted, folder, index)
 
 
 def native_precision(device: str | torch.device) -> torch.dtype:
-    """bfloat16 where it is multiplied natively, so that it is faster than float32; float32 elsewhere."""
+    """bfloat16 where it is multiplied natively, so that it is faster than float32; float32
+    elsewhere.
+    """
     if torch.device(device).type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+        return (
+            torch.bfloat16
+            if torch.cuda.is_bf16_supported(including_emulation=False)
+            else torch.float32
+        )
     if torch.device(device).type != "cpu":
         return torch.float32
     able = torch.cpu.get_capabilities()
@@ -134,13 +170,21 @@ def native_precision(device: str | torch.device) -> torch.dtype:
 def _with_own_student(model: "PipelineModel", folder: Path, index: dict[str, Any]) -> MusicModel:
     """The model with the student that its folder has, if it has one."""
     about = index.get(STUDENT)
-    return model if about is None else model.joined(distilled_in(folder, about), about["sha256"]["student"])
+    return (
+        model
+        if about is None
+        else model.joined(distilled_in(folder, about), about["sha256"]["student"])
+    )
 
 
 def adapt(
-    pipe: "DiffusionPipeline", *, device: str | torch.device | None = None, precision: Precision | None = None,
-    negative_prompt: str | None = None, name: str | None = None,
-) -> "PipelineModel":  # fmt: skip
+    pipe: "DiffusionPipeline",
+    *,
+    device: str | torch.device | None = None,
+    precision: Precision | None = None,
+    negative_prompt: str | None = None,
+    name: str | None = None,
+) -> "PipelineModel":
     """A model made of a pipeline's components, which are frozen and, where asked, moved.
 
     Args:
@@ -165,11 +209,20 @@ def adapt(
     if precision is not None:
         nn.Module.to(denoiser, PRECISIONS[precision])  # diffusers' own warns of what is not so here
     make = getattr(import_module(f"ditto.models.adapters.{kind.module}"), f"adapt_{kind.module}")
-    called = name or str(getattr(pipe, "name_or_path", "") or pipe.config.get("_name_or_path") or found)
-    return make(pipe, name=called, sha256=fingerprints([denoiser, *decoders]), negative_prompt=negative_prompt)
+    called = name or str(
+        getattr(pipe, "name_or_path", "") or pipe.config.get("_name_or_path") or found
+    )
+    return make(
+        pipe,
+        name=called,
+        sha256=fingerprints([denoiser, *decoders]),
+        negative_prompt=negative_prompt,
+    )
 
 
-def push(model: MusicModel, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+def push(
+    model: MusicModel, repo_id: str, *, private: bool = False, token: str | None = None
+) -> str:
     """Upload a model's folder to the Hub; returns its address.
 
     Raises:
@@ -201,7 +254,9 @@ def _folder(source: str | os.PathLike[str]) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(os.fspath(source), allow_patterns=HUB_FILES, ignore_patterns=HUB_NOT))
+        return Path(
+            snapshot_download(os.fspath(source), allow_patterns=HUB_FILES, ignore_patterns=HUB_NOT)
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise ModelError(
             f"{source} is no folder here, and the Hub did not give it ({_line(error)}): check name, network and licence"
@@ -210,7 +265,9 @@ def _folder(source: str | os.PathLike[str]) -> Path:
 
 def _read_index(folder: Path, name: str) -> dict[str, Any]:
     if not folder.is_dir():
-        raise ModelError(f"no model folder {shown(folder)}: give a model's folder, or owner/name of one on the Hub")
+        raise ModelError(
+            f"no model folder {shown(folder)}: give a model's folder, or owner/name of one on the Hub"
+        )
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -225,7 +282,9 @@ def _read_index(folder: Path, name: str) -> dict[str, Any]:
 
 def _not_music(kind: str, name: str) -> ModelError:
     known = ", ".join(KINDS)
-    return ModelError(f"{name} is another kind of model than Ditto plays: a {kind}, not its own nor one of {known}")
+    return ModelError(
+        f"{name} is another kind of model than Ditto plays: a {kind}, not its own nor one of {known}"
+    )
 
 
 def _pipeline(folder: Path, name: str, index: dict[str, Any]) -> "DiffusionPipeline":
@@ -236,7 +295,9 @@ def _pipeline(folder: Path, name: str, index: dict[str, Any]) -> "DiffusionPipel
     import diffusers
 
     try:
-        with torch.random.fork_rng(devices=[]):  # a component is made with random weights before it gets its own
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # a component is made with random weights before it gets its own
             return getattr(diffusers, cls).from_pretrained(
                 folder, use_safetensors=True, local_files_only=True, torch_dtype=torch.float32
             )
@@ -265,7 +326,8 @@ def _check_packages(kind: Kind, cls: str) -> None:
 
 
 def _check_files(folder: Path, name: str, index: dict[str, Any]) -> None:
-    """Every component that the index names is there, of a known library, its weights as safetensors.
+    """Every component that the index names is there, of a known library, its weights as
+    safetensors.
 
     Raises:
         ModelError: naming the first thing that is missing.
@@ -279,7 +341,9 @@ def _check_files(folder: Path, name: str, index: dict[str, Any]) -> None:
         if cls is None:
             continue
         if library not in LIBRARIES:
-            raise ModelError(f"{name} wants code from {library!r} for its {component}, which Ditto does not run")
+            raise ModelError(
+                f"{name} wants code from {library!r} for its {component}, which Ditto does not run"
+            )
         _check_component(folder, name, component)
 
 
@@ -292,7 +356,9 @@ def _check_component(folder: Path, name: str, component: str) -> None:
     if not (path / "config.json").is_file():
         raise ModelError(f"{name} is incomplete: {component}/config.json is missing")
     if not any(path.glob("*.safetensors")):
-        pickled = " (a pickled .bin file is not loaded: convert it)" if any(path.glob("*.bin")) else ""
+        pickled = (
+            " (a pickled .bin file is not loaded: convert it)" if any(path.glob("*.bin")) else ""
+        )
         raise ModelError(f"{name} is incomplete: {component}/ has no .safetensors file{pickled}")
 
 

@@ -1,15 +1,16 @@
-"""The bundle that every control and method works on: denoiser, noise schedule, vocoder, tags, in one folder.
+"""The bundle that every control and method works on: denoiser, noise schedule, vocoder, tags, in
+one folder.
 
 The folder follows the Hub's layout::
 
-    model_index.json                 classes, spectrogram, tags, default guidance, SHA-256 of every weight file
-    denoiser/    config.json, diffusion_pytorch_model.safetensors
-    vocoder/     config.json, diffusion_pytorch_model.safetensors
-    student/     the same, optional: the denoiser distilled to few steps
-    controlnet/  the same, optional: an adapter for loudness and melody, which `ditto.load` finds there
+    model_index.json                 classes, spectrogram, tags, default guidance, SHA-256 of every
+    weight file denoiser/    config.json, diffusion_pytorch_model.safetensors vocoder/
+    config.json, diffusion_pytorch_model.safetensors student/     the same, optional: the denoiser
+    distilled to few steps controlnet/  the same, optional: an adapter for loudness and melody,
+    which `ditto.load` finds there
 
-A folder of the class ``MusicStudent`` has a student alone, for a model that it names by its denoiser's fingerprint; one
-of the class ``MusicFineTune`` is read by `ditto.models.fine_tune`.
+A folder of the class ``MusicStudent`` has a student alone, for a model that it names by its
+denoiser's fingerprint; one of the class ``MusicFineTune`` is read by `ditto.models.fine_tune`.
 """
 
 import copy
@@ -52,8 +53,10 @@ NOMINAL = 1.01
 PARTS = ("denoiser", "vocoder")
 CONTROLNET = "controlnet"
 STUDENT = "_ditto_student"
-"""Where a pipeline's index describes the student in its folder; diffusers passes over what begins so."""
-# A model folder may name any of these classes, and no other: loading never runs code that a folder chose.
+"""Where a pipeline's index describes the student in its folder; diffusers passes over what begins
+so."""
+# A model folder may name any of these classes, and no other: loading never runs code that a folder
+# chose.
 CLASSES = {
     "denoiser": {"PatchTransformer": "ditto.models.transformer", "TagUNet": "ditto.models.unet"},
     "vocoder": {"Vocoder": "ditto.models.vocoder"},
@@ -88,7 +91,8 @@ class Distilled:
     teacher: str
 
     def save(self, folder: Path, card: str = "") -> str:
-        """Write a folder with the student alone, for `MusicModel.with_student`; returns the weights' SHA-256.
+        """Write a folder with the student alone, for `MusicModel.with_student`; returns the
+        weights' SHA-256.
 
         Raises:
             OutputError, ModelError: see `MusicModel.save`.
@@ -106,7 +110,10 @@ class Distilled:
 
     def write(self, folder: Path) -> dict[str, Any]:
         """Write ``student/`` into a folder; returns what its index must say of it."""
-        return {"student": self.describe(), "sha256": {"student": _save_part(folder, "student", self.network)}}
+        return {
+            "student": self.describe(),
+            "sha256": {"student": _save_part(folder, "student", self.network)},
+        }
 
     def describe(self) -> dict[str, Any]:
         """What the index says of it."""
@@ -130,8 +137,8 @@ class MusicModel:
         base_sha256: that over denoiser and vocoder alone, which another student leaves as it is.
         distilled: the student, if there is one.
         controlnet: an adapter of `ditto.models.controlnet`, if there is one.
-        precision: in which the networks compute, where they know how to be `lowered`; weights, x_T and losses stay
-            float32.
+        precision: in which the networks compute, where they know how to be `lowered`; weights, x_T
+            and losses stay float32.
     """
 
     network: ModelMixin
@@ -164,45 +171,70 @@ class MusicModel:
     @cached_property
     def student(self) -> StudentDenoiser | None:
         """The distilled ``(x_t, t, cond, guidance) -> x̂_0`` that needs few steps, or None."""
-        return self.student_denoiser(lowered(self.distilled.network, self.precision)) if self.distilled else None
+        return (
+            self.student_denoiser(lowered(self.distilled.network, self.precision))
+            if self.distilled
+            else None
+        )
 
     @property
     def student_schedule(self) -> Schedule:
         """The noise levels and grids that a student is taught on and samples by."""
         return self.schedule
 
-    def student_denoiser(self, network: ModelMixin, call: Callable[..., Tensor] | None = None) -> StudentDenoiser:
-        """The denoiser of a distilled network; `call` is how it is called, if otherwise (as when training it)."""
+    def student_denoiser(
+        self, network: ModelMixin, call: Callable[..., Tensor] | None = None
+    ) -> StudentDenoiser:
+        """The denoiser of a distilled network; `call` is how it is called, if otherwise (as when
+        training it).
+        """
         return student_denoiser(network, self.student_schedule, call)
 
     def new_student(self) -> ModelMixin:
-        """A network that is yet to be distilled: the denoiser's weights, and an input for w that does nothing yet."""
+        """A network that is yet to be distilled: the denoiser's weights, and an input for w that
+        does nothing yet.
+        """
         return grown(self.network, type(self.network).__name__, guidance_embedded=True)
 
-    def dropped(self, cond: Tensor, rate: float, generator: torch.Generator, grid_rate: float = 0.0) -> Tensor:
+    def dropped(
+        self, cond: Tensor, rate: float, generator: torch.Generator, grid_rate: float = 0.0
+    ) -> Tensor:
         """Condition dropout, see `drop_tags`."""
         return drop_tags(cond, rate, generator, grid_rate)
 
     def student_card(self) -> str:
-        """Text for the Hub that goes with a student alone, where the model's licence asks for some."""
+        """Text for the Hub that goes with a student alone, where the model's licence asks for
+        some.
+        """
         return ""
 
     def describe(self) -> dict[str, str]:
         """What reports say of it: name, hash, and in which precision its networks compute."""
-        return {"name": self.name, "sha256": self.sha256, "precision": str(self.precision).removeprefix("torch.")}
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "precision": str(self.precision).removeprefix("torch."),
+        }
 
     def parts(self) -> list[torch.nn.Module]:
         """Every network that a clip goes through."""
         student = [self.distilled.network] if self.distilled else []
-        return [self.network, self.vocoder, *student, *([self.controlnet] if self.controlnet else [])]
+        return [
+            self.network,
+            self.vocoder,
+            *student,
+            *([self.controlnet] if self.controlnet else []),
+        ]
 
     def shape(self, seconds: float | None = None) -> tuple[int, int, int]:
         """Shape (1, n_mels, frames) of x_0 for a duration (default: the training window).
 
-        What is hardly longer than the window is the window: "6 s" are 5.94 s, and "24 s" are 23.78 s.
+        What is hardly longer than the window is the window: "6 s" are 5.94 s, and "24 s" are 23.78
+        s.
 
         Raises:
-            RequestError: if the duration is not positive or beyond the window the model was trained on.
+            RequestError: if the duration is not positive or beyond the window the model was trained
+                on.
         """
         if seconds is None:
             return 1, self.spec.n_mels, self.spec.clip_frames
@@ -212,7 +244,9 @@ class MusicModel:
         if self.spec.clip_seconds < seconds <= NOMINAL * self.spec.clip_seconds:
             frames = self.spec.clip_frames
         if not 0 < frames <= self.spec.clip_frames:
-            raise RequestError(f"seconds must be above 0 and at most {self.spec.clip_seconds:.2f}, not {seconds:g}")
+            raise RequestError(
+                f"seconds must be above 0 and at most {self.spec.clip_seconds:.2f}, not {seconds:g}"
+            )
         return 1, self.spec.n_mels, frames
 
     @property
@@ -221,11 +255,15 @@ class MusicModel:
         return next(self.network.parameters()).device
 
     def noise(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-        """x_T ~ N(0, 1) of one item, float32 on the CPU: a seed gives what it gives in the model's own pipeline."""
+        """x_T ~ N(0, 1) of one item, float32 on the CPU: a seed gives what it gives in the model's
+        own pipeline.
+        """
         return torch.randn(tuple(shape), generator=generator)
 
     def cond(self, tags: Tags, batch: int = 1, seconds: float | None = None) -> Tensor:
-        """Conditioning (batch, …) of one set of tags, for clips of `seconds`, which some models want to know."""
+        """Conditioning (batch, …) of one set of tags, for clips of `seconds`, which some models
+        want to know.
+        """
         return self.vocabulary.encode(tags).expand(batch, -1).to(self.device, copy=True)
 
     def encode(self, audio: Tensor) -> Tensor:
@@ -234,7 +272,9 @@ class MusicModel:
 
     @cached_property
     def draft(self) -> "MusicModel":
-        """The same model with a faster and rougher `to_audio`, if it has one, for what listens again and again."""
+        """The same model with a faster and rougher `to_audio`, if it has one, for what listens
+        again and again.
+        """
         draft = getattr(self.vocoder, "draft", None)
         return replace(self, vocoder=lowered(draft(), self.precision)) if draft else self
 
@@ -256,16 +296,20 @@ class MusicModel:
         return self.to_audio(x_0)[:, None]
 
     def with_student(self, folder: str | os.PathLike[str]) -> "MusicModel":
-        """A copy with the student of a folder that `Distilled.save` wrote, in place of its own if it has one.
+        """A copy with the student of a folder that `Distilled.save` wrote, in place of its own if
+        it has one.
 
         Raises:
-            ModelError: the folder is damaged or holds no student alone, or the student of another model.
+            ModelError: the folder is damaged or holds no student alone, or the student of another
+                model.
         """
         path = Path(folder)
         index = read_index(path, "MusicStudent")
         distilled = distilled_in(path, index)
         if distilled.teacher != fingerprint(self.network):
-            raise ModelError(f"{shown(path)} was distilled from another model: distil this one, or give that one")
+            raise ModelError(
+                f"{shown(path)} was distilled from another model: distil this one, or give that one"
+            )
         return self.joined(distilled, index["sha256"]["student"])
 
     def joined(self, distilled: Distilled, sha256: str) -> "MusicModel":
@@ -276,7 +320,8 @@ class MusicModel:
     def save(self, folder: Path) -> str:
         """Write the folder, weights in float16; returns the hash that loading will give.
 
-        It is written beside its place and put there when it is whole. A model that was there is replaced.
+        It is written beside its place and put there when it is whole. A model that was there is
+        replaced.
 
         Raises:
             OutputError: the folder holds something else than a model, or cannot be written.
@@ -355,7 +400,9 @@ def _class_of(module: ModelMixin) -> list[str]:
 def _save_part(folder: Path, name: str, module: ModelMixin) -> str:
     stored = copy.deepcopy(module).half() if type(module).__name__ in IN_HALF else module
     if not all(bool(parameter.isfinite().all()) for parameter in stored.parameters()):
-        raise ModelError(f"a weight of the {name} does not fit float16: train again with a lower lr")
+        raise ModelError(
+            f"a weight of the {name} does not fit float16: train again with a lower lr"
+        )
     stored.save_pretrained(folder / name, safe_serialization=True)
     return file_sha256(folder / name / WEIGHTS)
 
@@ -366,12 +413,20 @@ def save_index(folder: Path, index: Mapping[str, Any]) -> None:
 
 
 def lowered(network: Any, dtype: torch.dtype) -> Any:
-    """The network, or a copy that computes in `dtype` if that is not float32 and the network knows how."""
-    return network.lowered(dtype) if dtype != torch.float32 and hasattr(network, "lowered") else network
+    """The network, or a copy that computes in `dtype` if that is not float32 and the network knows
+    how.
+    """
+    return (
+        network.lowered(dtype)
+        if dtype != torch.float32 and hasattr(network, "lowered")
+        else network
+    )
 
 
 def guided_denoiser(network: ModelMixin, schedule: Schedule) -> GuidedDenoiser:
-    """The denoiser of a tag-conditioned network, with the parameterisation that its config names."""
+    """The denoiser of a tag-conditioned network, with the parameterisation that its config
+    names.
+    """
     config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
     skip_std = float(config.get("skip_std", 0.0))
     return GuidedDenoiser(network, schedule, config["prediction"], null_tags, skip_std)  # pyright: ignore[reportArgumentType]
@@ -380,13 +435,19 @@ def guided_denoiser(network: ModelMixin, schedule: Schedule) -> GuidedDenoiser:
 def student_denoiser(
     network: ModelMixin, schedule: Schedule, call: Callable[..., Tensor] | None = None
 ) -> StudentDenoiser:
-    """The denoiser of a distilled network; `call` is how it is called, if otherwise (as when training it)."""
+    """The denoiser of a distilled network; `call` is how it is called, if otherwise (as when
+    training it).
+    """
     config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
-    return StudentDenoiser(call or network, schedule, config["prediction"], float(config.get("skip_std", 0.0)))
+    return StudentDenoiser(
+        call or network, schedule, config["prediction"], float(config.get("skip_std", 0.0))
+    )
 
 
 def grown(network: ModelMixin, kind: str, **inputs: Any) -> ModelMixin:
-    """A network of class `kind` with another's settings and weights, and with further inputs, which start at zero."""
+    """A network of class `kind` with another's settings and weights, and with further inputs, which
+    start at zero.
+    """
     config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
     # The others are diffusers' own notes, one of which names settings that are to stay defaults.
     settings = {name: value for name, value in config.items() if not name.startswith("_")}
@@ -397,11 +458,12 @@ def grown(network: ModelMixin, kind: str, **inputs: Any) -> ModelMixin:
 
 
 def load(folder: str | os.PathLike[str] | None = None) -> MusicModel:
-    """Load a model folder; without an argument, the embedded model. Parameters are frozen, in float32.
+    """Load a model folder; without an argument, the embedded model. Parameters are frozen, in
+    float32.
 
     Raises:
-        ModelError: the folder is missing or incomplete, names an unknown class, or a weight file's hash is not the
-            one that the index promises.
+        ModelError: the folder is missing or incomplete, names an unknown class, or a weight file's
+            hash is not the one that the index promises.
     """
     path = EMBEDDED if folder is None else Path(folder)
     index = read_index(path)
@@ -410,17 +472,26 @@ def load(folder: str | os.PathLike[str] | None = None) -> MusicModel:
     try:
         spec = AudioSpec(**index["spec"])
         words = index["vocabulary"]
-        vocabulary = TagVocabulary(**(words | {"genres": tuple(words["genres"]), "moods": tuple(words["moods"])}))
+        vocabulary = TagVocabulary(
+            **(words | {"genres": tuple(words["genres"]), "moods": tuple(words["moods"])})
+        )
         guidance, shift = float(index["guidance"]), float(index["shift"])
         sha256 = combined(index["sha256"])
         base = combined({part: index["sha256"][part] for part in PARTS})
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{shown(path / INDEX)} is not a Ditto model's index: {error}") from None
     return MusicModel(
-        networks["denoiser"], networks["vocoder"], spec, vocabulary, guidance, shift,
-        name="embedded" if folder is None else path.name, sha256=sha256, distilled=distilled,
+        networks["denoiser"],
+        networks["vocoder"],
+        spec,
+        vocabulary,
+        guidance,
+        shift,
+        name="embedded" if folder is None else path.name,
+        sha256=sha256,
+        distilled=distilled,
         base_sha256=base,
-    )  # fmt: skip
+    )
 
 
 def distilled_in(path: Path, index: dict[str, Any]) -> Distilled:
@@ -468,7 +539,9 @@ def _part(path: Path, name: str, kind: object, index: dict[str, Any]) -> ModelMi
         module = built(kind, _config(path / name), name)
         module.load_state_dict(load_file(file))
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError):
-        raise ModelError(f"{shown(path / name)} is damaged: its config.json does not fit its weights") from None
+        raise ModelError(
+            f"{shown(path / name)} is damaged: its config.json does not fit its weights"
+        ) from None
     return module.requires_grad_(False).eval()
 
 

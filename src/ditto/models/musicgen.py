@@ -1,4 +1,5 @@
-"""MusicGen through `transformers`: what text adherence is compared with (DITTO-2, Table 3; Copet et al. 2023).
+"""MusicGen through `transformers`: what text adherence is compared with (DITTO-2, Table 3; Copet et
+al. 2023).
 
 It is no diffusion model and takes no control; it only makes audio of texts.
 """
@@ -47,11 +48,19 @@ class MusicGen:
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
             found: Any = MusicgenForConditionalGeneration.from_pretrained(
-                source, dtype=torch.float32, use_safetensors=True, local_files_only=local, output_loading_info=True
+                source,
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=local,
+                output_loading_info=True,
             )
             model, report = found
-        except Exception as error:  # what the Hub, its cache and damaged files raise has no common ancestor
-            raise ModelError(f"cannot load MusicGen from {shown(source)}: {one_line(error)}") from None
+        except (
+            Exception
+        ) as error:  # what the Hub, its cache and damaged files raise has no common ancestor
+            raise ModelError(
+                f"cannot load MusicGen from {shown(source)}: {one_line(error)}"
+            ) from None
         if report["missing_keys"]:
             # transformers has filled them with random numbers
             raise ModelError(
@@ -68,8 +77,11 @@ class MusicGen:
     def _config(self) -> Any:
         return self.model.config
 
-    def generate(self, texts: Sequence[str], seconds: float, *, seed: int = 0, guidance: float = 3.0) -> Tensor:
-        """Audio (B, samples), mono, one clip a text; clip i is drawn with ``seed + i``, as it would be alone.
+    def generate(
+        self, texts: Sequence[str], seconds: float, *, seed: int = 0, guidance: float = 3.0
+    ) -> Tensor:
+        """Audio (B, samples), mono, one clip a text; clip i is drawn with ``seed + i``, as it would
+        be alone.
 
         Args:
             texts: descriptions.
@@ -83,22 +95,30 @@ class MusicGen:
         if not texts or not all(text.strip() for text in texts):
             raise RequestError("MusicGen needs a text for every clip")
         if not 0 < seconds <= MAX_SECONDS:
-            raise RequestError(f"seconds must be above 0 and at most {MAX_SECONDS:g} for MusicGen, not {seconds:g}")
-        return torch.cat([self._clip(text, seconds, seed + i, guidance) for i, text in enumerate(texts)])
+            raise RequestError(
+                f"seconds must be above 0 and at most {MAX_SECONDS:g} for MusicGen, not {seconds:g}"
+            )
+        return torch.cat(
+            [self._clip(text, seconds, seed + i, guidance) for i, text in enumerate(texts)]
+        )
 
     @torch.no_grad()
     def _clip(self, text: str, seconds: float, seed: int, guidance: float) -> Tensor:
         codec = self._config.audio_encoder
         tokens = self.tokenizer([text], return_tensors="pt").to(self.model.device)
-        # The codebooks are delayed against each other, so the last frames of all but one are padding.
+        # The codebooks are delayed against each other, so the last frames of all but one are
+        # padding.
         frames = math.ceil(seconds * codec.frame_rate) + self._config.decoder.num_codebooks
         # transformers draws from the process-wide generators.
         with torch.random.fork_rng(devices=_devices(self.model.device)):
             torch.manual_seed(seed)
             audio = self.model.generate(
-                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"], do_sample=True,
-                guidance_scale=guidance, max_new_tokens=frames,
-            )  # fmt: skip
+                input_ids=tokens["input_ids"],
+                attention_mask=tokens["attention_mask"],
+                do_sample=True,
+                guidance_scale=guidance,
+                max_new_tokens=frames,
+            )
         assert isinstance(audio, Tensor)
         return audio.mean(dim=1)[:, : round(seconds * self.sample_rate)].cpu().float()
 

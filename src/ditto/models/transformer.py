@@ -1,12 +1,13 @@
 """The embedded base: a patch transformer over time.
 
-A token is `patch` neighbouring log-mel frames: in the embedded model 8 × 160 values, and 64 tokens in a clip of 6 s.
-Attention runs over time with rotary positions, so that any length can be denoised. The tags and the timestep modulate
-every block through one shared adaLN projection plus a learned offset a block (DiT, Peebles & Xie 2023; the shared form
-of PixArt-α). The tags and the beat grid are added to the tokens too: each token is told where in the bar its frames
-lie. The network predicts x_0, which lets a width far below the token's 1280 values pass clean music without passing the
-noise. Matrix products are what CPUs do best; the papers' 2-D
-UNet, which `ditto.models.unet` has, takes many times as long here.
+A token is `patch` neighbouring log-mel frames: in the embedded model 8 × 160 values, and 64 tokens
+in a clip of 6 s. Attention runs over time with rotary positions, so that any length can be
+denoised. The tags and the timestep modulate every block through one shared adaLN projection plus a
+learned offset a block (DiT, Peebles & Xie 2023; the shared form of PixArt-α). The tags and the beat
+grid are added to the tokens too: each token is told where in the bar its frames lie. The network
+predicts x_0, which lets a width far below the token's 1280 values pass clean music without passing
+the noise. Matrix products are what CPUs do best; the papers' 2-D UNet, which `ditto.models.unet`
+has, takes many times as long here.
 """
 
 import copy
@@ -22,7 +23,8 @@ from ditto.models.beat_grid import FEATURES, beat_features
 from ditto.models.conditioning import TagEmbedding, guidance_features
 
 Shared = tuple[Tensor, tuple[Tensor, Tensor]]
-"""What every `Block` takes beside its tokens: the modulation (B, 6, width) and the `rotary` of the positions."""
+"""What every `Block` takes beside its tokens: the modulation (B, 6, width) and the `rotary` of the
+positions."""
 
 
 class PatchTransformer(ModelMixin, ConfigMixin):
@@ -36,7 +38,8 @@ class PatchTransformer(ModelMixin, ConfigMixin):
         tag_sizes: number of indices of each tag, null included.
         prediction: what the output means: "sample", "v_prediction" or "epsilon".
         skip_std: for "sample", see `Schedule.to_x_0`.
-        frame_rate: mel frames a second, which the beat grid needs; 0 is a network whose tokens are told nothing.
+        frame_rate: mel frames a second, which the beat grid needs; 0 is a network whose tokens are
+            told nothing.
         guidance_embedded: take the CFG scale w as an input, as a distilled network does.
     """
 
@@ -78,18 +81,30 @@ class PatchTransformer(ModelMixin, ConfigMixin):
         return self.patch
 
     def _initialise(self) -> None:
-        # adaLN-zero: blocks begin as the identity and the output as zero, which steadies the first steps. The tags pass
-        # a projection that begins at zero: a small table alone moves too slowly under Adam beside the time's, and
-        # through a projection of large tables, whose input is constant for a tag, the first updates add up to too much.
-        zero = (self.modulation, self.head_modulation, self.head, self.tag_projection, self.tag_token, self.beat_token)
+        # adaLN-zero: blocks begin as the identity and the output as zero, which steadies the first
+        # steps. The tags pass a projection that begins at zero: a small table alone moves too
+        # slowly under Adam beside the time's, and through a projection of large tables, whose input
+        # is constant for a tag, the first updates add up to too much.
+        zero = (
+            self.modulation,
+            self.head_modulation,
+            self.head,
+            self.tag_projection,
+            self.tag_token,
+            self.beat_token,
+        )
         for layer in filter(None, zero):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         for table in self.tag_embedding.parameters():
             nn.init.normal_(table, std=0.2)
 
-    def forward(self, x_t: Tensor, t: Tensor, tags: Tensor, guidance: Tensor | None = None) -> Tensor:
-        """The network's output for noisy `x_t` at timesteps `t`; `guidance` (B,) is w, which a student alone takes."""
+    def forward(
+        self, x_t: Tensor, t: Tensor, tags: Tensor, guidance: Tensor | None = None
+    ) -> Tensor:
+        """The network's output for noisy `x_t` at timesteps `t`; `guidance` (B,) is w, which a
+        student alone takes.
+        """
         h, condition, shared = self.enter(x_t, t, tags, guidance)
         for block in self.blocks:
             h = block(h, *shared)
@@ -98,7 +113,9 @@ class PatchTransformer(ModelMixin, ConfigMixin):
     def enter(
         self, x_t: Tensor, t: Tensor, tags: Tensor, guidance: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Shared]:
-        """What comes before the blocks: tokens (B, N, width), the condition (B, width) for `leave`, and `Shared`."""
+        """What comes before the blocks: tokens (B, N, width), the condition (B, width) for `leave`,
+        and `Shared`.
+        """
         if (self.guidance is None) != (guidance is None):
             raise ValueError("a network takes the CFG scale if, and only if, it is a student")
         tag = self.tag_embedding(tags).sum(dim=1)
@@ -117,17 +134,23 @@ class PatchTransformer(ModelMixin, ConfigMixin):
         return self._unpatchify(self.head(torch.addcmul(shift, self.norm(h.to(shift)), 1 + scale)))
 
     def lowered(self, dtype: torch.dtype) -> "PatchTransformer":
-        """A copy whose blocks, nearly all of the work, compute in `dtype`; both ends stay as they are."""
+        """A copy whose blocks, nearly all of the work, compute in `dtype`; both ends stay as they
+        are.
+        """
         low = copy.deepcopy(self)
         low.blocks.to(dtype)
         return low
 
     def _told(self, tag: Tensor, tags: Tensor, x_t: Tensor) -> Tensor | float:
-        """What the tokens are told beside their x_t, (B, N, width): the tags, and where in the bar they lie."""
+        """What the tokens are told beside their x_t, (B, N, width): the tags, and where in the bar
+        they lie.
+        """
         if self.tag_token is None or self.beat_token is None:
             return 0.0
         features = beat_features(tags, x_t.shape[-1], self.frame_rate).to(x_t.dtype)
-        return self.tag_token(tag)[:, None] + self.beat_token(features.unflatten(1, (-1, self.patch)).flatten(2))
+        return self.tag_token(tag)[:, None] + self.beat_token(
+            features.unflatten(1, (-1, self.patch)).flatten(2)
+        )
 
     def _patchify(self, x: Tensor) -> Tensor:
         batch, _, mels, frames = x.shape
@@ -151,7 +174,9 @@ class TimestepEmbedding(nn.Module):
     def forward(self, t: Tensor, dtype: torch.dtype) -> Tensor:
         """Embedding in `dtype`."""
         half = self.features // 2
-        rates = torch.exp(-math.log(10_000.0) * torch.arange(half, device=t.device, dtype=torch.float64) / half)
+        rates = torch.exp(
+            -math.log(10_000.0) * torch.arange(half, device=t.device, dtype=torch.float64) / half
+        )
         angles = t.to(torch.float64)[:, None] * rates
         return self.layers(torch.cat([angles.cos(), angles.sin()], dim=-1).to(dtype))
 
@@ -159,7 +184,8 @@ class TimestepEmbedding(nn.Module):
 class GuidanceEmbedding(nn.Module):
     """Features of the CFG scale w through one layer; (B,) → (B, width).
 
-    The layer begins at zero: a student that starts from its teacher's weights starts as its teacher.
+    The layer begins at zero: a student that starts from its teacher's weights starts as its
+    teacher.
     """
 
     def __init__(self, width: int, features: int = 32) -> None:
@@ -184,13 +210,19 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width)
+        )
         self.offset = nn.Parameter(torch.zeros(6, width))
 
     def forward(self, h: Tensor, modulation: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
         """Tokens (B, N, width) → the same; `modulation` is (B, 6, width)."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.offset)[:, :, None].unbind(dim=1)
-        h = torch.addcmul(h, gate1, self._attend(torch.addcmul(shift1, self.norm(h), 1 + scale1), rotation))
+        shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.offset)[
+            :, :, None
+        ].unbind(dim=1)
+        h = torch.addcmul(
+            h, gate1, self._attend(torch.addcmul(shift1, self.norm(h), 1 + scale1), rotation)
+        )
         return torch.addcmul(h, gate2, self.mlp(torch.addcmul(shift2, self.norm(h), 1 + scale2)))
 
     def _attend(self, h: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
@@ -204,7 +236,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax attention of (B, heads, N, width) each."""
     if q.device.type != "cpu" or q.dtype == torch.float32:
         return F.scaled_dot_product_attention(q, k, v)
-    # For a few hundred tokens in half precision, a CPU takes several times as long over the fused gradient.
+    # For a few hundred tokens in half precision, a CPU takes several times as long over the fused
+    # gradient.
     return torch.softmax(q * q.shape[-1] ** -0.5 @ k.mT, dim=-1) @ v
 
 

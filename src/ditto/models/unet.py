@@ -1,9 +1,10 @@
 """The papers' base: a two-dimensional UNet over the log-mel (DITTO, appendix K).
 
-It is a configuration of diffusers' `UNet2DConditionModel`: five ResNet stages with a stride of 2 between them, the
-sinusoidal time embedding added in every block, and the tags as a sequence of three tokens that the inner two stages see
-through cross-attention. With two layers in each of the five stages diffusers builds 27.9 M parameters, where the paper
-says about 41 M; four layers in the innermost stage give 40.2 M.
+It is a configuration of diffusers' `UNet2DConditionModel`: five ResNet stages with a stride of 2
+between them, the sinusoidal time embedding added in every block, and the tags as a sequence of
+three tokens that the inner two stages see through cross-attention. With two layers in each of the
+five stages diffusers builds 27.9 M parameters, where the paper says about 41 M; four layers in the
+innermost stage give 40.2 M.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,8 @@ GUIDANCE_FEATURES = 32
 
 
 class TagUNet(ModelMixin, ConfigMixin):
-    """``(x_t (B, 1, n_mels, frames), t (B,), tags (B, 5)) -> output`` of x_t's shape; the beat grid is not told.
+    """``(x_t (B, 1, n_mels, frames), t (B,), tags (B, 5)) -> output`` of x_t's shape; the beat grid
+    is not told.
 
     Args:
         block_out_channels: channels of each stage, outermost first.
@@ -65,12 +67,22 @@ class TagUNet(ModelMixin, ConfigMixin):
 
     @property
     def frame_multiple(self) -> int:
-        """Numbers of frames, and of mel bands, must be a multiple of this: every stage but the last halves them."""
+        """Numbers of frames, and of mel bands, must be a multiple of this: every stage but the last
+        halves them.
+        """
         return 2 ** (self.stages - 1)
 
-    def forward(self, x_t: Tensor, t: Tensor, tags: Tensor, guidance: Tensor | None = None) -> Tensor:
-        """The network's output for noisy `x_t` at timesteps `t`; `guidance` (B,) is w, which a student alone takes."""
-        told = None if guidance is None else guidance_features(guidance, GUIDANCE_FEATURES).to(x_t.dtype)
+    def forward(
+        self, x_t: Tensor, t: Tensor, tags: Tensor, guidance: Tensor | None = None
+    ) -> Tensor:
+        """The network's output for noisy `x_t` at timesteps `t`; `guidance` (B,) is w, which a
+        student alone takes.
+        """
+        told = (
+            None
+            if guidance is None
+            else guidance_features(guidance, GUIDANCE_FEATURES).to(x_t.dtype)
+        )
         return self.unet(x_t, t, self.tags(tags), timestep_cond=told, return_dict=False)[0]
 
 
@@ -79,5 +91,7 @@ def _block_types(stages: int, attention_stages: int) -> dict[str, Any]:
     attends: Sequence[bool] = [i >= stages - attention_stages for i in range(stages)]
     return {
         "down_block_types": tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
-        "up_block_types": tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
+        "up_block_types": tuple(
+            "CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)
+        ),
     }

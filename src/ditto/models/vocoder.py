@@ -1,18 +1,21 @@
 """The vocoder V: log-mel x_0 -> waveform, small, differentiable, and fast on a CPU.
 
-Vocos-like (Siuzdak 2023): a ConvNeXt trunk at frame rate and an inverse-STFT head; no upsampling network. Three things
-help a small network with music:
+Vocos-like (Siuzdak 2023): a ConvNeXt trunk at frame rate and an inverse-STFT head; no upsampling
+network. Three things help a small network with music:
 
-- **Level**: the trunk sees the spectrogram relative to its local loudness, and the head corrects log magnitudes that
-  are interpolated from the mel bands. So an x_0 that is louder by some dB gives sound that is louder by just that.
-- **Carriers**: a convolutional network answers a steady sound with the same frame again and again, so what it sings is
-  periodic with the hop: a metallic 86 Hz comb. Here every spectral peak has a carrier, whose phase is *integrated* from
-  the peak's frequency by the recurrence of single-pass spectrogram inversion (Beauregard, Harish & Wyse 2015), or is
-  that of white noise where the spectrum is noise-like. The network's phases are relative to the carriers'.
+- **Level**: the trunk sees the spectrogram relative to its local loudness, and the head corrects
+  log magnitudes that are interpolated from the mel bands. So an x_0 that is louder by some dB gives
+  sound that is louder by just that.
+- **Carriers**: a convolutional network answers a steady sound with the same frame again and again,
+  so what it sings is periodic with the hop: a metallic 86 Hz comb. Here every spectral peak has a
+  carrier, whose phase is *integrated* from the peak's frequency by the recurrence of single-pass
+  spectrogram inversion (Beauregard, Harish & Wyse 2015), or is that of white noise where the
+  spectrum is noise-like. The network's phases are relative to the carriers'.
 - **Feedback**: the head's sound is analysed, and filtered by the errors of its mel bands.
 
-Carriers are constants to autograd: a phase after n frames sums n frequencies, so its gradient would grow with n, and
-what controls steer (loudness, chroma, timbre) acts through magnitudes and relative phases, which do carry gradients.
+Carriers are constants to autograd: a phase after n frames sums n frequencies, so its gradient would
+grow with n, and what controls steer (loudness, chroma, timbre) acts through magnitudes and relative
+phases, which do carry gradients.
 """
 
 import copy
@@ -36,7 +39,8 @@ LEVEL_FRAMES = 9
 
 CONTRAST_BANDS = 9
 CONTRAST_DB = 4.0
-"""A peak is a tone when, averaged over `LEVEL_FRAMES`, it is this much above the mean of the bands around it."""
+"""A peak is a tone when, averaged over `LEVEL_FRAMES`, it is this much above the mean of the bands
+around it."""
 
 ALWAYS_TONAL_HERTZ = (800.0, 2500.0)
 """Below the first, every peak is a tone; towards the second the contrast gains its full say."""
@@ -49,7 +53,9 @@ MAX_FEEDBACK = 2.0
 
 
 class Spectrum(NamedTuple):
-    """An STFT with phases counted from the frames' centres. Pairs of real tensors are faster here than complex ones."""
+    """An STFT with phases counted from the frames' centres. Pairs of real tensors are faster here
+    than complex ones.
+    """
 
     real: Tensor
     """Shape (B, frames, n_fft // 2 + 1)."""
@@ -58,11 +64,15 @@ class Spectrum(NamedTuple):
 
 
 class ConvNeXtBlock(nn.Module):
-    """Depthwise convolution over time, then a pointwise MLP, as a residual (Liu et al. 2022), on (B, frames, C)."""
+    """Depthwise convolution over time, then a pointwise MLP, as a residual (Liu et al. 2022), on
+    (B, frames, C).
+    """
 
     def __init__(self, width: int, expansion: int, kernel: int, scale: float) -> None:
         super().__init__()
-        self.depthwise = nn.Conv2d(width, width, (1, kernel), padding=(0, kernel // 2), groups=width)
+        self.depthwise = nn.Conv2d(
+            width, width, (1, kernel), padding=(0, kernel // 2), groups=width
+        )
         self.norm = nn.LayerNorm(width)
         self.expand = nn.Linear(width, width * expansion)
         self.project = nn.Linear(width * expansion, width)
@@ -120,7 +130,9 @@ class Vocoder(ModelMixin, ConfigMixin):
         self.spec = AudioSpec(sample_rate, mel_n_fft, hop, n_mels, dynamic_range_db)
         self.embed = nn.Conv2d(n_mels, width, (1, kernel), padding=(0, kernel // 2))
         self.embed_norm = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(ConvNeXtBlock(width, expansion, kernel, 1 / depth) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            ConvNeXtBlock(width, expansion, kernel, 1 / depth) for _ in range(depth)
+        )
         self.head_norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, 2 * (n_fft // 2 + 1))
         nn.init.normal_(self.head.weight, std=0.02)
@@ -130,21 +142,27 @@ class Vocoder(ModelMixin, ConfigMixin):
         position = _band_position(centres, n_fft, sample_rate)
         self._table("centres", centres)
         self._table("to_bins", _linear_interpolation(position, n_mels))
-        self._table("to_mel_bins", _linear_interpolation(_band_position(centres, mel_n_fft, sample_rate), n_mels))
+        self._table(
+            "to_mel_bins",
+            _linear_interpolation(_band_position(centres, mel_n_fft, sample_rate), n_mels),
+        )
         self.register_buffer("band_of_bin", position.round().long(), persistent=False)
         self._table("mel_filters", mel_filterbank(self.spec, dtype=torch.float64))
         # a phase at a frame's centre differs by pi from that at its start in every other bin
         self._table("half_window_shift", 1.0 - 2.0 * (torch.arange(n_fft // 2 + 1) % 2))
         self._table("window", torch.hann_window(n_fft, dtype=torch.float64))
         # a full-scale sine has magnitude 1, as in a log-mel
-        self._table("mel_window", torch.hann_window(mel_n_fft, dtype=torch.float64) * (4 / mel_n_fft))
+        self._table(
+            "mel_window", torch.hann_window(mel_n_fft, dtype=torch.float64) * (4 / mel_n_fft)
+        )
 
     def forward(self, x_0: Tensor, seed: int = 0, feedback: int | None = None) -> Tensor:
         """Waveform of a log-mel.
 
         Args:
             x_0: shape (B, n_mels, frames), in [-1, 1] (somewhat beyond is fine).
-            seed: of the carriers' first phases and noise, which all items share; training varies it.
+            seed: of the carriers' first phases and noise, which all items share; training varies
+                it.
             feedback: rounds of it; None is the config's.
 
         Returns:
@@ -171,29 +189,37 @@ class Vocoder(ModelMixin, ConfigMixin):
         levels = mel_db(x_0, self.spec)
         hidden = self._trunk((levels - _local_level(levels) + 40) / 20)
         correction, turn = self.head(hidden).chunk(2, dim=2)
-        prior = levels.transpose(1, 2) @ self.to_bins.T * (math.log(10) / 20) + math.log(self.config["n_fft"] / 4)
+        prior = levels.transpose(1, 2) @ self.to_bins.T * (math.log(10) / 20) + math.log(
+            self.config["n_fft"] / 4
+        )
         magnitude = (prior + _bounded(correction, MAX_CORRECTION)).exp()
         along, across = magnitude * turn.cos(), magnitude * turn.sin()
         return Spectrum(
-            carrier.real * along - carrier.imaginary * across, carrier.real * across + carrier.imaginary * along
+            carrier.real * along - carrier.imaginary * across,
+            carrier.real * across + carrier.imaginary * along,
         )
 
     @torch.no_grad()
     def carrier(self, x_0: Tensor, seed: int = 0) -> Spectrum:
         """The carriers, of magnitude 1: constant to autograd.
 
-        A tonal peak's carrier is its integrated phase; elsewhere it is the phase of white noise, whose frames fit
-        together as those of independent random phases would not.
+        A tonal peak's carrier is its integrated phase; elsewhere it is the phase of white noise,
+        whose frames fit together as those of independent random phases would not.
         """
         levels = mel_db(x_0, self.spec)
         owner, hertz = peaks(levels, self.centres)
         first = torch.from_numpy(np.random.default_rng(seed).random(self.spec.n_mels)).to(levels)
         angle = 2 * math.pi * carriers(owner, hertz, first, self.spec)
         share = tonality(levels, owner, self.centres)
-        tones = torch.stack([share * angle.cos(), share * angle.sin(), 1 - share])[:, :, self.band_of_bin]
+        tones = torch.stack([share * angle.cos(), share * angle.sin(), 1 - share])[
+            :, :, self.band_of_bin
+        ]
         real, imaginary, noise = tones.transpose(2, 3)
         hiss = _hiss(self.config["n_fft"], self.spec.hop, x_0.shape[-1], seed)
-        real, imaginary = real + noise * hiss.real.to(noise), imaginary + noise * hiss.imaginary.to(noise)
+        real, imaginary = (
+            real + noise * hiss.real.to(noise),
+            imaginary + noise * hiss.imaginary.to(noise),
+        )
         size = (real.square() + imaginary.square()).clamp(min=1e-12).rsqrt()
         return Spectrum(real * size, imaginary * size)
 
@@ -206,7 +232,8 @@ class Vocoder(ModelMixin, ConfigMixin):
     def corrected(self, audio: Tensor, x_0: Tensor) -> Tensor:
         """The sound, filtered so that its own log-mel comes nearer to x_0.
 
-        Phases that do not quite fit together cancel some of what the head asked for; this hears how much.
+        Phases that do not quite fit together cancel some of what the head asked for; this hears how
+        much.
 
         Args:
             audio: shape (B, frames * hop), longer than half a mel window.
@@ -258,7 +285,9 @@ class Draft(ModelMixin):
 
 @lru_cache(maxsize=8)
 def _hiss(n_fft: int, hop: int, frames: int, seed: int) -> Spectrum:
-    """Phases at the frames' centres of white noise, as numbers of magnitude 1: (frames, n_fft // 2 + 1) each."""
+    """Phases at the frames' centres of white noise, as numbers of magnitude 1: (frames, n_fft // 2
+    + 1) each.
+    """
     samples = np.random.default_rng([seed, 1]).standard_normal((1, (frames - 1) * hop + n_fft))
     window = torch.hann_window(n_fft, dtype=torch.float64)
     stft = torch.fft.rfft(frames_of(torch.from_numpy(samples), n_fft, hop)[0] * window)
@@ -267,7 +296,9 @@ def _hiss(n_fft: int, hop: int, frames: int, seed: int) -> Spectrum:
 
 
 def _inverse(frames: Tensor, window: Tensor, hop: int) -> Tensor:
-    """Windowed overlap-add of the frames of a centred STFT: (B, frames, n_fft) → (B, frames * hop)."""
+    """Windowed overlap-add of the frames of a centred STFT: (B, frames, n_fft) → (B, frames *
+    hop).
+    """
     count, n_fft = frames.shape[1:]
     added = overlap_add(frames * window, hop)[:, n_fft // 2 : n_fft // 2 + count * hop]
     return added * _unwindowed(n_fft, hop, count, added.device).to(added) / window.amax().square()
@@ -285,19 +316,22 @@ def _unwindowed(n_fft: int, hop: int, count: int, device: torch.device) -> Tenso
 def carriers(owner: Tensor, hertz: Tensor, first: Tensor, spec: AudioSpec) -> Tensor:
     """Integrated phase of the peak that owns each mel band, in cycles within [0, 1).
 
-    A band goes on from where its present owner's band stood one frame ago, so all bands of a peak turn together.
+    A band goes on from where its present owner's band stood one frame ago, so all bands of a peak
+    turn together.
 
     Args:
         owner: index of the peak band that owns each band, shape (B, n_mels, frames).
         hertz: frequency of a peak in each band, same shape; read where a band owns itself.
-        first: phases of the bands before the first frame, cycles, shape (n_mels,). Equal ones would make a click.
+        first: phases of the bands before the first frame, cycles, shape (n_mels,). Equal ones would
+            make a click.
         spec: rates and sizes.
 
     Returns:
         Shape (B, n_mels, frames).
     """
-    # Each frame maps phases to phases: band b goes on from band owner[b], by turn[b]. Such maps compose to one of the
-    # same kind, so all frames are reached in log2(frames) doublings (a prefix scan) instead of one after the other.
+    # Each frame maps phases to phases: band b goes on from band owner[b], by turn[b]. Such maps
+    # compose to one of the same kind, so all frames are reached in log2(frames) doublings (a prefix
+    # scan) instead of one after the other.
     turn = (hertz.gather(1, owner) * (spec.hop / spec.sample_rate)).transpose(1, 2).frac()
     source = owner.transpose(1, 2).contiguous()
     reach = 1
@@ -311,15 +345,17 @@ def carriers(owner: Tensor, hertz: Tensor, first: Tensor, spec: AudioSpec) -> Te
 
 
 def peaks(levels: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """Local maxima over the bands: which one is nearest to each band, and where a parabola through it has its top.
+    """Local maxima over the bands: which one is nearest to each band, and where a parabola through
+    it has its top.
 
     Args:
         levels: dB, shape (B, n_mels, frames).
         centres: of the bands, Hz, shape (n_mels,).
 
     Returns:
-        Index of the nearest maximum (the band itself where a frame has none), and the frequency in Hz of the parabola's
-        top, within half a band of the centre, for every band; both of the shape of `levels`.
+        Index of the nearest maximum (the band itself where a frame has none), and the frequency in
+        Hz of the parabola's top, within half a band of the centre, for every band; both of the
+        shape of `levels`.
     """
     bands = torch.arange(levels.shape[1], device=levels.device)[None, :, None].expand_as(levels)
     around = pad(levels, (0, 0, 1, 1), value=-1e4)
@@ -333,7 +369,9 @@ def peaks(levels: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     curvature = (2 * levels - below - above).clamp(min=1e-3)
     offset = ((above - below) / (2 * curvature)).clamp(-0.5, 0.5)
     steps = centres.diff()
-    step = torch.where(offset > 0, torch.cat([steps, steps[-1:]])[:, None], torch.cat([steps[:1], steps])[:, None])
+    step = torch.where(
+        offset > 0, torch.cat([steps, steps[-1:]])[:, None], torch.cat([steps[:1], steps])[:, None]
+    )
     return owner, centres[:, None] + step * offset
 
 
@@ -345,10 +383,11 @@ def band_centres(spec: AudioSpec) -> Tensor:
 
 
 def tonality(levels: Tensor, owner: Tensor, centres: Tensor) -> Tensor:
-    """How much the peak that owns each band is a tone rather than noise, in (0, 1), shape (B, n_mels, frames).
+    """How much the peak that owns each band is a tone rather than noise, in (0, 1), shape (B,
+    n_mels, frames).
 
-    Averaged over time, a tone stands out from its surroundings and noise does not. Low bands, where the partials of
-    chords lie as densely as the bands, count as tonal whatever their contrast.
+    Averaged over time, a tone stands out from its surroundings and noise does not. Low bands, where
+    the partials of chords lie as densely as the bands, count as tonal whatever their contrast.
 
     Args:
         levels: dB, shape (B, n_mels, frames).
@@ -356,7 +395,9 @@ def tonality(levels: Tensor, owner: Tensor, centres: Tensor) -> Tensor:
         centres: of the bands, Hz, shape (n_mels,).
     """
     steady = avg_pool1d(levels, LEVEL_FRAMES, 1, LEVEL_FRAMES // 2, count_include_pad=False)
-    around = avg_pool1d(steady.transpose(1, 2), CONTRAST_BANDS, 1, CONTRAST_BANDS // 2, count_include_pad=False)
+    around = avg_pool1d(
+        steady.transpose(1, 2), CONTRAST_BANDS, 1, CONTRAST_BANDS // 2, count_include_pad=False
+    )
     contrast = (steady - around.transpose(1, 2)).gather(1, owner)
     low, high = ALWAYS_TONAL_HERTZ
     share = ((centres - low) / (high - low)).clamp(0, 1)[:, None]
@@ -364,10 +405,14 @@ def tonality(levels: Tensor, owner: Tensor, centres: Tensor) -> Tensor:
 
 
 def _local_level(levels: Tensor) -> Tensor:
-    """Power summed over bands and averaged over `LEVEL_FRAMES`, in dB: (B, n_mels, frames) -> (B, 1, frames)."""
+    """Power summed over bands and averaged over `LEVEL_FRAMES`, in dB: (B, n_mels, frames) -> (B,
+    1, frames).
+    """
     frame = torch.logsumexp(levels * (math.log(10) / 10), dim=1, keepdim=True)
     peak = frame.detach().amax(dim=-1, keepdim=True)
-    mean = avg_pool1d((frame - peak).exp(), LEVEL_FRAMES, 1, LEVEL_FRAMES // 2, count_include_pad=False)
+    mean = avg_pool1d(
+        (frame - peak).exp(), LEVEL_FRAMES, 1, LEVEL_FRAMES // 2, count_include_pad=False
+    )
     return (mean.clamp(min=1e-16).log() + peak) * (10 / math.log(10))
 
 
@@ -377,12 +422,16 @@ def _bounded(x: Tensor, limit: float) -> Tensor:
 
 
 def _over_time(convolution: nn.Conv2d, x: Tensor) -> Tensor:
-    """Convolve (B, frames, C) over time: as channels-last images, which CPUs convolve faster than Conv1d does."""
+    """Convolve (B, frames, C) over time: as channels-last images, which CPUs convolve faster than
+    Conv1d does.
+    """
     return convolution(x.transpose(1, 2).unsqueeze(2)).squeeze(2).transpose(1, 2)
 
 
 def _band_position(centres: Tensor, n_fft: int, sample_rate: int) -> Tensor:
-    """Where the bins of an STFT lie among the mel bands: fractional indices, shape (n_fft // 2 + 1,), float64."""
+    """Where the bins of an STFT lie among the mel bands: fractional indices, shape (n_fft // 2 +
+    1,), float64.
+    """
     bins = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft)
     return torch.from_numpy(np.interp(bins, centres.numpy(), np.arange(len(centres))))
 

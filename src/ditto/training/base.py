@@ -1,6 +1,7 @@
 """Training the base model: a tag-conditioned diffusion model of log-mel clips (DITTO, appendix K).
 
-Run it with ``ditto-music train base --config configs/base.json --data datasets/train --out runs/base``.
+Run it with ``ditto-music train base --config configs/base.json --data datasets/train --out
+runs/base``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +33,9 @@ NETWORKS: dict[str, Callable[..., Network]] = {"transformer": PatchTransformer, 
 
 
 class Clips(Protocol):
-    """Where clips come from: a pure function of the step, which is what makes a killed run resume exactly."""
+    """Where clips come from: a pure function of the step, which is what makes a killed run resume
+    exactly.
+    """
 
     def batch(self, step: int, batch_size: int) -> tuple[Tensor, Tensor]:
         """x_0 (B, 1, n_mels, frames) and conditions (B, 5)."""
@@ -77,14 +80,17 @@ class BaseConfig(DenoiserRecipe):
 
     Attributes:
         network: keyword arguments of the network's constructor.
-        start_from: folder of a run from whose averaged weights this one starts, as far as names and shapes agree;
-            "embedded" is the embedded base, whose network's settings must be these.
-        trained: beginnings of the names of the weights that are trained, "*" for any number; none named is all.
+        start_from: folder of a run from whose averaged weights this one starts, as far as names and
+            shapes agree; "embedded" is the embedded base, whose network's settings must be these.
+        trained: beginnings of the names of the weights that are trained, "*" for any number; none
+            named is all.
         network_kind: "transformer" (the embedded model's) or "unet" (the papers').
-        loss: "weighted_mse" of x̂_0, or "noise_l1", the papers' L1 on the noise, for a network that predicts epsilon.
+        loss: "weighted_mse" of x̂_0, or "noise_l1", the papers' L1 on the noise, for a network that
+            predicts epsilon.
         frames: length of a training clip in mel frames.
-        shift: of the cosine noise schedule, see `Schedule.cosine`; None is `data_std`. What a clip is to be is decided
-            at noise levels far above `data_std`, since its many values go together: a larger shift spends more there.
+        shift: of the cosine noise schedule, see `Schedule.cosine`; None is `data_std`. What a clip
+            is to be is decided at noise levels far above `data_std`, since its many values go
+            together: a larger shift spends more there.
     """
 
     network: dict[str, Any] = field(default_factory=dict)
@@ -151,13 +157,15 @@ class Example:
 def weighted_mse(setting: "Setting", example: Example, output: Tensor) -> Tensor:
     """Mean weighted square error of x̂_0, in units of the data's variance.
 
-    The weight 1 + (σ_data / σ_t)² makes it ‖v̂ − v‖² for data scaled to variance 1 (Salimans & Ho 2022), which is EDM's
-    weight too (Karras et al. 2022). Its bound keeps the nearly clean timesteps, where there is little left to learn,
-    from taking over.
+    The weight 1 + (σ_data / σ_t)² makes it ‖v̂ − v‖² for data scaled to variance 1 (Salimans & Ho
+    2022), which is EDM's weight too (Karras et al. 2022). Its bound keeps the nearly clean
+    timesteps, where there is little left to learn, from taking over.
     """
     x_0, t = example.x_0, example.t
     estimate = setting.schedule.to_x_0(output, example.x_t, t, setting.prediction, setting.skip_std)
-    weight = (1 + (setting.data_std / setting.schedule.sigma(t, x_0)).square()).clamp(max=setting.max_weight)
+    weight = (1 + (setting.data_std / setting.schedule.sigma(t, x_0)).square()).clamp(
+        max=setting.max_weight
+    )
     return (weight * ((estimate - x_0) / setting.data_std).square()).mean()
 
 
@@ -168,13 +176,16 @@ def noise_l1(setting: "Setting", example: Example, output: Tensor) -> Tensor:
         DataError: the network does not predict epsilon.
     """
     if setting.prediction != "epsilon":
-        raise DataError(f"the loss noise_l1 needs the prediction epsilon, not {setting.prediction}: change the config")
+        raise DataError(
+            f"the loss noise_l1 needs the prediction epsilon, not {setting.prediction}: change the config"
+        )
     return (output - example.noise).abs().mean()
 
 
 LOSSES: dict[str, Callable[["Setting", Example, Tensor], Tensor]] = {
-    "weighted_mse": weighted_mse, "noise_l1": noise_l1,
-}  # fmt: skip
+    "weighted_mse": weighted_mse,
+    "noise_l1": noise_l1,
+}
 
 
 @dataclass(frozen=True)
@@ -193,12 +204,21 @@ class Setting:
         """The setting of a run."""
         denoiser = guided_denoiser(network, config.schedule)
         return cls(
-            config.schedule, denoiser.prediction, config.data_std, config.max_weight, config.loss, denoiser.skip_std
+            config.schedule,
+            denoiser.prediction,
+            config.data_std,
+            config.max_weight,
+            config.loss,
+            denoiser.skip_std,
         )
 
 
-def draw(config: DenoiserRecipe, schedule: Schedule, x_0: Tensor, step: int) -> tuple[Tensor, Tensor, torch.Generator]:
-    """Timesteps (stratified over the batch, uniform in t) and noise of one step, from (seed, step) alone."""
+def draw(
+    config: DenoiserRecipe, schedule: Schedule, x_0: Tensor, step: int
+) -> tuple[Tensor, Tensor, torch.Generator]:
+    """Timesteps (stratified over the batch, uniform in t) and noise of one step, from (seed, step)
+    alone.
+    """
     generator = torch.Generator().manual_seed(step_seed(config.seed, step))
     offsets = (torch.arange(len(x_0)) + torch.rand(len(x_0), generator=generator)) / len(x_0)
     t = (offsets * schedule.num_train).long().clamp(max=schedule.num_train - 1)
@@ -208,10 +228,12 @@ def draw(config: DenoiserRecipe, schedule: Schedule, x_0: Tensor, step: int) -> 
 def train_base(
     config: BaseConfig, clips: Clips, out: Path, *, held_out: Clips | None = None, show: bool = True
 ) -> Network:
-    """Train until `config.steps`, resuming from the newest checkpoint in `out`; returns the EMA network.
+    """Train until `config.steps`, resuming from the newest checkpoint in `out`; returns the EMA
+    network.
 
-    The same config, data and machine give the same float32 weights on a CPU bit for bit, however often the run was
-    killed. Writes ``config.json``, ``log.jsonl``, ``tensorboard/``, ``samples/`` and ``step-*/`` under `out`.
+    The same config, data and machine give the same float32 weights on a CPU bit for bit, however
+    often the run was killed. Writes ``config.json``, ``log.jsonl``, ``tensorboard/``, ``samples/``
+    and ``step-*/`` under `out`.
     """
     accelerator = Accelerator(mixed_precision=config.precision)
     network, averaged = started(config), started(config)
@@ -234,7 +256,9 @@ def train_base(
     return averaged
 
 
-def train_from_folder(config: BaseConfig, data: Path, out: Path, *, held_out: Path | None = None) -> Network:
+def train_from_folder(
+    config: BaseConfig, data: Path, out: Path, *, held_out: Path | None = None
+) -> Network:
     """`train_base` on a data folder.
 
     Raises:
@@ -244,8 +268,14 @@ def train_from_folder(config: BaseConfig, data: Path, out: Path, *, held_out: Pa
     clips = ClipDataset(data, spec, frames=config.frames, seed=config.seed)
     sizes = tuple(network_of(config).config["tag_sizes"])
     if sizes != clips.vocabulary.sizes:
-        raise DataError(f"the config's tag_sizes are {list(sizes)}, but the data needs {list(clips.vocabulary.sizes)}")
-    held = ClipDataset(held_out, spec, clips.vocabulary, frames=config.frames, seed=config.seed) if held_out else None
+        raise DataError(
+            f"the config's tag_sizes are {list(sizes)}, but the data needs {list(clips.vocabulary.sizes)}"
+        )
+    held = (
+        ClipDataset(held_out, spec, clips.vocabulary, frames=config.frames, seed=config.seed)
+        if held_out
+        else None
+    )
     return train_base(config, clips, out, held_out=held)
 
 
@@ -271,15 +301,19 @@ def started(config: BaseConfig) -> Network:
     """The network at step 0; what is not trained needs no gradient.
 
     Raises:
-        DataError: the run that it starts from has no checkpoint, the embedded base is another network, or no weight
-            has a name that is to be trained.
+        DataError: the run that it starts from has no checkpoint, the embedded base is another
+            network, or no weight has a name that is to be trained.
     """
     network = network_of(config)
     if config.start_from == EMBEDDED:
         _take(load().network.state_dict(), network)
     elif config.start_from:
         own, found = network.state_dict(), Checkpoints(Path(config.start_from)).newest()[0]["ema"]
-        taken = {name: value for name, value in found.items() if name in own and own[name].shape == value.shape}
+        taken = {
+            name: value
+            for name, value in found.items()
+            if name in own and own[name].shape == value.shape
+        }
         network.load_state_dict(taken, strict=False)
     return _frozen(network, config.trained)
 
@@ -294,17 +328,27 @@ def _take(weights: Mapping[str, Tensor], network: Network) -> None:
 
 
 def _frozen(network: Network, trained: Sequence[str]) -> Network:
-    """The network, of which the weights alone are trained whose names begin with one of `trained`."""
+    """The network, of which the weights alone are trained whose names begin with one of
+    `trained`.
+    """
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(not trained or any(fnmatch(name, f"{start}*") for start in trained))
+        parameter.requires_grad_(
+            not trained or any(fnmatch(name, f"{start}*") for start in trained)
+        )
     if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise DataError(f"no weight's name begins with {' or '.join(trained)}: change trained in the config")
+        raise DataError(
+            f"no weight's name begins with {' or '.join(trained)}: change trained in the config"
+        )
     return network
 
 
 @torch.no_grad()
-def held_out_loss(network: nn.Module, setting: Setting, config: BaseConfig, clips: Clips, batches: int = 4) -> float:
-    """Mean loss over fixed held-out clips, timesteps and noise, so that two checkpoints compare exactly."""
+def held_out_loss(
+    network: nn.Module, setting: Setting, config: BaseConfig, clips: Clips, batches: int = 4
+) -> float:
+    """Mean loss over fixed held-out clips, timesteps and noise, so that two checkpoints compare
+    exactly.
+    """
     losses = []
     for i in range(batches):
         x_0, tags = clips.batch(i, config.batch_size)
@@ -315,7 +359,9 @@ def held_out_loss(network: nn.Module, setting: Setting, config: BaseConfig, clip
 
 
 @torch.no_grad()
-def _evaluate(config: BaseConfig, network: Network, setting: Setting, clips: Clips, run: Run) -> None:
+def _evaluate(
+    config: BaseConfig, network: Network, setting: Setting, clips: Clips, run: Run
+) -> None:
     """Log the held-out loss; draw clips above samples of their tags."""
     network.eval()
     run.log.write(run.done, held_out_loss=held_out_loss(network, setting, config, clips))
@@ -325,10 +371,17 @@ def _evaluate(config: BaseConfig, network: Network, setting: Setting, clips: Cli
 
 
 def sample_clips(
-    network: Network, schedule: Schedule, tags: Tensor, shape: Any, seed: int, steps: int = 20,
+    network: Network,
+    schedule: Schedule,
+    tags: Tensor,
+    shape: Any,
+    seed: int,
+    steps: int = 20,
     guidance: float = 1.0,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """DDIM samples (B, 1, n_mels, frames) for `tags`, conditions (B, 5)."""
-    chain = Chain(guided_denoiser(network, schedule), schedule, schedule.timesteps(steps), tags, guidance)
+    chain = Chain(
+        guided_denoiser(network, schedule), schedule, schedule.timesteps(steps), tags, guidance
+    )
     noise = torch.randn(len(tags), *shape, generator=torch.Generator().manual_seed(seed))
     return ddim(chain, noise)

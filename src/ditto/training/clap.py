@@ -1,6 +1,7 @@
 """Training the embedded CLAP: a small `ClapModel` on composed music and its captions, by contrast.
 
-Run it with ``ditto-music train clap --config configs/clap.json --data datasets/train --out runs/clap``.
+Run it with ``ditto-music train clap --config configs/clap.json --data datasets/train --out
+runs/clap``.
 """
 
 from collections.abc import Sequence
@@ -39,10 +40,12 @@ class Captioned(Protocol):
 
 @dataclass(frozen=True)
 class ClapTraining(Recipe):
-    """Everything that determines the weights, given the data. A batch is what a pair is told apart from.
+    """Everything that determines the weights, given the data. A batch is what a pair is told apart
+    from.
 
     Attributes:
-        audio, text: fields of `ClapAudioConfig` and `ClapTextConfig`; the vocabulary's size is the tokenizer's.
+        audio, text: fields of `ClapAudioConfig` and `ClapTextConfig`; the vocabulary's size is the
+            tokenizer's.
         projection: width of the common space.
         front_end: fields of `ClapFeatureExtractor`.
         ema: decay of the averaged weights, which are the ones that ship.
@@ -75,10 +78,16 @@ class ClapTraining(Recipe):
 
 
 def train_clap_on(
-    config: ClapTraining, clips: Captioned, tokenizer: PreTrainedTokenizerBase, out: Path, *,
-    held_out: Pairs | None = None, show: bool = True,
-) -> ClapModel:  # fmt: skip
-    """Train until `config.steps`, resuming bit for bit from the newest checkpoint in `out`; returns averaged weights.
+    config: ClapTraining,
+    clips: Captioned,
+    tokenizer: PreTrainedTokenizerBase,
+    out: Path,
+    *,
+    held_out: Pairs | None = None,
+    show: bool = True,
+) -> ClapModel:
+    """Train until `config.steps`, resuming bit for bit from the newest checkpoint in `out`; returns
+    averaged weights.
 
     Writes ``config.json``, ``log.jsonl``, ``tensorboard/`` and ``step-*/`` under `out`.
 
@@ -92,15 +101,24 @@ def train_clap_on(
     run = Run(config, out, accelerator, network, averages={"ema": config.ema})
     for step in run.steps("clap", show):
         batch = prepared(config, tokenizer, *clips.batch(step, config.batch_size), step)
-        run.update(_loss(run.model, [part.to(accelerator.device) for part in batch], step_seed(config.seed, step)))
+        run.update(
+            _loss(
+                run.model,
+                [part.to(accelerator.device) for part in batch],
+                step_seed(config.seed, step),
+            )
+        )
         if held_out is not None and run.due(config.evaluate_every):
             clap = _clap(config, averaged(network, run.averages["ema"]), tokenizer)
             run.log.write(run.done, **scores(clap, held_out))
     return averaged(network, run.averages["ema"])
 
 
-def train_clap(config: ClapTraining, data: Path, out: Path, *, held_out: Path | None = None, show: bool = True) -> Path:
-    """`train_clap_on` a data folder; saves what `Clap.load` takes, with its scores on held-out pieces.
+def train_clap(
+    config: ClapTraining, data: Path, out: Path, *, held_out: Path | None = None, show: bool = True
+) -> Path:
+    """`train_clap_on` a data folder; saves what `Clap.load` takes, with its scores on held-out
+    pieces.
 
     Returns:
         ``out/clap``.
@@ -114,10 +132,16 @@ def train_clap(config: ClapTraining, data: Path, out: Path, *, held_out: Path | 
     tokenizer = word_tokenizer(words_of(clips.labels), config.text["max_position_embeddings"] - 2)
     pairs = held_out_pairs(held_out, seconds=seconds) if held_out else None
     network = train_clap_on(config, clips, tokenizer, out, held_out=pairs, show=show)
-    card: dict[str, Any] = {"trained_on": f"{len(clips)} pieces", "steps": config.steps, "seed": config.seed}
+    card: dict[str, Any] = {
+        "trained_on": f"{len(clips)} pieces",
+        "steps": config.steps,
+        "seed": config.seed,
+    }
     save(out / "clap", network, tokenizer, config.front_end, card)
     if pairs:
-        card["scores"] = {name: round(value, 4) for name, value in scores(Clap.load(out / "clap"), pairs).items()}
+        card["scores"] = {
+            name: round(value, 4) for name, value in scores(Clap.load(out / "clap"), pairs).items()
+        }
         save(out / "clap", network, tokenizer, config.front_end, card)
     return out / "clap"
 
@@ -128,7 +152,9 @@ def clap_network(config: ClapTraining, tokenizer: PreTrainedTokenizerBase) -> Cl
     Positions start faint, or they would drown the words.
     """
     text = config.text | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-    shape = ClapConfig(text_config=text, audio_config=dict(config.audio), projection_dim=config.projection)
+    shape = ClapConfig(
+        text_config=text, audio_config=dict(config.audio), projection_dim=config.projection
+    )
     with seeded(config.seed):
         network = ClapModel(shape)
     with torch.no_grad():
@@ -138,23 +164,28 @@ def clap_network(config: ClapTraining, tokenizer: PreTrainedTokenizerBase) -> Cl
 
 @torch.no_grad()
 def spread(network: Any, batch: Sequence[Tensor]) -> None:
-    """Set the projections so that a batch's first embeddings have mean 0 and variance 1 in every dimension.
+    """Set the projections so that a batch's first embeddings have mean 0 and variance 1 in every
+    dimension.
 
-    At first all texts are alike up to the third decimal, and so are all sounds, though a linear map of what little
-    differs tells their genres; training would have to find the way out of that cone first. A data-dependent
-    initialisation (Salimans & Kingma 2016; Krähenbühl et al. 2016).
+    At first all texts are alike up to the third decimal, and so are all sounds, though a linear map
+    of what little differs tells their genres; training would have to find the way out of that cone
+    first. A data-dependent initialisation (Salimans & Kingma 2016; Krähenbühl et al. 2016).
 
     Args:
         network: a fresh `ClapModel`, in training mode.
         batch: features, token ids and attention mask.
     """
     features, tokens, mask = batch
-    # Without dropout, whose noise is larger than what differs; but the batch norm has no statistics of its own yet.
+    # Without dropout, whose noise is larger than what differs; but the batch norm has no statistics
+    # of its own yet.
     network.eval().audio_model.audio_encoder.batch_norm.train()
     sounds = network.audio_model(features).pooler_output
     texts = network.text_model(tokens, attention_mask=mask).pooler_output
     network.train()
-    for pooled, projection in ((sounds, network.audio_projection), (texts, network.text_projection)):
+    for pooled, projection in (
+        (sounds, network.audio_projection),
+        (texts, network.text_projection),
+    ):
         _standardise(projection.linear1, pooled)
         _standardise(projection.linear2, projection.activation(projection.linear1(pooled)))
 
@@ -167,10 +198,14 @@ def _standardise(linear: torch.nn.Linear, x: Tensor) -> None:
     linear.bias.copy_(-y.mean(dim=0) * scale)
 
 
-def contrastive_loss(audio: Tensor, text: Tensor, audio_scale: Tensor, text_scale: Tensor) -> Tensor:
-    """Mean of both directions' cross-entropies over a batch's pairs (Radford et al. 2021, CLIP; Wu et al. 2023, CLAP).
+def contrastive_loss(
+    audio: Tensor, text: Tensor, audio_scale: Tensor, text_scale: Tensor
+) -> Tensor:
+    """Mean of both directions' cross-entropies over a batch's pairs (Radford et al. 2021, CLIP; Wu
+    et al. 2023, CLAP).
 
-    `ClapModel` has a loss too, but both halves of it ask for the audio of a text, none for the text of an audio.
+    `ClapModel` has a loss too, but both halves of it ask for the audio of a text, none for the text
+    of an audio.
 
     Args:
         audio: unit vectors (B, D).
@@ -179,11 +214,17 @@ def contrastive_loss(audio: Tensor, text: Tensor, audio_scale: Tensor, text_scal
         text_scale: inverse temperature of finding the audio of a text.
     """
     cosines, pairs = audio @ text.mT, torch.arange(len(audio), device=audio.device)
-    return (cross_entropy(audio_scale * cosines, pairs) + cross_entropy(text_scale * cosines.mT, pairs)) / 2
+    return (
+        cross_entropy(audio_scale * cosines, pairs) + cross_entropy(text_scale * cosines.mT, pairs)
+    ) / 2
 
 
 def prepared(
-    config: ClapTraining, tokenizer: PreTrainedTokenizerBase, features: Tensor, captions: list[str], step: int
+    config: ClapTraining,
+    tokenizer: PreTrainedTokenizerBase,
+    features: Tensor,
+    captions: list[str],
+    step: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Augmented features, token ids and attention mask of one step, from (seed, step) alone."""
     rng = np.random.default_rng([config.seed, step, 1])
@@ -207,16 +248,21 @@ def _augmented(config: ClapTraining, clip: Tensor, rng: np.random.Generator) -> 
 
 def _loss(model: Any, batch: list[Tensor], seed: int) -> Tensor:
     features, tokens, mask = batch
-    # Dropout draws from the process-wide generator: fixed by the step, so that a resumed run repeats it.
+    # Dropout draws from the process-wide generator: fixed by the step, so that a resumed run
+    # repeats it.
     with seeded(seed):
         found = model(input_ids=tokens, input_features=features, attention_mask=mask)
-    scales = (scale.exp().clamp(max=MAX_SCALE) for scale in (model.logit_scale_a, model.logit_scale_t))
+    scales = (
+        scale.exp().clamp(max=MAX_SCALE) for scale in (model.logit_scale_a, model.logit_scale_t)
+    )
     audio, text = (normalize(a.float(), dim=-1) for a in (found.audio_embeds, found.text_embeds))
     return contrastive_loss(audio, text, *scales)
 
 
 def averaged(network: ClapModel, ema: Ema) -> ClapModel:
-    """A copy with averaged parameters, and the network's own statistics of its batch norm; in evaluation mode."""
+    """A copy with averaged parameters, and the network's own statistics of its batch norm; in
+    evaluation mode.
+    """
     with torch.random.fork_rng(devices=[]):
         copy = ClapModel(network.config)
     copy.load_state_dict(network.state_dict())

@@ -1,7 +1,8 @@
 """Training the quality bench's classifier on the training split: ``ditto-music train classifier``.
 
-Clips are stretched in time (with the tempo's label), turned up or down, and lose a band of mels at random, so that the
-classifier hears music, not recordings. Its weights judge generated clips only; no model contains them.
+Clips are stretched in time (with the tempo's label), turned up or down, and lose a band of mels at
+random, so that the classifier hears music, not recordings. Its weights judge generated clips only;
+no model contains them.
 """
 
 import json
@@ -34,7 +35,9 @@ class Clips(Protocol):
     """Where clips come from: a pure function of the step."""
 
     def batch(self, step: int, batch_size: int) -> tuple[Tensor, Tensor]:
-        """x_0 (B, 1, n_mels, frames) and conditions (B, 5) without null tags; frames ≥ `drawn_frames`."""
+        """x_0 (B, 1, n_mels, frames) and conditions (B, 5) without null tags; frames ≥
+        `drawn_frames`.
+        """
         ...
 
 
@@ -73,7 +76,12 @@ class ClassifierConfig(Recipe):
 
 
 def train_classifier_on(
-    config: ClassifierConfig, clips: Clips, vocabulary: TagVocabulary, out: Path, *, show: bool = True
+    config: ClassifierConfig,
+    clips: Clips,
+    vocabulary: TagVocabulary,
+    out: Path,
+    *,
+    show: bool = True,
 ) -> ClipClassifier:
     """Train until `config.steps`, resuming from the newest checkpoint in `out`.
 
@@ -93,10 +101,14 @@ def train_classifier_on(
     return network.eval()
 
 
-def train_classifier(config: ClassifierConfig, data: Path, out: Path, *, held_out: Path | None = None) -> Path:
-    """Train on a data folder, save the weights (float16) in ``out/classifier``, and score them on held-out pieces.
+def train_classifier(
+    config: ClassifierConfig, data: Path, out: Path, *, held_out: Path | None = None
+) -> Path:
+    """Train on a data folder, save the weights (float16) in ``out/classifier``, and score them on
+    held-out pieces.
 
-    The folder gets ``scores.json`` (the accuracies on `held_out`) and the run's ``log.jsonl`` and ``config.json``.
+    The folder gets ``scores.json`` (the accuracies on `held_out`) and the run's ``log.jsonl`` and
+    ``config.json``.
 
     Returns:
         ``out/classifier``.
@@ -107,7 +119,9 @@ def train_classifier(config: ClassifierConfig, data: Path, out: Path, *, held_ou
     spec = AudioSpec(clip_frames=config.frames)
     clips = ClipDataset(data, spec, frames=config.drawn_frames, seed=config.seed)
     if any(None in astuple(tags_of_label(piece)) for piece in read_labels(data)):
-        raise DataError(f"the classifier needs a genre, a mood and a tempo for every piece of {shown(data)}")
+        raise DataError(
+            f"the classifier needs a genre, a mood and a tempo for every piece of {shown(data)}"
+        )
     network = train_classifier_on(config, clips, clips.vocabulary, out)
     folder = out / "classifier"
     save_half(network, folder)
@@ -133,7 +147,8 @@ def save_half(network: ClipClassifier, folder: Path) -> None:
 def accuracies(
     network: ClipClassifier, root: Path, spec: AudioSpec, vocabulary: TagVocabulary, places: int = 4
 ) -> dict[str, float]:
-    """Shares of a data folder's clips whose tags are recognised, tempo also within one bin, and how many clips.
+    """Shares of a data folder's clips whose tags are recognised, tempo also within one bin, and how
+    many clips.
 
     Clips are taken at `places` evenly spaced places of every piece.
     """
@@ -145,16 +160,20 @@ def accuracies(
         distance = (found - vocabulary.encode(tags_of_label(piece))[: len(HEADS)]).abs()
         right.append(torch.cat([distance == 0, distance[:, 2:] <= 1], dim=1).double())
     means = torch.cat(right).mean(dim=0).tolist()
-    return dict(zip((*HEADS, "tempo_within_1"), means, strict=True)) | {"clips": float(sum(map(len, right)))}
+    return dict(zip((*HEADS, "tempo_within_1"), means, strict=True)) | {
+        "clips": float(sum(map(len, right)))
+    }
 
 
 def augmented(
     config: ClassifierConfig, vocabulary: TagVocabulary, x_0: Tensor, tags: Tensor, step: int
 ) -> tuple[Tensor, list[Tensor]]:
-    """Clips (B, 1, n_mels, frames) with gain, stretch and masks drawn from (seed, step), and class probabilities.
+    """Clips (B, 1, n_mels, frames) with gain, stretch and masks drawn from (seed, step), and class
+    probabilities.
 
-    A stretched clip has another tempo, of which its bin is known, not the value; so the tempo's target is the share of
-    the stretched bin that falls into each bin. Stretches that would leave the range of tempi are mirrored.
+    A stretched clip has another tempo, of which its bin is known, not the value; so the tempo's
+    target is the share of the stretched bin that falls into each bin. Stretches that would leave
+    the range of tempi are mirrored.
     """
     rng = np.random.default_rng([config.seed, step])
     items, shares = [], []
@@ -163,14 +182,18 @@ def augmented(
         items.append(_masked(config, _resampled(clip[0], factor, config.frames, rng), rng))
         shares.append(share)
     sizes = (len(vocabulary.genres), len(vocabulary.moods))
-    hard = [torch.nn.functional.one_hot(tags[:, i] - 1, size).float() for i, size in enumerate(sizes)]
+    hard = [
+        torch.nn.functional.one_hot(tags[:, i] - 1, size).float() for i, size in enumerate(sizes)
+    ]
     return torch.stack(items)[:, None], [*hard, torch.from_numpy(np.stack(shares)).float()]
 
 
 def _stretch(
     config: ClassifierConfig, vocabulary: TagVocabulary, tempo_bin: int, rng: np.random.Generator
 ) -> tuple[float, np.ndarray]:
-    """A factor on the tempo and the bins' shares, shape (tempo_bins,), of a clip from bin `tempo_bin`."""
+    """A factor on the tempo and the bins' shares, shape (tempo_bins,), of a clip from bin
+    `tempo_bin`.
+    """
     low, high, bins = vocabulary.tempo_low, vocabulary.tempo_high, vocabulary.tempo_bins
     width = (high - low) / bins
     edges = np.array([tempo_bin, tempo_bin + 1]) * width + low
@@ -187,7 +210,9 @@ def _resampled(clip: Tensor, factor: float, frames: int, rng: np.random.Generato
     """`frames` frames of a clip (n_mels, drawn frames) played `factor` times as fast."""
     needed = min(round(frames * factor), clip.shape[-1])
     start = int(rng.integers(clip.shape[-1] - needed + 1))
-    return interpolate(clip[None, :, start : start + needed], size=frames, mode="linear", align_corners=False)[0]
+    return interpolate(
+        clip[None, :, start : start + needed], size=frames, mode="linear", align_corners=False
+    )[0]
 
 
 def _masked(config: ClassifierConfig, clip: Tensor, rng: np.random.Generator) -> Tensor:
@@ -201,9 +226,14 @@ def _masked(config: ClassifierConfig, clip: Tensor, rng: np.random.Generator) ->
 
 
 def _loss(
-    model: torch.nn.Module, x_0: Tensor, targets: Sequence[Tensor], config: ClassifierConfig, step: int
+    model: torch.nn.Module,
+    x_0: Tensor,
+    targets: Sequence[Tensor],
+    config: ClassifierConfig,
+    step: int,
 ) -> Tensor:
-    # Dropout draws from the process-wide generator: fixed by the step, so that a resumed run repeats it.
+    # Dropout draws from the process-wide generator: fixed by the step, so that a resumed run
+    # repeats it.
     with seeded(step_seed(config.seed, step)):
         logits = model(x_0).logits
     losses = [

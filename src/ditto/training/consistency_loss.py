@@ -1,24 +1,29 @@
-"""The loss that distils a diffusion model into a few-step student (DITTO-2 §3), local consistency form.
+"""The loss that distils a diffusion model into a few-step student (DITTO-2 §3), local consistency
+form.
 
-With x_{t'} = Θ(x_t) one DDIM step of the guided teacher, t' the next timestep of its grid, and s at or below t'::
+With x_{t'} = Θ(x_t) one DDIM step of the guided teacher, t' the next timestep of its grid, and s at
+or below t'::
 
     𝓛 = ω(t, s) · ‖ G_φ(x_t, t→s) − sg G_φ⁻(x_{t'}, t'→s) ‖² / σ_data²       in VE coordinates
 
-CM always jumps to clean data; CTM draws s from the grid. G is the Euler jump of `ditto.diffusion.consistency`. Both
-sides then contain the same share of x_t, and with p = σ_s/σ_t', r = σ_s/σ_t and x̂_0 the teacher's estimate at x_t the
-difference is (1 − r)·(g_φ(x_t) − goal), where::
+CM always jumps to clean data; CTM draws s from the grid. G is the Euler jump of
+`ditto.diffusion.consistency`. Both sides then contain the same share of x_t, and with p = σ_s/σ_t',
+r = σ_s/σ_t and x̂_0 the teacher's estimate at x_t the difference is (1 − r)·(g_φ(x_t) − goal),
+where::
 
     goal = α·x̂_0 + (1 − α)·g_φ⁻(x_{t'}),        α = (p − r) / (1 − r)
 
-So it is computed: the jumps themselves would subtract two numbers of the size of σ_t, up to 20 000. For s = t' the goal
-is the teacher's own estimate (α = 1), for s = 0 what the student says a step later (α = 0).
+So it is computed: the jumps themselves would subtract two numbers of the size of σ_t, up to 20 000.
+For s = t' the goal is the teacher's own estimate (α = 1), for s = 0 what the student says a step
+later (α = 0).
 
-The weight is ω(t, s) = ω(t) / (1 − r)². A jump's error is that of g_φ times the jump's length 1 − r; undivided, the far
-jumps would take nearly all of the loss, and a g_φ that is not told s would learn α of a few per cent: a CM, whose jumps
-to noise levels in between are too sharp.
+The weight is ω(t, s) = ω(t) / (1 − r)². A jump's error is that of g_φ times the jump's length 1 −
+r; undivided, the far jumps would take nearly all of the loss, and a g_φ that is not told s would
+learn α of a few per cent: a CM, whose jumps to noise levels in between are too sharp.
 
-As g_φ is not told s, the mean of the loss over s has, up to a constant, the same form with the mean of α. Taking that
-in place of drawing s leaves the expected gradient of the square as it is and takes out its noise.
+As g_φ is not told s, the mean of the loss over s has, up to a constant, the same form with the mean
+of α. Taking that in place of drawing s leaves the expected gradient of the square as it is and
+takes out its noise.
 """
 
 from collections.abc import Callable
@@ -55,7 +60,8 @@ class Grid:
         Args:
             schedule: ᾱ.
             steps: N.
-            clean_share: probability that s is clean data (1 is CM); otherwise s is uniform from t' on.
+            clean_share: probability that s is clean data (1 is CM); otherwise s is uniform from t'
+                on.
         """
         points = torch.tensor([*schedule.timesteps(steps), CLEAN])
         sigma = schedule.sigma(points, points.double())
@@ -65,7 +71,8 @@ class Grid:
     def draw(self, count: int, generator: torch.Generator, first_share: float = 0.0) -> Tensor:
         """Places (count,) int64 in the grid, stratified over the batch.
 
-        `first_share` of them are at the first timestep, besides its part of the others, which are uniform.
+        `first_share` of them are at the first timestep, besides its part of the others, which are
+        uniform.
         """
         place = (torch.arange(count) + torch.rand(count, generator=generator)) / count
         place = (place - first_share).clamp(min=0) / max(1 - first_share, 1e-12)
@@ -126,7 +133,8 @@ def goal(teacher: Denoiser, target: Student, schedule: Schedule, example: Exampl
     """What g_φ(x_t) is compared with, (B, …) float32, without gradient.
 
     Args:
-        teacher: the base model. If its x_0 is bounded, both estimates are thresholded, as sampling chains do it.
+        teacher: the base model. If its x_0 is bounded, both estimates are thresholded, as sampling
+            chains do it.
         target: g_φ⁻.
         schedule: ᾱ.
         example: the batch.
@@ -143,9 +151,9 @@ def goal(teacher: Denoiser, target: Student, schedule: Schedule, example: Exampl
 def distance(difference: Tensor, kind: str, huber: float = 5.4e-4) -> Tensor:
     """Size of a difference (B, …), an item each (B,).
 
-    "mse" is the mean square d². "pseudo_huber" is √(d² + c²) − c (Song & Dhariwal 2024): near d for all but tiny ones,
-    so that every item pulls alike, however large its error. c = `huber` is that paper's 0.00054·√(number of values) for
-    a norm in place of a root mean square.
+    "mse" is the mean square d². "pseudo_huber" is √(d² + c²) − c (Song & Dhariwal 2024): near d for
+    all but tiny ones, so that every item pulls alike, however large its error. c = `huber` is that
+    paper's 0.00054·√(number of values) for a norm in place of a root mean square.
     """
     square = difference.square().flatten(1).mean(dim=1)
     return square if kind == "mse" else (square + huber**2).sqrt() - huber

@@ -1,7 +1,9 @@
-"""Training a ControlNet on a finished base: the adapter learns to denoise clips whose curves it is told.
+"""Training a ControlNet on a finished base: the adapter learns to denoise clips whose curves it is
+told.
 
-Run it with ``ditto-music train controlnet --data datasets/train --out runs/controlnet``. The curves are the controls'
-own features of the clip's audio, so generating with it asks for what it was trained on.
+Run it with ``ditto-music train controlnet --data datasets/train --out runs/controlnet``. The curves
+are the controls' own features of the clip's audio, so generating with it asks for what it was
+trained on.
 """
 
 from dataclasses import dataclass, replace
@@ -80,9 +82,17 @@ class ControlledDataset:
     def batch(self, step: int, batch_size: int) -> Batch:
         """The clips of a step."""
         rng = np.random.default_rng([self.seed, step])
-        pieces, places = rng.integers(len(self.clips), size=batch_size).tolist(), rng.random(batch_size).tolist()
-        x_0, cond = zip(*[self.clips.clip(i, place) for i, place in zip(pieces, places, strict=True)], strict=True)
-        audio = torch.stack([self._audio(i, place) for i, place in zip(pieces, places, strict=True)])
+        pieces, places = (
+            rng.integers(len(self.clips), size=batch_size).tolist(),
+            rng.random(batch_size).tolist(),
+        )
+        x_0, cond = zip(
+            *[self.clips.clip(i, place) for i, place in zip(pieces, places, strict=True)],
+            strict=True,
+        )
+        audio = torch.stack(
+            [self._audio(i, place) for i, place in zip(pieces, places, strict=True)]
+        )
         levels, classes = intensity(audio, self.spec), log_chroma(audio, self.spec).argmax(dim=1)
         return Batch(torch.stack(x_0), torch.stack(cond), levels, classes)
 
@@ -101,7 +111,8 @@ class ControlNetConfig(DenoiserRecipe):
     Attributes:
         blocks: how many of the base's blocks are copied.
         curve_dropout: rate at which a clip is not told its loudness, and at which not its melody.
-        span_dropout: rate at which a curve that is told is left open in a random stretch of the clip.
+        span_dropout: rate at which a curve that is told is left open in a random stretch of the
+            clip.
     """
 
     blocks: int = 3
@@ -121,12 +132,16 @@ class ControlNetConfig(DenoiserRecipe):
         super().__post_init__()
         for name in ("curve_dropout", "span_dropout"):
             if not 0 <= getattr(self, name) < 1:
-                raise DataError(f"{name} must be at least 0 and below 1 in the config, not {getattr(self, name)}")
+                raise DataError(
+                    f"{name} must be at least 0 and below 1 in the config, not {getattr(self, name)}"
+                )
 
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """A batch with the step's random draws: noised clips, conditions and curves as far as they are told."""
+    """A batch with the step's random draws: noised clips, conditions and curves as far as they are
+    told.
+    """
 
     example: Example
     cond: Tensor
@@ -140,23 +155,34 @@ class Drawn:
 
 
 def draw(config: ControlNetConfig, setting: Setting, batch: Batch, step: int) -> Drawn:
-    """All randomness of a step, from (seed, step) alone; timesteps and noise as in the base's training."""
+    """All randomness of a step, from (seed, step) alone; timesteps and noise as in the base's
+    training.
+    """
     t, noise, generator = draw_noise(config, setting.schedule, batch.x_0, step)
     cond = drop_tags(batch.cond, config.tag_dropout, generator, config.grid_dropout)
     levels, classes = (told(config, batch.levels.shape, generator) for _ in range(2))
     curves = encode_curves(
-        torch.where(levels, batch.levels, torch.nan), torch.where(classes, batch.classes, REST), *batch.levels.shape
+        torch.where(levels, batch.levels, torch.nan),
+        torch.where(classes, batch.classes, REST),
+        *batch.levels.shape,
     )
     x_t = setting.schedule.add_noise(batch.x_0, noise, t)
     return Drawn(Example(batch.x_0, noise, x_t, t), cond, curves)
 
 
 def told(config: ControlNetConfig, shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """Where a curve is told, bool (B, frames): nowhere, everywhere, or everywhere but in one stretch."""
+    """Where a curve is told, bool (B, frames): nowhere, everywhere, or everywhere but in one
+    stretch.
+    """
     batch, frames = shape
     whole = torch.rand(batch, 1, generator=generator) >= config.curve_dropout
     cut = torch.rand(batch, 1, generator=generator) < config.span_dropout
-    first, last = (torch.rand(batch, 2, generator=generator) * (frames + 1)).long().sort(dim=1).values.split(1, dim=1)
+    first, last = (
+        (torch.rand(batch, 2, generator=generator) * (frames + 1))
+        .long()
+        .sort(dim=1)
+        .values.split(1, dim=1)
+    )
     place = torch.arange(frames)
     return whole & ~(cut & (first <= place) & (place < last))
 
@@ -168,29 +194,43 @@ def control_loss(adapter: Any, base: PatchTransformer, setting: Setting, drawn: 
 
 
 def train_controlnet(
-    config: ControlNetConfig, model: MusicModel, clips: ControlledClips, out: Path, *,
-    held_out: ControlledClips | None = None, show: bool = True,
-) -> ControlAdapter:  # fmt: skip
-    """Train until `config.steps`, resuming from the newest checkpoint in `out`; returns the EMA adapter.
+    config: ControlNetConfig,
+    model: MusicModel,
+    clips: ControlledClips,
+    out: Path,
+    *,
+    held_out: ControlledClips | None = None,
+    show: bool = True,
+) -> ControlAdapter:
+    """Train until `config.steps`, resuming from the newest checkpoint in `out`; returns the EMA
+    adapter.
 
-    As with `train_base`, the same config, base, data and machine give the same float32 weights on a CPU bit for bit,
-    however often the run was killed. The averaged adapter is also written to ``adapter/`` under `out`, in float16.
+    As with `train_base`, the same config, base, data and machine give the same float32 weights on a
+    CPU bit for bit, however often the run was killed. The averaged adapter is also written to
+    ``adapter/`` under `out`, in float16.
 
     Raises:
-        DataError: the model is not a patch transformer's, the run began with another one, or training diverged.
+        DataError: the model is not a patch transformer's, the run began with another one, or
+            training diverged.
         ModelError: see `ControlAdapter.of`.
     """
     base = model.network
     if not isinstance(base, PatchTransformer):
-        raise DataError(f"a ControlNet needs a patch transformer as its base, not a {type(base).__name__}")
+        raise DataError(
+            f"a ControlNet needs a patch transformer as its base, not a {type(base).__name__}"
+        )
     accelerator = Accelerator(mixed_precision=config.precision)
     base.to(accelerator.device)
     adapter, averaged = (ControlAdapter.of(base, config.blocks, config.seed) for _ in range(2))
     setting = setting_of(config, model)
     begun_with = {"base": fingerprint(base)}
-    run = Run(config, out, accelerator, adapter, averages={"ema": config.ema}, begun_with=begun_with)
+    run = Run(
+        config, out, accelerator, adapter, averages={"ema": config.ema}, begun_with=begun_with
+    )
     for step in run.steps("controlnet", show):
-        drawn = draw(config, setting, clips.batch(step, config.batch_size), step).to(accelerator.device)
+        drawn = draw(config, setting, clips.batch(step, config.batch_size), step).to(
+            accelerator.device
+        )
         with accelerator.autocast():
             loss = control_loss(run.model, base, setting, drawn)
         run.update(loss)
@@ -203,24 +243,39 @@ def train_controlnet(
 
 
 def train_from_folder(
-    config: ControlNetConfig, model: MusicModel, data: Path, out: Path, *, held_out: Path | None = None
+    config: ControlNetConfig,
+    model: MusicModel,
+    data: Path,
+    out: Path,
+    *,
+    held_out: Path | None = None,
 ) -> ControlAdapter:
     """`train_controlnet` on a data folder."""
     held = ControlledDataset(held_out, model, seed=config.seed) if held_out else None
-    return train_controlnet(config, model, ControlledDataset(data, model, seed=config.seed), out, held_out=held)
+    return train_controlnet(
+        config, model, ControlledDataset(data, model, seed=config.seed), out, held_out=held
+    )
 
 
 def setting_of(config: ControlNetConfig, model: MusicModel) -> Setting:
     """What the loss needs to know."""
     denoiser = model.denoiser
     return Setting(
-        model.schedule, denoiser.prediction, config.data_std, config.max_weight, skip_std=denoiser.skip_std
-    )  # fmt: skip
+        model.schedule,
+        denoiser.prediction,
+        config.data_std,
+        config.max_weight,
+        skip_std=denoiser.skip_std,
+    )
 
 
 @torch.no_grad()
 def held_out_losses(
-    config: ControlNetConfig, adapter: ControlAdapter, model: MusicModel, clips: ControlledClips, batches: int = 4
+    config: ControlNetConfig,
+    adapter: ControlAdapter,
+    model: MusicModel,
+    clips: ControlledClips,
+    batches: int = 4,
 ) -> dict[str, float]:
     """Mean loss on fixed clips, timesteps and noise, with all curves told and with none."""
     setting, base = setting_of(config, model), model.network
@@ -237,9 +292,15 @@ def held_out_losses(
 
 @torch.no_grad()
 def _evaluate(
-    config: ControlNetConfig, adapter: ControlAdapter, model: MusicModel, clips: ControlledClips, run: Run
+    config: ControlNetConfig,
+    adapter: ControlAdapter,
+    model: MusicModel,
+    clips: ControlledClips,
+    run: Run,
 ) -> None:
-    """Log held-out losses and how the loudness of samples follows that of clips; draw the clips above the samples."""
+    """Log held-out losses and how the loudness of samples follows that of clips; draw the clips
+    above the samples.
+    """
     adapter.eval()
     losses = held_out_losses(config, adapter, model, clips)
     batch = clips.batch(0, SHOWN)
@@ -249,13 +310,20 @@ def _evaluate(
     mel_grid(run.picture, [*batch.x_0, *sampled.cpu()], columns=SHOWN)
 
 
-def sample(adapter: ControlAdapter, model: MusicModel, batch: Batch, seed: int, steps: int = 20) -> Tensor:
+def sample(
+    adapter: ControlAdapter, model: MusicModel, batch: Batch, seed: int, steps: int = 20
+) -> Tensor:
     """DDIM samples (B, 1, n_mels, frames) that are told all of a batch's curves."""
     device = next(model.network.parameters()).device
     curves = encode_curves(batch.levels, batch.classes, *batch.levels.shape).to(device)
-    plain = Chain(model.denoiser, model.schedule, model.schedule.timesteps(steps), batch.cond.to(device))
+    plain = Chain(
+        model.denoiser, model.schedule, model.schedule.timesteps(steps), batch.cond.to(device)
+    )
     chain = controlled(plain, adapter, curves)
-    return ddim(chain, torch.randn(batch.x_0.shape, generator=torch.Generator().manual_seed(seed)).to(device))
+    return ddim(
+        chain,
+        torch.randn(batch.x_0.shape, generator=torch.Generator().manual_seed(seed)).to(device),
+    )
 
 
 def _correlation(a: Tensor, b: Tensor) -> float:

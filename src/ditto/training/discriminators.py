@@ -1,7 +1,9 @@
-"""Small discriminators for adversarial vocoder training: multi-period and multi-resolution spectrogram.
+"""Small discriminators for adversarial vocoder training: multi-period and multi-resolution
+spectrogram.
 
-The arrangement is that of HiFi-GAN (Kong et al. 2020), UnivNet (Jang et al. 2021) and DAC (Kumar et al. 2023), which
-the paper's vocoder uses, with channels few enough for a CPU. Losses are the hinge and L1 feature matching, as in Vocos.
+The arrangement is that of HiFi-GAN (Kong et al. 2020), UnivNet (Jang et al. 2021) and DAC (Kumar et
+al. 2023), which the paper's vocoder uses, with channels few enough for a CPU. Losses are the hinge
+and L1 feature matching, as in Vocos.
 """
 
 from collections.abc import Sequence
@@ -26,11 +28,15 @@ class Verdict(NamedTuple):
 class _Stack(nn.Module):
     """Strided 2-D convolutions with a score at the end."""
 
-    def __init__(self, channels: int, layers: int, kernel: tuple[int, int], stride: tuple[int, int]) -> None:
+    def __init__(
+        self, channels: int, layers: int, kernel: tuple[int, int], stride: tuple[int, int]
+    ) -> None:
         super().__init__()
         widths = [1] + [min(channels * 2**i, 4 * channels) for i in range(layers)]
         padding = (kernel[0] // 2, kernel[1] // 2)
-        self.layers = nn.ModuleList(weight_norm(nn.Conv2d(a, b, kernel, stride, padding)) for a, b in pairwise(widths))
+        self.layers = nn.ModuleList(
+            weight_norm(nn.Conv2d(a, b, kernel, stride, padding)) for a, b in pairwise(widths)
+        )
         self.score = weight_norm(nn.Conv2d(widths[-1], 1, (3, 1), padding=(1, 0)))
 
     def forward(self, x: Tensor) -> Verdict:
@@ -69,16 +75,23 @@ class SpectrogramDiscriminator(nn.Module):
 
     def forward(self, audio: Tensor) -> Verdict:
         """Judge waveforms of shape (B, samples)."""
-        stft = torch.stft(audio, self.n_fft, self.n_fft // 4, window=self.window, return_complex=True)
+        stft = torch.stft(
+            audio, self.n_fft, self.n_fft // 4, window=self.window, return_complex=True
+        )
         power = stft.real.square() + stft.imag.square()
         return self.stack(torch.log10(power + 1e-10).unsqueeze(1) / 2 + 1.5)
 
 
 class Discriminators(nn.Module):
-    """All of them; waveforms are brought to a common level first, so that loudness gives nothing away."""
+    """All of them; waveforms are brought to a common level first, so that loudness gives nothing
+    away.
+    """
 
     def __init__(
-        self, periods: Sequence[int] = (2, 3, 5), windows: Sequence[int] = (512, 1024), channels: int = 16
+        self,
+        periods: Sequence[int] = (2, 3, 5),
+        windows: Sequence[int] = (512, 1024),
+        channels: int = 16,
     ) -> None:
         super().__init__()
         self.parts = nn.ModuleList([PeriodDiscriminator(p, channels) for p in periods])
@@ -91,7 +104,9 @@ class Discriminators(nn.Module):
 
 def discriminator_loss(real: list[Verdict], fake: list[Verdict]) -> Tensor:
     """Hinge loss of the discriminators, averaged over them."""
-    losses = [relu(1 - r.score).mean() + relu(1 + f.score).mean() for r, f in zip(real, fake, strict=True)]
+    losses = [
+        relu(1 - r.score).mean() + relu(1 + f.score).mean() for r, f in zip(real, fake, strict=True)
+    ]
     return torch.stack(losses).mean()
 
 
@@ -101,7 +116,9 @@ def adversarial_loss(fake: list[Verdict]) -> Tensor:
 
 
 def feature_matching_loss(real: list[Verdict], fake: list[Verdict]) -> Tensor:
-    """L1 distance of hidden layers, relative to their size in the real sound, averaged over all layers."""
+    """L1 distance of hidden layers, relative to their size in the real sound, averaged over all
+    layers.
+    """
     losses = [
         (a.detach() - b).abs().mean() / (a.detach().abs().mean() + 1e-6)
         for r, f in zip(real, fake, strict=True)

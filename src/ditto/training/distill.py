@@ -1,7 +1,9 @@
-"""Distilling a model into a few-step student: CM or CTM (DITTO-2 §3), with the CFG scale as an input.
+"""Distilling a model into a few-step student: CM or CTM (DITTO-2 §3), with the CFG scale as an
+input.
 
-Run it with ``ditto-music distill ctm --data datasets/train --out runs/ctm``. The student has the teacher's
-architecture, starts from its weights, and answers in one call what the guided teacher takes 2 × 20 for.
+Run it with ``ditto-music distill ctm --data datasets/train --out runs/ctm``. The student has the
+teacher's architecture, starts from its weights, and answers in one call what the guided teacher
+takes 2 × 20 for.
 """
 
 from dataclasses import dataclass
@@ -41,13 +43,15 @@ class DistillConfig(DenoiserRecipe):
         kind: "cm" (every jump ends at clean data) or "ctm" (jumps end anywhere on the grid).
         grid: timesteps of the teacher's chain, evenly spaced; at most 20.
         guidance: range of the CFG scale w, drawn uniformly for every example.
-        clean_share: CTM: share of the jumps that end at clean data; the others end uniformly from the next timestep on.
-            The student is not told where, so that it learns a mean: this says how much the end of the chain counts.
-        first_share: share of the examples at the grid's first timestep, from which every one-step surrogate jumps.
+        clean_share: CTM: share of the jumps that end at clean data; the others end uniformly from
+            the next timestep on. The student is not told where, so that it learns a mean: this says
+            how much the end of the chain counts.
+        first_share: share of the examples at the grid's first timestep, from which every one-step
+            surrogate jumps.
         loss: "mse" or "pseudo_huber", see `consistency_loss.distance`.
         target_ema: decay of the target network φ⁻.
-        lora_rank: 0 trains every weight; otherwise the rank of the updates of the layers (LoRA), which are all that is
-            trained besides the input for w.
+        lora_rank: 0 trains every weight; otherwise the rank of the updates of the layers (LoRA),
+            which are all that is trained besides the input for w.
         seconds: length of the clips that a pipeline is distilled on; None is its window.
         evaluate_count: clips whose teacher–student gap is measured.
     """
@@ -86,13 +90,17 @@ class DistillConfig(DenoiserRecipe):
         if self.lora_rank < 0:
             raise DataError(f"lora_rank must be at least 0 in the config, not {self.lora_rank}")
         if not 0 <= self.guidance[0] <= self.guidance[1]:
-            raise DataError(f"guidance must be a rising pair in the config, not {list(self.guidance)}")
+            raise DataError(
+                f"guidance must be a rising pair in the config, not {list(self.guidance)}"
+            )
         for name in ("clean_share", "first_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise DataError(f"{name} must be 0 to 1 in the config, not {getattr(self, name)}")
 
 
-def draw(config: DistillConfig, teacher: MusicModel, grid: Grid, x_0: Tensor, cond: Cond, step: int) -> Example:
+def draw(
+    config: DistillConfig, teacher: MusicModel, grid: Grid, x_0: Tensor, cond: Cond, step: int
+) -> Example:
     """The examples of a step: all its randomness, from (seed, step) alone."""
     schedule = teacher.student_schedule
     generator = torch.Generator().manual_seed(step_seed(config.seed, step))
@@ -102,22 +110,35 @@ def draw(config: DistillConfig, teacher: MusicModel, grid: Grid, x_0: Tensor, co
     x_t = schedule.add_noise(x_0, torch.randn(x_0.shape, generator=generator), grid.t[place])
     cond = teacher.dropped(cond, config.tag_dropout, generator, config.grid_dropout)
     t, t_next, share = grid.t[place], grid.t_next[place], grid.share[place]
-    return Example(x_t, cond, teacher.denoiser.null_cond(cond), w, t, t_next, share, weight(config, schedule, t))
+    return Example(
+        x_t,
+        cond,
+        teacher.denoiser.null_cond(cond),
+        w,
+        t,
+        t_next,
+        share,
+        weight(config, schedule, t),
+    )
 
 
 def weight(config: DistillConfig, schedule: Schedule, t: Tensor) -> Tensor:
     """The weight ω(t) of timesteps (B,): 1 + (σ_data / σ_t)², bounded, as in the base's training.
 
-    What is left to be known about x_0 at σ_t has about the variance σ_data²·σ_t²/(σ_data² + σ_t²); dividing by it makes
-    the timesteps count alike. So the low noise levels, whose estimates are the goals of the higher ones, are not
-    drowned by them.
+    What is left to be known about x_0 at σ_t has about the variance σ_data²·σ_t²/(σ_data² + σ_t²);
+    dividing by it makes the timesteps count alike. So the low noise levels, whose estimates are the
+    goals of the higher ones, are not drowned by them.
     """
     ratio = config.data_std / schedule.sigma(t, t.double())
     return (1 + ratio.square()).clamp(max=config.max_weight).float()
 
 
 def distillation_loss(
-    student: StudentDenoiser, target: StudentDenoiser, teacher: Denoiser, config: DistillConfig, example: Example
+    student: StudentDenoiser,
+    target: StudentDenoiser,
+    teacher: Denoiser,
+    config: DistillConfig,
+    example: Example,
 ) -> Tensor:
     """The loss of `ditto.training.consistency_loss`, a float32 scalar."""
     aim = goal(teacher, target, student.schedule, example)
@@ -126,17 +147,24 @@ def distillation_loss(
 
 
 def train_student(
-    config: DistillConfig, teacher: MusicModel, clips: Clips, out: Path, *, held_out: Clips | None = None,
+    config: DistillConfig,
+    teacher: MusicModel,
+    clips: Clips,
+    out: Path,
+    *,
+    held_out: Clips | None = None,
     show: bool = True,
-) -> ModelMixin:  # fmt: skip
-    """Distil until `config.steps`, resuming from the newest checkpoint in `out`; returns the EMA network.
+) -> ModelMixin:
+    """Distil until `config.steps`, resuming from the newest checkpoint in `out`; returns the EMA
+    network.
 
-    As with `train_base`, the same config, teacher, data and machine give the same float32 weights on a CPU bit for bit,
-    however often the run was killed, and the same files are written under `out`. The teacher's network is moved to
-    accelerate's device.
+    As with `train_base`, the same config, teacher, data and machine give the same float32 weights
+    on a CPU bit for bit, however often the run was killed, and the same files are written under
+    `out`. The teacher's network is moved to accelerate's device.
 
     Raises:
-        DataError: the teacher cannot be distilled or is not the one that the run began with, or training diverged.
+        DataError: the teacher cannot be distilled or is not the one that the run began with, or
+            training diverged.
     """
     accelerator = Accelerator(mixed_precision=config.precision)
     device, schedule = accelerator.device, teacher.student_schedule
@@ -145,16 +173,29 @@ def train_student(
     network = pupil(teacher, config.lora_rank, config.seed).to(device)
     target_network, averaged = twin(network), twin(network)
     run = Run(
-        config, out, accelerator, network, averages={"target": config.target_ema, "ema": config.ema},
+        config,
+        out,
+        accelerator,
+        network,
+        averages={"target": config.target_ema, "ema": config.ema},
         begun_with={"teacher": fingerprint(teacher.network)},
-    )  # fmt: skip
+    )
     _follow(target_network, run.averages["target"])
-    student, target = teacher.student_denoiser(network, run.model), teacher.student_denoiser(target_network)
+    student, target = (
+        teacher.student_denoiser(network, run.model),
+        teacher.student_denoiser(target_network),
+    )
     grid, gap = config.grid_of(schedule), _gap(config, teacher, held_out or clips, device)
-    if not read_log(run.log.path):  # the mark to beat: what the teacher itself makes of so few steps
-        run.log.write(0, **{f"teacher_{name}": value for name, value in gap.measure(teacher.denoiser).items()})
+    if not read_log(
+        run.log.path
+    ):  # the mark to beat: what the teacher itself makes of so few steps
+        run.log.write(
+            0, **{f"teacher_{name}": value for name, value in gap.measure(teacher.denoiser).items()}
+        )
     for step in run.steps(config.kind, show):
-        example = draw(config, teacher, grid, *clips.batch(step, config.batch_size), step).to(device)
+        example = draw(config, teacher, grid, *clips.batch(step, config.batch_size), step).to(
+            device
+        )
         with accelerator.autocast():
             loss = distillation_loss(student, target, teacher.denoiser, config, example)
         run.update(loss)
@@ -166,9 +207,15 @@ def train_student(
 
 
 def train_from_folder(
-    config: DistillConfig, teacher: MusicModel, data: Path, out: Path, *, held_out: Path | None = None
+    config: DistillConfig,
+    teacher: MusicModel,
+    data: Path,
+    out: Path,
+    *,
+    held_out: Path | None = None,
 ) -> ModelMixin:
-    """`train_student` on a data folder, with the teacher's window and vocabulary; a pipeline reads recordings too.
+    """`train_student` on a data folder, with the teacher's window and vocabulary; a pipeline reads
+    recordings too.
 
     Raises:
         DataError: see `train_student`, `ClipDataset` and `LatentClips`.
@@ -179,9 +226,17 @@ def train_from_folder(
     def clips(root: Path) -> Clips:
         if isinstance(teacher, PipelineModel):
             return LatentClips(root, teacher, seconds=config.seconds, seed=config.seed)
-        return ClipDataset(root, teacher.spec, teacher.vocabulary, frames=teacher.spec.clip_frames, seed=config.seed)
+        return ClipDataset(
+            root,
+            teacher.spec,
+            teacher.vocabulary,
+            frames=teacher.spec.clip_frames,
+            seed=config.seed,
+        )
 
-    return train_student(config, teacher, clips(data), out, held_out=clips(held_out) if held_out else None)
+    return train_student(
+        config, teacher, clips(data), out, held_out=clips(held_out) if held_out else None
+    )
 
 
 def load_distilled(out: Path, teacher: MusicModel) -> Distilled:
@@ -193,14 +248,20 @@ def load_distilled(out: Path, teacher: MusicModel) -> Distilled:
     config = load_config(out / "config.json", DistillConfig)
     groups, state = Checkpoints(out).newest()
     if state["teacher"] != fingerprint(teacher.network):
-        raise DataError(f"{str(out)!r} is of another teacher than {teacher.name!r}: give the one that it was made with")
+        raise DataError(
+            f"{str(out)!r} is of another teacher than {teacher.name!r}: give the one that it was made with"
+        )
     network = pupil(teacher, config.lora_rank, config.seed)
     restore(network, groups["ema"])
-    return Distilled(merged(network).requires_grad_(False).eval(), config.kind, config.guidance, state["teacher"])
+    return Distilled(
+        merged(network).requires_grad_(False).eval(), config.kind, config.guidance, state["teacher"]
+    )
 
 
 def _follow(network: nn.Module, average: Ema) -> None:
-    """Make a network's parameters the averages themselves, so that it need not be copied to at every step."""
+    """Make a network's parameters the averages themselves, so that it need not be copied to at
+    every step.
+    """
     for name, parameter in trained(network).items():
         parameter.data = average.shadow[name]
 
@@ -213,7 +274,9 @@ def _gap(config: DistillConfig, teacher: MusicModel, clips: Clips, device: torch
 
 
 def _evaluate(gap: Gap, teacher: MusicModel, network: ModelMixin, run: Run) -> None:
-    """Log the gap to the teacher, and draw the teacher's clips above the student's in 1, 2 and 4 steps."""
+    """Log the gap to the teacher, and draw the teacher's clips above the student's in 1, 2 and 4
+    steps.
+    """
     student = teacher.student_denoiser(network)
     run.log.write(run.done, **gap.measure(student))
     w = SCALES[-1]

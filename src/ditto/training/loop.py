@@ -1,8 +1,10 @@
-"""The parts of a training run: configs, checkpoints that resume bit for bit, EMA, and logs. `Run` puts them together.
+"""The parts of a training run: configs, checkpoints that resume bit for bit, EMA, and logs. `Run`
+puts them together.
 
-A recipe draws all its randomness from ``(seed, step)``, so a run's state is its tensors and its step; a killed run that
-restarts from the last checkpoint repeats the same steps. Checkpoints are safetensors and JSON, never pickle
-(``accelerate.save_state`` pickles the optimiser), written to a temporary folder that is renamed when it is whole.
+A recipe draws all its randomness from ``(seed, step)``, so a run's state is its tensors and its
+step; a killed run that restarts from the last checkpoint repeats the same steps. Checkpoints are
+safetensors and JSON, never pickle (``accelerate.save_state`` pickles the optimiser), written to a
+temporary folder that is renamed when it is whole.
 """
 
 import json
@@ -17,7 +19,14 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -43,23 +52,29 @@ def load_config(path: Path, kind: type[ConfigT]) -> ConfigT:
     """A recipe's dataclass from its JSON file.
 
     Raises:
-        DataError: if the file is missing, is not a JSON object, or has a key that the recipe does not know.
+        DataError: if the file is missing, is not a JSON object, or has a key that the recipe does
+            not know.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"no config file {str(path)!r}: configs/ holds the committed ones") from None
+        raise DataError(
+            f"no config file {str(path)!r}: configs/ holds the committed ones"
+        ) from None
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read the config {str(path)!r}: {one_line(error)}") from None
     known = {field.name for field in fields(kind)}  # pyright: ignore[reportArgumentType]
     unknown = sorted(set(values) - known) if isinstance(values, dict) else ["(not a JSON object)"]
     if unknown:
-        raise DataError(f"unknown keys in {str(path)!r}: {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        raise DataError(
+            f"unknown keys in {str(path)!r}: {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+        )
     return kind(**values)
 
 
 def step_seed(seed: int, step: int) -> int:
-    """Seed of a step's draws. torch's CPU generator takes 32 bits of it, so seed and step must share these.
+    """Seed of a step's draws. torch's CPU generator takes 32 bits of it, so seed and step must
+    share these.
 
     Runs of two seeds draw alike only where their steps are a million apart.
     """
@@ -68,7 +83,9 @@ def step_seed(seed: int, step: int) -> int:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Let what draws from torch's process-wide CPU generator draw from `seed`; its state is put back afterwards."""
+    """Let what draws from torch's process-wide CPU generator draw from `seed`; its state is put
+    back afterwards.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -122,7 +139,9 @@ class Checkpoints:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
-    """An optimiser's state as flat tensors ``"<parameter index>.<key>"``; hyperparameters stay with the recipe."""
+    """An optimiser's state as flat tensors ``"<parameter index>.<key>"``; hyperparameters stay with
+    the recipe.
+    """
     state = optimizer.state_dict()["state"]
     return {f"{i}.{k}": torch.as_tensor(v) for i, entry in state.items() for k, v in entry.items()}
 
@@ -133,15 +152,21 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
     for name, tensor in tensors.items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
 
 
 class Ema:
-    """Exponential moving average of the parameters that are trained, warmed up so that early weights are forgotten."""
+    """Exponential moving average of the parameters that are trained, warmed up so that early
+    weights are forgotten.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.shadow: Tensors = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+        self.shadow: Tensors = {
+            name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad
+        }
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
@@ -171,8 +196,11 @@ DECAYS: dict[str, Callable[[float], float]] = {
 """Shapes of the learning rate's fall, as functions of the share of it that is left."""
 
 
-def warmup_stable_decay(step: int, *, steps: int, warmup: int, decay: float, shape: str = "linear") -> float:
-    """Learning-rate factor: linear warm-up, constant, then a fall to 0 over the last `decay` share of `steps`.
+def warmup_stable_decay(
+    step: int, *, steps: int, warmup: int, decay: float, shape: str = "linear"
+) -> float:
+    """Learning-rate factor: linear warm-up, constant, then a fall to 0 over the last `decay` share
+    of `steps`.
 
     Unlike a cosine it lets a run be extended: only the last stretch depends on where it ends.
     """
@@ -182,7 +210,9 @@ def warmup_stable_decay(step: int, *, steps: int, warmup: int, decay: float, sha
 
 
 class RunLog:
-    """``log.jsonl`` (one object a logged step) and TensorBoard, cut back to the step a run resumes from."""
+    """``log.jsonl`` (one object a logged step) and TensorBoard, cut back to the step a run resumes
+    from.
+    """
 
     def __init__(self, folder: Path, resume_step: int, writer: SummaryWriter | None) -> None:
         self.path, self.writer, self.started = folder / "log.jsonl", writer, time.monotonic()
@@ -245,9 +275,15 @@ def start_run(out: Path, config: object) -> None:
     values = asdict(config)  # pyright: ignore[reportArgumentType]
     if path.exists():
         old = _defaults(config) | json.loads(path.read_text(encoding="utf-8"))
-        changed = [key for key in values if key != "steps" and _as_json(values[key]) != _as_json(old.get(key))]
+        changed = [
+            key
+            for key in values
+            if key != "steps" and _as_json(values[key]) != _as_json(old.get(key))
+        ]
         if changed:
-            raise OutputError(f"{str(out)!r} holds a run with another {', '.join(changed)}: choose another folder")
+            raise OutputError(
+                f"{str(out)!r} holds a run with another {', '.join(changed)}: choose another folder"
+            )
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, path)
@@ -272,12 +308,20 @@ class Meter:
         self.smooth = value if math.isnan(self.smooth) else 0.98 * self.smooth + 0.02 * value
 
 
-def progress_steps(start: int, stop: int, label: str, meter: Meter, show: bool = True) -> Iterator[int]:
-    """Steps `start` … `stop` − 1 with a progress bar that shows the meter's loss and the time left."""
+def progress_steps(
+    start: int, stop: int, label: str, meter: Meter, show: bool = True
+) -> Iterator[int]:
+    """Steps `start` … `stop` − 1 with a progress bar that shows the meter's loss and the time
+    left.
+    """
     columns: Iterable[Any] = (
-        TextColumn(label), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]}"),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
+        TextColumn(label),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, disable=not show, refresh_per_second=2) as bar:
         task = bar.add_task(label, total=stop, completed=start, loss="-")
         for step in range(start, stop):

@@ -1,4 +1,6 @@
-"""From runs to a model folder: averaged weights of base, vocoder and student, with the data's vocabulary."""
+"""From runs to a model folder: averaged weights of base, vocoder and student, with the data's
+vocabulary.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,14 +32,17 @@ def pack(base: Path, vocoder: Path, data: Path, out: Path, guidance: float) -> s
 
 
 def pack_fine_tune(run: Path, out: Path) -> str:
-    """Write what a run changed of the embedded base, from its newest checkpoint; returns the model's hash.
+    """Write what a run changed of the embedded base, from its newest checkpoint; returns the
+    model's hash.
 
     Raises:
         DataError: the run has no checkpoint, or did not start from the embedded base.
     """
     config = load_config(run / "config.json", BaseConfig)
     if config.start_from != EMBEDDED:
-        raise DataError(f"the run {str(run)!r} did not start from the embedded base: pack it with a vocoder")
+        raise DataError(
+            f"the run {str(run)!r} did not start from the embedded base: pack it with a vocoder"
+        )
     return save_fine_tune(load_ema(run), AudioSpec(clip_frames=config.frames), out)
 
 
@@ -51,4 +56,8 @@ def pack_student(run: Path, teacher: Path | None, out: Path, *, alone: bool = Fa
     """
     model = load(teacher)
     distilled = load_distilled(run, model)
-    return distilled.save(out, model.student_card()) if alone else replace(model, distilled=distilled).save(out)
+    return (
+        distilled.save(out, model.student_card())
+        if alone
+        else replace(model, distilled=distilled).save(out)
+    )

@@ -1,8 +1,10 @@
-"""The network that a distillation trains: a whole copy of the teacher's, or LoRA beside its frozen weights.
+"""The network that a distillation trains: a whole copy of the teacher's, or LoRA beside its frozen
+weights.
 
-LoRA (Hu et al. 2021) adds to a layer's W a product B·A of low rank, B beginning at zero. A and B are trained, and the
-input for w, which no teacher has; peft puts them in, whatever the architecture. In the end they are merged into W, so
-that a student is a plain network of diffusers' classes either way.
+LoRA (Hu et al. 2021) adds to a layer's W a product B·A of low rank, B beginning at zero. A and B
+are trained, and the input for w, which no teacher has; peft puts them in, whatever the
+architecture. In the end they are merged into W, so that a student is a plain network of diffusers'
+classes either way.
 """
 
 import copy
@@ -16,18 +18,37 @@ from ditto.models.music_model import MusicModel
 from ditto.training.loop import seeded
 
 LAYERS = (
-    "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2",
-    "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj", "qkv", "out", "mlp.0", "mlp.2",
-)  # fmt: skip
-"""Ends of the names of layers that get LoRA: those of latent consistency models' LoRA, and our own transformer's."""
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out.0",
+    "proj_in",
+    "proj_out",
+    "ff.net.0.proj",
+    "ff.net.2",
+    "conv1",
+    "conv2",
+    "conv_shortcut",
+    "downsamplers.0.conv",
+    "upsamplers.0.conv",
+    "time_emb_proj",
+    "qkv",
+    "out",
+    "mlp.0",
+    "mlp.2",
+)
+"""Ends of the names of layers that get LoRA: those of latent consistency models' LoRA, and our own
+transformer's."""
 
 
 LARGEST_SIGMA = 1000.0
-"""Up to which x̂_0 is computed from ε̂: an error of a thousandth in ε̂ is then one of the size of x_0."""
+"""Up to which x̂_0 is computed from ε̂: an error of a thousandth in ε̂ is then one of the size of
+x_0."""
 
 
 def pupil(teacher: MusicModel, rank: int = 0, seed: int = 0) -> ModelMixin:
-    """A network to distil into, which starts as the teacher's; with a rank, all but LoRA and the input for w is frozen.
+    """A network to distil into, which starts as the teacher's; with a rank, all but LoRA and the
+    input for w is frozen.
 
     Raises:
         DataError: peft is missing, or the teacher is of a kind that cannot be distilled.
@@ -57,19 +78,29 @@ def _add_lora(network: ModelMixin, rank: int, seed: int) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
-        raise DataError("LoRA needs peft: pip install 'ditto-music[pipelines]', or set lora_rank to 0") from None
+        raise DataError(
+            "LoRA needs peft: pip install 'ditto-music[pipelines]', or set lora_rank to 0"
+        ) from None
     with seeded(seed):
-        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LAYERS)), network)
+        inject_adapter_in_model(
+            LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LAYERS)), network
+        )
 
 
 def trained(network: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that are trained, by name."""
-    return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    return {
+        name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad
+    }
 
 
 def twin(network: ModelMixin) -> ModelMixin:
     """A copy, with which it shares what is frozen."""
-    shared = {id(parameter): parameter for parameter in network.parameters() if not parameter.requires_grad}
+    shared = {
+        id(parameter): parameter
+        for parameter in network.parameters()
+        if not parameter.requires_grad
+    }
     return copy.deepcopy(network, shared)
 
 
@@ -82,13 +113,17 @@ def restore(network: ModelMixin, tensors: dict[str, Tensor]) -> None:
     """
     parameters = trained(network)
     if parameters.keys() != tensors.keys():
-        raise DataError("the run's checkpoint is of another network: was it begun by another version of Ditto?")
+        raise DataError(
+            "the run's checkpoint is of another network: was it begun by another version of Ditto?"
+        )
     for name, parameter in parameters.items():
         parameter.copy_(tensors[name])
 
 
 def merged(network: ModelMixin) -> ModelMixin:
-    """The network, in place, as a plain one of its class: LoRA's products are added to their layers' weights."""
+    """The network, in place, as a plain one of its class: LoRA's products are added to their
+    layers' weights.
+    """
     for name, layer in list(network.named_modules()):
         if not hasattr(layer, "base_layer"):
             continue

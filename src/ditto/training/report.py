@@ -10,7 +10,8 @@ from ditto.training.loop import read_log
 
 
 def write_report(run: Path, out: Path) -> list[Path]:
-    """Copy ``config.json``, ``log.jsonl`` and the newest sample picture of `run` to `out`, and draw ``loss.png``.
+    """Copy ``config.json``, ``log.jsonl`` and the newest sample picture of `run` to `out`, and draw
+    ``loss.png``.
 
     Raises:
         DataError: the run has logged nothing yet.

@@ -1,4 +1,5 @@
-"""One training, from its newest checkpoint to its last step: everything around the loss, which is each recipe's own.
+"""One training, from its newest checkpoint to its last step: everything around the loss, which is
+each recipe's own.
 
 A recipe's loop reads as its algorithm::
 
@@ -40,7 +41,8 @@ LARGEST_LOSS = 1e6
 
 @dataclass(frozen=True)
 class Recipe:
-    """What determines the weights in every training, given the data; each recipe's config adds its own.
+    """What determines the weights in every training, given the data; each recipe's config adds its
+    own.
 
     Attributes:
         steps, batch_size: optimiser steps and examples a step.
@@ -86,11 +88,15 @@ class Recipe:
         """
         for name, words in known.items():
             if (value := getattr(self, name)) not in words:
-                raise DataError(f"unknown {name} {value!r} in the config: choose one of {', '.join(words)}")
+                raise DataError(
+                    f"unknown {name} {value!r} in the config: choose one of {', '.join(words)}"
+                )
 
     def rate(self, step: int) -> float:
         """The learning rate's factor at a step, 0 to 1."""
-        return warmup_stable_decay(step, steps=self.steps, warmup=self.warmup, decay=self.decay, shape=self.lr_decay)
+        return warmup_stable_decay(
+            step, steps=self.steps, warmup=self.warmup, decay=self.decay, shape=self.lr_decay
+        )
 
 
 class Learner:
@@ -98,26 +104,42 @@ class Learner:
 
     Args:
         accelerator: moves the network to its device.
-        network: what learns. Its parameters that need no gradient are frozen, and left out of checkpoints.
+        network: what learns. Its parameters that need no gradient are frozen, and left out of
+            checkpoints.
         recipe: its optimiser's settings.
         lr: highest learning rate; by default the recipe's.
         names: the groups of a checkpoint that hold its weights and its optimiser's state.
     """
 
     def __init__(
-        self, accelerator: Accelerator, network: nn.Module, recipe: Recipe, *, lr: float | None = None,
+        self,
+        accelerator: Accelerator,
+        network: nn.Module,
+        recipe: Recipe,
+        *,
+        lr: float | None = None,
         names: tuple[str, str] = ("model", "optimizer"),
-    ) -> None:  # fmt: skip
-        self.accelerator, self.network, self.recipe, self.names = accelerator, network, recipe, names
+    ) -> None:
+        self.accelerator, self.network, self.recipe, self.names = (
+            accelerator,
+            network,
+            recipe,
+            names,
+        )
         self.lr = recipe.lr if lr is None else lr
         adamw = torch.optim.AdamW(
-            [p for p in network.parameters() if p.requires_grad], lr=self.lr, betas=recipe.betas,
-            weight_decay=recipe.weight_decay, fused=recipe.fused or None,
-        )  # fmt: skip
+            [p for p in network.parameters() if p.requires_grad],
+            lr=self.lr,
+            betas=recipe.betas,
+            weight_decay=recipe.weight_decay,
+            fused=recipe.fused or None,
+        )
         self.model, self.optimizer = accelerator.prepare(network, adamw)
 
     def descend(self, loss: Tensor, step: int) -> None:
-        """Lower a scalar loss by one clipped step of AdamW, at the recipe's learning rate for step number `step`."""
+        """Lower a scalar loss by one clipped step of AdamW, at the recipe's learning rate for step
+        number `step`.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * self.recipe.rate(step)
         self.optimizer.zero_grad()
@@ -141,19 +163,25 @@ class Learner:
         model, optimizer = self.names
         missing, unknown = self.network.load_state_dict(groups[model], strict=False)
         if unknown or set(missing) != self._frozen():
-            raise DataError("the run's checkpoint is of another network: was it begun by another version of Ditto?")
+            raise DataError(
+                "the run's checkpoint is of another network: was it begun by another version of Ditto?"
+            )
         load_optimizer(self.optimizer, groups[optimizer])
 
     def _frozen(self) -> set[str]:
-        return {name for name, parameter in self.network.named_parameters() if not parameter.requires_grad}
+        return {
+            name
+            for name, parameter in self.network.named_parameters()
+            if not parameter.requires_grad
+        }
 
 
 class Run:
     """A training in its folder, at its newest checkpoint or at step 0.
 
-    Its step's draws must come from (seed, step) alone; then a run that is killed and made again ends with the same
-    weights, on a CPU and in float32 bit for bit. It leaves ``config.json``, ``log.jsonl``, ``tensorboard/`` and
-    ``step-*/``.
+    Its step's draws must come from (seed, step) alone; then a run that is killed and made again
+    ends with the same weights, on a CPU and in float32 bit for bit. It leaves ``config.json``,
+    ``log.jsonl``, ``tensorboard/`` and ``step-*/``.
 
     Args:
         recipe: the config, which the folder must have begun with.
@@ -162,7 +190,8 @@ class Run:
         network: what is trained, as it is at step 0.
         averages: names and decays of the averaged weights to be kept.
         rivals: others that learn in the same run, each by its own loss.
-        begun_with: hashes of what the run must have begun with, by name (which is the command line's option, too).
+        begun_with: hashes of what the run must have begun with, by name (which is the command
+            line's option, too).
 
     Attributes:
         model: the network as accelerate wraps it, to be called.
@@ -177,17 +206,27 @@ class Run:
     """
 
     def __init__(
-        self, recipe: Recipe, out: Path, accelerator: Accelerator, network: nn.Module, *,
-        averages: Mapping[str, float] | None = None, rivals: Sequence[Learner] = (),
+        self,
+        recipe: Recipe,
+        out: Path,
+        accelerator: Accelerator,
+        network: nn.Module,
+        *,
+        averages: Mapping[str, float] | None = None,
+        rivals: Sequence[Learner] = (),
         begun_with: Mapping[str, str] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         start_run(out, recipe)
         self.recipe, self.out, self.network = recipe, out, network
         self._learner = Learner(accelerator, network, recipe)
         self._learners = (self._learner, *rivals)
         self.model = self._learner.model
         self.averages = {name: Ema(network, decay) for name, decay in (averages or {}).items()}
-        self._begun_with, self._checkpoints, self._meter = begun_with or {}, Checkpoints(out), Meter()
+        self._begun_with, self._checkpoints, self._meter = (
+            begun_with or {},
+            Checkpoints(out),
+            Meter(),
+        )
         self.start = self.done = self._resume()
         self.log = RunLog(out, self.start, tensorboard(out, self.start))
 
@@ -213,7 +252,9 @@ class Run:
         return self.out / "samples" / f"{self.done:08d}.png"
 
     def steps(self, label: str, show: bool = True) -> Iterator[int]:
-        """The steps that are left, from 0, with a progress bar; saves a checkpoint after those that are due one."""
+        """The steps that are left, from 0, with a progress bar; saves a checkpoint after those that
+        are due one.
+        """
         for step in progress_steps(self.start, self.recipe.steps, label, self._meter, show):
             self.done = step + 1
             yield step
@@ -226,7 +267,8 @@ class Run:
 
         Args:
             loss: logged smoothed, as ``loss``.
-            parts: what it is a sum of. They are logged as they are; so is ``loss`` then, beside ``smooth_loss``.
+            parts: what it is a sum of. They are logged as they are; so is ``loss`` then, beside
+                ``smooth_loss``.
 
         Raises:
             DataError: the training diverged.
@@ -243,10 +285,15 @@ class Run:
         if self.done % self.recipe.log_every == 0:
             smooth = self._meter.smooth
             plain = {name: part.item() for name, part in (parts or {}).items()}
-            self.log.write(self.done, **({"smooth_loss": smooth, "loss": value} | plain if parts else {"loss": smooth}))
+            self.log.write(
+                self.done,
+                **({"smooth_loss": smooth, "loss": value} | plain if parts else {"loss": smooth}),
+            )
 
     def due(self, every: int) -> bool:
-        """Whether something that is to happen after every so many steps, and after the last, is to happen now."""
+        """Whether something that is to happen after every so many steps, and after the last, is to
+        happen now.
+        """
         return self.done % every == 0 or self.done == self.recipe.steps
 
     def _save(self) -> None:

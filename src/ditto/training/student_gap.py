@@ -1,4 +1,6 @@
-"""How far a student still is from its teacher: from the same noise, few steps against the teacher's whole chain."""
+"""How far a student still is from its teacher: from the same noise, few steps against the teacher's
+whole chain.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -41,7 +43,9 @@ class Gap:
     @property
     def x_T(self) -> Tensor:  # noqa: N802 - the papers' name
         """The noise, (N, *shape)."""
-        return torch.randn(len(self.cond), *self.shape, generator=torch.Generator().manual_seed(self.seed))
+        return torch.randn(
+            len(self.cond), *self.shape, generator=torch.Generator().manual_seed(self.seed)
+        )
 
     def reference(self, w: float) -> Tensor:
         """The teacher's x_0 at CFG scale w, (N, *shape)."""
@@ -51,7 +55,9 @@ class Gap:
 
     @torch.no_grad()
     def sample(self, denoiser: Denoiser, steps: int, w: float) -> Tensor:
-        """DDIM samples of any denoiser from the same noise; for a student that is γ-sampling with γ = 0."""
+        """DDIM samples of any denoiser from the same noise; for a student that is γ-sampling with γ
+        = 0.
+        """
         grid, device = self.schedule.timesteps(steps), self.cond.device
         parts = []
         for x_T, cond in zip(self.x_T.split(self.batch), self.cond.split(self.batch), strict=True):
@@ -59,22 +65,27 @@ class Gap:
         return torch.cat(parts)
 
     def measure(self, student: Denoiser, steps: Sequence[int] = STEPS) -> dict[str, float]:
-        """Of a student, or of the teacher itself in few steps, for every number of steps and every w of `SCALES`.
+        """Of a student, or of the teacher itself in few steps, for every number of steps and every
+        w of `SCALES`.
 
-        ``gap_<steps>_w<w>`` is the mean square difference to the teacher's whole chain over the data's variance.
-        ``detail_<steps>_w<w>`` is the energy of the differences between neighbouring frames and bands over the
-        teacher's: below 1, the student blurs.
+        ``gap_<steps>_w<w>`` is the mean square difference to the teacher's whole chain over the
+        data's variance. ``detail_<steps>_w<w>`` is the energy of the differences between
+        neighbouring frames and bands over the teacher's: below 1, the student blurs.
         """
         found = {}
         for w in SCALES:
             truth = self.reference(w)
             for count in steps:
                 made = self.sample(student, count, w)
-                found[f"gap_{count}_w{w:g}"] = ((made - truth) / self.data_std).square().mean().item()
+                found[f"gap_{count}_w{w:g}"] = (
+                    ((made - truth) / self.data_std).square().mean().item()
+                )
                 found[f"detail_{count}_w{w:g}"] = detail(made) / detail(truth)
         return found
 
 
 def detail(x_0: Tensor) -> float:
-    """Mean square difference between neighbouring frames and neighbouring bands of (B, 1, n_mels, frames)."""
+    """Mean square difference between neighbouring frames and neighbouring bands of (B, 1, n_mels,
+    frames).
+    """
     return (x_0.diff(dim=-1).square().mean() + x_0.diff(dim=-2).square().mean()).item()

@@ -1,6 +1,8 @@
-"""Training the vocoder: spectral losses first, adversarial fine-tuning after (MusicHiFi's recipe, made small).
+"""Training the vocoder: spectral losses first, adversarial fine-tuning after (MusicHiFi's recipe,
+made small).
 
-Run it with ``ditto-music train vocoder --config configs/vocoder.json --data datasets/train --out runs/vocoder``.
+Run it with ``ditto-music train vocoder --config configs/vocoder.json --data datasets/train --out
+runs/vocoder``.
 """
 
 from dataclasses import dataclass, field
@@ -31,7 +33,9 @@ PEAK_LIMIT = 0.99
 
 
 class Crops(Protocol):
-    """Where crops come from: a pure function of the step, which is what makes a killed run resume exactly."""
+    """Where crops come from: a pure function of the step, which is what makes a killed run resume
+    exactly.
+    """
 
     def batch(self, step: int, batch_size: int) -> Tensor:
         """Audio of shape (B, samples), float32."""
@@ -40,18 +44,21 @@ class Crops(Protocol):
 
 @dataclass(frozen=True)
 class VocoderConfig(Recipe):
-    """Everything that determines the weights, given the data. AdamW's settings are the discriminators' too.
+    """Everything that determines the weights, given the data. AdamW's settings are the
+    discriminators' too.
 
     Attributes:
         network: keyword arguments of `Vocoder`.
         discriminators: keyword arguments of `Discriminators`.
         crop_frames: length of the crops that are compared, in frames.
         adversarial_from: first step with discriminators; at least `steps` for none.
-        final_lr: share of the learning rates left at the end of an exponential decay, beside the recipe's other one.
+        final_lr: share of the learning rates left at the end of an exponential decay, beside the
+            recipe's other one.
         discriminator_lr: the discriminators' highest learning rate.
         ema: decay of the averaged weights, which are the ones that ship.
         gain_db: range of the random gain of each crop.
-        mel_weight, adversarial_weight, matching_weight: of the losses beside the multi-resolution STFT loss.
+        mel_weight, adversarial_weight, matching_weight: of the losses beside the multi-resolution
+            STFT loss.
         evaluate_every: in steps.
     """
 
@@ -81,7 +88,9 @@ class VocoderConfig(Recipe):
 
     @property
     def crop_samples(self) -> int:
-        """Samples that a crop must bring: half a mel window more at each end, so that its mel sees real sound."""
+        """Samples that a crop must bring: half a mel window more at each end, so that its mel sees
+        real sound.
+        """
         spec = self.make_network().spec
         return spec.samples(self.crop_frames + 2 * _margin(spec))
 
@@ -97,18 +106,26 @@ class VocoderConfig(Recipe):
 
 
 def train_vocoder(
-    config: VocoderConfig, crops: Crops, out: Path, *, held_out: Crops | None = None, show: bool = True
+    config: VocoderConfig,
+    crops: Crops,
+    out: Path,
+    *,
+    held_out: Crops | None = None,
+    show: bool = True,
 ) -> Vocoder:
-    """Train until `config.steps`, resuming from the newest checkpoint in `out`; returns the vocoder with EMA weights.
+    """Train until `config.steps`, resuming from the newest checkpoint in `out`; returns the vocoder
+    with EMA weights.
 
-    The same config, data and machine give the same float32 weights on a CPU bit for bit, however often the run was
-    killed. Writes ``config.json``, ``log.jsonl``, ``tensorboard/`` and ``step-*/`` under `out`.
+    The same config, data and machine give the same float32 weights on a CPU bit for bit, however
+    often the run was killed. Writes ``config.json``, ``log.jsonl``, ``tensorboard/`` and
+    ``step-*/`` under `out`.
 
     Args:
         config: the recipe.
         crops: audio of `config.crop_samples` samples a crop.
         out: the run's folder.
-        held_out: crops for the held-out loss; by default `crops`, at steps that training does not reach.
+        held_out: crops for the held-out loss; by default `crops`, at steps that training does not
+            reach.
         show: draw a progress bar.
 
     Raises:
@@ -117,9 +134,12 @@ def train_vocoder(
     """
     accelerator, vocoder = Accelerator(), config.make_network()
     judges = Learner(
-        accelerator, config.make_discriminators(), config, lr=config.discriminator_lr,
+        accelerator,
+        config.make_discriminators(),
+        config,
+        lr=config.discriminator_lr,
         names=("discriminators", "discriminator_optimizer"),
-    )  # fmt: skip
+    )
     run = Run(config, out, accelerator, vocoder, averages={"ema": config.ema}, rivals=[judges])
     for step in run.steps("vocoder", show):
         x_0, target = split_crop(_load(config, crops, step).to(accelerator.device), vocoder.spec)
@@ -133,7 +153,9 @@ def train_vocoder(
     return _averaged(config, run.averages["ema"].shadow)
 
 
-def train_from_folder(config: VocoderConfig, data: Path, out: Path, *, held_out: Path | None = None) -> Vocoder:
+def train_from_folder(
+    config: VocoderConfig, data: Path, out: Path, *, held_out: Path | None = None
+) -> Vocoder:
     """`train_vocoder` on data folders.
 
     Raises:
@@ -142,17 +164,26 @@ def train_from_folder(config: VocoderConfig, data: Path, out: Path, *, held_out:
     """
     spec = config.make_network().spec
     crops = AudioCrops(data, spec, samples=config.crop_samples, seed=config.seed)
-    held = AudioCrops(held_out, spec, samples=config.crop_samples, seed=config.seed) if held_out else None
+    held = (
+        AudioCrops(held_out, spec, samples=config.crop_samples, seed=config.seed)
+        if held_out
+        else None
+    )
     return train_vocoder(config, crops, out, held_out=held)
 
 
-def spectral_losses(config: VocoderConfig, made: Tensor, target: Tensor, spec: AudioSpec) -> dict[str, Tensor]:
+def spectral_losses(
+    config: VocoderConfig, made: Tensor, target: Tensor, spec: AudioSpec
+) -> dict[str, Tensor]:
     """The weighted losses of the reconstruction phase, scalars by name.
 
-    Multi-resolution STFT (spectral convergence and log magnitude) and L1 of the log-mels in tens of dB.
+    Multi-resolution STFT (spectral convergence and log magnitude) and L1 of the log-mels in tens of
+    dB.
     """
     convergence, log_magnitude = multi_resolution_stft(made, target, SIZES)
-    difference = (log_mel(made, spec) - log_mel(target, spec)).abs().mean() * (spec.dynamic_range_db / 20)
+    difference = (log_mel(made, spec) - log_mel(target, spec)).abs().mean() * (
+        spec.dynamic_range_db / 20
+    )
     return {
         "convergence": convergence.mean(),
         "log_magnitude": log_magnitude.mean(),
@@ -161,7 +192,9 @@ def spectral_losses(config: VocoderConfig, made: Tensor, target: Tensor, spec: A
 
 
 def split_crop(audio: Tensor, spec: AudioSpec) -> tuple[Tensor, Tensor]:
-    """A crop's log-mel and the sound it stands for, both without the margins: (B, n_mels, F) and (B, F * hop)."""
+    """A crop's log-mel and the sound it stands for, both without the margins: (B, n_mels, F) and
+    (B, F * hop).
+    """
     margin = _margin(spec)
     inner = slice(margin * spec.hop, audio.shape[1] - margin * spec.hop)
     return log_mel(audio, spec)[..., margin:-margin], audio[:, inner]
@@ -182,7 +215,9 @@ def _adversarial_losses(
 ) -> dict[str, Tensor]:
     """Update the discriminators, then the vocoder's weighted losses against them."""
     level = target.square().mean(dim=1, keepdim=True).sqrt()
-    judges.descend(discriminator_loss(judges.model(target, level), judges.model(made.detach(), level)), step)
+    judges.descend(
+        discriminator_loss(judges.model(target, level), judges.model(made.detach(), level)), step
+    )
     with torch.no_grad():
         real = judges.model(target, level)
     fake = judges.model(made, level)
@@ -196,7 +231,9 @@ def _load(config: VocoderConfig, crops: Crops, step: int) -> Tensor:
     """Crops with random gains, from (seed, step) alone."""
     audio = crops.batch(step, config.batch_size)
     if audio.shape[1] != config.crop_samples:
-        raise DataError(f"the recipe needs crops of {config.crop_samples} samples, got {audio.shape[1]}")
+        raise DataError(
+            f"the recipe needs crops of {config.crop_samples} samples, got {audio.shape[1]}"
+        )
     generator = torch.Generator().manual_seed(step_seed(config.seed, step))
     low, high = config.gain_db
     gain = 10 ** ((low + (high - low) * torch.rand(len(audio), 1, generator=generator)) / 20)
@@ -210,12 +247,16 @@ def _evaluate(config: VocoderConfig, vocoder: Vocoder, crops: Crops, run: Run) -
     for i in range(2):
         x_0, target = split_crop(_load(config, crops, config.steps + i), spec)
         rows.append(spectral_losses(config, vocoder(x_0), target, spec))
-    means = {f"held_out_{name}": sum(row[name].item() for row in rows) / len(rows) for name in rows[0]}
+    means = {
+        f"held_out_{name}": sum(row[name].item() for row in rows) / len(rows) for name in rows[0]
+    }
     run.log.write(run.done, **means)
     if run.log.writer is not None:
         x_0 = split_crop(_load(config, crops, config.steps)[:1], spec)[0]
         pair = torch.cat([x_0[0], log_mel(vocoder(x_0), spec)[0]], dim=-1)
-        cast(Any, run.log.writer).add_image("mel: real, made", ((pair + 1) / 2).clamp(0, 1).flip(0)[None], run.done)
+        cast(Any, run.log.writer).add_image(
+            "mel: real, made", ((pair + 1) / 2).clamp(0, 1).flip(0)[None], run.done
+        )
 
 
 def _averaged(config: VocoderConfig, shadow: dict[str, Tensor]) -> Vocoder:

@@ -18,7 +18,13 @@ from ditto.controls.text import Text
 from ditto.diffusion.samplers import Chain, ddim, ddpm, dpm_solver_pp
 from ditto.errors import ModelError, RequestError
 from ditto.methods.ditto import checkpointed_call, ditto
-from ditto.models.adapters.common import PipelineModel, feature_spec, in_chunks, null_condition, schedule_of
+from ditto.models.adapters.common import (
+    PipelineModel,
+    feature_spec,
+    in_chunks,
+    null_condition,
+    schedule_of,
+)
 from ditto.models.conditioning import Tags
 from ditto.request import Request, draw_x_T, run
 
@@ -31,7 +37,9 @@ def gradient(model: PipelineModel, chain: Chain, x_T: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("steps", [1, 5])
-def test_the_gradient_reaches_x_T_and_checkpointing_leaves_it_as_it_is(model: PipelineModel, steps: int) -> None:
+def test_the_gradient_reaches_x_T_and_checkpointing_leaves_it_as_it_is(
+    model: PipelineModel, steps: int
+) -> None:
     chain, x_T = chain_of(model, steps, 3.0), noise_of(model, 0)
     plain = gradient(replace(model, checkpointing=False), chain, x_T)
     kept = gradient(replace(model, chunk=model.chunk), replace(chain, call=checkpointed_call), x_T)
@@ -71,7 +79,9 @@ def test_prompts_are_encoded_to_rows_without_gradients(model: PipelineModel) -> 
     rows = model.prompts(["calm jazz", "loud rock"])
     assert rows.dtype == torch.float32
     assert not rows.requires_grad
-    assert torch.equal(model.cond(Tags(prompt="loud rock"), 3)[2:], model.cond(Tags(prompt="loud rock")))
+    assert torch.equal(
+        model.cond(Tags(prompt="loud rock"), 3)[2:], model.cond(Tags(prompt="loud rock"))
+    )
     assert (rows[0] - rows[1]).abs().max() > 1e-3
     other = replace(model, negative_prompt="noise").cond(Tags(prompt="calm jazz"))
     same, negative = model.cond(Tags(prompt="calm jazz")).chunk(2, dim=1)
@@ -114,7 +124,9 @@ def test_a_shorter_clip_is_a_shorter_latent(model: PipelineModel) -> None:
 
 
 def test_encode_gives_latents_of_the_decoders_kind(model: PipelineModel) -> None:
-    audio = 0.1 * torch.randn(2, model.spec.samples(20) - 5, generator=torch.Generator().manual_seed(0))
+    audio = 0.1 * torch.randn(
+        2, model.spec.samples(20) - 5, generator=torch.Generator().manual_seed(0)
+    )
     x_0 = model.encode(audio)
     assert x_0.shape == (2, *model.latent_shape, 20)
     # a latent frame hears what is around it: a change at the end leaves the beginning alone
@@ -145,13 +157,20 @@ def test_every_control_lowers_its_loss_in_20_iterations(model: PipelineModel) ->
     def objective(x_0: Tensor) -> Tensor:
         """Each item follows a control of its own."""
         output = Output(x_0, model)
-        return torch.cat([control.loss(output.item(i)) for i, control in enumerate(wanted.values())])
+        return torch.cat(
+            [control.loss(output.item(i)) for i, control in enumerate(wanted.values())]
+        )
 
     for control in wanted.values():
         control.check(model, model.shape()[-1])
     steps = list(
         ditto(
-            noise_of(model, *range(4, 4 + len(wanted))), chain, objective, iterations=20, lr=0.05, checkpointing=False
+            noise_of(model, *range(4, 4 + len(wanted))),
+            chain,
+            objective,
+            iterations=20,
+            lr=0.05,
+            checkpointing=False,
         )
     )
     fall = (steps[0].loss - steps[-1].best_loss) / steps[0].loss.abs()
@@ -160,9 +179,14 @@ def test_every_control_lowers_its_loss_in_20_iterations(model: PipelineModel) ->
 
 def test_a_request_runs_as_on_any_model(model: PipelineModel, tmp_path: Path) -> None:
     request = Request(
-        controls=(Intensity("0:-20 0.15:-45"),), tags=Tags(prompt="calm jazz"), seed=3, count=2, iterations=2, steps=2,
+        controls=(Intensity("0:-20 0.15:-45"),),
+        tags=Tags(prompt="calm jazz"),
+        seed=3,
+        count=2,
+        iterations=2,
+        steps=2,
         seconds=model.spec.seconds(24),
-    )  # fmt: skip
+    )
     result = run(request, model)
     assert result.x_T.shape == (2, *model.latent_shape, 24)
     assert result.audio.shape == (2, model.spec.samples(24))
@@ -178,7 +202,9 @@ def test_a_seed_draws_the_same_latent_in_any_batch(model: PipelineModel) -> None
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_weights_leave_x_T_and_losses_in_float32(audioldm2: PipelineModel, dtype: torch.dtype) -> None:
+def test_half_weights_leave_x_T_and_losses_in_float32(
+    audioldm2: PipelineModel, dtype: torch.dtype
+) -> None:
     import copy
 
     network = copy.deepcopy(audioldm2.network).to(dtype)
@@ -194,12 +220,17 @@ def test_ancestral_noise_keeps_the_levels_of_the_schedule(model: PipelineModel) 
     generator = torch.Generator().manual_seed(0)
     x_T = noise_of(model, 0)
     with torch.no_grad():
-        x_0 = ddpm(chain_of(model, 4, 1.0), x_T, lambda: torch.randn(x_T.shape, generator=generator))
+        x_0 = ddpm(
+            chain_of(model, 4, 1.0), x_T, lambda: torch.randn(x_T.shape, generator=generator)
+        )
     assert bool(x_0.isfinite().all())
 
 
 def test_the_spectrogram_of_the_features_has_the_papers_resolution() -> None:
-    assert (feature_spec(16_000, 640, 256).n_fft, feature_spec(44_100, 2048, 1024).n_fft) == (2048, 4096)
+    assert (feature_spec(16_000, 640, 256).n_fft, feature_spec(44_100, 2048, 1024).n_fft) == (
+        2048,
+        4096,
+    )
     assert feature_spec(16_000, 640, 256).clip_seconds == pytest.approx(10.24)
     assert feature_spec(44_100, 2048, 1024).clip_seconds == pytest.approx(47.554, abs=1e-3)
 

@@ -13,9 +13,13 @@ def test_a_chain_makes_what_the_pipeline_makes(musicldm: MusicLDMModel) -> None:
     told, null = musicldm.cond(PROMPT).chunk(2, dim=1)
     generator = torch.Generator().manual_seed(3)
     theirs = musicldm.pipe(  # pyright: ignore[reportCallIssue]
-        prompt_embeds=told, negative_prompt_embeds=null, num_inference_steps=5, guidance_scale=2.5,
-        generator=generator, output_type="pt",
-    ).audios  # fmt: skip
+        prompt_embeds=told,
+        negative_prompt_embeds=null,
+        num_inference_steps=5,
+        guidance_scale=2.5,
+        generator=generator,
+        output_type="pt",
+    ).audios
     with torch.no_grad():
         sound = musicldm.decode(ddim(chain_of(musicldm, 5, 2.5), noise_of(musicldm, 3)))
     assert theirs.abs().max() > 0.05
@@ -23,7 +27,10 @@ def test_a_chain_makes_what_the_pipeline_makes(musicldm: MusicLDMModel) -> None:
 
 
 def test_prompts_are_claps_projected_text_of_unit_length(musicldm: MusicLDMModel) -> None:
-    clap, tokenizer = musicldm.pipe.components["text_encoder"], musicldm.pipe.components["tokenizer"]
+    clap, tokenizer = (
+        musicldm.pipe.components["text_encoder"],
+        musicldm.pipe.components["tokenizer"],
+    )
     tokens = tokenizer(["calm jazz", ""], padding=True, return_tensors="pt")
     pooled = clap.text_model(**tokens).pooler_output
     expected = normalize(clap.text_projection(pooled), dim=-1)

@@ -1,4 +1,5 @@
-"""Stable Audio against its own pipeline, with a deterministic solver of diffusers' in place of its stochastic one."""
+"""Stable Audio against its own pipeline, with a deterministic solver of diffusers' in place of its
+stochastic one."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,7 +7,13 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from tests.models.adapters.tiny_pipelines import PROMPT, chain_of, ddim_scheduler, deterministic, noise_of
+from tests.models.adapters.tiny_pipelines import (
+    PROMPT,
+    chain_of,
+    ddim_scheduler,
+    deterministic,
+    noise_of,
+)
 
 from ditto.diffusion.samplers import ddim
 from ditto.errors import ModelError, RequestError
@@ -21,9 +28,13 @@ def test_a_chain_makes_what_the_pipeline_makes(
 ) -> None:
     generator = torch.Generator().manual_seed(3)
     theirs = deterministic(stable_audio.pipe)(  # pyright: ignore[reportArgumentType, reportCallIssue]
-        PROMPT.prompt, num_inference_steps=steps, guidance_scale=7.0, negative_prompt=negative, generator=generator,
+        PROMPT.prompt,
+        num_inference_steps=steps,
+        guidance_scale=7.0,
+        negative_prompt=negative,
+        generator=generator,
         output_type="pt",
-    ).audios  # fmt: skip
+    ).audios
     ours = replace(stable_audio, negative_prompt=negative)
     with torch.no_grad():
         sound = ours.decode(ddim(chain_of(ours, steps, 7.0), noise_of(ours, 3)))
@@ -33,7 +44,9 @@ def test_a_chain_makes_what_the_pipeline_makes(
 
 
 @pytest.mark.parametrize("steps", [2, 5, 20, 50, 100])
-def test_the_levels_of_a_grid_are_the_schedulers(stable_audio: StableAudioModel, steps: int) -> None:
+def test_the_levels_of_a_grid_are_the_schedulers(
+    stable_audio: StableAudioModel, steps: int
+) -> None:
     scheduler = stable_audio.pipe.components["scheduler"]
     scheduler.set_timesteps(steps)
     schedule, like = stable_audio.schedule, torch.zeros(1, dtype=torch.float64)
@@ -69,7 +82,9 @@ def test_the_saved_sound_is_stereo(stable_audio: StableAudioModel, tmp_path: Pat
 
 
 def test_stereo_can_be_encoded_and_mono_is_both_channels(stable_audio: StableAudioModel) -> None:
-    mono = 0.1 * torch.randn(1, stable_audio.spec.samples(16), generator=torch.Generator().manual_seed(0))
+    mono = 0.1 * torch.randn(
+        1, stable_audio.spec.samples(16), generator=torch.Generator().manual_seed(0)
+    )
     both = stable_audio.encode(torch.stack([mono, mono], dim=1))
     assert torch.equal(stable_audio.encode(mono), both)
     assert not torch.equal(stable_audio.encode(torch.stack([mono, -mono], dim=1)), both)
@@ -80,6 +95,8 @@ def test_the_published_decoder_reaches_few_frames() -> None:
 
 
 def test_a_scheduler_of_another_kind_is_refused(stable_audio: StableAudioModel) -> None:
-    pipe = type(stable_audio.pipe)(**(stable_audio.pipe.components | {"scheduler": ddim_scheduler()}))
+    pipe = type(stable_audio.pipe)(
+        **(stable_audio.pipe.components | {"scheduler": ddim_scheduler()})
+    )
     with pytest.raises(ModelError, match="wants CosineDPMSolverMultistepScheduler"):
         adapt(pipe)

@@ -1,4 +1,5 @@
-"""Students of pipelines: what they start as, that they learn, are saved, loaded, and serve DITTO-2."""
+"""Students of pipelines: what they start as, that they learn, are saved, loaded, and serve
+DITTO-2."""
 
 import json
 import shutil
@@ -32,9 +33,17 @@ from ditto.training.pack import pack_student
 from ditto.training.pupils import merged, pupil, trained, twin
 
 TINY = DistillConfig(
-    guidance=(1.0, 8.0), data_std=1.0, grid=4, steps=2, batch_size=2, warmup=1, log_every=1, evaluate_count=1, lr=3e-3,
+    guidance=(1.0, 8.0),
+    data_std=1.0,
+    grid=4,
+    steps=2,
+    batch_size=2,
+    warmup=1,
+    log_every=1,
+    evaluate_count=1,
+    lr=3e-3,
     loss="pseudo_huber",
-)  # fmt: skip
+)
 FRAMES = 8
 
 
@@ -46,7 +55,9 @@ def with_student(model: PipelineModel, kind: str = "ctm") -> PipelineModel:
         for parameter in network.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
     network.requires_grad_(False).eval()
-    return replace(model, distilled=Distilled(network, kind, (1.0, 8.0), fingerprint(model.network)))
+    return replace(
+        model, distilled=Distilled(network, kind, (1.0, 8.0), fingerprint(model.network))
+    )
 
 
 def estimates(model: PipelineModel, w: float, t: int | None = None) -> Tensor:
@@ -59,7 +70,11 @@ def estimates(model: PipelineModel, w: float, t: int | None = None) -> Tensor:
 
 def test_a_student_starts_as_its_teacher_whatever_w(model: PipelineModel) -> None:
     network = model.new_student()
-    x_T, cond, (t,) = noise_of(model, 0, 1), model.cond(PROMPT, 2), model.student_schedule.timesteps(1)
+    x_T, cond, (t,) = (
+        noise_of(model, 0, 1),
+        model.cond(PROMPT, 2),
+        model.student_schedule.timesteps(1),
+    )
     times = torch.full((2,), t)
     with torch.no_grad():
         expected = model.denoiser(x_T, times, cond, 1.0)
@@ -85,7 +100,9 @@ def test_the_boundary_conditions_hold_exactly(model: PipelineModel) -> None:
     assert torch.equal(estimates(model, 3.0, CLEAN), x)
     schedule = model.student_schedule
     for t in schedule.timesteps(3):
-        jumped = euler_jump(schedule, x, estimates(model, 3.0, t), t, schedule.sigma(t, x).squeeze())
+        jumped = euler_jump(
+            schedule, x, estimates(model, 3.0, t), t, schedule.sigma(t, x).squeeze()
+        )
         assert torch.equal(jumped, x / schedule.at(t, x).sqrt())
 
 
@@ -114,9 +131,16 @@ class Once:
 
 @pytest.mark.parametrize(
     ("base", "kind", "rank"),
-    [("audioldm2", "cm", 0), ("musicldm", "ctm", 2), ("stable_audio", "cm", 2), ("stable_audio", "ctm", 0)],
+    [
+        ("audioldm2", "cm", 0),
+        ("musicldm", "ctm", 2),
+        ("stable_audio", "cm", 2),
+        ("stable_audio", "ctm", 0),
+    ],
 )
-def test_the_loss_of_a_batch_falls_in_50_steps(request: pytest.FixtureRequest, base: str, kind: str, rank: int) -> None:
+def test_the_loss_of_a_batch_falls_in_50_steps(
+    request: pytest.FixtureRequest, base: str, kind: str, rank: int
+) -> None:
     model: PipelineModel = request.getfixturevalue(base)
     config = replace(TINY, kind=kind, loss="mse", lora_rank=rank, lr=1e-2, guidance=(1.0, 3.0))
     x_0 = torch.randn(2, *model.latent_shape, FRAMES, generator=torch.Generator().manual_seed(0))
@@ -129,7 +153,11 @@ def test_the_loss_of_a_batch_falls_in_50_steps(request: pytest.FixtureRequest, b
     for step in range(50):
         average.copy_to(target)
         loss = distillation_loss(
-            model.student_denoiser(network), model.student_denoiser(target), teacher, config, example
+            model.student_denoiser(network),
+            model.student_denoiser(target),
+            teacher,
+            config,
+            example,
         )
         adamw.zero_grad()
         loss.backward()
@@ -155,7 +183,11 @@ def test_lora_trains_few_weights_shares_the_rest_and_merges_into_a_plain_network
     other = twin(network)
     for (name, a), b in zip(network.named_parameters(), other.parameters(), strict=True):
         assert (a is b) == (name not in own)
-    x_T, cond, times = noise_of(model, 0), model.cond(PROMPT), torch.tensor(model.student_schedule.timesteps(2)[1:])
+    x_T, cond, times = (
+        noise_of(model, 0),
+        model.cond(PROMPT),
+        torch.tensor(model.student_schedule.timesteps(2)[1:]),
+    )
     with torch.no_grad():
         before = model.student_denoiser(network)(x_T, times, cond, 2.0)
         after = model.student_denoiser(merged(other))(x_T, times, cond, 2.0)
@@ -165,7 +197,9 @@ def test_lora_trains_few_weights_shares_the_rest_and_merges_into_a_plain_network
     assert other.state_dict().keys() == plain.state_dict().keys()
 
 
-def test_the_same_seed_begins_with_the_same_lora_and_leaves_the_process_alone(stable_audio: PipelineModel) -> None:
+def test_the_same_seed_begins_with_the_same_lora_and_leaves_the_process_alone(
+    stable_audio: PipelineModel,
+) -> None:
     state = torch.get_rng_state()
     one, again, other = (trained(pupil(stable_audio, 2, seed)) for seed in (1, 1, 2))
     assert all(torch.equal(one[name], again[name]) for name in one)
@@ -173,7 +207,9 @@ def test_the_same_seed_begins_with_the_same_lora_and_leaves_the_process_alone(st
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_without_peft_lora_is_refused_in_one_line(stable_audio: PipelineModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_peft_lora_is_refused_in_one_line(
+    stable_audio: PipelineModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(DataError, match=r"LoRA needs peft: pip install"):
         pupil(stable_audio, 2)
@@ -210,7 +246,9 @@ def test_a_saved_student_plays_the_same_when_loaded(model: PipelineModel, tmp_pa
     assert "distilled to few steps (CM)" in card
 
 
-def test_a_student_alone_joins_its_base_and_has_its_licence(stable_audio: PipelineModel, tmp_path: Path) -> None:
+def test_a_student_alone_joins_its_base_and_has_its_licence(
+    stable_audio: PipelineModel, tmp_path: Path
+) -> None:
     both = with_student(stable_audio)
     assert both.distilled is not None
     both.distilled.save(tmp_path / "alone", both.student_card())
@@ -224,7 +262,9 @@ def test_a_student_alone_joins_its_base_and_has_its_licence(stable_audio: Pipeli
         other.with_student(tmp_path / "alone")
 
 
-def test_diffusers_loads_base_and_student(musicldm: PipelineModel, stable_audio: PipelineModel, tmp_path: Path) -> None:
+def test_diffusers_loads_base_and_student(
+    musicldm: PipelineModel, stable_audio: PipelineModel, tmp_path: Path
+) -> None:
     with_student(musicldm).save(tmp_path / "musicldm")
     unet = UNet2DConditionModel.from_pretrained(tmp_path / "musicldm", subfolder="student")
     assert unet.config.time_cond_proj_dim == 32
@@ -247,11 +287,12 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
         "is incomplete: student/diffusion_pytorch_model.safetensors is missing",
     ),
     "other weights": (
-        lambda f: shutil.copy(f / "unet" / "diffusion_pytorch_model.safetensors", f / "student"), "is damaged"
+        lambda f: shutil.copy(f / "unet" / "diffusion_pytorch_model.safetensors", f / "student"),
+        "is damaged",
     ),
     "other class": (lambda f: rewrite(f, "class", "Popen"), "names the unknown class 'Popen'"),
     "not described": (lambda f: rewrite(f, "guidance", None), "does not describe its student"),
-}  # fmt: skip
+}
 
 
 def rewrite(folder: Path, key: str, value: object) -> None:
@@ -262,7 +303,9 @@ def rewrite(folder: Path, key: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("how", SPOILT)
-def test_what_a_students_folder_lacks_is_named_in_one_line(folder: Path, tmp_path: Path, how: str) -> None:
+def test_what_a_students_folder_lacks_is_named_in_one_line(
+    folder: Path, tmp_path: Path, how: str
+) -> None:
     spoil, message = SPOILT[how]
     spoil(Path(shutil.copytree(folder, tmp_path / "spoilt")))
     with pytest.raises(ModelError, match=message) as error:
@@ -276,9 +319,16 @@ def test_what_a_students_folder_lacks_is_named_in_one_line(folder: Path, tmp_pat
 def test_ditto2_runs_on_any_pipeline_with_a_student(model: PipelineModel) -> None:
     seconds = model.spec.seconds(24)
     request = Request(
-        controls=(Intensity("0:-20 0.1:-45"),), tags=PROMPT, guidance=2.0, seconds=seconds, iterations=5, lr=0.02,
-        surrogate_steps=1, decode_steps=1, seed=3,
-    )  # fmt: skip
+        controls=(Intensity("0:-20 0.1:-45"),),
+        tags=PROMPT,
+        guidance=2.0,
+        seconds=seconds,
+        iterations=5,
+        lr=0.02,
+        surrogate_steps=1,
+        decode_steps=1,
+        seed=3,
+    )
     result = run(request, with_student(model))
     assert result.request.method == "ditto2"
     assert result.losses[-1] < result.losses[1]
@@ -296,7 +346,9 @@ def test_a_guidance_that_the_student_was_not_taught_is_refused(stable_audio: Pip
 # From recordings to a model.
 
 
-def test_a_run_on_recordings_becomes_a_model_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_on_recordings_becomes_a_model_that_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("ditto.training.student_gap.SCALES", (3.0,))
     (tmp_path / "songs").mkdir()
     noise = 0.1 * np.random.default_rng(0).standard_normal((12_000, 2))

@@ -45,7 +45,8 @@ SAMPLE_RATE = 8000
 
 
 def built(make: Callable[[], Any], seed: int = 0) -> Any:
-    """What `make` makes, with its random numbers drawn from a seed and the process's own left alone."""
+    """What `make` makes, with its random numbers drawn from a seed and the process's own left
+    alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = make()
@@ -54,26 +55,45 @@ def built(make: Callable[[], Any], seed: int = 0) -> Any:
 
 def roberta_tokenizer() -> RobertaTokenizer:
     words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "Ġ", *CHARACTERS]
-    return RobertaTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=40)
+    return RobertaTokenizer(
+        vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=40
+    )
 
 
 def t5_tokenizer(length: int = 40) -> T5Tokenizer:
     pieces = ["<pad>", "</s>", "<unk>", "▁", *CHARACTERS]
     return T5Tokenizer(
-        vocab=[(piece, -float(i)) for i, piece in enumerate(pieces)], extra_ids=0, model_max_length=length
+        vocab=[(piece, -float(i)) for i, piece in enumerate(pieces)],
+        extra_ids=0,
+        model_max_length=length,
     )
 
 
 def clap() -> ClapModel:
     text = ClapTextConfig(
-        vocab_size=80, hidden_size=16, intermediate_size=32, num_attention_heads=2, num_hidden_layers=1,
-        projection_dim=16, max_position_embeddings=64,
-    )  # fmt: skip
+        vocab_size=80,
+        hidden_size=16,
+        intermediate_size=32,
+        num_attention_heads=2,
+        num_hidden_layers=1,
+        projection_dim=16,
+        max_position_embeddings=64,
+    )
     audio = ClapAudioConfig(
-        spec_size=64, window_size=4, num_mel_bins=64, intermediate_size=32, depths=[1, 1], num_attention_heads=[1, 1],
-        num_hidden_layers=2, hidden_size=32, projection_dim=16, patch_size=2, patch_stride=2,
-        patch_embed_input_channels=4, patch_embeds_hidden_size=16,
-    )  # fmt: skip
+        spec_size=64,
+        window_size=4,
+        num_mel_bins=64,
+        intermediate_size=32,
+        depths=[1, 1],
+        num_attention_heads=[1, 1],
+        num_hidden_layers=2,
+        hidden_size=32,
+        projection_dim=16,
+        patch_size=2,
+        patch_stride=2,
+        patch_embed_input_channels=4,
+        patch_embeds_hidden_size=16,
+    )
     config = ClapConfig(text_config=text.to_dict(), audio_config=audio.to_dict(), projection_dim=16)
     return built(lambda: ClapModel(config))
 
@@ -86,19 +106,31 @@ def t5(width: int = 32) -> T5EncoderModel:
 def mel_vae() -> AutoencoderKL:
     return built(
         lambda: AutoencoderKL(
-            block_out_channels=(8, 16), in_channels=1, out_channels=1, latent_channels=4, norm_num_groups=4,
-            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, scaling_factor=0.8,
+            block_out_channels=(8, 16),
+            in_channels=1,
+            out_channels=1,
+            latent_channels=4,
+            norm_num_groups=4,
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            scaling_factor=0.8,
         )
-    )  # fmt: skip
+    )
 
 
 def hifigan() -> SpeechT5HifiGan:
-    """8 mel bins, 64 samples a mel frame; its weights are made larger, for it begins almost mute."""
+    """8 mel bins, 64 samples a mel frame; its weights are made larger, for it begins almost
+    mute."""
     config = SpeechT5HifiGanConfig(
-        model_in_dim=8, sampling_rate=SAMPLE_RATE, upsample_initial_channel=8, upsample_rates=[8, 8],
-        upsample_kernel_sizes=[16, 16], resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1, 3]],
+        model_in_dim=8,
+        sampling_rate=SAMPLE_RATE,
+        upsample_initial_channel=8,
+        upsample_rates=[8, 8],
+        upsample_kernel_sizes=[16, 16],
+        resblock_kernel_sizes=[3],
+        resblock_dilation_sizes=[[1, 3]],
         normalize_before=False,
-    )  # fmt: skip
+    )
     vocoder = built(lambda: SpeechT5HifiGan(config))
     with torch.no_grad():
         for name, parameter in vocoder.named_parameters():
@@ -110,28 +142,46 @@ def hifigan() -> SpeechT5HifiGan:
 def ddim_scheduler() -> DDIMScheduler:
     """As the published checkpoints configure it."""
     return DDIMScheduler(
-        beta_start=0.0015, beta_end=0.0195, beta_schedule="scaled_linear", steps_offset=1, clip_sample=False,
+        beta_start=0.0015,
+        beta_end=0.0195,
+        beta_schedule="scaled_linear",
+        steps_offset=1,
+        clip_sample=False,
         set_alpha_to_one=False,
-    )  # fmt: skip
+    )
 
 
 def make_audioldm2() -> AudioLDM2Pipeline:
     unet = built(
         lambda: AudioLDM2UNet2DConditionModel(
-            sample_size=32, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8, 16),
-            norm_num_groups=4, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("UpBlock2D", "UpBlock2D"), cross_attention_dim=([None, 16, 32], [None, 16, 32]),
+            sample_size=32,
+            in_channels=4,
+            out_channels=4,
+            layers_per_block=1,
+            block_out_channels=(8, 16),
+            norm_num_groups=4,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("UpBlock2D", "UpBlock2D"),
+            cross_attention_dim=([None, 16, 32], [None, 16, 32]),
             attention_head_dim=4,
         )
-    )  # fmt: skip
-    language = GPT2Config(n_embd=16, n_head=2, n_layer=1, vocab_size=80, n_positions=99, max_new_tokens=8)
+    )
+    language = GPT2Config(
+        n_embd=16, n_head=2, n_layer=1, vocab_size=80, n_positions=99, max_new_tokens=8
+    )
     pipe = AudioLDM2Pipeline(
-        vae=mel_vae(), text_encoder=clap(), text_encoder_2=t5(),
+        vae=mel_vae(),
+        text_encoder=clap(),
+        text_encoder_2=t5(),
         projection_model=built(lambda: AudioLDM2ProjectionModel(16, 32, 16)),
-        language_model=built(lambda: GPT2LMHeadModel(language)), tokenizer=roberta_tokenizer(),
-        tokenizer_2=t5_tokenizer(), feature_extractor=ClapFeatureExtractor(), unet=unet, scheduler=ddim_scheduler(),
+        language_model=built(lambda: GPT2LMHeadModel(language)),
+        tokenizer=roberta_tokenizer(),
+        tokenizer_2=t5_tokenizer(),
+        feature_extractor=ClapFeatureExtractor(),
+        unet=unet,
+        scheduler=ddim_scheduler(),
         vocoder=hifigan(),
-    )  # fmt: skip
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -139,23 +189,37 @@ def make_audioldm2() -> AudioLDM2Pipeline:
 def make_musicldm() -> MusicLDMPipeline:
     unet = built(
         lambda: UNet2DConditionModel(
-            sample_size=32, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8, 16),
-            norm_num_groups=4, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("UpBlock2D", "UpBlock2D"), cross_attention_dim=(8, 16), attention_head_dim=4,
-            class_embed_type="simple_projection", projection_class_embeddings_input_dim=16,
+            sample_size=32,
+            in_channels=4,
+            out_channels=4,
+            layers_per_block=1,
+            block_out_channels=(8, 16),
+            norm_num_groups=4,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("UpBlock2D", "UpBlock2D"),
+            cross_attention_dim=(8, 16),
+            attention_head_dim=4,
+            class_embed_type="simple_projection",
+            projection_class_embeddings_input_dim=16,
             class_embeddings_concat=True,
         )
-    )  # fmt: skip
+    )
     pipe = MusicLDMPipeline(
-        vae=mel_vae(), text_encoder=clap(), tokenizer=roberta_tokenizer(), feature_extractor=ClapFeatureExtractor(),
-        unet=unet, scheduler=ddim_scheduler(), vocoder=hifigan(),
-    )  # fmt: skip
+        vae=mel_vae(),
+        text_encoder=clap(),
+        tokenizer=roberta_tokenizer(),
+        feature_extractor=ClapFeatureExtractor(),
+        unet=unet,
+        scheduler=ddim_scheduler(),
+        vocoder=hifigan(),
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
 class AtanEuler(EDMEulerScheduler):
-    """Diffusers' deterministic Euler solver of EDM, telling the network the noise level as Stable Audio's own does."""
+    """Diffusers' deterministic Euler solver of EDM, telling the network the noise level as Stable
+    Audio's own does."""
 
     def precondition_noise(self, sigma: float | torch.Tensor) -> torch.Tensor:
         return torch.as_tensor(sigma).atan() * (2 / torch.pi)
@@ -165,9 +229,12 @@ def deterministic(pipe: StableAudioPipeline) -> StableAudioPipeline:
     """The same components with `AtanEuler` over the scheduler's own σ."""
     config = pipe.scheduler.config
     solver = AtanEuler(
-        sigma_min=config.sigma_min, sigma_max=config.sigma_max, sigma_data=config.sigma_data,
-        sigma_schedule="exponential", prediction_type="v_prediction",
-    )  # fmt: skip
+        sigma_min=config.sigma_min,
+        sigma_max=config.sigma_max,
+        sigma_data=config.sigma_data,
+        sigma_schedule="exponential",
+        prediction_type="v_prediction",
+    )
     other = StableAudioPipeline(**(pipe.components | {"scheduler": solver}))
     other.set_progress_bar_config(disable=True)
     return other
@@ -176,23 +243,40 @@ def deterministic(pipe: StableAudioPipeline) -> StableAudioPipeline:
 def make_stable_audio() -> StableAudioPipeline:
     transformer = built(
         lambda: StableAudioDiTModel(
-            sample_size=64, in_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=2,
-            num_key_value_attention_heads=1, out_channels=4, cross_attention_dim=16, time_proj_dim=8,
-            global_states_input_dim=32, cross_attention_input_dim=16,
+            sample_size=64,
+            in_channels=4,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            num_key_value_attention_heads=1,
+            out_channels=4,
+            cross_attention_dim=16,
+            time_proj_dim=8,
+            global_states_input_dim=32,
+            cross_attention_input_dim=16,
         )
-    )  # fmt: skip
+    )
     vae = built(
         lambda: AutoencoderOobleck(
-            encoder_hidden_size=8, downsampling_ratios=[2, 4, 8], channel_multiples=[1, 2, 4], decoder_channels=4,
-            decoder_input_channels=4, audio_channels=2, sampling_rate=SAMPLE_RATE,
+            encoder_hidden_size=8,
+            downsampling_ratios=[2, 4, 8],
+            channel_multiples=[1, 2, 4],
+            decoder_channels=4,
+            decoder_input_channels=4,
+            audio_channels=2,
+            sampling_rate=SAMPLE_RATE,
         )
-    )  # fmt: skip
+    )
     pipe = StableAudioPipeline(
-        vae=vae, text_encoder=t5(16),
-        projection_model=built(lambda: StableAudioProjectionModel(16, 16, min_value=0, max_value=4)),
-        tokenizer=t5_tokenizer(12), transformer=transformer,
+        vae=vae,
+        text_encoder=t5(16),
+        projection_model=built(
+            lambda: StableAudioProjectionModel(16, 16, min_value=0, max_value=4)
+        ),
+        tokenizer=t5_tokenizer(12),
+        transformer=transformer,
         scheduler=CosineDPMSolverMultistepScheduler(solver_order=2),
-    )  # fmt: skip
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

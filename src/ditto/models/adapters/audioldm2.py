@@ -1,4 +1,6 @@
-"""AudioLDM2 (Liu et al. 2023; `AudioLDM2Pipeline`): latent diffusion of mels, told by CLAP, T5 and a GPT-2."""
+"""AudioLDM2 (Liu et al. 2023; `AudioLDM2Pipeline`): latent diffusion of mels, told by CLAP, T5 and
+a GPT-2.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,8 +20,8 @@ NEW_TOKENS = 8
 class AudioLDM2Model(MelLatentModel):
     """`AudioLDM2Pipeline` as a `MusicModel`.
 
-    A condition holds GPT-2's states (`new_tokens`, width), T5's (length, width) and T5's mask (length,); the length is
-    that of the longest prompt of those encoded together.
+    A condition holds GPT-2's states (`new_tokens`, width), T5's (length, width) and T5's mask
+    (length,); the length is that of the longest prompt of those encoded together.
     """
 
     default_guidance: ClassVar[float] = 3.5
@@ -29,7 +31,9 @@ class AudioLDM2Model(MelLatentModel):
         encoder = _Encoder(**self.pipe.components)
         negative = [self.negative_prompt or ""] * len(prompts)
         device = part(self.pipe).text_encoder.device
-        t5, mask, generated = part(encoder).encode_prompt(prompts, device, 1, True, negative_prompt=negative)
+        t5, mask, generated = part(encoder).encode_prompt(
+            prompts, device, 1, True, negative_prompt=negative
+        )
         (t5_null, t5_told), (mask_null, mask_told) = t5.chunk(2), mask.chunk(2)
         generated_null, generated_told = generated.chunk(2)
         return packed((generated_told, t5_told, mask_told), (generated_null, t5_null, mask_null))
@@ -49,23 +53,32 @@ class AudioLDM2Model(MelLatentModel):
 
 
 class _Encoder(AudioLDM2Pipeline):
-    """The pipeline, with a generation loop that runs on every version of transformers, whatever GPT-2's class.
+    """The pipeline, with a generation loop that runs on every version of transformers, whatever
+    GPT-2's class.
 
-    The pipeline's own calls what `GPT2Model`, the class that published checkpoints name, has no longer.
+    The pipeline's own calls what `GPT2Model`, the class that published checkpoints name, has no
+    longer.
     """
 
     def generate_language_model(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, inputs_embeds: Tensor, max_new_tokens: int | None = None, attention_mask: Tensor | None = None
+        self,
+        inputs_embeds: Tensor,
+        max_new_tokens: int | None = None,
+        attention_mask: Tensor | None = None,
     ) -> Tensor:
         """The states that GPT-2 goes on with, (B, max_new_tokens, width)."""
         model = part(self).language_model
         model = getattr(model, "transformer", model)
         count = max_new_tokens or new_tokens(model.config)
         for _ in range(count):
-            states = model(inputs_embeds=inputs_embeds, attention_mask=attention_mask).last_hidden_state
+            states = model(
+                inputs_embeds=inputs_embeds, attention_mask=attention_mask
+            ).last_hidden_state
             inputs_embeds = torch.cat([inputs_embeds, states[:, -1:]], dim=1)
             if attention_mask is not None:
-                attention_mask = torch.cat([attention_mask, attention_mask.new_ones(len(attention_mask), 1)], dim=1)
+                attention_mask = torch.cat(
+                    [attention_mask, attention_mask.new_ones(len(attention_mask), 1)], dim=1
+                )
         return inputs_embeds[:, -count:]
 
 

@@ -1,12 +1,15 @@
-"""What adapted pipelines share: their components as a `MusicModel`, prompts as conditions, decoding in chunks.
+"""What adapted pipelines share: their components as a `MusicModel`, prompts as conditions, decoding
+in chunks.
 
-A pipeline's own ``__call__`` is under ``no_grad``; its components are not, so a model is made of those. Three
-conventions let every control and method run on them unchanged:
+A pipeline's own ``__call__`` is under ``no_grad``; its components are not, so a model is made of
+those. Three conventions let every control and method run on them unchanged:
 
-- x_0 is the pipeline's latent with time moved to the last axis, (B, …, frames), so one frame is one step of the latent.
-  `AudioSpec.hop` is that step in samples: features of the sound and masks on the latent have the same frames.
-- A condition is one float32 row an item: everything that the network is told with the prompt, flattened, and then the
-  same with the negative prompt. The null condition is its second half twice.
+- x_0 is the pipeline's latent with time moved to the last axis, (B, …, frames), so one frame is one
+  step of the latent. `AudioSpec.hop` is that step in samples: features of the sound and masks on
+  the latent have the same frames.
+- A condition is one float32 row an item: everything that the network is told with the prompt,
+  flattened, and then the same with the negative prompt. The null condition is its second half
+  twice.
 - What controls hear is the mono mix of what is saved.
 """
 
@@ -51,8 +54,10 @@ class PipelineModel(MusicModel):
     """A diffusers pipeline as a `MusicModel`; see this module's conventions.
 
     Attributes:
-        pipe: the pipeline, whose components are frozen; it encodes prompts, and is what `save` writes.
-        negative_prompt: c_∅ of classifier-free guidance; None is what the pipeline takes when none is given.
+        pipe: the pipeline, whose components are frozen; it encodes prompts, and is what `save`
+            writes.
+        negative_prompt: c_∅ of classifier-free guidance; None is what the pipeline takes when none
+            is given.
         checkpointing: keep only the inputs of the decoder's parts for the backward pass.
         chunk: frames of the decoder's last part that are decoded at once.
     """
@@ -90,8 +95,11 @@ class PipelineModel(MusicModel):
         return part(self.pipe).vae
 
     @abstractmethod
-    def predict(self, network: Callable[..., Any], x_t: Tensor, t: Tensor, cond: Tensor, **inputs: Tensor) -> Tensor:
-        """What a network (the denoiser, or its student) makes of x_t, timesteps (B,) and one half of a condition.
+    def predict(
+        self, network: Callable[..., Any], x_t: Tensor, t: Tensor, cond: Tensor, **inputs: Tensor
+    ) -> Tensor:
+        """What a network (the denoiser, or its student) makes of x_t, timesteps (B,) and one half
+        of a condition.
 
         All are in the network's dtype; `inputs` are what a student is told besides.
         """
@@ -107,7 +115,9 @@ class PipelineModel(MusicModel):
     @property
     def denoiser(self) -> GuidedDenoiser:
         """``(x_t, t, cond, guidance) -> x̂_0``; `guidance` is the pipelines' ``guidance_scale``."""
-        return GuidedDenoiser(self._output, self.schedule, self.prediction, null_condition, bounded=False)
+        return GuidedDenoiser(
+            self._output, self.schedule, self.prediction, null_condition, bounded=False
+        )
 
     def _output(self, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         dtype = part(self.network).dtype
@@ -116,16 +126,21 @@ class PipelineModel(MusicModel):
 
     @cached_property
     def student_schedule(self) -> Schedule:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The pipeline's noise levels, on grids that begin at pure noise, evenly spaced, and end at clean data.
+        """The pipeline's noise levels, on grids that begin at pure noise, evenly spaced, and end at
+        clean data.
 
-        A student that takes one step must take it from noise, and two are better not both at the ends.
+        A student that takes one step must take it from noise, and two are better not both at the
+        ends.
         """
         return replace(self.schedule, spacing="trailing", offset=0, end=1.0)
 
-    def student_denoiser(self, network: ModelMixin, call: Callable[..., Tensor] | None = None) -> StudentDenoiser:
+    def student_denoiser(
+        self, network: ModelMixin, call: Callable[..., Tensor] | None = None
+    ) -> StudentDenoiser:
         """See `MusicModel.student_denoiser`.
 
-        At t→0 x̂_0 is x_t itself, since it is computed from ε̂ or v̂ and σ = 0: CM's boundary condition.
+        At t→0 x̂_0 is x_t itself, since it is computed from ε̂ or v̂ and σ = 0: CM's boundary
+        condition.
         """
         width, ask = part(network).config.time_cond_proj_dim, call or part(network)
 
@@ -145,7 +160,9 @@ class PipelineModel(MusicModel):
         """
         return new_student(self.network)
 
-    def dropped(self, cond: Tensor, rate: float, generator: torch.Generator, grid_rate: float = 0.0) -> Tensor:
+    def dropped(
+        self, cond: Tensor, rate: float, generator: torch.Generator, grid_rate: float = 0.0
+    ) -> Tensor:
         """Condition dropout: with probability `rate` an item loses its prompt."""
         lost = torch.rand(len(cond), 1, generator=generator) < rate
         return torch.where(lost, null_condition(cond), cond)
@@ -161,12 +178,17 @@ class PipelineModel(MusicModel):
         return [*super().parts(), *self.decoders]
 
     def shape(self, seconds: float | None = None) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Shape (…, frames) of x_0 for a duration (default: the pipeline's own), rounded up to whole frames.
+        """Shape (…, frames) of x_0 for a duration (default: the pipeline's own), rounded up to
+        whole frames.
 
         Raises:
             RequestError: the duration is too short to be heard, or longer than the model can make.
         """
-        frames = self.spec.clip_frames if seconds is None else math.ceil(round(seconds * self.spec.frame_rate, 6))
+        frames = (
+            self.spec.clip_frames
+            if seconds is None
+            else math.ceil(round(seconds * self.spec.frame_rate, 6))
+        )
         shortest = self.spec.n_fft // (2 * self.spec.hop) + 1
         if frames < shortest or (self.longest is not None and frames > self.longest):
             limits = f"at least {self.spec.seconds(shortest):.2f}"
@@ -185,7 +207,9 @@ class PipelineModel(MusicModel):
         return None
 
     def cond(self, tags: Tags, batch: int = 1, seconds: float | None = None) -> Tensor:
-        """Condition (batch, N) of a prompt, or of the sentence that tags make; encoded once, without gradients."""
+        """Condition (batch, N) of a prompt, or of the sentence that tags make; encoded once,
+        without gradients.
+        """
         return self.prompts([tags.caption()], seconds).expand(batch, -1).clone()
 
     def prompts(self, prompts: Sequence[str], seconds: float | None = None) -> Tensor:
@@ -207,7 +231,9 @@ class PipelineModel(MusicModel):
         return log_mel(self.to_audio(x_0), self.spec)
 
     def _write(self, folder: Path) -> str:
-        """The pipeline's own files, which diffusers loads too, and a card with the base's licence."""
+        """The pipeline's own files, which diffusers loads too, and a card with the base's
+        licence.
+        """
         self.pipe.save_pretrained(folder, safe_serialization=True)
         (folder / "README.md").write_text(self.card(), encoding="utf-8")
         if self.distilled is None:
@@ -251,7 +277,9 @@ class PipelineModel(MusicModel):
 
 
 def part(module: object) -> Any:
-    """A component of a pipeline; their attributes are dynamic, which type checkers cannot follow."""
+    """A component of a pipeline; their attributes are dynamic, which type checkers cannot
+    follow.
+    """
     return module
 
 
@@ -262,13 +290,19 @@ def null_condition(cond: Tensor) -> Tensor:
 
 
 def packed(positive: Sequence[Tensor], negative: Sequence[Tensor]) -> Tensor:
-    """Conditions (B, N) of what the network is told with the prompt, and with the negative prompt, all (B, …)."""
+    """Conditions (B, N) of what the network is told with the prompt, and with the negative prompt,
+    all (B, …).
+    """
     return torch.cat([tensor.flatten(1).float() for tensor in (*positive, *negative)], dim=1)
 
 
 def feature_spec(sample_rate: int, hop: int, frames: int) -> AudioSpec:
-    """The spectrogram that controls see: a frame is one step of the latent, the window is about `WINDOW_SECONDS`."""
-    n_fft = max(2 ** round(math.log2(WINDOW_SECONDS * sample_rate)), 2 ** math.ceil(math.log2(2 * hop)))
+    """The spectrogram that controls see: a frame is one step of the latent, the window is about
+    `WINDOW_SECONDS`.
+    """
+    n_fft = max(
+        2 ** round(math.log2(WINDOW_SECONDS * sample_rate)), 2 ** math.ceil(math.log2(2 * hop))
+    )
     return AudioSpec(sample_rate, n_fft, hop, PICTURE_MELS, clip_frames=frames)
 
 
@@ -282,17 +316,22 @@ def schedule_of(scheduler: object) -> Schedule:
     alpha_bar = getattr(scheduler, "alphas_cumprod", None)
     spacing = config.get("timestep_spacing", "leading")
     if alpha_bar is None or spacing not in ("leading", "trailing", "linspace"):
-        raise ModelError(f"cannot use the scheduler {type(scheduler).__name__}: give the pipeline a DDIMScheduler")
+        raise ModelError(
+            f"cannot use the scheduler {type(scheduler).__name__}: give the pipeline a DDIMScheduler"
+        )
     alpha_bar = alpha_bar.double()
     end = 1.0 if config.get("set_alpha_to_one", True) else float(alpha_bar[0])
     return Schedule(alpha_bar, spacing, config.get("steps_offset", 0), end)
 
 
-def in_chunks(decode: Callable[[Tensor], Tensor], x: Tensor, *, chunk: int, reach: int, rate: int) -> Tensor:
+def in_chunks(
+    decode: Callable[[Tensor], Tensor], x: Tensor, *, chunk: int, reach: int, rate: int
+) -> Tensor:
     """``decode`` of x (B, C, frames), cut to frames · rate samples, a chunk at a time.
 
-    Each chunk is decoded with `reach` frames around it, which must be at least as far as a sample looks for the result
-    to be that of one piece. So memory does not grow with the length of the clip.
+    Each chunk is decoded with `reach` frames around it, which must be at least as far as a sample
+    looks for the result to be that of one piece. So memory does not grow with the length of the
+    clip.
     """
     frames, pieces = x.shape[-1], []
     for start in range(0, frames, chunk):

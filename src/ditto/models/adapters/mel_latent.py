@@ -1,4 +1,6 @@
-"""Latents of a mel spectrogram: what AudioLDM2 and MusicLDM share (VAE, vocoder, mel front end, DDIM schedule)."""
+"""Latents of a mel spectrogram: what AudioLDM2 and MusicLDM share (VAE, vocoder, mel front end,
+DDIM schedule).
+"""
 
 import math
 from abc import abstractmethod
@@ -13,7 +15,15 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
 from ditto.diffusion.schedule import Schedule
-from ditto.models.adapters.common import NO_TAGS, PipelineModel, feature_spec, frozen, in_chunks, part, schedule_of
+from ditto.models.adapters.common import (
+    NO_TAGS,
+    PipelineModel,
+    feature_spec,
+    frozen,
+    in_chunks,
+    part,
+    schedule_of,
+)
 
 MEL_FFT = 1024
 MEL_TOP_HERTZ = 8000.0
@@ -34,24 +44,37 @@ class MelLatentModel(PipelineModel):
     licence: ClassVar[dict[str, str]] = {"license": "cc-by-nc-sa-4.0"}
 
     @classmethod
-    def of(cls, pipe: DiffusionPipeline, *, name: str, sha256: str, negative_prompt: str | None = None) -> Self:
+    def of(
+        cls, pipe: DiffusionPipeline, *, name: str, sha256: str, negative_prompt: str | None = None
+    ) -> Self:
         """A model of the pipeline's components, which are frozen."""
         frozen(pipe)
         unet, vae, vocoder = part(pipe).unet, part(pipe).vae, part(pipe).vocoder
         hop = vocoder_rate(vocoder) * vae_scale(vae)
         spec = feature_spec(vocoder.config.sampling_rate, hop, unet.config.sample_size)
         return cls(
-            unet, vocoder, spec, NO_TAGS, cls.default_guidance, name=name, sha256=sha256, pipe=pipe,
+            unet,
+            vocoder,
+            spec,
+            NO_TAGS,
+            cls.default_guidance,
+            name=name,
+            sha256=sha256,
+            pipe=pipe,
             negative_prompt=negative_prompt,
-        )  # fmt: skip
+        )
 
     @abstractmethod
     def told(self, cond: Tensor) -> dict[str, Tensor | None]:
         """The UNet's arguments for one half of a condition."""
 
-    def predict(self, network: Callable[..., Any], x_t: Tensor, t: Tensor, cond: Tensor, **inputs: Tensor) -> Tensor:
+    def predict(
+        self, network: Callable[..., Any], x_t: Tensor, t: Tensor, cond: Tensor, **inputs: Tensor
+    ) -> Tensor:
         """ε̂ of the UNet or its student."""
-        output = network(x_t.transpose(-1, -2), t, **self.told(cond), **inputs, return_dict=False)[0]
+        output = network(x_t.transpose(-1, -2), t, **self.told(cond), **inputs, return_dict=False)[
+            0
+        ]
         return output.transpose(-1, -2)
 
     @cached_property
@@ -62,18 +85,24 @@ class MelLatentModel(PipelineModel):
     @property
     def latent_shape(self) -> tuple[int, ...]:
         """Channels, and mel bins over the VAE's scale."""
-        return part(self.network).config.in_channels, part(self.vocoder).config.model_in_dim // vae_scale(self.vae)
+        return part(self.network).config.in_channels, part(
+            self.vocoder
+        ).config.model_in_dim // vae_scale(self.vae)
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """x_T of one item: the numbers that the pipeline draws, in their places."""
         channels, bins, frames = shape
-        return torch.randn((channels, frames, bins), generator=generator).transpose(1, 2).contiguous()
+        return (
+            torch.randn((channels, frames, bins), generator=generator).transpose(1, 2).contiguous()
+        )
 
     def decode(self, x_0: Tensor) -> Tensor:
         """VAE, then vocoder: sound (B, 1, frames · hop)."""
         mel = self.kept(self._mel_of, x_0)
         rate, reach = vocoder_rate(self.vocoder), vocoder_reach(self.vocoder)
-        return in_chunks(lambda m: self.kept(self._sound_of, m), mel, chunk=self.chunk, reach=reach, rate=rate)
+        return in_chunks(
+            lambda m: self.kept(self._sound_of, m), mel, chunk=self.chunk, reach=reach, rate=rate
+        )
 
     def _mel_of(self, x_0: Tensor) -> Tensor:
         """The pipeline's mel spectrogram, (B, bins, mel frames)."""
@@ -85,15 +114,18 @@ class MelLatentModel(PipelineModel):
         return vocoder(mel.transpose(1, 2).to(vocoder.dtype))[:, None].float()
 
     def encode(self, audio: Tensor) -> Tensor:
-        """Audio (B, samples) or (B, channels, samples) → x_0 of as many frames as it fills, the last one with silence.
+        """Audio (B, samples) or (B, channels, samples) → x_0 of as many frames as it fills, the
+        last one with silence.
 
-        The pipelines have no such path; the mel front end is that of their training, without its normalisation of the
-        level, which a reference should keep.
+        The pipelines have no such path; the mel front end is that of their training, without its
+        normalisation of the level, which a reference should keep.
         """
         mono = audio if audio.ndim == 2 else audio.mean(dim=1)
         padded = torch.nn.functional.pad(mono, (0, -mono.shape[-1] % self.spec.hop)).to(self.device)
         config = part(self.vocoder).config
-        mel = front_end(padded, config.sampling_rate, vocoder_rate(self.vocoder), config.model_in_dim)
+        mel = front_end(
+            padded, config.sampling_rate, vocoder_rate(self.vocoder), config.model_in_dim
+        )
         latent = self.vae.encode(mel.transpose(1, 2)[:, None].to(self.vae.dtype)).latent_dist.mode()
         return (latent.to(mel.dtype) * self.vae.config.scaling_factor).transpose(-1, -2)
 
@@ -112,7 +144,9 @@ def vocoder_reach(vocoder: Any) -> int:
     """Mel frames to either side that a sample of a HiFi-GAN's output can depend on, rounded up."""
     config = vocoder.config
     kernels, dilations = config.resblock_kernel_sizes, config.resblock_dilation_sizes
-    widest = max((k - 1) // 2 * sum(d + 1 for d in ds) for k, ds in zip(kernels, dilations, strict=True))
+    widest = max(
+        (k - 1) // 2 * sum(d + 1 for d in ds) for k, ds in zip(kernels, dilations, strict=True)
+    )
     reach, rate = 3.0, 1
     for up, kernel in zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True):
         reach += (kernel / (2 * up) + 1) / rate
@@ -122,13 +156,16 @@ def vocoder_reach(vocoder: Any) -> int:
 
 
 def front_end(audio: Tensor, sample_rate: int, hop: int, bins: int) -> Tensor:
-    """The mels that AudioLDM's VAE and vocoder were trained on: audio (B, samples) → (B, bins, samples // hop).
+    """The mels that AudioLDM's VAE and vocoder were trained on: audio (B, samples) → (B, bins,
+    samples // hop).
 
-    The natural logarithm of Slaney-normalised mel *magnitudes*, at least 1e-5, of a Hann-windowed STFT of 1024 samples
-    with the ends reflected.
+    The natural logarithm of Slaney-normalised mel *magnitudes*, at least 1e-5, of a Hann-windowed
+    STFT of 1024 samples with the ends reflected.
     """
     window = torch.hann_window(MEL_FFT, dtype=audio.dtype, device=audio.device)
-    spectrum = torch.stft(audio, MEL_FFT, hop, window=window, center=True, pad_mode="reflect", return_complex=True)
+    spectrum = torch.stft(
+        audio, MEL_FFT, hop, window=window, center=True, pad_mode="reflect", return_complex=True
+    )
     power = spectrum.real.square() + spectrum.imag.square()
     # the root of exactly zero has no finite gradient
     magnitude = power.clamp(min=1e-20).sqrt()[..., : audio.shape[-1] // hop]
@@ -140,6 +177,8 @@ def _filters(sample_rate: int, bins: int) -> Tensor:
     from transformers.audio_utils import mel_filter_bank
 
     top = min(MEL_TOP_HERTZ, sample_rate / 2)
-    filters = mel_filter_bank(MEL_FFT // 2 + 1, bins, 0.0, top, sample_rate, norm="slaney", mel_scale="slaney")
+    filters = mel_filter_bank(
+        MEL_FFT // 2 + 1, bins, 0.0, top, sample_rate, norm="slaney", mel_scale="slaney"
+    )
     with torch.inference_mode(False):
         return torch.from_numpy(np.ascontiguousarray(filters.T))

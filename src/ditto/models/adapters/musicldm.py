@@ -11,7 +11,9 @@ from ditto.models.adapters.mel_latent import MelLatentModel
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MusicLDMModel(MelLatentModel):
-    """`MusicLDMPipeline` as a `MusicModel`; a condition is CLAP's embedding of the prompt (width,)."""
+    """`MusicLDMPipeline` as a `MusicModel`; a condition is CLAP's embedding of the prompt
+    (width,).
+    """
 
     default_guidance: ClassVar[float] = 2.0
 
@@ -21,16 +23,22 @@ class MusicLDMModel(MelLatentModel):
         return packed((self._embedding(prompts),), (self._embedding(negative),))
 
     def _embedding(self, texts: list[str]) -> Tensor:
-        """CLAP's normalised text features, which transformers 5 returns inside an output and earlier ones bare.
+        """CLAP's normalised text features, which transformers 5 returns inside an output and
+        earlier ones bare.
 
         The pipeline's own ``_encode_prompt`` knows only the latter.
         """
         parts = part(self.pipe)
         tokens = parts.tokenizer(
-            texts, padding="max_length", max_length=parts.tokenizer.model_max_length, truncation=True,
+            texts,
+            padding="max_length",
+            max_length=parts.tokenizer.model_max_length,
+            truncation=True,
             return_tensors="pt",
-        ).to(parts.text_encoder.device)  # fmt: skip
-        features = parts.text_encoder.get_text_features(tokens.input_ids, attention_mask=tokens.attention_mask)
+        ).to(parts.text_encoder.device)
+        features = parts.text_encoder.get_text_features(
+            tokens.input_ids, attention_mask=tokens.attention_mask
+        )
         return getattr(features, "pooler_output", features)
 
     def told(self, cond: Tensor) -> dict[str, Tensor | None]:

@@ -1,8 +1,9 @@
-"""Stable Audio Open (Evans et al. 2024): latent diffusion of stereo sound by a transformer (`StableAudioPipeline`).
+"""Stable Audio Open (Evans et al. 2024): latent diffusion of stereo sound by a transformer
+(`StableAudioPipeline`).
 
-Its scheduler is a stochastic solver in EDM's variables, where σ = 500 … 0.3 and the network is told (2/π)·atan σ.
-Scaled by EDM's c_in, what the network sees is variance-preserving: ᾱ = 1 / (1 + σ²), and its output is v. So the
-deterministic samplers do on it what they do on every other model.
+Its scheduler is a stochastic solver in EDM's variables, where σ = 500 … 0.3 and the network is told
+(2/π)·atan σ. Scaled by EDM's c_in, what the network sees is variance-preserving: ᾱ = 1 / (1 + σ²),
+and its output is v. So the deterministic samplers do on it what they do on every other model.
 """
 
 import math
@@ -19,7 +20,15 @@ from torch.nn.functional import pad
 
 from ditto.diffusion.schedule import Schedule
 from ditto.errors import ModelError
-from ditto.models.adapters.common import NO_TAGS, PipelineModel, feature_spec, frozen, in_chunks, packed, part
+from ditto.models.adapters.common import (
+    NO_TAGS,
+    PipelineModel,
+    feature_spec,
+    frozen,
+    in_chunks,
+    packed,
+    part,
+)
 
 GUIDANCE = 7.0
 """The pipeline's default."""
@@ -35,9 +44,9 @@ CHUNK = 64
 class StableAudioModel(PipelineModel):
     """`StableAudioPipeline` as a `MusicModel`; x_0 is (B, 64, frames), a frame being 2048 samples.
 
-    A condition holds the tokens of prompt, start and end (length + 2, width), and start and end once more (2 · width,).
-    The pipeline always denoises its whole window and then cuts it; here a shorter clip is a shorter latent, told that
-    it ends where it ends.
+    A condition holds the tokens of prompt, start and end (length + 2, width), and start and end
+    once more (2 · width,). The pipeline always denoises its whole window and then cuts it; here a
+    shorter clip is a shorter latent, told that it ends where it ends.
     """
 
     licence: ClassVar[dict[str, str]] = {
@@ -68,7 +77,9 @@ class StableAudioModel(PipelineModel):
         return part(self.network).config.sample_size
 
     def encoded(self, prompts: list[str], seconds: float) -> Tensor:
-        """Conditions of prompts for clips of `seconds`, through the pipeline's own ``encode_prompt``."""
+        """Conditions of prompts for clips of `seconds`, through the pipeline's own
+        ``encode_prompt``.
+        """
         pipe, count = part(self.pipe), len(prompts)
         device = pipe.text_encoder.device
         negative = None if self.negative_prompt is None else [self.negative_prompt] * count
@@ -76,23 +87,37 @@ class StableAudioModel(PipelineModel):
         start, end = pipe.encode_duration(0.0, seconds, device, False, count)
         duration = torch.cat([start, end], dim=1)
         told = torch.cat([text[-count:], duration], dim=1)
-        # With no negative prompt the pipeline blanks the tokens of the duration too, though not their second copy.
-        null = torch.zeros_like(told) if negative is None else torch.cat([text[:count], duration], dim=1)
+        # With no negative prompt the pipeline blanks the tokens of the duration too, though not
+        # their second copy.
+        null = (
+            torch.zeros_like(told)
+            if negative is None
+            else torch.cat([text[:count], duration], dim=1)
+        )
         return packed((told, duration), (null, duration))
 
-    def predict(self, network: Callable[..., Any], x_t: Tensor, t: Tensor, cond: Tensor, **inputs: Tensor) -> Tensor:
+    def predict(
+        self, network: Callable[..., Any], x_t: Tensor, t: Tensor, cond: Tensor, **inputs: Tensor
+    ) -> Tensor:
         """v̂ of the transformer or its student."""
         config = part(self.network).config
         width = config.cross_attention_input_dim
         tokens, duration = cond.split([cond.shape[1] - 2 * width, 2 * width], dim=1)
         rotary = get_1d_rotary_pos_embed(
-            config.attention_head_dim // 2, x_t.shape[-1] + 1, use_real=True, repeat_interleave_real=False
+            config.attention_head_dim // 2,
+            x_t.shape[-1] + 1,
+            use_real=True,
+            repeat_interleave_real=False,
         )
         return network(
-            x_t, self._told_time(t), encoder_hidden_states=tokens.unflatten(1, (-1, width)),
-            global_hidden_states=duration[:, None], rotary_embedding=tuple(table.to(x_t) for table in rotary),
-            return_dict=False, **inputs,
-        )[0]  # fmt: skip
+            x_t,
+            self._told_time(t),
+            encoder_hidden_states=tokens.unflatten(1, (-1, width)),
+            global_hidden_states=duration[:, None],
+            rotary_embedding=tuple(table.to(x_t) for table in rotary),
+            return_dict=False,
+            **inputs,
+        )[0]
 
     def _told_time(self, t: Tensor) -> Tensor:
         """(2/π)·atan σ_t, as the network is told the noise level; shape (B,), float32."""
@@ -102,13 +127,21 @@ class StableAudioModel(PipelineModel):
     def decode(self, x_0: Tensor) -> Tensor:
         """The autoencoder's decoder: sound (B, 2, frames · hop)."""
         reach = decoder_reach(self.vae.config.downsampling_ratios)
-        return in_chunks(lambda z: self.kept(self._sound_of, z), x_0, chunk=self.chunk, reach=reach, rate=self.spec.hop)
+        return in_chunks(
+            lambda z: self.kept(self._sound_of, z),
+            x_0,
+            chunk=self.chunk,
+            reach=reach,
+            rate=self.spec.hop,
+        )
 
     def _sound_of(self, z: Tensor) -> Tensor:
         return self.vae.decode(z.to(self.vae.dtype)).sample.float()
 
     def encode(self, audio: Tensor) -> Tensor:
-        """Audio (B, samples) or (B, channels, samples) → x_0 of the frames that it fills, the last one with silence."""
+        """Audio (B, samples) or (B, channels, samples) → x_0 of the frames that it fills, the last
+        one with silence.
+        """
         channels = self.vae.config.audio_channels
         sound = audio[:, None] if audio.ndim == 2 else audio
         if sound.shape[1] != channels:
@@ -120,7 +153,8 @@ class StableAudioModel(PipelineModel):
 def decoder_reach(ratios: list[int]) -> int:
     """Latent frames to either side that a sample of Oobleck's decoder can depend on, rounded up.
 
-    Its convolutions have 7 taps; each stage goes up by a ratio and has residual units of dilation 1, 3 and 9.
+    Its convolutions have 7 taps; each stage goes up by a ratio and has residual units of dilation
+    1, 3 and 9.
     """
     reach, rate = 3.0, 1
     for ratio in reversed(ratios):
@@ -141,11 +175,25 @@ def adapt_stable_audio(
     frozen(pipe)
     parts = part(pipe)
     config = parts.scheduler.config
-    if config.get("sigma_schedule") != "exponential" or config.get("prediction_type") != "v_prediction":
+    if (
+        config.get("sigma_schedule") != "exponential"
+        or config.get("prediction_type") != "v_prediction"
+    ):
         kind = type(parts.scheduler).__name__
-        raise ModelError(f"cannot use the scheduler {kind}: Stable Audio wants CosineDPMSolverMultistepScheduler")
-    spec = feature_spec(parts.vae.config.sampling_rate, parts.vae.hop_length, parts.transformer.config.sample_size)
+        raise ModelError(
+            f"cannot use the scheduler {kind}: Stable Audio wants CosineDPMSolverMultistepScheduler"
+        )
+    spec = feature_spec(
+        parts.vae.config.sampling_rate, parts.vae.hop_length, parts.transformer.config.sample_size
+    )
     return StableAudioModel(
-        parts.transformer, parts.vae, spec, NO_TAGS, GUIDANCE, name=name, sha256=sha256, pipe=pipe,
+        parts.transformer,
+        parts.vae,
+        spec,
+        NO_TAGS,
+        GUIDANCE,
+        name=name,
+        sha256=sha256,
+        pipe=pipe,
         negative_prompt=negative_prompt,
-    )  # fmt: skip
+    )

@@ -1,7 +1,9 @@
-"""The denoiser of a diffusers pipeline with the CFG scale as an input, to be distilled (DITTO-2 §3).
+"""The denoiser of a diffusers pipeline with the CFG scale as an input, to be distilled (DITTO-2
+§3).
 
-Diffusers' UNets have an input for what latent consistency models are told beside the timestep (``timestep_cond``, of
-``time_cond_proj_dim`` values). Stable Audio's transformer has none, so it gets one of the same name here.
+Diffusers' UNets have an input for what latent consistency models are told beside the timestep
+(``timestep_cond``, of ``time_cond_proj_dim`` values). Stable Audio's transformer has none, so it
+gets one of the same name here.
 """
 
 from typing import Any
@@ -42,19 +44,34 @@ class GuidedStableAudioDiT(StableAudioDiTModel):
         time_cond_proj_dim: int = FEATURES,
     ) -> None:
         super().__init__(
-            sample_size, in_channels, num_layers, attention_head_dim, num_attention_heads,
-            num_key_value_attention_heads, out_channels, cross_attention_dim, time_proj_dim, global_states_input_dim,
+            sample_size,
+            in_channels,
+            num_layers,
+            attention_head_dim,
+            num_attention_heads,
+            num_key_value_attention_heads,
+            out_channels,
+            cross_attention_dim,
+            time_proj_dim,
+            global_states_input_dim,
             cross_attention_input_dim,
-        )  # fmt: skip
+        )
         self.guidance_proj = nn.Linear(time_cond_proj_dim, global_states_input_dim, bias=False)
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, hidden_states: Tensor, timestep: Tensor, *, global_hidden_states: Tensor, timestep_cond: Tensor,
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        *,
+        global_hidden_states: Tensor,
+        timestep_cond: Tensor,
         **told: Any,
-    ) -> Any:  # fmt: skip
-        """The transformer's output; `timestep_cond` (B, time_cond_proj_dim) joins what is told of the clip's duration.
+    ) -> Any:
+        """The transformer's output; `timestep_cond` (B, time_cond_proj_dim) joins what is told of
+        the clip's duration.
 
-        That is the token that the timestep is added to as well. All else is as `StableAudioDiTModel` takes it.
+        That is the token that the timestep is added to as well. All else is as
+        `StableAudioDiTModel` takes it.
         """
         guided = global_hidden_states + self.guidance_proj(timestep_cond)[:, None]
         return super().forward(hidden_states, timestep, global_hidden_states=guided, **told)  # pyright: ignore[reportArgumentType]
@@ -67,7 +84,9 @@ def new_student(network: ModelMixin) -> ModelMixin:
         ModelError: it has one already, as a student has.
     """
     if network.config.get("time_cond_proj_dim") is not None:
-        raise ModelError("this model's denoiser is a student already: distil the model that it comes from")
+        raise ModelError(
+            "this model's denoiser is a student already: distil the model that it comes from"
+        )
     guided = isinstance(network, StableAudioDiTModel)
     kind = GuidedStableAudioDiT.__name__ if guided else type(network).__name__
     return grown(network, kind, time_cond_proj_dim=FEATURES)
