@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ditto.audio.spec import AudioSpec
-from ditto.pictures import (
+from ditto.plots import (
     ChromaPanel,
     MatrixPanel,
     Panel,

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from ditto.edit.edits import loop as loop
     from ditto.edit.edits import loop_recording as loop_recording
     from ditto.edit.edits import outpaint as outpaint
-    from ditto.edit.latents import invert as invert
-    from ditto.edit.latents import vary as vary
+    from ditto.edit.variations import invert as invert
+    from ditto.edit.variations import vary as vary
     from ditto.errors import DittoError as DittoError
     from ditto.latents import Latent as Latent
     from ditto.models.conditioning import Tags as Tags

@@ -72,7 +72,9 @@ PrecisionOption = Annotated[
     ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")]
-ConfigOption = Annotated[Path, typer.Option(help="The run's config file (JSON).")]
+ConfigOption = Annotated[
+    str, typer.Option(help="Recipe: the name of an installed one, or a JSON file.")
+]
 DataOption = Annotated[Path, typer.Option(help="A folder made by `ditto-music data`.")]
 DuringOption = Annotated[
     str | None, typer.Option(help="When it counts, in seconds: '2-6' or '0-1 4-6'; else always.")
@@ -250,7 +252,7 @@ def generate(
     """Make music that follows the controls: a WAV, and beside it a PNG and a JSON report."""
     # Imported here, so that --help and mistakes in the command answer at once.
     from ditto.cli_controls import Wanted
-    from ditto.controls.balance import papers_iterations
+    from ditto.controls.weights import papers_iterations
     from ditto.latents import Latent, check_latent
     from ditto.models.conditioning import Tags
     from ditto.models.controlnet import with_controlnet
@@ -361,7 +363,7 @@ def models(
     "base", epilog="Example: ditto-music train base --data datasets/train --out runs/base"
 )
 def train_base_command(
-    config: ConfigOption = Path("configs/base.json"),
+    config: ConfigOption = "base",
     data: DataOption = Path("datasets/train"),
     out: Annotated[
         Path, typer.Option(help="Folder of the run; a killed run resumes from it.")
@@ -378,7 +380,7 @@ def train_base_command(
 TeacherOption = Annotated[
     Path | None,
     typer.Option(
-        help="A model's folder or Hub id (pipelines: see configs/pipeline-*.json); else the embedded one."
+        help="A model's folder or Hub id (recipes for pipelines: pipeline-ctm, …); else the embedded one."
     ),
 ]
 DistillOutOption = Annotated[
@@ -390,7 +392,7 @@ DistillOutOption = Annotated[
     "ctm", epilog="Example: ditto-music distill ctm --data datasets/train --out runs/ctm"
 )
 def distill_ctm_command(
-    config: ConfigOption = Path("configs/ctm.json"),
+    config: ConfigOption = "ctm",
     data: DataOption = Path("datasets/train"),
     out: DistillOutOption = Path("runs/ctm"),
     teacher: TeacherOption = None,
@@ -406,7 +408,7 @@ def distill_ctm_command(
     "cm", epilog="Example: ditto-music distill cm --data datasets/train --out runs/cm"
 )
 def distill_cm_command(
-    config: ConfigOption = Path("configs/cm.json"),
+    config: ConfigOption = "cm",
     data: DataOption = Path("datasets/train"),
     out: DistillOutOption = Path("runs/cm"),
     teacher: TeacherOption = None,
@@ -419,7 +421,7 @@ def distill_cm_command(
 
 
 def _distill(
-    kind: str, config: Path, data: Path, out: Path, teacher: Path | None, held_out: Path | None
+    kind: str, config: str, data: Path, out: Path, teacher: Path | None, held_out: Path | None
 ) -> None:
     from ditto.errors import DataError
     from ditto.models.loading import load
@@ -473,7 +475,7 @@ def compose_command(
     ] = None,
 ) -> None:
     """Compose and render labelled music, deterministically."""
-    from ditto.data.corpus import compose_dataset
+    from ditto.composer.corpus import compose_dataset
     from ditto.terminal import counted
 
     with counted("compose") as progress:
@@ -522,7 +524,7 @@ def pack_command(
     "vocoder", epilog="Example: ditto-music train vocoder --data datasets/train --out runs/vocoder"
 )
 def train_vocoder_command(
-    config: ConfigOption = Path("configs/vocoder.json"),
+    config: ConfigOption = "vocoder",
     data: DataOption = Path("datasets/train"),
     out: Annotated[
         Path, typer.Option(help="Folder of the run; a killed run resumes from it.")
@@ -540,7 +542,7 @@ def train_vocoder_command(
     "controlnet", epilog="Example: ditto-music train controlnet --data datasets/train"
 )
 def train_controlnet_command(
-    config: ConfigOption = Path("configs/controlnet.json"),
+    config: ConfigOption = "controlnet",
     data: DataOption = Path("datasets/train"),
     out: Annotated[
         Path, typer.Option(help="Folder of the run; a killed run resumes from it.")
@@ -568,7 +570,7 @@ def train_controlnet_command(
     "classifier", epilog="Example: ditto-music train classifier --data datasets/train"
 )
 def train_classifier_command(
-    config: ConfigOption = Path("configs/classifier.json"),
+    config: ConfigOption = "classifier",
     data: DataOption = Path("datasets/train"),
     out: Annotated[
         Path, typer.Option(help="Folder of the run; a killed run resumes from it.")
@@ -589,7 +591,7 @@ def train_classifier_command(
     epilog="Example: ditto-music train clap --data datasets/train --held-out datasets/heldout",
 )
 def train_clap_command(
-    config: ConfigOption = Path("configs/clap.json"),
+    config: ConfigOption = "clap",
     data: DataOption = Path("datasets/train"),
     out: Annotated[
         Path, typer.Option(help="Folder of the run; a killed run resumes from it.")

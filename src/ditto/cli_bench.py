@@ -88,7 +88,7 @@ TITLES = {
     "d2-table3": "DITTO-2, Table 3: text adherence.",
     "all": "All of the papers' tables on the same clips; what one table has made, the others use.",
 }
-"""Of the benches that are tables of one runner (`ditto.bench.tables`), for --help, which imports
+"""Of the benches that are tables of one runner (`benchmarks.tables`), for --help, which imports
 nothing heavy."""
 
 
@@ -132,7 +132,7 @@ def quality(
     """Measure how good generated clips are, and the vocoder: tag accuracy, Fréchet distance,
     spectral errors.
     """
-    from ditto.bench.quality import run_quality
+    from benchmarks.quality import run_quality
     from ditto.models.loading import load
 
     music = load(model)
@@ -164,7 +164,7 @@ def intensity(
     model: Model = None,
 ) -> None:
     """Measure how well DITTO makes clips follow loudness curves, against no control."""
-    from ditto.bench.intensity import run_intensity
+    from benchmarks.intensity import run_intensity
     from ditto.models.loading import load
 
     run_intensity(
@@ -277,8 +277,8 @@ def d2_fig5(
 
 
 def _budget(name: str, model: str | None, heldout: Path, classifier: Path, **settings: Any) -> None:
-    from ditto.bench.budget import run_budget
-    from ditto.bench.every import BUDGETS, judge_at
+    from benchmarks.budget import run_budget
+    from benchmarks.every import BUDGETS, judge_at
     from ditto.models.loading import load
 
     judge = judge_at()
@@ -307,8 +307,8 @@ def d1_table4(
     """DITTO, Table 4, the listening test: writes a page to rate clips on, and analyses the ratings
     that come back.
     """
-    from ditto.bench import listening
-    from ditto.bench.every import Weights
+    from benchmarks import listening
+    from benchmarks.every import Weights
 
     lines = listening.read_ratings(ratings or ())
     weights = Weights(model, controlnet=shipped(model, controlnet, "controlnet"))
@@ -350,7 +350,7 @@ def speed(
     goes.
     """
     if config is not None:
-        from ditto.bench.speed_untrained import run_speed_untrained
+        from benchmarks.speed_untrained import run_speed_untrained
 
         run_speed_untrained(
             config,
@@ -367,7 +367,7 @@ def speed(
         raise typer.BadParameter(
             "the embedded model is timed on the CPU: give --config too", param_hint="--device"
         )
-    from ditto.bench.speed import run_speed
+    from benchmarks.speed import run_speed
 
     run_speed(
         model,
@@ -408,7 +408,7 @@ def controls(
     """Every control and edit, without control, by DITTO and by DITTO-2: error, distance, seams,
     time.
     """
-    from ditto.bench.every import Weights, run_tables
+    from benchmarks.every import Weights, run_tables
 
     given = {"iterations": iterations, "guidance": guidance}
     weights = Weights(model, classifier, clap, judge, shipped(model, cm, "cm"))
@@ -453,7 +453,7 @@ def table(name: str) -> Callable[..., None]:
         model: Model = None,
         workers: Workers = 1,
     ) -> None:
-        from ditto.bench.every import Weights, run_tables
+        from benchmarks.every import Weights, run_tables
 
         cm, controlnet = shipped(model, cm, "cm"), shipped(model, controlnet, "controlnet")
         wide, free = (

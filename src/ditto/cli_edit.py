@@ -84,7 +84,7 @@ class MakingOptions:
         """The request that an edit is made by; what is None is left to the defaults of
         `Request`.
         """
-        from ditto.controls.balance import papers_iterations
+        from ditto.controls.weights import papers_iterations
         from ditto.models.conditioning import Tags
         from ditto.request import Request
 
@@ -316,8 +316,8 @@ def invert(
     """Find the latent from which the model makes a recording again; edit it with `generate
     --start`.
     """
-    from ditto.edit.latents import Inversion
-    from ditto.edit.latents import invert as edit
+    from ditto.edit.variations import Inversion
+    from ditto.edit.variations import invert as edit
     from ditto.latents import check_latent
 
     check_latent(output, force=options.force)
@@ -367,8 +367,8 @@ def vary(
     """Make other clips from one latent, in seconds: no optimisation, only other noise along the
     way.
     """
-    from ditto.edit.latents import How
-    from ditto.edit.latents import vary as edit
+    from ditto.edit.variations import How
+    from ditto.edit.variations import vary as edit
     from ditto.latents import Latent
     from ditto.models.conditioning import Tags
     from ditto.models.loading import load
@@ -420,7 +420,7 @@ def _folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make the folder {shown(path)}: {error.strerror}") from None
+        raise OutputError(f"cannot make the folder {printable(path)}: {error.strerror}") from None
 
 
 class _Windows:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ditto.audio.io import StrPath, atomic_path, check_output, shown
+from ditto.audio.io import StrPath, atomic_file, check_output, shown
 from ditto.errors import OutputError, RequestError
 from ditto.models.music_model import MusicModel
 
@@ -47,7 +47,7 @@ class Latent:
         """
         check_latent(path, force=force)
         metadata = {"format": FORMAT, "model": self.model, "request": json.dumps(self.request)}
-        with atomic_path(path, force=force) as temporary:
+        with atomic_file(path, force=force) as temporary:
             save_file({"x_T": self.x_T.detach().cpu().float().contiguous()}, temporary, metadata)
         return Path(path)
 
@@ -59,7 +59,7 @@ class Latent:
             RequestError: it is missing, damaged, or something else.
         """
         if not Path(path).is_file():
-            raise RequestError(f"cannot read the latent {shown(path)}: there is no such file")
+            raise RequestError(f"cannot read the latent {printable(path)}: there is no such file")
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -71,7 +71,7 @@ class Latent:
             )
         except (SafetensorError, OSError, KeyError, ValueError, TypeError):
             raise RequestError(
-                f"cannot read the latent {shown(path)}: it is damaged or no latent of Ditto's"
+                f"cannot read the latent {printable(path)}: it is damaged or no latent of Ditto's"
             ) from None
         if (
             x_T.ndim < 3
@@ -79,7 +79,7 @@ class Latent:
             or not x_T.dtype.is_floating_point
             or not bool(torch.isfinite(x_T).all())
         ):
-            raise RequestError(f"the latent {shown(path)} does not hold one finite x_T")
+            raise RequestError(f"the latent {printable(path)} does not hold one finite x_T")
         return latent
 
     def check(self, model: MusicModel, shape: tuple[int, ...]) -> None:
@@ -90,13 +90,13 @@ class Latent:
         """
         if self.model != model.sha256:
             raise RequestError(
-                f"{shown(self.name)} is a latent of another model ({self.model[:12] or 'not saved'}, and this one is "
+                f"{printable(self.name)} is a latent of another model ({self.model[:12] or 'not saved'}, and this one is "
                 f"{model.sha256[:12] or 'not saved'}): give that one with --model"
             )
         if tuple(self.x_T.shape[1:]) != tuple(shape):
             length = model.spec.seconds(self.x_T.shape[-1])
             raise RequestError(
-                f"{shown(self.name)} is a latent of {length:.2f} s: give --seconds {length:.2f}, or leave it out"
+                f"{printable(self.name)} is a latent of {length:.2f} s: give --seconds {length:.2f}, or leave it out"
             )
 
 
@@ -107,5 +107,5 @@ def check_latent(path: StrPath, *, force: bool = False) -> None:
         OutputError: its ending is not .latent, or it may not be written.
     """
     if Path(path).suffix.lower() != ENDING:
-        raise OutputError(f"cannot write {shown(path)}: a latent's name must end in {ENDING}")
+        raise OutputError(f"cannot write {printable(path)}: a latent's name must end in {ENDING}")
     check_output(path, force=force)

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ditto.audio.io import SUBTYPES, StrPath, atomic_path, check_output, shown, write
-from ditto.controls.balance import balanced, papers_iterations
+from ditto.audio.io import SUBTYPES, StrPath, atomic_file, check_output, shown, write
+from ditto.controls.weights import balanced, papers_iterations
 from ditto.controls.base import Control, Output
 from ditto.diffusion.samplers import Chain
 from ditto.errors import OutputError, RequestError, TagError
@@ -27,7 +27,7 @@ from ditto.methods.ways import SAMPLERS, WAYS, Job, Method, Way
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
 from ditto.optimize import LR, MOMENTUM, Step, Stop, never, plateau, tolerance
-from ditto.pictures import Panel, clip_picture
+from ditto.plots import Panel, clip_picture
 
 METHODS: tuple[Method, ...] = get_args(Method)
 MAX_SEED = 2**31 - 1
@@ -259,7 +259,7 @@ class Result:
             "comment": self._comment(item),
         }
         write(sound, self.samples(item), self.model.spec.sample_rate, tags=tags, force=force)
-        with atomic_path(report, force=force) as temporary:
+        with atomic_file(report, force=force) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
         clip_picture(
             picture,
@@ -322,7 +322,7 @@ def output_files(path: StrPath, *, force: bool = False) -> tuple[Path, Path, Pat
     """
     sound = Path(path)
     if sound.suffix.lower() not in SUBTYPES:
-        raise OutputError(f"cannot write {shown(path)}: its name must end in {', '.join(SUBTYPES)}")
+        raise OutputError(f"cannot write {printable(path)}: its name must end in {', '.join(SUBTYPES)}")
     files = sound, sound.with_suffix(".png"), sound.with_suffix(".json")
     for file in files:
         check_output(file, force=force)

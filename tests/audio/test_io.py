@@ -301,7 +301,7 @@ def test_bad_input_is_refused_in_one_line(tmp_path, name):
     path = make(tmp_path)
     with pytest.raises(AudioFileError, match=message) as error:
         io.read_mono(path, SPEC)
-    assert io.shown(path) in only_line(error)
+    assert io.printable(path) in only_line(error)
 
 
 @pytest.mark.parametrize(
@@ -463,7 +463,7 @@ def test_bad_output_is_refused_and_leaves_everything_as_it_was(tmp_path, name):
     path, samples, settings_, message = BAD_OUTPUT[name]
     with pytest.raises(OutputError, match=message) as error:
         io.write(tmp_path / path, samples, 22_050, **settings_)
-    assert io.shown(tmp_path / path) in only_line(error)
+    assert io.printable(tmp_path / path) in only_line(error)
     assert sorted(tmp_path.iterdir()) == before
     assert (tmp_path / "old.wav").read_bytes() == b"old"
 
@@ -506,7 +506,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, ending):
 
 def test_atomic_path_serves_any_kind_of_file(tmp_path):
     path = tmp_path / "a.json"
-    with io.atomic_path(path) as temporary:
+    with io.atomic_file(path) as temporary:
         assert (temporary.parent, temporary.suffix) == (tmp_path, ".json")
         temporary.write_text("{}")
         assert not path.exists()
@@ -520,7 +520,7 @@ def test_atomic_path_passes_errors_on_and_cleans_up(tmp_path, error):
     path.write_text("old")
 
     def write_half() -> None:
-        with io.atomic_path(path, force=True) as temporary:
+        with io.atomic_file(path, force=True) as temporary:
             temporary.write_text("half")
             raise error
 
@@ -535,7 +535,7 @@ def test_atomic_path_sees_a_file_that_appears_meanwhile(tmp_path):
     path = tmp_path / "a.json"
 
     def write_slowly() -> None:
-        with io.atomic_path(path) as temporary:
+        with io.atomic_file(path) as temporary:
             temporary.write_text("mine")
             path.write_text("another's")
 
@@ -548,7 +548,7 @@ def test_atomic_path_sees_a_file_that_appears_meanwhile(tmp_path):
 def test_atomic_path_follows_links_and_keeps_to_the_umask(tmp_path):
     (tmp_path / "real.json").write_text("old")
     (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
-    with io.atomic_path(tmp_path / "link.json", force=True) as temporary:
+    with io.atomic_file(tmp_path / "link.json", force=True) as temporary:
         temporary.write_text("new")
     (tmp_path / "plain").touch()
     assert (tmp_path / "link.json").is_symlink()

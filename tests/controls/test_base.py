@@ -12,7 +12,7 @@ from ditto.controls.base import Control, Output, Sum
 from ditto.errors import ControlError
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.music_model import MusicModel
-from ditto.pictures import Trace
+from ditto.plots import Trace
 
 
 class Counting(nn.Module):

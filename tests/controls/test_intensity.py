@@ -17,7 +17,7 @@ from ditto.controls.base import Output
 from ditto.controls.intensity import Intensity, mse, pearson
 from ditto.controls.melody import Melody
 from ditto.errors import ControlError
-from ditto.metrics.control_error import EachItsOwn
+from ditto.eval.control_error import EachItsOwn
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.music_model import MusicModel
 

@@ -14,11 +14,11 @@ from ditto.audio.chroma import log_chroma
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Output
 from ditto.controls.melody import Melody
-from ditto.controls.tunes import REST, Note, Tune
+from ditto.controls.notes import REST, Note, Tune
 from ditto.errors import ControlError
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.music_model import MusicModel
-from ditto.pictures import ChromaPanel
+from ditto.plots import ChromaPanel
 from ditto.request import Request, run
 
 SPEC = AudioSpec(sample_rate=8000, n_fft=256, hop=64, n_mels=12, clip_frames=64)

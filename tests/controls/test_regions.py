@@ -9,7 +9,7 @@ from ditto.controls.base import Output
 from ditto.controls.regions import Region, SelfLoop
 from ditto.errors import ControlError
 from ditto.models.music_model import MusicModel
-from ditto.pictures import RegionPanel
+from ditto.plots import RegionPanel
 from ditto.request import Request, run
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from tests.data.tiny_soundfont import make_tiny_soundfont
 
-from ditto.data.corpus import compose_dataset
-from ditto.data.render import Renderer
+from ditto.composer.corpus import compose_dataset
+from ditto.composer.render import Renderer
 
 
 @pytest.fixture(scope="session")

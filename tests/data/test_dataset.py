@@ -9,9 +9,9 @@ import torch
 
 from ditto.audio.features import log_mel
 from ditto.audio.spec import AudioSpec
-from ditto.data.corpus import compose_dataset
+from ditto.composer.corpus import compose_dataset
 from ditto.data.dataset import AudioCrops, ClipDataset, mel_cache, read_labels, vocabulary_of
-from ditto.data.styles import GENRES, MOOD_NAMES
+from ditto.composer.styles import GENRES, MOOD_NAMES
 from ditto.errors import DataError, TagError
 from ditto.models.conditioning import Tags, TagVocabulary
 

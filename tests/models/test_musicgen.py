@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from ditto.errors import ModelError, RequestError
-from ditto.models.musicgen import MusicGen
+from ditto.eval.musicgen import MusicGen
 
 
 @pytest.fixture(scope="module")

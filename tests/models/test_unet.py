@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from ditto.training.loop import RECIPES
 from ditto.models.unet import TagUNet
 
 T, TAGS = torch.tensor([10, 900]), torch.tensor([[1, 2, 3], [2, 0, 5]])
-CONFIG = Path(__file__).parents[2] / "configs" / "base-paper.json"
+CONFIG = RECIPES / "base-paper.json"
 
 
 @pytest.fixture(scope="module")

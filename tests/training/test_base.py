@@ -35,7 +35,7 @@ from ditto.training.base import (
     train_base,
     train_from_folder,
 )
-from ditto.training.loop import load_config, read_log, start_run
+from ditto.training.loop import RECIPES, load_config, read_log, start_run
 from ditto.training.pack import pack_fine_tune
 
 NETWORK = {"n_mels": 16, "patch": 2, "width": 16, "depth": 1, "heads": 2, "tag_sizes": [4, 3, 13]}
@@ -50,7 +50,7 @@ TINY = BaseConfig(
     checkpoint_every=4,
     evaluate_every=100,
 )
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = RECIPES
 
 
 class Clips:

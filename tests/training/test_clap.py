@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.bench.conftest import data as data  # the bench's folder of short pieces, as a fixture
+from tests.benchmarks.conftest import data as data  # the bench's folder of short pieces, as a fixture
 from tests.models.tiny_clap import AUDIO, EXTRACTOR, TEXT
 from torch.nn.functional import cross_entropy
 
@@ -23,7 +23,7 @@ from ditto.training.clap import (
     train_clap,
     train_clap_on,
 )
-from ditto.training.loop import load_config
+from ditto.training.loop import RECIPES, load_config
 
 TOKENIZER = word_tokenizer(words_of())
 KINDS = [
@@ -213,7 +213,7 @@ def test_from_a_data_folder_to_a_clap_that_loads_with_its_scores(
 
 
 def test_the_committed_configs_differ_in_the_seed_alone() -> None:
-    folder = Path(__file__).parents[2] / "configs"
+    folder = RECIPES
     first, judge = (
         load_config(folder / f"{name}.json", ClapTraining) for name in ("clap", "clap-judge")
     )

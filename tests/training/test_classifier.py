@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ditto.errors import ModelError
-from ditto.models.classifier import BEAT_MULTIPLES, ClipClassifier
+from ditto.eval.classifier import BEAT_MULTIPLES, ClipClassifier
 from ditto.models.conditioning import TagVocabulary
 from ditto.training import classifier as recipe
 from ditto.training.classifier import ClassifierConfig, augmented, save_half, train_classifier_on
@@ -185,10 +185,10 @@ def test_a_missing_or_damaged_classifier_is_a_model_error(tmp_path):
 def test_the_committed_config_is_one_of_the_recipe():
     from pathlib import Path
 
-    from ditto.training.loop import load_config
+    from ditto.training.loop import RECIPES, load_config
 
     config = load_config(
-        Path(__file__).parents[2] / "configs" / "classifier.json", ClassifierConfig
+        RECIPES / "classifier.json", ClassifierConfig
     )
     assert (
         ClipClassifier(**config.network).config["embedding"]

@@ -36,7 +36,7 @@ from ditto.training.controlnet import (
     train_controlnet,
     train_from_folder,
 )
-from ditto.training.loop import load_config, read_log
+from ditto.training.loop import RECIPES, load_config, read_log
 
 SPEC = AudioSpec(sample_rate=8000, n_fft=256, hop=64, n_mels=16, clip_frames=32)
 TINY = ControlNetConfig(
@@ -227,7 +227,7 @@ def test_a_bad_config_is_refused(settings: dict[str, Any], message: str) -> None
 def test_the_committed_config_loads() -> None:
     assert (
         load_config(
-            Path(__file__).parents[2] / "configs" / "controlnet.json", ControlNetConfig
+            RECIPES / "controlnet.json", ControlNetConfig
         ).steps
         > 0
     )

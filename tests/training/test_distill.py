@@ -20,7 +20,7 @@ from ditto.models.music_model import Distilled, MusicModel, load, student_denois
 from ditto.models.unet import TagUNet
 from ditto.training.consistency_loss import Grid
 from ditto.training.distill import DistillConfig, draw, load_distilled, train_student, weight
-from ditto.training.loop import load_config, read_log, start_run
+from ditto.training.loop import RECIPES, load_config, read_log, start_run
 from ditto.training.pack import pack_student
 from ditto.training.student_gap import Gap, detail
 
@@ -37,7 +37,7 @@ TINY = DistillConfig(
     grid=4,
     data_std=0.3,
 )
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = RECIPES
 
 
 class Clips:

@@ -27,7 +27,7 @@ from ditto.training.discriminators import (
     discriminator_loss,
     feature_matching_loss,
 )
-from ditto.training.loop import load_config, read_log
+from ditto.training.loop import RECIPES, load_config, read_log
 from ditto.training.vocoder import VocoderConfig, load_vocoder, split_crop, train_vocoder
 
 NETWORK = {
@@ -158,7 +158,7 @@ def test_a_run_without_a_checkpoint_is_one_line(tmp_path: Path) -> None:
 
 
 def test_the_committed_config_loads_and_an_unknown_key_is_one_line(tmp_path: Path) -> None:
-    committed = Path(__file__).parents[2] / "configs" / "vocoder.json"
+    committed = RECIPES / "vocoder.json"
     config = load_config(committed, VocoderConfig)
     assert config.make_network().spec == AudioSpec()
     config.make_discriminators()

@@ -117,12 +117,6 @@ class AudioInfo:
         return self.frames / self.sample_rate
 
 
-def shown(path: StrPath) -> str:
-    """A path as a message shows it: on one line, with unprintable characters escaped."""
-    text = os.fspath(path)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def info(path: StrPath) -> AudioInfo:
     """Read a sound file's header.
 
@@ -241,103 +235,20 @@ def write(
     file_format, encoding = _encoding(path, subtype)
     _check_range(path, frames, encoding)
     _check_tags(tags or {})
-    with atomic_path(path, force=force) as temporary:
+    with atomic_file(path, force=force) as temporary:
         _encode(temporary, frames, sample_rate, file_format, encoding, tags or {})
-
-
-@contextmanager
-def atomic_path(path: StrPath, *, force: bool = False) -> Iterator[Path]:
-    """Yield a temporary path to write to, with the same ending and folder; it becomes `path` at the
-    end, or vanishes.
-
-    For any kind of file. A symbolic link is followed. A device or a folder is never replaced.
-
-    Args:
-        path: the file that is to be there in the end; its folder must exist.
-        force: whether an existing file may be replaced.
-
-    Raises:
-        OutputError: the file exists (checked before and after) or cannot be written (OSError in the
-            block).
-    """
-    with _output_errors(path):
-        target = _target(path, force)
-        temporary = target.with_name(f".ditto-{secrets.token_hex(8)}{target.suffix}")
-        # mode 0o666 leaves the permissions to the user's umask, which tempfile would not
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        try:
-            yield temporary
-            _sync(temporary)
-            _target(path, force)
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def check_output(path: StrPath, *, force: bool = False) -> None:
-    """Find out early, before long work, whether `path` may be written.
-
-    Raises:
-        OutputError: its folder is missing or read-only, it exists (without `force`), or it is not a
-            regular file.
-    """
-    with _output_errors(path):
-        folder = _target(path, force).parent
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise OutputError(
-                f"cannot write {shown(path)}: its folder is read-only, choose another"
-            )
-
-
-@contextmanager
-def _output_errors(path: StrPath) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise OutputError(f"cannot write {shown(path)}: {_reason(error)}") from error
-
-
-def _target(path: StrPath, force: bool) -> Path:
-    """The real file behind `path`, once it is clear that it may be written."""
-    if "\0" in os.fspath(path):
-        raise OutputError(f"cannot write {shown(path)}: a file's name cannot hold a null character")
-    target = Path(os.path.realpath(path))
-    if not target.parent.is_dir():
-        raise OutputError(f"cannot write {shown(path)}: its folder does not exist, make it first")
-    if target.exists() and not target.is_file():
-        raise OutputError(
-            f"cannot write {shown(path)}: it is not a regular file, choose another name"
-        )
-    if target.exists() and not force:
-        raise OutputError(
-            f"{shown(path)} exists already: choose another name, or replace it with --force (force=True)"
-        )
-    return target
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _reason(error: Exception) -> str:
-    """An error's cause on one line, without the path."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else None
-    if isinstance(error, soundfile.LibsndfileError):
-        text = error.error_string
-    return shown(text or str(error)).strip().rstrip(".")
 
 
 def _encoding(path: Path, subtype: str | None) -> tuple[str, str]:
     """Format and encoding to write `path` in, as libsndfile names them."""
     if path.suffix.lower() not in SUBTYPES:
-        raise OutputError(f"cannot write {shown(path)}: its name must end in {', '.join(SUBTYPES)}")
+        raise OutputError(f"cannot write {printable(path)}: its name must end in {', '.join(SUBTYPES)}")
     file_format, default = SUBTYPES[path.suffix.lower()]
     encoding = (subtype or default).upper()
     known = soundfile.available_subtypes(file_format)
     if encoding not in known:
         raise OutputError(
-            f"cannot write {shown(path)} as {shown(encoding)}: {file_format} takes {', '.join(known)}"
+            f"cannot write {printable(path)} as {printable(encoding)}: {file_format} takes {', '.join(known)}"
         )
     return file_format, encoding
 
@@ -351,11 +262,11 @@ def _check_range(path: Path, frames: np.ndarray, encoding: str) -> None:
     peak = float(np.max(peaks))
     if not np.isfinite(peak):
         raise OutputError(
-            f"cannot write {shown(path)}: the sound holds values that are not finite (NaN or infinity)"
+            f"cannot write {printable(path)}: the sound holds values that are not finite (NaN or infinity)"
         )
     if peak > 1 and encoding not in _FLOAT_SUBTYPES:
         raise OutputError(
-            f"cannot write {shown(path)}: it would clip, its peak is {peak:.4g} and may be at most 1"
+            f"cannot write {printable(path)}: it would clip, its peak is {peak:.4g} and may be at most 1"
         )
 
 
@@ -407,9 +318,9 @@ def _opened(path: StrPath) -> Iterator[soundfile.SoundFile]:
             _check_header(path, file)
             yield file
     except OSError as error:
-        raise AudioFileError(f"cannot read {shown(path)}: {_reason(error)}") from error
+        raise AudioFileError(f"cannot read {printable(path)}: {_reason(error)}") from error
     except soundfile.LibsndfileError as error:
-        message = f"cannot read {shown(path)}: it is damaged or no sound file (wav, flac, ogg or mp3): {_reason(error)}"
+        message = f"cannot read {printable(path)}: it is damaged or no sound file (wav, flac, ogg or mp3): {_reason(error)}"
         raise AudioFileError(message) from error
 
 
@@ -419,14 +330,14 @@ def _regular_file(path: StrPath) -> BinaryIO:
     """
     if "\0" in os.fspath(path):
         raise AudioFileError(
-            f"cannot read {shown(path)}: a file's name cannot hold a null character"
+            f"cannot read {printable(path)}: a file's name cannot hold a null character"
         )
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device or a pipe"
-        raise AudioFileError(f"cannot read {shown(path)}: it is {kind}, not a sound file")
+        raise AudioFileError(f"cannot read {printable(path)}: it is {kind}, not a sound file")
     if not status.st_size:
-        raise AudioFileError(f"cannot read {shown(path)}: it is empty (0 bytes)")
+        raise AudioFileError(f"cannot read {printable(path)}: it is empty (0 bytes)")
     return open(path, "rb")
 
 
@@ -438,12 +349,12 @@ def _check_header(path: StrPath, file: soundfile.SoundFile) -> None:
     if not MIN_RATE <= file.samplerate <= MAX_RATE:
         limits = f"from {MIN_RATE} to {MAX_RATE} Hz can be read"
         raise AudioFileError(
-            f"cannot read {shown(path)}: its sample rate is {file.samplerate} Hz, {limits}"
+            f"cannot read {printable(path)}: its sample rate is {file.samplerate} Hz, {limits}"
         )
     if file.channels > MAX_CHANNELS:
         limits = f"at most {MAX_CHANNELS} can be read"
         raise AudioFileError(
-            f"cannot read {shown(path)}: it has {file.channels} channels, {limits}"
+            f"cannot read {printable(path)}: it has {file.channels} channels, {limits}"
         )
 
 
@@ -457,7 +368,7 @@ def _read(
 ) -> Audio:
     if not (0 <= start < np.inf and (seconds is None or 0 < seconds < np.inf)):
         raise AudioFileError(
-            f"cannot read {shown(path)} from {start} s for {seconds} s: give a start >= 0, a length > 0"
+            f"cannot read {printable(path)} from {start} s for {seconds} s: give a start >= 0, a length > 0"
         )
     with _opened(path) as file:
         rate = file.samplerate
@@ -469,7 +380,7 @@ def _read(
         samples = _decode(path, file, count, mono)
         if seconds is None and len(file.read(1)):
             raise AudioFileError(
-                f"{shown(path)} is longer than {max_seconds:g} s: choose a part (start and seconds)"
+                f"{printable(path)} is longer than {max_seconds:g} s: choose a part (start and seconds)"
             )
         _check_length(path, file, first, count, samples.shape[1])
     _check_samples(path, samples, require_sound)
@@ -480,7 +391,7 @@ def _seek(path: StrPath, file: soundfile.SoundFile, first: int) -> None:
     if first >= file.frames:
         whole = _info(file).seconds
         raise AudioFileError(
-            f"cannot read {shown(path)} from {first / file.samplerate:g} s: it lasts {whole:.3g} s"
+            f"cannot read {printable(path)} from {first / file.samplerate:g} s: it lasts {whole:.3g} s"
         )
     position = first
     if file.format in ("MP3", "OGG"):
@@ -505,7 +416,7 @@ def _decode(path: StrPath, file: soundfile.SoundFile, count: int, mono: bool) ->
         done, held = done + len(block), held + blocks[-1].size
         if held > MAX_VALUES:
             raise AudioFileError(
-                f"{shown(path)} holds too much sound to read at once: choose a part (start and seconds)"
+                f"{printable(path)} holds too much sound to read at once: choose a part (start and seconds)"
             )
     if not blocks:
         return np.zeros((1, 0), np.float32)
@@ -520,12 +431,12 @@ def _check_length(
     if file.format in _EXACT_FORMATS and got < min(count, file.frames - first):
         promised = f"{file.frames / rate:.3f} s are promised"
         raise AudioFileError(
-            f"{shown(path)} is damaged: it ends after {(first + got) / rate:.3f} s, {promised}"
+            f"{printable(path)} is damaged: it ends after {(first + got) / rate:.3f} s, {promised}"
         )
     if got < MIN_SECONDS * rate:
         amount = f"{got} sample{'s' * (got != 1)} ({got / rate:.4f} s)"
         raise AudioFileError(
-            f"{shown(path)} is too short: {amount} of sound, at least {MIN_SECONDS} s is needed"
+            f"{printable(path)} is too short: {amount} of sound, at least {MIN_SECONDS} s is needed"
         )
 
 
@@ -534,13 +445,13 @@ def _check_samples(path: StrPath, samples: np.ndarray, require_sound: bool) -> N
     peak = float(max(-samples.min(), samples.max())) if samples.size else 0.0
     if not np.isfinite(samples.min()) or not np.isfinite(samples.max()):
         raise AudioFileError(
-            f"{shown(path)} holds values that are not finite (NaN or infinity): export it again"
+            f"{printable(path)} holds values that are not finite (NaN or infinity): export it again"
         )
     if peak > MAX_PEAK:
         raise AudioFileError(
-            f"{shown(path)} holds values up to {peak:.3g}, full scale is 1: export it again"
+            f"{printable(path)} holds values up to {peak:.3g}, full scale is 1: export it again"
         )
     if require_sound and peak < SILENCE_PEAK:
         raise AudioFileError(
-            f"{shown(path)} is silent: choose a recording, or a part of one, that can be heard"
+            f"{printable(path)} is silent: choose a recording, or a part of one, that can be heard"
         )

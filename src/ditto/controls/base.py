@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ditto.errors import ControlError
 from ditto.models.music_model import MusicModel
-from ditto.pictures import Panel
+from ditto.plots import Panel
 
 Spans = tuple[tuple[float, float], ...]
 """Stretches of time, (from, to) in seconds."""

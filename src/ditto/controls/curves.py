@@ -108,7 +108,7 @@ def parse_curve(text: str) -> Curve:
     parts = text.replace(",", " ").split()
     if not parts or not all(":" in part for part in parts):
         raise ControlError(
-            f"cannot read the loudness curve {shown(text)!r}: give one of {', '.join(SHAPES)}, breakpoints such as "
+            f"cannot read the loudness curve {printable(text)!r}: give one of {', '.join(SHAPES)}, breakpoints such as "
             "'0:-30 3:-12' (seconds:dB), a .csv file, or a recording"
         )
     return Curve(
@@ -128,8 +128,8 @@ def read_curve(path: StrPath) -> Curve:
     points = []
     for number, row in rows:
         if len(row) < 2:
-            raise ControlError(f"line {number} of {shown(path)} needs two columns: seconds and dB")
-        points.append(_point(row[0], row[1], where=f"on line {number} of {shown(path)}"))
+            raise ControlError(f"line {number} of {printable(path)} needs two columns: seconds and dB")
+        points.append(_point(row[0], row[1], where=f"on line {number} of {printable(path)}"))
     return Curve(tuple(points), name=Path(path).name)
 
 
@@ -139,10 +139,10 @@ def _rows(path: StrPath) -> list[tuple[int, list[str]]]:
     try:
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise ControlError(f"cannot read the curve {shown(path)}: it is not a regular file")
+            raise ControlError(f"cannot read the curve {printable(path)}: it is not a regular file")
         if status.st_size > MAX_CSV_BYTES:
             raise ControlError(
-                f"{shown(path)} is too large for a loudness curve (over {MAX_CSV_BYTES // 10**6} MB)"
+                f"{printable(path)} is too large for a loudness curve (over {MAX_CSV_BYTES // 10**6} MB)"
             )
         with file.open(newline="", encoding="utf-8-sig") as handle:
             return [
@@ -152,7 +152,7 @@ def _rows(path: StrPath) -> list[tuple[int, list[str]]]:
             ]
     except (OSError, ValueError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or "it is not a CSV file"
-        raise ControlError(f"cannot read the curve {shown(path)}: {reason}") from None
+        raise ControlError(f"cannot read the curve {printable(path)}: {reason}") from None
 
 
 def curve_of_recording(path: StrPath, spec: AudioSpec, seconds: float | None = None) -> Curve:

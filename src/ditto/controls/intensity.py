@@ -13,7 +13,7 @@ from ditto.controls.base import Control, Output
 from ditto.controls.curves import Curve, curve_of_recording, parse_curve, smoothed
 from ditto.errors import ControlError
 from ditto.models.music_model import MusicModel
-from ditto.pictures import Panel, Trace
+from ditto.plots import Panel, Trace
 
 
 @dataclass(frozen=True, init=False)

@@ -10,7 +10,7 @@ from ditto.audio.chroma import log_chroma
 from ditto.audio.io import StrPath
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Output
-from ditto.controls.tunes import (
+from ditto.controls.notes import (
     DEFAULT_BPM,
     REST,
     Tune,
@@ -22,7 +22,7 @@ from ditto.controls.tunes import (
 )
 from ditto.errors import ControlError
 from ditto.models.music_model import MusicModel
-from ditto.pictures import ChromaPanel, Panel
+from ditto.plots import ChromaPanel, Panel
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Melody(Control):
         bpm: float | None = None,
         track: int | None = None,
     ) -> "Melody":
-        """From note names or a file's path, see `ditto.controls.tunes.parse_tune`."""
+        """From note names or a file's path, see `ditto.controls.notes.parse_tune`."""
         return cls(parse_tune(text, spec or AudioSpec(), bpm=bpm, track=track))
 
     @classmethod

@@ -14,7 +14,7 @@ from torch import Tensor
 from ditto.controls.base import Control, Output
 from ditto.errors import ControlError
 from ditto.models.music_model import MusicModel
-from ditto.pictures import Panel, RegionPanel
+from ditto.plots import Panel, RegionPanel
 
 FrameSpans = tuple[tuple[int, int], ...]
 """Stretches of frames, (first, after the last)."""

@@ -21,7 +21,7 @@ from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Output
 from ditto.errors import ControlError
 from ditto.models.music_model import MusicModel
-from ditto.pictures import MatrixPanel, Panel
+from ditto.plots import MatrixPanel, Panel
 
 MAX_SECTIONS = 16
 SMOOTH_SECONDS = 1.0
@@ -81,7 +81,7 @@ def parse_form(text: str) -> Form:
     if not found or not all(found):
         wrong = next((word for word, match in zip(words, found, strict=True) if not match), text)
         raise ControlError(
-            f"cannot read {shown(wrong)!r} in the form: write letters, 'ABA', or lengths, 'A:2 B:4 A:2'"
+            f"cannot read {printable(wrong)!r} in the form: write letters, 'ABA', or lengths, 'A:2 B:4 A:2'"
         )
     return Form(tuple((m[1].upper(), float(m[2] or 1)) for m in found if m), text)
 
@@ -182,7 +182,7 @@ class StructureLike(SelfSimilarity):
         spec = spec or AudioSpec()
         audio = torch.from_numpy(read_mono(path, spec, seconds=spec.clip_seconds + 0.2))
         if audio.numel() <= spec.n_fft // 2:
-            raise ControlError(f"{shown(path)} is too short to have a structure")
+            raise ControlError(f"{printable(path)} is too short to have a structure")
         return cls(log_mel(audio[None], spec)[0], Path(path).name)
 
     @cached_property
@@ -206,7 +206,7 @@ class StructureLike(SelfSimilarity):
             raise ControlError(f"the recording has {mels} mels, but the model {model.spec.n_mels}")
         if length < frames:
             raise ControlError(
-                f"the recording {shown(self.name)} lasts {model.spec.seconds(length):.2f} s, but the clip "
+                f"the recording {printable(self.name)} lasts {model.spec.seconds(length):.2f} s, but the clip "
                 f"{model.spec.seconds(frames):.2f} s: give a longer one, or fewer --seconds"
             )
 

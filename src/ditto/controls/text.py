@@ -12,7 +12,7 @@ from ditto.controls.base import Control, Output
 from ditto.errors import ControlError
 from ditto.models.clap import Clap
 from ditto.models.music_model import MusicModel
-from ditto.pictures import Panel
+from ditto.plots import Panel
 
 
 @dataclass(frozen=True, init=False)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ditto.data import wording
-from ditto.data.dynamics import gain_db
+from ditto.composer.dynamics import gain_db
 
 Labels = dict[str, Any]
 NUMBERS = range(40, 221)
@@ -26,7 +26,7 @@ def caption(
     """One description of the clip of `seconds` from `start` (seconds) of a piece.
 
     Args:
-        piece: its labels, as `ditto.data.piece.labels` makes them; genre, mood and the rest may be
+        piece: its labels, as `ditto.composer.piece.labels` makes them; genre, mood and the rest may be
             missing.
         start: where the clip begins.
         seconds: its length.

@@ -1,4 +1,4 @@
-"""A user's own audio and tags as data sets in the layout of `ditto.data.corpus`: ``out/train`` and
+"""A user's own audio and tags as data sets in the layout of `ditto.composer.corpus`: ``out/train`` and
 ``out/heldout``.
 
 The tags come from a CSV file with the columns ``file, genre, mood, tempo`` (all but the first
@@ -18,7 +18,7 @@ import numpy as np
 
 from ditto.audio.io import info, read_mono
 from ditto.audio.spec import AudioSpec
-from ditto.data.corpus import encode_flac
+from ditto.composer.corpus import encode_flac
 from ditto.data.files import (
     Progress,
     make_folder,

@@ -16,7 +16,7 @@ import numpy as np
 from ditto.audio.io import StrPath, shown
 from ditto.audio.limiter import CEILING
 from ditto.controls.regions import SelfLoop
-from ditto.edit.fill import Filling, Progress
+from ditto.edit.windows import Filling, Progress
 from ditto.edit.result import Edit, Part
 from ditto.edit.timeline import FADE_SECONDS, Timeline, crossfaded
 from ditto.errors import RequestError
@@ -74,7 +74,7 @@ def inpaint(
 
 
 def _gaps(timeline: Timeline, regions: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
-    name = shown(timeline.name)
+    name = printable(timeline.name)
     if not regions:
         raise RequestError("give at least one region to inpaint, from and to in seconds")
     for start, end in regions:
@@ -132,7 +132,7 @@ def outpaint(
     _check_overlap(timeline, overlap)
     if not timeline.seconds < seconds <= MAX_SECONDS:
         raise RequestError(
-            f"seconds, the length of the whole, must be above the {timeline.seconds:.2f} s of {shown(timeline.name)} "
+            f"seconds, the length of the whole, must be above the {timeline.seconds:.2f} s of {printable(timeline.name)} "
             f"and at most {MAX_SECONDS:g}, not {seconds:g}"
         )
     new = timeline.at(seconds) - timeline.length
@@ -147,7 +147,7 @@ def outpaint(
 def _check_overlap(timeline: Timeline, overlap: float) -> None:
     if not overlap > 0 or overlap > timeline.seconds:
         raise RequestError(
-            f"the overlap must be above 0 and at most the {timeline.seconds:.2f} s of {shown(timeline.name)}, "
+            f"the overlap must be above 0 and at most the {timeline.seconds:.2f} s of {printable(timeline.name)}, "
             f"not {overlap:g}"
         )
 
@@ -198,7 +198,7 @@ def loop_recording(
     whole = timeline.seconds + max(window - 2 * overlap - 0.01, 0.5) if seconds is None else seconds
     if not timeline.seconds + 0.05 <= whole <= MAX_SECONDS:
         raise RequestError(
-            f"the loop must be longer than the {timeline.seconds:.2f} s of {shown(timeline.name)}, so that a way back "
+            f"the loop must be longer than the {timeline.seconds:.2f} s of {printable(timeline.name)}, so that a way back "
             f"to its start can be made: not {whole:g} s"
         )
     _check_repeats(repeats)

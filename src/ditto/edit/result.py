@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from ditto.audio.features import log_mel
-from ditto.audio.io import StrPath, atomic_path, write
+from ditto.audio.io import StrPath, atomic_file, write
 from ditto.audio.spec import AudioSpec
 from ditto.edit.timeline import Timeline
-from ditto.metrics.seams import seam_jump, share_below, typical_jumps
+from ditto.eval.seams import seam_jump, share_below, typical_jumps
 from ditto.models.music_model import MusicModel
-from ditto.pictures import edit_picture
+from ditto.plots import edit_picture
 from ditto.request import MAX_COMMENT, Request, Result, output_files, versions
 
 AROUND_SECONDS = 1.0
@@ -181,7 +181,7 @@ class Edit:
         }
         subtype = self.timeline.subtype_for(path)
         write(sound, self.samples, self.sample_rate, subtype=subtype, tags=tags, force=force)
-        with atomic_path(about, force=force) as temporary:
+        with atomic_file(about, force=force) as temporary:
             temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         spec = self.model.spec
         stride = -(-int(self.timeline.seconds * spec.frame_rate) // COLUMNS)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ditto.controls.balance import balanced
+from ditto.controls.weights import balanced
 from ditto.controls.base import Control, Output
 from ditto.controls.regions import Region
 from ditto.diffusion.consistency import Noise

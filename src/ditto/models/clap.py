@@ -78,7 +78,7 @@ class Clap:
                 else f"it has no {WEIGHTS}"
             )
             raise ModelError(
-                f"no CLAP in {shown(folder)}: {hint}, or name another folder or Hub id"
+                f"no CLAP in {printable(folder)}: {hint}, or name another folder or Hub id"
             )
         try:
             _check_hash(folder)
@@ -87,7 +87,7 @@ class Clap:
             model = _model(folder)
         except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
             raise ModelError(
-                f"cannot load the CLAP in {shown(folder)}: {one_line(error)}"
+                f"cannot load the CLAP in {printable(folder)}: {one_line(error)}"
             ) from None
         name = "embedded" if source is None else os.fspath(source)
         return cls(model, tokenizer, ClapFrontEnd.of(settings), name)
@@ -179,7 +179,7 @@ def _folder(source: str | os.PathLike[str]) -> Path:
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = one_line(error)
         raise ModelError(
-            f"no folder {shown(source)}, and the Hub gives no model of that name: {reason}"
+            f"no folder {printable(source)}, and the Hub gives no model of that name: {reason}"
         ) from None
 
 

@@ -152,7 +152,7 @@ class ControlAdapter(ModelMixin, ConfigMixin):
         file = folder / WEIGHTS
         if not file.is_file():
             raise ModelError(
-                f"no ControlNet in {shown(folder)}: make one with `ditto-music train controlnet`"
+                f"no ControlNet in {printable(folder)}: make one with `ditto-music train controlnet`"
             )
         try:
             # Not from_pretrained: it fills weights that a file lacks with random ones.
@@ -164,11 +164,11 @@ class ControlAdapter(ModelMixin, ConfigMixin):
             found.load_state_dict(load_file(file))
         except (OSError, ValueError, TypeError, RuntimeError, SafetensorError):
             raise ModelError(
-                f"{shown(folder)} is damaged: its config.json does not fit its weights"
+                f"{printable(folder)} is damaged: its config.json does not fit its weights"
             ) from None
         if found.config["base"] != fingerprint(model.network):  # pyright: ignore[reportIndexIssue]
             raise ModelError(
-                f"the ControlNet in {shown(folder)} was trained with another base than {model.name!r}"
+                f"the ControlNet in {printable(folder)} was trained with another base than {model.name!r}"
             )
         return found.requires_grad_(False).eval()
 

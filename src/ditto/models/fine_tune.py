@@ -80,7 +80,7 @@ def load_fine_tune(folder: Path) -> MusicModel:
     index, base = read_index(folder, CLASS), load()
     if index.get("base") != fingerprint(base.network):
         raise ModelError(
-            f"{shown(folder)} was fine-tuned from another base than the embedded one: train it again"
+            f"{printable(folder)} was fine-tuned from another base than the embedded one: train it again"
         )
     file = checked_weights(folder, "denoiser", index)
     try:
@@ -89,11 +89,11 @@ def load_fine_tune(folder: Path) -> MusicModel:
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         why = " ".join(str(error).split())
         raise ModelError(
-            f"{shown(folder)} is damaged: its weights or its {INDEX} do not fit ({why})"
+            f"{printable(folder)} is damaged: its weights or its {INDEX} do not fit ({why})"
         ) from None
     if unknown:
         raise ModelError(
-            f"{shown(file)} has weights that the embedded base has not, such as {unknown[0]}"
+            f"{printable(file)} has weights that the embedded base has not, such as {unknown[0]}"
         )
     sha256 = extended(base.base_sha256, file_sha256(file))
     return replace(

@@ -266,14 +266,14 @@ def _folder(source: str | os.PathLike[str]) -> Path:
 def _read_index(folder: Path, name: str) -> dict[str, Any]:
     if not folder.is_dir():
         raise ModelError(
-            f"no model folder {shown(folder)}: give a model's folder, or owner/name of one on the Hub"
+            f"no model folder {printable(folder)}: give a model's folder, or owner/name of one on the Hub"
         )
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"{shown(folder)} has no {INDEX}, so it is not a model folder") from None
+        raise ModelError(f"{printable(folder)} has no {INDEX}, so it is not a model folder") from None
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {shown(folder / INDEX)}: {_line(error)}") from None
+        raise ModelError(f"cannot read {printable(folder / INDEX)}: {_line(error)}") from None
     kind = index.get("_class_name") if isinstance(index, dict) else None
     if kind not in OWN and kind not in KINDS:
         raise _not_music(str(kind), name)

@@ -308,7 +308,7 @@ class MusicModel:
         distilled = distilled_in(path, index)
         if distilled.teacher != fingerprint(self.network):
             raise ModelError(
-                f"{shown(path)} was distilled from another model: distil this one, or give that one"
+                f"{printable(path)} was distilled from another model: distil this one, or give that one"
             )
         return self.joined(distilled, index["sha256"]["student"])
 
@@ -376,7 +376,7 @@ class MusicModel:
 def put_folder(folder: Path, write: Callable[[Path], str]) -> str:
     """Write a folder beside its place and put it there when it is whole."""
     if folder.exists() and not (folder / INDEX).is_file():
-        raise OutputError(f"{shown(folder)} exists and is not a model folder: choose another name")
+        raise OutputError(f"{printable(folder)} exists and is not a model folder: choose another name")
     temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
     try:
         temporary.mkdir(parents=True)
@@ -385,7 +385,7 @@ def put_folder(folder: Path, write: Callable[[Path], str]) -> str:
             os.replace(folder, temporary / "old")
         os.replace(temporary, folder)
     except OSError as error:
-        raise OutputError(f"cannot write {shown(folder)}: {error.strerror}") from None
+        raise OutputError(f"cannot write {printable(folder)}: {error.strerror}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(folder / "old", ignore_errors=True)
@@ -479,7 +479,7 @@ def load(folder: str | os.PathLike[str] | None = None) -> MusicModel:
         sha256 = combined(index["sha256"])
         base = combined({part: index["sha256"][part] for part in PARTS})
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{shown(path / INDEX)} is not a Ditto model's index: {error}") from None
+        raise ModelError(f"{printable(path / INDEX)} is not a Ditto model's index: {error}") from None
     return MusicModel(
         networks["denoiser"],
         networks["vocoder"],
@@ -505,7 +505,7 @@ def distilled_in(path: Path, index: dict[str, Any]) -> Distilled:
         low, high = (float(w) for w in about["guidance"])
         kind, teacher, cls = str(about["kind"]), str(about["teacher"]), about["class"]
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{shown(path / INDEX)} does not describe its student: {error}") from None
+        raise ModelError(f"{printable(path / INDEX)} does not describe its student: {error}") from None
     return Distilled(_part(path, "student", cls, index), kind, (low, high), teacher)
 
 
@@ -516,23 +516,23 @@ def read_index(path: Path, kind: str = "MusicModel") -> dict[str, Any]:
         ModelError: it is not, or cannot be read.
     """
     if not path.is_dir():
-        raise ModelError(f"no model folder {shown(path)}: give a folder that MusicModel.save wrote")
+        raise ModelError(f"no model folder {printable(path)}: give a folder that MusicModel.save wrote")
     try:
         index = json.loads((path / INDEX).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"{shown(path)} has no {INDEX}, so it is not a model folder") from None
+        raise ModelError(f"{printable(path)} has no {INDEX}, so it is not a model folder") from None
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {shown(path / INDEX)}: {one_line(error)}") from None
+        raise ModelError(f"cannot read {printable(path / INDEX)}: {one_line(error)}") from None
     if not isinstance(index, dict) or index.get("_class_name") != kind:
         wanted = KINDS.get(kind, "Ditto's own")
-        raise ModelError(f"{shown(path)} holds another kind of model than {wanted}")
+        raise ModelError(f"{printable(path)} holds another kind of model than {wanted}")
     return index
 
 
 def _part(path: Path, name: str, kind: object, index: dict[str, Any]) -> ModelMixin:
     kind = kind[1] if isinstance(kind, list) and len(kind) == 2 else kind
     if not isinstance(kind, str) or kind not in CLASSES[name]:
-        raise ModelError(f"{shown(path / INDEX)} names the unknown class {kind!r} for {name}")
+        raise ModelError(f"{printable(path / INDEX)} names the unknown class {kind!r} for {name}")
     file = checked_weights(path, name, index)
     try:
         # Not from_pretrained: it fills weights that a file lacks with random ones.
@@ -540,7 +540,7 @@ def _part(path: Path, name: str, kind: object, index: dict[str, Any]) -> ModelMi
         module.load_state_dict(load_file(file))
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError):
         raise ModelError(
-            f"{shown(path / name)} is damaged: its config.json does not fit its weights"
+            f"{printable(path / name)} is damaged: its config.json does not fit its weights"
         ) from None
     return module.requires_grad_(False).eval()
 
@@ -553,9 +553,9 @@ def checked_weights(path: Path, name: str, index: dict[str, Any]) -> Path:
     """
     file, hashes = path / name / WEIGHTS, index.get("sha256")
     if not file.is_file():
-        raise ModelError(f"{shown(path)} is incomplete: {name}/{WEIGHTS} is missing")
+        raise ModelError(f"{printable(path)} is incomplete: {name}/{WEIGHTS} is missing")
     if not isinstance(hashes, dict) or file_sha256(file) != hashes.get(name):
-        raise ModelError(f"{shown(file)} is damaged: its SHA-256 is not the one in {INDEX}")
+        raise ModelError(f"{printable(file)} is damaged: its SHA-256 is not the one in {INDEX}")
     return file
 
 

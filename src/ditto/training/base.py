@@ -1,6 +1,6 @@
 """Training the base model: a tag-conditioned diffusion model of log-mel clips (DITTO, appendix K).
 
-Run it with ``ditto-music train base --config configs/base.json --data datasets/train --out
+Run it with ``ditto-music train base --config base --data datasets/train --out
 runs/base``.
 """
 
@@ -23,7 +23,7 @@ from ditto.models.conditioning import drop_tags
 from ditto.models.music_model import guided_denoiser, load
 from ditto.models.transformer import PatchTransformer
 from ditto.models.unet import TagUNet
-from ditto.pictures import mel_grid
+from ditto.plots import mel_grid
 from ditto.training.loop import Checkpoints, load_config, seeded, step_seed
 from ditto.training.run import Recipe, Run
 
@@ -323,7 +323,7 @@ def _take(weights: Mapping[str, Tensor], network: Network) -> None:
         network.load_state_dict(weights)
     except RuntimeError:
         raise DataError(
-            "the config's network is not the embedded base's: give the network of configs/base-4.json"
+            "the config's network is not the embedded base's: give the network of the recipe base-4"
         ) from None
 
 

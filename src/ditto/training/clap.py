@@ -1,6 +1,6 @@
 """Training the embedded CLAP: a small `ClapModel` on composed music and its captions, by contrast.
 
-Run it with ``ditto-music train clap --config configs/clap.json --data datasets/train --out
+Run it with ``ditto-music train clap --config clap --data datasets/train --out
 runs/clap``.
 """
 
@@ -19,7 +19,7 @@ from transformers import ClapConfig, ClapModel, PreTrainedTokenizerBase
 from ditto.audio.spec import AudioSpec
 from ditto.data.captioned import FLOOR_DB, CaptionedClips
 from ditto.data.captions import words_of
-from ditto.metrics.clap_scores import Pairs, held_out_pairs, scores
+from ditto.eval.clap_scores import Pairs, held_out_pairs, scores
 from ditto.models.clap import Clap, save
 from ditto.models.clap_frontend import ClapFrontEnd
 from ditto.models.clap_tokenizer import word_tokenizer

@@ -19,11 +19,11 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
 
-from ditto.audio.io import atomic_path, shown
+from ditto.audio.io import atomic_file, shown
 from ditto.audio.spec import AudioSpec
 from ditto.data.dataset import ClipDataset, read_labels, tags_of_label
 from ditto.errors import DataError
-from ditto.models.classifier import ClipClassifier
+from ditto.eval.classifier import ClipClassifier
 from ditto.models.conditioning import TagVocabulary
 from ditto.training.loop import seeded, step_seed
 from ditto.training.run import Recipe, Run
@@ -120,7 +120,7 @@ def train_classifier(
     clips = ClipDataset(data, spec, frames=config.drawn_frames, seed=config.seed)
     if any(None in astuple(tags_of_label(piece)) for piece in read_labels(data)):
         raise DataError(
-            f"the classifier needs a genre, a mood and a tempo for every piece of {shown(data)}"
+            f"the classifier needs a genre, a mood and a tempo for every piece of {printable(data)}"
         )
     network = train_classifier_on(config, clips, clips.vocabulary, out)
     folder = out / "classifier"
@@ -130,7 +130,7 @@ def train_classifier(
         shutil.copyfile(out / name, folder / target)
     if held_out is not None:
         scores = accuracies(ClipClassifier.load(folder), held_out, spec, clips.vocabulary)
-        with atomic_path(folder / "scores.json", force=True) as temporary:
+        with atomic_file(folder / "scores.json", force=True) as temporary:
             temporary.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     return folder
 

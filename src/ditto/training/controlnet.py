@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ditto.audio.chroma import log_chroma
 from ditto.audio.features import intensity
-from ditto.controls.tunes import REST
+from ditto.controls.notes import REST
 from ditto.data.dataset import ClipDataset, read_labels
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import DataError
@@ -28,7 +28,7 @@ from ditto.models.controlnet import ControlAdapter, encode_curves
 from ditto.models.hashes import fingerprint
 from ditto.models.music_model import MusicModel
 from ditto.models.transformer import PatchTransformer
-from ditto.pictures import mel_grid
+from ditto.plots import mel_grid
 from ditto.training.base import DenoiserRecipe, Example, Setting, weighted_mse
 from ditto.training.base import draw as draw_noise
 from ditto.training.run import Run

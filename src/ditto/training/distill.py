@@ -22,11 +22,11 @@ from ditto.diffusion.schedule import Schedule
 from ditto.errors import DataError
 from ditto.models.hashes import fingerprint
 from ditto.models.music_model import Distilled, MusicModel
-from ditto.pictures import mel_grid
+from ditto.plots import mel_grid
 from ditto.training.base import Clips, DenoiserRecipe
 from ditto.training.consistency_loss import Example, Grid, distance, goal
 from ditto.training.loop import Checkpoints, Ema, load_config, read_log, step_seed
-from ditto.training.pupils import merged, pupil, restore, trained, twin
+from ditto.training.student_init import merged, pupil, restore, trained, twin
 from ditto.training.run import Run
 from ditto.training.student_gap import SCALES, Gap
 

@@ -48,26 +48,46 @@ class SummaryWriter(Protocol):
         ...
 
 
-def load_config(path: Path, kind: type[ConfigT]) -> ConfigT:
-    """A recipe's dataclass from its JSON file.
+RECIPES = Path(__file__).with_name("recipes")
+"""Folder of the recipes that are installed with the package, ``<name>.json``."""
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the installed recipes, sorted."""
+    return sorted(path.stem for path in RECIPES.glob("*.json"))
+
+
+def recipe_path(source: StrPath) -> Path:
+    """Return the file of a recipe: an installed one by name ("base-24s"), else the path itself."""
+    installed = RECIPES / f"{os.fspath(source)}.json"
+    return installed if Path(source).name == str(source) and installed.is_file() else Path(source)
+
+
+def load_config(source: StrPath, kind: type[ConfigT]) -> ConfigT:
+    """Read a recipe's dataclass from its JSON file.
+
+    Args:
+        source: the name of an installed recipe, or a file's path.
+        kind: the recipe's dataclass.
 
     Raises:
         DataError: if the file is missing, is not a JSON object, or has a key that the recipe does
             not know.
     """
+    path = recipe_path(source)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(
-            f"no config file {str(path)!r}: configs/ holds the committed ones"
+            f"no config file {printable(path)}: give a .json file, or one of {', '.join(recipe_names())}"
         ) from None
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read the config {str(path)!r}: {one_line(error)}") from None
+        raise DataError(f"cannot read the config {printable(path)}: {one_line(error)}") from None
     known = {field.name for field in fields(kind)}  # pyright: ignore[reportArgumentType]
     unknown = sorted(set(values) - known) if isinstance(values, dict) else ["(not a JSON object)"]
     if unknown:
         raise DataError(
-            f"unknown keys in {str(path)!r}: {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+            f"unknown keys in {printable(path)}: {', '.join(unknown)}; known are {', '.join(sorted(known))}"
         )
     return kind(**values)
 

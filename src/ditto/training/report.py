@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ditto.audio.io import shown
 from ditto.errors import DataError, OutputError
-from ditto.pictures import loss_picture
+from ditto.plots import loss_picture
 from ditto.training.loop import read_log
 
 
@@ -19,7 +19,7 @@ def write_report(run: Path, out: Path) -> list[Path]:
     """
     rows = read_log(run / "log.jsonl")
     if not rows:
-        raise DataError(f"{shown(run)} is not a run that has logged anything yet")
+        raise DataError(f"{printable(run)} is not a run that has logged anything yet")
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name in ("config.json", "log.jsonl"):
@@ -28,7 +28,7 @@ def write_report(run: Path, out: Path) -> list[Path]:
         if samples:
             shutil.copyfile(samples[-1], out / "samples.png")
     except OSError as error:
-        raise OutputError(f"cannot write {shown(out)}: {error.strerror}") from None
+        raise OutputError(f"cannot write {printable(out)}: {error.strerror}") from None
     loss_picture(out / "loss.png", _curves(rows), f"{run.name}: {int(rows[-1]['step'])} steps")
     return sorted(out.iterdir())
 

@@ -1,7 +1,7 @@
 """Training the vocoder: spectral losses first, adversarial fine-tuning after (MusicHiFi's recipe,
 made small).
 
-Run it with ``ditto-music train vocoder --config configs/vocoder.json --data datasets/train --out
+Run it with ``ditto-music train vocoder --config vocoder --data datasets/train --out
 runs/vocoder``.
 """
 

@@ -30,7 +30,7 @@ from ditto.request import Request, draw_x_T, run
 from ditto.training.distill import DistillConfig, distillation_loss, draw, train_from_folder
 from ditto.training.loop import Ema
 from ditto.training.pack import pack_student
-from ditto.training.pupils import merged, pupil, trained, twin
+from ditto.training.student_init import merged, pupil, trained, twin
 
 TINY = DistillConfig(
     guidance=(1.0, 8.0),

@@ -1,0 +1,167 @@
+"""A composed data set on disk: ``audio/000000.flac`` …, ``labels.jsonl`` (a line a piece) and
+``dataset.json``.
+
+The bytes depend on the configuration only, not on the number of workers or on kills and restarts.
+Files appear whole or not at all, and the labels come last: a folder with ``labels.jsonl`` is
+complete up to its number of lines.
+"""
+
+import hashlib
+import io
+import math
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from ditto.composer.compose import SPLITS, TEMPO_RANGE, compose
+from ditto.data.files import (
+    Progress,
+    make_folder,
+    read_json,
+    write_bytes,
+    write_json,
+    write_json_lines,
+)
+from ditto.composer.piece import labels
+from ditto.composer.render import Renderer, file_sha256, find_soundfont
+from ditto.composer.styles import GENRES, MOOD_NAMES
+from ditto.errors import DataError
+
+COMPOSER_VERSION = 1
+SECONDS_PER_PIECE = 27.0
+
+
+def compose_dataset(
+    out: Path,
+    *,
+    hours: float | None = None,
+    count: int | None = None,
+    seed: int = 0,
+    split: str = "train",
+    workers: int = 1,
+    soundfont: Path | None = None,
+    sample_rate: int = 22_050,
+    progress: Progress | None = None,
+) -> Path:
+    """Compose, render and label pieces into folder `out`; a restart continues, a larger count
+    extends.
+
+    Args:
+        out: folder; made if it is missing.
+        hours: amount of audio (about 27 s a piece); or give `count`.
+        count: number of pieces.
+        seed: pieces follow from (seed, split, index) alone.
+        split: "train" or "heldout"; their random streams never meet.
+        workers: processes that render.
+        soundfont: .sf2 file; None is Debian's FluidR3 GM.
+        sample_rate: Hz.
+        progress: called with (pieces done, count).
+
+    Returns:
+        `out`.
+
+    Raises:
+        DataError: bad arguments, no SoundFont or synthesiser, `out` holds other data or cannot be
+            written.
+    """
+    total = _count(hours, count)
+    if split not in SPLITS:
+        raise DataError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+    font = find_soundfont(soundfont)
+    config = _config(seed, split, sample_rate, font)
+    total = max(total, _open_folder(out, config))
+    make = partial(_make_piece, out, seed=seed, split=split, font=font, sample_rate=sample_rate)
+    missing = [i for i in range(total) if not _audio_path(out, i).exists()]
+    for done, _ in enumerate(_each(make, missing, workers), start=total - len(missing) + 1):
+        if progress:
+            progress(done, total)
+    write_json_lines(out / "labels.jsonl", (_labels(out, i, seed, split) for i in range(total)))
+    write_json(out / "dataset.json", {**config, "count": total})
+    return out
+
+
+def encode_flac(audio: npt.NDArray[np.floating[Any]], sample_rate: int) -> bytes:
+    """16-bit FLAC bytes of mono audio, shape (samples,)."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, audio, sample_rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def _count(hours: float | None, count: int | None) -> int:
+    if (hours is None) == (count is None):
+        raise DataError("say how much to compose: either hours or count")
+    pieces = count if count is not None else math.ceil((hours or 0.0) * 3600 / SECONDS_PER_PIECE)
+    if pieces < 1:
+        raise DataError(
+            f"nothing to compose: the number of pieces must be at least 1 (got {pieces})"
+        )
+    return pieces
+
+
+def _config(seed: int, split: str, sample_rate: int, font: Path) -> dict[str, Any]:
+    return {
+        "kind": "composed",
+        "version": COMPOSER_VERSION,
+        "seed": seed,
+        "split": split,
+        "sample_rate": sample_rate,
+        "soundfont_sha256": file_sha256(font),
+        "genres": list(GENRES),
+        "moods": list(MOOD_NAMES),
+        "tempo_range": list(TEMPO_RANGE),
+    }
+
+
+def _open_folder(out: Path, config: dict[str, Any]) -> int:
+    """Make or check the folder; returns how many pieces its finished part has."""
+    make_folder(out / "audio")
+    make_folder(out)
+    if not (out / "dataset.json").exists():
+        write_json(out / "dataset.json", {**config, "count": 0})
+        return 0
+    found = read_json(out / "dataset.json")
+    different = [k for k in config if found.get(k) != config[k]]
+    if different:
+        raise DataError(
+            f"{out} holds data made with another {different[0]}: choose another folder or the same settings"
+        )
+    return int(found["count"])
+
+
+def _audio_path(out: Path, index: int) -> Path:
+    return out / "audio" / f"{index:06d}.flac"
+
+
+def _each(make: Callable[[int], None], indices: list[int], workers: int) -> Iterator[None]:
+    """Make every index, in this process or in `workers` spawned ones."""
+    if workers <= 1:
+        yield from map(make, indices)
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(make, indices)
+
+
+def _make_piece(
+    out: Path, index: int, *, seed: int, split: str, font: Path, sample_rate: int
+) -> None:
+    audio = _renderer(font, sample_rate).render(compose(index, seed, split))
+    write_bytes(_audio_path(out, index), encode_flac(audio, sample_rate))
+
+
+@lru_cache(maxsize=1)
+def _renderer(font: Path, sample_rate: int) -> Renderer:
+    """The renderer of this process, kept because loading a SoundFont takes a while."""
+    return Renderer(font, sample_rate)
+
+
+def _labels(out: Path, index: int, seed: int, split: str) -> dict[str, Any]:
+    path = _audio_path(out, index)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {**labels(compose(index, seed, split)), "file": f"audio/{path.name}", "sha256": digest}

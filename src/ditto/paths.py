@@ -1,0 +1,125 @@
+"""Files that are written whole or not at all, and paths as messages show them.
+
+Every file and folder that Ditto leaves behind goes through this module: what is written appears
+under its name in one step, nothing is replaced unasked, and nothing is left behind after a failure.
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ditto.errors import OutputError
+
+StrPath = str | os.PathLike[str]
+
+
+def printable(path: StrPath) -> str:
+    """Return a path (or any text) for a message on one line, control characters escaped."""
+    text = os.fspath(path).encode(errors="backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def reason(error: Exception) -> str:
+    """Return an error's cause on one line, without the path."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else None
+    return printable(text or str(error)).strip().rstrip(".")
+
+
+@contextmanager
+def atomic_file(path: StrPath, *, force: bool = False) -> Iterator[Path]:
+    """Yield a temporary path to write to; it becomes `path` at the end, or vanishes.
+
+    For any kind of file. The temporary file has the same ending and folder. A symbolic link is
+    followed. A device or a folder is never replaced.
+
+    Args:
+        path: the file that is to be there in the end; its folder must exist.
+        force: whether an existing file may be replaced.
+
+    Raises:
+        OutputError: the file exists (checked before and after) or cannot be written (OSError in the
+            block).
+    """
+    with output_errors(path):
+        target = _target(path, force)
+        temporary = target.with_name(f".ditto-{secrets.token_hex(8)}{target.suffix}")
+        # mode 0o666 leaves the permissions to the user's umask, which tempfile would not
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        try:
+            yield temporary
+            _sync(temporary)
+            _target(path, force)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: StrPath) -> Iterator[Path]:
+    """Yield a temporary folder to fill; it takes the place of `folder` at the end, or vanishes.
+
+    Raises:
+        OutputError: it cannot be written (OSError in the block).
+    """
+    final = Path(folder)
+    temporary = final.with_name(f".{final.name}-{secrets.token_hex(4)}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if final.exists():
+            os.replace(final, temporary / "old")
+        os.replace(temporary, final)
+    except OSError as error:
+        raise OutputError(f"cannot write {printable(folder)}: {reason(error)}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(final / "old", ignore_errors=True)
+
+
+def check_output(path: StrPath, *, force: bool = False) -> None:
+    """Find out before long work whether `path` may be written.
+
+    Raises:
+        OutputError: its folder is missing or read-only, it exists (without `force`), or it is not a
+            regular file.
+    """
+    with output_errors(path):
+        folder = _target(path, force).parent
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(
+                f"cannot write {printable(path)}: its folder is read-only, choose another"
+            )
+
+
+@contextmanager
+def output_errors(path: StrPath) -> Iterator[None]:
+    """Turn an OSError in the block into an `OutputError` about `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write {printable(path)}: {reason(error)}") from error
+
+
+def _target(path: StrPath, force: bool) -> Path:
+    """Return the real file behind `path`, once it is clear that it may be written."""
+    shown = printable(path)
+    if "\0" in os.fspath(path):
+        raise OutputError(f"cannot write {shown}: a file's name cannot hold a null character")
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise OutputError(f"cannot write {shown}: its folder does not exist, make it first")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"cannot write {shown}: it is not a regular file, choose another name")
+    if target.exists() and not force:
+        raise OutputError(
+            f"{shown} exists already: choose another name, or replace it with --force (force=True)"
+        )
+    return target
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

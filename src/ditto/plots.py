@@ -1,0 +1,298 @@
+"""Pictures beside every sound: spectrograms, target curves against achieved ones, losses.
+
+Only matplotlib's object interface is used, so no process-wide state (backend, rcParams, current
+figure) is touched.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ditto.audio.io import atomic_file
+from ditto.audio.spec import AudioSpec
+
+PITCH_CLASSES = ("C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel(ABC):
+    """One panel under a clip's spectrogram.
+
+    Attributes:
+        title: what it shows.
+        during: spans in seconds within which the control counts; none given is all of the clip.
+    """
+
+    title: str
+    during: tuple[tuple[float, float], ...] = ()
+    height: ClassVar[float] = 2.2
+
+    @abstractmethod
+    def draw(self, axes: Axes, spec: AudioSpec) -> None:
+        """Draw it."""
+
+    def shade(self, axes: Axes, seconds: float) -> None:
+        """Grey out what does not count."""
+        if not self.during:
+            return
+        ends = [0.0, *(t for span in sorted(self.during) for t in span), seconds]
+        for start, end in zip(ends[::2], ends[1::2], strict=True):
+            if start < end:
+                axes.axvspan(start, end, color="grey", alpha=0.3, linewidth=0)
+
+
+@dataclass(frozen=True)
+class Trace(Panel):
+    """A control's target against what was achieved, both (frames,), in `unit`."""
+
+    title: str
+    unit: str
+    target: np.ndarray
+    achieved: np.ndarray
+
+    def draw(self, axes: Axes, spec: AudioSpec) -> None:
+        """Two curves over time."""
+        seconds = np.arange(len(self.target)) * spec.hop / spec.sample_rate
+        axes.plot(seconds, self.target, color="black", linestyle="--", label="target")
+        axes.plot(seconds, self.achieved, color="tab:red", label="achieved")
+        axes.set(xlabel="seconds", ylabel=self.unit, title=self.title, xlim=(0, seconds[-1]))
+        self.shade(axes, spec.seconds(len(self.target)))
+        axes.grid(alpha=0.3)
+        axes.legend(loc="best", fontsize=8)
+
+
+@dataclass(frozen=True)
+class ChromaPanel(Panel):
+    """Shares (12, frames) of the pitch classes, and the class (frames,) that is asked for, −1 for
+    none.
+    """
+
+    title: str
+    shares: np.ndarray
+    target: np.ndarray
+
+    def draw(self, axes: Axes, spec: AudioSpec) -> None:
+        """The chroma as an image, the melody as a line over it."""
+        seconds = spec.seconds(len(self.target))
+        extent = (0.0, seconds, -0.5, 11.5)
+        axes.imshow(
+            self.shares, origin="lower", aspect="auto", extent=extent, vmin=0, vmax=1, cmap="magma"
+        )
+        line = np.where(self.target < 0, np.nan, self.target)
+        axes.plot(
+            np.arange(len(line)) * spec.hop / spec.sample_rate,
+            line,
+            color="cyan",
+            linewidth=2,
+            label="target",
+        )
+        axes.set(
+            xlabel="seconds",
+            title=self.title,
+            xlim=(0, seconds),
+            yticks=range(12),
+            yticklabels=PITCH_CLASSES,
+        )
+        axes.tick_params(axis="y", labelsize=7)
+        self.shade(axes, seconds)
+        axes.legend(loc="upper right", fontsize=8)
+
+
+@dataclass(frozen=True)
+class MatrixPanel(Panel):
+    """Two self-similarity matrices (frames, frames) with values in [0, 1]: asked for, and
+    achieved.
+    """
+
+    title: str
+    target: np.ndarray
+    achieved: np.ndarray
+    height: ClassVar[float] = 4.4
+
+    def draw(self, axes: Axes, spec: AudioSpec) -> None:
+        """Both side by side, in one scale."""
+        seconds = spec.seconds(len(self.target))
+        for i, (name, matrix) in enumerate((("target", self.target), ("achieved", self.achieved))):
+            left = 1.1 * i * seconds
+            extent = (left, left + seconds, 0.0, seconds)
+            axes.imshow(matrix, origin="lower", extent=extent, vmin=0, vmax=1, cmap="viridis")
+            axes.text(left + 0.02 * seconds, 0.93 * seconds, name, color="white", fontsize=9)
+        axes.set(
+            title=self.title,
+            xlabel="seconds",
+            ylabel="seconds",
+            xlim=(0, 2.1 * seconds),
+            ylim=(0, seconds),
+        )
+        axes.set_xticks([])
+
+
+@dataclass(frozen=True)
+class RegionPanel(Panel):
+    """Log-mel (n_mels, frames) that a region was to match, and the spans of frames that it had
+    to.
+    """
+
+    title: str
+    target: np.ndarray
+    spans: tuple[tuple[int, int], ...]
+
+    def draw(self, axes: Axes, spec: AudioSpec) -> None:
+        """The target's spectrogram where it counts; the rest is left empty."""
+        level = np.full(self.target.shape, np.nan)
+        for start, end in self.spans:
+            level[:, start:end] = (self.target[:, start:end] - 1) * (spec.dynamic_range_db / 2)
+        extent = (0.0, spec.seconds(self.target.shape[-1]), 0.0, float(spec.n_mels))
+        axes.imshow(
+            level, origin="lower", aspect="auto", extent=extent, vmin=-110, vmax=-10, cmap="magma"
+        )
+        axes.set(xlabel="seconds", ylabel="mel band", title=self.title)
+
+
+def clip_picture(
+    path: Path,
+    mel: Tensor,
+    spec: AudioSpec,
+    traces: Sequence[Panel],
+    losses: Sequence[float],
+    title: str,
+    force: bool = False,
+) -> None:
+    """Save one clip's picture as PNG: log-mel (n_mels, frames), a panel for each trace, and the
+    loss curve.
+
+    Raises:
+        OutputError: if the file exists (without `force`) or cannot be written.
+    """
+    heights = [3.4, *(panel.height for panel in traces), *([2.2] if losses else [])]
+    figure = _figure(10, sum(heights))
+    axes = figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[
+        :, 0
+    ]
+    figure.suptitle(title, fontsize=10)
+    _spectrogram(axes[0], mel, spec)
+    for panel, trace in zip(axes[1:], traces, strict=False):
+        trace.draw(panel, spec)
+    if losses:
+        _losses(axes[-1], losses)
+    _save(figure, path, force)
+
+
+def edit_picture(
+    path: Path,
+    after: Tensor,
+    spec: AudioSpec,
+    new: Sequence[tuple[float, float]],
+    losses: Sequence[Sequence[float]],
+    title: str,
+    *,
+    before: Tensor | None = None,
+    stride: int = 1,
+    force: bool = False,
+) -> None:
+    """Save an edit's picture as PNG: log-mels (n_mels, columns) before and after, what is new
+    framed, a loss a window.
+
+    A column stands for `stride` frames.
+
+    Raises:
+        OutputError: if the file exists (without `force`) or cannot be written.
+    """
+    losses = [curve for curve in losses if curve]
+    heights = [*([2.8] if before is not None else []), 2.8, *([2.2] if losses else [])]
+    figure = _figure(10, sum(heights))
+    axes = list(
+        figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[
+            :, 0
+        ]
+    )
+    figure.suptitle(title, fontsize=10)
+    if before is not None:
+        _spectrogram(axes[0], before, spec, stride)
+        axes.pop(0).set_title("before", fontsize=9)
+    _spectrogram(axes[0], after, spec, stride)
+    axes[0].set_title("after; between the lines is new, the rest is kept", fontsize=9)
+    for start, end in new:
+        axes[0].axvline(start, color="cyan", linewidth=1)
+        axes[0].axvline(end, color="cyan", linestyle="--", linewidth=1)
+    for curve in losses:
+        _losses(axes[1], curve)
+    _save(figure, path, force)
+
+
+def mel_grid(
+    path: Path, mels: Sequence[Tensor], columns: int = 4, titles: Sequence[str] = ()
+) -> None:
+    """Save log-mels, each (1, n_mels, frames) in [−1, 1], as one PNG of `columns` columns,
+    replacing an older one.
+    """
+    rows = math.ceil(len(mels) / columns)
+    figure = _figure(3 * columns, 1.6 * rows)
+    for i, mel in enumerate(mels):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        axes.imshow(
+            mel[0].float().cpu().numpy(),
+            origin="lower",
+            aspect="auto",
+            vmin=-0.6,
+            vmax=0.9,
+            cmap="magma",
+        )
+        axes.set_axis_off()
+        if i < len(titles):
+            axes.set_title(titles[i], fontsize=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _save(figure, path, force=True)
+
+
+def loss_picture(
+    path: Path, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str
+) -> None:
+    """Save training curves, ``name -> (steps, values)``, on a logarithmic axis, replacing an older
+    file.
+    """
+    figure = _figure(8, 4)
+    axes = figure.add_subplot()
+    for name, (steps, values) in curves.items():
+        axes.plot(steps, values, label=name, linewidth=1)
+    axes.set(title=title, xlabel="step", yscale="log")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7, ncols=1 + len(curves) // 20)
+    _save(figure, path, force=True)
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, path: Path, force: bool) -> None:
+    with atomic_file(path, force=force) as temporary:
+        figure.savefig(temporary, format="png", dpi=90)
+
+
+def _spectrogram(axes: Axes, mel: Tensor, spec: AudioSpec, stride: int = 1) -> None:
+    level = (mel.float().cpu().numpy() - 1) * (spec.dynamic_range_db / 2)
+    extent = (0.0, spec.seconds(mel.shape[-1] * stride), 0.0, float(spec.n_mels))
+    image = axes.imshow(
+        level, origin="lower", aspect="auto", extent=extent, vmin=-110, vmax=-10, cmap="magma"
+    )
+    axes.set(xlabel="seconds", ylabel="mel band")
+    axes.figure.colorbar(image, ax=axes, label="dB", pad=0.01)
+
+
+def _losses(axes: Axes, losses: Sequence[float]) -> None:
+    axes.plot(range(1, len(losses) + 1), losses, color="tab:blue")
+    positive = min(losses) > 0
+    axes.set(xlabel="iteration", ylabel="loss", yscale="log" if positive else "linear")
+    axes.grid(alpha=0.3, which="both")

@@ -1,0 +1,165 @@
+"""Weights of several controls, the papers' iterations, time masks, and controls from their
+descriptions."""
+
+import json
+
+import pytest
+import torch
+from torch import Tensor
+
+from ditto.controls.weights import WITH_MELODY, WITH_OTHERS, balanced, papers_iterations, rebuilt
+from ditto.controls.base import Control, Masked, Output
+from ditto.controls.intensity import Intensity
+from ditto.controls.melody import Melody
+from ditto.controls.regions import SelfLoop
+from ditto.controls.structure import Structure, StructureLike
+from ditto.errors import ControlError
+from ditto.models.music_model import MusicModel
+from ditto.request import Request, run
+
+LOUD, TUNE, FORM, LOOP = (
+    Intensity("swell"),
+    Melody.from_notes("C4:1 E4:1", 240),
+    Structure("ABA"),
+    SelfLoop(40, 12),
+)
+
+
+def weights(*controls: Control) -> list[float]:
+    found = balanced(controls)
+    assert found is not None
+    return [term["weight"] for term in found.describe().get("terms", [{"weight": 1.0}])]
+
+
+def test_the_loudness_weighs_less_beside_other_controls() -> None:
+    assert weights(LOUD) == [1.0]
+    assert weights(LOUD, LOUD) == [1.0, 1.0]
+    assert weights(LOUD, FORM) == [WITH_OTHERS, 1.0]
+    assert weights(LOOP, LOUD) == [1.0, WITH_OTHERS]
+    assert weights(LOUD, TUNE) == [WITH_MELODY, 1.0]
+    assert weights(LOUD, TUNE, FORM) == [WITH_MELODY, 1.0, 1.0]
+    assert weights(LOUD.during((0.1, 0.3)), FORM) == [WITH_OTHERS, 1.0]
+    assert weights(Intensity("swell", "correlation"), FORM) == [1.0, 1.0]
+    assert balanced(()) is None
+
+
+def test_weights_of_the_users_own_are_left() -> None:
+    assert weights(LOUD / 10, FORM) == [1 / 10, 1.0]
+    assert weights(LOUD, 2 * FORM) == [1.0, 2.0]
+
+
+def test_the_papers_iterations() -> None:
+    assert papers_iterations([]) == papers_iterations([LOUD]) == papers_iterations([LOOP]) == 70
+    assert papers_iterations([LOUD, TUNE]) == papers_iterations([FORM.during((0.0, 1.0))]) == 150
+    assert papers_iterations([LOUD / 40 + FORM]) == 150
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        LOUD,
+        TUNE,
+        FORM,
+        Intensity("0:-30 0.4:-12", "correlation"),
+        FORM.during((0.1, 0.3)),
+        LOUD / 40 + TUNE,
+    ],
+)
+def test_a_description_gives_the_control_back(control: Control, tiny_model: MusicModel) -> None:
+    described = json.loads(json.dumps(control.describe()))
+    again = rebuilt(described)
+    assert again.describe() == control.describe()
+    x = 0.1 * torch.randn(1, 1, 16, 64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(again(x, tiny_model), control(x, tiny_model), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        StructureLike(torch.zeros(16, 64)).describe(),
+        Intensity(" ".join(f"{i / 200}:-20" for i in range(80))).describe(),
+        LOOP.describe(),
+        {},
+        {"control": "intensity", "points": [[0, "loud"]]},
+    ],
+)
+def test_what_a_description_does_not_hold_is_said(description: dict) -> None:
+    with pytest.raises(ControlError, match="cannot be had back"):
+        rebuilt(description)
+
+
+def x_0() -> Tensor:
+    return 0.1 * torch.randn(2, 1, 16, 64, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_masked_intensity_is_that_of_its_frames(tiny_model: MusicModel) -> None:
+    output = Output(x_0(), tiny_model)
+    difference = (LOUD.feature(output) - LOUD.target(output))[:, 25:51]
+    masked = LOUD.during((0.2, 0.407))
+    torch.testing.assert_close(masked.loss(output), difference.square().mean(dim=1))
+    torch.testing.assert_close(
+        masked.errors(output)["intensity_mse_db2"], difference.square().mean(dim=1)
+    )
+    two = LOUD.during((0.2, 0.3), (0.3, 0.407))
+    torch.testing.assert_close(two.loss(output), masked.loss(output))
+    nested = Masked(LOUD.during((0.0, 0.407)), ((0.2, 1.0),))
+    torch.testing.assert_close(nested.loss(output), masked.loss(output))
+
+
+def test_no_gradient_comes_from_what_does_not_count(tiny_model: MusicModel) -> None:
+    x = x_0().requires_grad_()
+    FORM.during((0.0, 0.2)).loss(Output(x, tiny_model)).sum().backward()
+    region = x_0().requires_grad_()
+    LOOP.during((0.0, 0.2)).loss(Output(region, tiny_model)).sum().backward()
+    assert region.grad is not None
+    assert region.grad[..., 20].abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    "spans",
+    [
+        (),
+        ((0.3, 0.3),),
+        ((-0.1, 0.3),),
+        ((0.3, 0.1),),
+        ((0.0, float("inf")),),
+        ((float("nan"), 1.0),),
+    ],
+)
+def test_masks_that_make_no_sense_are_refused(spans: tuple) -> None:
+    with pytest.raises(ControlError, match="from some second to a later one"):
+        LOUD.during(*spans)
+
+
+def test_a_mask_beyond_the_clip_is_refused(tiny_model: MusicModel) -> None:
+    LOUD.during((0.2, 5.0)).check(tiny_model, 64)
+    with pytest.raises(
+        ControlError, match=r"nothing of 0\.6 to 0\.8 s lies within the clip, which ends at 0\.51 s"
+    ):
+        LOUD.during((0.6, 0.8)).check(tiny_model, 64)
+
+
+def test_panels_of_a_masked_control_say_when_it_counts(tiny_model: MusicModel) -> None:
+    (panel,) = LOUD.during((0.1, 0.3)).traces(Output(x_0(), tiny_model), 0)
+    assert panel.during == ((0.1, 0.3),)
+
+
+@pytest.mark.parametrize("pair", [(LOUD, FORM), (LOUD, TUNE), (LOUD, LOOP)])
+def test_two_controls_at_once_report_both_errors_and_the_loss_falls(
+    tiny_model: MusicModel, pair: tuple[Control, Control]
+) -> None:
+    found = run(Request(pair, iterations=6, steps=2, lr=0.05), tiny_model)
+    assert found.losses.amin() < found.losses[0]
+    names = {name for control in pair for name in control.error(x_0(), tiny_model)}
+    assert set(found.errors) == names
+    assert [c["control"] for c in found.report()["request"]["controls"]] == [
+        c.describe()["control"] for c in pair
+    ]
+
+
+def test_what_was_cut_of_a_melody_is_remarked_through_sums_and_masks(
+    tiny_model: MusicModel,
+) -> None:
+    long = Melody.from_notes("C4:4 E4:4", 120)
+    (remark,) = (LOUD + long.during((0.0, 0.3))).remarks(tiny_model, 64)
+    assert "was cut" in remark

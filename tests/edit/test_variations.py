@@ -1,0 +1,141 @@
+"""Inverting recordings and varying latents, on a tiny model."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from ditto.controls.base import Output
+from ditto.controls.intensity import Intensity
+from ditto.diffusion.samplers import ddim
+from ditto.edit.variations import INVERSIONS, Variations, _window, invert, vary
+from ditto.errors import RequestError
+from ditto.methods.ditto import decode
+from ditto.methods.ditto2 import item_noise
+from ditto.methods.inversion import (
+    ddim_inversion,
+    decode_null_text,
+    naive_inversion,
+    null_text_inversion,
+)
+from ditto.models.conditioning import Tags
+from ditto.models.music_model import MusicModel
+from ditto.request import Request, Result, chain_of, run
+
+QUICK = Request(tags=Tags("jazz"), iterations=12, steps=4, lr=0.02, guidance=1.0, method="ditto")
+
+
+@pytest.fixture
+def song(tmp_path: Path) -> Path:
+    samples = 0.05 * np.random.default_rng(0).standard_normal(8000)
+    soundfile.write(tmp_path / "song.wav", samples, 8000, subtype="DOUBLE")
+    return tmp_path / "song.wav"
+
+
+def test_inversion_starts_from_ddims_and_gets_nearer(tiny_model: MusicModel, song: Path) -> None:
+    made = invert(song, tiny_model, QUICK)
+    samples, _ = soundfile.read(song)
+    whole = tiny_model.encode(torch.from_numpy(samples).float()[None])[..., :64]
+    chain = chain_of(QUICK, tiny_model)
+    x_T = ddim_inversion(chain, whole)
+    first = (ddim(chain, x_T) - whole).square().mean().item()
+    assert made.losses[0, 0].item() == pytest.approx(first, rel=1e-3)
+    assert made.losses.amin() < made.losses[0]
+    assert set(made.errors) == {"invert_mse"}
+    assert made.latent().request["start"] == f"DDIM inversion of {song}"
+
+
+def test_inversions_are_those_of_their_module(tiny_model: MusicModel, song: Path) -> None:
+    request = replace(QUICK, guidance=3.0)
+    chain = chain_of(request, tiny_model)
+    x_ref = _window(song, tiny_model, 0.0, None)
+    by_how = {how: invert(song, tiny_model, request, how=how) for how in INVERSIONS}
+    found = null_text_inversion(chain, x_ref)
+    expected = {
+        "ddim": ddim_inversion(chain, x_ref),
+        "naive": naive_inversion(chain, x_ref, item_noise((1, 16, 64), 0, 1)),
+    }
+    for how, x_T in expected.items():
+        assert torch.equal(by_how[how].x_T, x_T)
+        torch.testing.assert_close(by_how[how].x_0, decode(x_T, chain))
+    torch.testing.assert_close(by_how["null-text"].x_0, decode_null_text(chain, found))
+    assert by_how["null-text"].report()["request"]["start"] == f"null-text inversion of {song}"
+    error = {how: result.errors["invert_mse"].item() for how, result in by_how.items()}
+    assert max(error["null-text"], error["ditto"]) < error["ddim"]
+    with pytest.raises(
+        RequestError, match="unknown inversion 'magic': choose one of ditto, ddim, naive, null-text"
+    ):
+        invert(song, tiny_model, request, how="magic")  # pyright: ignore[reportArgumentType]
+
+
+def test_an_inverted_clip_can_be_edited(tiny_model: MusicModel, song: Path) -> None:
+    latent = invert(song, tiny_model, QUICK).latent()
+    louder = run(
+        replace(QUICK, controls=(Intensity("0:-10"),), start=latent, tags=Tags("rock")), tiny_model
+    )
+    assert louder.losses[-1] < louder.losses[0]
+
+
+def test_what_cannot_be_inverted_is_refused(tiny_model: MusicModel, song: Path) -> None:
+    with pytest.raises(RequestError, match=r"has 0\.20 s from 0\.8 s on, but 0\.51"):
+        invert(song, tiny_model, QUICK, begin=0.8)
+    with pytest.raises(RequestError, match="no controls"):
+        invert(song, tiny_model, replace(QUICK, controls=(Intensity("swell"),)))
+
+
+@pytest.fixture(scope="module")
+def made(tiny_model: MusicModel) -> Result:
+    request = Request(
+        (Intensity("swell"),), Tags("jazz"), seed=3, iterations=15, steps=6, lr=0.05, method="ditto"
+    )
+    return run(request, tiny_model)
+
+
+def loss(varied: Variations, model: MusicModel) -> float:
+    return Intensity("swell").loss(Output(varied.x_0, model)).mean().item()
+
+
+def test_variations_differ_from_each_other_but_not_from_themselves(
+    made: Result, tiny_model: MusicModel
+) -> None:
+    varied = vary(made.latent(), tiny_model, count=3)
+    assert varied.x_0.shape == (3, 1, 16, 64)
+    assert not torch.allclose(varied.x_0[0], varied.x_0[1], atol=1e-3)
+    alone = vary(made.latent(), tiny_model, count=1, seed=2)
+    torch.testing.assert_close(alone.x_0[0], varied.x_0[2], rtol=1e-4, atol=1e-4)
+    assert set(varied.errors) == {"intensity_mse_db2", "intensity_rho"}
+
+
+def test_freedom_follows_the_latents_controls_more_closely(
+    made: Result, tiny_model: MusicModel
+) -> None:
+    plain = vary(made.latent(), tiny_model, count=4)
+    guided = vary(made.latent(), tiny_model, count=4, how="ddpm+freedom", strength=0.2)
+    assert loss(guided, tiny_model) < loss(plain, tiny_model)
+
+
+def test_prompts_may_be_fixed_new_or_one_for_each(
+    made: Result, tiny_model: MusicModel, tmp_path: Path
+) -> None:
+    fixed = vary(made.latent(), tiny_model, count=2)
+    assert [tags.genre for tags in fixed.prompts] == ["jazz", "jazz"]
+    mixed = vary(made.latent(), tiny_model, count=2, prompts=[Tags("jazz"), Tags("rock")])
+    torch.testing.assert_close(mixed.x_0[0], fixed.x_0[0], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(mixed.x_0[1], fixed.x_0[1], atol=1e-4)
+    assert mixed.report(1)["request"]["tags"]["genre"] == "rock"
+    assert mixed.report(1)["request"]["method"] == "vary by ddpm"
+    assert len(mixed.save(tmp_path / "out.wav", 1)) == 3
+
+
+def test_mistakes(made: Result, tiny_model: MusicModel) -> None:
+    with pytest.raises(RequestError, match="unknown way to vary"):
+        vary(made.latent(), tiny_model, how="magic")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(RequestError, match="another model"):
+        vary(replace(made.latent(), model="abc"), tiny_model)
+    with pytest.raises(RequestError, match="2 prompts were given for 3 clips"):
+        vary(made.latent(), tiny_model, count=3, prompts=[Tags(), Tags()])
+    with pytest.raises(RequestError, match="made without controls"):
+        vary(replace(made.latent(), request={}), tiny_model, how="ddpm+freedom")
