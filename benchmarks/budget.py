@@ -23,6 +23,12 @@ from ditto.controls.base import Output
 from ditto.controls.intensity import Intensity
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import ModelError
+from ditto.eval.bootstrap import Interval, mean_interval, ratio_interval, statistic_interval
+from ditto.eval.classifier import ClipClassifier
+from ditto.eval.control_error import EachItsOwn
+from ditto.eval.embeddings import listen
+from ditto.eval.frechet import frechet_distance
+from ditto.eval.text_adherence import clap_scores, embed_clips
 from ditto.methods.ditto import decode, ditto
 from ditto.methods.ditto2 import (
     CORRECTIONS,
@@ -33,13 +39,7 @@ from ditto.methods.ditto2 import (
     item_noise,
 )
 from ditto.methods.ways import estimates
-from ditto.eval.bootstrap import Interval, mean_interval, ratio_interval, statistic_interval
-from ditto.eval.control_error import EachItsOwn
-from ditto.eval.embeddings import listen
-from ditto.eval.frechet import frechet_distance
-from ditto.eval.text_adherence import clap_scores, embed_clips
 from ditto.models.clap import Clap
-from ditto.eval.classifier import ClipClassifier
 from ditto.models.music_model import MusicModel
 from ditto.optimize import Step
 from ditto.request import GAMMAS

@@ -8,9 +8,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from benchmarks.report import Report, Row, Tensors
 from ditto.audio.features import mel_db
 from ditto.audio.spec import AudioSpec
-from benchmarks.report import Report, Row, Tensors
 
 ACCURACIES = ("genre_accuracy", "mood_accuracy", "tempo_accuracy", "tempo_within_1_bin")
 CURVES_SHOWN = 6

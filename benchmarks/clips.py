@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ditto.audio.io import read_mono, shown
+from ditto.audio.io import read_mono
 from ditto.audio.spec import AudioSpec
 from ditto.data.dataset import read_labels, tags_of_label
 from ditto.diffusion.samplers import Chain
@@ -22,6 +22,7 @@ from ditto.methods.ditto import decode
 from ditto.methods.ditto2 import decode2, item_noise
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.music_model import MusicModel
+from ditto.paths import printable
 from ditto.request import GAMMAS, draw_x_T
 
 

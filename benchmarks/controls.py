@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from ditto.audio.spec import AudioSpec
 from benchmarks import charts
 from benchmarks.ear import FAD, Found
 from benchmarks.paper import paper
@@ -23,11 +22,12 @@ from benchmarks.report import Claim, Report, Tensors
 from benchmarks.setups import CM, CTM, DITTO, TTM, Bench, Setup, Task
 from benchmarks.tables import ACCURACY, MSE, STRUCTURE, TIME, Entry, Table
 from benchmarks.tasks import CONTROLS, INVERSION, PAIRS, WIDE_OVERLAP, control_of, values_of
+from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control
 from ditto.controls.regions import SelfLoop
 from ditto.edit.edits import SELF_OVERLAP, closed
-from ditto.edit.windows import Filling
 from ditto.edit.timeline import FADE_SECONDS, Timeline
+from ditto.edit.windows import Filling
 from ditto.errors import ModelError
 from ditto.eval.bootstrap import mean_interval, ratio_interval
 from ditto.eval.seams import seam_jump

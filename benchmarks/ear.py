@@ -15,12 +15,12 @@ from benchmarks.setups import Bench
 from benchmarks.tasks import sound
 from ditto.errors import DittoError
 from ditto.eval.bootstrap import Interval, mean_interval, statistic_interval
+from ditto.eval.classifier import ClipClassifier
 from ditto.eval.efficiency import steps_to_converge
 from ditto.eval.embeddings import listen
 from ditto.eval.frechet import Reference
 from ditto.eval.text_adherence import clap_scores, embed_clips
 from ditto.models.clap import Clap
-from ditto.eval.classifier import ClipClassifier
 
 FAD, CLAP, OWN_CLAP = "frechet_distance", "clap_score", "clap_score_optimised"
 """The last is by the CLAP that a text was optimised with."""

@@ -18,11 +18,11 @@ from benchmarks.setups import Base, Bench
 from benchmarks.side_by_side import jobs_of, make_clips
 from benchmarks.tables import TABLES
 from benchmarks.tabulate import numbers, tabulated
-from ditto.models.clap import EMBEDDED, Clap
 from ditto.eval.classifier import ClipClassifier
+from ditto.eval.musicgen import MusicGen
+from ditto.models.clap import EMBEDDED, Clap
 from ditto.models.controlnet import with_controlnet
 from ditto.models.loading import load
-from ditto.eval.musicgen import MusicGen
 
 JUDGE = "weights/clap-judge"
 BUDGETS: dict[str, tuple[Budget, ...]] = {

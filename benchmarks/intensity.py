@@ -18,17 +18,17 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from ditto.audio.features import intensity
 from benchmarks import charts
 from benchmarks.clips import chain_for, weights_digest
 from benchmarks.report import Claim, Partial, Report, Row, Tensors
+from ditto.audio.features import intensity
 from ditto.controls.base import Output
 from ditto.controls.curves import Curve
 from ditto.controls.intensity import Intensity
 from ditto.diffusion.samplers import Chain
-from ditto.methods.ditto import decode, ditto
 from ditto.eval.bootstrap import mean_interval, ratio_interval
 from ditto.eval.control_error import EachItsOwn
+from ditto.methods.ditto import decode, ditto
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.music_model import MusicModel
 from ditto.request import draw_x_T

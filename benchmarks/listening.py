@@ -22,7 +22,6 @@ import numpy as np
 import soundfile
 from torch import Tensor
 
-from ditto.audio.io import atomic_file, shown
 from benchmarks import charts
 from benchmarks.paper import paper
 from benchmarks.report import Claim, Report, Row, make_folder
@@ -30,6 +29,7 @@ from benchmarks.setups import CONTROLNET, DITTO, FREEDOM, MD50, Bench, Setup, Ta
 from benchmarks.tasks import CONTROLS, OUTPAINTING, sound
 from ditto.errors import DataError, DittoError
 from ditto.eval.bootstrap import mean_interval
+from ditto.paths import atomic_file, printable
 
 NAME = "d1-table4"
 APPLICATIONS: dict[str, tuple[Task, tuple[Setup, ...]]] = {

@@ -31,9 +31,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ditto.audio.io import atomic_file, shown
 from ditto.errors import DataError, OutputError
 from ditto.eval.bootstrap import Interval
+from ditto.paths import atomic_file, printable
 
 Tensors = dict[str, Tensor]
 Verdict = Literal["reproduced", "not reproduced", "undecided"]

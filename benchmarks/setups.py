@@ -20,18 +20,18 @@ from rich.progress import track
 
 from benchmarks.clips import RealClips, real_clips, weights_digest
 from benchmarks.report import Partial, Tensors, machine, timed
-from ditto.controls.weights import WITH_MELODY, WITH_OTHERS, papers_iterations
 from ditto.controls.base import Control
+from ditto.controls.weights import WITH_MELODY, WITH_OTHERS, papers_iterations
 from ditto.data.dataset import read_labels
 from ditto.errors import ModelError
-from ditto.methods.ways import Method
+from ditto.eval.musicgen import MusicGen
 from ditto.eval.seams import typical_jumps
+from ditto.methods.ways import Method
 from ditto.models.clap import Clap
 from ditto.models.conditioning import Tags
 from ditto.models.controlnet import adapter_of
 from ditto.models.hashes import fingerprint
 from ditto.models.music_model import MusicModel
-from ditto.eval.musicgen import MusicGen
 from ditto.request import Request
 
 Base = Literal["window", "long", "unconditional"]

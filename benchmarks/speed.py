@@ -30,9 +30,9 @@ from benchmarks.intensity import drawn_targets
 from benchmarks.report import Claim, Partial, Report, Row, Tensors
 from ditto.controls.base import Control, Output
 from ditto.errors import ModelError
+from ditto.eval.bootstrap import mean_interval, ratio_interval
 from ditto.methods.ditto2 import CORRECTIONS
 from ditto.methods.ways import estimates
-from ditto.eval.bootstrap import mean_interval, ratio_interval
 from ditto.models.loading import load
 from ditto.models.music_model import MusicModel
 from ditto.optimize import LR

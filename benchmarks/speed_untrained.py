@@ -23,19 +23,18 @@ from benchmarks.budget import FIG_4, TABLE_2, Budget, Setting
 from benchmarks.intensity import drawn_targets
 from benchmarks.report import Claim, Report, Row
 from benchmarks.speed import DEFAULT, iteration_flops, matmul_rate
-from ditto.training.loop import RECIPES
 from ditto.diffusion.samplers import ddim
 from ditto.errors import DataError
-from ditto.methods.ditto import checkpointed_call
 from ditto.eval.bootstrap import mean_interval, ratio_interval
 from ditto.eval.control_error import EachItsOwn
+from ditto.methods.ditto import checkpointed_call
 from ditto.models.alive import Alive
 from ditto.models.loading import load, native_precision
 from ditto.models.music_model import Distilled, MusicModel
 from ditto.optimize import LR
 from ditto.request import GAMMAS
 from ditto.training.base import BaseConfig, network_of
-from ditto.training.loop import load_config
+from ditto.training.loop import RECIPES, load_config
 
 PAPERS, DITTO = TABLE_2[1], FIG_4[1]
 """(M, T') = (1, 2) and (20, 20), with the seconds a clip that DITTO-2's Table 2 has, on an A100."""

@@ -15,13 +15,13 @@ import soxr
 import torch
 from torch import Tensor
 
-from ditto.audio.chroma import log_chroma
-from ditto.audio.features import intensity, log_mel
-from ditto.audio.similarity import self_similarity
 from benchmarks.intensity import random_curve, random_tags
 from benchmarks.report import Tensors
 from benchmarks.setups import DITTO, Bench, Setup, Task
 from benchmarks.tunes import drawn_tune
+from ditto.audio.chroma import log_chroma
+from ditto.audio.features import intensity, log_mel
+from ditto.audio.similarity import self_similarity
 from ditto.controls.base import Control, Output
 from ditto.controls.curves import Curve
 from ditto.controls.intensity import Intensity
@@ -31,11 +31,11 @@ from ditto.controls.structure import Structure
 from ditto.controls.text import Text
 from ditto.edit.variations import How, inverted, vary
 from ditto.errors import ModelError
-from ditto.latents import Latent
-from ditto.methods.ways import WAYS
 from ditto.eval.batch_variance import intra_batch_variance
 from ditto.eval.efficiency import Memory
 from ditto.eval.seams import seam_jump
+from ditto.latents import Latent
+from ditto.methods.ways import WAYS
 from ditto.models.clap import Clap
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel

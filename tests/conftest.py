@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from tests.tiny_soundfont import make_tiny_soundfont
 from torch import nn
 
 from ditto import cli
 from ditto.audio.spec import AudioSpec
+from ditto.composer.corpus import compose_dataset
+from ditto.composer.render import Renderer
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.hashes import fingerprint
 from ditto.models.music_model import Distilled, MusicModel
@@ -116,3 +119,21 @@ def ditto_music(
         return code, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def soundfont(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_soundfont(tmp_path_factory.mktemp("soundfont") / "tiny.sf2")
+
+
+@pytest.fixture(scope="session")
+def renderer(soundfont: Path) -> Renderer:
+    return Renderer(soundfont)
+
+
+@pytest.fixture(scope="session")
+def composed(tmp_path_factory: pytest.TempPathFactory, soundfont: Path) -> Path:
+    """A finished training set of three pieces; read only."""
+    return compose_dataset(
+        tmp_path_factory.mktemp("composed") / "train", count=3, soundfont=soundfont
+    )

@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast
 import typer
 from rich.console import Console
 
-from ditto import cli_bench
+from benchmarks import cli as cli_bench
 from ditto import cli_edit as edits
 from ditto.errors import DittoError
 

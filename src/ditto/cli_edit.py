@@ -414,8 +414,8 @@ def _random_tags(model: Any, count: int, seed: int) -> list[Any]:
 
 
 def _folder(path: Path) -> None:
-    from ditto.audio.io import shown
     from ditto.errors import OutputError
+    from ditto.paths import printable
 
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -14,9 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ditto.audio.io import StrPath, atomic_file, check_output, shown
 from ditto.errors import OutputError, RequestError
 from ditto.models.music_model import MusicModel
+from ditto.paths import StrPath, atomic_file, check_output, printable
 
 ENDING = ".latent"
 FORMAT = "ditto-latent-1"

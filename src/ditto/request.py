@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ditto.audio.io import SUBTYPES, StrPath, atomic_file, check_output, shown, write
-from ditto.controls.weights import balanced, papers_iterations
+from ditto.audio.io import SUBTYPES, write
 from ditto.controls.base import Control, Output
+from ditto.controls.weights import balanced, papers_iterations
 from ditto.diffusion.samplers import Chain
 from ditto.errors import OutputError, RequestError, TagError
 from ditto.latents import Latent
@@ -27,6 +27,7 @@ from ditto.methods.ways import SAMPLERS, WAYS, Job, Method, Way
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
 from ditto.optimize import LR, MOMENTUM, Step, Stop, never, plateau, tolerance
+from ditto.paths import StrPath, atomic_file, check_output, printable
 from ditto.plots import Panel, clip_picture
 
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -322,7 +323,9 @@ def output_files(path: StrPath, *, force: bool = False) -> tuple[Path, Path, Pat
     """
     sound = Path(path)
     if sound.suffix.lower() not in SUBTYPES:
-        raise OutputError(f"cannot write {printable(path)}: its name must end in {', '.join(SUBTYPES)}")
+        raise OutputError(
+            f"cannot write {printable(path)}: its name must end in {', '.join(SUBTYPES)}"
+        )
     files = sound, sound.with_suffix(".png"), sound.with_suffix(".json")
     for file in files:
         check_output(file, force=force)

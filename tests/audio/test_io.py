@@ -11,6 +11,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ditto import paths
 from ditto.audio import io
 from ditto.audio.spec import AudioSpec
 from ditto.errors import AudioFileError, OutputError
@@ -506,7 +507,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, ending):
 
 def test_atomic_path_serves_any_kind_of_file(tmp_path):
     path = tmp_path / "a.json"
-    with io.atomic_file(path) as temporary:
+    with paths.atomic_file(path) as temporary:
         assert (temporary.parent, temporary.suffix) == (tmp_path, ".json")
         temporary.write_text("{}")
         assert not path.exists()
@@ -520,7 +521,7 @@ def test_atomic_path_passes_errors_on_and_cleans_up(tmp_path, error):
     path.write_text("old")
 
     def write_half() -> None:
-        with io.atomic_file(path, force=True) as temporary:
+        with paths.atomic_file(path, force=True) as temporary:
             temporary.write_text("half")
             raise error
 
@@ -535,7 +536,7 @@ def test_atomic_path_sees_a_file_that_appears_meanwhile(tmp_path):
     path = tmp_path / "a.json"
 
     def write_slowly() -> None:
-        with io.atomic_file(path) as temporary:
+        with paths.atomic_file(path) as temporary:
             temporary.write_text("mine")
             path.write_text("another's")
 
@@ -548,7 +549,7 @@ def test_atomic_path_sees_a_file_that_appears_meanwhile(tmp_path):
 def test_atomic_path_follows_links_and_keeps_to_the_umask(tmp_path):
     (tmp_path / "real.json").write_text("old")
     (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
-    with io.atomic_file(tmp_path / "link.json", force=True) as temporary:
+    with paths.atomic_file(tmp_path / "link.json", force=True) as temporary:
         temporary.write_text("new")
     (tmp_path / "plain").touch()
     assert (tmp_path / "link.json").is_symlink()
@@ -566,11 +567,11 @@ def test_an_unwritable_folder_is_refused(tmp_path, monkeypatch):
 
 
 def test_an_output_can_be_checked_before_the_work(tmp_path):
-    io.check_output(tmp_path / "new.wav")
+    paths.check_output(tmp_path / "new.wav")
     (tmp_path / "old.wav").write_bytes(b"old")
-    io.check_output(tmp_path / "old.wav", force=True)
+    paths.check_output(tmp_path / "old.wav", force=True)
     with pytest.raises(OutputError, match="exists already"):
-        io.check_output(tmp_path / "old.wav")
+        paths.check_output(tmp_path / "old.wav")
     with pytest.raises(OutputError, match="its folder does not exist"):
-        io.check_output(tmp_path / "none" / "new.wav")
+        paths.check_output(tmp_path / "none" / "new.wav")
     assert [path.name for path in tmp_path.iterdir()] == ["old.wav"]

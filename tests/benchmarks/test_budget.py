@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.models.tiny_clap import make_clap
-
 from benchmarks.budget import FIG_4, FIG_5, TABLE_2, Budget, Setting, _claims, made, run_budget
 from benchmarks.intensity import drawn_targets
 from benchmarks.speed import (
@@ -20,6 +18,8 @@ from benchmarks.speed import (
     matmul_rate,
     run_speed,
 )
+from tests.models.tiny_clap import make_clap
+
 from ditto.controls.base import Output
 from ditto.eval.classifier import ClipClassifier
 from ditto.models.music_model import MusicModel

@@ -4,14 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from benchmarks.clips import drawn_tags, generated, generated_by_student, real_clips, weights_digest
 
-from benchmarks.clips import (
-    drawn_tags,
-    generated,
-    generated_by_student,
-    real_clips,
-    weights_digest,
-)
 from ditto.errors import DataError
 from ditto.request import Request, run
 

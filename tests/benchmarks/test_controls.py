@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from benchmarks.controls import NONE, SETUPS, TASKS, controls_table
 from benchmarks.ear import Ear
 from benchmarks.report import Report
 from benchmarks.setups import CM, Bench
 from benchmarks.tabulate import tabulated
+
 from ditto.errors import ModelError
 from ditto.eval.classifier import ClipClassifier
 from ditto.models.music_model import MusicModel

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from ditto import cli
-from benchmarks import every
+from benchmarks.cli import TITLES, shipped, shipped_base
 from benchmarks.every import BUDGETS, Weights, run_tables
 from benchmarks.report import Row
 from benchmarks.setups import DOODL, TTM
 from benchmarks.side_by_side import jobs_of
 from benchmarks.tables import TABLES
-from ditto.cli_bench import TITLES, shipped, shipped_base
+
+from benchmarks import every
+from ditto import cli
 from ditto.errors import ModelError
 from ditto.eval.classifier import ClipClassifier
 from ditto.models.music_model import MusicModel

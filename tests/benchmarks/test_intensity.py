@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
-
-from ditto.audio.features import intensity
-from benchmarks import intensity as bench
 from benchmarks.intensity import HIGHEST_DB, LOWEST_DB, random_curve, random_tags, run_intensity
+
+from benchmarks import intensity as bench
+from ditto.audio.features import intensity
 from ditto.controls.curves import smoothed
 from ditto.request import Request, run
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-
 from benchmarks.listening import (
     COLUMNS,
     NAME,
@@ -26,6 +25,7 @@ from benchmarks.listening import (
 )
 from benchmarks.setups import Bench
 from benchmarks.tasks import pcm
+
 from ditto.errors import DataError
 from ditto.models.music_model import MusicModel
 

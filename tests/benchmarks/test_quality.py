@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from benchmarks.quality import FRECHET, REAL, SOUND, SPECTROGRAM, run_quality
 
 from benchmarks import quality as bench
-from benchmarks.quality import FRECHET, REAL, SOUND, SPECTROGRAM, run_quality
 from ditto.errors import ModelError
 from ditto.eval.frechet import frechet_distance
 

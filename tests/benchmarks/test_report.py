@@ -5,8 +5,8 @@ import math
 
 import pytest
 import torch
-
 from benchmarks.report import Claim, Partial, Report, Row, write_page
+
 from ditto.errors import DataError, OutputError
 from ditto.eval.bootstrap import Interval
 

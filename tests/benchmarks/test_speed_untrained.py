@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
-
 from benchmarks.budget import Setting
 from benchmarks.report import Report
 from benchmarks.speed_untrained import (
@@ -20,6 +18,8 @@ from benchmarks.speed_untrained import (
     run_speed_untrained,
     untrained,
 )
+from torch.utils.flop_counter import FlopCounterMode
+
 from ditto.errors import DataError
 from ditto.training.base import BaseConfig
 from ditto.training.loop import RECIPES, load_config

@@ -11,9 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.conftest import randomised
-
-from benchmarks import tabulate, tasks
 from benchmarks.ear import CLAP, FAD, OWN_CLAP, Ear, Found
 from benchmarks.paper import paper
 from benchmarks.report import Report
@@ -21,8 +18,11 @@ from benchmarks.setups import CM, CTM, DITTO, DOODL, FREEDOM, TTM, Bench
 from benchmarks.tables import MEASURES, TABLES, Entry, Table, _adherence
 from benchmarks.tabulate import distance_ratio, papers, tabulated
 from benchmarks.tasks import CONTROLS, FIXED, FREE, curve_of, pcm, sound
-from ditto.eval.frechet import Reference, frechet_distance
+from tests.conftest import randomised
+
+from benchmarks import tabulate, tasks
 from ditto.eval.classifier import ClipClassifier
+from ditto.eval.frechet import Reference, frechet_distance
 from ditto.models.controlnet import ControlAdapter
 from ditto.models.hashes import fingerprint
 from ditto.models.music_model import Distilled, MusicModel

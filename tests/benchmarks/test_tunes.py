@@ -4,8 +4,8 @@ import sys
 
 import numpy as np
 import pytest
-
 from benchmarks.tunes import BEATS, HIGHEST, LOWEST, beginnings, drawn_tune
+
 from ditto.errors import ControlError
 
 CHEVY_CHASE = "D5:.5 C5 B4:.5 A4 D4:.5 F#4 G4:.5 A4 B4:.5 C5 D5:.5"

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ditto.controls.weights import WITH_MELODY, WITH_OTHERS, balanced, papers_iterations, rebuilt
 from ditto.controls.base import Control, Masked, Output
 from ditto.controls.intensity import Intensity
 from ditto.controls.melody import Melody
 from ditto.controls.regions import SelfLoop
 from ditto.controls.structure import Structure, StructureLike
+from ditto.controls.weights import WITH_MELODY, WITH_OTHERS, balanced, papers_iterations, rebuilt
 from ditto.errors import ControlError
 from ditto.models.music_model import MusicModel
 from ditto.request import Request, run

@@ -6,11 +6,11 @@ import re
 import numpy as np
 import pytest
 
-from ditto.data import wording
-from ditto.data.captions import caption, facts, movement, template, words_of
 from ditto.composer.compose import compose
 from ditto.composer.piece import labels
 from ditto.composer.styles import GENRES, MOOD_NAMES, MOODS, STYLES
+from ditto.data import wording
+from ditto.data.captions import caption, facts, movement, template, words_of
 from ditto.models.clap_tokenizer import word_tokenizer
 
 PIECES = [labels(compose(index, 0, "heldout")) for index in range(4)]

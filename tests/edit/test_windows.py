@@ -9,13 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ditto.controls.weights import WITH_OTHERS
 from ditto.controls.intensity import Intensity
 from ditto.controls.melody import Melody
 from ditto.controls.structure import Structure
-from ditto.edit.windows import Filling, Window, pieces
+from ditto.controls.weights import WITH_OTHERS
 from ditto.edit.follow import followed
 from ditto.edit.timeline import Timeline
+from ditto.edit.windows import Filling, Window, pieces
 from ditto.errors import ControlError, RequestError
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tests.benchmarks.conftest import data as data  # the bench's folder of short pieces, as a fixture
+from tests.benchmarks.conftest import (
+    data as data,  # the bench's folder of short pieces, as a fixture
+)
 from tests.models.tiny_clap import make_clap
 
 from ditto.data.dataset import read_labels

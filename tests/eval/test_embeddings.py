@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ditto.eval.embeddings import listen, recognised
 from ditto.eval.classifier import ClipClassifier
+from ditto.eval.embeddings import listen, recognised
 
 
 def test_recognised_by_hand():

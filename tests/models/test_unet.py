@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ditto.training.loop import RECIPES
 from ditto.models.unet import TagUNet
+from ditto.training.loop import RECIPES
 
 T, TAGS = torch.tensor([10, 900]), torch.tensor([[1, 2, 3], [2, 0, 5]])
 CONFIG = RECIPES / "base-paper.json"

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.benchmarks.conftest import data as data  # the bench's folder of short pieces, as a fixture
+from tests.benchmarks.conftest import (
+    data as data,  # the bench's folder of short pieces, as a fixture
+)
 from tests.models.tiny_clap import AUDIO, EXTRACTOR, TEXT
 from torch.nn.functional import cross_entropy
 

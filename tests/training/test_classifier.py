@@ -183,13 +183,10 @@ def test_a_missing_or_damaged_classifier_is_a_model_error(tmp_path):
 
 
 def test_the_committed_config_is_one_of_the_recipe():
-    from pathlib import Path
 
     from ditto.training.loop import RECIPES, load_config
 
-    config = load_config(
-        RECIPES / "classifier.json", ClassifierConfig
-    )
+    config = load_config(RECIPES / "classifier.json", ClassifierConfig)
     assert (
         ClipClassifier(**config.network).config["embedding"]
         == json.loads(json.dumps(config.network))["embedding"]

@@ -225,12 +225,7 @@ def test_a_bad_config_is_refused(settings: dict[str, Any], message: str) -> None
 
 
 def test_the_committed_config_loads() -> None:
-    assert (
-        load_config(
-            RECIPES / "controlnet.json", ControlNetConfig
-        ).steps
-        > 0
-    )
+    assert load_config(RECIPES / "controlnet.json", ControlNetConfig).steps > 0
 
 
 # From a data folder, and killed.

@@ -6,7 +6,6 @@ is mended in silence: NaN is an error, and so is a sample that would clip.
 """
 
 import os
-import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,8 +19,7 @@ import soxr
 
 from ditto.audio.spec import AudioSpec
 from ditto.errors import AudioFileError, OutputError
-
-StrPath = str | os.PathLike[str]
+from ditto.paths import StrPath, atomic_file, printable, reason
 
 MIN_SECONDS = 0.05
 """Shortest sound that is read: one STFT window needs 0.047 s."""
@@ -236,13 +234,23 @@ def write(
     _check_range(path, frames, encoding)
     _check_tags(tags or {})
     with atomic_file(path, force=force) as temporary:
-        _encode(temporary, frames, sample_rate, file_format, encoding, tags or {})
+        try:
+            _encode(temporary, frames, sample_rate, file_format, encoding, tags or {})
+        except soundfile.LibsndfileError as error:
+            raise OutputError(f"cannot write {printable(path)}: {_cause(error)}") from error
+
+
+def _cause(error: soundfile.LibsndfileError) -> str:
+    """Return libsndfile's message on one line."""
+    return printable(error.error_string).strip().rstrip(".")
 
 
 def _encoding(path: Path, subtype: str | None) -> tuple[str, str]:
     """Format and encoding to write `path` in, as libsndfile names them."""
     if path.suffix.lower() not in SUBTYPES:
-        raise OutputError(f"cannot write {printable(path)}: its name must end in {', '.join(SUBTYPES)}")
+        raise OutputError(
+            f"cannot write {printable(path)}: its name must end in {', '.join(SUBTYPES)}"
+        )
     file_format, default = SUBTYPES[path.suffix.lower()]
     encoding = (subtype or default).upper()
     known = soundfile.available_subtypes(file_format)
@@ -318,10 +326,12 @@ def _opened(path: StrPath) -> Iterator[soundfile.SoundFile]:
             _check_header(path, file)
             yield file
     except OSError as error:
-        raise AudioFileError(f"cannot read {printable(path)}: {_reason(error)}") from error
+        raise AudioFileError(f"cannot read {printable(path)}: {reason(error)}") from error
     except soundfile.LibsndfileError as error:
-        message = f"cannot read {printable(path)}: it is damaged or no sound file (wav, flac, ogg or mp3): {_reason(error)}"
-        raise AudioFileError(message) from error
+        raise AudioFileError(
+            f"cannot read {printable(path)}: it is damaged or no sound file (wav, flac, ogg or "
+            f"mp3): {_cause(error)}"
+        ) from error
 
 
 def _regular_file(path: StrPath) -> BinaryIO:

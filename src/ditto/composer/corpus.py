@@ -21,6 +21,9 @@ import numpy.typing as npt
 import soundfile
 
 from ditto.composer.compose import SPLITS, TEMPO_RANGE, compose
+from ditto.composer.piece import labels
+from ditto.composer.render import Renderer, file_sha256, find_soundfont
+from ditto.composer.styles import GENRES, MOOD_NAMES
 from ditto.data.files import (
     Progress,
     make_folder,
@@ -29,9 +32,6 @@ from ditto.data.files import (
     write_json,
     write_json_lines,
 )
-from ditto.composer.piece import labels
-from ditto.composer.render import Renderer, file_sha256, find_soundfont
-from ditto.composer.styles import GENRES, MOOD_NAMES
 from ditto.errors import DataError
 
 COMPOSER_VERSION = 1

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from ditto.audio.features import rms_db, smooth
-from ditto.audio.io import StrPath, read_mono, shown
+from ditto.audio.io import read_mono
 from ditto.audio.spec import AudioSpec
 from ditto.errors import ControlError
+from ditto.paths import StrPath, printable
 
 LOUDEST_DB, QUIETEST_DB = 0.0, -80.0
 """Range of levels that a curve may ask for: full-scale square wave, and next to silence."""
@@ -128,7 +129,9 @@ def read_curve(path: StrPath) -> Curve:
     points = []
     for number, row in rows:
         if len(row) < 2:
-            raise ControlError(f"line {number} of {printable(path)} needs two columns: seconds and dB")
+            raise ControlError(
+                f"line {number} of {printable(path)} needs two columns: seconds and dB"
+            )
         points.append(_point(row[0], row[1], where=f"on line {number} of {printable(path)}"))
     return Curve(tuple(points), name=Path(path).name)
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from ditto.audio.features import intensity, mel_rms_db, smooth
-from ditto.audio.io import StrPath
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Output
 from ditto.controls.curves import Curve, curve_of_recording, parse_curve, smoothed
 from ditto.errors import ControlError
 from ditto.models.music_model import MusicModel
+from ditto.paths import StrPath
 from ditto.plots import Panel, Trace
 
 

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from ditto.audio.chroma import log_chroma
-from ditto.audio.io import StrPath
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Output
 from ditto.controls.notes import (
@@ -22,6 +21,7 @@ from ditto.controls.notes import (
 )
 from ditto.errors import ControlError
 from ditto.models.music_model import MusicModel
+from ditto.paths import StrPath
 from ditto.plots import ChromaPanel, Panel
 
 

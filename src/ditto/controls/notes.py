@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from ditto.audio.chroma import chroma_power
-from ditto.audio.io import SUBTYPES, StrPath, read_mono, shown
+from ditto.audio.io import SUBTYPES, read_mono
 from ditto.audio.spec import AudioSpec
 from ditto.errors import ControlError
+from ditto.paths import StrPath, printable
 
 REST = -1
 """Class of a frame that asks for nothing."""
@@ -360,4 +361,6 @@ def _check_file(path: StrPath) -> None:
 
 def _check_part(path: StrPath, kind: str, chosen: int | None, count: int) -> None:
     if chosen is not None and not 0 <= chosen < count:
-        raise ControlError(f"{printable(path)} has no {kind} {chosen}: it has {kind}s 0 to {count - 1}")
+        raise ControlError(
+            f"{printable(path)} has no {kind} {chosen}: it has {kind}s 0 to {count - 1}"
+        )

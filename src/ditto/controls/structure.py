@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from ditto.audio.features import log_mel
-from ditto.audio.io import StrPath, read_mono, shown
+from ditto.audio.io import read_mono
 from ditto.audio.similarity import self_similarity, smooth_2d
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Output
 from ditto.errors import ControlError
 from ditto.models.music_model import MusicModel
+from ditto.paths import StrPath, printable
 from ditto.plots import MatrixPanel, Panel
 
 MAX_SECTIONS = 16

@@ -9,8 +9,8 @@ from ditto.controls.base import Control, Masked, Sum
 from ditto.controls.curves import Curve
 from ditto.controls.intensity import Intensity
 from ditto.controls.melody import Melody
-from ditto.controls.structure import Form, Structure
 from ditto.controls.notes import Note, Tune
+from ditto.controls.structure import Form, Structure
 from ditto.errors import ControlError
 
 WITH_MELODY, WITH_OTHERS = 1 / 40, 1 / 400

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ditto.data import wording
 from ditto.composer.dynamics import gain_db
+from ditto.data import wording
 
 Labels = dict[str, Any]
 NUMBERS = range(40, 221)

@@ -13,15 +13,15 @@ from typing import Literal
 
 import numpy as np
 
-from ditto.audio.io import StrPath, shown
 from ditto.audio.limiter import CEILING
 from ditto.controls.regions import SelfLoop
-from ditto.edit.windows import Filling, Progress
 from ditto.edit.result import Edit, Part
 from ditto.edit.timeline import FADE_SECONDS, Timeline, crossfaded
+from ditto.edit.windows import Filling, Progress
 from ditto.errors import RequestError
 from ditto.models.music_model import MusicModel
 from ditto.optimize import Step
+from ditto.paths import StrPath, printable
 from ditto.request import Request, run
 
 MAX_SECONDS = 3600.0

@@ -15,10 +15,11 @@ import soxr
 import torch
 from torch import Tensor
 
-from ditto.audio.io import SUBTYPES, StrPath, info, read
+from ditto.audio.io import SUBTYPES, info, read
 from ditto.audio.limiter import limited
 from ditto.audio.spec import AudioSpec
 from ditto.models.music_model import MusicModel
+from ditto.paths import StrPath
 
 FADE_SECONDS = 0.1
 """Length of a cross-fade."""

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ditto.audio.io import StrPath, read_mono, shown
-from ditto.controls.weights import rebuilt
+from ditto.audio.io import read_mono
 from ditto.controls.base import Control, Output
 from ditto.controls.regions import Region
+from ditto.controls.weights import rebuilt
 from ditto.diffusion.samplers import Chain, ancestral, ddpm
 from ditto.errors import ControlError, RequestError
 from ditto.latents import Latent
@@ -26,6 +26,7 @@ from ditto.methods.inversion import (
 )
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
+from ditto.paths import StrPath, printable
 from ditto.request import Request, Result, Watch, chain_of, run
 
 How = Literal["ddpm", "ddpm+freedom"]

@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from ditto.audio.io import shown
 from ditto.errors import ModelError, one_line
+from ditto.paths import printable
 
 FLOOR_DB = -100.0
 """Mel levels are raised to this before the network sees them: what lies below is inaudible

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, MusicgenForConditionalGeneration, PreTrainedTokenizerBase
 
-from ditto.audio.io import shown
 from ditto.errors import ModelError, RequestError, one_line
+from ditto.paths import printable
 
 DEFAULT = "facebook/musicgen-small"
 MAX_SECONDS = 30.0

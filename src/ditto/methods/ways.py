@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ditto.controls.weights import balanced
 from ditto.controls.base import Control, Output
 from ditto.controls.regions import Region
+from ditto.controls.weights import balanced
 from ditto.diffusion.consistency import Noise
 from ditto.diffusion.samplers import Advance, Chain, ancestral, ddim, ddim_step, ddpm, dpm_solver_pp
 from ditto.errors import RequestError

@@ -34,9 +34,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ditto.audio.io import shown
 from ditto.errors import ControlError, ModelError, one_line
 from ditto.models.clap_frontend import ClapFrontEnd
+from ditto.paths import printable
 
 EMBEDDED = Path(__file__).parents[1] / "weights" / "clap"
 """Folder of the CLAP that is installed with the package."""

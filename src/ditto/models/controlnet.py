@@ -26,11 +26,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ditto.audio.chroma import CLASSES
-from ditto.audio.io import shown
 from ditto.errors import ModelError
 from ditto.models.hashes import fingerprint
 from ditto.models.music_model import WEIGHTS, MusicModel
 from ditto.models.transformer import Block, PatchTransformer
+from ditto.paths import printable
 
 CHANNELS = 2 + CLASSES + 1
 CENTRE_DB, SPREAD_DB = -30.0, 10.0

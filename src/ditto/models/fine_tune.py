@@ -20,7 +20,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ditto.audio.io import shown
 from ditto.audio.spec import AudioSpec
 from ditto.errors import ModelError
 from ditto.models.hashes import extended, file_sha256, fingerprint
@@ -34,6 +33,7 @@ from ditto.models.music_model import (
     read_index,
     save_index,
 )
+from ditto.paths import printable
 
 CLASS = "MusicFineTune"
 FILE = Path("denoiser") / WEIGHTS

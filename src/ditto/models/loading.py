@@ -20,7 +20,6 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from ditto.audio.io import shown
 from ditto.errors import ModelError
 from ditto.models.controlnet import with_controlnet
 from ditto.models.fine_tune import CLASS as FINE_TUNE
@@ -28,6 +27,7 @@ from ditto.models.fine_tune import load_fine_tune
 from ditto.models.hashes import fingerprints
 from ditto.models.music_model import CONTROLNET, EMBEDDED, INDEX, STUDENT, MusicModel, distilled_in
 from ditto.models.music_model import load as load_own
+from ditto.paths import printable
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -271,7 +271,9 @@ def _read_index(folder: Path, name: str) -> dict[str, Any]:
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"{printable(folder)} has no {INDEX}, so it is not a model folder") from None
+        raise ModelError(
+            f"{printable(folder)} has no {INDEX}, so it is not a model folder"
+        ) from None
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {printable(folder / INDEX)}: {_line(error)}") from None
     kind = index.get("_class_name") if isinstance(index, dict) else None

@@ -33,7 +33,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ditto.audio.features import log_mel
-from ditto.audio.io import shown
 from ditto.audio.limiter import limited
 from ditto.audio.spec import AudioSpec
 from ditto.diffusion.consistency import StudentDenoiser
@@ -42,6 +41,7 @@ from ditto.diffusion.schedule import Schedule
 from ditto.errors import ModelError, OutputError, RequestError, one_line
 from ditto.models.conditioning import Tags, TagVocabulary, drop_tags, null_tags
 from ditto.models.hashes import combined, extended, file_sha256, fingerprint
+from ditto.paths import printable
 
 EMBEDDED = Path(__file__).parents[1] / "weights" / "base"
 """Folder of the model that is installed with the package."""
@@ -376,7 +376,9 @@ class MusicModel:
 def put_folder(folder: Path, write: Callable[[Path], str]) -> str:
     """Write a folder beside its place and put it there when it is whole."""
     if folder.exists() and not (folder / INDEX).is_file():
-        raise OutputError(f"{printable(folder)} exists and is not a model folder: choose another name")
+        raise OutputError(
+            f"{printable(folder)} exists and is not a model folder: choose another name"
+        )
     temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
     try:
         temporary.mkdir(parents=True)
@@ -479,7 +481,9 @@ def load(folder: str | os.PathLike[str] | None = None) -> MusicModel:
         sha256 = combined(index["sha256"])
         base = combined({part: index["sha256"][part] for part in PARTS})
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{printable(path / INDEX)} is not a Ditto model's index: {error}") from None
+        raise ModelError(
+            f"{printable(path / INDEX)} is not a Ditto model's index: {error}"
+        ) from None
     return MusicModel(
         networks["denoiser"],
         networks["vocoder"],
@@ -505,7 +509,9 @@ def distilled_in(path: Path, index: dict[str, Any]) -> Distilled:
         low, high = (float(w) for w in about["guidance"])
         kind, teacher, cls = str(about["kind"]), str(about["teacher"]), about["class"]
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{printable(path / INDEX)} does not describe its student: {error}") from None
+        raise ModelError(
+            f"{printable(path / INDEX)} does not describe its student: {error}"
+        ) from None
     return Distilled(_part(path, "student", cls, index), kind, (low, high), teacher)
 
 
@@ -516,7 +522,9 @@ def read_index(path: Path, kind: str = "MusicModel") -> dict[str, Any]:
         ModelError: it is not, or cannot be read.
     """
     if not path.is_dir():
-        raise ModelError(f"no model folder {printable(path)}: give a folder that MusicModel.save wrote")
+        raise ModelError(
+            f"no model folder {printable(path)}: give a folder that MusicModel.save wrote"
+        )
     try:
         index = json.loads((path / INDEX).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -19,12 +19,12 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
 
-from ditto.audio.io import atomic_file, shown
 from ditto.audio.spec import AudioSpec
 from ditto.data.dataset import ClipDataset, read_labels, tags_of_label
 from ditto.errors import DataError
 from ditto.eval.classifier import ClipClassifier
 from ditto.models.conditioning import TagVocabulary
+from ditto.paths import atomic_file, printable
 from ditto.training.loop import seeded, step_seed
 from ditto.training.run import Recipe, Run
 

@@ -26,9 +26,9 @@ from ditto.plots import mel_grid
 from ditto.training.base import Clips, DenoiserRecipe
 from ditto.training.consistency_loss import Example, Grid, distance, goal
 from ditto.training.loop import Checkpoints, Ema, load_config, read_log, step_seed
-from ditto.training.student_init import merged, pupil, restore, trained, twin
 from ditto.training.run import Run
 from ditto.training.student_gap import SCALES, Gap
+from ditto.training.student_init import merged, pupil, restore, trained, twin
 
 KINDS = ("cm", "ctm")
 DISTANCES = ("mse", "pseudo_huber")

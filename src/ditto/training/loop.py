@@ -31,6 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ditto.errors import DataError, OutputError, one_line
+from ditto.paths import StrPath, printable
 
 ConfigT = TypeVar("ConfigT")
 Tensors = dict[str, Tensor]

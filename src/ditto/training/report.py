@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
-from ditto.audio.io import shown
 from ditto.errors import DataError, OutputError
+from ditto.paths import printable
 from ditto.plots import loss_picture
 from ditto.training.loop import read_log
 
