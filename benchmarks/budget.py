@@ -40,7 +40,7 @@ from ditto.methods.ditto2 import (
 )
 from ditto.methods.ways import estimates
 from ditto.models.clap import Clap
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.optimize import Step
 from ditto.request import GAMMAS
 

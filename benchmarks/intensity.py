@@ -30,7 +30,7 @@ from ditto.eval.bootstrap import mean_interval, ratio_interval
 from ditto.eval.control_error import EachItsOwn
 from ditto.methods.ditto import decode, ditto
 from ditto.models.conditioning import TagVocabulary
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.request import draw_x_T
 
 LOWEST_DB, HIGHEST_DB = -40.0, -14.0

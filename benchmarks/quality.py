@@ -37,7 +37,7 @@ from ditto.eval.classifier import ClipClassifier
 from ditto.eval.embeddings import Ear, listen, recognised
 from ditto.eval.frechet import frechet_distance
 from ditto.eval.vocoder_error import evaluate_vocoder, griffin_lim_mel
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.request import draw_x_T
 
 Vectors = NDArray[np.float64]

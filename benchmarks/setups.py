@@ -30,8 +30,8 @@ from ditto.methods.ways import Method
 from ditto.models.clap import Clap
 from ditto.models.conditioning import Tags
 from ditto.models.controlnet import adapter_of
-from ditto.models.hashes import fingerprint
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
+from ditto.models.network import hash_weights
 from ditto.request import Request
 
 Base = Literal["window", "long", "unconditional"]
@@ -254,7 +254,7 @@ class Bench:
             if key not in ("tags", "controls", "seed")
         }
         adapter = (
-            fingerprint(player.controlnet)
+            hash_weights(player.controlnet)
             if setup.method == "controlnet" and player.controlnet
             else None
         )

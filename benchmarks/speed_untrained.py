@@ -28,9 +28,10 @@ from ditto.errors import DataError
 from ditto.eval.bootstrap import mean_interval, ratio_interval
 from ditto.eval.control_error import EachItsOwn
 from ditto.methods.ditto import checkpointed_call
-from ditto.models.alive import Alive
-from ditto.models.loading import load, native_precision
-from ditto.models.music_model import Distilled, MusicModel
+from ditto.models.device import native_precision
+from ditto.models.hub import load
+from ditto.models.model import MusicModel, Student
+from ditto.models.profile import MemoryTracker
 from ditto.optimize import LR
 from ditto.request import GAMMAS
 from ditto.training.base import BaseConfig, network_of
@@ -150,7 +151,7 @@ def untrained(recipe: BaseConfig, device: torch.device, name: str) -> MusicModel
     student = model.new_student().requires_grad_(False).eval()
     for module in (network, student):
         nn.Module.to(module, device)
-    return replace(model, distilled=Distilled(student, "ctm", STUDENTS_GUIDANCE, ""))
+    return replace(model, distilled=Student(student, "ctm", STUDENTS_GUIDANCE, ""))
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ class Cost:
     def of(cls, setting: Setting, budget: Budget, count: int) -> "Cost":
         """Make `count` clips, and count another iteration's memory and operations."""
         clips = [_clip_seconds(setting, budget, i) for i in range(count)]
-        with Alive() as alive:
+        with MemoryTracker() as alive:
             _iteration(setting, budget)
         seconds = [optimised + decoded for optimised, decoded in clips]
         iteration = sum(optimised for optimised, _ in clips) / count / setting.iterations

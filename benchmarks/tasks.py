@@ -38,7 +38,7 @@ from ditto.latents import Latent
 from ditto.methods.ways import WAYS
 from ditto.models.clap import Clap
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.request import Result, draw_x_T, initial_x_T, job_of, run
 
 FORMS = ("AB", "ABA", "ABAB", "ABBA", "AAB", "ABB", "A:2 B:3 A:2", "A:3 B:2")

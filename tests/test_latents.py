@@ -12,7 +12,7 @@ from ditto.controls.intensity import Intensity
 from ditto.errors import OutputError, RequestError
 from ditto.latents import Latent
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.request import Request, Result, run
 
 

@@ -18,7 +18,7 @@ from ditto.errors import ControlError, DittoError, OutputError, RequestError, Ta
 from ditto.methods.ditto2 import CORRECTED_LR, CORRECTED_MOMENTUM, CORRECTED_WAY
 from ditto.methods.guidance import FREEDOM_STRENGTH
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.optimize import tolerance
 from ditto.request import Request, Result, draw_x_T, generate, output_files, run
 

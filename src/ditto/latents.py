@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ditto.errors import OutputError, RequestError
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.paths import StrPath, atomic_file, check_output, printable
 
 ENDING = ".latent"

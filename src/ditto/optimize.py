@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ditto.diffusion.schedule import expand_like
+
 LR, MOMENTUM, SECOND_MOMENT = 5e-3, 0.9, 0.999
 """The papers' learning rate for Adam, and its usual β₁ and β₂."""
 
@@ -115,9 +117,7 @@ def optimize(
             latent.grad = _gradient(loss, latent)
         better = loss.detach() < best_loss
         best_loss = torch.where(better, loss.detach(), best_loss)
-        best_x_T = torch.where(
-            better.reshape(-1, *[1] * (latent.ndim - 1)), latent.detach(), best_x_T
-        )
+        best_x_T = torch.where(expand_like(better, latent), latent.detach(), best_x_T)
         step = Step(i, loss.detach(), latent.detach().clone(), best_loss, best_x_T)
         yield step
         if stop(step):

@@ -25,7 +25,7 @@ from ditto.methods.ditto2 import CORRECTIONS, corrected_adam, item_noise
 from ditto.methods.guidance import FREEDOM_STRENGTH
 from ditto.methods.ways import SAMPLERS, WAYS, Job, Method, Way
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.optimize import LR, MOMENTUM, Step, Stop, never, plateau, tolerance
 from ditto.paths import StrPath, atomic_file, check_output, printable
 from ditto.plots import Panel, clip_picture

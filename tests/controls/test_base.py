@@ -11,7 +11,7 @@ from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Output, Sum
 from ditto.errors import ControlError
 from ditto.models.conditioning import TagVocabulary
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.plots import Trace
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from ditto.controls.melody import Melody
 from ditto.controls.structure import Structure
-from ditto.models.loading import load
-from ditto.models.music_model import MusicModel
+from ditto.models.hub import load
+from ditto.models.model import MusicModel
 from ditto.request import Request, run
 
 

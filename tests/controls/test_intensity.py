@@ -19,7 +19,7 @@ from ditto.controls.melody import Melody
 from ditto.errors import ControlError
 from ditto.eval.control_error import EachItsOwn
 from ditto.models.conditioning import TagVocabulary
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 
 SPEC = AudioSpec(sample_rate=8000, n_fft=256, hop=64, n_mels=16, clip_frames=64)
 

@@ -17,7 +17,7 @@ from ditto.controls.melody import Melody
 from ditto.controls.notes import REST, Note, Tune
 from ditto.errors import ControlError
 from ditto.models.conditioning import TagVocabulary
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.plots import ChromaPanel
 from ditto.request import Request, run
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from ditto.controls.base import Output
 from ditto.controls.regions import Region, SelfLoop
 from ditto.errors import ControlError
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.plots import RegionPanel
 from ditto.request import Request, run
 

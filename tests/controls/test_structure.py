@@ -13,7 +13,7 @@ from ditto.audio.features import log_mel
 from ditto.controls.base import Output
 from ditto.controls.structure import Form, Structure, StructureLike, parse_form
 from ditto.errors import AudioFileError, ControlError
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.plots import MatrixPanel
 from ditto.request import Request, run
 

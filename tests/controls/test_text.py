@@ -13,7 +13,7 @@ from ditto.controls.base import Output
 from ditto.controls.intensity import Intensity
 from ditto.controls.text import Text
 from ditto.errors import ControlError, ModelError
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.request import generate
 
 CLAP = make_clap()

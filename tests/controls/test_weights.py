@@ -14,7 +14,7 @@ from ditto.controls.regions import SelfLoop
 from ditto.controls.structure import Structure, StructureLike
 from ditto.controls.weights import WITH_MELODY, WITH_OTHERS, balanced, papers_iterations, rebuilt
 from ditto.errors import ControlError
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.request import Request, run
 
 LOUD, TUNE, FORM, LOOP = (

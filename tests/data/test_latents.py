@@ -12,7 +12,7 @@ from tests.models.adapters.tiny_pipelines import SAMPLE_RATE, make_musicldm, mak
 from ditto.data.latents import LatentClips
 from ditto.errors import DataError, RequestError
 from ditto.models.adapters.common import PipelineModel
-from ditto.models.loading import adapt
+from ditto.models.hub import adapt
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_a_batch_is_of_windows_that_overlap_by_half(songs: Path, stable: Pipelin
             stable.encode(torch.from_numpy(np.ascontiguousarray(sound))[None])[0]
             for sound in wanted
         ]
-    prompts = stable.prompts(["calm jazz", ""], clips.seconds)
+    prompts = stable.encode_prompts(["calm jazz", ""], clips.seconds)
     seen = set()
     for step in range(12):
         x_0, cond = clips.batch(step, 2)

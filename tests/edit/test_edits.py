@@ -20,7 +20,7 @@ from ditto.edit.result import Edit
 from ditto.edit.timeline import FADE_SECONDS
 from ditto.errors import RequestError
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.request import Request, run
 
 QUICK = Request(tags=Tags("jazz", tempo=120), iterations=4, steps=2, lr=0.05)

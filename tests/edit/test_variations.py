@@ -22,7 +22,7 @@ from ditto.methods.inversion import (
     null_text_inversion,
 )
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.request import Request, Result, chain_of, run
 
 QUICK = Request(tags=Tags("jazz"), iterations=12, steps=4, lr=0.02, guidance=1.0, method="ditto")

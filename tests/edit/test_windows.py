@@ -18,7 +18,7 @@ from ditto.edit.timeline import Timeline
 from ditto.edit.windows import Filling, Window, pieces
 from ditto.errors import ControlError, RequestError
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.request import Request
 
 WINDOW = Window(64, 4000, 800)

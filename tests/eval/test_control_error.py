@@ -8,7 +8,7 @@ from ditto.controls.base import Output
 from ditto.controls.intensity import Intensity
 from ditto.eval.control_error import EachItsOwn
 from ditto.models.conditioning import TagVocabulary
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.models.transformer import PatchTransformer
 from ditto.models.vocoder import Vocoder
 

@@ -17,7 +17,7 @@ from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import ControlError
 from ditto.methods.controlnet import controlled, controlnet, curves_of
 from ditto.models.controlnet import ControlAdapter, encode_curves, with_controlnet
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 
 FRAMES = 64
 

@@ -22,7 +22,7 @@ from ditto.methods.guidance import freedom, guidance_gradients
 from ditto.methods.masking import known_of, multidiffusion, naive_masking
 from ditto.methods.ways import SAMPLERS, WAYS, Method
 from ditto.models.controlnet import ControlAdapter
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.request import Request, Result, chain_of, draw_x_T, run
 
 SHAPE = (1, 16, 64)

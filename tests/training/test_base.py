@@ -22,7 +22,7 @@ from ditto.diffusion.schedule import Schedule
 from ditto.errors import DataError, OutputError
 from ditto.models.conditioning import Tags
 from ditto.models.fine_tune import load_fine_tune
-from ditto.models.music_model import load
+from ditto.models.hub import load
 from ditto.models.transformer import PatchTransformer
 from ditto.models.unet import TagUNet
 from ditto.training.base import (

@@ -21,7 +21,8 @@ from ditto.data.prepare import prepare_folder
 from ditto.errors import DataError, OutputError
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.controlnet import ControlAdapter
-from ditto.models.music_model import MusicModel, load
+from ditto.models.hub import load
+from ditto.models.model import MusicModel
 from ditto.models.transformer import PatchTransformer
 from ditto.models.unet import TagUNet
 from ditto.training.base import BaseConfig, train_base
@@ -260,7 +261,7 @@ def folder_model(folder: Path) -> Path:
 
 
 def test_curves_are_those_of_the_clips_own_audio(data: Path, tmp_path: Path) -> None:
-    model = load(folder_model(tmp_path / "model"))
+    model = load(folder_model(tmp_path / "model"), precision="float32")
     clips = ControlledDataset(data, model, seed=1)
     batch = clips.batch(0, 6)
     assert batch.x_0.shape == (6, 1, 160, 32)
@@ -284,7 +285,7 @@ KILLED = replace(TINY, steps=40, batch_size=2, checkpoint_every=5, evaluate_ever
 
 
 def trained_in_a_process(model: Path, data: Path, out: Path) -> None:
-    train_from_folder(KILLED, load(model), data, out)
+    train_from_folder(KILLED, load(model, precision="float32"), data, out)
 
 
 def test_a_killed_run_ends_with_the_same_weights(data: Path, tmp_path: Path) -> None:

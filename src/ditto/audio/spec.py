@@ -29,14 +29,19 @@ class AudioSpec:
         """Length of the model's window in seconds (5.944 by default)."""
         return self.seconds(self.clip_frames)
 
+    @property
+    def margin_frames(self) -> int:
+        """Frames that half an STFT window spans, rounded up."""
+        return -(-self.n_fft // (2 * self.hop))
+
     def frames(self, seconds: float) -> int:
-        """Number of whole frames nearest to `seconds`."""
+        """Return the number of whole frames nearest to `seconds`."""
         return round(seconds * self.frame_rate)
 
     def samples(self, frames: int) -> int:
-        """Number of samples that `frames` frames stand for."""
+        """Return the number of samples that `frames` frames stand for."""
         return frames * self.hop
 
     def seconds(self, frames: int) -> float:
-        """Duration of `frames` frames in seconds."""
+        """Return the duration of `frames` frames in seconds."""
         return frames * self.hop / self.sample_rate

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ditto.errors import ControlError
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.plots import Panel
 
 Spans = tuple[tuple[float, float], ...]

@@ -11,7 +11,7 @@ from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Output
 from ditto.controls.curves import Curve, curve_of_recording, parse_curve, smoothed
 from ditto.errors import ControlError
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.paths import StrPath
 from ditto.plots import Panel, Trace
 

@@ -20,7 +20,7 @@ from ditto.controls.notes import (
     tune_of_recording,
 )
 from ditto.errors import ControlError
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.paths import StrPath
 from ditto.plots import ChromaPanel, Panel
 

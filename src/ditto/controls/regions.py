@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ditto.controls.base import Control, Output
 from ditto.errors import ControlError
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.plots import Panel, RegionPanel
 
 FrameSpans = tuple[tuple[int, int], ...]

@@ -20,7 +20,7 @@ from ditto.audio.similarity import self_similarity, smooth_2d
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Output
 from ditto.errors import ControlError
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.paths import StrPath, printable
 from ditto.plots import MatrixPanel, Panel
 

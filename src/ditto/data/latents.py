@@ -22,7 +22,7 @@ from ditto.data.files import Progress, cached_arrays, short_key
 from ditto.data.prepare import recordings
 from ditto.errors import DataError
 from ditto.models.adapters.common import PipelineModel
-from ditto.models.hashes import fingerprints
+from ditto.models.folder import hash_networks
 
 DETAIL = 0.5
 """Lowest share of the facts that a caption made of labels tells; the highest is 1."""
@@ -139,7 +139,7 @@ class LatentClips:
             item.caption(self._starts(item)[place], self.seconds, rng) for item, place, _ in chosen
         ]
         x_0 = torch.from_numpy(np.stack(latents).astype(np.float32))
-        return x_0, self.model.prompts(said, self.seconds).cpu()
+        return x_0, self.model.encode_prompts(said, self.seconds).cpu()
 
     def _starts(self, item: Recording) -> list[float]:
         """Seconds at which a recording's clips begin."""
@@ -155,7 +155,7 @@ class LatentClips:
         folder = (
             root
             / "cache"
-            / f"latents-{short_key([fingerprints(self.model.decoders), self.frames])}"
+            / f"latents-{short_key([hash_networks(self.model.decoders), self.frames])}"
         )
         return cached_arrays(folder, [short_key(item.key) for item in items], make, progress)
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ditto.diffusion.schedule import Prediction, Schedule
+from ditto.diffusion.schedule import Prediction, Schedule, expand_like
 
 Cond = Tensor
 """Conditioning of a batch, first dimension B: tags (B, 5) for our own models, encoded prompts for
@@ -77,5 +77,5 @@ def dynamic_threshold(x_0: Tensor, ratio: float = 0.995, maximum: float = 1.0) -
     if maximum == 1.0:
         return x_0.clamp(-1, 1)
     s = torch.quantile(x_0.detach().abs().flatten(1), ratio, dim=1).clamp(1.0, maximum)
-    s = s.reshape(-1, *[1] * (x_0.ndim - 1))
+    s = expand_like(s, x_0)
     return torch.minimum(torch.maximum(x_0, -s), s) / s

@@ -10,7 +10,7 @@ from ditto.controls.intensity import Intensity
 from ditto.controls.melody import Melody
 from ditto.controls.structure import SelfSimilarity
 from ditto.errors import ControlError
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 
 
 def followed(

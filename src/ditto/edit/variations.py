@@ -25,7 +25,7 @@ from ditto.methods.inversion import (
     null_text_inversion,
 )
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.paths import StrPath, printable
 from ditto.request import Request, Result, Watch, chain_of, run
 
@@ -142,7 +142,7 @@ def _null_text(
 def _window(path: StrPath, model: MusicModel, begin: float, seconds: float | None) -> Tensor:
     """x_ref (1, …, frames) of a recording."""
     spec, shape = model.spec, model.shape(seconds)
-    margin = -(-spec.n_fft // (2 * spec.hop))
+    margin = spec.margin_frames
     wanted = spec.samples(shape[-1] + margin)
     audio = torch.from_numpy(
         read_mono(path, spec, start=begin, seconds=wanted / spec.sample_rate + 0.01)

@@ -18,7 +18,7 @@ from ditto.edit.follow import followed
 from ditto.edit.timeline import FADE_SECONDS, Timeline, clip_at_rate
 from ditto.errors import RequestError
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.optimize import Step
 from ditto.request import Request, Result, run
 
@@ -183,7 +183,7 @@ class Filling:
     def _region(self, timeline: Timeline, piece: Piece) -> Region:
         """What the window's clip has to match."""
         spec, frames = self.model.spec, self.model.shape(None)[-1]
-        margin = -(-spec.n_fft // (2 * spec.hop))
+        margin = spec.margin_frames
         with torch.no_grad():
             heard = timeline.heard(piece.start, frames, margin, spec)[None].to(self.model.device)
             reference = self.model.encode(heard)[0, ..., margin : margin + frames].float().cpu()

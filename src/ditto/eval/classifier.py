@@ -7,19 +7,17 @@ one set of weights judges all tempi and a tempo that is rare in the data is reco
 make up one embedding, the space of the Fréchet distance.
 """
 
-import hashlib
 import math
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from ditto.errors import ModelError, one_line
+from ditto.models.network import CONFIG, Network, hash_weights
 from ditto.paths import printable
 
 FLOOR_DB = -100.0
@@ -40,7 +38,7 @@ class Heard(NamedTuple):
     given"."""
 
 
-class ClipClassifier(ModelMixin, ConfigMixin):
+class ClipClassifier(Network):
     """``x_0 (B, 1, n_mels, frames) -> Heard``, for clips of at least `frames` frames (longer ones
     are averaged).
 
@@ -57,9 +55,6 @@ class ClipClassifier(ModelMixin, ConfigMixin):
         dropout: rate before the heads.
     """
 
-    config_name = "config.json"
-
-    @register_to_config
     def __init__(
         self,
         n_mels: int = 160,
@@ -110,32 +105,25 @@ class ClipClassifier(ModelMixin, ConfigMixin):
 
     @classmethod
     def load(cls, folder: Path) -> "ClipClassifier":
-        """The classifier of a folder that `save_pretrained` wrote, in float32, frozen.
+        """Load the classifier of a folder that `save_pretrained` wrote, in float32, frozen.
 
         Raises:
             ModelError: the folder is missing, incomplete or damaged.
         """
-        if not (folder / "config.json").is_file():
+        if not (folder / CONFIG).is_file():
             raise ModelError(
                 f"no classifier in {printable(folder)}: make one with `ditto-music train classifier`"
             )
         try:
-            found = cls.from_pretrained(
-                folder, torch_dtype=torch.float32, low_cpu_mem_usage=False, local_files_only=True
-            )
+            return cls.from_pretrained(folder)
         except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
             raise ModelError(
                 f"cannot load the classifier in {printable(folder)}: {one_line(error)}"
             ) from None
-        assert isinstance(found, cls)
-        return found.requires_grad_(False).eval()
 
     def sha256(self) -> str:
-        """Hash over the weights' names and float32 values."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.state_dict().items()):
-            digest.update(name.encode() + value.detach().cpu().float().numpy().tobytes())
-        return digest.hexdigest()
+        """Return `hash_weights`."""
+        return hash_weights(self)
 
     def _timbre(self, levels: Tensor) -> Tensor:
         """Mean and deviation over time of the convolutions' output: (B, n_mels, frames) -> (B, 2 *

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ditto.controls.base import Control, Output
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.plots import Panel
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ditto.models.alive import Alive
+from ditto.models.profile import MemoryTracker
 from ditto.optimize import Step
 
 
@@ -56,10 +56,8 @@ class Stopwatch:
         return (self.ticks[-1] - self.ticks[0]) / steps if steps else float("nan")
 
 
-class Memory(Alive):
-    """`Alive` with its mean: what operations within the `with` block made and what of it lived,
-    after each of them.
-    """
+class Memory(MemoryTracker):
+    """A `MemoryTracker` that also takes the mean of the live bytes after every operation."""
 
     def __init__(self) -> None:
         super().__init__()

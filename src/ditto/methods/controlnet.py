@@ -19,7 +19,7 @@ from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import ControlError
 from ditto.methods.ditto import Sampler
 from ditto.models.controlnet import ControlAdapter, encode_curves
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.models.transformer import PatchTransformer
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ditto.diffusion.consistency import Noise, gamma_sample
 from ditto.diffusion.samplers import Chain, ddim
+from ditto.diffusion.schedule import expand_like
 from ditto.optimize import LR, MOMENTUM, Objective, Step, Stop, never, optimize
 
 CORRECTIONS = 8
@@ -172,7 +173,7 @@ def _best_of_each_phase(
 
 def _better(best: Step, step: Step) -> Step:
     lower = step.loss < best.best_loss
-    everywhere = lower.reshape(-1, *[1] * (step.x_T.ndim - 1))
+    everywhere = expand_like(lower, step.x_T)
     return replace(
         step,
         best_loss=torch.where(lower, step.loss, best.best_loss),

@@ -23,6 +23,7 @@ from torch.autograd.function import once_differentiable
 from ditto.diffusion.consistency import Noise
 from ditto.diffusion.edict import edict, edict_step, edict_timesteps, edict_unstep, mixing
 from ditto.diffusion.samplers import Chain
+from ditto.diffusion.schedule import expand_like
 from ditto.methods.ditto import checkpointed_call
 from ditto.optimize import LR, MOMENTUM, Objective, Step, Stop, never, optimize
 
@@ -80,7 +81,7 @@ def doodl(
         x_T, render, objective, iterations=iterations, lr=lr, momentum=momentum, stop=stop
     ):
         # The latents that were sampled from are the renormalised ones.
-        best = torch.where(_as(step.loss == step.best_loss, used), used, best)
+        best = torch.where(expand_like(step.loss == step.best_loss, used), used, best)
         yield replace(step, x_T=used, best_x_T=best)
 
 
@@ -138,9 +139,4 @@ def _coupled(chain: Chain) -> Chain:
 
 def _length(x: Tensor) -> Tensor:
     """Euclidean length of each item, (B, 1, …)."""
-    return _as(x.flatten(1).norm(dim=1), x)
-
-
-def _as(values: Tensor, like: Tensor) -> Tensor:
-    """(B,) shaped to broadcast against (B, …)."""
-    return values.reshape(-1, *[1] * (like.ndim - 1))
+    return expand_like(x.flatten(1).norm(dim=1), x)

@@ -24,7 +24,8 @@ from ditto.methods.doodl import decode_doodl, doodl
 from ditto.methods.guidance import FREEDOM_STRENGTH, GG_STRENGTH, freedom, guidance_gradients
 from ditto.methods.masking import Known, known_of, multidiffusion, naive_masking
 from ditto.models.controlnet import adapter_of
-from ditto.models.music_model import MusicModel, lowered
+from ditto.models.model import MusicModel
+from ditto.models.network import in_precision
 from ditto.optimize import LR, MOMENTUM, Objective, Step, Stop, never
 
 Method = Literal[
@@ -181,14 +182,14 @@ def estimates(control: Control, model: MusicModel) -> tuple[Objective, Calibrate
     """What a corrected surrogate minimises, and how that is calibrated at a decoded x_0.
 
     That is the control's estimate, where the model's x_0 gives one cheaply; and sound is the
-    model's draft.
+    fast model.
     """
     estimate = control.estimate() if model.has_mel else control
 
     def calibrate(decoded: Tensor) -> Objective:
-        return partial(_loss, estimate.calibrated(Output(decoded, model)), model.draft)
+        return partial(_loss, estimate.calibrated(Output(decoded, model)), model.fast)
 
-    return partial(_loss, estimate, model.draft), calibrate
+    return partial(_loss, estimate, model.fast), calibrate
 
 
 def _loss(control: Control, model: MusicModel, x_0: Tensor) -> Tensor:
@@ -230,7 +231,7 @@ def _multidiffusion(until: float, job: Job, x_T: Tensor) -> Tensor:
 
 def _controlnet(job: Job, x_T: Tensor) -> Tensor:
     curves = curves_of(job.controls, job.model, len(x_T), x_T.shape[-1]).to(x_T)
-    adapter = lowered(adapter_of(job.model), job.model.precision)
+    adapter = in_precision(adapter_of(job.model), job.model.precision)
     return controlnet(x_T, job.chain, adapter, curves, job.sample)
 
 

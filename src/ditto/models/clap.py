@@ -1,7 +1,7 @@
-"""CLAP: texts and sounds in one space, whose cosine says how well they go together (DITTO-2 §5.4).
+"""CLAP: texts and sounds in one space, compared by cosine similarity (DITTO-2 §5.4).
 
 `Clap.load` takes the embedded one, a folder, or a Hub id such as ``laion/larger_clap_music``. All
-are `transformers.ClapModel`; only size and weights differ. A folder in Ditto's hands has the Hub's
+are `transformers.ClapModel`; only size and weights differ. A folder has the Hub's
 layout::
 
     config.json  model.safetensors  preprocessor_config.json  tokenizer.json  tokenizer_config.json
@@ -9,7 +9,6 @@ layout::
     wrote)
 """
 
-import hashlib
 import json
 import os
 import re
@@ -36,6 +35,8 @@ from transformers import (
 
 from ditto.errors import ControlError, ModelError, one_line
 from ditto.models.clap_frontend import ClapFrontEnd
+from ditto.models.folder import hash_file
+from ditto.models.network import hash_weights
 from ditto.paths import printable
 
 EMBEDDED = Path(__file__).parents[1] / "weights" / "clap"
@@ -65,7 +66,7 @@ class Clap:
 
     @classmethod
     def load(cls, source: str | os.PathLike[str] | None = None) -> "Clap":
-        """The embedded CLAP, or that of a folder or a Hub id (weights as ``model.safetensors``).
+        """Load the embedded CLAP, or that of a folder or a Hub id (weights as ``model.safetensors``).
 
         Raises:
             ModelError: there is none, it is incomplete or damaged, or the Hub cannot be reached.
@@ -93,7 +94,7 @@ class Clap:
         return cls(model, tokenizer, ClapFrontEnd.of(settings), name)
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors (N, D) of N texts.
+        """Embed N texts as unit vectors (N, D).
 
         Raises:
             ControlError: a text is empty, longer than CLAP reads, or has no word that CLAP knows.
@@ -103,40 +104,37 @@ class Clap:
         tokens = self.tokenizer(list(texts), padding=True, return_tensors="pt").to(
             self.model.device
         )
-        found: Any = self.model.get_text_features(
+        output: Any = self.model.get_text_features(
             tokens["input_ids"], attention_mask=tokens["attention_mask"]
         )
-        return found.pooler_output
+        return output.pooler_output
 
     def embed_audio(self, audio: Tensor, sample_rate: int) -> Tensor:
-        """Unit vectors (B, D) of audio (B, samples), differentiable; of a long sound, the mean of
-        its windows'.
+        """Embed audio (B, samples) as unit vectors (B, D), differentiably.
+
+        A long sound's is the mean over its windows, normalised.
         """
-        features = self.front_end(audio, sample_rate)
-        return self.embed_features(features)
+        return self.embed_features(self.front_end(audio, sample_rate))
 
     def embed_features(self, features: Tensor) -> Tensor:
-        """Unit vectors (B, D) of a front end's log-mels (B, windows, channels, frames, n_mels)."""
+        """Embed a front end's log-mels (B, windows, channels, frames, n_mels) as (B, D)."""
         weight = self.model.logit_scale_a
         flat = features.flatten(0, 1).to(weight.device, weight.dtype)
         # Four equal channels are what a fused CLAP expects of a sound that needs no fusion.
         longer = torch.zeros(len(flat), 1, dtype=torch.bool, device=flat.device)
-        found: Any = self.model.get_audio_features(flat, is_longer=longer)
-        windows = found.pooler_output.unflatten(0, features.shape[:2])
+        output: Any = self.model.get_audio_features(flat, is_longer=longer)
+        windows = output.pooler_output.unflatten(0, features.shape[:2])
         return normalize(windows.mean(dim=1), dim=-1).to(features.device)
 
     def unknown_words(self, text: str) -> list[str]:
-        """Words of a text that its tokenizer has no token for (none if it spells words out)."""
+        """Return the words of a text without a token (none if the tokenizer spells words out)."""
         words = re.findall(r"\w+", text)
         return [word for word in words if self.tokenizer.unk_token_id in self._content(word)]
 
     @cached_property
     def sha256(self) -> str:
-        """Hash over the weights' names and float32 values."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.model.named_parameters()):
-            digest.update(name.encode() + value.detach().cpu().float().numpy().tobytes())
-        return digest.hexdigest()
+        """`hash_weights` of the model."""
+        return hash_weights(self.model)
 
     def _check_text(self, text: str) -> None:
         content = self._content(text)
@@ -151,7 +149,8 @@ class Clap:
             )
         if all(token == self.tokenizer.unk_token_id for token in content):
             raise ControlError(
-                f"CLAP knows no word of {_excerpt(text)!r}: describe genre, mood, tempo or instruments in English"
+                f"CLAP knows no word of {_excerpt(text)!r}: describe genre, mood, tempo or "
+                "instruments in English"
             )
 
     def _content(self, text: str) -> list[int]:
@@ -160,16 +159,14 @@ class Clap:
         )  # pyright: ignore[reportArgumentType]
 
     def _max_tokens(self) -> int:
-        """Tokens besides the first and the last; positions are counted from the padding's index
-        on.
-        """
+        """Return the longest text in tokens; positions count from the padding's index on."""
         config: Any = self.model.config.text_config
         positions = config.max_position_embeddings - config.pad_token_id - 1
         return min(positions, self.tokenizer.model_max_length) - 2
 
 
 def _folder(source: str | os.PathLike[str]) -> Path:
-    """The folder itself, or the Hub's copy."""
+    """Return the folder itself, or the Hub's copy."""
     if Path(source).is_dir():
         return Path(source)
     try:
@@ -199,7 +196,7 @@ def _check_hash(folder: Path) -> None:
     card = folder / CARD
     if card.is_file():
         promised = json.loads(card.read_text(encoding="utf-8"))["sha256"]
-        if hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest() != promised:
+        if hash_file(folder / WEIGHTS) != promised:
             raise ValueError(f"the SHA-256 of {WEIGHTS} is not the one in {CARD}")
 
 
@@ -226,7 +223,7 @@ def save(
     ClapFeatureExtractor(**extractor).save_pretrained(folder)
     tensors = {name: _half(value) for name, value in model.state_dict().items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    digest = hash_file(folder / WEIGHTS)
     (folder / CARD).write_text(
         json.dumps({**card, "sha256": digest}, indent=1) + "\n", encoding="utf-8"
     )

@@ -3,31 +3,29 @@
 A token is `patch` neighbouring log-mel frames: in the embedded model 8 × 160 values, and 64 tokens
 in a clip of 6 s. Attention runs over time with rotary positions, so that any length can be
 denoised. The tags and the timestep modulate every block through one shared adaLN projection plus a
-learned offset a block (DiT, Peebles & Xie 2023; the shared form of PixArt-α). The tags and the beat
-grid are added to the tokens too: each token is told where in the bar its frames lie. The network
-predicts x_0, which lets a width far below the token's 1280 values pass clean music without passing
-the noise. Matrix products are what CPUs do best; the papers' 2-D UNet, which `ditto.models.unet`
-has, takes many times as long here.
+learned offset per block (DiT, Peebles & Xie 2023; the shared form of PixArt-α). The tags and the
+beat grid are added to the tokens too, so that each token's position in the bar is known. The
+network predicts x_0, which lets a width far below the token's 1280 values pass clean music without
+passing the noise. Matrix products are what CPUs do best; the papers' 2-D UNet (`ditto.models.unet`)
+takes many times as long here.
 """
 
-import copy
 import math
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ditto.models.beat_grid import FEATURES, beat_features
 from ditto.models.conditioning import TagEmbedding, guidance_features
+from ditto.models.network import Network
 
 Shared = tuple[Tensor, tuple[Tensor, Tensor]]
 """What every `Block` takes beside its tokens: the modulation (B, 6, width) and the `rotary` of the
 positions."""
 
 
-class PatchTransformer(ModelMixin, ConfigMixin):
+class PatchTransformer(Network):
     """``(x_t (B, 1, n_mels, frames), t (B,), tags (B, 5)) -> output`` of x_t's shape.
 
     Args:
@@ -38,12 +36,13 @@ class PatchTransformer(ModelMixin, ConfigMixin):
         tag_sizes: number of indices of each tag, null included.
         prediction: what the output means: "sample", "v_prediction" or "epsilon".
         skip_std: for "sample", see `Schedule.to_x_0`.
-        frame_rate: mel frames a second, which the beat grid needs; 0 is a network whose tokens are
-            told nothing.
+        frame_rate: mel frames a second, which the beat grid needs; 0 is a network without
+            per-token conditioning.
         guidance_embedded: take the CFG scale w as an input, as a distilled network does.
     """
 
-    @register_to_config
+    low_precision = ("blocks",)
+
     def __init__(
         self,
         n_mels: int = 160,
@@ -102,19 +101,29 @@ class PatchTransformer(ModelMixin, ConfigMixin):
     def forward(
         self, x_t: Tensor, t: Tensor, tags: Tensor, guidance: Tensor | None = None
     ) -> Tensor:
-        """The network's output for noisy `x_t` at timesteps `t`; `guidance` (B,) is w, which a
-        student alone takes.
+        """Return the output for noisy `x_t` at timesteps `t`.
+
+        Args:
+            x_t: (B, 1, n_mels, frames).
+            t: (B,), int64.
+            tags: (B, 5), see `conditioning.COLUMNS`.
+            guidance: the CFG scale w, (B,), of a student alone.
+
+        Raises:
+            ValueError: w is given to a network that is no student, or missing for one that is.
         """
-        h, condition, shared = self.enter(x_t, t, tags, guidance)
+        h, condition, shared = self.embed_inputs(x_t, t, tags, guidance)
         for block in self.blocks:
             h = block(h, *shared)
-        return self.leave(h, condition)
+        return self.project_output(h, condition)
 
-    def enter(
+    def embed_inputs(
         self, x_t: Tensor, t: Tensor, tags: Tensor, guidance: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Shared]:
-        """What comes before the blocks: tokens (B, N, width), the condition (B, width) for `leave`,
-        and `Shared`.
+        """Compute what comes before the blocks.
+
+        Returns:
+            Tokens (B, N, width), the condition (B, width) for `project_output`, and `Shared`.
         """
         if (self.guidance is None) != (guidance is None):
             raise ValueError("a network takes the CFG scale if, and only if, it is a student")
@@ -123,28 +132,18 @@ class PatchTransformer(ModelMixin, ConfigMixin):
         if self.guidance is not None:
             condition = condition + self.guidance(guidance, x_t.dtype)
         condition = F.silu(condition)
-        h = self.embed(self._patchify(x_t)) + self._told(tag, tags, x_t)
+        h = self.embed(self._patchify(x_t)) + self._token_conditioning(tag, tags, x_t)
         modulation = self.modulation(condition).unflatten(-1, (6, -1))
         h = h.to(self.blocks[0].offset.dtype)
         return h, condition, (modulation.to(h), rotary(h.shape[1], self.head_width, h))
 
-    def leave(self, h: Tensor, condition: Tensor) -> Tensor:
-        """The output, of x_t's shape, of the last block's tokens."""
+    def project_output(self, h: Tensor, condition: Tensor) -> Tensor:
+        """Turn the last block's tokens into the output, of x_t's shape."""
         shift, scale = self.head_modulation(condition)[:, None].chunk(2, dim=-1)
         return self._unpatchify(self.head(torch.addcmul(shift, self.norm(h.to(shift)), 1 + scale)))
 
-    def lowered(self, dtype: torch.dtype) -> "PatchTransformer":
-        """A copy whose blocks, nearly all of the work, compute in `dtype`; both ends stay as they
-        are.
-        """
-        low = copy.deepcopy(self)
-        low.blocks.to(dtype)
-        return low
-
-    def _told(self, tag: Tensor, tags: Tensor, x_t: Tensor) -> Tensor | float:
-        """What the tokens are told beside their x_t, (B, N, width): the tags, and where in the bar
-        they lie.
-        """
+    def _token_conditioning(self, tag: Tensor, tags: Tensor, x_t: Tensor) -> Tensor | float:
+        """Embed tags and beat grid per token, (B, N, width)."""
         if self.tag_token is None or self.beat_token is None:
             return 0.0
         features = beat_features(tags, x_t.shape[-1], self.frame_rate).to(x_t.dtype)
@@ -172,7 +171,7 @@ class TimestepEmbedding(nn.Module):
         self.layers = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Tensor, dtype: torch.dtype) -> Tensor:
-        """Embedding in `dtype`."""
+        """Embed timesteps (B,) in `dtype`."""
         half = self.features // 2
         rates = torch.exp(
             -math.log(10_000.0) * torch.arange(half, device=t.device, dtype=torch.float64) / half
@@ -196,7 +195,7 @@ class GuidanceEmbedding(nn.Module):
         nn.init.zeros_(self.layer.bias)
 
     def forward(self, guidance: Tensor, dtype: torch.dtype) -> Tensor:
-        """Embedding in `dtype`."""
+        """Embed CFG scales (B,) in `dtype`."""
         return self.layer(guidance_features(guidance, self.features).to(dtype))
 
 
@@ -216,7 +215,7 @@ class Block(nn.Module):
         self.offset = nn.Parameter(torch.zeros(6, width))
 
     def forward(self, h: Tensor, modulation: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-        """Tokens (B, N, width) → the same; `modulation` is (B, 6, width)."""
+        """Map tokens (B, N, width) to the same shape; `modulation` is (B, 6, width)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.offset)[
             :, :, None
         ].unbind(dim=1)
@@ -233,7 +232,7 @@ class Block(nn.Module):
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention of (B, heads, N, width) each."""
+    """Compute softmax attention of (B, heads, N, width) each."""
     if q.device.type != "cpu" or q.dtype == torch.float32:
         return F.scaled_dot_product_attention(q, k, v)
     # For a few hundred tokens in half precision, a CPU takes several times as long over the fused
@@ -242,7 +241,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def rotary(length: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (length, width / 2) of rotary position embedding (Su et al. 2021)."""
+    """Return the rotary embedding's cosines and sines (length, width / 2) (Su et al. 2021)."""
     half = width // 2
     rates = 10_000.0 ** (-torch.arange(half, dtype=torch.float64, device=like.device) / half)
     angles = torch.arange(length, dtype=torch.float64, device=like.device)[:, None] * rates

@@ -19,8 +19,9 @@ from ditto.data.dataset import ClipDataset
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.diffusion.schedule import Prediction, Schedule
 from ditto.errors import DataError
-from ditto.models.conditioning import drop_tags
-from ditto.models.music_model import guided_denoiser, load
+from ditto.models.conditioning import drop_conditions
+from ditto.models.hub import load
+from ditto.models.model import guided_denoiser
 from ditto.models.transformer import PatchTransformer
 from ditto.models.unet import TagUNet
 from ditto.plots import mel_grid
@@ -244,7 +245,7 @@ def train_base(
     for step in run.steps("base", show):
         x_0, tags = clips.batch(step, config.batch_size)
         t, noise, generator = draw(config, setting.schedule, x_0, step)
-        tags = drop_tags(tags, config.tag_dropout, generator, config.grid_dropout)
+        tags = drop_conditions(tags, config.tag_dropout, generator, config.grid_dropout)
         x_0, tags, t, noise = (a.to(accelerator.device) for a in (x_0, tags, t, noise))
         with accelerator.autocast():
             loss = diffusion_loss(run.model, setting, x_0, tags, t, noise)

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from ditto.diffusion.denoiser import Cond, Denoiser, dynamic_threshold
-from ditto.diffusion.schedule import CLEAN, Schedule
+from ditto.diffusion.schedule import CLEAN, Schedule, expand_like
 
 Student = Callable[[Tensor, Tensor, Cond, Tensor], Tensor]
 """``(x_t, t, cond, w (B,)) -> x̂_0``."""
@@ -124,7 +124,7 @@ def guided(teacher: Denoiser, x_t: Tensor, t: Tensor, cond: Cond, null: Cond, w:
     """
     both = teacher(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([cond, null]), 1.0).float()
     conditional, unconditional = both.chunk(2)
-    scale = _over(w, x_t)
+    scale = expand_like(w, x_t)
     return scale * conditional + (1 - scale) * unconditional
 
 
@@ -145,7 +145,7 @@ def goal(teacher: Denoiser, target: Student, schedule: Schedule, example: Exampl
     x_next = schedule.add_noise(x_0, schedule.to_epsilon(x_0, x_t, t), t_next)
     # Where t' is clean, α is 1 and the answer does not count.
     later = limit(target(x_next, t_next.clamp(min=0), example.cond, example.w).float())
-    return torch.lerp(later, x_0, _over(example.share, x_0))
+    return torch.lerp(later, x_0, expand_like(example.share, x_0))
 
 
 def distance(difference: Tensor, kind: str, huber: float = 5.4e-4) -> Tensor:
@@ -157,10 +157,6 @@ def distance(difference: Tensor, kind: str, huber: float = 5.4e-4) -> Tensor:
     """
     square = difference.square().flatten(1).mean(dim=1)
     return square if kind == "mse" else (square + huber**2).sqrt() - huber
-
-
-def _over(values: Tensor, like: Tensor) -> Tensor:
-    return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def _as_it_is(x_0: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from ditto.audio.spec import AudioSpec
 from ditto.data.dataset import vocabulary_of
 from ditto.errors import DataError
 from ditto.models.fine_tune import save_fine_tune
-from ditto.models.loading import load
-from ditto.models.music_model import MusicModel
+from ditto.models.hub import load
+from ditto.models.model import MusicModel
 from ditto.training.base import EMBEDDED, BaseConfig, load_ema
 from ditto.training.distill import load_distilled
 from ditto.training.loop import load_config

@@ -76,7 +76,7 @@ def test_latents_are_not_thresholded(model: PipelineModel) -> None:
 
 
 def test_prompts_are_encoded_to_rows_without_gradients(model: PipelineModel) -> None:
-    rows = model.prompts(["calm jazz", "loud rock"])
+    rows = model.encode_prompts(["calm jazz", "loud rock"])
     assert rows.dtype == torch.float32
     assert not rows.requires_grad
     assert torch.equal(

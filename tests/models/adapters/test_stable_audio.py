@@ -18,7 +18,7 @@ from tests.models.adapters.tiny_pipelines import (
 from ditto.diffusion.samplers import ddim
 from ditto.errors import ModelError, RequestError
 from ditto.models.adapters.stable_audio import StableAudioModel, decoder_reach
-from ditto.models.loading import adapt
+from ditto.models.hub import adapt
 from ditto.request import Request, run
 
 

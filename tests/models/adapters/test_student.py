@@ -23,9 +23,9 @@ from ditto.diffusion.schedule import CLEAN
 from ditto.errors import DataError, ModelError, RequestError
 from ditto.methods import ways
 from ditto.models.adapters.common import PipelineModel
-from ditto.models.hashes import fingerprint
-from ditto.models.loading import adapt, load
-from ditto.models.music_model import Distilled
+from ditto.models.hub import adapt, load
+from ditto.models.model import Student
+from ditto.models.network import hash_weights
 from ditto.request import Request, draw_x_T, run
 from ditto.training.distill import DistillConfig, distillation_loss, draw, train_from_folder
 from ditto.training.loop import Ema
@@ -55,9 +55,7 @@ def with_student(model: PipelineModel, kind: str = "ctm") -> PipelineModel:
         for parameter in network.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
     network.requires_grad_(False).eval()
-    return replace(
-        model, distilled=Distilled(network, kind, (1.0, 8.0), fingerprint(model.network))
-    )
+    return replace(model, distilled=Student(network, kind, (1.0, 8.0), hash_weights(model.network)))
 
 
 def estimates(model: PipelineModel, w: float, t: int | None = None) -> Tensor:
@@ -90,7 +88,9 @@ def test_a_student_hears_w_and_the_prompt(model: PipelineModel) -> None:
     assert (estimates(model, 1.0) - estimates(model, 5.0)).abs().max() > 1e-4
     x_T, times = noise_of(model, 0, 0), torch.tensor(model.student_schedule.timesteps(1) * 2)
     with torch.no_grad():
-        one, other = model.student(x_T, times, model.prompts(["calm jazz", "loud rock"]), 2.0)
+        one, other = model.student(
+            x_T, times, model.encode_prompts(["calm jazz", "loud rock"]), 2.0
+        )
     assert (one - other).abs().max() > 1e-4
 
 
@@ -144,7 +144,7 @@ def test_the_loss_of_a_batch_falls_in_50_steps(
     model: PipelineModel = request.getfixturevalue(base)
     config = replace(TINY, kind=kind, loss="mse", lora_rank=rank, lr=1e-2, guidance=(1.0, 3.0))
     x_0 = torch.randn(2, *model.latent_shape, FRAMES, generator=torch.Generator().manual_seed(0))
-    cond = model.prompts(["calm jazz", "loud rock"])
+    cond = model.encode_prompts(["calm jazz", "loud rock"])
     example = draw(config, model, config.grid_of(model.student_schedule), x_0, cond, 0)
     network = pupil(model, rank)
     average, target, teacher = Ema(network, config.target_ema), twin(network), Once(model.denoiser)
@@ -221,8 +221,8 @@ def test_a_student_is_not_distilled_again(musicldm: PipelineModel) -> None:
 
 
 def test_dropped_conditions_are_those_of_the_negative_prompt(musicldm: PipelineModel) -> None:
-    cond = musicldm.prompts(["calm jazz"] * 200)
-    lost = musicldm.dropped(cond, 0.3, torch.Generator().manual_seed(0))
+    cond = musicldm.encode_prompts(["calm jazz"] * 200)
+    lost = musicldm.drop_conditions(cond, 0.3, torch.Generator().manual_seed(0))
     null = musicldm.denoiser.null_cond(cond)
     gone = (lost == null).all(dim=1)
     assert 0.2 < gone.double().mean() < 0.4
