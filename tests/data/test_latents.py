@@ -97,7 +97,7 @@ def test_a_data_folders_labels_are_the_captions(
     }
     (tmp_path / "labels.jsonl").write_text(json.dumps(label) + "\n")
     (tmp_path / "dataset.json").write_text(json.dumps({"count": 1, "sample_rate": rate}))
-    plain = type(model).prompts
+    plain = type(model).encode_prompts
 
     def listening(
         self: PipelineModel, prompts: list[str], seconds: float | None = None
@@ -105,7 +105,7 @@ def test_a_data_folders_labels_are_the_captions(
         heard.extend(prompts)
         return plain(self, prompts, seconds)
 
-    monkeypatch.setattr(type(model), "prompts", listening)
+    monkeypatch.setattr(type(model), "encode_prompts", listening)
     clips = LatentClips(tmp_path, model, seconds=0.2)
     x_0, cond = clips.batch(0, 8)
     assert x_0.shape == (8, *model.shape(0.2))

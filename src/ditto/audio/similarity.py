@@ -9,7 +9,6 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from scipy.fft import dct
 from torch import Tensor
 
 from ditto.audio.features import full_precision, mel_db, savgol, smoothing_window
@@ -105,7 +104,9 @@ def _window(frames: int, spec: AudioSpec, seconds: float) -> tuple[int, int]:
 
 @lru_cache(maxsize=32)
 def _cosines(n_mels: int, coefficients: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    matrix = dct(np.eye(n_mels), type=2, norm="ortho", axis=0)[:coefficients]
+    angles = np.outer(np.arange(coefficients), 2 * np.arange(n_mels) + 1) * (np.pi / (2 * n_mels))
+    matrix = np.cos(angles) * np.sqrt(2 / n_mels)
+    matrix[0] /= np.sqrt(2)
     # Left of inference mode, or a tensor first made within it could never take part in autograd.
     with torch.inference_mode(False):
         return torch.tensor(matrix, dtype=dtype, device=device)

@@ -112,7 +112,8 @@ class ClipClassifier(Network):
         """
         if not (folder / CONFIG).is_file():
             raise ModelError(
-                f"no classifier in {printable(folder)}: make one with `ditto-music train classifier`"
+                f"no classifier in {printable(folder)}: make one with "
+                "`ditto-music train classifier`"
             )
         try:
             return cls.from_pretrained(folder)

@@ -16,28 +16,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import (
-    AutoTokenizer,
-    ClapConfig,
-    ClapFeatureExtractor,
-    ClapModel,
-    PreTrainedTokenizerBase,
-)
 
 from ditto.errors import ControlError, ModelError, one_line
 from ditto.models.clap_frontend import ClapFrontEnd
 from ditto.models.folder import hash_file
 from ditto.models.network import hash_weights
 from ditto.paths import printable
+
+if TYPE_CHECKING:  # imported at use: transformers takes a second
+    from transformers import ClapModel, PreTrainedTokenizerBase
 
 EMBEDDED = Path(__file__).parents[1] / "weights" / "clap"
 """Folder of the CLAP that is installed with the package."""
@@ -59,18 +53,20 @@ class Clap:
         name: where it came from.
     """
 
-    model: ClapModel
-    tokenizer: PreTrainedTokenizerBase
+    model: "ClapModel"
+    tokenizer: "PreTrainedTokenizerBase"
     front_end: ClapFrontEnd
     name: str = "unnamed"
 
     @classmethod
     def load(cls, source: str | os.PathLike[str] | None = None) -> "Clap":
-        """Load the embedded CLAP, or that of a folder or a Hub id (weights as ``model.safetensors``).
+        """Load the embedded CLAP, or a folder's or Hub id's ``model.safetensors``.
 
         Raises:
             ModelError: there is none, it is incomplete or damaged, or the Hub cannot be reached.
         """
+        from transformers import AutoTokenizer
+
         folder = EMBEDDED if source is None else _folder(source)
         if not (folder / WEIGHTS).is_file():
             hint = (
@@ -169,6 +165,9 @@ def _folder(source: str | os.PathLike[str]) -> Path:
     """Return the folder itself, or the Hub's copy."""
     if Path(source).is_dir():
         return Path(source)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     try:
         return Path(
             snapshot_download(os.fspath(source), allow_patterns=["*.json", "*.txt", WEIGHTS])
@@ -180,7 +179,9 @@ def _folder(source: str | os.PathLike[str]) -> Path:
         ) from None
 
 
-def _model(folder: Path) -> ClapModel:
+def _model(folder: Path) -> "ClapModel":
+    from transformers import ClapConfig, ClapModel
+
     config = ClapConfig.from_pretrained(folder)
     # Not from_pretrained: it fills weights that a file lacks with random ones.
     with torch.random.fork_rng(devices=[]):
@@ -202,13 +203,12 @@ def _check_hash(folder: Path) -> None:
 
 def save(
     folder: Path,
-    model: ClapModel,
-    tokenizer: PreTrainedTokenizerBase,
+    model: "ClapModel",
+    tokenizer: "PreTrainedTokenizerBase",
     extractor: dict[str, Any],
     card: dict[str, Any],
 ) -> str:
-    """Write a folder that `Clap.load` takes, weights in float16; returns the SHA-256 of its
-    weights.
+    """Write a folder that `Clap.load` takes, weights in float16; return their SHA-256.
 
     Args:
         folder: made if need be; a CLAP that is there is replaced.
@@ -217,6 +217,8 @@ def save(
         extractor: fields of a `ClapFeatureExtractor`.
         card: what ``clap.json`` is to say.
     """
+    from transformers import ClapFeatureExtractor
+
     folder.mkdir(parents=True, exist_ok=True)
     model.config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -13,8 +13,8 @@ NULL = 0
 """The index of "not given" in every column; all columns NULL is the null condition c_∅ of CFG."""
 
 COLUMNS = ("genre", "mood", "tempo", "tempo_tenths", "beat_thousandths")
-"""Columns of a condition: three indices; the exact tempo in tenths of BPM; the beat at which the clip
-starts, in thousandths.
+"""Columns of a condition: three indices; the exact tempo in tenths of BPM; the beat at which the
+clip starts, in thousandths.
 
 The last two are the beat grid. A clip may have a tempo without a grid (both NULL): the phase of its
 beats is unknown.

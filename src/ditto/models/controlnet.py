@@ -1,9 +1,9 @@
 """Music ControlNet's adapter for loudness and melody (Wu et al. 2023; Zhang et al. 2023).
 
-It is one for the patch transformer, which stays as it is. The base's first blocks are copied; the copies see the base's tokens plus the
-curves, and what each gives is added to the base's tokens after the block that it was copied from
-(the form that PixArt-δ found for transformers). The layers at both ends of the copies begin at
-zero, so an untrained adapter changes nothing.
+The base, a patch transformer, stays as it is. Its first blocks are copied; the copies see its tokens
+plus the curves, and each copy's output is added to the base's tokens after the block that it
+was copied from (the form that PixArt-δ found for transformers). The layers at both ends of the
+copies begin at zero, so an untrained adapter changes nothing.
 
 The curves are 15 channels a frame: level and whether one is given; pitch class, one of 12, and
 whether one is given. So one adapter takes loudness, melody, both, or either for a part of the clip

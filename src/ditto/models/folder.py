@@ -74,7 +74,7 @@ def read_index(
         ) from None
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {printable(folder / INDEX)}: {one_line(error)}") from None
-    kind = index.get("_class_name") if isinstance(index, dict) else None
+    kind = str(index.get("_class_name")) if isinstance(index, dict) else "list"
     if kind not in classes:
         raise ModelError(f"{name} is another kind of model than {wanted}: a {kind}")
     return index

@@ -53,7 +53,7 @@ def test_the_levels_of_a_grid_are_the_schedulers(
     grid = torch.tensor(schedule.timesteps(steps))
     sigma = torch.cat([schedule.sigma(t, like) for t in grid])
     torch.testing.assert_close(sigma, scheduler.sigmas[:-1].double(), rtol=5e-5, atol=0)
-    told = stable_audio._told_time(grid)
+    told = stable_audio._network_time(grid)
     torch.testing.assert_close(told, scheduler.timesteps.float(), rtol=5e-5, atol=1e-6)
 
 

@@ -237,7 +237,7 @@ class PipelineModel(MusicModel):
         return log_mel(self.to_audio(x_0), self.spec)
 
     def _write(self, folder: Path) -> str:
-        """Write the pipeline's own files, which diffusers loads too, and a card with the licence."""
+        """Write the pipeline's own files, which diffusers loads too, and a card."""
         self.pipe.save_pretrained(folder, safe_serialization=True)
         (folder / "README.md").write_text(self.card(), encoding="utf-8")
         if self.distilled is None:

@@ -69,8 +69,8 @@ class MelLatentModel(PipelineModel):
         self, network: Callable[..., Any], x_t: Tensor, t: Tensor, cond: Tensor, **inputs: Tensor
     ) -> Tensor:
         """Compute ε̂ of the UNet or its student."""
-        inputs = self.network_kwargs(cond) | inputs
-        (output,) = network(x_t.transpose(-1, -2), t, **inputs, return_dict=False)
+        kwargs = {**self.network_kwargs(cond), **inputs, "return_dict": False}
+        (output,) = network(x_t.transpose(-1, -2), t, **kwargs)
         return output.transpose(-1, -2)
 
     @cached_property
@@ -156,8 +156,17 @@ def vocoder_reach(vocoder: Any) -> int:
 def front_end(audio: Tensor, sample_rate: int, hop: int, bins: int) -> Tensor:
     """Compute the mels that AudioLDM's VAE and vocoder were trained on.
 
-    Audio (B, samples) → (B, bins, samples // hop): the natural logarithm of Slaney-normalised mel *magnitudes*, at least 1e-5, of a Hann-windowed
-    STFT of 1024 samples with the ends reflected.
+    These are the natural logarithm of Slaney-normalised mel *magnitudes*, at least 1e-5, of a
+    Hann-windowed STFT of 1024 samples with the ends reflected.
+
+    Args:
+        audio: (B, samples).
+        sample_rate: Hz.
+        hop: samples per frame.
+        bins: mel bins.
+
+    Returns:
+        Shape (B, bins, samples // hop).
     """
     window = torch.hann_window(MEL_FFT, dtype=audio.dtype, device=audio.device)
     spectrum = torch.stft(
