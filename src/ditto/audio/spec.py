@@ -40,3 +40,8 @@ class AudioSpec:
     def seconds(self, frames: int) -> float:
         """Duration of `frames` frames in seconds."""
         return frames * self.hop / self.sample_rate
+
+    @property
+    def margin_frames(self) -> int:
+        """Frames that half an STFT window reaches over."""
+        return -(-self.n_fft // (2 * self.hop))

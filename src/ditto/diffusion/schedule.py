@@ -81,7 +81,7 @@ class Schedule:
         """ᾱ_t in the dtype and on the device of `like` (B, …), shaped to broadcast against it;
         `end` where t is −1.
         """
-        return _like(self._at(t), like)
+        return expand_like(self._at(t).to(like), like)
 
     def scales(self, t: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor]:
         """√ᾱ_t and √(1 − ᾱ_t), shaped as `at` shapes.
@@ -90,7 +90,10 @@ class Schedule:
         1 %.
         """
         alpha_bar = self._at(t)
-        return _like(alpha_bar.sqrt(), like), _like((1 - alpha_bar).sqrt(), like)
+        return (
+            expand_like(alpha_bar.sqrt().to(like), like),
+            expand_like((1 - alpha_bar).sqrt().to(like), like),
+        )
 
     def _at(self, t: Tensor | int) -> Tensor:
         index = torch.as_tensor(t, device=self.alpha_bar.device).reshape(-1)
@@ -175,5 +178,6 @@ class Schedule:
         return grid.round().astype(int).tolist()
 
 
-def _like(values: Tensor, like: Tensor) -> Tensor:
-    return values.to(like).reshape(-1, *[1] * (like.ndim - 1))
+def expand_like(values: Tensor, like: Tensor) -> Tensor:
+    """Reshape values (B,) to (B, 1, …), which broadcasts against `like` (B, …)."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
