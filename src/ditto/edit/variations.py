@@ -214,10 +214,10 @@ def vary(
         )
     T = steps or int(getattr(made.method, "steps", 20))
     follow = FreeDoM(steps=T, sampler="ddpm", strength=strength, repeats=1)
-    several = isinstance(prompts, Sequence) and not isinstance(prompts, str)
-    tags = (
-        list(prompts) if several else [made.tags if prompts is None else as_tags(prompts)] * count
-    )
+    if prompts is None or isinstance(prompts, Tags | Mapping | str):
+        tags = [made.tags if prompts is None else as_tags(prompts)] * count
+    else:
+        tags = list(prompts)
     if len(tags) != count:
         raise RequestError(
             f"{len(tags)} prompts were given for {count} clips: give one, or one for each"
