@@ -7,9 +7,11 @@ Before its first point and after its last it holds their values.
 import csv
 import math
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +24,8 @@ from ditto.errors import ControlError
 from ditto.paths import StrPath, printable
 
 MAX_POINTS, MAX_CSV_BYTES = 20_000, 10_000_000
+MAX_LISTED = 64
+"""Points of a curve that reports list; of longer ones they give the number."""
 
 Points = tuple[tuple[float, float], ...]
 """(time, value), times rising."""
@@ -121,6 +125,25 @@ class Curve:
     def levels(self, frames: int, spec: AudioSpec) -> Tensor:
         """The curve in dB at each of `frames` frames, shape (frames,), float32."""
         return _levels(self, frames, spec).clone()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return name and, unless there are very many, points as JSON; `from_dict` reads it."""
+        points = [list(point) for point in self.points]
+        return {
+            "curve": self.name,
+            "relative": self.relative,
+            "points": points if len(points) <= MAX_LISTED else len(points),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], scale: Scale = LOUDNESS) -> "Curve":
+        """Return the curve that `to_dict` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: it lacks its points.
+        """
+        points = tuple((float(time), float(value)) for time, value in values["points"])
+        return cls(points, bool(values["relative"]), values["curve"], scale)
 
     def between(self, start: float, end: float, total: float) -> "Curve":
         """Return the curve from `start` to `end` seconds, moved to begin at 0.
