@@ -90,8 +90,9 @@ class Schedule:
         1 %.
         """
         alpha_bar = self._at(t)
-        return expand_like(alpha_bar.sqrt().to(like), like), expand_like(
-            (1 - alpha_bar).sqrt().to(like), like
+        return (
+            expand_like(alpha_bar.sqrt().to(like), like),
+            expand_like((1 - alpha_bar).sqrt().to(like), like),
         )
 
     def _at(self, t: Tensor | int) -> Tensor:
@@ -178,5 +179,5 @@ class Schedule:
 
 
 def expand_like(values: Tensor, like: Tensor) -> Tensor:
-    """Reshape one value per item (B,) to (B, 1, …), to broadcast against `like` (B, …)."""
+    """Reshape values (B,) to (B, 1, …), which broadcasts against `like` (B, …)."""
     return values.reshape(-1, *[1] * (like.ndim - 1))
