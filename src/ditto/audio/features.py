@@ -295,6 +295,8 @@ def _window(spec: AudioSpec, dtype: torch.dtype, device: torch.device) -> Tensor
 
 @lru_cache(maxsize=32)
 def _filterbank(spec: AudioSpec, dtype: torch.dtype, device: torch.device) -> Tensor:
+    # Not transformers.audio_utils.mel_filter_bank: every vocoder needs this when it is loaded, and
+    # importing transformers takes as long as importing PyTorch.
     edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(spec.sample_rate / 2), spec.n_mels + 2))
     bins = np.arange(spec.n_fft // 2 + 1) * (spec.sample_rate / spec.n_fft)
     rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]

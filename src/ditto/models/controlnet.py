@@ -1,7 +1,7 @@
 """Music ControlNet's adapter for loudness and melody (Wu et al. 2023; Zhang et al. 2023).
 
-The base, a patch transformer, stays as it is. Its first blocks are copied; the copies see its tokens
-plus the curves, and each copy's output is added to the base's tokens after the block that it
+The base, a patch transformer, stays as it is. Its first blocks are copied; the copies see its
+tokens plus the curves, and each copy's output is added to the base's tokens after the block that it
 was copied from (the form that PixArt-δ found for transformers). The layers at both ends of the
 copies begin at zero, so an untrained adapter changes nothing.
 
