@@ -21,7 +21,7 @@ from ditto.bench.speed_untrained import (
     untrained,
 )
 from ditto.errors import DataError
-from ditto.training.base import BaseConfig
+from ditto.training.denoising import BaseConfig
 from ditto.training.loop import load_config
 
 CONFIG = {

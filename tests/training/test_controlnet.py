@@ -24,7 +24,7 @@ from ditto.models.controlnet import ControlAdapter
 from ditto.models.music_model import MusicModel, load
 from ditto.models.transformer import PatchTransformer
 from ditto.models.unet import TagUNet
-from ditto.training.base import BaseConfig, train_base
+from ditto.training.base import train_base
 from ditto.training.controlnet import (
     Batch,
     ControlledDataset,
@@ -36,6 +36,7 @@ from ditto.training.controlnet import (
     train_controlnet,
     train_from_folder,
 )
+from ditto.training.denoising import BaseConfig
 from ditto.training.loop import load_config, read_log
 
 SPEC = AudioSpec(sample_rate=8000, n_fft=256, hop=64, n_mels=16, clip_frames=32)

@@ -33,7 +33,8 @@ from ditto.models.loading import load, native_precision
 from ditto.models.music_model import Distilled, MusicModel
 from ditto.optimize import LR
 from ditto.request import GAMMAS
-from ditto.training.base import BaseConfig, network_of
+from ditto.training.base import network_of
+from ditto.training.denoising import BaseConfig
 from ditto.training.loop import load_config
 
 PAPERS, DITTO = TABLE_2[1], FIG_4[1]

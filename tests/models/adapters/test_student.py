@@ -118,7 +118,7 @@ def test_the_grids_of_a_student_begin_at_noise_and_end_at_clean_data(model: Pipe
 class Once:
     """A frozen denoiser that is always asked the same, and answers from memory."""
 
-    bounded = False
+    limit = None
 
     def __init__(self, denoiser: Denoiser) -> None:
         self.denoiser, self.answer = denoiser, None
