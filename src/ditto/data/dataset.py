@@ -19,11 +19,15 @@ import soundfile
 import torch
 from torch import Tensor
 
+from ditto.audio.bands import PLAIN, Bands
 from ditto.audio.features import log_mel
 from ditto.audio.spec import AudioSpec
 from ditto.data.files import Progress, cached_arrays, read_json, short_key
 from ditto.errors import DataError
 from ditto.models.conditioning import Tags, TagVocabulary
+
+LEAST_STD = 0.01
+"""Deviation of a band that is (nearly) always silent: 0.8 dB."""
 
 
 def read_labels(root: Path) -> list[dict[str, Any]]:
@@ -107,6 +111,25 @@ def piece_cache(
     )
 
 
+def band_statistics(root: Path, spec: AudioSpec, progress: Progress | None = None) -> Bands:
+    """Mean and standard deviation of every mel band over all frames of a finished data folder.
+
+    Raises:
+        DataError: see `mel_cache`.
+    """
+    count, total, squares = 0, np.zeros(spec.n_mels), np.zeros(spec.n_mels)
+    for path in mel_cache(root, spec, progress)[: len(read_labels(root))]:
+        mel = np.load(path, allow_pickle=False).astype(np.float64)
+        count, total, squares = (
+            count + len(mel),
+            total + mel.sum(axis=0),
+            squares + np.square(mel).sum(axis=0),
+        )
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, LEAST_STD**2))
+    return Bands(tuple(mean.round(6).tolist()), tuple(deviation.round(6).tolist()))
+
+
 class ClipDataset:
     """Random log-mel clips with their tags.
 
@@ -116,6 +139,8 @@ class ClipDataset:
         vocabulary: indices of the tags; None is the data's own.
         frames: length of a clip.
         seed: of the random crops.
+        bands: of the model space that the clips are to be in; by default they are log-mels as they
+            are.
         progress: of the cache, called with (pieces done, pieces).
 
     Raises:
@@ -131,8 +156,10 @@ class ClipDataset:
         *,
         frames: int = 512,
         seed: int = 0,
+        bands: Bands = PLAIN,
         progress: Progress | None = None,
     ) -> None:
+        self.bands = bands
         self.vocabulary = vocabulary or vocabulary_of(root)
         self.frames = frames
         self.seed = seed
@@ -151,7 +178,8 @@ class ClipDataset:
         """Clips and tags of one training step.
 
         Returns:
-            x_0, shape (B, 1, n_mels, frames), float32 in [-1, 1]; conditions, shape (B, 5), int64.
+            x_0, shape (B, 1, n_mels, frames), float32, in [-1, 1] unless there are `bands`;
+            conditions, shape (B, 5), int64.
         """
         rng = np.random.default_rng([self.seed, step])
         pieces = rng.integers(len(self), size=batch_size)
@@ -169,7 +197,7 @@ class ClipDataset:
         start = int(place * (len(mel) - self.frames + 1))
         crop = np.ascontiguousarray(mel[start : start + self.frames].T, dtype=np.float32)
         tags = self.vocabulary.encode(tags_of_label(self.labels[piece], start / self.frame_rate))
-        return torch.from_numpy(crop)[None], tags
+        return self.bands.normalised(torch.from_numpy(crop)[None]), tags
 
 
 class AudioCrops:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ditto.diffusion.denoiser import Cond
+from ditto.diffusion.denoiser import Cond, Limit, dynamic_threshold
 from ditto.diffusion.samplers import Chain
 from ditto.diffusion.schedule import CLEAN, Prediction, Schedule
 
@@ -34,14 +34,14 @@ class StudentDenoiser:
         network: ``(x_t, t, cond, w (B,)) -> output``.
         schedule: ᾱ.
         prediction, skip_std: what the output means, see `Schedule.to_x_0`.
-        bounded: see `GuidedDenoiser`.
+        limit: see `GuidedDenoiser`.
     """
 
     network: Callable[[Tensor, Tensor, Cond, Tensor], Tensor]
     schedule: Schedule
     prediction: Prediction
     skip_std: float = 0.0
-    bounded: bool = True
+    limit: Limit | None = dynamic_threshold
 
     def __call__(
         self, x_t: Tensor, t: Tensor, cond: Cond, guidance: float | Tensor = 1.0

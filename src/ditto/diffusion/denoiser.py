@@ -31,6 +31,22 @@ class Denoiser(Protocol):
 Network = Callable[[Tensor, Tensor, Cond], Tensor]
 """A network ``(x_t, t, cond) -> output`` of one of the `Prediction` kinds."""
 
+Limit = Callable[[Tensor], Tensor]
+"""Thresholding of x̂_0 (B, …)."""
+
+
+def dynamic_threshold(x_0: Tensor, ratio: float = 0.995, maximum: float = 1.0) -> Tensor:
+    """Dynamic thresholding (Imagen; DITTO appendix K) of x̂_0 (B, …), as diffusers' DDIM does it.
+
+    s = the `ratio` quantile of |x̂_0| of each item, held inside [1, `maximum`]; x̂_0 is clipped to
+    [−s, s] and divided by s. With ``maximum=1`` (diffusers' default) it is a clip to [−1, 1].
+    """
+    if maximum == 1.0:
+        return x_0.clamp(-1, 1)
+    s = torch.quantile(x_0.detach().abs().flatten(1), ratio, dim=1).clamp(1.0, maximum)
+    s = s.reshape(-1, *[1] * (x_0.ndim - 1))
+    return torch.minimum(torch.maximum(x_0, -s), s) / s
+
 
 @dataclass(frozen=True)
 class GuidedDenoiser:
@@ -48,9 +64,9 @@ class GuidedDenoiser:
     """The null conditioning c_∅ of the same shape as the given one."""
     skip_std: float = 0.0
     """See `Schedule.to_x_0`."""
-    bounded: bool = True
-    """Whether x_0 lies in [−1, 1], so that a chain may threshold it; the latent of an autoencoder
-    does not."""
+    limit: Limit | None = dynamic_threshold
+    """How a chain may threshold x̂_0; None where x_0 has no bounds, as the latent of an
+    autoencoder."""
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Cond, guidance: float = 1.0) -> Tensor:
         """x̂_0 of the guided network."""
@@ -68,14 +84,12 @@ class GuidedDenoiser:
         return guidance * conditional + (1 - guidance) * unconditional
 
 
-def dynamic_threshold(x_0: Tensor, ratio: float = 0.995, maximum: float = 1.0) -> Tensor:
-    """Dynamic thresholding (Imagen; DITTO appendix K) of x̂_0 (B, …), as diffusers' DDIM does it.
-
-    s = the `ratio` quantile of |x̂_0| of each item, held inside [1, `maximum`]; x̂_0 is clipped to
-    [−s, s] and divided by s. With ``maximum=1`` (diffusers' default) it is a clip to [−1, 1].
+def limit_of(denoiser: Denoiser) -> Limit:
+    """How a chain thresholds this denoiser's x̂_0: by its `limit`, to [−1, 1] if it has none of its
+    own, or not.
     """
-    if maximum == 1.0:
-        return x_0.clamp(-1, 1)
-    s = torch.quantile(x_0.detach().abs().flatten(1), ratio, dim=1).clamp(1.0, maximum)
-    s = s.reshape(-1, *[1] * (x_0.ndim - 1))
-    return torch.minimum(torch.maximum(x_0, -s), s) / s
+    return getattr(denoiser, "limit", dynamic_threshold) or _as_it_is
+
+
+def _as_it_is(x_0: Tensor) -> Tensor:
+    return x_0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ditto.diffusion.denoiser import Cond, Denoiser, dynamic_threshold
+from ditto.diffusion.denoiser import Cond, Denoiser, limit_of
 from ditto.diffusion.schedule import CLEAN, Schedule
 
 Call = Callable[..., Tensor]
@@ -33,9 +33,8 @@ class Chain:
         timesteps: falling grid; the chain ends at clean data after the last.
         cond: conditioning of the batch.
         guidance: CFG scale w (0 unconditional, 1 conditional).
-        threshold: dynamic thresholding of x̂_0 at every step, unless the denoiser says that its x_0
-            is not `bounded`; ε̂ follows from the thresholded x̂_0 (diffusers'
-            ``use_clipped_model_output``).
+        threshold: dynamic thresholding of x̂_0 at every step, as far as the denoiser has a `limit`;
+            ε̂ follows from the thresholded x̂_0 (diffusers' ``use_clipped_model_output``).
         call: how each model call is made; `ditto.methods.ditto` passes gradient checkpointing.
     """
 
@@ -56,11 +55,7 @@ class Chain:
         # With the thresholding inside the checkpoint, x_t is all that a step keeps for the backward
         # pass.
         x_0 = self.denoiser(x_t, times, self.cond, self.guidance)
-        return (
-            dynamic_threshold(x_0)
-            if self.threshold and getattr(self.denoiser, "bounded", True)
-            else x_0
-        )
+        return limit_of(self.denoiser)(x_0) if self.threshold else x_0
 
     def pairs(self) -> list[tuple[int, int]]:
         """(t, next t) along the grid; the last next is `CLEAN`."""

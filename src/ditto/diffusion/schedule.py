@@ -148,6 +148,12 @@ class Schedule:
         signal, spread = self.scales(t, like)
         return spread / signal
 
+    def nearest(self, sigma: Tensor) -> Tensor:
+        """The timesteps (…) whose noise levels are nearest to σ (…), by ratio."""
+        levels = ((1 - self.alpha_bar) / self.alpha_bar).log() / 2
+        wanted = sigma.to(levels).log()
+        return torch.bucketize(wanted, (levels[1:] + levels[:-1]) / 2)
+
     def timesteps(self, steps: int, spacing: Spacing | None = None) -> list[int]:
         """A falling grid of `steps` timesteps, as diffusers' DDIM spaces them.
 

@@ -32,13 +32,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ditto.audio.bands import PLAIN, Bands
 from ditto.audio.features import log_mel
 from ditto.audio.limiter import limited
 from ditto.audio.spec import AudioSpec
 from ditto.diffusion.consistency import StudentDenoiser
-from ditto.diffusion.denoiser import GuidedDenoiser
+from ditto.diffusion.denoiser import GuidedDenoiser, dynamic_threshold
 from ditto.diffusion.schedule import Schedule
-from ditto.errors import ModelError, OutputError, RequestError, one_line
+from ditto.errors import DataError, ModelError, OutputError, RequestError, one_line
 from ditto.models.conditioning import Tags, TagVocabulary, drop_tags, null_tags
 from ditto.models.hashes import combined, extended, file_sha256, fingerprint
 from ditto.paths import printable
@@ -132,6 +133,7 @@ class MusicModel:
         vocabulary: tags that the network knows.
         guidance: default CFG scale w.
         shift: of the cosine noise schedule.
+        bands: of the model space, by which x_0 is the log-mel normalised.
         name: where it came from.
         sha256: hash over the weights, which outputs carry.
         base_sha256: that over denoiser and vocoder alone, which another student leaves as it is.
@@ -152,6 +154,7 @@ class MusicModel:
     distilled: Distilled | None = None
     controlnet: ModelMixin | None = None
     base_sha256: str = ""
+    bands: Bands = PLAIN
     precision: torch.dtype = torch.float32
 
     @cached_property
@@ -162,7 +165,7 @@ class MusicModel:
     @property
     def denoiser(self) -> GuidedDenoiser:
         """``(x_t, t, cond, guidance) -> x̂_0``."""
-        return guided_denoiser(self._playing, self.schedule)
+        return guided_denoiser(self._playing, self.schedule, self.bands)
 
     @cached_property
     def _playing(self) -> ModelMixin:
@@ -188,7 +191,7 @@ class MusicModel:
         """The denoiser of a distilled network; `call` is how it is called, if otherwise (as when
         training it).
         """
-        return student_denoiser(network, self.student_schedule, call)
+        return student_denoiser(network, self.student_schedule, call, self.bands)
 
     def new_student(self) -> ModelMixin:
         """A network that is yet to be distilled: the denoiser's weights, and an input for w that
@@ -268,7 +271,7 @@ class MusicModel:
 
     def encode(self, audio: Tensor) -> Tensor:
         """Audio (B, samples) → x_0 (B, 1, n_mels, samples // hop)."""
-        return log_mel(audio, self.spec)[:, None]
+        return self.bands.normalised(log_mel(audio, self.spec)[:, None])
 
     @cached_property
     def draft(self) -> "MusicModel":
@@ -285,7 +288,7 @@ class MusicModel:
 
     def to_mel(self, x_0: Tensor) -> Tensor:
         """x_0 → log-mel (B, n_mels, frames) in [−1, 1]."""
-        return x_0[:, 0]
+        return self.bands.mel(x_0[:, 0])
 
     def to_audio(self, x_0: Tensor) -> Tensor:
         """x_0 → audio (B, frames · hop) within ±1, differentiable (V of the papers)."""
@@ -363,6 +366,7 @@ class MusicModel:
             "vocabulary": asdict(self.vocabulary),
             "guidance": self.guidance,
             "shift": self.shift,
+            **({"bands": asdict(self.bands)} if self.bands else {}),
             "sha256": hashes,
         }
         save_index(folder, index)
@@ -425,25 +429,36 @@ def lowered(network: Any, dtype: torch.dtype) -> Any:
     )
 
 
-def guided_denoiser(network: ModelMixin, schedule: Schedule) -> GuidedDenoiser:
-    """The denoiser of a tag-conditioned network, with the parameterisation that its config
-    names.
+def guided_denoiser(
+    network: ModelMixin, schedule: Schedule, bands: Bands = PLAIN
+) -> GuidedDenoiser:
+    """The denoiser of a tag-conditioned network, with the parameterisation that its config names.
+
+    Its chains hold x_0 to where the log-mel is in [−1, 1], given the `bands` of its model space.
     """
     config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
     skip_std = float(config.get("skip_std", 0.0))
-    return GuidedDenoiser(network, schedule, config["prediction"], null_tags, skip_std)  # pyright: ignore[reportArgumentType]
+    return GuidedDenoiser(
+        network, schedule, config["prediction"], null_tags, skip_std, _limit(bands)
+    )  # pyright: ignore[reportArgumentType]
+
+
+def _limit(bands: Bands) -> Callable[[Tensor], Tensor]:
+    return bands.limited if bands else dynamic_threshold
 
 
 def student_denoiser(
-    network: ModelMixin, schedule: Schedule, call: Callable[..., Tensor] | None = None
+    network: ModelMixin,
+    schedule: Schedule,
+    call: Callable[..., Tensor] | None = None,
+    bands: Bands = PLAIN,
 ) -> StudentDenoiser:
     """The denoiser of a distilled network; `call` is how it is called, if otherwise (as when
     training it).
     """
     config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
-    return StudentDenoiser(
-        call or network, schedule, config["prediction"], float(config.get("skip_std", 0.0))
-    )
+    skip_std = float(config.get("skip_std", 0.0))
+    return StudentDenoiser(call or network, schedule, config["prediction"], skip_std, _limit(bands))
 
 
 def grown(network: ModelMixin, kind: str, **inputs: Any) -> ModelMixin:
@@ -478,9 +493,9 @@ def load(folder: str | os.PathLike[str] | None = None) -> MusicModel:
             **(words | {"genres": tuple(words["genres"]), "moods": tuple(words["moods"])})
         )
         guidance, shift = float(index["guidance"]), float(index["shift"])
-        sha256 = combined(index["sha256"])
+        sha256, bands = combined(index["sha256"]), Bands.of(index.get("bands"))
         base = combined({part: index["sha256"][part] for part in PARTS})
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, DataError) as error:
         raise ModelError(
             f"{printable(path / INDEX)} is not a Ditto model's index: {error}"
         ) from None
@@ -495,6 +510,7 @@ def load(folder: str | os.PathLike[str] | None = None) -> MusicModel:
         sha256=sha256,
         distilled=distilled,
         base_sha256=base,
+        bands=bands,
     )
 
 

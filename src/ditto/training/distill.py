@@ -23,8 +23,8 @@ from ditto.errors import DataError
 from ditto.models.hashes import fingerprint
 from ditto.models.music_model import Distilled, MusicModel
 from ditto.plots import mel_grid
-from ditto.training.base import Clips, DenoiserRecipe
 from ditto.training.consistency_loss import Example, Grid, distance, goal
+from ditto.training.denoising import Clips, DenoiserRecipe
 from ditto.training.loop import Checkpoints, Ema, load_config, read_log, step_seed
 from ditto.training.run import Run
 from ditto.training.student_gap import SCALES, Gap
@@ -232,6 +232,7 @@ def train_from_folder(
             teacher.vocabulary,
             frames=teacher.spec.clip_frames,
             seed=config.seed,
+            bands=teacher.bands,
         )
 
     return train_student(
