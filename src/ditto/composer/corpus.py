@@ -7,7 +7,6 @@ complete up to its number of lines.
 """
 
 import hashlib
-import io
 import math
 import multiprocessing
 from collections.abc import Callable, Iterator
@@ -16,10 +15,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import soundfile
-
+from ditto.audio.io import encode_flac
 from ditto.composer.compose import SPLITS, TEMPO_RANGE, compose
 from ditto.composer.piece import labels
 from ditto.composer.render import Renderer, file_sha256, find_soundfont
@@ -85,13 +81,6 @@ def compose_dataset(
     write_json_lines(out / "labels.jsonl", (_labels(out, i, seed, split) for i in range(total)))
     write_json(out / "dataset.json", {**config, "count": total})
     return out
-
-
-def encode_flac(audio: npt.NDArray[np.floating[Any]], sample_rate: int) -> bytes:
-    """16-bit FLAC bytes of mono audio, shape (samples,)."""
-    buffer = io.BytesIO()
-    soundfile.write(buffer, audio, sample_rate, format="FLAC", subtype="PCM_16")
-    return buffer.getvalue()
 
 
 def _count(hours: float | None, count: int | None) -> int:
