@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from ditto.controls.notes import Note, Tune, score_notes
+from ditto.controls.notes import Note, NoteSequence, score_notes
 from ditto.errors import ControlError
 
 SONGS = "miscFolk/northumbrianminstrelsyopus"
@@ -24,7 +24,7 @@ LOWEST, HIGHEST = 60, 95
 
 
 @cache
-def beginnings() -> tuple[Tune, ...]:
+def beginnings() -> tuple[NoteSequence, ...]:
     """The beginnings of all tunes that can be sung in the range, from their first note on; times
     are in beats.
 
@@ -45,7 +45,7 @@ def beginnings() -> tuple[Tune, ...]:
     return tuple(tune for score in (*songs, *sheets) if _fits(tune := _beginning(score)))
 
 
-def _beginning(score: object) -> Tune:
+def _beginning(score: object) -> NoteSequence:
     notes = sorted(score_notes(score.parts[0], 60.0), key=lambda note: note.onset)  # pyright: ignore[reportAttributeAccessIssue]
     first = notes[0].onset if notes else 0.0
     kept = (
@@ -53,10 +53,10 @@ def _beginning(score: object) -> Tune:
         for note in notes
         if note.onset - first < BEATS
     )
-    return Tune(tuple(kept), score.metadata.bestTitle or "untitled")  # pyright: ignore[reportAttributeAccessIssue]
+    return NoteSequence(tuple(kept), score.metadata.bestTitle or "untitled")  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _fits(tune: Tune) -> bool:
+def _fits(tune: NoteSequence) -> bool:
     pitches = [note.pitch for note in tune.notes]
     if len(pitches) < FEWEST:
         return False
@@ -66,7 +66,7 @@ def _fits(tune: Tune) -> bool:
     )
 
 
-def drawn_tune(rng: np.random.Generator, bpm: float) -> Tune:
+def drawn_tune(rng: np.random.Generator, bpm: float) -> NoteSequence:
     """One of the tunes in a key drawn at random, at `bpm`.
 
     Raises:
@@ -77,7 +77,7 @@ def drawn_tune(rng: np.random.Generator, bpm: float) -> Tune:
     pitches, beat = [note.pitch for note in tune.notes], 60 / bpm
     low, high = max(LOWEST - min(pitches), -6), min(HIGHEST - max(pitches), 6)
     shift = int(rng.integers(min(low, high), high + 1))
-    return Tune(
+    return NoteSequence(
         tuple(
             Note(note.onset * beat, note.duration * beat, note.pitch + shift) for note in tune.notes
         ),

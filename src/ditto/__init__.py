@@ -30,15 +30,27 @@ if TYPE_CHECKING:
     from ditto.edit.variations import vary as vary
     from ditto.errors import DittoError as DittoError
     from ditto.latents import Latent as Latent
+    from ditto.methods.base import Method as Method
+    from ditto.methods.controlnet import MusicControlNet as MusicControlNet
+    from ditto.methods.ditto import Ditto as Ditto
+    from ditto.methods.ditto2 import Ditto2 as Ditto2
+    from ditto.methods.doodl import Doodl as Doodl
+    from ditto.methods.guidance import FreeDoM as FreeDoM
+    from ditto.methods.guidance import GuidanceGradients as GuidanceGradients
+    from ditto.methods.masking import MultiDiffusion as MultiDiffusion
+    from ditto.methods.masking import NaiveMasking as NaiveMasking
+    from ditto.methods.none import Uncontrolled as Uncontrolled
     from ditto.models.conditioning import Tags as Tags
     from ditto.models.loading import adapt as adapt
     from ditto.models.loading import load as load
     from ditto.models.music_model import MusicModel as MusicModel
     from ditto.optimize import Step as Step
     from ditto.request import Request as Request
-    from ditto.request import Result as Result
-    from ditto.request import generate as generate
-    from ditto.request import run as run
+    from ditto.result import Result as Result
+    from ditto.run import Run as Run
+    from ditto.run import generate as generate
+    from ditto.run import run as run
+    from ditto.run import steps as steps
 
 # Imported on first use, so that `ditto-music --help` need not wait for torch.
 _HOMES = {
@@ -52,23 +64,35 @@ _HOMES = {
     "Melody": "controls.melody",
     "MusicModel": "models.music_model",
     "Request": "request",
-    "Result": "request",
+    "Result": "result",
+    "Run": "run",
+    "Method": "methods.base",
+    "MusicControlNet": "methods.controlnet",
+    "Ditto": "methods.ditto",
+    "Ditto2": "methods.ditto2",
+    "Doodl": "methods.doodl",
+    "FreeDoM": "methods.guidance",
+    "GuidanceGradients": "methods.guidance",
+    "MultiDiffusion": "methods.masking",
+    "NaiveMasking": "methods.masking",
+    "Uncontrolled": "methods.none",
+    "steps": "run",
     "Step": "optimize",
     "Structure": "controls.structure",
     "StructureLike": "controls.structure",
     "Tags": "models.conditioning",
     "Text": "controls.text",
     "adapt": "models.loading",
-    "generate": "request",
+    "generate": "run",
     "inpaint": "edit.edits",
-    "invert": "edit.latents",
+    "invert": "edit.variations",
     "load": "models.loading",
     "loop": "edit.edits",
     "loop_recording": "edit.edits",
     "outpaint": "edit.edits",
     "read": "audio.io",
-    "run": "request",
-    "vary": "edit.latents",
+    "run": "run",
+    "vary": "edit.variations",
     "write": "audio.io",
 }
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -5,6 +5,7 @@ A ``.latent`` file is a safetensors file: one tensor ``x_T`` and JSON in its met
 """
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ditto.diffusion.consistency import Noise
 from ditto.errors import OutputError, RequestError
 from ditto.models.music_model import MusicModel
 from ditto.paths import StrPath, atomic_file, check_output, printable
@@ -109,3 +111,40 @@ def check_latent(path: StrPath, *, force: bool = False) -> None:
     if Path(path).suffix.lower() != ENDING:
         raise OutputError(f"cannot write {printable(path)}: a latent's name must end in {ENDING}")
     check_output(path, force=force)
+
+
+NOISE_SEED = 2**31
+"""Generators of later noise are seeded this far above those of x_T, whose seeds end below it."""
+
+
+def draw_x_T(  # noqa: N802 - the papers' name
+    shape: Sequence[int],
+    seed: int,
+    count: int,
+    noise: Callable[[Sequence[int], torch.Generator], Tensor] | None = None,
+) -> Tensor:
+    """Draw x_T (count, *shape) ~ N(0, 1), float32; item i by a generator seeded with ``seed + i``.
+
+    Args:
+        shape: of one item.
+        seed: of the first item.
+        count: items.
+        noise: draws one item: `MusicModel.noise`, so that a seed means what it means in the
+            model's own pipeline.
+    """
+    draw = noise or (lambda shape, generator: torch.randn(tuple(shape), generator=generator))
+    generators = (torch.Generator().manual_seed(seed + i) for i in range(count))
+    return torch.stack([draw(shape, generator) for generator in generators])
+
+
+def item_noise(
+    shape: Sequence[int], seed: int, count: int, device: torch.device | str = "cpu"
+) -> Noise:
+    """Return a source of noise (count, *shape); item i has a generator of its own, as alone."""
+    generators = [torch.Generator().manual_seed(NOISE_SEED + seed + i) for i in range(count)]
+
+    def draw() -> Tensor:
+        drawn = [torch.randn(tuple(shape), generator=generator) for generator in generators]
+        return torch.stack(drawn).to(device)
+
+    return draw

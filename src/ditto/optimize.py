@@ -1,16 +1,18 @@
-"""The one optimisation loop: Adam on the initial noise latent x_T (Algorithm 1 of DITTO and of
-DITTO-2).
+"""The one optimisation loop: Adam on the initial noise latent x_T (Algorithm 1 of both papers).
 
 It knows nothing of music. `render` maps x_T to x_0 (a whole chain, or one jump of a distilled
-model) and `objective` maps x_0 to one loss an item; both must be differentiable. It is a generator,
-so that the caller owns progress bars, early stops, cancelling and previews.
+model) and `objective` maps x_0 to one loss per item; both must be differentiable. `optimize` is a
+generator, so the caller owns progress bars, early stops, cancelling and previews. `best_so_far`
+and `stop_when` wrap it.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from ditto.diffusion.schedule import expand_like
 
 LR, MOMENTUM, SECOND_MOMENT = 5e-3, 0.9, 0.999
 """The papers' learning rate for Adam, and its usual β₁ and β₂."""
@@ -21,14 +23,14 @@ Objective = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Step:
-    """What one iteration found.
+    """One iteration of an optimisation.
 
     Attributes:
         i: iteration, from 0.
         loss: (B,) float32, of `x_T` before this iteration's update.
-        x_T: the latent that gave `loss`, a copy.
-        best_loss: (B,) lowest loss of each item so far.
-        best_x_T: the latent of each item's lowest loss so far, a copy.
+        x_T: the latent with that loss, a copy.
+        best_loss: (B,) lowest loss of each item so far (see `best_so_far`).
+        best_x_T: the latent with each item's lowest loss so far.
     """
 
     i: int
@@ -39,9 +41,7 @@ class Step:
 
 
 class GradientError(RuntimeError):
-    """The loss does not depend on x_T, or its gradient is not finite: a bug in `render` or
-    `objective`.
-    """
+    """The loss does not depend on x_T, or its gradient is not finite."""
 
 
 Stop = Callable[[Step], bool]
@@ -52,17 +52,89 @@ def never(step: Step) -> bool:
     return False
 
 
+def optimize(
+    x_T: Tensor,
+    render: Render,
+    objective: Objective,
+    *,
+    iterations: int,
+    lr: float = LR,
+    momentum: float = MOMENTUM,
+) -> Iterator[Step]:
+    """Minimise ``objective(render(x_T))`` over x_T with Adam, yielding every iteration.
+
+    Each item of the batch has its own loss, and Adam works elementwise, so an item takes the same
+    path as it would alone.
+
+    Args:
+        x_T: initial latents (B, …), float32; left as they are.
+        render: x_T → x_0, called once per iteration.
+        objective: x_0 → losses (B,).
+        iterations: K, at least 1.
+        lr: Adam's learning rate.
+        momentum: Adam's β₁.
+
+    Raises:
+        GradientError: if no gradient reaches x_T, or a loss or the gradient is not finite.
+    """
+    latent = x_T.detach().clone().requires_grad_(True)
+    adam = torch.optim.Adam([latent], lr=lr, betas=(momentum, SECOND_MOMENT))
+    for i in range(iterations):
+        with torch.enable_grad():
+            loss = objective(render(latent)).float()
+            latent.grad = _gradient(loss, latent)
+        loss, x = loss.detach(), latent.detach().clone()
+        yield Step(i, loss, x, best_loss=loss, best_x_T=x)
+        adam.step()
+
+
+def best_so_far(
+    steps: Iterator[Step], restart: Callable[[Step], bool] = lambda step: False
+) -> Iterator[Step]:
+    """Yield the same steps with each item's lowest loss so far and its latent.
+
+    Args:
+        steps: of an optimisation.
+        restart: True for a step whose loss does not compare with the earlier ones; the best then
+            starts anew.
+    """
+    best: Step | None = None
+    for step in steps:
+        if best is None or restart(step):
+            best = step
+        else:
+            better = step.loss < best.best_loss
+            best = replace(
+                step,
+                best_loss=torch.where(better, step.loss, best.best_loss),
+                best_x_T=torch.where(expand_like(better, step.x_T), step.x_T, best.best_x_T),
+            )
+        yield best
+
+
+def stop_when(steps: Iterator[Step], stops: Sequence[Stop]) -> Iterator[Step]:
+    """Yield steps until one of `stops` returns True; every stop sees every step."""
+    for step in steps:
+        yield step
+        ends = [stop(step) for stop in stops]
+        if any(ends):
+            return
+
+
 def tolerance(loss: float) -> Stop:
     """Stop once every item's best loss is at most `loss`."""
     return lambda step: bool((step.best_loss <= loss).all())
 
 
 def plateau(patience: int, improvement: float = 0.01) -> Stop:
-    """Stop once no item's best loss has fallen by the share `improvement` of its size within
-    `patience` iterations.
+    """Stop when no item's best loss has improved for a while.
 
-    A best loss that rises is that of another objective, as when DITTO-2 changes its budget:
-    counting begins anew.
+    A best loss that rises belongs to another objective, as when DITTO-2 changes its budget:
+    counting then starts anew.
+
+    Args:
+        patience: iterations to look back.
+        improvement: relative decrease that counts as one.
     """
     history: list[Tensor] = []
 
@@ -78,63 +150,12 @@ def plateau(patience: int, improvement: float = 0.01) -> Stop:
     return stop
 
 
-def optimize(
-    x_T: Tensor,
-    render: Render,
-    objective: Objective,
-    *,
-    iterations: int,
-    lr: float = LR,
-    momentum: float = MOMENTUM,
-    stop: Stop = never,
-) -> Iterator[Step]:
-    """Minimise ``objective(render(x_T))`` over x_T with Adam, yielding every iteration.
-
-    Each item of the batch has its own loss, and Adam works elementwise, so an item goes the way
-    that it would go alone.
-
-    Args:
-        x_T: initial latents (B, …), float32; left as they are.
-        render: x_T → x_0.
-        objective: x_0 → losses (B,).
-        iterations: K, at least 1.
-        lr: Adam's learning rate.
-        momentum: Adam's β₁.
-        stop: called with every step; True ends the loop.
-
-    Raises:
-        GradientError: if no gradient reaches x_T, or a loss or the gradient is not finite.
-    """
-    latent = x_T.detach().clone().requires_grad_(True)
-    adam = torch.optim.Adam([latent], lr=lr, betas=(momentum, SECOND_MOMENT))
-    best_loss = torch.full((len(latent),), torch.inf, device=latent.device)
-    best_x_T = latent.detach().clone()
-    for i in range(iterations):
-        with torch.enable_grad():
-            loss = objective(render(latent)).float()
-            latent.grad = _gradient(loss, latent)
-        better = loss.detach() < best_loss
-        best_loss = torch.where(better, loss.detach(), best_loss)
-        best_x_T = torch.where(
-            better.reshape(-1, *[1] * (latent.ndim - 1)), latent.detach(), best_x_T
-        )
-        step = Step(i, loss.detach(), latent.detach().clone(), best_loss, best_x_T)
-        yield step
-        if stop(step):
-            return
-        adam.step()
-
-
 def _gradient(loss: Tensor, latent: Tensor) -> Tensor:
-    gradient = (
-        torch.autograd.grad(loss.sum(), latent, allow_unused=True)[0]
-        if loss.requires_grad
-        else None
-    )
+    gradient = None
+    if loss.requires_grad:
+        gradient = torch.autograd.grad(loss.sum(), latent, allow_unused=True)[0]
     if gradient is None:
-        raise GradientError(
-            "no gradient reaches x_T: something between x_T and the loss is detached"
-        )
+        raise GradientError("no gradient reaches x_T: something between x_T and loss is detached")
     if not bool(torch.isfinite(gradient).all() & torch.isfinite(loss).all()):
         losses = ", ".join(f"{value:.4g}" for value in loss.tolist())
         raise GradientError(f"a loss or the gradient of x_T is not finite (losses {losses})")

@@ -5,11 +5,9 @@ figure) is touched.
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import singledispatch
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,173 +16,126 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ditto.audio.spec import AudioSpec
+from ditto.panels import ChromaPanel, CurvePanel, MatrixPanel, Panel, RegionPanel
 from ditto.paths import atomic_file
 
 PITCH_CLASSES = ("C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Panel(ABC):
-    """One panel under a clip's spectrogram.
-
-    Attributes:
-        title: what it shows.
-        during: spans in seconds within which the control counts; none given is all of the clip.
-    """
-
-    title: str
-    during: tuple[tuple[float, float], ...] = ()
-    height: ClassVar[float] = 2.2
-
-    @abstractmethod
-    def draw(self, axes: Axes, spec: AudioSpec) -> None:
-        """Draw it."""
-
-    def shade(self, axes: Axes, seconds: float) -> None:
-        """Grey out what does not count."""
-        if not self.during:
-            return
-        ends = [0.0, *(t for span in sorted(self.during) for t in span), seconds]
-        for start, end in zip(ends[::2], ends[1::2], strict=True):
-            if start < end:
-                axes.axvspan(start, end, color="grey", alpha=0.3, linewidth=0)
-
-
-@dataclass(frozen=True)
-class Trace(Panel):
-    """A control's target against what was achieved, both (frames,), in `unit`."""
-
-    title: str
-    unit: str
-    target: np.ndarray
-    achieved: np.ndarray
-
-    def draw(self, axes: Axes, spec: AudioSpec) -> None:
-        """Two curves over time."""
-        seconds = np.arange(len(self.target)) * spec.hop / spec.sample_rate
-        axes.plot(seconds, self.target, color="black", linestyle="--", label="target")
-        axes.plot(seconds, self.achieved, color="tab:red", label="achieved")
-        axes.set(xlabel="seconds", ylabel=self.unit, title=self.title, xlim=(0, seconds[-1]))
-        self.shade(axes, spec.seconds(len(self.target)))
-        axes.grid(alpha=0.3)
-        axes.legend(loc="best", fontsize=8)
-
-
-@dataclass(frozen=True)
-class ChromaPanel(Panel):
-    """Shares (12, frames) of the pitch classes, and the class (frames,) that is asked for, −1 for
-    none.
-    """
-
-    title: str
-    shares: np.ndarray
-    target: np.ndarray
-
-    def draw(self, axes: Axes, spec: AudioSpec) -> None:
-        """The chroma as an image, the melody as a line over it."""
-        seconds = spec.seconds(len(self.target))
-        extent = (0.0, seconds, -0.5, 11.5)
-        axes.imshow(
-            self.shares, origin="lower", aspect="auto", extent=extent, vmin=0, vmax=1, cmap="magma"
-        )
-        line = np.where(self.target < 0, np.nan, self.target)
-        axes.plot(
-            np.arange(len(line)) * spec.hop / spec.sample_rate,
-            line,
-            color="cyan",
-            linewidth=2,
-            label="target",
-        )
-        axes.set(
-            xlabel="seconds",
-            title=self.title,
-            xlim=(0, seconds),
-            yticks=range(12),
-            yticklabels=PITCH_CLASSES,
-        )
-        axes.tick_params(axis="y", labelsize=7)
-        self.shade(axes, seconds)
-        axes.legend(loc="upper right", fontsize=8)
-
-
-@dataclass(frozen=True)
-class MatrixPanel(Panel):
-    """Two self-similarity matrices (frames, frames) with values in [0, 1]: asked for, and
-    achieved.
-    """
-
-    title: str
-    target: np.ndarray
-    achieved: np.ndarray
-    height: ClassVar[float] = 4.4
-
-    def draw(self, axes: Axes, spec: AudioSpec) -> None:
-        """Both side by side, in one scale."""
-        seconds = spec.seconds(len(self.target))
-        for i, (name, matrix) in enumerate((("target", self.target), ("achieved", self.achieved))):
-            left = 1.1 * i * seconds
-            extent = (left, left + seconds, 0.0, seconds)
-            axes.imshow(matrix, origin="lower", extent=extent, vmin=0, vmax=1, cmap="viridis")
-            axes.text(left + 0.02 * seconds, 0.93 * seconds, name, color="white", fontsize=9)
-        axes.set(
-            title=self.title,
-            xlabel="seconds",
-            ylabel="seconds",
-            xlim=(0, 2.1 * seconds),
-            ylim=(0, seconds),
-        )
-        axes.set_xticks([])
-
-
-@dataclass(frozen=True)
-class RegionPanel(Panel):
-    """Log-mel (n_mels, frames) that a region was to match, and the spans of frames that it had
-    to.
-    """
-
-    title: str
-    target: np.ndarray
-    spans: tuple[tuple[int, int], ...]
-
-    def draw(self, axes: Axes, spec: AudioSpec) -> None:
-        """The target's spectrogram where it counts; the rest is left empty."""
-        level = np.full(self.target.shape, np.nan)
-        for start, end in self.spans:
-            level[:, start:end] = (self.target[:, start:end] - 1) * (spec.dynamic_range_db / 2)
-        extent = (0.0, spec.seconds(self.target.shape[-1]), 0.0, float(spec.n_mels))
-        axes.imshow(
-            level, origin="lower", aspect="auto", extent=extent, vmin=-110, vmax=-10, cmap="magma"
-        )
-        axes.set(xlabel="seconds", ylabel="mel band", title=self.title)
 
 
 def clip_picture(
     path: Path,
     mel: Tensor,
     spec: AudioSpec,
-    traces: Sequence[Panel],
+    *,
+    panels: Sequence[Panel],
     losses: Sequence[float],
     title: str,
     force: bool = False,
 ) -> None:
-    """Save one clip's picture as PNG: log-mel (n_mels, frames), a panel for each trace, and the
-    loss curve.
+    """Save one clip's picture as PNG: its log-mel, the controls' panels and the loss curve.
+
+    Args:
+        path: the PNG.
+        mel: log-mel (n_mels, frames) in [−1, 1].
+        spec: rates of the mel.
+        panels: target against achieved.
+        losses: of the optimisation; none draws no curve.
+        title: over the picture.
+        force: replace a file that exists.
 
     Raises:
         OutputError: if the file exists (without `force`) or cannot be written.
     """
-    heights = [3.4, *(panel.height for panel in traces), *([2.2] if losses else [])]
+    heights = [3.4, *map(_height, panels), *([2.2] if losses else [])]
     figure = _figure(10, sum(heights))
     axes = figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[
         :, 0
     ]
     figure.suptitle(title, fontsize=10)
     _spectrogram(axes[0], mel, spec)
-    for panel, trace in zip(axes[1:], traces, strict=False):
-        trace.draw(panel, spec)
+    for place, panel in zip(axes[1:], panels, strict=False):
+        draw_panel(panel, place, spec)
     if losses:
         _losses(axes[-1], losses)
     _save(figure, path, force)
+
+
+def _height(panel: Panel) -> float:
+    """Return a panel's height in inches."""
+    return 4.4 if isinstance(panel, MatrixPanel) else 2.2
+
+
+@singledispatch
+def draw_panel(panel: Panel, axes: Axes, spec: AudioSpec) -> None:
+    """Draw a control's panel into matplotlib axes.
+
+    Raises:
+        TypeError: there is no drawing for this kind of panel.
+    """
+    raise TypeError(f"no drawing for a {type(panel).__name__}")
+
+
+@draw_panel.register
+def _(panel: CurvePanel, axes: Axes, spec: AudioSpec) -> None:
+    seconds = np.arange(len(panel.target)) * spec.hop / spec.sample_rate
+    axes.plot(seconds, panel.target, color="black", linestyle="--", label="target")
+    axes.plot(seconds, panel.achieved, color="tab:red", label="achieved")
+    axes.set(xlabel="seconds", ylabel=panel.unit, title=panel.title, xlim=(0, seconds[-1]))
+    _shade(axes, panel, spec.seconds(len(panel.target)))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="best", fontsize=8)
+
+
+@draw_panel.register
+def _(panel: ChromaPanel, axes: Axes, spec: AudioSpec) -> None:
+    seconds = spec.seconds(len(panel.target))
+    extent = (0.0, seconds, -0.5, 11.5)
+    axes.imshow(
+        panel.shares, origin="lower", aspect="auto", extent=extent, vmin=0, vmax=1, cmap="magma"
+    )
+    line = np.where(panel.target < 0, np.nan, panel.target)
+    at = np.arange(len(line)) * spec.hop / spec.sample_rate
+    axes.plot(at, line, color="cyan", linewidth=2, label="target")
+    axes.set(xlabel="seconds", title=panel.title, xlim=(0, seconds))
+    axes.set(yticks=range(12), yticklabels=PITCH_CLASSES)
+    axes.tick_params(axis="y", labelsize=7)
+    _shade(axes, panel, seconds)
+    axes.legend(loc="upper right", fontsize=8)
+
+
+@draw_panel.register
+def _(panel: MatrixPanel, axes: Axes, spec: AudioSpec) -> None:
+    seconds = spec.seconds(len(panel.target))
+    for i, (name, matrix) in enumerate((("target", panel.target), ("achieved", panel.achieved))):
+        left = 1.1 * i * seconds
+        extent = (left, left + seconds, 0.0, seconds)
+        axes.imshow(matrix, origin="lower", extent=extent, vmin=0, vmax=1, cmap="viridis")
+        axes.text(left + 0.02 * seconds, 0.93 * seconds, name, color="white", fontsize=9)
+    axes.set(title=panel.title, xlabel="seconds", ylabel="seconds")
+    axes.set(xlim=(0, 2.1 * seconds), ylim=(0, seconds))
+    axes.set_xticks([])
+
+
+@draw_panel.register
+def _(panel: RegionPanel, axes: Axes, spec: AudioSpec) -> None:
+    level = np.full(panel.target.shape, np.nan)
+    for start, end in panel.spans:
+        level[:, start:end] = (panel.target[:, start:end] - 1) * (spec.dynamic_range_db / 2)
+    extent = (0.0, spec.seconds(panel.target.shape[-1]), 0.0, float(spec.n_mels))
+    axes.imshow(
+        level, origin="lower", aspect="auto", extent=extent, vmin=-110, vmax=-10, cmap="magma"
+    )
+    axes.set(xlabel="seconds", ylabel="mel band", title=panel.title)
+
+
+def _shade(axes: Axes, panel: Panel, seconds: float) -> None:
+    """Grey out where the control does not count."""
+    if not panel.during:
+        return
+    ends = [0.0, *(time for span in sorted(panel.during) for time in span), seconds]
+    for start, end in zip(ends[::2], ends[1::2], strict=True):
+        if start < end:
+            axes.axvspan(start, end, color="grey", alpha=0.3, linewidth=0)
 
 
 def edit_picture(

@@ -14,7 +14,7 @@ from ditto.audio.chroma import log_chroma
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Output
 from ditto.controls.melody import Melody
-from ditto.controls.notes import REST, Note, Tune
+from ditto.controls.notes import REST, Note, NoteSequence
 from ditto.errors import ControlError
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.music_model import MusicModel
@@ -22,7 +22,7 @@ from ditto.plots import ChromaPanel
 from ditto.request import Request, run
 
 SPEC = AudioSpec(sample_rate=8000, n_fft=256, hop=64, n_mels=12, clip_frames=64)
-TUNE = Tune((Note(0.05, 0.15, 72), Note(0.25, 0.2, 67)))
+TUNE = NoteSequence((Note(0.05, 0.15, 72), Note(0.25, 0.2, 67)))
 SECONDS = np.arange(64) * 0.008
 CLASSES = np.select(
     [(SECONDS >= 0.05) & (SECONDS < 0.2), (SECONDS >= 0.25) & (SECONDS < 0.45)], [0, 7], REST
@@ -87,7 +87,7 @@ def test_a_melody_that_is_played_has_accuracy_near_100() -> None:
 def test_only_the_frames_within_a_mask_count() -> None:
     masked = Melody(TUNE).during((0.25, 0.45))
     x = x_0().requires_grad_()
-    alone = Melody(Tune((Note(0.25, 0.2, 67),)))
+    alone = Melody(NoteSequence((Note(0.25, 0.2, 67),)))
     torch.testing.assert_close(masked(x, MODEL), alone(x, MODEL))
 
 
@@ -95,8 +95,8 @@ def test_a_melody_beyond_the_clip_is_refused_and_one_that_is_cut_says_so() -> No
     Melody(TUNE).check(MODEL, 64)
     assert Melody(TUNE).remarks(MODEL, 64) == []
     with pytest.raises(ControlError, match=r"no note before the clip ends at 0\.51 s"):
-        Melody(Tune((Note(1.0, 1.0, 60),))).check(MODEL, 64)
-    long = Melody(Tune((Note(0.0, 1.0, 60), Note(1.0, 2.0, 62))))
+        Melody(NoteSequence((Note(1.0, 1.0, 60),))).check(MODEL, 64)
+    long = Melody(NoteSequence((Note(0.0, 1.0, 60), Note(1.0, 2.0, 62))))
     long.check(MODEL, 64)
     assert long.remarks(MODEL, 64) == [
         "the melody lasts 3.00 s: what comes after 0.51 s was cut (1 of its notes whole)"

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from ditto.audio.spec import AudioSpec
-from ditto.controls.notes import REST, Note, Tune, parse_notes, parse_tune, read_midi, read_score
+from ditto.controls.notes import REST, Note, NoteSequence, parse_notes, parse_tune, read_midi, read_score
 from ditto.errors import AudioFileError, ControlError
 
 SPEC = AudioSpec()
@@ -33,7 +33,7 @@ def tempo(bpm: float, time: int = 0) -> mido.MetaMessage:
     return mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(bpm), time=time)
 
 
-def times(tune: Tune) -> list[tuple[float, float, int]]:
+def times(tune: NoteSequence) -> list[tuple[float, float, int]]:
     return [
         (round(n.onset, 4), round(n.duration, 4), n.pitch)
         for n in sorted(tune.notes, key=lambda n: (n.onset, n.pitch))
@@ -64,7 +64,7 @@ def test_a_melody_without_a_note_is_refused(text: str) -> None:
 
 
 def test_classes_are_the_top_line_frame_by_frame() -> None:
-    tune = Tune((Note(0.1, 0.4, 61), Note(0.2, 0.1, 70), Note(0.2, 0.2, 40)))
+    tune = NoteSequence((Note(0.1, 0.4, 61), Note(0.2, 0.1, 70), Note(0.2, 0.2, 40)))
     seconds = np.arange(100) / SPEC.frame_rate
     expected = np.full(100, REST)
     expected[(seconds >= 0.1) & (seconds < 0.5)] = 1
@@ -73,12 +73,12 @@ def test_classes_are_the_top_line_frame_by_frame() -> None:
 
 
 def test_a_tune_can_be_moved() -> None:
-    tune = Tune((Note(0.0, 1.0, 60), Note(1.0, 1.0, 62)))
+    tune = NoteSequence((Note(0.0, 1.0, 60), Note(1.0, 1.0, 62)))
     earlier = tune.later(-1.5)
     assert earlier is not None
     assert earlier.notes == (Note(0.0, 0.5, 62),)
     assert tune.later(-2.0) is None
-    assert tune.later(1.0) == Tune((Note(1.0, 1.0, 60), Note(2.0, 1.0, 62)))
+    assert tune.later(1.0) == NoteSequence((Note(1.0, 1.0, 60), Note(2.0, 1.0, 62)))
 
 
 def test_midi_keeps_its_own_tempo_changes_unless_one_is_given(tmp_path: Path) -> None:

@@ -5,13 +5,16 @@ Controls are small objects that add and scale::
     objective = Intensity("crescendo") / 40 + Melody.from_notes("C4:1 E4:1")
 
 A control is called as ``control(x_0, model) -> loss (B,)``. The sum of n controls is the papers'
-(1/n)·Σ λ_i 𝓛_i; its parts see one `Output`, so that the vocoder runs once however many controls
-listen. A control that counts only part of the time is ``control.during((2.0, 6.0))``; the rest is
-"don't care" (DITTO appendix H; Music ControlNet).
+(1/n)·Σ λ_i 𝓛_i; its parts share one `Output`, so the vocoder runs once however many controls need
+sound. ``control.during((2.0, 6.0))`` counts part of the time only; the rest is "don't care" (DITTO
+appendix H; Music ControlNet).
+
+A new control is one file beside this one, one line in `ditto.controls`, and one test.
 """
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -19,23 +22,25 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ditto.audio.spec import AudioSpec
 from ditto.errors import ControlError
 from ditto.models.music_model import MusicModel
-from ditto.plots import Panel
+from ditto.panels import Panel, Spans
 
-Spans = tuple[tuple[float, float], ...]
-"""Stretches of time, (from, to) in seconds."""
+FrameSpans = tuple[tuple[int, int], ...]
+"""Stretches of frames, (first, after the last)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """One x_0 (B, 1, n_mels, frames) and its audio, made when first asked for unless it is given.
+    """One x_0 and its audio, which is made when first needed.
 
     Attributes:
-        x_0, model: what was made, by what.
-        rendered: its audio (B, samples), if it is there already.
+        x_0: shape (B, 1, n_mels, frames).
+        model: makes the audio.
+        rendered: audio (B, samples), if it exists already.
         mask: frames that count, (frames,) bool; None is all.
-        source: an output that has the audio of this one, and which item of it this is (None: all).
+        source: an output with the same audio, and which item of it this is (None: all).
     """
 
     x_0: Tensor
@@ -54,50 +59,69 @@ class Output:
         output, item = self.source
         return output.audio if item is None else output.audio[item : item + 1]
 
+    @cached_property
+    def mel(self) -> Tensor:
+        """Log-mel of x_0, shape (B, n_mels, frames), in [−1, 1]."""
+        return self.model.to_mel(self.x_0)
+
     @property
     def frames(self) -> int:
         """Length in mel frames."""
         return self.x_0.shape[-1]
 
     def item(self, i: int) -> "Output":
-        """Item `i` alone; the audio is still made for all at once."""
+        """Return item `i` alone; its audio is still made with the whole batch."""
         return Output(self.x_0[i : i + 1], self.model, mask=self.mask, source=(self, i))
 
     def during(self, spans: Spans) -> "Output":
-        """The same, of which only the frames within `spans` count (and within those that counted
-        before).
-        """
+        """Return the same output, counting only frames within `spans` (seconds)."""
         seconds = torch.arange(self.frames, device=self.x_0.device) / self.model.spec.frame_rate
         mask = torch.zeros_like(seconds, dtype=torch.bool)
         for start, end in spans:
             mask |= (seconds >= start) & (seconds < end)
-        return replace(
-            self, mask=mask if self.mask is None else mask & self.mask, source=(self, None)
-        )
+        mask = mask if self.mask is None else mask & self.mask
+        return replace(self, mask=mask, source=(self, None))
 
-    def kept(self, values: Tensor) -> Tensor:
-        """Of values (…, frames) the frames that count."""
+    def masked(self, values: Tensor) -> Tensor:
+        """Return the frames of values (…, frames) that count."""
         return values if self.mask is None else values[..., self.mask]
+
+
+@dataclass(frozen=True)
+class Window:
+    """One window of the model in a longer recording.
+
+    Attributes:
+        start: where it begins, in seconds of the recording.
+        total: length of the recording in seconds.
+        new: the part of it that is to be made, (from, to) in seconds of the window.
+    """
+
+    start: float
+    total: float
+    new: tuple[float, float]
 
 
 class Control(ABC):
     """A feature, a target and a loss.
 
     Attributes:
+        kind: name in reports, and of the command line's option.
         iterations: K, the papers' for this kind of control.
+        help: what ``--<kind>`` takes, for the command line; empty for controls without an option.
     """
 
+    kind: str
     iterations: ClassVar[int] = 70
+    help: ClassVar[str] = ""
 
     @abstractmethod
     def loss(self, output: Output) -> Tensor:
-        """𝓛(f(x_0), y) of each item, shape (B,), float32; differentiable."""
+        """Return 𝓛(f(x_0), y) of each item, shape (B,), float32; differentiable."""
 
     @abstractmethod
     def errors(self, output: Output) -> dict[str, Tensor]:
-        """What the papers report, by name with its unit (``intensity_mse_db2``), each of shape
-        (B,).
-        """
+        """Return what the papers report, each (B,), by name with unit (``intensity_mse_db2``)."""
 
     @abstractmethod
     def check(self, model: MusicModel, frames: int) -> None:
@@ -108,32 +132,84 @@ class Control(ABC):
         """
 
     @abstractmethod
-    def describe(self) -> dict[str, Any]:
-        """The control as JSON, for reports."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the control as JSON; `ditto.controls.control_from_dict` reads it."""
 
-    @abstractmethod
-    def traces(self, output: Output, item: int) -> list[Panel]:
-        """Target beside what was achieved by one item, for pictures."""
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Control":
+        """Return the control that `to_dict` wrote.
 
-    def remarks(self, model: MusicModel, frames: int) -> list[str]:
-        """What a user should know about how the target meets a clip of `frames` frames, a line
-        each.
+        Raises:
+            KeyError, TypeError, ValueError: the description is incomplete (a recording's, or one
+                of very many points).
         """
+        raise ValueError(f"a {values.get('control')} control cannot be read from a report")
+
+    @classmethod
+    def parse(cls, text: str, **options: Any) -> "Control":
+        """Return the control that ``--<kind> TEXT`` asks for.
+
+        Raises:
+            ControlError: the text cannot be read.
+        """
+        return cls(text, **options)  # pyright: ignore[reportCallIssue]
+
+    def panels(self, output: Output, item: int) -> list[Panel]:
+        """Return target and achieved curves of one item, for pictures."""
         return []
 
-    def estimate(self) -> "Control":
-        """The same control by a feature that costs less to hear, if it has one; `calibrated` makes
-        up for it.
+    def warnings(self, model: MusicModel, frames: int) -> list[str]:
+        """Return what a user should know about the target and a clip of `frames` frames."""
+        return []
+
+    def proxy(self) -> "Control":
+        """Return the same control by a cheaper feature, if it has one; see `calibrate`."""
+        return self
+
+    def calibrate(self, decoded: Output) -> "Control":
+        """Return a proxy that agrees with the true feature at `decoded`; constant to autograd."""
+        return self
+
+    def default_weight(self, others: "Sequence[Control]") -> float:
+        """Return λ beside `others`, where no control has a weight of its own."""
+        return 1.0
+
+    def bare(self) -> "Control":
+        """Return the control without what wraps it (spans of time)."""
+        return self
+
+    def terms(self) -> "tuple[tuple[Control, float], ...]":
+        """Return the controls it is a sum of, with their weights."""
+        return ((self, 1.0),)
+
+    def in_window(self, window: Window, spec: AudioSpec) -> "Control | None":
+        """Return a control in a recording's time as seen from one window of it.
+
+        Args:
+            window: its place in the recording; relative targets stretch over the whole recording.
+            spec: of the model.
+
+        Returns:
+            The control in the window's time, or None where it asks for nothing.
+
+        Raises:
+            ControlError: it cannot be taken apart into windows.
         """
         return self
 
-    def calibrated(self, decoded: Output) -> "Control":
-        """An `estimate` that agrees with the feature proper at `decoded`; constant to autograd."""
-        return self
+    def known_region(self) -> tuple[Tensor, FrameSpans] | None:
+        """Return the reference (…, frames) and the frames of x_0 that are known, if this keeps any.
+
+        Masking methods and Guidance Gradients use it.
+        """
+        return None
+
+    def adapter_target(self, model: MusicModel, frames: int) -> tuple[str, Tensor] | None:
+        """Return what a ControlNet is fed: ("levels" in dB or "classes", (frames,)), or None."""
+        return None
 
     def during(self, *spans: tuple[float, float]) -> "Control":
-        """The control within `spans` (from, to in seconds) alone; the rest of the time is "don't
-        care".
+        """Return the control within `spans` (from, to in seconds); the rest is "don't care".
 
         Raises:
             ControlError: a span is empty, starts before 0, or is not finite.
@@ -141,18 +217,18 @@ class Control(ABC):
         return Masked(self, spans)
 
     def __call__(self, x_0: Tensor, model: MusicModel) -> Tensor:
-        """Loss (B,) of x_0 (B, 1, n_mels, frames)."""
+        """Return the loss (B,) of x_0 (B, 1, n_mels, frames)."""
         return self.loss(Output(x_0, model))
 
     def error(self, x_0: Tensor, model: MusicModel) -> dict[str, Tensor]:
-        """`errors` of x_0."""
+        """Return `errors` of x_0."""
         return self.errors(Output(x_0, model))
 
     def __add__(self, other: "Control") -> "Sum":
-        return Sum((*_terms(self), *_terms(other)))
+        return Sum((*self.terms(), *other.terms()))
 
     def __mul__(self, weight: float) -> "Sum":
-        return Sum(tuple((control, w * weight) for control, w in _terms(self)))
+        return Sum(tuple((control, w * weight) for control, w in self.terms()))
 
     __rmul__ = __mul__
 
@@ -165,28 +241,33 @@ class Sum(Control):
     """(1/n)·Σ λ_i 𝓛_i over n controls (DITTO §4, multi-objective).
 
     Attributes:
-        terms: controls with their λ.
+        parts: controls with their λ.
     """
 
-    terms: tuple[tuple[Control, float], ...]
+    parts: tuple[tuple[Control, float], ...]
+    kind = "sum"
+
+    def terms(self) -> tuple[tuple[Control, float], ...]:
+        """Return the parts."""
+        return self.parts
 
     def loss(self, output: Output) -> Tensor:
-        """Weighted mean of the parts' losses."""
-        losses = [weight * control.loss(output) for control, weight in self.terms]
+        """Return the weighted mean of the parts' losses."""
+        losses = [weight * control.loss(output) for control, weight in self.parts]
         return sum(losses[1:], losses[0]) / len(losses)
 
-    def estimate(self) -> "Sum":
-        """The sum of the parts' estimates."""
-        return Sum(tuple((control.estimate(), weight) for control, weight in self.terms))
+    def proxy(self) -> "Sum":
+        """Return the sum of the parts' proxies."""
+        return Sum(tuple((control.proxy(), weight) for control, weight in self.parts))
 
-    def calibrated(self, decoded: Output) -> "Sum":
-        """The sum of the parts, each calibrated."""
-        return Sum(tuple((control.calibrated(decoded), weight) for control, weight in self.terms))
+    def calibrate(self, decoded: Output) -> "Sum":
+        """Return the sum of the parts, each calibrated."""
+        return Sum(tuple((control.calibrate(decoded), weight) for control, weight in self.parts))
 
     def errors(self, output: Output) -> dict[str, Tensor]:
-        """The parts' errors; a second control of one kind gets a number in its names."""
+        """Return the parts' errors; a second control of one kind gets a number in its names."""
         merged: dict[str, Tensor] = {}
-        for control, _ in self.terms:
+        for control, _ in self.parts:
             for name, value in control.errors(output).items():
                 repeats = sum(key.split("#")[0] == name for key in merged)
                 merged[f"{name}#{repeats + 1}" if repeats else name] = value
@@ -194,28 +275,32 @@ class Sum(Control):
 
     def check(self, model: MusicModel, frames: int) -> None:
         """Check every part."""
-        for control, _ in self.terms:
+        for control, _ in self.parts:
             control.check(model, frames)
 
-    def traces(self, output: Output, item: int) -> list[Panel]:
-        """The parts' curves."""
-        return [trace for control, _ in self.terms for trace in control.traces(output, item)]
+    def panels(self, output: Output, item: int) -> list[Panel]:
+        """Return the parts' panels."""
+        return [panel for control, _ in self.parts for panel in control.panels(output, item)]
 
-    def remarks(self, model: MusicModel, frames: int) -> list[str]:
-        """The parts' remarks."""
-        return [remark for control, _ in self.terms for remark in control.remarks(model, frames)]
+    def warnings(self, model: MusicModel, frames: int) -> list[str]:
+        """Return the parts' warnings."""
+        return [line for control, _ in self.parts for line in control.warnings(model, frames)]
 
-    def describe(self) -> dict[str, Any]:
-        """The parts with their weights."""
-        return {
-            "control": "sum",
-            "terms": [{"weight": w, **control.describe()} for control, w in self.terms],
-        }
+    def in_window(self, window: Window, spec: AudioSpec) -> "Sum | None":
+        """Return the sum of what the parts ask for in the window."""
+        moved = [(control.in_window(window, spec), weight) for control, weight in self.parts]
+        parts = tuple((control, weight) for control, weight in moved if control is not None)
+        return Sum(parts) if parts else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the parts with their weights."""
+        terms = [{"weight": weight, **control.to_dict()} for control, weight in self.parts]
+        return {"control": self.kind, "terms": terms}
 
 
 @dataclass(frozen=True)
 class Masked(Control):
-    """A control that counts within some spans of time alone.
+    """A control that counts within some spans of time.
 
     Attributes:
         control: what counts.
@@ -224,56 +309,77 @@ class Masked(Control):
 
     control: Control
     spans: Spans
+    kind = "masked"
 
     def __post_init__(self) -> None:
         """Check the spans."""
         for start, end in self.spans or ((0.0, 0.0),):
             if not (math.isfinite(start) and math.isfinite(end) and 0 <= start < end):
                 raise ControlError(
-                    f"a control must count from some second to a later one, not from {start:g} to {end:g}"
+                    "a control must count from some second to a later one, not from "
+                    f"{start:g} to {end:g}"
                 )
 
+    def bare(self) -> Control:
+        """Return the control itself."""
+        return self.control.bare()
+
     def loss(self, output: Output) -> Tensor:
-        """The control's loss over the frames that count."""
+        """Return the control's loss over the frames that count."""
         return self.control.loss(output.during(self.spans))
 
-    def estimate(self) -> "Masked":
-        """The control's estimate, within the same spans."""
-        return replace(self, control=self.control.estimate())
+    def proxy(self) -> "Masked":
+        """Return the control's proxy within the same spans."""
+        return replace(self, control=self.control.proxy())
 
-    def calibrated(self, decoded: Output) -> "Masked":
-        """The control calibrated over all frames; those outside do not count later either."""
-        return replace(self, control=self.control.calibrated(decoded))
+    def calibrate(self, decoded: Output) -> "Masked":
+        """Return the control calibrated over all frames."""
+        return replace(self, control=self.control.calibrate(decoded))
 
     def errors(self, output: Output) -> dict[str, Tensor]:
-        """The control's errors over the frames that count."""
+        """Return the control's errors over the frames that count."""
         return self.control.errors(output.during(self.spans))
 
     def check(self, model: MusicModel, frames: int) -> None:
-        """Check the control, and that each span begins within the clip and holds two frames of
-        it.
-        """
+        """Check the control, and that each span holds two frames of the clip."""
         seconds = model.spec.seconds(frames)
         for start, end in self.spans:
             if min(end, seconds) - start < 2 / model.spec.frame_rate:
                 raise ControlError(
-                    f"nothing of {start:g} to {end:g} s lies within the clip, which ends at {seconds:.2f} s"
+                    f"nothing of {start:g} to {end:g} s lies within the clip, which ends at "
+                    f"{seconds:.2f} s"
                 )
         self.control.check(model, frames)
 
-    def remarks(self, model: MusicModel, frames: int) -> list[str]:
-        """The control's remarks."""
-        return self.control.remarks(model, frames)
+    def warnings(self, model: MusicModel, frames: int) -> list[str]:
+        """Return the control's warnings."""
+        return self.control.warnings(model, frames)
 
-    def traces(self, output: Output, item: int) -> list[Panel]:
-        """The control's panels, with what does not count shaded."""
-        panels = self.control.traces(output.during(self.spans), item)
+    def panels(self, output: Output, item: int) -> list[Panel]:
+        """Return the control's panels, marked with the spans."""
+        panels = self.control.panels(output.during(self.spans), item)
         return [replace(panel, during=(*panel.during, *self.spans)) for panel in panels]
 
-    def describe(self) -> dict[str, Any]:
-        """The control and the spans."""
-        return {**self.control.describe(), "during": [list(span) for span in self.spans]}
+    def in_window(self, window: Window, spec: AudioSpec) -> "Control | None":
+        """Return the control within the part of the spans that is new in the window."""
+        first, last = window.new
+        clipped = [
+            (max(start - window.start, first), min(end - window.start, last))
+            for start, end in self.spans
+        ]
+        spans = tuple((start, end) for start, end in clipped if end - start >= shortest_span(spec))
+        moved = self.control.in_window(window, spec) if spans else None
+        return None if moved is None else moved.during(*spans)
+
+    def default_weight(self, others: Sequence[Control]) -> float:
+        """Return the control's weight."""
+        return self.control.default_weight(others)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the control and the spans."""
+        return {**self.control.to_dict(), "during": [list(span) for span in self.spans]}
 
 
-def _terms(control: Control) -> tuple[tuple[Control, float], ...]:
-    return control.terms if isinstance(control, Sum) else ((control, 1.0),)
+def shortest_span(spec: AudioSpec) -> float:
+    """Return the shortest stretch of time in seconds that a control may count in: three frames."""
+    return 3 / spec.frame_rate

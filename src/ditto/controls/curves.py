@@ -84,6 +84,23 @@ class Curve:
         """The curve in dB at each of `frames` frames, shape (frames,), float32."""
         return _levels(self, frames, spec).clone()
 
+    def between(self, start: float, end: float, total: float) -> "Curve":
+        """Return the curve from `start` to `end` seconds, moved to begin at 0.
+
+        Its corners are kept, and its values at both ends.
+
+        Args:
+            start: in seconds.
+            end: in seconds.
+            total: length in seconds of what a relative curve stretches over.
+        """
+        times, levels = np.array(self.points, dtype=np.float64).T
+        times = times * (total if self.relative else 1.0)
+        inside = times[(times > start) & (times < end)]
+        at = np.unique(np.concatenate([[start], inside, [math.nextafter(end, 0)]]))
+        points = zip((at - start).tolist(), np.interp(at, times, levels).tolist(), strict=True)
+        return Curve(tuple(points), name=self.name)
+
 
 @lru_cache(maxsize=64)
 def _levels(curve: Curve, frames: int, spec: AudioSpec) -> Tensor:

@@ -1,6 +1,7 @@
 """Melody: the strongest pitch class of every frame follows a tune (DITTO section 4)."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -8,11 +9,12 @@ from torch import Tensor
 
 from ditto.audio.chroma import log_chroma
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Control, Output
+from ditto.controls.base import Control, Output, Window
 from ditto.controls.notes import (
     DEFAULT_BPM,
     REST,
-    Tune,
+    Note,
+    NoteSequence,
     parse_notes,
     parse_tune,
     read_midi,
@@ -21,8 +23,11 @@ from ditto.controls.notes import (
 )
 from ditto.errors import ControlError
 from ditto.models.music_model import MusicModel
+from ditto.panels import ChromaPanel, Panel
 from ditto.paths import StrPath
-from ditto.plots import ChromaPanel, Panel
+
+MAX_NOTES_LISTED = 64
+"""Notes that reports list; of longer melodies they give the number."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,13 @@ class Melody(Control):
         tune: the target.
     """
 
-    tune: Tune
+    tune: NoteSequence
+    kind = "melody"
     iterations: ClassVar[int] = 150
+    help = (
+        "Melody: notes 'C4:1 E4:1 R:1 G4:2' (name, octave, beats), or a .mid, .musicxml or sound "
+        "file."
+    )
 
     @classmethod
     def parse(
@@ -87,12 +97,12 @@ class Melody(Control):
 
     def loss(self, output: Output) -> Tensor:
         """𝓛 of each item, shape (B,)."""
-        feature, target = output.kept(self.feature(output)), output.kept(self.target(output))
+        feature, target = output.masked(self.feature(output)), output.masked(self.target(output))
         return nll(feature, target)
 
     def errors(self, output: Output) -> dict[str, Tensor]:
         """Accuracy in % of the frames with a note (chance: 8.3), and 𝓛."""
-        feature, target = output.kept(self.feature(output)), output.kept(self.target(output))
+        feature, target = output.masked(self.feature(output)), output.masked(self.target(output))
         return {
             "melody_accuracy_percent": accuracy(feature, target),
             "melody_nll": nll(feature, target),
@@ -105,7 +115,7 @@ class Melody(Control):
                 f"the melody has no note before the clip ends at {model.spec.seconds(frames):.2f} s"
             )
 
-    def remarks(self, model: MusicModel, frames: int) -> list[str]:
+    def warnings(self, model: MusicModel, frames: int) -> list[str]:
         """What of the melody lies beyond the clip."""
         end, last = model.spec.seconds(frames), self.tune.seconds
         if last <= end + 0.06:
@@ -115,20 +125,38 @@ class Melody(Control):
             f"the melody lasts {last:.2f} s: what comes after {end:.2f} s was cut ({cut} of its notes whole)"
         ]
 
-    def traces(self, output: Output, item: int) -> list[Panel]:
-        """The chroma, with the target as a line."""
-        shares = self.feature(output)[item].detach().exp().cpu().numpy()
-        return [ChromaPanel("melody", shares, self.target(output).cpu().numpy())]
+    def in_window(self, window: Window, spec: AudioSpec) -> "Melody | None":
+        """Return the melody as it goes on from the window's start, or None if it is over."""
+        tune = self.tune.later(-window.start)
+        if tune is None or min(note.onset for note in tune.notes) >= spec.clip_seconds:
+            return None
+        return replace(self, tune=tune)
 
-    def describe(self) -> dict[str, Any]:
+    def adapter_target(self, model: MusicModel, frames: int) -> tuple[str, Tensor]:
+        """Return the pitch class of every frame."""
+        return "classes", self.tune.classes(frames, model.spec)
+
+    def panels(self, output: Output, item: int) -> list[Panel]:
+        """Return the chroma, with the target as a line."""
+        shares = self.feature(output)[item].detach().exp().cpu().numpy()
+        target = self.target(output).cpu().numpy()
+        return [ChromaPanel(title="melody", shares=shares, target=target)]
+
+    def to_dict(self) -> dict[str, Any]:
         """Name, length and, unless there are very many, notes as [onset, seconds, pitch]."""
         notes = [[round(n.onset, 4), round(n.duration, 4), n.pitch] for n in self.tune.notes]
         return {
-            "control": "melody",
+            "control": self.kind,
             "tune": self.tune.name,
             "seconds": round(self.tune.seconds, 3),
-            "notes": notes if len(notes) <= 64 else len(notes),
+            "notes": notes if len(notes) <= MAX_NOTES_LISTED else len(notes),
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Melody":
+        """Return the control that `to_dict` wrote."""
+        notes = tuple(Note(float(a), float(b), int(c)) for a, b, c in values["notes"])
+        return cls(NoteSequence(notes, values["tune"]))
 
 
 def nll(log_shares: Tensor, classes: Tensor) -> Tensor:

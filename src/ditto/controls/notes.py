@@ -56,7 +56,7 @@ class Note:
 
 
 @dataclass(frozen=True)
-class Tune:
+class NoteSequence:
     """Notes of any order; rests are where there are none.
 
     Attributes:
@@ -100,7 +100,7 @@ class Tune:
         """The pitch class 0 to 11 of each of `frames` frames, or `REST`, shape (frames,), int64."""
         return _classes(self, frames, spec).clone()
 
-    def later(self, seconds: float) -> "Tune | None":
+    def later(self, seconds: float) -> "NoteSequence | None":
         """The tune `seconds` later (earlier, if negative), without what would lie before 0; None if
         nothing is left.
         """
@@ -109,11 +109,11 @@ class Tune:
             for n in self.notes
         )
         left = tuple(note for note in moved if note.duration > 1e-6)
-        return Tune(left, self.name) if left else None
+        return NoteSequence(left, self.name) if left else None
 
 
 @lru_cache(maxsize=64)
-def _classes(tune: Tune, frames: int, spec: AudioSpec) -> Tensor:
+def _classes(tune: NoteSequence, frames: int, spec: AudioSpec) -> Tensor:
     with torch.inference_mode(False):
         classes = torch.full((frames,), REST)
         for note in sorted(tune.notes, key=lambda n: n.pitch):
@@ -124,7 +124,7 @@ def _classes(tune: Tune, frames: int, spec: AudioSpec) -> Tensor:
 
 def parse_tune(
     text: str, spec: AudioSpec, *, bpm: float | None = None, track: int | None = None
-) -> Tune:
+) -> NoteSequence:
     """A tune from what a user wrote: note names, or the path of a MIDI, MusicXML or sound file.
 
     Args:
@@ -153,7 +153,7 @@ def parse_tune(
     )
 
 
-def parse_notes(text: str, bpm: float = DEFAULT_BPM) -> Tune:
+def parse_notes(text: str, bpm: float = DEFAULT_BPM) -> NoteSequence:
     """A tune from names with beats, ``"C4:1 F#4:0.5 Bb3 R:1"``: one beat and octave 4 if not given,
     R for a rest.
 
@@ -173,14 +173,14 @@ def parse_notes(text: str, bpm: float = DEFAULT_BPM) -> Tune:
         if name is not None and length > 0:
             notes.append(Note(now, length, _pitch(*name.group(1, 2, 3))))
         now += length
-    return Tune(tuple(notes), text)
+    return NoteSequence(tuple(notes), text)
 
 
 def _pitch(step: str, alteration: str, octave: str | None) -> int:
     return 12 * (int(octave or 4) + 1) + _STEPS[step.upper()] + _ALTERATIONS[alteration]
 
 
-def read_midi(path: StrPath, *, bpm: float | None = None, track: int | None = None) -> Tune:
+def read_midi(path: StrPath, *, bpm: float | None = None, track: int | None = None) -> NoteSequence:
     """The notes of a MIDI file without its drums, at its own tempo or at `bpm`; of all tracks, or
     of `track` from 0.
 
@@ -198,7 +198,7 @@ def read_midi(path: StrPath, *, bpm: float | None = None, track: int | None = No
             f"cannot read the melody {printable(path)}: it counts film frames in place of beats"
         )
     _check_part(path, "track", track, len(midi.tracks))
-    return Tune(tuple(_midi_notes(midi, bpm, track)), Path(path).name)
+    return NoteSequence(tuple(_midi_notes(midi, bpm, track)), Path(path).name)
 
 
 def _midi_notes(midi: mido.MidiFile, bpm: float | None, track: int | None) -> Iterator[Note]:
@@ -242,7 +242,7 @@ def _midi_events(midi: mido.MidiFile) -> list[tuple[int, int, Any]]:
     )
 
 
-def read_score(path: StrPath, *, bpm: float | None = None, part: int | None = None) -> Tune:
+def read_score(path: StrPath, *, bpm: float | None = None, part: int | None = None) -> NoteSequence:
     """The notes of a MusicXML file, at its own tempo or at `bpm`; of all parts, or of `part` from
     0. Needs music21.
 
@@ -273,7 +273,7 @@ def read_score(path: StrPath, *, bpm: float | None = None, part: int | None = No
         ) from None
     _check_part(path, "part", part, len(score.parts))
     chosen = score if part is None else score.parts[part]
-    return Tune(tuple(score_notes(chosen, bpm)), Path(path).name)
+    return NoteSequence(tuple(score_notes(chosen, bpm)), Path(path).name)
 
 
 def score_notes(stream: Any, bpm: float | None) -> Iterator[Note]:
@@ -305,7 +305,7 @@ def _in_seconds(stream: Any) -> Iterator[tuple[Any, float, float]]:
     )
 
 
-def tune_of_recording(path: StrPath, spec: AudioSpec, seconds: float | None = None) -> Tune:
+def tune_of_recording(path: StrPath, spec: AudioSpec, seconds: float | None = None) -> NoteSequence:
     """What the melody control hears in a recording's beginning: the strongest class of every frame
     that is not quiet.
 
@@ -322,7 +322,7 @@ def tune_of_recording(path: StrPath, spec: AudioSpec, seconds: float | None = No
     return tune_of_chroma(audio, spec, Path(path).name)
 
 
-def tune_of_chroma(audio: Tensor, spec: AudioSpec, name: str = "recording") -> Tune:
+def tune_of_chroma(audio: Tensor, spec: AudioSpec, name: str = "recording") -> NoteSequence:
     """The tune that the melody control hears in audio (samples,); notes are runs of one class, in
     octave 5.
     """
@@ -336,7 +336,7 @@ def tune_of_chroma(audio: Tensor, spec: AudioSpec, name: str = "recording") -> T
     # Half a frame early, so that no frame lies on a border.
     runs = zip(values.tolist(), (ends - lengths).tolist(), ends.tolist(), strict=True)
     notes = (_run(value, start, end, spec) for value, start, end in runs if value != REST)
-    return Tune(tuple(notes), name)
+    return NoteSequence(tuple(notes), name)
 
 
 def _run(value: int, start: int, end: int, spec: AudioSpec) -> Note:

@@ -11,13 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ditto.controls.base import Control, Output
+from ditto.controls.base import Control, FrameSpans, Output
 from ditto.errors import ControlError
 from ditto.models.music_model import MusicModel
-from ditto.plots import Panel, RegionPanel
-
-FrameSpans = tuple[tuple[int, int], ...]
-"""Stretches of frames, (first, after the last)."""
+from ditto.panels import Panel, RegionPanel
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,12 +134,16 @@ class Region(Control):
                 f"the reference to {self.kind} has shape {tuple(self.reference.shape)}, but the clip {expected}"
             )
 
-    def traces(self, output: Output, item: int) -> list[Panel]:
+    def known_region(self) -> tuple[Tensor, FrameSpans]:
+        """Return the reference and the spans."""
+        return self.reference, self.spans
+
+    def panels(self, output: Output, item: int) -> list[Panel]:
         """The reference where it counts."""
         mel = output.model.to_mel(self.reference[None].float())[0].cpu().numpy()
-        return [RegionPanel(f"{self.kind}: to be matched", mel, self.spans)]
+        return [RegionPanel(title=f"{self.kind}: to be matched", target=mel, spans=self.spans)]
 
-    def describe(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Kind and spans of frames."""
         return {"control": self.kind, "frames": [list(span) for span in self.spans]}
 
@@ -159,6 +160,7 @@ class SelfLoop(Control):
 
     period: int
     overlap: int
+    kind = "loop"
 
     def loss(self, output: Output) -> Tensor:
         """𝓛 of each item, shape (B,)."""
@@ -177,19 +179,16 @@ class SelfLoop(Control):
                 f"a loop of {self.period} frames with {self.overlap} of overlap does not fit a clip of {frames}"
             )
 
-    def traces(self, output: Output, item: int) -> list[Panel]:
+    def panels(self, output: Output, item: int) -> list[Panel]:
         """The loop's start where it has to come again."""
         mel = output.model.to_mel(output.x_0[item : item + 1].float())[0].detach().cpu().numpy()
         shown = mel.copy()
         shown[:, self.period : self.period + self.overlap] = mel[:, : self.overlap]
+        spans = ((self.period, self.period + self.overlap),)
         return [
-            RegionPanel(
-                "loop: the start, where it comes again",
-                shown,
-                ((self.period, self.period + self.overlap),),
-            )
+            RegionPanel(title="loop: the start, where it comes again", target=shown, spans=spans)
         ]
 
-    def describe(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Period and overlap in frames."""
-        return {"control": "loop", "period": self.period, "overlap": self.overlap}
+        return {"control": self.kind, "period": self.period, "overlap": self.overlap}

@@ -5,6 +5,7 @@
 import math
 import re
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -18,11 +19,11 @@ from ditto.audio.features import log_mel
 from ditto.audio.io import read_mono
 from ditto.audio.similarity import self_similarity, smooth_2d
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Control, Output
+from ditto.controls.base import Control, Output, Window
 from ditto.errors import ControlError
 from ditto.models.music_model import MusicModel
+from ditto.panels import MatrixPanel, Panel
 from ditto.paths import StrPath, printable
-from ditto.plots import MatrixPanel, Panel
 
 MAX_SECTIONS = 16
 SMOOTH_SECONDS = 1.0
@@ -90,6 +91,7 @@ def parse_form(text: str) -> Form:
 class SelfSimilarity(Control):
     """f = self-similarity of x_0's timbre, 𝓛 = mean square error of the matrices."""
 
+    kind = "structure"
     iterations: ClassVar[int] = 150
     smooth_seconds: ClassVar[float | None] = None
 
@@ -100,23 +102,32 @@ class SelfSimilarity(Control):
     def feature(self, output: Output) -> Tensor:
         """f(x_0), shape (B, frames, frames)."""
         spec = output.model.spec
-        return self_similarity(
-            output.model.to_mel(output.x_0), spec, smooth_seconds=self.smooth_seconds
-        )
+        return self_similarity(output.mel, spec, smooth_seconds=self.smooth_seconds)
 
     def loss(self, output: Output) -> Tensor:
         """𝓛 of each item, shape (B,)."""
-        difference = output.kept(self.feature(output) - self.target(output))
-        return output.kept(difference.mT).square().mean(dim=(1, 2))
+        difference = output.masked(self.feature(output) - self.target(output))
+        return output.masked(difference.mT).square().mean(dim=(1, 2))
 
     def errors(self, output: Output) -> dict[str, Tensor]:
         """The MSE of the matrices."""
         return {"structure_mse": self.loss(output)}
 
-    def traces(self, output: Output, item: int) -> list[Panel]:
-        """Both matrices."""
+    def in_window(self, window: Window, spec: AudioSpec) -> "SelfSimilarity":
+        """Refuse: a structure is that of one clip as a whole.
+
+        Raises:
+            ControlError: always.
+        """
+        raise ControlError(
+            "a structure cannot be asked of an edit: it is that of one clip as a whole"
+        )
+
+    def panels(self, output: Output, item: int) -> list[Panel]:
+        """Return both matrices."""
         achieved = self.feature(output)[item].detach().cpu().numpy()
-        return [MatrixPanel("structure", self.target(output).cpu().numpy(), achieved)]
+        target = self.target(output).cpu().numpy()
+        return [MatrixPanel(title="structure", target=target, achieved=achieved)]
 
 
 @dataclass(frozen=True, init=False)
@@ -132,6 +143,7 @@ class Structure(SelfSimilarity):
     """
 
     form: Form
+    help = "Form: 'ABA', or with lengths 'A:2 B:4 A:2'."
     smooth_seconds: ClassVar[float | None] = SMOOTH_SECONDS
 
     def __init__(self, form: str | Form) -> None:
@@ -153,12 +165,16 @@ class Structure(SelfSimilarity):
                 f"the form's shortest section would last {shortest:.2f} s: give fewer, or longer ones"
             )
 
-    def describe(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The sections."""
-        return {
-            "control": "structure",
-            "sections": [list(section) for section in self.form.sections],
-        }
+        sections = [list(section) for section in self.form.sections]
+        return {"control": self.kind, "sections": sections}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Structure":
+        """Return the control that `to_dict` wrote."""
+        sections = values["sections"]
+        return cls(Form(tuple((str(letter), float(length)) for letter, length in sections)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,9 +227,9 @@ class StructureLike(SelfSimilarity):
                 f"{model.spec.seconds(frames):.2f} s: give a longer one, or fewer --seconds"
             )
 
-    def describe(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The recording's name."""
-        return {"control": "structure", "like": self.name}
+        return {"control": self.kind, "like": self.name}
 
 
 @lru_cache(maxsize=16)

@@ -12,7 +12,6 @@ from ditto.controls.base import Control, Output
 from ditto.errors import ControlError
 from ditto.models.clap import Clap
 from ditto.models.music_model import MusicModel
-from ditto.plots import Panel
 
 
 @dataclass(frozen=True, init=False)
@@ -29,6 +28,8 @@ class Text(Control):
 
     text: str
     source: Clap | str | os.PathLike[str] | None
+    kind = "text"
+    help = "Describe the music, e.g. 'a calm jazz trio with vibraphone' (by CLAP)."
 
     def __init__(self, text: str, clap: Clap | str | os.PathLike[str] | None = None) -> None:
         """Take a description; CLAP is loaded when it is first needed.
@@ -78,15 +79,11 @@ class Text(Control):
         """
         _ = self.target
 
-    def traces(self, output: Output, item: int) -> list[Panel]:
-        """None: a text has no curve."""
-        return []
-
-    def describe(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The text, the CLAP that listened, and the words that it does not know."""
         clap = self.clap
         return {
-            "control": "text",
+            "control": self.kind,
             "text": self.text,
             "clap": clap.name,
             "clap_sha256": clap.sha256,

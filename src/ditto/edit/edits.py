@@ -1,28 +1,31 @@
-"""Inpaint, outpaint and loop: from a user's file to a file of the same rate, depth and channels
-(DITTO section 4).
+"""Inpaint, outpaint and loop: a file of the same rate, depth and channels (DITTO §4).
 
->>> from ditto.edit.edits import outpaint
->>> outpaint("song.wav", model, seconds=30, tags="genre=jazz tempo=110").save("longer.wav")
+>>> ditto.outpaint(model, "song.wav", seconds=30, tags="genre=jazz tempo=110").save("longer.wav")
+
+Every edit takes the fields of `Request` as keywords (controls, tags, seed, method, …), or a whole
+`request`.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from ditto.audio.limiter import CEILING
 from ditto.controls.regions import SelfLoop
+from ditto.edit.legacy import model_first
 from ditto.edit.result import Edit, Part
 from ditto.edit.timeline import FADE_SECONDS, Timeline, crossfaded
-from ditto.edit.windows import Filling, Progress
+from ditto.edit.windows import GapFiller, Progress
 from ditto.errors import RequestError
 from ditto.models.music_model import MusicModel
 from ditto.optimize import Step
 from ditto.paths import StrPath, printable
-from ditto.request import Request, run
+from ditto.request import Request
+from ditto.run import run
 
 MAX_SECONDS = 3600.0
 BEATS_PER_BAR = 4
@@ -31,14 +34,16 @@ SELF_OVERLAP, SHORTEST_OVERLAP = 0.5, 0.1
 them."""
 
 
+@model_first
 def inpaint(
-    path: StrPath,
     model: MusicModel,
+    recording: StrPath,
     regions: Sequence[tuple[float, float]],
     request: Request | None = None,
     *,
     overlap: float = 1.0,
     progress: Progress | None = None,
+    **settings: Any,
 ) -> Edit:
     """Make regions of a recording anew, so that they fit what is around them.
 
@@ -47,30 +52,47 @@ def inpaint(
     file goes on from the other side.
 
     Args:
-        path: a sound file.
         model: from `ditto.load`.
+        recording: a sound file.
         regions: (from, to) in seconds.
         request: tags, method and what else makes the music; its controls count within the regions,
             in the file's time.
         overlap: seconds of context that are shared at least with each side, where there are so
             many.
         progress: called with (part, parts, step).
+        settings: fields of `Request`, in place of `request`.
 
     Raises:
         RequestError: a region is empty, outside the file, or overlaps another, or nothing would be
             kept.
         AudioFileError: the file cannot be read.
     """
-    timeline = Timeline.read(path)
+    timeline = Timeline.read(recording)
     gaps = _gaps(timeline, regions)
-    filling = Filling(
-        "inpaint", model, request or Request(), overlap, all_context=True, progress=progress
+    filler = GapFiller(
+        "inpaint",
+        model,
+        request_of(request, settings),
+        overlap,
+        all_context=True,
+        progress=progress,
     )
     filled = timeline.copied()
-    parts = tuple(map(Part.of, filling.fill(filled, gaps)))
+    parts = tuple(map(Part.of, filler.fill(filled, gaps)))
     return Edit(
-        "inpaint", model, filled, parts, tuple(gaps), timeline, filling.joins(timeline, gaps)
+        "inpaint", model, filled, parts, tuple(gaps), timeline, filler.joins(timeline, gaps)
     )
+
+
+def request_of(request: Request | None, settings: dict[str, Any]) -> Request:
+    """Return the request of an edit: a given one, or one of these settings.
+
+    Raises:
+        TypeError: both are given.
+    """
+    if request is not None and settings:
+        raise TypeError(f"give either a request, or {', '.join(settings)} as keywords")
+    return Request(**settings) if request is None else request
 
 
 def _gaps(timeline: Timeline, regions: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
@@ -99,15 +121,17 @@ def _gaps(timeline: Timeline, regions: Sequence[tuple[float, float]]) -> list[tu
     return [(timeline.at(start), min(timeline.at(end), timeline.length)) for start, end in ordered]
 
 
+@model_first
 def outpaint(
-    path: StrPath,
     model: MusicModel,
+    recording: StrPath,
     seconds: float,
     request: Request | None = None,
     *,
     overlap: float = 1.0,
     direction: Literal["forwards", "backwards"] = "forwards",
     progress: Progress | None = None,
+    **settings: Any,
 ) -> Edit:
     """Make a recording longer, by windows that each go on from the last `overlap` seconds of what
     is there.
@@ -115,20 +139,21 @@ def outpaint(
     With a tempo in the tags the beats are counted on from ``tags.beat`` at the file's start.
 
     Args:
-        path: a sound file.
         model: from `ditto.load`.
+        recording: a sound file.
         seconds: length of the whole in the end.
         request: tags, method and what else makes the music; its controls count in what is new, in
             the time of the whole.
         overlap: seconds that a window shares with what is there (the paper: 1, 2 or 3).
         direction: where it grows; "backwards" is a new beginning.
         progress: called with (part, parts, step).
+        settings: fields of `Request`, in place of `request`.
 
     Raises:
         RequestError: the length is not above the file's, or the overlap longer than the file.
         AudioFileError: the file cannot be read.
     """
-    timeline = Timeline.read(path)
+    timeline = Timeline.read(recording)
     _check_overlap(timeline, overlap)
     if not timeline.seconds < seconds <= MAX_SECONDS:
         raise RequestError(
@@ -139,9 +164,9 @@ def outpaint(
     backwards = direction == "backwards"
     longer = timeline.extended(new if backwards else 0, 0 if backwards else new)
     gap = (0, new) if backwards else (timeline.length, longer.length)
-    filling = Filling("outpaint", model, request or Request(), overlap, progress=progress)
-    parts = tuple(map(Part.of, filling.fill(longer, [gap])))
-    return Edit("outpaint", model, longer, parts, (gap,), timeline, filling.joins(longer, [gap]))
+    filler = GapFiller("outpaint", model, request_of(request, settings), overlap, progress=progress)
+    parts = tuple(map(Part.of, filler.fill(longer, [gap])))
+    return Edit("outpaint", model, longer, parts, (gap,), timeline, filler.joins(longer, [gap]))
 
 
 def _check_overlap(timeline: Timeline, overlap: float) -> None:
@@ -165,34 +190,37 @@ def loop_seconds(bpm: float, bars: int) -> float:
     return bars * BEATS_PER_BAR * 60.0 / bpm
 
 
+@model_first
 def loop_recording(
-    path: StrPath,
     model: MusicModel,
+    recording: StrPath,
     request: Request | None = None,
     *,
     seconds: float | None = None,
     overlap: float = 1.0,
     repeats: int = 1,
     progress: Progress | None = None,
+    **settings: Any,
 ) -> Edit:
     """Add to a recording what leads from its end back to its start, so that it can be repeated
     without a seam.
 
     Args:
-        path: a sound file.
         model: from `ditto.load`.
+        recording: a sound file.
         request: tags, method and what else makes the music.
         seconds: length of the loop, above the file's; by default one window is added, less the
             overlap at either end.
         overlap: seconds of the file's end and of its start that the new part matches.
         repeats: how often the loop is written.
         progress: called with (part, parts, step).
+        settings: fields of `Request`, in place of `request`.
 
     Raises:
         RequestError: the length or the overlap does not fit the file.
         AudioFileError: the file cannot be read.
     """
-    timeline = Timeline.read(path)
+    timeline = Timeline.read(recording)
     _check_overlap(timeline, overlap)
     window = model.spec.seconds(model.shape(None)[-1])
     whole = timeline.seconds + max(window - 2 * overlap - 0.01, 0.5) if seconds is None else seconds
@@ -206,8 +234,8 @@ def loop_recording(
     # The loop unrolled: the recording, the gap, and the recording's start once more.
     unrolled = timeline.extended(0, length - timeline.length + again)
     unrolled.samples[:, length:], unrolled.known[length:] = timeline.samples[:, :again], True
-    filling = Filling("loop", model, request or Request(), overlap, progress=progress)
-    parts = tuple(map(Part.of, filling.fill(unrolled, [(timeline.length, length)])))
+    filler = GapFiller("loop", model, request_of(request, settings), overlap, progress=progress)
+    parts = tuple(map(Part.of, filler.fill(unrolled, [(timeline.length, length)])))
     fade = min(timeline.at(FADE_SECONDS), again)
     once = unrolled.samples[:, :length]
     once[:, :fade] = unrolled.samples[:, length : length + fade]
@@ -215,7 +243,7 @@ def loop_recording(
         unrolled, samples=np.tile(once, repeats), known=np.ones(length * repeats, bool)
     )
     gaps = tuple((i * length + timeline.length, (i + 1) * length) for i in range(repeats))
-    within = filling.joins(unrolled, [(timeline.length, length)])
+    within = filler.joins(unrolled, [(timeline.length, length)])
     joins = tuple(i * length + edge for i in range(repeats) for edge in within)
     return Edit("loop", model, looped, parts, gaps, timeline, joins)
 
@@ -228,6 +256,7 @@ def loop(
     overlap: float = SELF_OVERLAP,
     repeats: int = 1,
     progress: Progress | None = None,
+    **settings: Any,
 ) -> Edit:
     """Make a loop from nothing: a clip that comes back to its own start (appendix E), exact to the
     sample.
@@ -239,11 +268,12 @@ def loop(
         overlap: seconds that are made twice, at least 0.1; less is taken if the window has no room.
         repeats: how often the loop is written.
         progress: called with (part, parts, step).
+        settings: fields of `Request`, in place of `request`.
 
     Raises:
         RequestError: the loop does not fit the window.
     """
-    spec, request = model.spec, request or Request()
+    spec, request = model.spec, request_of(request, settings)
     frames = model.shape(None)[-1]
     window = spec.seconds(frames)
     _check_repeats(repeats)

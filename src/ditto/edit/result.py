@@ -18,8 +18,8 @@ from ditto.edit.timeline import Timeline
 from ditto.eval.seams import seam_jump, share_below, typical_jumps
 from ditto.models.music_model import MusicModel
 from ditto.paths import StrPath, atomic_file
-from ditto.plots import edit_picture
-from ditto.request import MAX_COMMENT, Request, Result, output_files, versions
+from ditto.request import Request
+from ditto.result import MAX_COMMENT, Result, output_files, versions
 
 AROUND_SECONDS = 1.0
 """On either side of a seam, of what its jump is measured in."""
@@ -173,6 +173,8 @@ class Edit:
             OutputError: a file exists already (without `force`) or cannot be written; nothing is
                 then written.
         """
+        from ditto.plots import edit_picture  # matplotlib is slow to import
+
         sound, picture, about = output_files(path, force=force)
         report = self.report()
         tags = {
@@ -209,11 +211,8 @@ class Edit:
     def _title(self) -> str:
         name = f" of {self.before.name}" if self.before else ""
         request = self.parts[0].request
-        return (
-            f"{self.kind}{name}. {request.tags.caption()} Seed {request.seed}, {request.method}."[
-                :200
-            ]
-        )
+        method = request.method.name if request.method else "none"
+        return f"{self.kind}{name}. {request.tags.caption()} Seed {request.seed}, {method}."[:200]
 
 
 def _heard(samples: np.ndarray, sample_rate: int, spec: AudioSpec) -> Tensor:

@@ -12,22 +12,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from ditto.controls.base import Control
-from ditto.controls.regions import FrameSpans, Region
-from ditto.edit.follow import followed
+from ditto.controls.base import Control, FrameSpans, Window, shortest_span
+from ditto.controls.regions import Region
 from ditto.edit.timeline import FADE_SECONDS, Timeline, clip_at_rate
 from ditto.errors import RequestError
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
 from ditto.optimize import Step
-from ditto.request import Request, Result, run
+from ditto.request import Request
+from ditto.result import Result
+from ditto.run import run
 
 Progress = Callable[[int, int, Step], None]
 """Called with (part, parts, step) after every iteration."""
 
 
 @dataclass(frozen=True)
-class Piece:
+class WindowPlan:
     """One window: what it fills, and where it begins, in samples of the recording."""
 
     gap: tuple[int, int]
@@ -35,7 +36,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Window:
+class ModelWindow:
     """The model's window in a recording's samples.
 
     Attributes:
@@ -49,7 +50,7 @@ class Window:
     overlap: int
 
     @classmethod
-    def of(cls, timeline: Timeline, model: MusicModel, overlap: float) -> "Window":
+    def of(cls, timeline: Timeline, model: MusicModel, overlap: float) -> "ModelWindow":
         """One window of the model.
 
         Raises:
@@ -65,9 +66,9 @@ class Window:
         return cls(frames, int(seconds * timeline.sample_rate) - 64, timeline.at(overlap))
 
 
-def pieces(
-    gap: tuple[int, int], window: Window, left: bool, right: bool, length: int
-) -> list[Piece]:
+def plan_windows(
+    gap: tuple[int, int], window: ModelWindow, left: bool, right: bool, length: int
+) -> list[WindowPlan]:
     """Windows that fill a gap one after the other: from the left if it is known there, else from
     the right.
 
@@ -85,15 +86,15 @@ def pieces(
         # Of a wide gap between two known sides the last window must reach both.
         size = min(step, last - first - 1)
         if left:
-            found.append(Piece((first, first + size), first - window.overlap))
+            found.append(WindowPlan((first, first + size), first - window.overlap))
             first += size
         else:
-            found.append(Piece((last - size, last), last + window.overlap - window.length))
+            found.append(WindowPlan((last - size, last), last + window.overlap - window.length))
             last -= size
-    return [*found, Piece((first, last), _start(first, last, window, left, right, length))]
+    return [*found, WindowPlan((first, last), _start(first, last, window, left, right, length))]
 
 
-def _start(first: int, last: int, window: Window, left: bool, right: bool, length: int) -> int:
+def _start(first: int, last: int, window: ModelWindow, left: bool, right: bool, length: int) -> int:
     """Where the window of the last piece begins."""
     if left and right:
         centred = first - (window.length - (last - first)) // 2
@@ -105,7 +106,7 @@ def _start(first: int, last: int, window: Window, left: bool, right: bool, lengt
 
 
 @dataclass(frozen=True, eq=False)
-class Filling:
+class GapFiller:
     """How gaps are filled.
 
     Attributes:
@@ -144,8 +145,8 @@ class Filling:
         """Where the windows that fill the gaps begin and end, in samples: what might be heard."""
         return tuple(sorted({edge for piece in self._plan(timeline, gaps) for edge in piece.gap}))
 
-    def _plan(self, timeline: Timeline, gaps: Sequence[tuple[int, int]]) -> Iterator[Piece]:
-        window = Window.of(timeline, self.model, self.overlap)
+    def _plan(self, timeline: Timeline, gaps: Sequence[tuple[int, int]]) -> Iterator[WindowPlan]:
+        window = ModelWindow.of(timeline, self.model, self.overlap)
         for first, last in sorted(gaps):
             left = first > 0
             right = last < timeline.length
@@ -153,15 +154,15 @@ class Filling:
                 raise RequestError(
                     "nothing of the recording would be left: keep some of it to go on from"
                 )
-            yield from pieces((first, last), window, left, right, timeline.length)
+            yield from plan_windows((first, last), window, left, right, timeline.length)
 
-    def _fill(self, timeline: Timeline, piece: Piece, i: int, of: int) -> Result:
+    def _fill(self, timeline: Timeline, piece: WindowPlan, i: int, of: int) -> Result:
         """Make a window's clip, and put it in place."""
         region = self._region(timeline, piece)
         start = (piece.start - timeline.origin) / timeline.sample_rate
         request = replace(
             self.request,
-            controls=(region, *self._extra(timeline, piece)),
+            controls=(region, *self._controls(timeline, piece)),
             seed=self.request.seed + i,
             tags=self._tags(start),
             seconds=None,
@@ -180,10 +181,10 @@ class Filling:
         timeline.fill(piece.gap, clip, piece.start, fade)
         return result
 
-    def _region(self, timeline: Timeline, piece: Piece) -> Region:
+    def _region(self, timeline: Timeline, piece: WindowPlan) -> Region:
         """What the window's clip has to match."""
         spec, frames = self.model.spec, self.model.shape(None)[-1]
-        margin = -(-spec.n_fft // (2 * spec.hop))
+        margin = spec.margin_frames
         with torch.no_grad():
             heard = timeline.heard(piece.start, frames, margin, spec)[None].to(self.model.device)
             reference = self.model.encode(heard)[0, ..., margin : margin + frames].float().cpu()
@@ -197,22 +198,25 @@ class Filling:
             )
         return Region(self.kind, reference, _spans(known))
 
-    def _near(self, timeline: Timeline, piece: Piece, frames: int) -> np.ndarray:
+    def _near(self, timeline: Timeline, piece: WindowPlan, frames: int) -> np.ndarray:
         """Frames within the overlap of the gap."""
         ratio = timeline.sample_rate / self.model.spec.sample_rate
         at = piece.start + np.arange(frames) * self.model.spec.hop * ratio
         reach = timeline.at(self.overlap)
         return (at >= piece.gap[0] - reach) & (at < piece.gap[1] + reach)
 
-    def _extra(self, timeline: Timeline, piece: Piece) -> list[Control]:
-        """The request's own controls, within this gap."""
-        rate = timeline.sample_rate
-        gap = ((piece.gap[0] - piece.start) / rate, (piece.gap[1] - piece.start) / rate)
-        found = (
-            followed(c, piece.start / rate, timeline.seconds, gap, self.model)
-            for c in self.request.controls
-        )
-        return [control for control in found if control is not None]
+    def _controls(self, timeline: Timeline, piece: WindowPlan) -> Iterator[Control]:
+        """Yield the request's own controls as seen from this window, counting in its gap."""
+        rate, spec = timeline.sample_rate, self.model.spec
+        length = spec.seconds(self.model.shape(None)[-1])
+        start = piece.start / rate
+        new = (max(piece.gap[0] / rate - start, 0.0), min(piece.gap[1] / rate - start, length))
+        if new[1] - new[0] < shortest_span(spec):
+            return
+        for control in self.request.controls:
+            moved = control.in_window(Window(start, timeline.seconds, new), spec)
+            if moved is not None:
+                yield moved.during(new)
 
     def _tags(self, start: float) -> Tags:
         """The tags, with the count of beats as it stands `start` seconds after the recording's own

@@ -6,20 +6,18 @@ Sampling is that of the base, with no gradient and hardly dearer; the price was 
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from ditto.controls.base import Control
-from ditto.controls.curves import smoothed
-from ditto.controls.intensity import Intensity
-from ditto.controls.melody import Melody
 from ditto.diffusion.denoiser import Cond, GuidedDenoiser
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import ControlError
-from ditto.methods.ditto import Sampler
-from ditto.models.controlnet import ControlAdapter, encode_curves
-from ditto.models.music_model import MusicModel
+from ditto.methods.base import Problem, Sampler, SamplingMethod
+from ditto.models.controlnet import ControlAdapter, adapter_of, encode_curves
+from ditto.models.music_model import MusicModel, lowered
 from ditto.models.transformer import PatchTransformer
 
 
@@ -32,7 +30,7 @@ def controlnet(
         x_T: initial latents (B, 1, n_mels, frames).
         chain: of the base that the adapter was trained with.
         adapter: takes the curves.
-        curves: (B, CHANNELS, frames), see `curves_of`.
+        curves: (B, CHANNELS, frames), see `control_curves`.
         sampler: any.
 
     Raises:
@@ -56,23 +54,50 @@ def controlled(chain: Chain, adapter: ControlAdapter, curves: Tensor) -> Chain:
     return replace(chain, denoiser=replace(denoiser, network=network))
 
 
-def curves_of(controls: Sequence[Control], model: MusicModel, batch: int, frames: int) -> Tensor:
-    """The curves that a loudness control, a melody control or both ask for: (B, CHANNELS, frames).
+def control_curves(
+    controls: Sequence[Control], model: MusicModel, batch: int, frames: int
+) -> Tensor:
+    """Return the curves that a loudness control, a melody or both ask for: (B, CHANNELS, frames).
 
     Raises:
         ControlError: another kind of control, or two of one kind.
     """
-    levels: Tensor | None = None
-    classes: Tensor | None = None
+    targets: dict[str, Tensor] = {}
     for control in controls:
-        if isinstance(control, Intensity) and levels is None:
-            levels = smoothed(control.curve, frames, model.spec)
-        elif isinstance(control, Melody) and classes is None:
-            classes = control.tune.classes(frames, model.spec)
-        else:
+        target = control.adapter_target(model, frames)
+        if target is None or target[0] in targets:
             raise ControlError(
-                "a ControlNet takes one loudness curve, one melody, or one of each: leave out the rest"
+                "a ControlNet takes one loudness curve, one melody, or one of each: leave out the "
+                "rest"
             )
-    if levels is None and classes is None:
+        targets[target[0]] = target[1]
+    if not targets:
         raise ControlError("a ControlNet needs a loudness curve or a melody to follow")
-    return encode_curves(levels, classes, batch, frames)
+    return encode_curves(targets.get("levels"), targets.get("classes"), batch, frames)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MusicControlNet(SamplingMethod):
+    """Music ControlNet: sampling with a trained adapter (Wu et al. 2023).
+
+    Attributes:
+        steps: T.
+        sampler: "ddim", "dpm++" or "ddpm".
+    """
+
+    name = "controlnet"
+    summary = "Music ControlNet's adapter"
+    samplers = ("ddim", "dpm++", "ddpm")
+
+    def check(self, problem: Problem) -> None:
+        """Refuse a model without an adapter, and controls that it does not take."""
+        adapter_of(problem.model)
+        control_curves(problem.controls, problem.model, 1, problem.model.spec.clip_frames)
+
+    @torch.no_grad()
+    def decode(self, x_T: Tensor, problem: Problem) -> Tensor:
+        """Sample x_0 with the adapter."""
+        model = problem.model
+        curves = control_curves(problem.controls, model, len(x_T), x_T.shape[-1]).to(x_T)
+        adapter = lowered(adapter_of(model), model.precision)
+        return controlnet(x_T, problem.chain(self.steps), adapter, curves, self.sample(problem))

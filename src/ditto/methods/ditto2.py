@@ -1,53 +1,56 @@
-"""DITTO-2 (arXiv 2405.20289, Algorithm 1): optimise x_T through a distilled one-step surrogate,
-decode with a few.
+"""DITTO-2 (arXiv 2405.20289, Algorithm 1): optimise x_T through a distilled surrogate.
 
     repeat K times:
         x_0 ← G(x_T, c, w, T→0) in M steps, usually one; no checkpointing
         x_T ← Adam(x_T, ∇ 𝓛(f(x_0), y))
     return γ-sampling of x_T in T' steps
 
-What is optimised in M steps is heard in T', and the two differ (the paper's "domain gap"). A few
-times on the way the surrogate can be *corrected* by what decoding gives: it becomes ``G(x_T) +
-[decoded − G(x_T)]``, the bracket constant until the next correction. That is output space mapping
-(Bandler et al. 2004): a cheap model, shifted to agree with the costly one where it is asked. It is
-not in the paper; with ``corrections=0`` this is Algorithm 1 as printed.
+The clip is optimised in M steps and decoded in T', and the two differ (the paper's "domain gap").
+A few times on the way the surrogate can be *corrected* by what decoding gives: it becomes
+``G(x_T) + [decoded − G(x_T)]``, the bracket constant until the next correction. This is output
+space mapping (Bandler et al. 2004): a cheap model, shifted to agree with the costly one where it
+is evaluated. It is not in the paper; ``corrections=0`` is Algorithm 1 as printed.
 
-The chain's denoiser is a student distilled to few steps; with an undistilled model one step says
-little about the rest.
+The chain's denoiser is a student distilled to few steps; one step of an undistilled model says
+little about the others.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
+from ditto.controls.base import Output
 from ditto.diffusion.consistency import Noise, gamma_sample
 from ditto.diffusion.samplers import Chain, ddim
-from ditto.optimize import LR, MOMENTUM, Objective, Step, Stop, never, optimize
+from ditto.errors import RequestError
+from ditto.methods.base import OptimisingMethod, Problem, check_number
+from ditto.models.music_model import MusicModel
+from ditto.optimize import LR, MOMENTUM, Objective, Step, best_so_far, optimize
 
 CORRECTIONS = 8
-CORRECTED_LR, CORRECTED_MOMENTUM, CORRECTED_WAY = 1.5e-2, 0.7, 1.05
-"""Adam's largest learning rate, its β₁, and the most that K · lr may be, where the surrogate is
-corrected.
+CORRECTED_LR, CORRECTED_MOMENTUM, MAX_TRAVEL = 1.5e-2, 0.7, 1.05
+"""Adam with corrections: largest learning rate, β₁, and the largest K · lr.
 
 Every correction moves the minimum a little, and an optimiser of little momentum that takes larger
-steps has caught up with it by the next one. Adam moves a value by about lr an iteration, so that K
-· lr bounds how far x_T goes from noise that the model knows: with many iterations, going further
-follows a melody more closely at the price of the tags."""
+steps has caught up with it by the next one. Adam moves a value by about lr per iteration, so K · lr
+bounds how far x_T travels from noise that the model knows: a longer way follows a melody more
+closely at the price of the tags."""
 SPREAD = 1.7
-"""The n-th of N corrections is due after the share (n / (N + 1))^SPREAD of the iterations: at first
-x_T moves fast, and what one step and a few give lies furthest apart."""
-
+"""Correction n of N is due after the share (n / (N + 1))^SPREAD of the iterations: x_T moves fast
+at first, and one step and a few then differ most."""
 CALIBRATE_EVERY = 4
-"""A calibration may hear sound, and then takes several times as long as the rest of a
-correction."""
+"""Corrections per calibration, which may need sound and then takes several times as long."""
+GAMMAS = {"cm": 1.0, "ctm": 0.05}
+"""Default γ of each kind of student. CM knows only ping-pong sampling. CTM's is the smallest of
+DITTO-2's range, 0.05 to 0.35: fresh noise takes the output off its target."""
 
 Decode = Callable[[Tensor], Tensor]
-"""x_T → x_0 as it will be heard, the same whenever it is called."""
+"""x_T → x_0 as it will be decoded, the same at every call."""
 Calibrate = Callable[[Tensor], Objective]
-"""Decoded x_0 → the objective from here on, for one that estimates what costs too much to hear
-every time."""
+"""Decoded x_0 → the objective from here on, for one that uses a cheap proxy of its feature."""
 
 
 def ditto2(
@@ -58,159 +61,216 @@ def ditto2(
     iterations: int = 70,
     lr: float = LR,
     momentum: float = MOMENTUM,
-    stop: Stop = never,
     surrogate_steps: int | Sequence[int] = 1,
     decode: Decode | None = None,
     calibrate: Calibrate | None = None,
     corrections: int = CORRECTIONS,
 ) -> Iterator[Step]:
-    """Algorithm 1 of DITTO-2, lines 1–7, and the corrections if there is a `decode`.
+    """Run lines 1–7 of Algorithm 1 of DITTO-2, with corrections if there is a `decode`.
+
+    Losses of different M, or from before and after a correction, do not compare: each change
+    restarts the best, so the last step's `best_x_T` is the best under the last objective. Decode it
+    with `decode2`.
 
     Args:
         x_T: initial latents (B, …).
         chain: a distilled student as the denoiser, conditioning and w; its grid is for decoding and
             is not used here.
-        objective: 𝓛(f(x_0), y) as a function of x_0, one value an item.
+        objective: 𝓛(f(x_0), y) as a function of x_0, one value per item.
         iterations: K.
         lr: Adam's learning rate.
         momentum: Adam's β₁.
-        stop: early stop.
-        surrogate_steps: M; or one M for each of the K iterations (see `adaptive_schedule`).
+        surrogate_steps: M, or one M for each of the K iterations (see `adaptive_schedule`).
         decode: lines 8–12, always with the same noise; called without gradients.
-        calibrate: gives the objective anew at every fourth correction, counted from the last.
-        corrections: how many, ever further apart; fewer where there are few iterations.
+        calibrate: gives a new objective at every fourth correction, counted from the last.
+        corrections: how many, at growing intervals; fewer where there are few iterations.
 
-    Losses of different M, or from before and after a correction, do not compare: each begins the
-    best anew, so that the last step's `best_x_T` is the best by what was known last. A stop ends
-    the run, whatever M is then.
-
-    Yields:
-        Every `Step`; decode the last one's `best_x_T` with `decode2`.
+    Raises:
+        ValueError: `surrogate_steps` has another length than K.
     """
-    budget = (
-        [surrogate_steps] * iterations
-        if isinstance(surrogate_steps, int)
-        else list(surrogate_steps)
-    )
+    single = isinstance(surrogate_steps, int)
+    budget = [surrogate_steps] * iterations if single else list(surrogate_steps)
     if len(budget) != iterations:
         raise ValueError(f"surrogate_steps has {len(budget)} entries for {iterations} iterations")
     phases = _phases(budget, corrections if decode else 0)
-    surrogate = _Surrogate(chain, objective, decode, calibrate, due=phases[-1][1] if phases else 0)
-    plan = iter(phases)
+    surrogate = Surrogate(chain, objective, decode, calibrate, last=phases[-1][1])
+    surrogate.enter(*phases[0])
     steps = optimize(
         x_T,
-        lambda x: surrogate.render(x, *next(plan)),
-        surrogate.loss,
+        surrogate.render,
+        lambda x_0: surrogate.objective(x_0),
         iterations=iterations,
         lr=lr,
         momentum=momentum,
     )
-    return _best_of_each_phase(steps, phases, stop)
-
-
-def corrected_adam(iterations: int) -> dict[str, float]:
-    """Adam's ``lr`` and ``momentum`` for K iterations with corrections."""
-    return {"lr": min(CORRECTED_LR, CORRECTED_WAY / iterations), "momentum": CORRECTED_MOMENTUM}
+    for step in best_so_far(steps, restart=lambda step: phases[step.i] != phases[step.i - 1]):
+        yield step
+        if step.i + 1 < iterations:
+            surrogate.enter(*phases[step.i + 1])
 
 
 def _phases(budget: Sequence[int], corrections: int) -> list[tuple[int, int]]:
-    """For each iteration M, and the number of corrections made until then."""
+    """Return M and the number of corrections made so far, for each iteration."""
     count = len(budget)
     due = [int(count * ((n + 1) / (corrections + 1)) ** SPREAD) for n in range(corrections)]
     return [(calls, sum(0 < first <= i for first in due)) for i, calls in enumerate(budget)]
 
 
 @dataclass
-class _Surrogate:
-    """The student in M steps, how it was corrected last, and how many corrections there will have
-    been.
+class Surrogate:
+    """The M-step student plus its current additive correction.
+
+    Attributes:
+        chain, objective, decode, calibrate: see `ditto2`; a calibration replaces the objective.
+        last: number of corrections in all.
+        steps: M of the present iteration.
+        due: corrections that should have been made by the present iteration.
+        made: corrections made.
+        shift: decoded x_0 minus the student's at the last correction.
     """
 
     chain: Chain
     objective: Objective
     decode: Decode | None
     calibrate: Calibrate | None
-    due: int
+    last: int
+    steps: int = 1
+    due: int = 0
+    made: int = 0
     shift: Tensor | None = None
-    corrected: int = 0
 
-    def render(self, x_T: Tensor, calls: int, corrections: int) -> Tensor:
-        """x_0 of x_T in M = `calls` steps, corrected anew if more corrections are due than were
-        made.
-        """
-        x_0 = ddim(replace(self.chain, timesteps=self.chain.schedule.timesteps(calls)), x_T)
-        if self.decode is not None and corrections > self.corrected:
-            self.corrected = corrections
+    def enter(self, steps: int, due: int) -> None:
+        """Begin an iteration of M = `steps`, before which `due` corrections should be made."""
+        self.steps, self.due = steps, due
+
+    def render(self, x_T: Tensor) -> Tensor:
+        """Return the corrected x_0 of x_T in M steps; makes the correction that is due."""
+        grid = self.chain.schedule.timesteps(self.steps)
+        x_0 = ddim(replace(self.chain, timesteps=grid), x_T)
+        if self.decode is not None and self.due > self.made:
+            self.made = self.due
             with torch.no_grad():
                 decoded = self.decode(x_T.detach())
                 self.shift = decoded - x_0
-                if self.calibrate and (self.due - corrections) % CALIBRATE_EVERY == 0:
+                if self.calibrate and (self.last - self.made) % CALIBRATE_EVERY == 0:
                     self.objective = self.calibrate(decoded)
         return x_0 if self.shift is None else x_0 + self.shift
 
-    def loss(self, x_0: Tensor) -> Tensor:
-        """The objective of the present."""
-        return self.objective(x_0)
-
-
-def _best_of_each_phase(
-    steps: Iterator[Step], phases: Sequence[tuple[int, int]], stop: Stop
-) -> Iterator[Step]:
-    """The same steps with the best since the phase last changed; and the early stop, which goes by
-    that.
-    """
-    best: Step | None = None
-    for step in steps:
-        if best is None or phases[step.i] != phases[step.i - 1]:
-            best = replace(step, best_loss=step.loss, best_x_T=step.x_T)
-        else:
-            best = _better(best, step)
-        yield best
-        if stop(best):
-            return
-
-
-def _better(best: Step, step: Step) -> Step:
-    lower = step.loss < best.best_loss
-    everywhere = lower.reshape(-1, *[1] * (step.x_T.ndim - 1))
-    return replace(
-        step,
-        best_loss=torch.where(lower, step.loss, best.best_loss),
-        best_x_T=torch.where(everywhere, step.x_T, best.best_x_T),
-    )
-
 
 def adaptive_schedule(iterations: int) -> list[int]:
-    """The adaptive budget (DITTO-2 §4.3): M=1 for ⌊K/2⌋ iterations, 2 for ⌊3K/8⌋, 4 for the
-    rest.
-    """
+    """Return the adaptive budget (DITTO-2 §4.3): M=1 for ⌊K/2⌋, 2 for ⌊3K/8⌋, 4 for the rest."""
     ones, twos = iterations // 2, 3 * iterations // 8
     return [1] * ones + [2] * twos + [4] * (iterations - ones - twos)
 
 
 @torch.no_grad()
 def decode2(x_T: Tensor, chain: Chain, gamma: float, noise: Noise) -> Tensor:
-    """Algorithm 1 of DITTO-2, lines 8–12: x_0 of an optimised x_T by γ-sampling over the chain's
-    grid (T' steps).
-    """
+    """Run lines 8–12 of Algorithm 1 of DITTO-2: γ-sampling over the chain's grid (T' steps)."""
     return gamma_sample(chain, x_T, gamma, noise)
 
 
-NOISE_SEED = 2**31
-"""γ-sampling's generators are seeded this far above those of x_T, whose seeds end below it."""
+@dataclass(frozen=True, kw_only=True)
+class Ditto2(OptimisingMethod):
+    """DITTO-2: optimise through a distilled student, decode in a few steps (arXiv 2405.20289).
 
-
-def item_noise(
-    shape: Sequence[int], seed: int, count: int, device: torch.device | str = "cpu"
-) -> Noise:
-    """Noise (count, *shape) for γ-sampling; item i from a generator of its own, as it would draw
-    alone.
+    Attributes:
+        surrogate_steps: M, the student's steps while optimising, or "adaptive": 1, then 2, then 4.
+        decode_steps: T', the student's steps for the output.
+        corrections: times the surrogate is corrected by decoding; 0 is the paper's algorithm.
+        gamma: share of fresh noise in decoding, 0 to 1; None is the default of the student's kind.
+        lr, momentum: None are those of `adam`: with corrections 0.015 (K · lr at most 1.05) and
+            0.7, otherwise the papers'.
     """
-    generators = [torch.Generator().manual_seed(NOISE_SEED + seed + i) for i in range(count)]
 
-    def draw() -> Tensor:
-        return torch.stack(
-            [torch.randn(tuple(shape), generator=generator) for generator in generators]
-        ).to(device)
+    surrogate_steps: int | Literal["adaptive"] = 1
+    decode_steps: int = 2
+    corrections: int = CORRECTIONS
+    gamma: float | None = None
+    name = "ditto2"
+    summary = "DITTO-2, through the student"
+    limits = OptimisingMethod.limits | {
+        "decode_steps": (1, 20),
+        "corrections": (0, 1000),
+        "gamma": (0.0, 1.0),
+    }
 
-    return draw
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        if isinstance(self.surrogate_steps, str) and self.surrogate_steps != "adaptive":
+            raise RequestError(
+                "surrogate_steps must be a whole number from 1 to 20, or "
+                f'"adaptive", not {self.surrogate_steps!r}'
+            )
+        if self.surrogate_steps != "adaptive":
+            check_number("surrogate_steps", self.surrogate_steps, 1, 20)
+
+    def resolve(self, model: MusicModel, guidance: float, iterations: int) -> Self:
+        """Fill in Adam's settings and γ.
+
+        Raises:
+            RequestError: the model has no student, or one that was not taught this guidance.
+        """
+        student = model.distilled
+        if student is None:
+            raise RequestError(
+                f"the model {model.name!r} has no student, which ditto2 needs: choose the method "
+                "ditto"
+            )
+        low, high = student.guidance
+        if not low <= guidance <= high:
+            raise RequestError(
+                f"this model's student knows guidance from {low:g} to {high:g}, not {guidance:g}: "
+                "choose ditto"
+            )
+        method = super().resolve(model, guidance, iterations)
+        return replace(method, gamma=GAMMAS[student.kind] if self.gamma is None else self.gamma)
+
+    def adam(self, iterations: int) -> dict[str, float]:
+        """Return Adam's defaults: larger steps and less momentum with corrections."""
+        if not self.corrections:
+            return super().adam(iterations)
+        return {"lr": min(CORRECTED_LR, MAX_TRAVEL / iterations), "momentum": CORRECTED_MOMENTUM}
+
+    def optimise(self, x_T: Tensor, problem: Problem) -> Iterator[Step]:
+        """Run lines 1–7 of Algorithm 1, with corrections."""
+        objective, calibrate = problem.objective, None
+        if self.corrections and problem.control is not None:
+            objective, calibrate = proxied(problem)
+        budget = self.surrogate_steps
+        if isinstance(budget, str):
+            budget = adaptive_schedule(problem.iterations)
+        steps = ditto2(
+            x_T,
+            problem.student_chain(self.decode_steps),
+            objective,
+            surrogate_steps=budget,
+            decode=(lambda x: self.decode(x, problem)) if calibrate else None,
+            calibrate=calibrate,
+            corrections=self.corrections,
+            **self.settings(problem),
+        )
+        return self.until_stopped(steps, problem)
+
+    def decode(self, x_T: Tensor, problem: Problem) -> Tensor:
+        """Run lines 8–12 of Algorithm 1."""
+        gamma = 0.0 if self.gamma is None else self.gamma
+        chain = problem.student_chain(self.decode_steps)
+        return decode2(x_T, chain, gamma, problem.new_noise())
+
+
+def proxied(problem: Problem) -> tuple[Objective, Calibrate]:
+    """Return the objective by the control's cheap proxy, and what calibrates it at a decoded x_0.
+
+    The proxy needs a mel of x_0; without one the control itself is used. Sound is the model's fast
+    vocoder's.
+    """
+    model, control = problem.model, problem.control
+    assert control is not None
+    proxy, fast = (control.proxy() if model.has_mel else control), model.draft
+
+    def calibrate(decoded: Tensor) -> Objective:
+        calibrated = proxy.calibrate(Output(decoded, model))
+        return lambda x_0: calibrated(x_0, fast)
+
+    return lambda x_0: proxy(x_0, fast), calibrate

@@ -13,7 +13,7 @@ Their gradients agree.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -23,8 +23,10 @@ from torch.autograd.function import once_differentiable
 from ditto.diffusion.consistency import Noise
 from ditto.diffusion.edict import edict, edict_step, edict_timesteps, edict_unstep, mixing
 from ditto.diffusion.samplers import Chain
+from ditto.diffusion.schedule import expand_like
+from ditto.methods.base import OptimisingMethod, Problem, SamplingMethod
 from ditto.methods.ditto import checkpointed_call
-from ditto.optimize import LR, MOMENTUM, Objective, Step, Stop, never, optimize
+from ditto.optimize import LR, MOMENTUM, Objective, Step, optimize
 
 Formulation = Literal["checkpointed", "invertible"]
 
@@ -37,30 +39,25 @@ def doodl(
     iterations: int = 70,
     lr: float = LR,
     momentum: float = MOMENTUM,
-    stop: Stop = never,
     p: float | None = None,
     formulation: Formulation = "checkpointed",
     noise: Noise | None = None,
     noise_std: float = 1e-3,
 ) -> Iterator[Step]:
-    """DOODL with DITTO's learning rate, as DITTO compares with it.
+    """Run DOODL with DITTO's learning rate, as DITTO compares with it; `decode_doodl` the best x_T.
 
     Args:
         x_T: initial latents (B, …).
-        chain: as for `ditto`; of its grid only the length counts (see `edict_timesteps`).
-        objective: 𝓛(f(x_0), y) as a function of x_0, one value an item.
+        chain: as for `ditto`; only the length of its grid counts (see `edict_timesteps`).
+        objective: 𝓛(f(x_0), y) as a function of x_0, one value per item.
         iterations: K.
         lr: Adam's learning rate.
         momentum: Adam's β₁.
-        stop: early stop, by the losses.
         p: EDICT's mixing coefficient; by default the papers' for the number of steps (`mixing`).
-        formulation: how the gradient is had, see above.
+        formulation: how the gradient is computed, see above.
         noise: fresh ε of x_T's shape, each item's from its own generator; None injects nothing.
         noise_std: share of it that is added to x_T before every iteration. DITTO does not say how
             much.
-
-    Yields:
-        Every `Step`; decode the last one's `best_x_T` with `decode_doodl`.
     """
     length = _length(x_T)
     drift, used = torch.zeros_like(x_T), x_T
@@ -71,34 +68,29 @@ def doodl(
             drift = drift + noise_std * noise()
         latent = (x + drift) * (length / _length(x + drift))
         used = latent.detach().clone()
-        return RENDERS[formulation](
-            _coupled(chain), latent, mixing(len(chain.timesteps)) if p is None else p
-        )
+        mix = mixing(len(chain.timesteps)) if p is None else p
+        return RENDERS[formulation](_coupled(chain), latent, mix)
 
-    best = x_T
-    for step in optimize(
-        x_T, render, objective, iterations=iterations, lr=lr, momentum=momentum, stop=stop
-    ):
+    for step in optimize(x_T, render, objective, iterations=iterations, lr=lr, momentum=momentum):
         # The latents that were sampled from are the renormalised ones.
-        best = torch.where(_as(step.loss == step.best_loss, used), used, best)
-        yield replace(step, x_T=used, best_x_T=best)
+        yield replace(step, x_T=used, best_x_T=used)
 
 
 @torch.no_grad()
 def decode_doodl(x_T: Tensor, chain: Chain, p: float | None = None) -> Tensor:
-    """The last sampling pass: x_0 of an optimised x_T, by EDICT."""
+    """Return x_0 of an optimised x_T by EDICT: the last sampling pass."""
     return edict(_coupled(chain), x_T, mixing(len(chain.timesteps)) if p is None else p)[0].to(
         x_T.dtype
     )
 
 
 def checkpointed(chain: Chain, x_T: Tensor, p: float) -> Tensor:
-    """EDICT's x_0 with every model call under gradient checkpointing."""
+    """Return EDICT's x_0 with every model call under gradient checkpointing."""
     return edict(replace(chain, call=checkpointed_call), x_T, p)[0].to(x_T.dtype)
 
 
 def invertible(chain: Chain, x_T: Tensor, p: float) -> Tensor:
-    """EDICT's x_0 with a backward pass that keeps nothing but the last pair; differentiable with
+    """Return EDICT's x_0 with a backward pass that keeps nothing but the last pair; differentiable with
     regard to x_T only.
     """
     return _Invertible.apply(x_T, chain, p)  # pyright: ignore[reportReturnType]
@@ -137,10 +129,36 @@ def _coupled(chain: Chain) -> Chain:
 
 
 def _length(x: Tensor) -> Tensor:
-    """Euclidean length of each item, (B, 1, …)."""
-    return _as(x.flatten(1).norm(dim=1), x)
+    """Return the Euclidean length of each item, (B, 1, …)."""
+    return expand_like(x.flatten(1).norm(dim=1), x)
 
 
-def _as(values: Tensor, like: Tensor) -> Tensor:
-    """(B,) shaped to broadcast against (B, …)."""
-    return values.reshape(-1, *[1] * (like.ndim - 1))
+@dataclass(frozen=True, kw_only=True)
+class Doodl(OptimisingMethod, SamplingMethod):
+    """DOODL: optimise through EDICT's two chains (Wallace et al. 2023).
+
+    Attributes:
+        steps: T of each chain.
+        formulation: "checkpointed" or "invertible", see the module.
+    """
+
+    formulation: Formulation = "checkpointed"
+    name = "doodl"
+    summary = "DOODL, through EDICT's two chains"
+    limits = SamplingMethod.limits | OptimisingMethod.limits
+
+    def optimise(self, x_T: Tensor, problem: Problem) -> Iterator[Step]:
+        """Run DOODL."""
+        steps = doodl(
+            x_T,
+            problem.chain(self.steps),
+            problem.objective,
+            formulation=self.formulation,
+            noise=problem.new_noise(),
+            **self.settings(problem),
+        )
+        return self.best(steps, problem)
+
+    def decode(self, x_T: Tensor, problem: Problem) -> Tensor:
+        """Sample x_0 by EDICT."""
+        return decode_doodl(x_T, problem.chain(self.steps))

@@ -9,13 +9,17 @@ One sampling pass with one backward pass through one model call a step: far chea
 blind to what the later steps make of it.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from ditto.diffusion.consistency import Noise
 from ditto.diffusion.samplers import Advance, Chain, ddim_step
 from ditto.diffusion.schedule import Schedule
-from ditto.methods.masking import Known
+from ditto.errors import RequestError
+from ditto.methods.base import Problem, SamplingMethod
+from ditto.methods.masking import Known, known_region
 from ditto.optimize import Objective
 
 FREEDOM_STRENGTH, GG_STRENGTH = 0.00625, 0.02
@@ -134,3 +138,87 @@ def rms(x: Tensor) -> Tensor:
         .sqrt()
         .clamp(min=torch.finfo(x.dtype).tiny)
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidanceMethod(SamplingMethod):
+    """A method that guides the sampling by gradients of the controls.
+
+    Attributes:
+        steps: T.
+        sampler: "ddim" or "ddpm".
+        strength: how far each step descends; None is the method's default.
+    """
+
+    strength: float | None = None
+    samplers = ("ddim", "ddpm")
+    limits = SamplingMethod.limits | {"strength": (0.0, 1e3)}
+
+    def check(self, problem: Problem) -> None:
+        """Refuse a problem without controls."""
+        if not problem.controls:
+            raise RequestError(
+                "this method guides the sampling by a control: give one, or choose the method none"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreeDoM(GuidanceMethod):
+    """FreeDoM's guidance with time travel (Yu et al. 2023).
+
+    Attributes:
+        strength: share of a step's noise that a step descends.
+        repeats: how often a travelled step is made; 1 is without time travel.
+    """
+
+    strength: float | None = FREEDOM_STRENGTH
+    repeats: int = 3
+    limits = GuidanceMethod.limits | {"repeats": (1, 100)}
+    name = "freedom"
+    summary = "FreeDoM's guidance with time travel"
+
+    def decode(self, x_T: Tensor, problem: Problem) -> Tensor:
+        """Sample x_0, guided at every step."""
+        noise = problem.new_noise()
+        return freedom(
+            x_T,
+            problem.chain(self.steps),
+            problem.objective,
+            noise,
+            strength=FREEDOM_STRENGTH if self.strength is None else self.strength,
+            repeats=self.repeats,
+            advance=self.advance(noise),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidanceGradients(GuidanceMethod):
+    """Guidance Gradients (Levy et al. 2023).
+
+    Attributes:
+        strength: None is 0.02 for a single region; the scale of other losses decides theirs.
+    """
+
+    name = "gg"
+    summary = "Guidance Gradients"
+
+    def check(self, problem: Problem) -> None:
+        """Refuse a problem without controls, or with others than a region and no strength."""
+        super().check(problem)
+        if self.strength is None and known_region(problem.controls) is None:
+            raise RequestError(
+                "gg's strength has a default for a single region only, since it depends on the "
+                "loss's scale: give one, or choose freedom"
+            )
+
+    def decode(self, x_T: Tensor, problem: Problem) -> Tensor:
+        """Sample x_0, guided at every step."""
+        known = known_region(problem.controls)
+        return guidance_gradients(
+            x_T,
+            problem.chain(self.steps),
+            problem.objective,
+            strength=GG_STRENGTH if self.strength is None else self.strength,
+            known=None if known is None else known.like(x_T),
+            advance=self.advance(problem.new_noise()),
+        )

@@ -8,9 +8,8 @@ DDIM inversion is made at w=1 whatever w the clip is sampled with after it, as n
 prescribes: guidance amplifies the error of walking backwards.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +18,7 @@ from torch.func import functional_call
 from ditto.diffusion.consistency import Noise
 from ditto.diffusion.denoiser import Cond, GuidedDenoiser
 from ditto.diffusion.samplers import Chain, ddim_invert_path, ddim_step
-from ditto.methods.ditto import ditto
 from ditto.models.conditioning import NULL, TagEmbedding
-from ditto.optimize import Step
 
 Rows = tuple[Tensor, ...]
 """One null embedding an item for every tag: tensors (B, width)."""
@@ -43,17 +40,6 @@ def ddim_inversion(chain: Chain, x_ref: Tensor, guidance: float = 1.0) -> Tensor
 def ddim_path(chain: Chain, x_ref: Tensor, guidance: float = 1.0) -> list[Tensor]:
     """All x_t of `ddim_inversion`, x_T first and x_ref last."""
     return ddim_invert_path(replace(chain, guidance=guidance), x_ref)
-
-
-def ditto_inversion(chain: Chain, x_ref: Tensor, **settings: Any) -> Iterator[Step]:
-    """DITTO with f = x_0 and y = x_ref, from DDIM inversion; `settings` are those of
-    `ditto.methods.ditto.ditto`.
-    """
-
-    def error(x_0: Tensor) -> Tensor:
-        return (x_0 - x_ref).square().flatten(1).mean(dim=1)
-
-    return ditto(ddim_inversion(chain, x_ref), chain, error, **settings)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from ditto.controls.base import Control
-from ditto.controls.regions import Region
 from ditto.diffusion.consistency import Noise
 from ditto.diffusion.samplers import Chain, ddim_step
 from ditto.diffusion.schedule import Schedule
 from ditto.errors import ControlError
+from ditto.methods.base import Problem, SamplingMethod
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +39,10 @@ class Known:
             mask[start:end] = 1
         return cls(mask, reference)
 
+    def like(self, x: Tensor) -> "Known":
+        """Return the same in the dtype and on the device of `x`."""
+        return Known(self.mask.to(x), self.reference.to(x))
+
     def noised(self, schedule: Schedule, t: int, noise: Tensor) -> Tensor:
         """The reference at the noise level of t, of the shape of `noise`."""
         return schedule.add_noise(self.reference.expand_as(noise), noise, t)
@@ -48,17 +52,11 @@ class Known:
         return (1 - share * self.mask) * x + share * self.mask * known
 
 
-def known_of(controls: Sequence[Control]) -> Known:
-    """What a single region control asks for.
-
-    Raises:
-        ControlError: another kind of control, or several.
-    """
-    if len(controls) != 1 or not isinstance(controls[0], Region):
-        raise ControlError(
-            "masking takes one region to keep (inpaint, outpaint or loop) and no other control"
-        )
-    return Known.of_spans(controls[0].reference, controls[0].spans)
+def known_region(controls: Sequence[Control]) -> Known | None:
+    """Return the region that a single region control keeps; None for other or several controls."""
+    only = controls[0] if len(controls) == 1 else None
+    region = None if only is None else only.known_region()
+    return None if region is None else Known.of_spans(*region)
 
 
 def naive_masking(x_T: Tensor, chain: Chain, known: Known, noise: Noise) -> Tensor:
@@ -105,3 +103,66 @@ def _masked(
         if i < until * len(pairs):
             x_t = known.blend(x_t, known.noised(chain.schedule, t_next, noise()), share)
     return x_t
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskingMethod(SamplingMethod):
+    """A method that keeps one region of the clip and follows no other control."""
+
+    def check(self, problem: Problem) -> None:
+        """Refuse anything but a single region.
+
+        Raises:
+            ControlError: another kind of control, or several.
+        """
+        self.known(problem)
+
+    def known(self, problem: Problem) -> Known:
+        """Return the region to keep, on the problem's device."""
+        known = known_region(problem.controls)
+        if known is None:
+            raise ControlError(
+                "masking takes one region to keep (inpaint, outpaint or loop) and no other control"
+            )
+        return Known(known.mask.to(problem.model.device), known.reference.to(problem.model.device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NaiveMasking(MaskingMethod):
+    """Naïve masking: the known region is overwritten after every step."""
+
+    name = "naive"
+    summary = "masking"
+
+    def decode(self, x_T: Tensor, problem: Problem) -> Tensor:
+        """Sample x_0 with the region overwritten."""
+        chain = problem.chain(self.steps)
+        return naive_masking(x_T, chain, self.known(problem), problem.new_noise())
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiDiffusion(MaskingMethod):
+    """MultiDiffusion (Bar-Tal et al. 2023): the known region is averaged in.
+
+    Attributes:
+        until: share of the steps that are averaged: 1 is MD, 0.5 is MD-50.
+    """
+
+    until: float = 1.0
+    name = "multidiffusion"
+    summary = "MultiDiffusion"
+    limits = SamplingMethod.limits | {"until": (0.0, 1.0)}
+
+    def decode(self, x_T: Tensor, problem: Problem) -> Tensor:
+        """Sample x_0 with the region averaged in."""
+        chain, noise = problem.chain(self.steps), problem.new_noise()
+        return multidiffusion(x_T, chain, self.known(problem), noise, until=self.until)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiDiffusion50(MultiDiffusion):
+    """MultiDiffusion for the first half of the steps (MD-50)."""
+
+    until: float = 0.5
+    name = "md50"
+    summary = "MultiDiffusion for half of the steps"

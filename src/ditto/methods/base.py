@@ -1,0 +1,262 @@
+"""What a method is: an object that carries its settings, optimises x_T and decodes it.
+
+A method is used as a solver is in optimistix::
+
+    clip = ditto.generate(model, ditto.Intensity("swell"), method=ditto.Ditto2(decode_steps=4))
+
+`Problem` is what every method gets: the model, the objective, the conditioning and the noise.
+"""
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+from torch import Tensor
+
+from ditto.controls.base import Control
+from ditto.diffusion.consistency import Noise
+from ditto.diffusion.denoiser import Cond
+from ditto.diffusion.samplers import Advance, Chain, ancestral, ddim, ddim_step, ddpm, dpm_solver_pp
+from ditto.errors import RequestError
+from ditto.models.music_model import MusicModel
+from ditto.optimize import (
+    LR,
+    MOMENTUM,
+    Step,
+    Stop,
+    best_so_far,
+    never,
+    plateau,
+    stop_when,
+    tolerance,
+)
+
+Sampler = Callable[[Chain, Tensor], Tensor]
+"""A whole sampling pass, ``(chain, x_T) -> x_0``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What a method is asked to solve, after all defaults are resolved.
+
+    Attributes:
+        model: makes sound of x_0.
+        controls: what the output must follow.
+        control: their weighted sum, or None without controls.
+        cond: conditioning (B, …).
+        guidance: CFG scale w.
+        iterations: K.
+        new_noise: starts the request's noise again: a source of ε of x_T's shape, each item's from
+            a generator of its own.
+        stop: the caller's early stop.
+    """
+
+    model: MusicModel
+    controls: tuple[Control, ...]
+    control: Control | None
+    cond: Cond
+    guidance: float
+    iterations: int
+    new_noise: Callable[[], Noise]
+    stop: Stop = never
+
+    def objective(self, x_0: Tensor) -> Tensor:
+        """Return 𝓛(f(x_0), y) of each item, shape (B,).
+
+        Raises:
+            ValueError: there is no control.
+        """
+        if self.control is None:
+            raise ValueError("there is no control to follow")
+        return self.control(x_0, self.model)
+
+    def chain(self, steps: int) -> Chain:
+        """Return the base model's sampling chain of T = `steps`."""
+        model = self.model
+        grid = model.schedule.timesteps(steps)
+        return Chain(model.denoiser, model.schedule, grid, self.cond, self.guidance)
+
+    def student_chain(self, steps: int) -> Chain:
+        """Return the student's sampling chain of T' = `steps`.
+
+        Raises:
+            RequestError: the model has no student.
+        """
+        model = self.model
+        if model.student is None:
+            raise RequestError(
+                f"the model {model.name!r} has no student, which this method needs: choose ditto"
+            )
+        grid = model.student_schedule.timesteps(steps)
+        return Chain(model.student, model.student_schedule, grid, self.cond, self.guidance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """A way from x_T to a clip that follows the controls; its fields are its settings.
+
+    Subclasses are frozen dataclasses. A new method is one file here, one line in
+    `ditto.methods.METHODS`, and one test.
+
+    Attributes:
+        name: on the command line and in reports.
+        summary: one line for help.
+        optimises: whether it optimises x_T.
+        limits: ranges of its numbers, ``field -> (lowest, highest)``; ints stay whole.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    optimises: ClassVar[bool] = False
+    limits: ClassVar[dict[str, tuple[float, float]]] = {}
+
+    def __post_init__(self) -> None:
+        """Check the range of every setting.
+
+        Raises:
+            RequestError: a setting is out of range.
+        """
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in self.limits and value is not None:
+                check_number(field.name, value, *self.limits[field.name])
+
+    def resolve(self, model: MusicModel, guidance: float, iterations: int) -> Self:
+        """Return the method with the defaults filled in that depend on the model or on K.
+
+        Raises:
+            RequestError: the model cannot be used with this method.
+        """
+        return self
+
+    def check(self, problem: Problem) -> None:  # noqa: B027 - most methods take any problem
+        """Refuse a problem that the method cannot solve, before any work.
+
+        Raises:
+            DittoError: with what to change.
+        """
+
+    def optimise(self, x_T: Tensor, problem: Problem) -> Iterator[Step]:
+        """Optimise x_T (B, …), yielding every iteration; methods without one yield nothing."""
+        yield from ()
+
+    @abstractmethod
+    def decode(self, x_T: Tensor, problem: Problem) -> Tensor:
+        """Return x_0 (B, …) of x_T; called without gradients."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return name and settings as JSON."""
+        return {"name": self.name} | dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingMethod(Method):
+    """A method that samples with the base model.
+
+    Attributes:
+        steps: T.
+        sampler: one of `samplers`.
+    """
+
+    steps: int = 20
+    sampler: str = "ddim"
+    samplers: ClassVar[tuple[str, ...]] = ("ddim",)
+    limits: ClassVar[dict[str, tuple[float, float]]] = {"steps": (1, 1000)}
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            RequestError: one is out of range, or the method cannot use the sampler.
+        """
+        super().__post_init__()
+        if self.sampler not in self.samplers:
+            raise RequestError(
+                f"the method {self.name} does not sample by {self.sampler}: "
+                f"choose {' or '.join(self.samplers)}"
+            )
+
+    def sample(self, problem: Problem) -> Sampler:
+        """Return the sampler; a stochastic one starts the problem's noise anew."""
+        if self.sampler == "ddpm":
+            noise = problem.new_noise()
+            return lambda chain, x_T: ddpm(chain, x_T, noise)
+        return {"ddim": ddim, "dpm++": dpm_solver_pp}[self.sampler]
+
+    def advance(self, noise: Noise) -> Advance:
+        """Return one step of the sampler, for methods that guide every step."""
+        return ancestral(noise) if self.sampler == "ddpm" else ddim_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimisingMethod(Method):
+    """A method that optimises x_T with Adam.
+
+    Attributes:
+        lr: Adam's learning rate on x_T; None is the method's default (the papers': 5e-3).
+        momentum: Adam's β₁; None is the method's default (0.9).
+        tolerance: stop once every item's loss is at most this.
+        patience: stop once no item's loss has fallen by 1 % within this many iterations.
+    """
+
+    lr: float | None = None
+    momentum: float | None = None
+    tolerance: float | None = None
+    patience: int | None = None
+    optimises = True
+    limits: ClassVar[dict[str, tuple[float, float]]] = {
+        "lr": (1e-6, 1.0),
+        "momentum": (0.0, 0.999),
+        "tolerance": (-1e9, 1e9),
+        "patience": (1, 10_000),
+    }
+
+    def resolve(self, model: MusicModel, guidance: float, iterations: int) -> Self:
+        """Fill in Adam's settings."""
+        defaults = self.adam(iterations)
+        missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        return replace(self, **missing)
+
+    def adam(self, iterations: int) -> dict[str, float]:
+        """Return Adam's default ``lr`` and ``momentum`` for K iterations."""
+        return {"lr": LR, "momentum": MOMENTUM}
+
+    def settings(self, problem: Problem) -> dict[str, Any]:
+        """Return the keyword arguments of `ditto.optimize.optimize`."""
+        adam = self.adam(problem.iterations)
+        return {
+            "iterations": problem.iterations,
+            "lr": adam["lr"] if self.lr is None else self.lr,
+            "momentum": adam["momentum"] if self.momentum is None else self.momentum,
+        }
+
+    def stops(self, problem: Problem) -> list[Stop]:
+        """Return the early stops of the method and of the caller."""
+        stops = [problem.stop]
+        stops += [] if self.tolerance is None else [tolerance(self.tolerance)]
+        stops += [] if self.patience is None else [plateau(self.patience)]
+        return stops
+
+    def best(self, steps: Iterator[Step], problem: Problem) -> Iterator[Step]:
+        """Yield the steps with the best so far, until one of the stops."""
+        return self.until_stopped(best_so_far(steps), problem)
+
+    def until_stopped(self, steps: Iterator[Step], problem: Problem) -> Iterator[Step]:
+        """Yield the steps until an early stop, of the method or of the caller."""
+        return stop_when(steps, self.stops(problem))
+
+
+def check_number(name: str, value: Any, low: float, high: float) -> None:
+    """Refuse what is no number in [`low`, `high`]; whole limits ask for a whole number.
+
+    Raises:
+        RequestError: with the range.
+    """
+    whole = isinstance(low, int) and isinstance(high, int)
+    kind = "whole number" if whole else "number"
+    right = not isinstance(value, bool) and hasattr(value, "__index__" if whole else "__float__")
+    if not right or not math.isfinite(value) or not low <= value <= high:
+        raise RequestError(f"{name} must be a {kind} from {low:g} to {high:g}, not {value}")

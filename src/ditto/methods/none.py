@@ -1,0 +1,27 @@
+"""Sampling without control, which every other method is compared with."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ditto.methods.base import Problem, SamplingMethod
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uncontrolled(SamplingMethod):
+    """Plain sampling; controls are measured, not followed.
+
+    Attributes:
+        steps: T.
+        sampler: "ddim", "dpm++" or "ddpm".
+    """
+
+    name = "none"
+    summary = "no control"
+    samplers = ("ddim", "dpm++", "ddpm")
+
+    @torch.no_grad()
+    def decode(self, x_T: Tensor, problem: Problem) -> Tensor:
+        """Sample x_0."""
+        return self.sample(problem)(problem.chain(self.steps), x_T)
