@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from ditto.methods.ways import estimates
 from torch import Tensor
 
 from benchmarks import budget_charts
@@ -21,12 +22,12 @@ from benchmarks.intensity import drawn_targets
 from benchmarks.report import Claim, Partial, Report, Row, Tensors, timed
 from ditto.controls.base import Output
 from ditto.controls.intensity import Intensity
+from ditto.controls.per_item import PerItem as EachItsOwn
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import ModelError
 from ditto.eval.bootstrap import Interval, mean_interval, ratio_interval, statistic_interval
 from ditto.eval.classifier import ClipClassifier
-from ditto.eval.control_error import EachItsOwn
-from ditto.eval.embeddings import listen
+from ditto.eval.embeddings import classify as listen
 from ditto.eval.frechet import frechet_distance
 from ditto.eval.text_adherence import clap_scores, embed_clips
 from ditto.methods.ditto import decode, ditto
@@ -38,7 +39,6 @@ from ditto.methods.ditto2 import (
     ditto2,
     item_noise,
 )
-from ditto.methods.ways import estimates
 from ditto.models.clap import Clap
 from ditto.models.music_model import MusicModel
 from ditto.optimize import Step

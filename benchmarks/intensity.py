@@ -25,9 +25,9 @@ from ditto.audio.features import intensity
 from ditto.controls.base import Output
 from ditto.controls.curves import Curve
 from ditto.controls.intensity import Intensity
+from ditto.controls.per_item import PerItem as EachItsOwn
 from ditto.diffusion.samplers import Chain
 from ditto.eval.bootstrap import mean_interval, ratio_interval
-from ditto.eval.control_error import EachItsOwn
 from ditto.methods.ditto import decode, ditto
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.music_model import MusicModel

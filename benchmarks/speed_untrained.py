@@ -23,10 +23,10 @@ from benchmarks.budget import FIG_4, TABLE_2, Budget, Setting
 from benchmarks.intensity import drawn_targets
 from benchmarks.report import Claim, Report, Row
 from benchmarks.speed import DEFAULT, iteration_flops, matmul_rate
+from ditto.controls.per_item import PerItem as EachItsOwn
 from ditto.diffusion.samplers import ddim
 from ditto.errors import DataError
 from ditto.eval.bootstrap import mean_interval, ratio_interval
-from ditto.eval.control_error import EachItsOwn
 from ditto.methods.ditto import checkpointed_call
 from ditto.models.alive import Alive
 from ditto.models.loading import load, native_precision
