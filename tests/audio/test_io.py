@@ -481,7 +481,8 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, ending):
     """A real failure of the system's write, through a limit on the size of files in another
     process."""
     program = (
-        "import resource, numpy as np; from ditto.audio import io; from ditto.errors import OutputError\n"
+        "import resource, numpy as np\n"
+        "from ditto.audio import io; from ditto.errors import OutputError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         "noise = np.random.default_rng(0).uniform(-1, 1, 900_000)\n"
         "try:\n"
