@@ -29,7 +29,7 @@ BEAT_MULTIPLES = (0.25, 1 / 3, 0.5, 2 / 3, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 
 
 class EmbeddingAndLogits(NamedTuple):
-    """Output of `ClipClassifier`."""
+    """Hold the output of `ClipClassifier`."""
 
     embedding: Tensor
     """Shape (B, D), before its non-linearity."""
