@@ -58,11 +58,10 @@ class Run:
         self.problem = problem_of(self.request, model, shape, stop)
         self.method.check(self.problem)
         self.x_T = initial_x_T(self.request, model, shape)
-        optimises = self.method.optimises and bool(self.request.controls)
-        self.total = self.problem.iterations if optimises else 0
+        self.total = self.method.total(self.problem)
         self.losses: list[Tensor] = []
         self.seconds = 0.0
-        self._steps = self.method.optimise(self.x_T, self.problem) if optimises else iter(())
+        self._steps = self.method.optimise(self.x_T, self.problem) if self.total else iter(())
 
     @property
     def method(self) -> Any:

@@ -24,8 +24,6 @@ These are a tenth of the papers' (appendix H). With theirs the embedded model's 
 hundreds of times nearer than without control, and all else stays behind; with a tenth, tunes and
 regions are followed about twice as closely, and loudness still to within a dB.
 """
-MAX_POINTS = 64
-"""Points of a curve that reports list; of longer ones they give the number."""
 
 Measure = Literal["mse", "correlation"]
 
@@ -175,21 +173,13 @@ class Intensity(Control):
 
     def to_dict(self) -> dict[str, Any]:
         """Return name, measure and, unless there are very many, points."""
-        points = [list(point) for point in self.curve.points]
-        return {
-            "control": self.kind,
-            "measure": self.measure,
-            "domain": self.domain,
-            "curve": self.curve.name,
-            "relative": self.curve.relative,
-            "points": points if len(points) <= MAX_POINTS else len(points),
-        }
+        how = {"measure": self.measure, "domain": self.domain}
+        return {"control": self.kind, **how, **self.curve.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Intensity":
         """Return the control that `to_dict` wrote."""
-        points = tuple((float(time), float(level)) for time, level in values["points"])
-        return cls(Curve(points, bool(values["relative"]), values["curve"]), values["measure"])
+        return cls(Curve.from_dict(values), values["measure"])
 
 
 def mse(feature: Tensor, target: Tensor) -> Tensor:

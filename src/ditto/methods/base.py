@@ -143,6 +143,10 @@ class Method(ABC):
         """Optimise x_T (B, …), yielding every iteration; methods without one yield nothing."""
         yield from ()
 
+    def total(self, problem: Problem) -> int:
+        """Return the number of steps that `optimise` yields at most, for progress bars."""
+        return problem.iterations if self.optimises and problem.controls else 0
+
     @abstractmethod
     def decode(self, x_T: Tensor, problem: Problem) -> Tensor:
         """Return x_0 (B, …) of x_T; called without gradients."""
