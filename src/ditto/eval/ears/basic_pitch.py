@@ -6,6 +6,7 @@ package needs TensorFlow and is not imported. Notes are made of the activations 
 rules at its own settings, written anew (`find_notes`).
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -83,9 +84,7 @@ def activations(audio: NDArray[np.floating], network: "InferenceSession") -> Act
     padded[_MARGIN * HOP :][:end] = audio[:end]
     windows = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[:: kept * HOP]
     heard = network.run(None, {network.get_inputs()[0].name: windows[..., None]})
-    onset, note = (
-        np.asarray(x)[:, _MARGIN:-_MARGIN].reshape(-1, KEYS)[:frames] for x in heard[:2]
-    )
+    onset, note = (np.asarray(x)[:, _MARGIN:-_MARGIN].reshape(-1, KEYS)[:frames] for x in heard[:2])
     return Activations(onset, note)
 
 
@@ -136,7 +135,7 @@ def onset_peak(heard: Activations) -> float:
 
 
 def _with_rises(heard: Activations) -> NDArray[np.float64]:
-    """Onsets, or how much the note activation rises where that is more."""
+    """Return the onsets, or how much the note activation rises where that is more."""
     onset, note = (x.astype(np.float64) for x in heard)
     before = np.concatenate([np.zeros((2, note.shape[1])), note])
     rise = np.maximum(np.minimum(note - before[1:-1], note - before[:-2]), 0)
@@ -145,8 +144,8 @@ def _with_rises(heard: Activations) -> NDArray[np.float64]:
     return np.maximum(onset, rise * (onset.max() / greatest)) if greatest > 0 else onset
 
 
-def _without_onset(left: NDArray[np.float64]):
-    """Notes in what the onsets have left over, which is emptied."""
+def _without_onset(left: NDArray[np.float64]) -> Iterator[Note]:
+    """Find notes in what the onsets have left over, which is emptied."""
     frames = len(left)
     while left.max() > NOTE_THRESHOLD:
         middle, key = (int(i) for i in np.unravel_index(left.argmax(), left.shape))
@@ -162,7 +161,7 @@ def _without_onset(left: NDArray[np.float64]):
 
 
 def _followed(levels: NDArray[np.float64]) -> tuple[int, int]:
-    """How many frames a note is followed, and how many quiet ones there are at the end of them."""
+    """Count the frames that a note is followed, and the quiet ones at the end of them."""
     quiet = 0
     for i, level in enumerate(levels.tolist()):
         quiet = quiet + 1 if level < NOTE_THRESHOLD else 0

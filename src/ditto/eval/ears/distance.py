@@ -1,9 +1,9 @@
 """Fréchet distance in the whitened directions of a reference set.
 
 A foreign embedding has 200 dimensions of very different scale, whose covariance takes thousands of
-clips to estimate. So only the 32 directions in which the reference varies most count, each scaled to
-variance 1: a distance in standard deviations of real music, squared, that hundreds of patches can
-estimate. It is biased upwards by few of them: compare equal numbers only, and beside the *floor*,
+clips to estimate. So only the 32 directions in which the reference varies most count, each scaled
+to variance 1: a distance in standard deviations of real music, squared, that hundreds of patches
+can estimate. It is biased upwards by few of them: compare equal numbers only, and beside the floor,
 the distance of other real clips.
 """
 
@@ -27,9 +27,7 @@ class WhitenedReference:
         ValueError: there are too few embeddings, or they vary in too few directions.
     """
 
-    def __init__(
-        self, embeddings: NDArray[np.floating], *, directions: int = DIRECTIONS
-    ) -> None:
+    def __init__(self, embeddings: NDArray[np.floating], *, directions: int = DIRECTIONS) -> None:
         x = vectors(embeddings)
         if len(x) <= directions or x.shape[1] < directions:
             raise ValueError(
@@ -48,7 +46,7 @@ class WhitenedReference:
         return (vectors(embeddings) - self._mean) @ self._whitening
 
     def distance(self, embeddings: NDArray[np.floating]) -> float:
-        """Fréchet distance of clips to the reference, in squared standard deviations of it.
+        """Compute the Fréchet distance to the reference, in squared standard deviations of it.
 
         The floor is this of real clips that are not in the reference, as many as are judged.
 

@@ -41,7 +41,7 @@ class Probe:
         return softmax(x @ self.weight.T + self.bias, axis=1)
 
     def hits(self, embeddings: NDArray[np.floating], labels: Sequence[str]) -> Array:
-        """Whether the likeliest class of each clip is its label: (N,) of 1 or 0."""
+        """Tell whether the likeliest class of each clip is its label: (N,) of 1 or 0."""
         guesses = self.probabilities(embeddings).argmax(axis=1)
         return np.array(
             [self.classes[guess] == label for guess, label in zip(guesses, labels, strict=True)],

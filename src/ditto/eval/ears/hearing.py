@@ -48,9 +48,7 @@ def load_ears(threads: int = 1) -> Ears:
 
 
 @torch.no_grad()
-def hear(
-    audio: Tensor, sample_rate: int, ears: Ears | None = None
-) -> dict[str, NDArray[Any]]:
+def hear(audio: Tensor, sample_rate: int, ears: Ears | None = None) -> dict[str, NDArray[Any]]:
     """Hear a batch of clips.
 
     Args:

@@ -29,21 +29,22 @@ PATCH_HOP = 92
 EMBEDDING = 200
 
 Name = Literal["MSD_musicnn", "MTT_musicnn"]
+_MSD = (
+    "rock|pop|alternative|indie|electronic|female vocalists|dance|00s|alternative rock|jazz|"
+    "beautiful|metal|chillout|male vocalists|classic rock|soul|indie rock|Mellow|electronica|"
+    "80s|folk|90s|chill|instrumental|punk|oldies|blues|hard rock|ambient|acoustic|experimental|"
+    "female vocalist|guitar|Hip-Hop|70s|party|country|easy listening|sexy|catchy|funk|electro|"
+    "heavy metal|Progressive rock|60s|rnb|indie pop|sad|House|happy"
+)
+_MTT = (
+    "guitar|classical|slow|techno|strings|drums|electronic|rock|fast|piano|ambient|beat|violin|"
+    "vocal|synth|female|indian|opera|male|singing|vocals|no vocals|harpsichord|loud|quiet|"
+    "flute|woman|male vocal|no vocal|pop|soft|sitar|solo|man|classic|choir|voice|new age|dance|"
+    "male voice|female vocal|beats|harp|cello|no voice|weird|country|metal|female voice|choral"
+)
 TAGS: dict[Name, tuple[str, ...]] = {
-    "MSD_musicnn": tuple(
-        "rock|pop|alternative|indie|electronic|female vocalists|dance|00s|alternative rock|jazz|"
-        "beautiful|metal|chillout|male vocalists|classic rock|soul|indie rock|Mellow|electronica|"
-        "80s|folk|90s|chill|instrumental|punk|oldies|blues|hard rock|ambient|acoustic|experimental|"
-        "female vocalist|guitar|Hip-Hop|70s|party|country|easy listening|sexy|catchy|funk|electro|"
-        "heavy metal|Progressive rock|60s|rnb|indie pop|sad|House|happy".split("|")
-    ),
-    "MTT_musicnn": tuple(
-        "guitar|classical|slow|techno|strings|drums|electronic|rock|fast|piano|ambient|beat|violin|"
-        "vocal|synth|female|indian|opera|male|singing|vocals|no vocals|harpsichord|loud|quiet|"
-        "flute|woman|male vocal|no vocal|pop|soft|sitar|solo|man|classic|choir|voice|new age|dance|"
-        "male voice|female vocal|beats|harp|cello|no voice|weird|country|metal|female voice|"
-        "choral".split("|")
-    ),
+    "MSD_musicnn": tuple(_MSD.split("|")),
+    "MTT_musicnn": tuple(_MTT.split("|")),
 }
 """Names of the tags, in the order of the outputs."""
 
@@ -177,7 +178,7 @@ def mel_power(audio: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _filters() -> Tensor:
-    """Mel filters (257, 96)."""
+    """Compute mel filters (257, 96)."""
     filters = mel_filter_bank(
         num_frequency_bins=N_FFT // 2 + 1,
         num_mel_filters=N_MELS,
@@ -192,7 +193,7 @@ def _filters() -> Tensor:
 
 
 def _name(key: str) -> str | None:
-    """Our name of a variable of the checkpoint; None for what is no weight."""
+    """Return our name of a variable of the checkpoint; None for what is no weight."""
     layer, _, part = key.rpartition("/")
     kind, _, number = layer.rpartition("_") if layer[-1:].isdigit() else (layer, "", "0")
     if kind == "batch_normalization" and part in _BATCH_NORM:

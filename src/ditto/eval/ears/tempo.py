@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.fft import irfft, next_fast_len, rfft
 from torch import Tensor
 from transformers.audio_utils import mel_filter_bank
 
@@ -49,11 +48,13 @@ def tempo(audio: NDArray[np.floating]) -> float:
     padded = np.pad(strengths, half, mode="linear_ramp", end_values=0)
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[: len(strengths)]
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)
-    size = next_fast_len(2 * WINDOW - 1)
-    power = np.abs(rfft(frames * hann, size, axis=1)) ** 2
-    correlation = irfft(power, size, axis=1)[:, :WINDOW]
+    size = 2 * WINDOW
+    power = np.abs(np.fft.rfft(frames * hann, size, axis=1)) ** 2
+    correlation = np.fft.irfft(power, size, axis=1)[:, :WINDOW]
     greatest = np.abs(correlation).max(axis=1, keepdims=True)
-    mean = (correlation / np.where(greatest > np.finfo(np.float32).tiny, greatest, 1.0)).mean(axis=0)
+    mean = (correlation / np.where(greatest > np.finfo(np.float32).tiny, greatest, 1.0)).mean(
+        axis=0
+    )
     bpm = 60 * FRAME_RATE / np.arange(1, WINDOW)
     likely = -0.5 * ((np.log2(bpm) - np.log2(USUAL)) / OCTAVES) ** 2
     score = np.log1p(1e6 * mean[1:]) + np.where(bpm < FASTEST, likely, -np.inf)
@@ -61,7 +62,7 @@ def tempo(audio: NDArray[np.floating]) -> float:
 
 
 def onset_strengths(audio: Tensor) -> NDArray[np.float32]:
-    """Rises of the mel levels in dB, averaged over 128 bands: (1 + samples // 256,)."""
+    """Compute the rises of the mel levels in dB, averaged over 128 bands: (1 + samples // 256,)."""
     window = torch.hann_window(N_FFT)
     spectrum = torch.stft(
         audio, N_FFT, HOP, window=window, pad_mode="constant", return_complex=True
@@ -87,4 +88,4 @@ def tempo_hits(heard: NDArray[np.floating], asked: NDArray[np.floating]) -> Hits
     """Compare tempi (N,) with those that were asked for, in beats per minute, within 4 %."""
     ratios = np.asarray(heard, dtype=np.float64)[:, None] / np.asarray(asked)[:, None]
     hits = np.abs(ratios / np.array(MULTIPLES) - 1) <= TOLERANCE
-    return Hits(hits[:, 0].astype(np.float64), hits.any(axis=1).astype(np.float64))
+    return Hits(hits[:, 0].astype(np.float64), hits.max(axis=1).astype(np.float64))

@@ -47,27 +47,29 @@ def read_checkpoint(
     try:
         table, values = index.read_bytes(), data.read_bytes()
     except OSError as error:
-        raise ModelError(f"cannot read the checkpoint {printable(prefix)}: {error.strerror}") from error
+        raise ModelError(
+            f"cannot read the checkpoint {printable(prefix)}: {error.strerror}"
+        ) from error
     try:
         return {
             name: _array(entry, values)
             for key, entry in _entries(table)
             if key and keep(name := key.decode())
         }
-    except (_Garbled, UnicodeDecodeError) as error:
+    except (_GarbledError, UnicodeDecodeError) as error:
         raise ModelError(
             f"{printable(prefix)} is no TensorFlow checkpoint, or a damaged one: {error}"
         ) from error
 
 
-class _Garbled(Exception):
+class _GarbledError(Exception):
     """The bytes cannot be what they should be."""
 
 
 def _entries(table: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(key, value) of all blocks of a sorted table."""
+    """Yield (key, value) of all blocks of a sorted table."""
     if len(table) < FOOTER_BYTES or struct.unpack("<Q", table[-8:])[0] != MAGIC:
-        raise _Garbled("its index does not end as one")
+        raise _GarbledError("its index does not end as one")
     footer = table[-FOOTER_BYTES:-8]
     position = _handle(footer, 0)[2]  # of the block of meta-data, which is empty
     for _, value in _block(table, *_handle(footer, position)[:2]):
@@ -75,21 +77,21 @@ def _entries(table: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _block(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """(key, value) of one uncompressed block: entries, restart points, their number, the type."""
+    """Yield (key, value) of a block: entries, restart points, their number, the type (0)."""
     content = _part(table, offset, size)
     if _part(table, offset + size, 1) != b"\0":
-        raise _Garbled("a block of its index is compressed")
+        raise _GarbledError("a block of its index is compressed")
     restarts = struct.unpack("<I", _part(content, size - 4, 4))[0]
     end = size - 4 * (restarts + 1)
     if end < 0:
-        raise _Garbled("a block of its index is too short")
+        raise _GarbledError("a block of its index is too short")
     position, key = 0, b""
     while position < end:
         shared, position = _varint(content, position)
         fresh, position = _varint(content, position)
         length, position = _varint(content, position)
         if shared > len(key):
-            raise _Garbled("a key of its index shares more than there is")
+            raise _GarbledError("a key of its index shares more than there is")
         key = key[:shared] + _part(content, position, fresh)
         position += fresh
         yield key, _part(content, position, length)
@@ -97,11 +99,11 @@ def _block(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]
 
 
 def _array(entry: bytes, values: bytes) -> NDArray[Any]:
-    """The variable that a ``BundleEntryProto`` describes."""
+    """Read the variable that a ``BundleEntryProto`` describes."""
     fields = dict(_fields(entry))
     dtype = DTYPES.get(_number(fields, 1))
     if dtype is None or _number(fields, 3):
-        raise _Garbled("a variable has a type that is not read here, or lies in another file")
+        raise _GarbledError("a variable has a type that is not read here, or lies in another file")
     shape = [
         _number(dict(_fields(_bytes(dimension))), 1)
         for field, dimension in _fields(_bytes(fields.get(2, b"")))
@@ -109,12 +111,12 @@ def _array(entry: bytes, values: bytes) -> NDArray[Any]:
     ]
     offset, size = _number(fields, 4), _number(fields, 5)
     if len(shape) > MAX_DIMENSIONS or prod(shape) * np.dtype(dtype).itemsize != size:
-        raise _Garbled("a variable's shape does not fit its size")
+        raise _GarbledError("a variable's shape does not fit its size")
     return np.frombuffer(_part(values, offset, size), dtype).reshape(shape)
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(number, value) of a protobuf message's fields."""
+    """Yield (number, value) of a protobuf message's fields."""
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
@@ -130,32 +132,32 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
             value = _part(message, position, length)
             position += length
         else:
-            raise _Garbled("a field of its index has no known kind")
+            raise _GarbledError("a field of its index has no known kind")
         yield key >> 3, value
 
 
 def _number(fields: dict[int, int | bytes], field: int) -> int:
     value = fields.get(field, 0)
     if not isinstance(value, int):
-        raise _Garbled("a field of its index is not a number")
+        raise _GarbledError("a field of its index is not a number")
     return value
 
 
 def _bytes(value: int | bytes) -> bytes:
     if not isinstance(value, bytes):
-        raise _Garbled("a field of its index is a number")
+        raise _GarbledError("a field of its index is a number")
     return value
 
 
 def _handle(content: bytes, position: int) -> tuple[int, int, int]:
-    """Offset and size of a block, and where to read on."""
+    """Read offset and size of a block, and where to read on."""
     offset, position = _varint(content, position)
     size, position = _varint(content, position)
     return offset, size, position
 
 
 def _varint(content: bytes, position: int) -> tuple[int, int]:
-    """A number of at most 64 bits, 7 to a byte, and where to read on."""
+    """Read a number of at most 64 bits, 7 to a byte, and where to read on."""
     value = 0
     for shift in range(0, 70, 7):
         byte = _part(content, position, 1)[0]
@@ -163,11 +165,11 @@ def _varint(content: bytes, position: int) -> tuple[int, int]:
         value |= (byte & 127) << shift
         if byte < 128:
             return value, position
-    raise _Garbled("a number of its index has no end")
+    raise _GarbledError("a number of its index has no end")
 
 
 def _part(content: bytes, offset: int, size: int) -> bytes:
-    """`size` bytes from `offset` on, all of which must be there."""
+    """Return `size` bytes from `offset` on, all of which must be there."""
     if offset < 0 or size < 0 or offset + size > len(content):
-        raise _Garbled("it is truncated")
+        raise _GarbledError("it is truncated")
     return content[offset : offset + size]

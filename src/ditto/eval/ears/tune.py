@@ -39,7 +39,7 @@ def tune_contrast(heard: Activations, tune: Tune) -> float:
 
 
 def pitch_share(heard: Pitch, tune: Tune) -> float:
-    """Share of the tune's frames in which SwiftF0's pitch is of the tune's class, 0 to 1.
+    """Return the share of the tune's frames in which SwiftF0 hears its pitch class, 0 to 1.
 
     The nearest semitone counts, whether or not the ear is sure (in a full arrangement it seldom
     is), but for digital silence. Chance is 1/12.
@@ -54,7 +54,7 @@ def pitch_share(heard: Pitch, tune: Tune) -> float:
 
 
 def tune_classes(tune: Tune, frames: int, frame_rate: float) -> NDArray[np.int64]:
-    """Pitch class (0 is C) at the time of each frame, −1 where the tune has a rest.
+    """Give the pitch class (0 is C) at the time of each frame, −1 where the tune has a rest.
 
     Raises:
         ValueError: no frame is within the tune.

@@ -53,9 +53,7 @@ def wheel_file(package: str, name: str) -> Path:
         raise ModelError(f"cannot read {name} of {package}: {INSTALL[package]}") from None
     encoded = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
     if entry.hash is not None and entry.hash.mode == "sha256" and entry.hash.value != encoded:
-        raise ModelError(
-            f"{name} of {package} is damaged: {INSTALL[package]} --force-reinstall"
-        )
+        raise ModelError(f"{name} of {package} is damaged: {INSTALL[package]} --force-reinstall")
     return path
 
 
@@ -77,8 +75,6 @@ def onnx_session(path: Path, *, threads: int = 1) -> "InferenceSession":
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own kinds, one for each thing that is wrong
         raise ModelError(f"cannot load {path.name}: {one_line(error)}") from error
