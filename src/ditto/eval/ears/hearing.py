@@ -51,8 +51,8 @@ def load_ears(threads: int = 1) -> Ears:
 def hear(audio: Tensor, sample_rate: int, ears: Ears | None = None) -> dict[str, NDArray[Any]]:
     """Hear a batch of clips.
 
-    A clip of 5.94 s takes 0.4 s of one thread where nothing else runs (measured: four fifths of it
-    are musicnn's), and loading the ears 0.1 s.
+    A clip of 5.94 s takes 0.40 to 0.55 s of one thread (measured beside other work on two cores;
+    four fifths of it are musicnn's), and loading the ears 0.1 s.
 
     Args:
         audio: (B, samples), 2.98 s or longer.
