@@ -88,24 +88,14 @@ def vary(model: ditto.MusicModel, folder: Path) -> ditto.Result:
 
 WORDS = '--tags "genre=jazz mood=calm tempo=110"'
 SOUNDS = (
-    Sound(
-        "plain",
-        "No control",
-        f"generate {WORDS} --method none --seed 7",
-        clip(),
-    ),
+    Sound("plain", "No control", f"generate {WORDS} --method none --seed 7", clip()),
     Sound(
         "crescendo",
         "Loudness: a crescendo from −40 to −20 dB",
         f"generate {WORDS} --loudness crescendo --seed 7",
         clip(ditto.Intensity("crescendo")),
     ),
-    Sound(
-        "melody",
-        "Melody",
-        f'generate {WORDS} --melody "{TUNE}" --seed 7',
-        clip(melody()),
-    ),
+    Sound("melody", "Melody", f'generate {WORDS} --melody "{TUNE}" --seed 7', clip(melody())),
     Sound(
         "form",
         "Structure: ABA",
