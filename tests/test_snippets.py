@@ -12,7 +12,7 @@ no other reason than `REASONS`; its command lines are parsed nevertheless.
 import ast
 import contextlib
 import doctest
-import importlib
+import importlib.util
 import re
 import shlex
 import sys
@@ -139,10 +139,14 @@ def execute(code: str, where: str, line: int, names: dict[str, Any]) -> None:
         exec(compile("\n" * (line - 1) + code, where, "exec"), names)
 
 
+def parsed_only() -> Any:
+    """Let command lines be parsed and checked, but do nothing."""
+    return mock.patch.object(typer.core.TyperCommand, "invoke", return_value=None)
+
+
 def command_line(words: list[str], *, run: bool = True) -> None:
     """Run a ``ditto-music`` line, or only parse it."""
-    parsing = mock.patch.object(typer.core.TyperCommand, "invoke", return_value=None)
-    with no_old_names(), contextlib.nullcontext() if run else parsing:
+    with no_old_names(), contextlib.nullcontext() if run else parsed_only():
         cli.app(words[1:], standalone_mode=False)
 
 
@@ -156,6 +160,9 @@ def check_command(words: list[str], *, run: bool) -> None:
             assert recipe.is_file(), name
     elif words[:3] == ["python", "-m", "benchmarks"]:
         assert words[3] in BENCHMARKS, words
+        if importlib.util.find_spec("benchmarks.__main__") and words[3] != "sounds":
+            with parsed_only():
+                importlib.import_module("benchmarks.__main__").app(words[3:], standalone_mode=False)
     else:
         assert not run, f"{shlex.join(words)} is no command of Ditto's: mark its block"
 
