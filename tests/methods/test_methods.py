@@ -6,7 +6,6 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from ditto.methods.ways import SAMPLERS, WAYS, Method
 from tests.conftest import randomised
 
 import ditto
@@ -21,6 +20,7 @@ from ditto.methods.ditto2 import item_noise
 from ditto.methods.doodl import decode_doodl, doodl
 from ditto.methods.guidance import freedom, guidance_gradients
 from ditto.methods.masking import known_of, multidiffusion, naive_masking
+from ditto.methods.ways import SAMPLERS, WAYS, Method
 from ditto.models.controlnet import ControlAdapter
 from ditto.models.music_model import MusicModel
 from ditto.request import Request, Result, chain_of, draw_x_T, run
