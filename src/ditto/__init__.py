@@ -2,9 +2,8 @@
 
 >>> import ditto
 >>> model = ditto.load()
->>> result = ditto.generate(model, [ditto.Intensity("crescendo")], tags=dict(genre="jazz",
-tempo=110), seed=7)
->>> result.save("out.wav")
+>>> clip = ditto.generate(model, ditto.Intensity("crescendo"), tags="genre=jazz tempo=110", seed=7)
+>>> paths = clip.save("out.wav")
 """
 
 from importlib import import_module
