@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from ditto.methods.ways import Method
 from rich.console import Console
 from rich.progress import track
 
@@ -26,7 +27,6 @@ from ditto.data.dataset import read_labels
 from ditto.errors import ModelError
 from ditto.eval.musicgen import MusicGen
 from ditto.eval.seams import typical_jumps
-from ditto.methods.ways import Method
 from ditto.models.clap import Clap
 from ditto.models.conditioning import Tags
 from ditto.models.controlnet import adapter_of

@@ -2,8 +2,8 @@
 
 >>> import ditto
 >>> model = ditto.load()
->>> result = ditto.generate(model, [ditto.Intensity("crescendo")], tags=dict(genre="jazz"), seed=7)
->>> result.save("out.wav")
+>>> clip = ditto.generate(model, ditto.Intensity("crescendo"), tags="genre=jazz tempo=110", seed=7)
+>>> paths = clip.save("out.wav")
 
 The public names are listed in ``__init__.pyi`` and imported on first use, so that ``ditto-music
 --help`` and the shell's completion need not wait for PyTorch.

@@ -34,7 +34,7 @@ from .models.model import MusicModel as MusicModel
 from .optimize import Step as Step
 from .request import Request as Request
 from .result import Result as Result
-from .run import Run as Run
-from .run import generate as generate
-from .run import run as run
-from .run import steps as steps
+from .runner import Run as Run
+from .runner import generate as generate
+from .runner import run as run
+from .runner import steps as steps

@@ -372,7 +372,8 @@ def train_base_command(
     held_out: HeldOutOption = None,
 ) -> None:
     """Train the base model; run it again to resume."""
-    from ditto.training.base import BaseConfig, train_from_folder
+    from ditto.training.base import train_from_folder
+    from ditto.training.denoising import BaseConfig
     from ditto.training.loop import load_config
 
     train_from_folder(load_config(config, BaseConfig), data, out, held_out=held_out)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ditto.edit.follow import followed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +14,6 @@ from ditto.controls.intensity import Intensity
 from ditto.controls.melody import Melody
 from ditto.controls.structure import Structure
 from ditto.controls.weights import WITH_OTHERS
-from ditto.edit.follow import followed
 from ditto.edit.timeline import Timeline
 from ditto.edit.windows import Filling, Window, pieces
 from ditto.errors import ControlError, RequestError

@@ -75,10 +75,14 @@ def test_rotary_attention_depends_on_the_distance_alone() -> None:
         torch.randn(8, generator=torch.Generator().manual_seed(s), dtype=torch.float64)
         for s in (0, 1)
     )
-    scores = rotate(q.expand(12, 8), rotation) @ rotate(k.expand(12, 8), rotation).T
+
+    def turned(x: torch.Tensor) -> torch.Tensor:
+        return rotate(x.expand(1, 12, 8), rotation, heads=1)[0]
+
+    scores = turned(q) @ turned(k).T
     torch.testing.assert_close(scores[:-3, :-3], scores[3:, 3:])
     assert scores[0].std() > 0.01
-    torch.testing.assert_close(rotate(q.expand(12, 8), rotation).norm(dim=1), q.norm().expand(12))
+    torch.testing.assert_close(turned(q).norm(dim=1), q.norm().expand(12))
 
 
 def test_bfloat16_autocast_runs_and_is_near(tiny_network: PatchTransformer) -> None:

@@ -25,7 +25,7 @@ from ditto.models.hub import load
 from ditto.models.model import MusicModel
 from ditto.models.transformer import PatchTransformer
 from ditto.models.unet import TagUNet
-from ditto.training.base import BaseConfig, train_base
+from ditto.training.base import train_base
 from ditto.training.controlnet import (
     Batch,
     ControlledDataset,
@@ -37,6 +37,7 @@ from ditto.training.controlnet import (
     train_controlnet,
     train_from_folder,
 )
+from ditto.training.denoising import BaseConfig
 from ditto.training.loop import RECIPES, load_config, read_log
 
 SPEC = AudioSpec(sample_rate=8000, n_fft=256, hop=64, n_mels=16, clip_frames=32)
@@ -154,9 +155,9 @@ def test_it_learns_to_follow_the_curve(tmp_path: Path) -> None:
     model = replace(make_model(), network=base.requires_grad_(False).eval())
     config = replace(
         TINY,
-        steps=80,
+        steps=120,
         batch_size=8,
-        checkpoint_every=80,
+        checkpoint_every=120,
         evaluate_every=1000,
         ema=0.9,
         data_std=0.25,

@@ -63,7 +63,7 @@ class ControlAdapter(Network):
 
     Args:
         depth: how many of the base's first blocks are copied.
-        patch, width, heads, mlp_ratio: of the base.
+        patch, width, heads, mlp_ratio, gelu: of the base.
         base: `hash_weights` of the base that it was trained with; it fits no other.
     """
 
@@ -77,13 +77,14 @@ class ControlAdapter(Network):
         heads: int = 6,
         mlp_ratio: float = 3.0,
         base: str = "",
+        gelu: str = "tanh",
     ) -> None:
         super().__init__()
         self.patch = patch
         self.read = nn.Sequential(
             nn.Linear(patch * CHANNELS, width), nn.SiLU(), nn.Linear(width, width)
         )
-        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio, gelu) for _ in range(depth))
         self.outputs = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         for layer in (self.read[-1], *self.outputs):
             nn.init.zeros_(layer.weight)  # pyright: ignore[reportArgumentType]
@@ -103,7 +104,9 @@ class ControlAdapter(Network):
             raise ModelError(
                 f"a base of {available} blocks has 1 to {available} that can be copied, not {depth}"
             )
-        sizes = {name: base.config[name] for name in ("patch", "width", "heads", "mlp_ratio")}
+        sizes = {
+            name: base.config[name] for name in ("patch", "width", "heads", "mlp_ratio", "gelu")
+        }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             adapter = cls(depth, **sizes, base=hash_weights(base))

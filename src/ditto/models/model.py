@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ditto.audio.bands import PLAIN, Bands
 from ditto.audio.features import log_mel
 from ditto.audio.limiter import limited
 from ditto.audio.spec import AudioSpec
 from ditto.diffusion.consistency import StudentDenoiser
-from ditto.diffusion.denoiser import GuidedDenoiser
+from ditto.diffusion.denoiser import GuidedDenoiser, dynamic_threshold
 from ditto.diffusion.schedule import Schedule
-from ditto.errors import ModelError, RequestError, one_line
+from ditto.errors import DataError, ModelError, RequestError, one_line
 from ditto.models.conditioning import Tags, TagVocabulary, drop_conditions, null_tags
 from ditto.models.folder import (
     CONTROLNET,
@@ -110,6 +111,7 @@ class MusicModel:
         distilled: the student, if there is one.
         controlnet: a `ditto.models.controlnet.ControlAdapter`, if there is one.
         base_sha256: hash over denoiser and vocoder alone, whatever the student.
+        bands: normalisation of the mel bands; x_0 is the normalised log-mel.
         precision: dtype in which the networks compute (`in_precision`); weights, x_T and losses
             stay float32.
     """
@@ -125,6 +127,7 @@ class MusicModel:
     distilled: Student | None = None
     controlnet: nn.Module | None = None
     base_sha256: str = ""
+    bands: Bands = PLAIN
     precision: torch.dtype = torch.float32
 
     # What samplers and controls call.
@@ -137,7 +140,7 @@ class MusicModel:
     @property
     def denoiser(self) -> GuidedDenoiser:
         """``(x_t, t, cond, guidance) -> x̂_0``."""
-        return guided_denoiser(self._network_in_precision, self.schedule)
+        return guided_denoiser(self._network_in_precision, self.schedule, self.bands)
 
     @cached_property
     def _network_in_precision(self) -> nn.Module:
@@ -204,11 +207,11 @@ class MusicModel:
 
     def encode(self, audio: Tensor) -> Tensor:
         """Encode audio (B, samples) as x_0 (B, 1, n_mels, samples // hop)."""
-        return log_mel(audio, self.spec)[:, None]
+        return self.bands.normalised(log_mel(audio, self.spec)[:, None])
 
     def to_mel(self, x_0: Tensor) -> Tensor:
         """Return the log-mel (B, n_mels, frames) in [−1, 1] of x_0."""
-        return x_0[:, 0]
+        return self.bands.mel(x_0[:, 0])
 
     def to_audio(self, x_0: Tensor) -> Tensor:
         """Decode x_0 to audio (B, frames · hop) within ±1, differentiably (V of the papers)."""
@@ -242,7 +245,7 @@ class MusicModel:
             network: of `new_student`'s kind.
             call: what to call in its place, such as its wrapper in training.
         """
-        return student_denoiser(network, self.student_schedule, call)
+        return student_denoiser(network, self.student_schedule, call, self.bands)
 
     def new_student(self) -> nn.Module:
         """Return an undistilled student: the denoiser's weights, and an input for w of no effect.
@@ -353,6 +356,7 @@ class MusicModel:
             "vocabulary": asdict(self.vocabulary),
             "guidance": self.guidance,
             "shift": self.shift,
+            **({"bands": asdict(self.bands)} if self.bands else {}),
             "sha256": hashes,
         }
         write_index(folder, index)
@@ -388,8 +392,9 @@ def load_own(folder: Path = EMBEDDED) -> MusicModel:
             sha256=hash_of_parts(index["sha256"]),
             distilled=student,
             base_sha256=hash_of_parts({part: index["sha256"][part] for part in PARTS}),
+            bands=Bands.of(index.get("bands")),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, DataError) as error:
         raise ModelError(
             f"{printable(folder / INDEX)} is not a Ditto model's index: {one_line(error)}"
         ) from None
@@ -412,22 +417,30 @@ def load_student(folder: Path, index: Mapping[str, Any]) -> Student:
     return Student(load_part(folder, "student", cls, index), kind, (low, high), teacher)
 
 
-def guided_denoiser(network: nn.Module, schedule: Schedule) -> GuidedDenoiser:
+def guided_denoiser(network: nn.Module, schedule: Schedule, bands: Bands = PLAIN) -> GuidedDenoiser:
     """Return the denoiser of a tag-conditioned network, which guides by `null_tags`.
 
     Args:
         network: its config names the `Prediction` and, for "sample", the `skip_std`.
         schedule: that it was trained with.
+        bands: of its x_0, which chains limit to where the log-mel is in [−1, 1].
     """
     config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
-    skip_std = float(config.get("skip_std", 0.0))
-    return GuidedDenoiser(network, schedule, config["prediction"], null_tags, skip_std)
+    skip_std, limit = float(config.get("skip_std", 0.0)), _limit(bands)
+    return GuidedDenoiser(network, schedule, config["prediction"], null_tags, skip_std, limit)
 
 
 def student_denoiser(
-    network: nn.Module, schedule: Schedule, call: Callable[..., Tensor] | None = None
+    network: nn.Module,
+    schedule: Schedule,
+    call: Callable[..., Tensor] | None = None,
+    bands: Bands = PLAIN,
 ) -> StudentDenoiser:
     """Return the denoiser of a distilled network, see `MusicModel.student_denoiser`."""
     config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
-    skip_std = float(config.get("skip_std", 0.0))
-    return StudentDenoiser(call or network, schedule, config["prediction"], skip_std)
+    skip_std, limit = float(config.get("skip_std", 0.0)), _limit(bands)
+    return StudentDenoiser(call or network, schedule, config["prediction"], skip_std, limit)
+
+
+def _limit(bands: Bands) -> Callable[[Tensor], Tensor]:
+    return bands.limited if bands else dynamic_threshold

@@ -32,8 +32,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ditto.diffusion.denoiser import Cond, Denoiser, dynamic_threshold
-from ditto.diffusion.schedule import CLEAN, Schedule, expand_like
+from ditto.diffusion.denoiser import Cond, Denoiser, limit_of
+from ditto.diffusion.schedule import CLEAN, Schedule
 
 Student = Callable[[Tensor, Tensor, Cond, Tensor], Tensor]
 """``(x_t, t, cond, w (B,)) -> x̂_0``."""
@@ -124,7 +124,7 @@ def guided(teacher: Denoiser, x_t: Tensor, t: Tensor, cond: Cond, null: Cond, w:
     """
     both = teacher(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([cond, null]), 1.0).float()
     conditional, unconditional = both.chunk(2)
-    scale = expand_like(w, x_t)
+    scale = _over(w, x_t)
     return scale * conditional + (1 - scale) * unconditional
 
 
@@ -133,19 +133,19 @@ def goal(teacher: Denoiser, target: Student, schedule: Schedule, example: Exampl
     """What g_φ(x_t) is compared with, (B, …) float32, without gradient.
 
     Args:
-        teacher: the base model. If its x_0 is bounded, both estimates are thresholded, as sampling
-            chains do it.
+        teacher: the base model. Both estimates are thresholded by its limit, as sampling chains do
+            it.
         target: g_φ⁻.
         schedule: ᾱ.
         example: the batch.
     """
-    limit = dynamic_threshold if getattr(teacher, "bounded", True) else _as_it_is
+    limit = limit_of(teacher)
     x_t, t, t_next = example.x_t, example.t, example.t_next
     x_0 = limit(guided(teacher, x_t, t, example.cond, example.null, example.w))
     x_next = schedule.add_noise(x_0, schedule.to_epsilon(x_0, x_t, t), t_next)
     # Where t' is clean, α is 1 and the answer does not count.
     later = limit(target(x_next, t_next.clamp(min=0), example.cond, example.w).float())
-    return torch.lerp(later, x_0, expand_like(example.share, x_0))
+    return torch.lerp(later, x_0, _over(example.share, x_0))
 
 
 def distance(difference: Tensor, kind: str, huber: float = 5.4e-4) -> Tensor:
@@ -159,5 +159,5 @@ def distance(difference: Tensor, kind: str, huber: float = 5.4e-4) -> Tensor:
     return square if kind == "mse" else (square + huber**2).sqrt() - huber
 
 
-def _as_it_is(x_0: Tensor) -> Tensor:
-    return x_0
+def _over(values: Tensor, like: Tensor) -> Tensor:
+    return values.reshape(-1, *[1] * (like.ndim - 1))

@@ -29,8 +29,8 @@ from ditto.models.model import MusicModel
 from ditto.models.network import hash_weights
 from ditto.models.transformer import PatchTransformer
 from ditto.plots import mel_grid
-from ditto.training.base import DenoiserRecipe, Example, Setting, weighted_mse
-from ditto.training.base import draw as draw_noise
+from ditto.training.denoising import DenoiserRecipe, Example, Setting, weighted_mse
+from ditto.training.denoising import draw as draw_noise
 from ditto.training.run import Run
 
 SHOWN = 4
@@ -76,7 +76,9 @@ class ControlledDataset:
 
     def __init__(self, root: Path, model: MusicModel, *, seed: int = 0) -> None:
         self.spec, self.frames, self.seed = model.spec, model.spec.clip_frames, seed
-        self.clips = ClipDataset(root, self.spec, model.vocabulary, frames=self.frames, seed=seed)
+        self.clips = ClipDataset(
+            root, self.spec, model.vocabulary, frames=self.frames, seed=seed, bands=model.bands
+        )
         self.files = [root / piece["file"] for piece in read_labels(root)]
 
     def batch(self, step: int, batch_size: int) -> Batch:
@@ -307,7 +309,8 @@ def _evaluate(
     sampled = sample(adapter, model, batch, config.seed)
     heard = intensity(model.to_audio(sampled), model.spec)
     run.log.write(run.done, **losses, intensity_rho=_correlation(heard, batch.levels))
-    mel_grid(run.picture, [*batch.x_0, *sampled.cpu()], columns=SHOWN)
+    mels = [mel[None] for clips in (batch.x_0, sampled.cpu()) for mel in model.to_mel(clips)]
+    mel_grid(run.picture, mels, columns=SHOWN)
 
 
 def sample(

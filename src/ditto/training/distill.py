@@ -22,8 +22,8 @@ from ditto.errors import DataError
 from ditto.models.model import MusicModel, Student
 from ditto.models.network import hash_weights
 from ditto.plots import mel_grid
-from ditto.training.base import Clips, DenoiserRecipe
 from ditto.training.consistency_loss import Example, Grid, distance, goal
+from ditto.training.denoising import Clips, DenoiserRecipe
 from ditto.training.loop import Checkpoints, Ema, load_config, read_log, step_seed
 from ditto.training.run import Run
 from ditto.training.student_gap import SCALES, Gap
@@ -231,6 +231,7 @@ def train_from_folder(
             teacher.vocabulary,
             frames=teacher.spec.clip_frames,
             seed=config.seed,
+            bands=teacher.bands,
         )
 
     return train_student(

@@ -9,9 +9,11 @@ from tests.models.adapters.tiny_pipelines import PROMPT, chain_of, noise_of
 from transformers import GPT2LMHeadModel
 
 from ditto.diffusion.samplers import ddim
+from ditto.methods.none import Uncontrolled
 from ditto.models.adapters.audioldm2 import AudioLDM2Model
 from ditto.models.hub import adapt
-from ditto.request import Request, run
+from ditto.request import Request
+from ditto.runner import run
 
 
 @pytest.mark.parametrize(
@@ -44,7 +46,7 @@ def test_a_chain_makes_what_the_pipeline_makes(
 def test_a_request_without_control_is_the_pipeline_with_the_same_seed(
     audioldm2: AudioLDM2Model,
 ) -> None:
-    result = run(Request(tags=PROMPT, method="none", seed=9, steps=4), audioldm2)
+    result = run(Request(tags=PROMPT, method=Uncontrolled(steps=4), seed=9), audioldm2)
     generator = torch.Generator().manual_seed(9)
     theirs = audioldm2.pipe(  # pyright: ignore[reportCallIssue]
         PROMPT.prompt,

@@ -121,7 +121,7 @@ class PipelineModel(MusicModel):
     def denoiser(self) -> GuidedDenoiser:
         """``(x_t, t, cond, guidance) -> x̂_0``; `guidance` is the pipelines' ``guidance_scale``."""
         return GuidedDenoiser(
-            self._output, self.schedule, self.prediction, null_condition, bounded=False
+            self._output, self.schedule, self.prediction, null_condition, limit=None
         )
 
     def _output(self, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class PipelineModel(MusicModel):
             predicted = self.predict(function, x_t.to(dtype), t, prompt, timestep_cond=features)
             return predicted.to(x_t.dtype)
 
-        return StudentDenoiser(output, self.student_schedule, self.prediction, bounded=False)
+        return StudentDenoiser(output, self.student_schedule, self.prediction, limit=None)
 
     def new_student(self) -> nn.Module:
         """See `MusicModel.new_student`."""
