@@ -265,7 +265,7 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor], heads: int) -> Tensor:
 
 
 class Rotation(torch.autograd.Function):
-    """`rotate` with a gradient that is a rotation too: three passes, where autograd takes a dozen."""
+    """`rotate` with a gradient that is a rotation too: 3 passes, where autograd takes a dozen."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
