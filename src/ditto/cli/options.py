@@ -261,9 +261,12 @@ class Options(dict[str, Any]):
             DittoError: an option cannot be read, or does not go with the others.
         """
         tags = self.words if tags is None else tags
-        given = {name: self[name] for name in ("seed", "count", "seconds") if name in self}
-        start = {"start": Latent.load(self["start"])} if self.get("start") is not None else {}
-        settings = given | start | more
+        settings: dict[str, Any] = {
+            name: self[name] for name in ("seed", "count", "seconds") if name in self
+        }
+        if self.get("start") is not None:
+            settings["start"] = Latent.load(self["start"])
+        settings |= more
         controls = list(self.controls(tags.tempo, settings.get("seconds")))
         return Request(
             controls,
@@ -318,10 +321,10 @@ class Options(dict[str, Any]):
                         f"--{lonely[0].replace('_', '-')} needs {control.noun} to go with"
                     )
                 continue
-            if text is not None:
-                found = control.parse(text, context)
-            else:
+            if like is not None:
                 found = control.parse_like(like, context)
+            else:
+                found = control.parse(text, context)
             if during is not None:
                 found = found.during(*spans(during, f"--{kind}-during"))
             yield found

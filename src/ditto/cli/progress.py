@@ -19,7 +19,7 @@ def say(line: str, *, style: str | None = None) -> None:
     """Print one line on standard error; a style colours its first word ("error:")."""
     from rich.text import Text
 
-    words = Text(" ".join(line.split()))
+    words = Text(" ".join(line.splitlines()))
     if style:
         words.stylize(style, 0, line.find(":") + 1)
     console.print(words, soft_wrap=True, highlight=False)

@@ -145,7 +145,7 @@ def test_latents_are_kept_varied_and_started_from(run: Command) -> None:
     )
     assert code == 0, err
     assert sorted(path.name for path in Path("varied/a").glob("*.wav")) == ["000.wav", "001.wav"]
-    assert report("varied/a/001.json")["request"]["method"] == "vary by ddpm+freedom"
+    assert report("varied/a/001.json")["request"]["vary"] == "ddpm+freedom"
     assert run("vary", "out.latent", "--count", 2, "--random-tags", "-o", "varied/b")[0] == 0
     assert report("varied/b/001.json")["request"]["tags"]["genre"] is not None
     assert run("generate", "--start", "out.latent", "--intensity", "dip", "-o", "again.wav")[0] == 0
@@ -154,9 +154,10 @@ def test_latents_are_kept_varied_and_started_from(run: Command) -> None:
 
 def test_a_recording_is_inverted_and_edited(run: Command) -> None:
     code, _, err = run("invert", "song.wav", "--begin", 0.2, "--guidance", 1, "-o", "song.latent")
-    assert code == 2
-    assert "song.wav exists already" in err
-    code, _, err = run("invert", "song.wav", "--begin", 0.2, "--guidance", 1, "-o", "found.latent")
+    assert code == 0, err
+    # The recording beside the latent is kept.
+    assert "song-again.wav" in err
+    code, _, err = run("invert", "song.wav", "--from", 0.2, "--guidance", 1, "-o", "found.latent")
     assert code == 0, err
     assert "invert_mse" in err
     assert (
