@@ -13,7 +13,9 @@ from ditto.errors import OutputError, RequestError
 from ditto.latents import Latent
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
-from ditto.request import Request, Result, run
+from ditto.request import Request
+from ditto.result import Result
+from ditto.run import run
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from ditto.controls.base import Control, Output, Sum
 from ditto.errors import ControlError
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.music_model import MusicModel
-from ditto.plots import Trace
+from ditto.panels import CurvePanel, Panel
 
 
 class Counting(nn.Module):
@@ -42,12 +42,14 @@ class Level(Control):
         if frames > self.longest:
             raise ControlError(f"at most {self.longest} frames")
 
-    def describe(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return {"control": "level", "power": self.power}
 
-    def traces(self, output: Output, item: int) -> list[Trace]:
+    def panels(self, output: Output, item: int) -> list[Panel]:
         audio = output.audio[item].numpy()
-        return [Trace(f"power {self.power}", "1", audio, audio)]
+        return [
+            CurvePanel(title=f"power {self.power}", unit="1", target=audio, achieved=audio)
+        ]
 
 
 A, B, C = Level(1), Level(2), Level(3)
@@ -92,7 +94,7 @@ def test_the_vocoder_runs_once_for_all_parts(model: MusicModel) -> None:
     control(X_0, model)
     assert model.vocoder.calls == 1
     output = Output(X_0, model)
-    control.loss(output), control.errors(output), control.traces(output, 0)
+    control.loss(output), control.errors(output), control.panels(output, 0)
     assert model.vocoder.calls == 2
 
 
@@ -116,16 +118,16 @@ def test_every_part_is_checked(model: MusicModel) -> None:
         (A + Level(2, longest=10) / 3).check(model, 11)
 
 
-def test_description_and_traces_are_the_parts(model: MusicModel) -> None:
+def test_description_and_panels_are_the_parts(model: MusicModel) -> None:
     control = A / 2 + B
-    assert control.describe() == {
+    assert control.to_dict() == {
         "control": "sum",
         "terms": [
             {"weight": 0.5, "control": "level", "power": 1},
             {"weight": 1.0, "control": "level", "power": 2},
         ],
     }
-    assert [trace.title for trace in control.traces(Output(X_0, model), 1)] == [
+    assert [panel.title for panel in control.panels(Output(X_0, model), 1)] == [
         "power 1",
         "power 2",
     ]

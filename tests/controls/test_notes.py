@@ -8,7 +8,15 @@ import pytest
 import soundfile
 
 from ditto.audio.spec import AudioSpec
-from ditto.controls.notes import REST, Note, NoteSequence, parse_notes, parse_tune, read_midi, read_score
+from ditto.controls.notes import (
+    REST,
+    Note,
+    NoteSequence,
+    parse_notes,
+    parse_tune,
+    read_midi,
+    read_score,
+)
 from ditto.errors import AudioFileError, ControlError
 
 SPEC = AudioSpec()

@@ -21,7 +21,8 @@ from ditto.edit.timeline import FADE_SECONDS
 from ditto.errors import RequestError
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
-from ditto.request import Request, run
+from ditto.request import Request
+from ditto.run import run
 
 QUICK = Request(tags=Tags("jazz", tempo=120), iterations=4, steps=2, lr=0.05)
 RATE = 12_000

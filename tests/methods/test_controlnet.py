@@ -15,7 +15,7 @@ from ditto.controls.intensity import Intensity
 from ditto.controls.melody import Melody
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import ControlError
-from ditto.methods.controlnet import controlled, controlnet, curves_of
+from ditto.methods.controlnet import controlled, controlnet, control_curves
 from ditto.models.controlnet import ControlAdapter, encode_curves, with_controlnet
 from ditto.models.music_model import MusicModel
 
@@ -38,7 +38,7 @@ def make_adapter(model: MusicModel, scale: float) -> ControlAdapter:
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
 def test_an_adapter_that_adds_nothing_is_the_base(tiny_model: MusicModel, guidance: float) -> None:
     chain, silent = make_chain(tiny_model, guidance), make_adapter(tiny_model, 0.0)
-    told = curves_of([Intensity("crescendo")], tiny_model, 2, FRAMES)
+    told = control_curves([Intensity("crescendo")], tiny_model, 2, FRAMES)
     torch.testing.assert_close(controlnet(latent(), chain, silent, told), ddim(chain, latent()))
 
 
@@ -59,7 +59,7 @@ def test_guidance_mixes_two_answers_to_the_same_curves(tiny_model: MusicModel) -
 
 def test_the_curves_are_the_controls_targets(tiny_model: MusicModel) -> None:
     loudness, melody = Intensity("swell"), Melody.from_notes("C4:1 R:1 E4:2", bpm=600)
-    told = curves_of([melody, loudness], tiny_model, 2, FRAMES)
+    told = control_curves([melody, loudness], tiny_model, 2, FRAMES)
     expected = encode_curves(
         smoothed(loudness.curve, FRAMES, tiny_model.spec),
         melody.tune.classes(FRAMES, tiny_model.spec),
@@ -69,16 +69,16 @@ def test_the_curves_are_the_controls_targets(tiny_model: MusicModel) -> None:
     assert torch.equal(told, expected)
     assert told[0, 14].any()
     assert not told[0, 14].all()
-    assert not curves_of([loudness], tiny_model, 2, FRAMES)[:, 2:].any()
+    assert not control_curves([loudness], tiny_model, 2, FRAMES)[:, 2:].any()
 
 
 def test_what_it_cannot_take_is_refused(tiny_model: MusicModel) -> None:
     for controls in ([Intensity("swell"), Intensity("dip")], [Intensity("swell") / 2]):
         with pytest.raises(ControlError, match="one loudness curve, one melody"):
-            curves_of(controls, tiny_model, 2, FRAMES)
+            control_curves(controls, tiny_model, 2, FRAMES)
     nothing: list[Control] = []
     with pytest.raises(ControlError, match="to follow"):
-        curves_of(nothing, tiny_model, 2, FRAMES)
+        control_curves(nothing, tiny_model, 2, FRAMES)
     chain = replace(make_chain(tiny_model), denoiser=lambda x, t, cond, guidance: x)
     with pytest.raises(TypeError, match="patch transformer"):
         controlled(chain, make_adapter(tiny_model, 0.0), encode_curves(None, None, 2, FRAMES))

@@ -11,7 +11,7 @@ from ditto.controls.regions import Region
 from ditto.diffusion.samplers import Chain, ddim, ddim_step
 from ditto.diffusion.schedule import CLEAN, Schedule
 from ditto.errors import ControlError
-from ditto.methods.masking import Known, known_of, multidiffusion, naive_masking
+from ditto.methods.masking import Known, known_region, multidiffusion, naive_masking
 
 SCHEDULE = Schedule.cosine(shift=0.5)
 COND = torch.zeros(2, 5, dtype=torch.long)
@@ -124,12 +124,12 @@ def test_spans_of_frames_make_a_mask() -> None:
 
 def test_a_region_control_says_what_is_known() -> None:
     region = Region.inpaint(KNOWN.reference[0], ((2, 6),))
-    known = known_of([region])
+    known = known_region([region])
     assert known.mask.tolist() == [1, 1, 0, 0, 0, 0, 1, 1]
     assert known.reference is region.reference
     for controls in ([], [region, region], [Intensity("swell")]):
         with pytest.raises(ControlError, match="one region to keep"):
-            known_of(controls)
+            known_region(controls)
 
 
 def test_on_the_embedded_model_the_known_half_is_kept_and_the_other_half_follows() -> None:

@@ -15,11 +15,11 @@ from ditto.controls.melody import Melody
 from ditto.controls.regions import Region
 from ditto.diffusion.samplers import ancestral, ddim, ddpm
 from ditto.errors import DittoError
-from ditto.methods.controlnet import controlnet, curves_of
+from ditto.methods.controlnet import controlnet, control_curves
 from ditto.methods.ditto2 import item_noise
 from ditto.methods.doodl import decode_doodl, doodl
 from ditto.methods.guidance import freedom, guidance_gradients
-from ditto.methods.masking import known_of, multidiffusion, naive_masking
+from ditto.methods.masking import known_region, multidiffusion, naive_masking
 from ditto.methods.ways import SAMPLERS, WAYS, Method
 from ditto.models.controlnet import ControlAdapter
 from ditto.models.music_model import MusicModel
@@ -56,7 +56,7 @@ def test_every_name_has_a_way() -> None:
 @pytest.mark.parametrize("method", ["naive", "multidiffusion", "md50"])
 def test_masking_is_that_of_its_module(model: MusicModel, method: Method) -> None:
     chain, x_T, noise = parts(model, method)
-    known = known_of([REGION])
+    known = known_region([REGION])
     with torch.no_grad():
         if method == "naive":
             expected = naive_masking(x_T, chain, known, noise)
@@ -85,7 +85,7 @@ def test_guidance_gradients_keep_a_region_and_want_a_strength_for_the_rest(
 ) -> None:
     chain, x_T, _ = parts(model, "gg")
     expected = guidance_gradients(
-        x_T, chain, lambda x_0: REGION(x_0, model), known=known_of([REGION])
+        x_T, chain, lambda x_0: REGION(x_0, model), known=known_region([REGION])
     )
     result = made(model, "gg", REGION)
     torch.testing.assert_close(result.x_0, expected)
@@ -109,7 +109,7 @@ def test_doodl_is_that_of_its_module(model: MusicModel) -> None:
 def test_controlnet_is_that_of_its_module(model: MusicModel, sampler: str) -> None:
     chain, x_T, noise = parts(model, "controlnet")
     melody = Melody.from_notes("C4:1 E4:1", bpm=600)
-    curves, adapter = curves_of([LOUDNESS, melody], model, 2, 64), model.controlnet
+    curves, adapter = control_curves([LOUDNESS, melody], model, 2, 64), model.controlnet
     assert isinstance(adapter, ControlAdapter)
     result = run(Request((LOUDNESS, melody), method="controlnet", sampler=sampler, **QUICK), model)
     with torch.no_grad():
