@@ -47,9 +47,7 @@ class Level(Control):
 
     def panels(self, output: Output, item: int) -> list[Panel]:
         audio = output.audio[item].numpy()
-        return [
-            CurvePanel(title=f"power {self.power}", unit="1", target=audio, achieved=audio)
-        ]
+        return [CurvePanel(title=f"power {self.power}", unit="1", target=audio, achieved=audio)]
 
 
 A, B, C = Level(1), Level(2), Level(3)

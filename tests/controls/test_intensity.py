@@ -231,10 +231,7 @@ def test_sums_spans_and_batches_of_controls_are_calibrated_part_by_part() -> Non
     torch.testing.assert_close(
         each.proxy().calibrate(Output(here, MODEL))(here, MODEL), each(here, MODEL)
     )
-    assert (
-        control.proxy().calibrate(Output(here, MODEL)).to_dict()
-        == control.proxy().to_dict()
-    )
+    assert control.proxy().calibrate(Output(here, MODEL)).to_dict() == control.proxy().to_dict()
 
 
 def test_a_control_without_a_proxy_is_its_own() -> None:

@@ -151,9 +151,7 @@ def test_description_and_panel(tiny_model: MusicModel) -> None:
 def test_the_loss_falls_without_a_vocoder(
     tiny_model: MusicModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = run(
-        Request(Structure("ABA"), iterations=8, method=Ditto(steps=2, lr=0.05)), tiny_model
-    )
+    found = run(Request(Structure("ABA"), iterations=8, method=Ditto(steps=2, lr=0.05)), tiny_model)
     assert found.losses.amin() < 0.97 * found.losses[0]
     monkeypatch.setattr(MusicModel, "to_audio", lambda *_: pytest.fail("the vocoder ran"))
     Structure("ABA")(x_0(), tiny_model)

@@ -179,7 +179,7 @@ class Intensity(Control):
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Intensity":
         """Return the control that `to_dict` wrote."""
-        return cls(Curve.from_dict(values), values["measure"])
+        return cls(Curve.from_dict(values), values["measure"], values.get("domain", "sound"))
 
 
 def mse(feature: Tensor, target: Tensor) -> Tensor:
