@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from ditto.methods.ways import SAMPLERS, WAYS, Method
 from tests.conftest import randomised
 
 import ditto
@@ -15,12 +16,11 @@ from ditto.controls.melody import Melody
 from ditto.controls.regions import Region
 from ditto.diffusion.samplers import ancestral, ddim, ddpm
 from ditto.errors import DittoError
-from ditto.methods.controlnet import controlnet, control_curves
+from ditto.methods.controlnet import control_curves, controlnet
 from ditto.methods.ditto2 import item_noise
 from ditto.methods.doodl import decode_doodl, doodl
 from ditto.methods.guidance import freedom, guidance_gradients
 from ditto.methods.masking import known_region, multidiffusion, naive_masking
-from ditto.methods.ways import SAMPLERS, WAYS, Method
 from ditto.models.controlnet import ControlAdapter
 from ditto.models.music_model import MusicModel
 from ditto.request import Request, Result, chain_of, draw_x_T, run

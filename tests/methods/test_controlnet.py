@@ -15,7 +15,8 @@ from ditto.controls.intensity import Intensity
 from ditto.controls.melody import Melody
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import ControlError
-from ditto.methods.controlnet import controlled, controlnet, control_curves
+from ditto.methods.controlnet import MusicControlNet, control_curves, controlled, controlnet
+from ditto.methods.none import Uncontrolled
 from ditto.models.controlnet import ControlAdapter, encode_curves, with_controlnet
 from ditto.models.music_model import MusicModel
 
@@ -89,13 +90,13 @@ def test_the_shipped_adapter_follows_loudness_and_melody() -> None:
     no control's."""
     model = with_controlnet(ditto.load(), Path("weights/controlnet"))
     settings: dict[str, Any] = {"seed": 0, "count": 4, "tags": "genre=jazz"}
-    loud = ditto.generate(model, Intensity("crescendo"), method="controlnet", **settings)
+    loud = ditto.generate(model, Intensity("crescendo"), method=MusicControlNet(), **settings)
     assert loud.errors["intensity_rho"].mean() >= 0.8
     tune = Melody.from_notes("C4:2 E4:2 G4:2 C5:2 A4:2 F4:2", bpm=120)
     by_method = {
-        name: ditto.generate(model, tune, method=name, **settings)
+        method.name: ditto.generate(model, tune, method=method, **settings)
         .errors["melody_accuracy_percent"]
         .mean()
-        for name in ("controlnet", "none")
+        for method in (MusicControlNet(), Uncontrolled())
     }
     assert by_method["controlnet"] > by_method["none"] + 15

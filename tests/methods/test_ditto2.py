@@ -7,10 +7,11 @@ from torch import Tensor
 from ditto.diffusion.denoiser import GuidedDenoiser
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.diffusion.schedule import Schedule
-from ditto.methods.ditto2 import Decode, _phases, adaptive_schedule, decode2, ditto2, item_noise
+from ditto.latents import item_noise
+from ditto.methods.ditto2 import Decode, _phases, adaptive_schedule, decode2, ditto2
 from ditto.models.conditioning import null_tags
 from ditto.models.transformer import PatchTransformer
-from ditto.optimize import Objective, Step, plateau, tolerance
+from ditto.optimize import Objective, Step, plateau, stop_when, tolerance
 
 SCHEDULE = Schedule.cosine(shift=0.5)
 
@@ -56,7 +57,11 @@ def test_the_adaptive_budget_is_the_papers(iterations: int, expected: tuple[int,
 
 def test_a_budget_of_another_length_is_refused(tiny_network: PatchTransformer) -> None:
     with pytest.raises(ValueError, match="3 entries for 4 iterations"):
-        ditto2(latent(), make_chain(tiny_network, 4), loss, iterations=4, surrogate_steps=[1, 1, 2])
+        next(
+            ditto2(
+                latent(), make_chain(tiny_network, 4), loss, iterations=4, surrogate_steps=[1, 1, 2]
+            )
+        )
 
 
 def test_decoding_with_gamma_0_is_the_chain(tiny_network: PatchTransformer) -> None:
@@ -105,13 +110,8 @@ def test_a_change_of_budget_is_no_plateau_and_tolerance_ends_it(
     chain = make_chain(tiny_network, 4)
 
     def run(stop) -> int:
-        return len(
-            list(
-                ditto2(
-                    latent(), chain, loss, iterations=24, lr=0.05, surrogate_steps=budget, stop=stop
-                )
-            )
-        )
+        steps = ditto2(latent(), chain, loss, iterations=24, lr=0.05, surrogate_steps=budget)
+        return len(list(stop_when(steps, [stop])))
 
     budget = [1] * 12 + [4] * 12
     plain = list(ditto2(latent(), chain, loss, iterations=24, lr=0.05, surrogate_steps=budget))
@@ -194,9 +194,7 @@ def test_corrections_lie_ever_further_apart_and_never_come_first(
     )
 
 
-def test_an_objective_that_estimates_is_calibrated_at_what_is_decoded(
-    tiny_network: PatchTransformer,
-) -> None:
+def test_a_proxy_objective_is_calibrated_at_what_is_decoded(tiny_network: PatchTransformer) -> None:
     chain, seen = make_chain(tiny_network, 4), []
 
     def decode(x_T: Tensor) -> Tensor:
