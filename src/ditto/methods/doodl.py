@@ -24,7 +24,8 @@ from ditto.diffusion.consistency import Noise
 from ditto.diffusion.edict import edict, edict_step, edict_timesteps, edict_unstep, mixing
 from ditto.diffusion.samplers import Chain
 from ditto.diffusion.schedule import expand_like
-from ditto.methods.base import OptimisingMethod, Problem, SamplingMethod
+from ditto.errors import RequestError
+from ditto.methods.base import OptimisingMethod, Problem, SamplingMethod, shown
 from ditto.methods.ditto import checkpointed_call
 from ditto.optimize import LR, MOMENTUM, Objective, Step, optimize
 
@@ -146,6 +147,18 @@ class Doodl(OptimisingMethod, SamplingMethod):
     name = "doodl"
     summary = "DOODL, through EDICT's two chains"
     limits = SamplingMethod.limits | OptimisingMethod.limits
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            RequestError: one is out of range, or the formulation is unknown.
+        """
+        super().__post_init__()
+        if self.formulation not in RENDERS:
+            raise RequestError(
+                f"doodl has no formulation {shown(self.formulation)}: choose {' or '.join(RENDERS)}"
+            )
 
     def optimise(self, x_T: Tensor, problem: Problem) -> Iterator[Step]:
         """Run DOODL."""
