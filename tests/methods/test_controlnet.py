@@ -7,18 +7,21 @@ from typing import Any
 import pytest
 import torch
 from tests.conftest import randomised
+from tests.methods.given import LOUDNESS, made, start
 
 import ditto
 from ditto.controls.base import Control
 from ditto.controls.curves import smoothed
 from ditto.controls.intensity import Intensity
 from ditto.controls.melody import Melody
-from ditto.diffusion.samplers import Chain, ddim
-from ditto.errors import ControlError
+from ditto.diffusion.samplers import Chain, ddim, ddpm, dpm_solver_pp
+from ditto.errors import ControlError, DittoError
 from ditto.methods.controlnet import MusicControlNet, control_curves, controlled, controlnet
 from ditto.methods.none import Uncontrolled
 from ditto.models.controlnet import ControlAdapter, encode_curves, with_controlnet
 from ditto.models.music_model import MusicModel
+from ditto.request import Request
+from ditto.run import run
 
 FRAMES = 64
 
@@ -100,3 +103,41 @@ def test_the_shipped_adapter_follows_loudness_and_melody() -> None:
         for method in (MusicControlNet(), Uncontrolled())
     }
     assert by_method["controlnet"] > by_method["none"] + 15
+
+
+@pytest.mark.parametrize("sampler", MusicControlNet.samplers)
+def test_the_object_is_the_function(whole_model: MusicModel, sampler: str) -> None:
+    chain, x_T, noise = start(whole_model)
+    melody, adapter = Melody.from_notes("C4:1 E4:1", bpm=600), whole_model.controlnet
+    curves = control_curves([LOUDNESS, melody], whole_model, 2, FRAMES)
+    assert isinstance(adapter, ControlAdapter)
+    samplers = {"ddim": ddim, "dpm++": dpm_solver_pp, "ddpm": lambda c, x: ddpm(c, x, noise)}
+    with torch.no_grad():
+        expected = controlnet(x_T, chain, adapter, curves, samplers[sampler])
+    result = made(whole_model, MusicControlNet(steps=4, sampler=sampler), LOUDNESS, melody)
+    torch.testing.assert_close(result.x_0, expected)
+    assert not torch.equal(result.x_0, ddim(chain, x_T))
+
+
+def test_it_computes_in_the_precision_of_its_base(whole_model: MusicModel) -> None:
+    low = replace(whole_model, precision=torch.bfloat16)
+    rough, plain = (
+        made(m, MusicControlNet(steps=4), LOUDNESS, iterations=1).x_0 for m in (low, whole_model)
+    )
+    assert rough.dtype == torch.float32
+    assert 0 < (rough - plain).square().mean() < 1e-2 * plain.square().mean()
+
+
+def test_a_model_without_a_controlnet_says_how_to_get_one(tiny_model: MusicModel) -> None:
+    with pytest.raises(
+        DittoError, match=r"'tiny' has no ControlNet: train one with `ditto-music train controlnet`"
+    ):
+        run(Request(LOUDNESS, method=MusicControlNet(steps=2)), tiny_model)
+
+
+def test_it_is_saved_and_loaded_with_its_model(whole_model: MusicModel, tmp_path: Path) -> None:
+    whole_model.save(tmp_path / "model")
+    found = ditto.load(tmp_path / "model").controlnet
+    assert isinstance(found, ControlAdapter)
+    for name, value in found.state_dict().items():
+        torch.testing.assert_close(value, whole_model.controlnet.state_dict()[name].half().float())  # pyright: ignore

@@ -5,14 +5,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.methods.given import LOUDNESS, made, start
 from torch import Tensor
 
 from ditto.diffusion.denoiser import GuidedDenoiser
 from ditto.diffusion.edict import edict, edict_timesteps
 from ditto.diffusion.samplers import Chain
 from ditto.diffusion.schedule import Schedule
-from ditto.methods.doodl import Formulation, checkpointed, decode_doodl, doodl, invertible
+from ditto.methods.doodl import Doodl, Formulation, checkpointed, decode_doodl, doodl, invertible
 from ditto.models.conditioning import null_tags
+from ditto.models.music_model import MusicModel
 from ditto.models.transformer import PatchTransformer
 from ditto.optimize import best_so_far
 
@@ -105,3 +107,22 @@ def test_an_item_goes_the_way_that_it_would_go_alone(tiny_network: PatchTransfor
 def test_an_unknown_formulation_is_refused(tiny_network: PatchTransformer) -> None:
     with pytest.raises(KeyError, match="magic"):
         next(doodl(latent(), make_chain(tiny_network, 2), loss, iterations=1, formulation="magic"))  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("formulation", ["checkpointed", "invertible"])
+def test_the_object_is_the_functions(whole_model: MusicModel, formulation: Formulation) -> None:
+    chain, x_T, noise = start(whole_model)
+    steps = doodl(
+        x_T,
+        chain,
+        lambda x_0: LOUDNESS(x_0, whole_model),
+        iterations=3,
+        lr=0.05,
+        noise=noise,
+        formulation=formulation,
+    )
+    *_, last = best_so_far(steps)
+    result = made(whole_model, Doodl(steps=4, lr=0.05, formulation=formulation), LOUDNESS)
+    torch.testing.assert_close(result.x_T, last.best_x_T)
+    torch.testing.assert_close(result.x_0, decode_doodl(last.best_x_T, chain))
+    assert len(result.losses) == 3
