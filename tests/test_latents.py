@@ -18,7 +18,7 @@ from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
 from ditto.request import Request
 from ditto.result import Result
-from ditto.run import run
+from ditto.runner import run
 
 
 @pytest.fixture(scope="module")

@@ -47,10 +47,10 @@ if TYPE_CHECKING:
     from ditto.optimize import Step as Step
     from ditto.request import Request as Request
     from ditto.result import Result as Result
-    from ditto.run import Run as Run
-    from ditto.run import generate as generate
-    from ditto.run import run as run
-    from ditto.run import steps as steps
+    from ditto.runner import Run as Run
+    from ditto.runner import generate as generate
+    from ditto.runner import run as run
+    from ditto.runner import steps as steps
 
 # Imported on first use, so that `ditto-music --help` need not wait for torch.
 _HOMES = {
@@ -65,7 +65,7 @@ _HOMES = {
     "MusicModel": "models.music_model",
     "Request": "request",
     "Result": "result",
-    "Run": "run",
+    "Run": "runner",
     "Method": "methods.base",
     "MusicControlNet": "methods.controlnet",
     "Ditto": "methods.ditto",
@@ -76,14 +76,14 @@ _HOMES = {
     "MultiDiffusion": "methods.masking",
     "NaiveMasking": "methods.masking",
     "Uncontrolled": "methods.none",
-    "steps": "run",
+    "steps": "runner",
     "Step": "optimize",
     "Structure": "controls.structure",
     "StructureLike": "controls.structure",
     "Tags": "models.conditioning",
     "Text": "controls.text",
     "adapt": "models.loading",
-    "generate": "run",
+    "generate": "runner",
     "inpaint": "edit.edits",
     "invert": "edit.variations",
     "load": "models.loading",
@@ -91,7 +91,7 @@ _HOMES = {
     "loop_recording": "edit.edits",
     "outpaint": "edit.edits",
     "read": "audio.io",
-    "run": "run",
+    "run": "runner",
     "vary": "edit.variations",
     "write": "audio.io",
 }

@@ -9,7 +9,7 @@ from ditto.methods.ditto import Ditto
 from ditto.models.loading import load
 from ditto.models.music_model import MusicModel
 from ditto.request import Request
-from ditto.run import run
+from ditto.runner import run
 
 
 @pytest.fixture(scope="module")

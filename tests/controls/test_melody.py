@@ -21,7 +21,7 @@ from ditto.models.conditioning import TagVocabulary
 from ditto.models.music_model import MusicModel
 from ditto.panels import ChromaPanel
 from ditto.request import Request
-from ditto.run import run
+from ditto.runner import run
 
 SPEC = AudioSpec(sample_rate=8000, n_fft=256, hop=64, n_mels=12, clip_frames=64)
 TUNE = NoteSequence((Note(0.05, 0.15, 72), Note(0.25, 0.2, 67)))

@@ -12,7 +12,7 @@ from ditto.methods.ditto import Ditto
 from ditto.models.music_model import MusicModel
 from ditto.panels import RegionPanel
 from ditto.request import Request
-from ditto.run import run
+from ditto.runner import run
 
 
 def x_0(seed: int = 0, batch: int = 2, frames: int = 64) -> Tensor:

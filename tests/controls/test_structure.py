@@ -17,7 +17,7 @@ from ditto.methods.ditto import Ditto
 from ditto.models.music_model import MusicModel
 from ditto.panels import MatrixPanel
 from ditto.request import Request
-from ditto.run import run
+from ditto.runner import run
 
 
 def x_0(

@@ -15,7 +15,7 @@ from ditto.controls.text import Text
 from ditto.errors import ControlError, ModelError
 from ditto.methods.ditto import Ditto
 from ditto.models.music_model import MusicModel
-from ditto.run import generate
+from ditto.runner import generate
 
 CLAP = make_clap()
 

@@ -18,7 +18,7 @@ from ditto.errors import ControlError
 from ditto.methods.ditto import Ditto
 from ditto.models.music_model import MusicModel
 from ditto.request import Request
-from ditto.run import run
+from ditto.runner import run
 
 LOUD, TUNE, FORM, LOOP = (
     Intensity("swell"),

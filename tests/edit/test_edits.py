@@ -23,7 +23,7 @@ from ditto.methods.ditto import Ditto
 from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
 from ditto.request import Request
-from ditto.run import run
+from ditto.runner import run
 
 QUICK = Request(tags=Tags("jazz", tempo=120), iterations=4, method=Ditto(steps=2, lr=0.05))
 RATE = 12_000

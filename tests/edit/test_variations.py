@@ -25,7 +25,7 @@ from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
 from ditto.request import Request
 from ditto.result import Result
-from ditto.run import problem_of, run
+from ditto.runner import problem_of, run
 
 QUICK = Request(tags=Tags("jazz"), iterations=12, guidance=1.0, method=Ditto(steps=4, lr=0.02))
 

@@ -17,7 +17,7 @@ from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
 from ditto.request import Request
 from ditto.result import Result
-from ditto.run import problem_of, run
+from ditto.runner import problem_of, run
 
 SHAPE = (1, 16, 64)
 LOUDNESS = Intensity("swell")

@@ -30,7 +30,7 @@ from ditto.methods.none import Uncontrolled
 from ditto.models.music_model import MusicModel
 from ditto.optimize import Step, tolerance
 from ditto.request import Request
-from ditto.run import run
+from ditto.runner import run
 
 CHANGED: dict[str, Any] = {
     "steps": 7,

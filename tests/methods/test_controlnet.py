@@ -21,7 +21,7 @@ from ditto.methods.none import Uncontrolled
 from ditto.models.controlnet import ControlAdapter, encode_curves, with_controlnet
 from ditto.models.music_model import MusicModel
 from ditto.request import Request
-from ditto.run import run
+from ditto.runner import run
 
 FRAMES = 64
 

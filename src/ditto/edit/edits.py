@@ -25,7 +25,7 @@ from ditto.models.music_model import MusicModel
 from ditto.optimize import Step
 from ditto.paths import StrPath, printable
 from ditto.request import Request
-from ditto.run import run
+from ditto.runner import run
 
 MAX_SECONDS = 3600.0
 BEATS_PER_BAR = 4

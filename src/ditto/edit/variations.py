@@ -28,7 +28,7 @@ from ditto.models.music_model import MusicModel
 from ditto.paths import StrPath, printable
 from ditto.request import Request, as_tags
 from ditto.result import Result
-from ditto.run import Run, Watch, problem_of, run
+from ditto.runner import Run, Watch, problem_of, run
 
 How = Literal["ddpm", "ddpm+freedom"]
 HOWS: tuple[How, ...] = ("ddpm", "ddpm+freedom")

@@ -21,7 +21,7 @@ from ditto.models.music_model import MusicModel
 from ditto.optimize import Step
 from ditto.request import Request
 from ditto.result import Result
-from ditto.run import run
+from ditto.runner import run
 
 Progress = Callable[[int, int, Step], None]
 """Called with (part, parts, step) after every iteration."""

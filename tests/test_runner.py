@@ -1,5 +1,6 @@
 """Requests carried out on a tiny model: determinism, batches, K, methods, loops driven by hand."""
 
+import pkgutil
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +24,7 @@ from ditto.models.music_model import MusicModel
 from ditto.optimize import Step, tolerance
 from ditto.request import Request
 from ditto.result import Result
-from ditto.run import Run, generate, run, steps
+from ditto.runner import Run, generate, run, steps
 
 SWELL = Intensity("swell")
 QUICK = Ditto(steps=3, lr=0.05)
@@ -63,6 +64,15 @@ def test_two_runs_with_one_seed_are_identical(result: Result) -> None:
 
 def test_other_seeds_give_other_clips(result: Result) -> None:
     assert not torch.allclose(result.audio[0], result.audio[1], atol=1e-3)
+
+
+def test_no_module_has_the_name_of_a_public_function(tiny_model: MusicModel) -> None:
+    """An import of ``ditto.NAME`` would put the module in the function's place."""
+    names = {module.name for module in pkgutil.iter_modules(ditto.__path__)}
+    assert not names & set(dir(ditto))
+    request = Request(method=Uncontrolled(steps=1))
+    for _ in range(2):
+        assert ditto.run(request, tiny_model).audio.shape == (1, 4096)
 
 
 # K and driving the loop.
