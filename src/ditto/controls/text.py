@@ -1,6 +1,7 @@
 """Text: the output's CLAP embedding turns towards that of a description (DITTO-2 §5.4)."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -89,3 +90,14 @@ class Text(Control):
             "clap_sha256": clap.sha256,
             "unknown_words": clap.unknown_words(self.text),
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Text":
+        """Return the control that `to_dict` wrote with the embedded CLAP.
+
+        Raises:
+            ValueError: it listened with another.
+        """
+        if values["clap"] != "embedded":
+            raise ValueError("the description has another CLAP")
+        return cls(values["text"])
