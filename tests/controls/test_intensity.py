@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ditto.audio.features import mel_rms_db, smooth
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Output
+from ditto.controls.base import Output, Window
+from ditto.controls.curves import Curve
 from ditto.controls.intensity import Intensity, mse, pearson
 from ditto.controls.melody import Melody
 from ditto.errors import ControlError
@@ -238,3 +239,31 @@ def test_a_control_without_a_proxy_is_its_own() -> None:
     control = Melody.from_notes("C4:1")
     assert control.proxy() is control
     assert control.calibrate(Output(x_0(), MODEL)) is control
+
+
+def old_curve(curve: Curve, start: float, total: float, window: float) -> np.ndarray:
+    """Points (n, 2) of a curve from `start` on, as version 0.1 cut it."""
+    times, levels = np.array(curve.points, dtype=np.float64).T
+    times = times * (total if curve.relative else 1.0)
+    inside = times[(times > start) & (times < start + window)]
+    at = np.unique(np.concatenate([[start], inside, [math.nextafter(start + window, 0)]]))
+    return np.stack([at - start, np.interp(at, times, levels)], axis=1)
+
+
+@pytest.mark.parametrize("text", ["0:-40 1.2:-12 1.4:-30 3:-20", "swell", "steps", "1.1:-25"])
+@pytest.mark.parametrize("measure", ["mse", "correlation"])
+@pytest.mark.parametrize("start", [-0.25, 0.0, 1.0, 1.2, 2.9])
+def test_in_a_window_the_curve_goes_on_from_its_start(text: str, measure, start: float) -> None:
+    control = Intensity(text, measure, "mel")
+    moved = control.in_window(Window(start, 3.0, (0.1, 0.3)), SPEC)
+    expected = old_curve(control.curve, start, 3.0, SPEC.clip_seconds)
+    np.testing.assert_allclose(moved.curve.points, expected, rtol=1e-12)
+    assert (moved.measure, moved.domain, moved.curve.name) == (measure, "mel", text)
+    assert not moved.curve.relative
+    seconds = start + np.arange(64) * 64 / 8000
+    points = [(t * (3 if control.curve.relative else 1), v) for t, v in control.curve.points]
+    np.testing.assert_allclose(
+        moved.curve.levels(64, SPEC), np.interp(seconds, *zip(*points, strict=True)), atol=1e-3
+    )
+    if measure == "mse":
+        moved.check(MODEL, 64)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ditto.audio.chroma import log_chroma
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Output
+from ditto.controls.base import Output, Window
 from ditto.controls.melody import Melody
 from ditto.controls.notes import REST, Note, NoteSequence
 from ditto.errors import ControlError
@@ -117,6 +117,24 @@ def test_description_and_panel() -> None:
     assert isinstance(panel, ChromaPanel)
     np.testing.assert_array_equal(panel.target, CLASSES)
     np.testing.assert_allclose(panel.shares.sum(axis=0), 1, rtol=1e-6)
+
+
+def test_in_a_window_the_melody_goes_on_or_is_over() -> None:
+    seen = {
+        start: Melody(TUNE).in_window(Window(start, 9.0, (0.0, 0.5)), SPEC)
+        for start in (-0.1, 0.1, 0.3, 0.45, -0.5)
+    }
+    assert [seen[0.45], seen[-0.5]] == [None, None]
+    notes = {
+        start: [(round(n.onset, 6), round(n.duration, 6), n.pitch) for n in melody.tune.notes]
+        for start, melody in seen.items()
+        if isinstance(melody, Melody)
+    }
+    assert notes == {
+        -0.1: [(0.15, 0.15, 72), (0.35, 0.2, 67)],
+        0.1: [(0.0, 0.1, 72), (0.15, 0.2, 67)],
+        0.3: [(0.0, 0.15, 67)],
+    }
 
 
 def test_the_loss_falls(tiny_model: MusicModel) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ditto.audio.features import log_mel
-from ditto.controls.base import Output
+from ditto.controls.base import Output, Window
 from ditto.controls.structure import Form, Structure, StructureLike, parse_form
 from ditto.errors import AudioFileError, ControlError
 from ditto.methods.ditto import Ditto
@@ -155,3 +155,12 @@ def test_the_loss_falls_without_a_vocoder(
     assert found.losses.amin() < 0.97 * found.losses[0]
     monkeypatch.setattr(MusicModel, "to_audio", lambda *_: pytest.fail("the vocoder ran"))
     Structure("ABA")(x_0(), tiny_model)
+
+
+def test_a_window_of_a_recording_has_no_structure(tiny_model: MusicModel) -> None:
+    window = Window(0.0, 2.0, (0.0, 0.5))
+    for control in (Structure("ABA"), StructureLike(torch.zeros(16, 64))):
+        for one in (control, control.during((0.0, 0.4)), control / 2):
+            with pytest.raises(ControlError, match="structure cannot be asked of an edit"):
+                one.in_window(window, tiny_model.spec)
+    assert Structure("ABA").during((1.0, 1.4)).in_window(window, tiny_model.spec) is None
