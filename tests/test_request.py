@@ -370,7 +370,8 @@ def test_methods_by_name_still_work_with_a_warning(
     settings: dict[str, Any], expected: Method
 ) -> None:
     with pytest.warns(DeprecationWarning, match=r"give method=ditto\.\w+\(") as caught:
-        request = Request(**{"controls": SWELL} | settings)
+        values: dict[str, Any] = {"controls": SWELL} | settings
+        request = Request(**values)
     assert request.method == expected
     assert type(expected).__name__ in str(caught[0].message)
     assert caught[0].filename == __file__

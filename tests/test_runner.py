@@ -122,7 +122,9 @@ def test_k_is_the_controls_own_in_edits_too(
     ditto.write(sound, 0.1 * torch.randn(1, 8000).numpy(), 8000)
     # A tolerance that every loss meets ends each window at its first step.
     settings: dict[str, Any] = {"controls": melody, "method": Ditto2(corrections=0, tolerance=1e9)}
-    given = settings if door == "keywords" else {"request": Request(**settings)}
+    given: dict[str, Any] = settings
+    if door == "request":
+        given = {"request": Request(**settings)}
     for edit in (
         ditto.inpaint(student_model, sound, [(0.4, 0.6)], overlap=0.1, **given),
         ditto.outpaint(student_model, sound, 1.2, overlap=0.1, **given),
@@ -165,8 +167,7 @@ def test_a_result_midway_is_the_best_so_far_and_the_run_goes_on(tiny_model: Musi
     before = at.result()
     assert torch.equal(before.x_T, draw_x_T((1, 16, 64), 7, 1))
     assert before.losses.shape == (0, 1)
-    for _ in range(4):
-        step = next(at)
+    *_, step = (next(at) for _ in range(4))
     midway = at.result()
     assert len(midway.losses) == 4
     assert torch.equal(midway.x_T, step.best_x_T)

@@ -12,8 +12,8 @@ from ditto.controls.notes import (
     REST,
     Note,
     NoteSequence,
-    parse_notes,
     parse_melody,
+    parse_notes,
     read_midi,
     read_score,
 )

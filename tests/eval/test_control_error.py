@@ -40,7 +40,7 @@ def test_each_item_gets_its_own_loss_errors_and_curves(model, x_0):
         for name, values in both.errors(output).items():
             torch.testing.assert_close(values[i : i + 1], expected[name], rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(
-            both.traces(output, i)[0].target, control.traces(alone, 0)[0].target
+            both.panels(output, i)[0].target, control.panels(alone, 0)[0].target
         )
 
 

@@ -188,8 +188,9 @@ def mse(feature: Tensor, target: Tensor) -> Tensor:
 
 
 def pearson(feature: Tensor, target: Tensor) -> Tensor:
-    """Return Pearson's ρ over the last dimension: (B, frames) and (frames,) → (B,); 0 where either is
-    constant.
+    """Return Pearson's ρ over the last dimension: (B, frames) and (frames,) → (B,).
+
+    It is 0 where either is constant.
     """
     a = feature - feature.mean(dim=-1, keepdim=True)
     b = target - target.mean(dim=-1, keepdim=True)

@@ -95,7 +95,7 @@ class NoteSequence:
         return _classes(self, frames, spec).clone()
 
     def later(self, seconds: float) -> "NoteSequence | None":
-        """Return the notes `seconds` later (earlier, if negative), cut at 0; None if none is left."""
+        """Return the notes `seconds` later (negative: earlier), cut at 0; None if none is left."""
         moved = (
             Note(max(n.onset + seconds, 0.0), min(n.duration, n.end + seconds), n.pitch)
             for n in self.notes

@@ -17,8 +17,7 @@ from ditto.models.music_model import MusicModel
 
 @dataclass(frozen=True, init=False)
 class Text(Control):
-    """f = CLAP's audio embedding of V(x_0), y = CLAP's embedding of a text, 𝓛 = 1 − cos(f, y), in
-    [0, 2].
+    """f = CLAP of V(x_0), y = CLAP of a text, 𝓛 = 1 − cos(f, y), in [0, 2].
 
     The base model need not know texts, nor tags.
 
@@ -47,7 +46,7 @@ class Text(Control):
 
     @cached_property
     def clap(self) -> Clap:
-        """The CLAP that listens."""
+        """CLAP, loaded when first needed."""
         return self.source if isinstance(self.source, Clap) else Clap.load(self.source)
 
     @cached_property
@@ -59,16 +58,16 @@ class Text(Control):
             return self.clap.embed_text([self.text])[0]
 
     def cosine(self, output: Output) -> Tensor:
-        """The CLAP score cos(f, y) of each item, shape (B,)."""
+        """Return the CLAP score cos(f, y) of each item, shape (B,)."""
         heard = self.clap.embed_audio(output.audio, output.model.spec.sample_rate)
         return heard @ self.target.to(heard)
 
     def loss(self, output: Output) -> Tensor:
-        """𝓛 of each item, shape (B,)."""
+        """Return 𝓛 of each item, shape (B,)."""
         return 1 - self.cosine(output)
 
     def errors(self, output: Output) -> dict[str, Tensor]:
-        """The CLAP score, in [−1, 1]; higher is better."""
+        """Return the CLAP score, in [−1, 1]; higher is better."""
         return {"clap_score": self.cosine(output)}
 
     def check(self, model: MusicModel, frames: int) -> None:
@@ -81,7 +80,7 @@ class Text(Control):
         _ = self.target
 
     def to_dict(self) -> dict[str, Any]:
-        """The text, the CLAP that listened, and the words that it does not know."""
+        """Return the text, the CLAP used, and the words that it does not know."""
         clap = self.clap
         return {
             "control": self.kind,

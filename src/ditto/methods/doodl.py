@@ -1,5 +1,6 @@
-"""DOODL (Wallace et al. 2023; DITTO appendices B and L): optimise x_T through EDICT, the sampler
-that can be undone.
+"""DOODL (Wallace et al. 2023; DITTO appendices B and L): optimise x_T through EDICT.
+
+EDICT is a sampler that can be undone::
 
     repeat K times:
         x_0 ← EDICT(x_T, x_T), two coupled chains
@@ -91,8 +92,9 @@ def checkpointed(chain: Chain, x_T: Tensor, p: float) -> Tensor:
 
 
 def invertible(chain: Chain, x_T: Tensor, p: float) -> Tensor:
-    """Return EDICT's x_0 with a backward pass that keeps nothing but the last pair; differentiable with
-    regard to x_T only.
+    """Return EDICT's x_0 with a backward pass that keeps nothing but the last pair.
+
+    Differentiable with regard to x_T only.
     """
     return _Invertible.apply(x_T, chain, p)  # pyright: ignore[reportReturnType]
 
