@@ -369,8 +369,8 @@ def test_methods_of_reports_of_version_0_1(
 def test_methods_by_name_still_work_with_a_warning(
     settings: dict[str, Any], expected: Method
 ) -> None:
+    values: dict[str, Any] = {"controls": SWELL} | settings
     with pytest.warns(DeprecationWarning, match=r"give method=ditto\.\w+\(") as caught:
-        values: dict[str, Any] = {"controls": SWELL} | settings
         request = Request(**values)
     assert request.method == expected
     assert type(expected).__name__ in str(caught[0].message)
