@@ -17,9 +17,10 @@ export GOMP_SPINCOUNT ?= 0
 	touch $@
 
 # tinysoundfont goes in without its dependency pyaudio: that is for playing live, and needs a C build.
+# Of musicnn and basic-pitch only the weights are read: their dependencies (old TensorFlow) stay out.
 .venv/dev: .venv/run
 	$(PIP) --editable '.[dev]'
-	$(PIP) --no-deps tinysoundfont
+	$(PIP) --no-deps tinysoundfont musicnn basic-pitch
 	touch $@
 
 demo: .venv/run

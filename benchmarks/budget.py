@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from ditto.methods.ways import estimates
 from torch import Tensor
 
 from benchmarks import budget_charts
@@ -21,11 +22,11 @@ from benchmarks.intensity import drawn_targets
 from benchmarks.report import Claim, Partial, Report, Row, Tensors, timed
 from ditto.controls.base import Output
 from ditto.controls.intensity import Intensity
+from ditto.controls.per_item import PerItem
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import ModelError
 from ditto.eval.bootstrap import Interval, mean_interval, ratio_interval, statistic_interval
 from ditto.eval.classifier import ClipClassifier
-from ditto.eval.control_error import EachItsOwn
 from ditto.eval.embeddings import listen
 from ditto.eval.frechet import frechet_distance
 from ditto.eval.text_adherence import clap_scores, embed_clips
@@ -38,9 +39,8 @@ from ditto.methods.ditto2 import (
     ditto2,
     item_noise,
 )
-from ditto.methods.ways import estimates
 from ditto.models.clap import Clap
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.optimize import Step
 from ditto.request import GAMMAS
 
@@ -162,7 +162,7 @@ class Setting:
     def steps(
         self,
         budget: Budget,
-        control: EachItsOwn,
+        control: PerItem,
         tags: Tensor,
         x_T: Tensor,
         iterations: int,
@@ -172,7 +172,7 @@ class Setting:
         chain, lr = self.chain(budget, tags), self.lr
         if budget.surrogate == "mel":
             curves = [c.curve for c in control.controls if isinstance(c, Intensity)]
-            control = EachItsOwn([Intensity(curve, domain="mel") for curve in curves])
+            control = PerItem([Intensity(curve, domain="mel") for curve in curves])
 
         def loss(x_0: Tensor) -> Tensor:
             return control(x_0, self.model)
@@ -367,14 +367,14 @@ def _adherence(setting: Setting, tags: Tensor, audio: Tensor) -> Tensors:
 
 
 def _optimised(
-    setting: Setting, budget: Budget, control: EachItsOwn, tags: Tensor, x_T: Tensor, first: int
+    setting: Setting, budget: Budget, control: PerItem, tags: Tensor, x_T: Tensor, first: int
 ) -> Tensors:
     *_, last = setting.steps(budget, control, tags, x_T, setting.iterations, first)
     return {"x_T": last.best_x_T}
 
 
 def made(
-    setting: Setting, budget: Budget, control: EachItsOwn, tags: Tensor, x_T: Tensor, first: int
+    setting: Setting, budget: Budget, control: PerItem, tags: Tensor, x_T: Tensor, first: int
 ) -> Tensor:
     """x_0 (B, …) of clips from number `first` on, after optimising and decoding within the
     budget.

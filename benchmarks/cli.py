@@ -133,8 +133,7 @@ def quality(
     spectral errors.
     """
     from benchmarks.quality import run_quality
-
-    from ditto.models.loading import load
+    from ditto.models.hub import load
 
     music = load(model)
     run_quality(
@@ -166,8 +165,7 @@ def intensity(
 ) -> None:
     """Measure how well DITTO makes clips follow loudness curves, against no control."""
     from benchmarks.intensity import run_intensity
-
-    from ditto.models.loading import load
+    from ditto.models.hub import load
 
     run_intensity(
         load(model),
@@ -281,8 +279,7 @@ def d2_fig5(
 def _budget(name: str, model: str | None, heldout: Path, classifier: Path, **settings: Any) -> None:
     from benchmarks.budget import run_budget
     from benchmarks.every import BUDGETS, judge_at
-
-    from ditto.models.loading import load
+    from ditto.models.hub import load
 
     judge = judge_at()
     run_budget(
@@ -310,9 +307,8 @@ def d1_table4(
     """DITTO, Table 4, the listening test: writes a page to rate clips on, and analyses the ratings
     that come back.
     """
-    from benchmarks.every import Weights
-
     from benchmarks import listening
+    from benchmarks.every import Weights
 
     lines = listening.read_ratings(ratings or ())
     weights = Weights(model, controlnet=shipped(model, controlnet, "controlnet"))

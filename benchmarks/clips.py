@@ -21,7 +21,7 @@ from ditto.errors import DataError
 from ditto.methods.ditto import decode
 from ditto.methods.ditto2 import decode2, item_noise
 from ditto.models.conditioning import TagVocabulary
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.paths import printable
 from ditto.request import GAMMAS, draw_x_T
 

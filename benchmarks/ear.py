@@ -17,7 +17,7 @@ from ditto.errors import DittoError
 from ditto.eval.bootstrap import Interval, mean_interval, statistic_interval
 from ditto.eval.classifier import ClipClassifier
 from ditto.eval.efficiency import steps_to_converge
-from ditto.eval.embeddings import listen
+from ditto.eval.embeddings import classify as listen
 from ditto.eval.frechet import Reference
 from ditto.eval.text_adherence import clap_scores, embed_clips
 from ditto.models.clap import Clap

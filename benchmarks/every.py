@@ -22,7 +22,7 @@ from ditto.eval.classifier import ClipClassifier
 from ditto.eval.musicgen import MusicGen
 from ditto.models.clap import EMBEDDED, Clap
 from ditto.models.controlnet import with_controlnet
-from ditto.models.loading import load
+from ditto.models.hub import load
 
 JUDGE = "weights/clap-judge"
 BUDGETS: dict[str, tuple[Budget, ...]] = {

@@ -25,12 +25,12 @@ from ditto.audio.features import intensity
 from ditto.controls.base import Output
 from ditto.controls.curves import Curve
 from ditto.controls.intensity import Intensity
+from ditto.controls.per_item import PerItem
 from ditto.diffusion.samplers import Chain
 from ditto.eval.bootstrap import mean_interval, ratio_interval
-from ditto.eval.control_error import EachItsOwn
 from ditto.methods.ditto import decode, ditto
 from ditto.models.conditioning import TagVocabulary
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.request import draw_x_T
 
 LOWEST_DB, HIGHEST_DB = -40.0, -14.0
@@ -98,10 +98,10 @@ def random_tags(rng: np.random.Generator, vocabulary: TagVocabulary) -> Tensor:
 
 def drawn_targets(
     model: MusicModel, seed: int, first: int, last: int
-) -> tuple[EachItsOwn, Tensor, Tensor]:
+) -> tuple[PerItem, Tensor, Tensor]:
     """What the clips `first` … `last` − 1 are to be: their curves, conditions (B, 5) and x_T."""
     draws = [np.random.default_rng([seed + i, 2]) for i in range(first, last)]
-    control = EachItsOwn([Intensity(random_curve(rng, model.spec.clip_seconds)) for rng in draws])
+    control = PerItem([Intensity(random_curve(rng, model.spec.clip_seconds)) for rng in draws])
     tags = torch.stack([random_tags(rng, model.vocabulary) for rng in draws])
     return control, tags, draw_x_T(model.shape(), seed + first, last - first)
 
@@ -211,12 +211,7 @@ def _measure(setting: Setting, count: int, first: int, last: int) -> Tensors:
 
 
 def _steered(
-    setting: Setting,
-    chain: Chain,
-    control: EachItsOwn,
-    x_T: Tensor,
-    losses: list[Tensor],
-    label: str,
+    setting: Setting, chain: Chain, control: PerItem, x_T: Tensor, losses: list[Tensor], label: str
 ) -> Tensors:
     """DITTO, then its measurement; `losses` receives one (B,) an iteration."""
     best = x_T
@@ -239,7 +234,7 @@ def _steered(
 
 
 @torch.no_grad()
-def _achieved(setting: Setting, chain: Chain, control: EachItsOwn, x_T: Tensor) -> Tensors:
+def _achieved(setting: Setting, chain: Chain, control: PerItem, x_T: Tensor) -> Tensors:
     """MSE, ρ and the achieved curves of the decoded sound."""
     x_0 = decode(x_T, chain)
     output = Output(x_0, setting.model)

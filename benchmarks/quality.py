@@ -34,10 +34,12 @@ from benchmarks.clips import (
 from benchmarks.report import Claim, Partial, Report, Row
 from ditto.eval.bootstrap import Interval, mean_interval, ratio_interval, statistic_interval
 from ditto.eval.classifier import ClipClassifier
-from ditto.eval.embeddings import Ear, listen, recognised
+from ditto.eval.embeddings import ClassifierOutput as Ear
+from ditto.eval.embeddings import classify as listen
+from ditto.eval.embeddings import tag_accuracy as recognised
 from ditto.eval.frechet import frechet_distance
 from ditto.eval.vocoder_error import evaluate_vocoder, griffin_lim_mel
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.request import draw_x_T
 
 Vectors = NDArray[np.float64]

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from ditto.methods.ways import Method
 from rich.console import Console
 from rich.progress import track
 
@@ -26,12 +27,11 @@ from ditto.data.dataset import read_labels
 from ditto.errors import ModelError
 from ditto.eval.musicgen import MusicGen
 from ditto.eval.seams import typical_jumps
-from ditto.methods.ways import Method
 from ditto.models.clap import Clap
 from ditto.models.conditioning import Tags
 from ditto.models.controlnet import adapter_of
-from ditto.models.hashes import fingerprint
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
+from ditto.models.network import hash_weights
 from ditto.request import Request
 
 Base = Literal["window", "long", "unconditional"]
@@ -254,7 +254,7 @@ class Bench:
             if key not in ("tags", "controls", "seed")
         }
         adapter = (
-            fingerprint(player.controlnet)
+            hash_weights(player.controlnet)
             if setup.method == "controlnet" and player.controlnet
             else None
         )

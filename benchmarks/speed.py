@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ditto.methods.ways import estimates
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -32,9 +33,8 @@ from ditto.controls.base import Control, Output
 from ditto.errors import ModelError
 from ditto.eval.bootstrap import mean_interval, ratio_interval
 from ditto.methods.ditto2 import CORRECTIONS
-from ditto.methods.ways import estimates
-from ditto.models.loading import load
-from ditto.models.music_model import MusicModel
+from ditto.models.hub import load
+from ditto.models.model import MusicModel
 from ditto.optimize import LR
 from ditto.request import GAMMAS
 

@@ -23,17 +23,19 @@ from benchmarks.budget import FIG_4, TABLE_2, Budget, Setting
 from benchmarks.intensity import drawn_targets
 from benchmarks.report import Claim, Report, Row
 from benchmarks.speed import DEFAULT, iteration_flops, matmul_rate
+from ditto.controls.per_item import PerItem
 from ditto.diffusion.samplers import ddim
 from ditto.errors import DataError
 from ditto.eval.bootstrap import mean_interval, ratio_interval
-from ditto.eval.control_error import EachItsOwn
 from ditto.methods.ditto import checkpointed_call
-from ditto.models.alive import Alive
-from ditto.models.loading import load, native_precision
-from ditto.models.music_model import Distilled, MusicModel
+from ditto.models.device import native_precision
+from ditto.models.hub import load
+from ditto.models.model import MusicModel, Student
+from ditto.models.profile import MemoryTracker
 from ditto.optimize import LR
 from ditto.request import GAMMAS
-from ditto.training.base import BaseConfig, network_of
+from ditto.training.base import network_of
+from ditto.training.denoising import BaseConfig
 from ditto.training.loop import RECIPES, load_config
 
 PAPERS, DITTO = TABLE_2[1], FIG_4[1]
@@ -150,7 +152,7 @@ def untrained(recipe: BaseConfig, device: torch.device, name: str) -> MusicModel
     student = model.new_student().requires_grad_(False).eval()
     for module in (network, student):
         nn.Module.to(module, device)
-    return replace(model, distilled=Distilled(student, "ctm", STUDENTS_GUIDANCE, ""))
+    return replace(model, distilled=Student(student, "ctm", STUDENTS_GUIDANCE, ""))
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ class Cost:
     def of(cls, setting: Setting, budget: Budget, count: int) -> "Cost":
         """Make `count` clips, and count another iteration's memory and operations."""
         clips = [_clip_seconds(setting, budget, i) for i in range(count)]
-        with Alive() as alive:
+        with MemoryTracker() as alive:
             _iteration(setting, budget)
         seconds = [optimised + decoded for optimised, decoded in clips]
         iteration = sum(optimised for optimised, _ in clips) / count / setting.iterations
@@ -196,7 +198,7 @@ class Cost:
         ]
 
 
-def _drawn(setting: Setting, i: int) -> tuple[EachItsOwn, Tensor, Tensor]:
+def _drawn(setting: Setting, i: int) -> tuple[PerItem, Tensor, Tensor]:
     """Target, condition and x_T of clip i, on the model's device."""
     control, tags, x_T = drawn_targets(setting.model, setting.seed, i, i + 1)
     return control, tags.to(setting.model.device), x_T.to(setting.model.device)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import soxr
 import torch
+from ditto.methods.ways import WAYS
 from torch import Tensor
 
 from benchmarks.intensity import random_curve, random_tags
@@ -35,10 +36,9 @@ from ditto.eval.batch_variance import intra_batch_variance
 from ditto.eval.efficiency import Memory
 from ditto.eval.seams import seam_jump
 from ditto.latents import Latent
-from ditto.methods.ways import WAYS
 from ditto.models.clap import Clap
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.request import Result, draw_x_T, initial_x_T, job_of, run
 
 FORMS = ("AB", "ABA", "ABAB", "ABBA", "AAB", "ABB", "A:2 B:3 A:2", "A:3 B:2")

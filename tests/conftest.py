@@ -21,8 +21,8 @@ from ditto.audio.spec import AudioSpec
 from ditto.composer.corpus import compose_dataset
 from ditto.composer.render import Renderer
 from ditto.models.conditioning import TagVocabulary
-from ditto.models.hashes import fingerprint
-from ditto.models.music_model import Distilled, MusicModel
+from ditto.models.model import MusicModel, Student
+from ditto.models.network import hash_weights
 from ditto.models.transformer import PatchTransformer
 from ditto.models.vocoder import Vocoder
 
@@ -81,7 +81,7 @@ def student_model(tiny_model: MusicModel) -> MusicModel:
     """The tiny model with a student, which like the rest of it has random weights."""
     network = make_network(guidance_embedded=True)
     return replace(
-        tiny_model, distilled=Distilled(network, "ctm", (1.0, 5.0), fingerprint(tiny_model.network))
+        tiny_model, distilled=Student(network, "ctm", (1.0, 5.0), hash_weights(tiny_model.network))
     )
 
 

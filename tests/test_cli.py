@@ -12,7 +12,8 @@ from tests.conftest import Command
 
 from ditto import cli
 from ditto.audio.io import read, read_tags
-from ditto.models.music_model import INDEX, MusicModel
+from ditto.models.folder import INDEX
+from ditto.models.model import MusicModel
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from ditto.latents import Latent, draw_x_T, item_noise
 from ditto.methods.ditto import Ditto
 from ditto.methods.none import Uncontrolled
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.request import Request
 from ditto.result import Result
 from ditto.runner import run

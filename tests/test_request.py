@@ -27,7 +27,7 @@ from ditto.methods.ditto2 import CORRECTED_LR, CORRECTED_MOMENTUM, MAX_TRAVEL, D
 from ditto.methods.guidance import FREEDOM_STRENGTH, FreeDoM, GuidanceGradients
 from ditto.methods.none import Uncontrolled
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.request import Request, as_tags, method_from_dict
 
 GOLDEN = Path(__file__).parent / "golden"

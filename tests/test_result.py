@@ -11,7 +11,7 @@ from ditto.controls.intensity import Intensity
 from ditto.errors import OutputError
 from ditto.methods.ditto import Ditto
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.request import Request
 from ditto.result import Result, output_files
 from ditto.runner import run

@@ -20,7 +20,7 @@ from ditto.methods.ditto import Ditto
 from ditto.methods.ditto2 import Ditto2
 from ditto.methods.none import Uncontrolled
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.optimize import Step, tolerance
 from ditto.request import Request
 from ditto.result import Result

@@ -22,7 +22,7 @@ import ditto
 from ditto.methods.ditto2 import Ditto2
 from ditto.methods.guidance import FreeDoM
 from ditto.methods.none import Uncontrolled
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 
 OLD = load_file(Path(__file__).parent / "golden" / "samples_v01.safetensors")
 MELODY = ditto.Melody.from_notes("C4:1 E4:1 G4:2")

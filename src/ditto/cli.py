@@ -256,7 +256,7 @@ def generate(
     from ditto.latents import Latent, check_latent
     from ditto.models.conditioning import Tags
     from ditto.models.controlnet import with_controlnet
-    from ditto.models.loading import load
+    from ditto.models.hub import load
     from ditto.request import Method, Request, output_files
     from ditto.terminal import numbered, run_with_progress, summary
 
@@ -348,14 +348,15 @@ def models(
     ] = 70,
 ) -> None:
     """Show what a model is: size, tags, hash; and what a run on it costs."""
-    from ditto.models.estimate import about
-    from ditto.models.estimate import estimate as estimated
-    from ditto.models.loading import load
+    from ditto.models.hub import load
+    from ditto.models.profile import describe_model, estimate_cost
 
     loaded = load(source or model)
-    typer.echo("\n".join(about(loaded)))
+    typer.echo("\n".join(describe_model(loaded)))
     if estimate:
-        cost = estimated(loaded, seconds=seconds, count=count, steps=steps, iterations=iterations)
+        cost = estimate_cost(
+            loaded, seconds=seconds, count=count, steps=steps, iterations=iterations
+        )
         typer.echo("\n".join(cost.lines()))
 
 
@@ -371,7 +372,8 @@ def train_base_command(
     held_out: HeldOutOption = None,
 ) -> None:
     """Train the base model; run it again to resume."""
-    from ditto.training.base import BaseConfig, train_from_folder
+    from ditto.training.base import train_from_folder
+    from ditto.training.denoising import BaseConfig
     from ditto.training.loop import load_config
 
     train_from_folder(load_config(config, BaseConfig), data, out, held_out=held_out)
@@ -424,7 +426,7 @@ def _distill(
     kind: str, config: str, data: Path, out: Path, teacher: Path | None, held_out: Path | None
 ) -> None:
     from ditto.errors import DataError
-    from ditto.models.loading import load
+    from ditto.models.hub import load
     from ditto.training.distill import DistillConfig, train_from_folder
     from ditto.training.loop import load_config
 
@@ -553,7 +555,7 @@ def train_controlnet_command(
     held_out: HeldOutOption = None,
 ) -> None:
     """Train a ControlNet for loudness and melody on a finished base; run it again to resume."""
-    from ditto.models.loading import load
+    from ditto.models.hub import load
     from ditto.training.controlnet import ControlNetConfig, train_from_folder
     from ditto.training.loop import load_config
 

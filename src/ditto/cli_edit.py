@@ -15,7 +15,7 @@ from ditto.errors import RequestError
 
 if TYPE_CHECKING:
     from ditto.controls.base import Control
-    from ditto.models.music_model import MusicModel
+    from ditto.models.model import MusicModel
     from ditto.request import Request
 
 console = Console(stderr=True)
@@ -74,7 +74,7 @@ class MakingOptions:
 
     def ready(self, output: Path) -> "MusicModel":
         """The model, once it is clear that the output may be written."""
-        from ditto.models.loading import load
+        from ditto.models.hub import load
         from ditto.request import output_files
 
         output_files(output, force=self.force)
@@ -371,7 +371,7 @@ def vary(
     from ditto.edit.variations import vary as edit
     from ditto.latents import Latent
     from ditto.models.conditioning import Tags
-    from ditto.models.loading import load
+    from ditto.models.hub import load
     from ditto.request import output_files
 
     if tags is not None and random_tags:

@@ -6,8 +6,8 @@ it without a traceback and exits with code 2; the API raises it as it is.
 
 
 def one_line(error: Exception) -> str:
-    """What another library says of an error, as one line of at most 200 characters."""
-    return " ".join(str(error).split())[:200]
+    """Return what another library says of an error, on one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 class DittoError(Exception):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ditto.diffusion.consistency import Noise
 from ditto.errors import OutputError, RequestError
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.paths import StrPath, atomic_file, check_output, printable
 
 ENDING = ".latent"

@@ -14,6 +14,8 @@ from pathlib import Path
 from ditto.errors import OutputError
 
 StrPath = str | os.PathLike[str]
+TEMPORARY = ".ditto-"
+"""Begins the names of temporary files, which only a killed process leaves behind."""
 
 
 def printable(path: StrPath) -> str:
@@ -45,7 +47,7 @@ def atomic_file(path: StrPath, *, force: bool = False) -> Iterator[Path]:
     """
     with output_errors(path):
         target = _target(path, force)
-        temporary = target.with_name(f".ditto-{secrets.token_hex(8)}{target.suffix}")
+        temporary = target.with_name(f"{TEMPORARY}{secrets.token_hex(8)}{target.suffix}")
         # mode 0o666 leaves the permissions to the user's umask, which tempfile would not
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         try:

@@ -13,7 +13,7 @@ from ditto.latents import Latent
 from ditto.methods import METHODS, Method, make_method
 from ditto.methods.base import check_number, shown
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 
 MAX_SEED = 2**31 - 1
 LIMITS = {

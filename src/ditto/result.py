@@ -16,7 +16,7 @@ from ditto.audio.io import SUBTYPES, write
 from ditto.controls.base import Output
 from ditto.errors import OutputError
 from ditto.latents import Latent
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.paths import StrPath, atomic_file, check_output, printable
 from ditto.request import Request
 

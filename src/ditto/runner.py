@@ -21,7 +21,7 @@ from ditto.controls.base import Control
 from ditto.latents import draw_x_T, item_noise
 from ditto.methods.base import Problem
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.optimize import Step, Stop, never
 from ditto.request import Request
 from ditto.result import Result

@@ -17,7 +17,7 @@ from rich.progress import (
 )
 
 from ditto.methods.ways import WAYS
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.optimize import Step
 from ditto.request import Request, Result, run
 

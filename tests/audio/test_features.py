@@ -216,9 +216,6 @@ ESTIMATES = {  # largest error in one frame, and smoothed, in dB
 def test_loudness_from_the_mel_alone(name):
     audio, limit, limit_smoothed = ESTIMATES[name]
     error = features.mel_rms_db(features.log_mel(audio, SPEC), SPEC) - features.rms_db(audio, SPEC)
-    print(
-        f"{name}: {error.abs().max():.3f} dB, smoothed {features.smooth(error, SPEC).abs().max():.3f} dB"
-    )
     assert error.abs().max() < limit
     assert features.smooth(error, SPEC).abs().max() < limit_smoothed
 

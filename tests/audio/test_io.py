@@ -1,7 +1,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ditto import paths
 from ditto.audio import io
 from ditto.audio.spec import AudioSpec
 from ditto.errors import AudioFileError, OutputError
@@ -178,9 +176,7 @@ def test_of_two_hours_only_the_part_is_decoded(tmp_path, ending, monkeypatch):
         "read",
         lambda *a, **k: decoded.append(original(*a, **k)) or decoded[-1],
     )
-    began = time.perf_counter()
     part = io.read(path, start=7_000.0, seconds=6.0)
-    assert time.perf_counter() - began < 1.0
     assert sum(len(block) for block in decoded) == 48_000
     np.testing.assert_allclose(part.samples[0], minute[40 * 8_000 : 46 * 8_000], atol=2**-15)
 
@@ -313,7 +309,7 @@ def test_names_cannot_break_the_line(tmp_path, name):
     for read in (io.info, io.read, io.read_tags):
         with pytest.raises(AudioFileError) as error:
             read(tmp_path / name)
-        only_line(error).encode()  # a lone surrogate would not encode
+        only_line(error)
 
 
 def test_a_file_without_permission_is_refused(tmp_path, monkeypatch):
@@ -341,13 +337,10 @@ def test_tags_survive_in_every_format(tmp_path, ending):
     io.write(path, sine(channels=2), 22_050, tags=tags)
     found = io.read_tags(path)
     if ending != ".mp3":
-        assert found.pop("software").startswith(
-            "ditto"
-        )  # libsndfile adds its name; in mp3 LAME writes its own
-    assert (
-        found.items()
-        >= {name: tags[name] for name in ("title", "comment", "date", "artist")}.items()
-    )
+        # libsndfile adds its name; in mp3 LAME writes its own
+        assert found.pop("software").startswith("ditto")
+    names = ("title", "comment", "date", "artist")
+    assert found.items() >= {name: tags[name] for name in names}.items()
     assert io.read(path).samples.shape == (2, 22_050)
 
 
@@ -488,7 +481,8 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, ending):
     """A real failure of the system's write, through a limit on the size of files in another
     process."""
     program = (
-        "import resource, numpy as np; from ditto.audio import io; from ditto.errors import OutputError\n"
+        "import resource, numpy as np\n"
+        "from ditto.audio import io; from ditto.errors import OutputError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         "noise = np.random.default_rng(0).uniform(-1, 1, 900_000)\n"
         "try:\n"
@@ -505,58 +499,6 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, ending):
     assert not list(tmp_path.iterdir())
 
 
-def test_atomic_path_serves_any_kind_of_file(tmp_path):
-    path = tmp_path / "a.json"
-    with paths.atomic_file(path) as temporary:
-        assert (temporary.parent, temporary.suffix) == (tmp_path, ".json")
-        temporary.write_text("{}")
-        assert not path.exists()
-    assert path.read_text() == "{}"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("error", [RuntimeError("mine"), KeyboardInterrupt(), ValueError("mine")])
-def test_atomic_path_passes_errors_on_and_cleans_up(tmp_path, error):
-    path = tmp_path / "a.png"
-    path.write_text("old")
-
-    def write_half() -> None:
-        with paths.atomic_file(path, force=True) as temporary:
-            temporary.write_text("half")
-            raise error
-
-    with pytest.raises(type(error)) as caught:
-        write_half()
-    assert caught.value is error
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_atomic_path_sees_a_file_that_appears_meanwhile(tmp_path):
-    path = tmp_path / "a.json"
-
-    def write_slowly() -> None:
-        with paths.atomic_file(path) as temporary:
-            temporary.write_text("mine")
-            path.write_text("another's")
-
-    with pytest.raises(OutputError, match="exists already"):
-        write_slowly()
-    assert path.read_text() == "another's"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_atomic_path_follows_links_and_keeps_to_the_umask(tmp_path):
-    (tmp_path / "real.json").write_text("old")
-    (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
-    with paths.atomic_file(tmp_path / "link.json", force=True) as temporary:
-        temporary.write_text("new")
-    (tmp_path / "plain").touch()
-    assert (tmp_path / "link.json").is_symlink()
-    assert (tmp_path / "real.json").read_text() == "new"
-    assert (tmp_path / "real.json").stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-
 def test_an_unwritable_folder_is_refused(tmp_path, monkeypatch):
     def refuse(path: object, *_: object) -> int:
         raise PermissionError(13, "Permission denied", path)
@@ -564,14 +506,3 @@ def test_an_unwritable_folder_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(io.os, "open", refuse)  # not chmod: root may write everywhere
     with pytest.raises(OutputError, match=r"cannot write .*a.wav: Permission denied$"):
         io.write(tmp_path / "a.wav", sine(), 22_050)
-
-
-def test_an_output_can_be_checked_before_the_work(tmp_path):
-    paths.check_output(tmp_path / "new.wav")
-    (tmp_path / "old.wav").write_bytes(b"old")
-    paths.check_output(tmp_path / "old.wav", force=True)
-    with pytest.raises(OutputError, match="exists already"):
-        paths.check_output(tmp_path / "old.wav")
-    with pytest.raises(OutputError, match="its folder does not exist"):
-        paths.check_output(tmp_path / "none" / "new.wav")
-    assert [path.name for path in tmp_path.iterdir()] == ["old.wav"]

@@ -13,8 +13,9 @@ import torch
 from ditto.audio.spec import AudioSpec
 from ditto.eval.classifier import ClipClassifier
 from ditto.models.conditioning import TagVocabulary
-from ditto.models.hashes import fingerprint
-from ditto.models.music_model import Distilled, MusicModel, load
+from ditto.models.hub import load
+from ditto.models.model import MusicModel, Student
+from ditto.models.network import hash_weights
 from ditto.models.transformer import PatchTransformer
 from ditto.models.vocoder import Vocoder
 
@@ -41,12 +42,12 @@ def fast(model: MusicModel, tmp_path_factory: pytest.TempPathFactory) -> MusicMo
         width=32, depth=1, heads=2, tag_sizes=(3, 4, 13), guidance_embedded=True
     )
     network.load_state_dict({**network.state_dict(), **model.network.state_dict()})
-    student = Distilled(
-        network.requires_grad_(False).eval(), "ctm", (1.0, 5.0), fingerprint(model.network)
+    student = Student(
+        network.requires_grad_(False).eval(), "ctm", (1.0, 5.0), hash_weights(model.network)
     )
     folder = tmp_path_factory.mktemp("model") / "fast"
     replace(model, distilled=student).save(folder)
-    return load(folder)
+    return load(folder, precision="float32")
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from tests.models.tiny_clap import make_clap
 
 from ditto.controls.base import Output
 from ditto.eval.classifier import ClipClassifier
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.request import Request, run
 
 

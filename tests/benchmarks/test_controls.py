@@ -13,7 +13,7 @@ from benchmarks.tabulate import tabulated
 
 from ditto.errors import ModelError
 from ditto.eval.classifier import ClipClassifier
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 
 LONG = "outpainting to 30 s"
 """No DITTO there."""

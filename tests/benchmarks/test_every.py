@@ -16,7 +16,7 @@ from benchmarks import every
 from ditto import cli
 from ditto.errors import ModelError
 from ditto.eval.classifier import ClipClassifier
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 
 QUICK = {"steps": 2, "iterations": 2, "guidance": 1.0}
 

@@ -27,7 +27,7 @@ from benchmarks.setups import Bench
 from benchmarks.tasks import pcm
 
 from ditto.errors import DataError
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 
 QUICK = {"steps": 2, "iterations": 1, "guidance": 1.0}
 

@@ -21,7 +21,7 @@ from benchmarks.speed_untrained import (
 from torch.utils.flop_counter import FlopCounterMode
 
 from ditto.errors import DataError
-from ditto.training.base import BaseConfig
+from ditto.training.denoising import BaseConfig
 from ditto.training.loop import RECIPES, load_config
 
 CONFIG = {

@@ -24,8 +24,8 @@ from benchmarks import tabulate, tasks
 from ditto.eval.classifier import ClipClassifier
 from ditto.eval.frechet import Reference, frechet_distance
 from ditto.models.controlnet import ControlAdapter
-from ditto.models.hashes import fingerprint
-from ditto.models.music_model import Distilled, MusicModel
+from ditto.models.model import MusicModel, Student
+from ditto.models.network import hash_weights
 from ditto.models.transformer import PatchTransformer
 from ditto.request import run
 
@@ -40,8 +40,8 @@ def whole(model: MusicModel) -> MusicModel:
         width=32, depth=1, heads=2, tag_sizes=(3, 4, 13), guidance_embedded=True
     )
     network.load_state_dict({**network.state_dict(), **model.network.state_dict()})
-    student = Distilled(
-        network.requires_grad_(False).eval(), "ctm", (1.0, 5.0), fingerprint(model.network)
+    student = Student(
+        network.requires_grad_(False).eval(), "ctm", (1.0, 5.0), hash_weights(model.network)
     )
     adapter = randomised(ControlAdapter.of(model.network, 1))  # pyright: ignore[reportArgumentType]
     return replace(model, distilled=student, controlnet=adapter)  # pyright: ignore[reportArgumentType]

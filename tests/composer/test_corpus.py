@@ -14,6 +14,7 @@ import soundfile
 from ditto.composer.compose import compose
 from ditto.composer.corpus import compose_dataset
 from ditto.errors import DataError
+from ditto.paths import TEMPORARY
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -96,9 +97,8 @@ def test_kill_9_at_any_point_leaves_a_folder_that_a_restart_completes(
         time.sleep(float(rng.uniform(0, 0.2)))
         process.send_signal(signal.SIGKILL)
         process.wait()
-    (out / "audio" / ".000002.flac.1.tmp").write_bytes(
-        b"half a file"
-    )  # what a kill in the middle of a write leaves
+    # what a kill in the middle of a write leaves
+    (out / "audio" / f"{TEMPORARY}0123.flac").write_bytes(b"half a file")
     subprocess.run([sys.executable, "-c", code], check=True)
     assert contents(out) == contents(composed)
 

@@ -11,7 +11,7 @@ from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Masked, Output, Sum, Window
 from ditto.errors import ControlError
 from ditto.models.conditioning import TagVocabulary
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.panels import CurvePanel, Panel, Spans
 
 

@@ -6,8 +6,8 @@ import pytest
 from ditto.controls.melody import Melody
 from ditto.controls.structure import Structure
 from ditto.methods.ditto import Ditto
-from ditto.models.loading import load
-from ditto.models.music_model import MusicModel
+from ditto.models.hub import load
+from ditto.models.model import MusicModel
 from ditto.request import Request
 from ditto.runner import run
 

@@ -17,10 +17,10 @@ from ditto.controls.base import Output, Window
 from ditto.controls.curves import Curve
 from ditto.controls.intensity import Intensity, mse, pearson
 from ditto.controls.melody import Melody
+from ditto.controls.per_item import PerItem
 from ditto.errors import ControlError
-from ditto.eval.control_error import EachItsOwn
 from ditto.models.conditioning import TagVocabulary
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.panels import CurvePanel
 
 SPEC = AudioSpec(sample_rate=8000, n_fft=256, hop=64, n_mels=16, clip_frames=64)
@@ -228,7 +228,7 @@ def test_a_proxy_calibrated_at_an_output_is_the_sounds_loss_there_and_spares_the
 def test_sums_spans_and_batches_of_controls_are_calibrated_part_by_part() -> None:
     here = x_0(batch=2)
     control = Intensity(TEXT) / 2 + Intensity("0.1:-20 0.4:-10", "correlation").during((0.1, 0.3))
-    each = EachItsOwn([control, 3 * Intensity(TEXT)])
+    each = PerItem([control, 3 * Intensity(TEXT)])
     torch.testing.assert_close(
         each.proxy().calibrate(Output(here, MODEL))(here, MODEL), each(here, MODEL)
     )

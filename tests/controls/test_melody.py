@@ -18,7 +18,7 @@ from ditto.controls.notes import REST, Note, NoteSequence
 from ditto.errors import ControlError
 from ditto.methods.ditto import Ditto
 from ditto.models.conditioning import TagVocabulary
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.panels import ChromaPanel
 from ditto.request import Request
 from ditto.runner import run

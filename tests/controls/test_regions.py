@@ -9,7 +9,7 @@ from ditto.controls.base import Output
 from ditto.controls.regions import Region, SelfLoop
 from ditto.errors import ControlError
 from ditto.methods.ditto import Ditto
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.panels import RegionPanel
 from ditto.request import Request
 from ditto.runner import run

@@ -14,7 +14,7 @@ from ditto.controls.base import Output, Window
 from ditto.controls.structure import Form, Structure, StructureLike, parse_form
 from ditto.errors import AudioFileError, ControlError
 from ditto.methods.ditto import Ditto
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.panels import MatrixPanel
 from ditto.request import Request
 from ditto.runner import run

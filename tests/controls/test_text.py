@@ -14,7 +14,7 @@ from ditto.controls.intensity import Intensity
 from ditto.controls.text import Text
 from ditto.errors import ControlError, ModelError
 from ditto.methods.ditto import Ditto
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.runner import generate
 
 CLAP = make_clap()

@@ -16,7 +16,7 @@ from ditto.controls.structure import Structure, StructureLike
 from ditto.controls.weights import default_iterations, weighted_sum
 from ditto.errors import ControlError
 from ditto.methods.ditto import Ditto
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.request import Request
 from ditto.runner import run
 

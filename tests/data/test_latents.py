@@ -12,7 +12,7 @@ from tests.models.adapters.tiny_pipelines import SAMPLE_RATE, make_musicldm, mak
 from ditto.data.latents import LatentClips
 from ditto.errors import DataError, RequestError
 from ditto.models.adapters.common import PipelineModel
-from ditto.models.loading import adapt
+from ditto.models.hub import adapt
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_a_batch_is_of_windows_that_overlap_by_half(songs: Path, stable: Pipelin
             stable.encode(torch.from_numpy(np.ascontiguousarray(sound))[None])[0]
             for sound in wanted
         ]
-    prompts = stable.prompts(["calm jazz", ""], clips.seconds)
+    prompts = stable.encode_prompts(["calm jazz", ""], clips.seconds)
     seen = set()
     for step in range(12):
         x_0, cond = clips.batch(step, 2)
@@ -97,7 +97,7 @@ def test_a_data_folders_labels_are_the_captions(
     }
     (tmp_path / "labels.jsonl").write_text(json.dumps(label) + "\n")
     (tmp_path / "dataset.json").write_text(json.dumps({"count": 1, "sample_rate": rate}))
-    plain = type(model).prompts
+    plain = type(model).encode_prompts
 
     def listening(
         self: PipelineModel, prompts: list[str], seconds: float | None = None
@@ -105,7 +105,7 @@ def test_a_data_folders_labels_are_the_captions(
         heard.extend(prompts)
         return plain(self, prompts, seconds)
 
-    monkeypatch.setattr(type(model), "prompts", listening)
+    monkeypatch.setattr(type(model), "encode_prompts", listening)
     clips = LatentClips(tmp_path, model, seconds=0.2)
     x_0, cond = clips.batch(0, 8)
     assert x_0.shape == (8, *model.shape(0.2))

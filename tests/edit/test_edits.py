@@ -21,7 +21,7 @@ from ditto.edit.timeline import FADE_SECONDS
 from ditto.errors import RequestError
 from ditto.methods.ditto import Ditto
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.request import Request
 from ditto.runner import run
 

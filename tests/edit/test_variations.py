@@ -22,7 +22,7 @@ from ditto.methods.inversion import (
     null_text_inversion,
 )
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.request import Request
 from ditto.result import Result
 from ditto.runner import problem_of, run

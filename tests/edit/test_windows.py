@@ -20,7 +20,7 @@ from ditto.edit.windows import GapFiller, ModelWindow, plan_windows
 from ditto.errors import ControlError, RequestError
 from ditto.methods.ditto import Ditto
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.request import Request
 
 WINDOW = ModelWindow(64, 4000, 800)

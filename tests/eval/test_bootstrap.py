@@ -1,4 +1,4 @@
-"""Intervals against scipy's bootstrap and against what is known of the normal distribution."""
+"""Intervals against the t-test's, in degenerate cases, and around a statistic's value."""
 
 import numpy as np
 import pytest
@@ -7,16 +7,19 @@ from scipy import stats
 from ditto.eval.bootstrap import mean_interval, ratio_interval, statistic_interval
 
 
-def test_mean_agrees_with_scipy():
-    x = np.random.default_rng(0).gamma(2.0, size=80)
-    ours = mean_interval(x, resamples=5000)
-    theirs = stats.bootstrap(
-        (x,), np.mean, n_resamples=5000, method="percentile", rng=np.random.default_rng(1)
-    )
-    assert ours.value == pytest.approx(x.mean())
-    width = theirs.confidence_interval.high - theirs.confidence_interval.low
-    assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.05 * width)
-    assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.05 * width)
+def test_mean_of_normal_values_has_students_interval():
+    x = np.random.default_rng(0).normal(3.0, 2.0, size=200)
+    low, high = stats.t.interval(0.95, len(x) - 1, loc=x.mean(), scale=stats.sem(x))
+    interval = mean_interval(x, resamples=5000)
+    assert interval.value == pytest.approx(x.mean())
+    assert interval.low == pytest.approx(low, abs=0.05 * (high - low))
+    assert interval.high == pytest.approx(high, abs=0.05 * (high - low))
+
+
+def test_a_single_clip_has_an_interval_without_width():
+    assert mean_interval([2.0]) == (2.0, 2.0, 2.0)
+    assert ratio_interval([2.0], [4.0], paired=True) == (0.5, 0.5, 0.5)
+    assert ratio_interval([2.0], [4.0, 4.0], paired=False) == (0.5, 0.5, 0.5)
 
 
 def test_paired_ratio_is_sharper_than_unpaired_when_clips_share_their_difficulty():

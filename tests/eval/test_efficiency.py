@@ -1,29 +1,15 @@
-"""Steps to convergence, seconds a step, allocated memory."""
-
-import math
+"""Steps to convergence and allocated memory."""
 
 import pytest
 import torch
 
-from ditto.eval.efficiency import Memory, Stopwatch, steps_to_converge
-from ditto.optimize import optimize
+from ditto.eval.efficiency import Memory, steps_to_converge
 
 
 def test_steps_are_counted_until_the_loss_is_below_the_threshold() -> None:
     losses = torch.tensor([[9.0, 1.0, 9.0], [2.0, 3.0, 9.0], [1.9, 3.0, 9.0], [5.0, 1.0, 2.0]])
     assert steps_to_converge(losses, 2.0).tolist() == [3, 1, 4]
     assert steps_to_converge(losses[:3], 2.0).tolist() == [3, 1, 3]
-
-
-def test_a_stopwatch_divides_by_the_steps_that_were_made() -> None:
-    clock = iter([10.0, 11.0, 13.0, 17.5])
-    watch = Stopwatch(lambda: next(clock))
-    assert math.isnan(watch.seconds_per_step)
-    for step in optimize(
-        torch.zeros(1, 2), lambda x: x, lambda x: x.square().sum(dim=1), iterations=3
-    ):
-        watch(step)
-    assert watch.seconds_per_step == pytest.approx(2.5)
 
 
 def test_memory_counts_what_is_alive_once() -> None:

@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from ditto.eval.frechet import (
-    Reference,
-    frechet_between,
-    frechet_distance,
-    frechet_infinity,
-    gaussian,
-)
+from ditto.eval.frechet import Reference, frechet_between, frechet_distance, gaussian
 
 
 def by_sqrtm(a, b):
@@ -67,38 +61,6 @@ def test_is_symmetric():
 def test_refuses_what_has_no_covariance(bad):
     with pytest.raises(ValueError, match=r"embeddings|finite"):
         gaussian(bad)
-
-
-def test_the_extrapolation_takes_the_bias_of_few_samples_out():
-    # The true distance of N(0, I) and N(0.3, I) in 16 dimensions is 16 · 0.09.
-    rng = np.random.default_rng(3)
-    reference = rng.normal(size=(40_000, 16))
-    errors = []
-    for seed in range(4):
-        few = rng.normal(size=(500, 16)) + 0.3
-        found = frechet_infinity(reference, few, seed=seed)
-        assert found.slope > 0
-        assert found.r_squared > 0.5
-        errors.append((frechet_distance(reference, few) - 1.44, found.value - 1.44))
-    biased, extrapolated = np.mean(errors, axis=0)
-    assert biased > 0.1
-    assert abs(extrapolated) < 0.5 * biased
-
-
-def test_the_extrapolation_is_the_line_through_the_distances():
-    rng = np.random.default_rng(4)
-    a, b = rng.normal(size=(300, 4)), rng.normal(size=(40, 4))
-    found = frechet_infinity(a, b, smallest=20, points=2, seed=5)
-    subsets = np.random.default_rng(5)
-    at_20, at_40 = (frechet_distance(a, b[subsets.permutation(40)[:n]]) for n in (20, 40))
-    assert found.value == pytest.approx(2 * at_40 - at_20)
-    assert found.slope == pytest.approx((at_20 - at_40) * 40)
-
-
-@pytest.mark.parametrize("settings", [{"points": 1}, {"smallest": 1}, {"smallest": 40}])
-def test_an_extrapolation_needs_counts(settings):
-    with pytest.raises(ValueError, match="extrapolation needs"):
-        frechet_infinity(np.zeros((50, 2)), np.zeros((40, 2)), **settings)
 
 
 @pytest.mark.parametrize(("count", "dimensions"), [(5, 12), (40, 12), (300, 512)])

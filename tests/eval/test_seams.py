@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from ditto.audio.features import log_mel, mel_db
 from ditto.audio.spec import AudioSpec
 from ditto.eval.seams import jumps, seam_jump, share_below, typical_jumps
 
@@ -33,8 +34,6 @@ def test_a_seam_is_measured_by_what_is_near_it() -> None:
 
 
 def test_jumps_are_numpys_difference_of_means() -> None:
-    from ditto.audio.features import log_mel, mel_db
-
     level = np.maximum(mel_db(log_mel(tone(300)[None], SPEC), SPEC)[0].numpy(), -90)
     i = 40
     difference = level[:, i : i + 4].mean(axis=1) - level[:, i - 4 : i].mean(axis=1)

@@ -6,7 +6,7 @@ import pytest
 from tests.conftest import randomised
 
 from ditto.models.controlnet import ControlAdapter
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 
 
 @pytest.fixture(scope="session")

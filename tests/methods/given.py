@@ -14,7 +14,7 @@ from ditto.diffusion.samplers import Chain
 from ditto.latents import draw_x_T, item_noise
 from ditto.methods.base import Method, Problem
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.request import Request
 from ditto.result import Result
 from ditto.runner import problem_of, run

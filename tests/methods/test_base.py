@@ -27,7 +27,7 @@ from ditto.methods.doodl import Doodl
 from ditto.methods.guidance import FreeDoM, GuidanceGradients
 from ditto.methods.masking import MultiDiffusion, MultiDiffusion50, NaiveMasking
 from ditto.methods.none import Uncontrolled
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.optimize import Step, tolerance
 from ditto.request import Request
 from ditto.runner import run

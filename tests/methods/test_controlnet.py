@@ -19,7 +19,7 @@ from ditto.errors import ControlError, DittoError
 from ditto.methods.controlnet import MusicControlNet, control_curves, controlled, controlnet
 from ditto.methods.none import Uncontrolled
 from ditto.models.controlnet import ControlAdapter, encode_curves, with_controlnet
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.request import Request
 from ditto.runner import run
 

@@ -20,7 +20,7 @@ from ditto.methods.ditto2 import (
     proxied,
 )
 from ditto.models.conditioning import null_tags
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.models.transformer import PatchTransformer
 from ditto.optimize import Objective, Step, plateau, stop_when, tolerance
 

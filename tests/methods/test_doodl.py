@@ -14,7 +14,7 @@ from ditto.diffusion.samplers import Chain
 from ditto.diffusion.schedule import Schedule
 from ditto.methods.doodl import Doodl, Formulation, checkpointed, decode_doodl, doodl, invertible
 from ditto.models.conditioning import null_tags
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.models.transformer import PatchTransformer
 from ditto.optimize import best_so_far
 

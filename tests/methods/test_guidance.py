@@ -24,7 +24,7 @@ from ditto.methods.guidance import (
 )
 from ditto.methods.masking import Known, known_region
 from ditto.models.conditioning import null_tags
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.models.transformer import PatchTransformer
 
 SCHEDULE = Schedule.cosine(shift=0.5)

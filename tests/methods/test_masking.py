@@ -21,7 +21,7 @@ from ditto.methods.masking import (
     multidiffusion,
     naive_masking,
 )
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 
 SCHEDULE = Schedule.cosine(shift=0.5)
 COND = torch.zeros(2, 5, dtype=torch.long)

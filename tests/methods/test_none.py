@@ -6,7 +6,7 @@ from tests.methods.given import LOUDNESS, made, start
 
 from ditto.diffusion.samplers import ddim, ddpm, dpm_solver_pp
 from ditto.methods.none import Uncontrolled
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 
 
 @pytest.mark.parametrize("sampler", Uncontrolled.samplers)

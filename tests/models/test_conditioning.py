@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ditto.errors import TagError
-from ditto.models.conditioning import TagEmbedding, Tags, TagVocabulary, drop_tags, null_tags
+from ditto.models.conditioning import TagEmbedding, Tags, TagVocabulary, drop_conditions, null_tags
 
 VOCABULARY = TagVocabulary(("jazz", "rock", "folk"), ("calm", "happy"))
 
@@ -124,19 +124,19 @@ def test_caption_is_the_papers_template(tags: Tags, caption: str) -> None:
 
 def test_dropout_loses_whole_conditions_and_single_tags() -> None:
     tags = torch.full((20_000, 3), 2)
-    dropped = drop_tags(tags, 0.1, torch.Generator().manual_seed(0)) == 0
+    dropped = drop_conditions(tags, 0.1, torch.Generator().manual_seed(0)) == 0
     assert dropped.float().mean().item() == pytest.approx(1 - 0.9 * 0.9, abs=0.01)
     # all three: at once, or by chance one by one
     assert dropped.all(dim=1).float().mean().item() == pytest.approx(0.1 + 0.9 * 0.001, abs=0.01)
-    again = drop_tags(tags, 0.1, torch.Generator().manual_seed(0)) == 0
+    again = drop_conditions(tags, 0.1, torch.Generator().manual_seed(0)) == 0
     assert torch.equal(dropped, again)
-    assert torch.equal(drop_tags(tags, 0.0, torch.Generator()), tags)
-    assert torch.equal(drop_tags(tags, 1.0, torch.Generator()), null_tags(tags))
+    assert torch.equal(drop_conditions(tags, 0.0, torch.Generator()), tags)
+    assert torch.equal(drop_conditions(tags, 1.0, torch.Generator()), null_tags(tags))
 
 
 def test_the_beat_grid_goes_with_its_tempo_and_alone() -> None:
     tags = torch.full((20_000, 5), 2)
-    dropped = drop_tags(tags, 0.1, torch.Generator().manual_seed(0), grid_rate=0.2) == 0
+    dropped = drop_conditions(tags, 0.1, torch.Generator().manual_seed(0), grid_rate=0.2) == 0
     assert torch.equal(dropped[:, 3], dropped[:, 4])
     assert bool(dropped[dropped[:, 2]][:, 3].all())
     assert dropped[~dropped[:, 2]][:, 3].float().mean().item() == pytest.approx(0.2, abs=0.01)

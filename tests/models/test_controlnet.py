@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ditto.errors import ModelError
 from ditto.models.controlnet import CHANNELS, ControlAdapter, encode_curves
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 
 TAGS = torch.tensor([[1, 2, 3, 1200, 500], [2, 0, 5, 0, 0]])
 

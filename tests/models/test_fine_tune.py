@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,12 @@ from safetensors.torch import load_file, save_file
 import ditto
 from ditto.audio.spec import AudioSpec
 from ditto.errors import ModelError, OutputError
+from ditto.models import hub
 from ditto.models.fine_tune import FILE, load_fine_tune, save_fine_tune
-from ditto.models.hashes import file_sha256
-from ditto.models.music_model import INDEX, MusicModel, load
+from ditto.models.folder import INDEX, hash_file
+from ditto.models.model import MusicModel
+
+load = partial(hub.load, precision="float32")
 
 SHIPPED = Path(__file__).parents[2] / "weights" / "base-24s"
 TUNED = ("blocks.0.out.weight", "blocks.3.qkv.bias")
@@ -83,7 +87,8 @@ def test_the_shipped_24_s_base_plays_in_one_piece() -> None:
     assert model.spec == replace(base.spec, clip_frames=2048)
     untuned = replace(base, spec=model.spec, distilled=None)
     wide, narrow = (
-        ditto.run(ditto.Request(seed=0, steps=2), each).x_0 for each in (model, untuned)
+        ditto.run(ditto.Request(method=ditto.Uncontrolled(steps=2)), each).x_0
+        for each in (model, untuned)
     )
     assert wide.shape == (1, *model.shape())
     assert wide.isfinite().all()
@@ -99,7 +104,7 @@ def edited(folder: Path, **changes: object) -> None:
 
 def with_weights(folder: Path, **weights: torch.Tensor) -> None:
     save_file(weights, folder / FILE)
-    edited(folder, sha256={"denoiser": file_sha256(folder / FILE)})
+    edited(folder, sha256={"denoiser": hash_file(folder / FILE)})
 
 
 WRONG: dict[str, tuple[Callable[[Path], object], str]] = {

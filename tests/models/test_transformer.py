@@ -7,6 +7,7 @@ import torch
 from tests.conftest import make_network
 from torch import Tensor
 
+from ditto.models.network import in_precision
 from ditto.models.transformer import PatchTransformer, attention, rotary, rotate
 
 TAGS = torch.tensor([[1, 2, 3], [2, 0, 5]])
@@ -74,10 +75,14 @@ def test_rotary_attention_depends_on_the_distance_alone() -> None:
         torch.randn(8, generator=torch.Generator().manual_seed(s), dtype=torch.float64)
         for s in (0, 1)
     )
-    scores = rotate(q.expand(12, 8), rotation) @ rotate(k.expand(12, 8), rotation).T
+
+    def turned(x: torch.Tensor) -> torch.Tensor:
+        return rotate(x.expand(1, 12, 8), rotation, heads=1)[0]
+
+    scores = turned(q) @ turned(k).T
     torch.testing.assert_close(scores[:-3, :-3], scores[3:, 3:])
     assert scores[0].std() > 0.01
-    torch.testing.assert_close(rotate(q.expand(12, 8), rotation).norm(dim=1), q.norm().expand(12))
+    torch.testing.assert_close(turned(q).norm(dim=1), q.norm().expand(12))
 
 
 def test_bfloat16_autocast_runs_and_is_near(tiny_network: PatchTransformer) -> None:
@@ -133,9 +138,12 @@ def test_attention_is_that_of_torch(dtype: torch.dtype) -> None:
     assert error < (1e-6 if dtype == torch.float32 else 2e-2)
 
 
-def test_a_lowered_copy_computes_its_blocks_in_bfloat16_and_nothing_else() -> None:
+def test_a_copy_in_low_precision_computes_its_blocks_in_bfloat16_and_nothing_else() -> None:
     network = make_network(frame_rate=31.0)
-    low, tags = network.lowered(torch.bfloat16), torch.tensor([[1, 2, 3, 1200, 0], [2, 0, 5, 0, 0]])
+    low, tags = (
+        in_precision(network, torch.bfloat16),
+        torch.tensor([[1, 2, 3, 1200, 0], [2, 0, 5, 0, 0]]),
+    )
     x_t = x().float().requires_grad_()
     assert {p.dtype for p in low.blocks.parameters()} == {torch.bfloat16}
     assert {p.dtype for name, p in low.named_parameters() if not name.startswith("blocks.")} == {

@@ -65,7 +65,7 @@ def test_gradient_of_the_networks_part_is_that_of_finite_differences() -> None:
 
     def with_fixed_carriers(x: Tensor) -> Tensor:
         audio = vocoder.synthesise(vocoder.spectrum(x, fixed))
-        return vocoder.corrected(vocoder.corrected(audio, x), x)
+        return vocoder.correct(vocoder.correct(audio, x), x)
 
     assert torch.autograd.gradcheck(with_fixed_carriers, (x_0.requires_grad_(),))
     assert torch.equal(with_fixed_carriers(x_0), vocoder(x_0))
@@ -234,14 +234,14 @@ def test_feedback_leaves_a_sound_that_fits_its_mel_alone() -> None:
     audio = tone(440.0) + 0.01 * torch.randn(
         1, 64 * 256, generator=torch.Generator().manual_seed(7)
     )
-    assert torch.allclose(make().corrected(audio, log_mel(audio, SPEC)), audio, atol=1e-5)
+    assert torch.allclose(make().correct(audio, log_mel(audio, SPEC)), audio, atol=1e-5)
 
 
-def test_a_draft_is_the_sound_before_any_feedback() -> None:
+def test_the_fast_vocoder_omits_the_feedback() -> None:
     vocoder = make(feedback=2)
     mel = log_mel(tone(440.0), vocoder.spec)
     without = make(feedback=0)
     without.load_state_dict(vocoder.state_dict())
-    assert torch.equal(vocoder.draft()(mel), without(mel))
-    assert not torch.allclose(vocoder.draft()(mel), vocoder(mel), atol=1e-3)
+    assert torch.equal(vocoder.fast()(mel), without(mel))
+    assert not torch.allclose(vocoder.fast()(mel), vocoder(mel), atol=1e-3)
     assert torch.equal(vocoder(mel, feedback=2), vocoder(mel))

@@ -22,20 +22,13 @@ from ditto.diffusion.schedule import Schedule
 from ditto.errors import DataError, OutputError
 from ditto.models.conditioning import Tags
 from ditto.models.fine_tune import load_fine_tune
-from ditto.models.music_model import load
+from ditto.models.hub import load
 from ditto.models.transformer import PatchTransformer
 from ditto.models.unet import TagUNet
-from ditto.training.base import (
-    BaseConfig,
-    Setting,
-    diffusion_loss,
-    draw,
-    held_out_loss,
-    load_ema,
-    train_base,
-    train_from_folder,
-)
+from ditto.training.base import load_ema, train_base, train_from_folder
+from ditto.training.denoising import BaseConfig, Setting, diffusion_loss, draw
 from ditto.training.loop import RECIPES, load_config, read_log, start_run
+from ditto.training.measure import held_out_loss
 from ditto.training.pack import pack_fine_tune
 
 NETWORK = {"n_mels": 16, "patch": 2, "width": 16, "depth": 1, "heads": 2, "tag_sizes": [4, 3, 13]}
@@ -309,7 +302,7 @@ def test_the_papers_loss_is_l1_on_the_noise() -> None:
 
 
 def test_bfloat16_runs_with_a_float32_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ditto.training.base as base
+    import ditto.training.denoising as base
 
     seen = []
 

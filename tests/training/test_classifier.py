@@ -169,7 +169,7 @@ def test_saved_weights_are_half_precision_and_come_back(tmp_path):
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
     assert not any(p.requires_grad for p in loaded.parameters())
     assert not loaded.training
-    assert loaded.sha256() == ClipClassifier.load(tmp_path).sha256() != net.sha256()
+    assert loaded.sha256() == net.sha256()
 
 
 def test_a_missing_or_damaged_classifier_is_a_model_error(tmp_path):

@@ -137,7 +137,7 @@ def test_bounds_are_those_of_the_teachers_chain() -> None:
 
     assert goal(loud, lambda x, t, c, w: -7 * torch.ones_like(x), SCHEDULE, batch).abs().max() <= 1
     free = GuidedDenoiser(
-        lambda x, t, c: 5 * torch.ones_like(x), SCHEDULE, "sample", null_tags, bounded=False
+        lambda x, t, c: 5 * torch.ones_like(x), SCHEDULE, "sample", null_tags, limit=None
     )
     unbounded = goal(free, lambda x, t, c, w: 5 * torch.ones_like(x), SCHEDULE, batch)
     torch.testing.assert_close(unbounded, torch.full_like(unbounded, 5.0))

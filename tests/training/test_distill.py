@@ -3,6 +3,7 @@ is packed."""
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,18 @@ from tests.training.runs import assert_same, weights
 from torch import Tensor
 
 from ditto.errors import DataError, ModelError
+from ditto.models import hub
 from ditto.models.conditioning import Tags
-from ditto.models.hashes import fingerprint
-from ditto.models.music_model import Distilled, MusicModel, load, student_denoiser
+from ditto.models.model import MusicModel, Student, student_denoiser
+from ditto.models.network import hash_weights
 from ditto.models.unet import TagUNet
 from ditto.training.consistency_loss import Grid
 from ditto.training.distill import DistillConfig, draw, load_distilled, train_student, weight
 from ditto.training.loop import RECIPES, load_config, read_log, start_run
 from ditto.training.pack import pack_student
 from ditto.training.student_gap import Gap, detail
+
+load = partial(hub.load, precision="float32")
 
 TINY = DistillConfig(
     steps=8,
@@ -184,11 +188,11 @@ def test_the_teacher_and_the_process_stay_as_they_are(
     tiny_model: MusicModel, tmp_path: Path
 ) -> None:
     torch.manual_seed(5)
-    before, print_before = torch.get_rng_state(), fingerprint(tiny_model.network)
+    before, print_before = torch.get_rng_state(), hash_weights(tiny_model.network)
     train_student(replace(TINY, steps=1), tiny_model, Clips(), tmp_path, show=False)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.is_grad_enabled()
-    assert fingerprint(tiny_model.network) == print_before
+    assert hash_weights(tiny_model.network) == print_before
     assert not any(p.requires_grad for p in tiny_model.network.parameters())
 
 
@@ -206,7 +210,7 @@ def test_the_papers_unet_can_be_distilled_too(tiny_model: MusicModel, tmp_path: 
     network = train_student(config, teacher, Clips(), tmp_path, show=False)
     found = [teacher.student_denoiser(network)(x, t, cond, w) for w in (1.0, 4.0)]
     assert not torch.equal(found[0], found[1])
-    student = Distilled(network, "ctm", (1.0, 5.0), fingerprint(unet))  # pyright: ignore[reportArgumentType]
+    student = Student(network, "ctm", (1.0, 5.0), hash_weights(unet))  # pyright: ignore[reportArgumentType]
     student.save(tmp_path / "alone")
     loaded = teacher.with_student(tmp_path / "alone").student
     assert loaded is not None

@@ -1,11 +1,11 @@
-"""Differentiable features of sound: STFT power, log-mel, loudness in dB and its 1 s smoothing.
+"""Differentiable audio features: STFT power, log-mel, loudness in dB and its 1 s smoothing.
 
-Conventions. Audio is ``(B, samples)``, in [-1, 1] at full scale; a feature has ``samples // hop``
+Conventions: audio is ``(B, samples)``, in [-1, 1] at full scale. A feature has ``samples // hop``
 frames, frame ``i`` centred on sample ``i * hop``. Every function is batched, differentiable, and
 keeps the device of its input. It computes in float32 or, for float64 input, in float64:
-half-precision input is widened and autocast is off inside, because powers and logarithms lose
-everything in half precision. Levels are in dB: 0 dB is a full-scale sine in a spectrogram, and a
-mean square of 1 in `rms_db` (so that a full-scale sine has -3.01 dB there).
+half-precision input is widened and autocast switched off, because powers and logarithms need the
+range. Levels are in dB: 0 dB is a full-scale sine in a spectrogram, and a mean square of 1 in
+`rms_db` (where a full-scale sine has -3.01 dB).
 """
 
 from collections.abc import Callable
@@ -28,9 +28,7 @@ MEAN_SQUARE_FLOOR = 1e-10
 def full_precision(
     feature: Callable[Concatenate[Tensor, P], Tensor],
 ) -> Callable[Concatenate[Tensor, P], Tensor]:
-    """Let `feature` run in float32 or float64 only, whatever its input and the autocast around
-    it.
-    """
+    """Make `feature` run in float32 or float64, whatever its input's type and autocast."""
 
     @wraps(feature)
     def wrapped(x: Tensor, *args: P.args, **kwargs: P.kwargs) -> Tensor:
@@ -42,9 +40,9 @@ def full_precision(
 
 @full_precision
 def stft_power(audio: Tensor, spec: AudioSpec) -> Tensor:
-    """Power spectrogram, scaled so that a full-scale sine on a bin's frequency has power 1 there.
+    """Compute a power spectrogram in which a full-scale sine on a bin's frequency has power 1.
 
-    A periodic Hann window, divided by half its sum; frames are centred, with the ends reflected.
+    Uses a periodic Hann window divided by half its sum; frames are centred, the ends reflected.
 
     Args:
         audio: shape (B, samples), where samples > n_fft / 2.
@@ -54,7 +52,7 @@ def stft_power(audio: Tensor, spec: AudioSpec) -> Tensor:
         Shape (B, n_fft // 2 + 1, samples // hop).
 
     Raises:
-        ValueError: the audio is too short to be reflected at its ends.
+        ValueError: the audio is too short.
     """
     samples = audio.shape[-1]
     if samples <= spec.n_fft // 2:
@@ -75,43 +73,37 @@ def stft_power(audio: Tensor, spec: AudioSpec) -> Tensor:
 def mel_filterbank(
     spec: AudioSpec, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Triangular filters with peak 1 on Slaney's mel scale, from 0 Hz to half the sample rate.
+    """Return triangular filters with peak 1 on Slaney's mel scale, from 0 Hz to half the rate.
 
     Equal to ``librosa.filters.mel(norm=None, htk=False)``. Neighbouring triangles add up to 1 at
     every frequency between the first and the last centre.
 
-    Args:
-        spec: rates and sizes.
-        dtype: type of the result (computed in float64).
-        device: device of the result.
-
     Returns:
-        Shape (n_mels, n_fft // 2 + 1), in [0, 1].
+        Shape (n_mels, n_fft // 2 + 1), in [0, 1], computed in float64.
 
     Raises:
-        ValueError: a filter lies between two bins and so is empty: `n_mels` is too large for
-            `n_fft`.
+        ValueError: a filter contains no bin: `n_mels` is too large for `n_fft`.
     """
     return _filterbank(spec, dtype, torch.device(device)).clone()
 
 
 @full_precision
 def log_mel(audio: Tensor, spec: AudioSpec) -> Tensor:
-    """Log-mel spectrogram in model space: [-dynamic_range_db, 0] dB mapped linearly to [-1, 1].
+    """Compute the log-mel x_0 in model space: [-dynamic_range_db, 0] dB is mapped to [-1, 1].
 
-    The floor is added to the mel power, not clamped, so no gradient is cut. Nothing limits values
-    at the top: a full-scale sine can reach 1.76 dB (1.022) where the filters are wide, since Hann's
-    main lobe then falls in one.
+    The floor is added to the mel power, not clamped, so no gradient is cut. Values are not limited
+    at the top: a full-scale sine reaches up to 1.76 dB (1.022) where a wide filter covers the whole
+    main lobe of the Hann window.
 
     Args:
         audio: shape (B, samples), where samples > n_fft / 2.
         spec: rates and sizes.
 
     Returns:
-        x_0, shape (B, n_mels, samples // hop).
+        Shape (B, n_mels, samples // hop).
 
     Raises:
-        ValueError: see `stft_power`.
+        ValueError: the audio is too short.
     """
     mel = _filterbank(spec, audio.dtype, audio.device) @ stft_power(audio, spec)
     decibels = 10 * torch.log10(mel + 10 ** (-spec.dynamic_range_db / 10))
@@ -119,49 +111,35 @@ def log_mel(audio: Tensor, spec: AudioSpec) -> Tensor:
 
 
 def long_log_mel(audio: Tensor, spec: AudioSpec, piece: int = 4096) -> Tensor:
-    """`log_mel` of a recording of any length, `piece` frames at a time, in memory that does not
-    grow with the STFT's.
+    """Compute `log_mel` of a long recording, `piece` frames at a time, to bound the memory.
 
-    Args:
-        audio: shape (B, samples), where samples > n_fft / 2.
-        spec: rates and sizes.
-        piece: frames.
-
-    Returns:
-        Shape (B, n_mels, samples // hop).
-
-    Raises:
-        ValueError: see `stft_power`.
+    Arguments, result and errors are those of `log_mel`.
     """
-    frames, margin = audio.shape[-1] // spec.hop, -(-spec.n_fft // spec.hop)
+    frames, margin = audio.shape[-1] // spec.hop, spec.margin_frames
     if frames <= piece:
         return log_mel(audio, spec)
-    found = []
+    mels = []
     for first in range(0, frames, piece):
         last, begin = min(first + piece, frames), max(first - margin, 0)
         end = (last + margin) * spec.hop if last + margin < frames else audio.shape[-1]
-        found.append(
-            log_mel(audio[:, begin * spec.hop : end], spec)[..., first - begin : last - begin]
-        )
-    return torch.cat(found, dim=-1)
+        mel = log_mel(audio[:, begin * spec.hop : end], spec)
+        mels.append(mel[..., first - begin : last - begin])
+    return torch.cat(mels, dim=-1)
 
 
 @full_precision
 def mel_db(x_0: Tensor, spec: AudioSpec) -> Tensor:
-    """Levels in dB of a log-mel in model space: the inverse of the map that ends `log_mel`. Any
-    shape.
-    """
+    """Convert a log-mel from model space back to dB, any shape; see `log_mel`."""
     return (x_0 - 1) * (spec.dynamic_range_db / 2)
 
 
 @full_precision
 def rms_db(audio: Tensor, spec: AudioSpec) -> Tensor:
-    """Frame loudness 20·log10 RMS: ``10·log10(mean square + 1e-10)`` over `n_fft` samples, zeros
-    beyond the ends.
+    """Compute the loudness of every frame, 20·log10 RMS over `n_fft` samples.
 
-    The mean squares are those of ``librosa.feature.rms`` (rectangular window, centred). The floor
-    of -100 dB is added, not clamped, so quiet sound keeps its gradient; at exact digital silence
-    the gradient is 0 and finite.
+    The mean square is that of ``librosa.feature.rms`` (rectangular window, centred, zeros beyond
+    the ends). The floor of -100 dB is added, not clamped, so quiet sound keeps its gradient; in
+    digital silence the gradient is 0.
 
     Args:
         audio: shape (B, samples), where samples >= hop.
@@ -175,17 +153,16 @@ def rms_db(audio: Tensor, spec: AudioSpec) -> Tensor:
 
 
 def smoothing_window(spec: AudioSpec, seconds: float = 1.0) -> int:
-    """Odd number of frames that is nearest to `seconds` (87 for 1 s by default), at least 1."""
+    """Return the odd number of frames nearest to `seconds` (default spec: 87), at least 1."""
     return max(1, 2 * round((seconds * spec.frame_rate - 1) / 2) + 1)
 
 
 @full_precision
 def savgol(curve: Tensor, window: int, polyorder: int) -> Tensor:
-    """Savitzky-Golay filter: each value is that of the polynomial that fits the window around it
-    best.
+    """Smooth a curve by local polynomial fits (Savitzky & Golay 1964).
 
-    The ends take the values of the polynomials that fit the first and the last window, so this
-    equals ``scipy.signal.savgol_filter(curve, window, polyorder, mode="interp")``.
+    Equals ``scipy.signal.savgol_filter(curve, window, polyorder, mode="interp")``: the ends are
+    read from the polynomials fitted to the first and the last window.
 
     Args:
         curve: shape (B, frames).
@@ -196,8 +173,7 @@ def savgol(curve: Tensor, window: int, polyorder: int) -> Tensor:
         Shape (B, frames).
 
     Raises:
-        ValueError: the window is even or longer than the curve, or the degree does not fit the
-            window.
+        ValueError: the window is even or longer than the curve, or the degree is too high.
     """
     if window % 2 == 0 or not 0 < window <= curve.shape[-1]:
         raise ValueError(
@@ -214,8 +190,7 @@ def savgol(curve: Tensor, window: int, polyorder: int) -> Tensor:
 def smooth(curve: Tensor, spec: AudioSpec, seconds: float = 1.0, polyorder: int = 3) -> Tensor:
     """Smooth a curve of frames, shape (B, frames), with a Savitzky-Golay filter of `seconds`.
 
-    A curve shorter than the filter gets the longest odd window that fits it, and a degree that fits
-    the window.
+    For a curve shorter than the filter, window and degree shrink to what fits.
     """
     frames = curve.shape[-1]
     window = min(smoothing_window(spec, seconds), frames - 1 + frames % 2)
@@ -223,8 +198,9 @@ def smooth(curve: Tensor, spec: AudioSpec, seconds: float = 1.0, polyorder: int 
 
 
 def intensity(audio: Tensor, spec: AudioSpec) -> Tensor:
-    """The intensity feature w ∗ 20·log10 RMS (DITTO section 4; Music ControlNet's dynamics):
-    smoothed `rms_db`.
+    """Compute the intensity feature of DITTO section 4 (Music ControlNet's dynamics).
+
+    It is `rms_db`, smoothed over 1 s.
 
     Args:
         audio: shape (B, samples), where samples >= hop.
@@ -238,15 +214,13 @@ def intensity(audio: Tensor, spec: AudioSpec) -> Tensor:
 
 @full_precision
 def mel_rms_db(x_0: Tensor, spec: AudioSpec) -> Tensor:
-    """Estimate of `rms_db` from a log-mel alone, for when there is no time for a vocoder.
+    """Estimate `rms_db` from a log-mel, without a vocoder.
 
-    By Parseval's theorem the sum of the powers over the bins is 3 times the mean square under the
-    squared Hann window, and the mel filters add up to 1 at every bin between the first and the last
-    centre. So the estimate misses what lies outside them (21 Hz and 10.6 kHz by default), and it
-    weights a frame's middle where `rms_db` weights all samples alike. By test: tones from 55 Hz to
-    10.5 kHz are within 0.2 dB in every frame and 0.05 dB once smoothed, a 30 Hz tone 1.5 and 0.4
-    dB, white noise 0.6 and 0.1 dB. Where sound starts or stops suddenly single frames differ by
-    many dB, since the estimate follows faster.
+    By Parseval's theorem the power summed over the bins is 3 times the mean square under the
+    squared Hann window; the mel filters add up to 1 between the first and the last centre (21 Hz
+    and 10.6 kHz by default), and sound outside is missed. Errors per frame and smoothed, by test:
+    tones from 55 Hz to 10.5 kHz 0.2 and 0.05 dB, a 30 Hz tone 1.5 and 0.4 dB, white noise 0.6 and
+    0.1 dB. At sudden onsets single frames differ by many dB, since the Hann window reacts faster.
 
     Args:
         x_0: log-mel in model space, shape (B, n_mels, frames).
@@ -260,9 +234,7 @@ def mel_rms_db(x_0: Tensor, spec: AudioSpec) -> Tensor:
 
 
 def _frame_mean(x: Tensor, spec: AudioSpec) -> Tensor:
-    """Mean over `n_fft` samples around each frame's centre, zeros beyond the ends: (B, samples) ->
-    (B, frames).
-    """
+    """Average `n_fft` samples around each frame's centre: (B, samples) → (B, frames)."""
     frames = x.shape[-1] // spec.hop
     blocks, rest = divmod(spec.n_fft, spec.hop)
     if rest or blocks % 2:
@@ -275,15 +247,14 @@ def _frame_mean(x: Tensor, spec: AudioSpec) -> Tensor:
 
 
 def _coverage(frames: Tensor, spec: AudioSpec) -> Tensor:
-    """Share of each frame's window that lies within the clip: (B, frames) -> (frames,)."""
+    """Return the share of each frame's window inside the clip: (B, frames) → (frames,)."""
     before = torch.arange(frames.shape[-1], device=frames.device) * spec.hop
     after = frames.shape[-1] * spec.hop - before
     half = spec.n_fft // 2
     return ((before.clamp(max=half) + after.clamp(max=half)) / spec.n_fft).to(frames.dtype)
 
 
-# The caches below leave inference mode, or a tensor first made within it could never take part in
-# autograd.
+# The caches below leave inference mode: a tensor made in it could never take part in autograd.
 
 
 @lru_cache(maxsize=32)
@@ -295,6 +266,8 @@ def _window(spec: AudioSpec, dtype: torch.dtype, device: torch.device) -> Tensor
 
 @lru_cache(maxsize=32)
 def _filterbank(spec: AudioSpec, dtype: torch.dtype, device: torch.device) -> Tensor:
+    # Not transformers.audio_utils.mel_filter_bank: every vocoder needs this when it is loaded, and
+    # importing transformers takes as long as importing PyTorch.
     edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(spec.sample_rate / 2), spec.n_mels + 2))
     bins = np.arange(spec.n_fft // 2 + 1) * (spec.sample_rate / spec.n_fft)
     rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
@@ -312,8 +285,9 @@ def _filterbank(spec: AudioSpec, dtype: torch.dtype, device: torch.device) -> Te
 def _polynomial_fit(
     window: int, polyorder: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """Projection of a window onto polynomials, shape (window, window): row i gives the fit's value
-    at frame i.
+    """Return the projection of a window onto polynomials, shape (window, window).
+
+    Row i gives the fitted value at frame i.
     """
     basis, _ = np.linalg.qr(np.vander(np.linspace(-1.0, 1.0, window), polyorder + 1))
     with torch.inference_mode(False):

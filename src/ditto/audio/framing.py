@@ -1,10 +1,8 @@
-"""Cutting a signal into overlapping frames, adding them up again, and the transform between, with
-cheap gradients.
+"""Framing, overlap-add and the real FFT with cheap gradients.
 
-The same as `torch.stft`'s framing, `torch.istft`'s overlap-add and `torch.fft.rfft`. Framing and
-overlap-add are each other's transpose, and so, up to a weight, are a real Fourier transform and its
-inverse; autograd's own gradients of slices, of `unfold` and of `rfft` (which takes a complex
-transform of twice the work) cost a CPU several times as much.
+Equal to `torch.stft`'s framing, `torch.istft`'s overlap-add and `torch.fft.rfft`. Framing and
+overlap-add are each other's transpose, and so, up to a weight, are the real FFT and its inverse.
+Using that is several times faster on a CPU than autograd's gradients of `unfold` and `rfft`.
 """
 
 from functools import lru_cache
@@ -16,10 +14,10 @@ from torch.autograd import Function
 
 
 def frames_of(signal: Tensor, n_fft: int, hop: int) -> Tensor:
-    """Frames every `hop` samples, (B, samples) → (B, (samples − n_fft) / hop + 1, n_fft).
+    """Cut (B, samples) into frames `hop` samples apart: (B, (samples − n_fft) / hop + 1, n_fft).
 
     Raises:
-        ValueError: `n_fft` or the samples are no whole number of hops, or there is not one frame.
+        ValueError: `n_fft` or the samples are not a multiple of `hop`, or fewer than one frame.
     """
     if _hops(signal.shape[1], hop) < _hops(n_fft, hop):
         raise ValueError(f"{signal.shape[1]} samples do not make a frame of {n_fft}")
@@ -27,18 +25,17 @@ def frames_of(signal: Tensor, n_fft: int, hop: int) -> Tensor:
 
 
 def overlap_add(frames: Tensor, hop: int) -> Tensor:
-    """The sum of frames (B, count, n_fft) that begin `hop` samples apart: (B, (count − 1) · hop +
-    n_fft).
+    """Add frames (B, count, n_fft), `hop` samples apart, to (B, (count − 1) · hop + n_fft).
 
     Raises:
-        ValueError: a frame is no whole number of hops.
+        ValueError: `n_fft` is not a multiple of `hop`.
     """
     _hops(frames.shape[2], hop)
     return _OverlapAdd.apply(frames, hop)  # pyright: ignore[reportReturnType]
 
 
 def real_fft(frames: Tensor) -> Tensor:
-    """`torch.fft.rfft` of the last dimension: (…, n_fft) → (…, n_fft // 2 + 1), complex."""
+    """Compute `torch.fft.rfft`: (…, n_fft) → (…, n_fft // 2 + 1), complex."""
     return _RealFft.apply(frames)  # pyright: ignore[reportReturnType]
 
 
@@ -60,10 +57,10 @@ class _OverlapAdd(Function):
         batch, count = frames.shape[:2]
         pieces = frames.unflatten(2, (-1, hop))
         overlap = pieces.shape[2]
-        total = frames.new_zeros(batch, count + overlap - 1, hop)
+        sums = frames.new_zeros(batch, count + overlap - 1, hop)
         for i in range(overlap):
-            total[:, i : i + count] += pieces[:, :, i]
-        return total.flatten(1)
+            sums[:, i : i + count] += pieces[:, :, i]
+        return sums.flatten(1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
@@ -78,14 +75,14 @@ class _RealFft(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        # An inverse transform counts every bin but the first and, of an even length, the last for
-        # its mirror image too.
-        weights = _once(ctx.n_fft, grads[0].device).to(grads[0].real.dtype)
+        # An inverse real FFT counts each bin twice (for its mirror image), except the first and, of
+        # even length, the last.
+        weights = _mirror_weights(ctx.n_fft, grads[0].device).to(grads[0].real.dtype)
         return torch.fft.irfft(grads[0] * weights, ctx.n_fft, norm="forward")
 
 
 @lru_cache(maxsize=8)
-def _once(n_fft: int, device: torch.device) -> Tensor:
+def _mirror_weights(n_fft: int, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         weights = torch.full((n_fft // 2 + 1,), 0.5, device=device)
         weights[0] = 1.0

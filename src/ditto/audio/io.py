@@ -1,8 +1,7 @@
-"""Sound files: reading any common kind, resampling, atomic writing with tags.
+"""Read, resample and write sound files.
 
-Files that are read are not trusted: whatever is wrong with one raises `AudioFileError`, and with an
-output `OutputError`, with a message of one line even if the file's name has a line break. Nothing
-is mended in silence: NaN is an error, and so is a sample that would clip.
+Input is not trusted: any fault raises `AudioFileError`, and any fault of an output `OutputError`,
+with a one-line message. Nothing is repaired silently: NaN is an error, and so is clipping.
 """
 
 import os
@@ -10,10 +9,12 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 import soundfile
 import soxr
 
@@ -22,17 +23,16 @@ from ditto.errors import AudioFileError, OutputError
 from ditto.paths import StrPath, atomic_file, printable, reason
 
 MIN_SECONDS = 0.05
-"""Shortest sound that is read: one STFT window needs 0.047 s."""
+"""Shortest sound accepted: one STFT window needs 0.047 s."""
 MAX_SECONDS = 7200.0
-"""Longest sound that is read at once; of longer files a part can be read."""
+"""Longest sound read at once; of a longer file, read a part."""
 MIN_RATE, MAX_RATE, MAX_CHANNELS = 4_000, 768_000, 64
 MAX_VALUES = 2**30
-"""Most samples (times channels) held in memory: small files can decode to any amount of silence."""
+"""Most samples (times channels) decoded: a small file may hold any amount of silence."""
 SILENCE_PEAK = 1e-5
-"""Sound whose peak is below this (-100 dB) is silence."""
+"""Peak (-100 dB) below which a recording is silent."""
 MAX_PEAK = 100.0
-"""Highest peak that is read; full scale is 1. Beyond it the file's values are not what they claim
-to be."""
+"""Highest peak accepted (full scale is 1): beyond it the file is wrongly encoded."""
 
 SUBTYPES = {
     ".wav": ("WAV", "PCM_16"),
@@ -40,29 +40,20 @@ SUBTYPES = {
     ".ogg": ("OGG", "VORBIS"),
     ".mp3": ("MP3", "MPEG_LAYER_III"),
 }
-"""Format and default encoding by a file name's ending."""
+"""Format and default encoding by file name ending."""
 TAGS = (
-    "title",
-    "artist",
-    "album",
-    "comment",
-    "date",
-    "genre",
-    "software",
-    "copyright",
-    "license",
-    "tracknumber",
+    *("title", "artist", "album", "comment", "date", "genre"),
+    *("software", "copyright", "license", "tracknumber"),
 )
-"""Names of the tags that `write` takes. wav keeps no license; mp3 no license, copyright and
-software."""
+"""Tags that `write` accepts. wav drops license; mp3 drops license, copyright and software."""
 MAX_TAG_BYTES, MAX_SOFTWARE_BYTES = 2000, 100
-"""Longest tags. libsndfile loses longer ones in wav, and cuts `software` within a letter, which
+"""Longest tags. In wav libsndfile drops longer ones; it cuts `software` within a character, which
 crashes in flac."""
 
 _BLOCK_FRAMES = 1 << 16
-# After a jump the first mp3 frames decode wrong, since a frame borrows up to 511 bytes from those
-# before it, and so does the first block of Vorbis. A jump into the last Ogg page lands off by what
-# is trimmed at the end (libsndfile issue 885); a page has at most 255 packets of 4096 samples.
+# After a seek the first mp3 frames decode wrongly, since a frame borrows up to 511 bytes from its
+# predecessors; so does the first block of Vorbis. A seek into the last Ogg page is off by what is
+# trimmed at the end (libsndfile issue 885); a page has at most 255 packets of 4096 samples.
 _WARM_UP = 1 << 15
 _OGG_PAGE = 255 * 4096
 _FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
@@ -71,9 +62,7 @@ _EXACT_FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "AIFF")  # their headers know 
 
 @dataclass(frozen=True, eq=False)
 class Audio:
-    """Sound in memory: `samples` of shape (channels, n), float32, ±1 at full scale, at
-    `sample_rate` Hz.
-    """
+    """Hold `samples` (channels, n), float32, ±1 at full scale, at `sample_rate` Hz."""
 
     samples: np.ndarray
     sample_rate: int
@@ -84,11 +73,11 @@ class Audio:
         return self.samples.shape[1] / self.sample_rate
 
     def mono(self) -> "Audio":
-        """The mean of all channels, of shape (1, n)."""
+        """Average the channels; shape (1, n)."""
         return Audio(self.samples.mean(axis=0, keepdims=True, dtype=np.float32), self.sample_rate)
 
     def resample(self, sample_rate: int) -> "Audio":
-        """The same sound at another rate in Hz, by soxr at its very high quality."""
+        """Resample to `sample_rate` Hz by soxr, quality VHQ."""
         if sample_rate == self.sample_rate:
             return self
         resampled = soxr.resample(
@@ -99,9 +88,7 @@ class Audio:
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a sound file's header says. `frames` counts samples per channel; mp3 headers may be off
-    a little.
-    """
+    """Hold a sound file's header; `frames` is samples per channel (approximate in mp3)."""
 
     sample_rate: int
     channels: int
@@ -120,10 +107,10 @@ def info(path: StrPath) -> AudioInfo:
 
     Raises:
         AudioFileError: the file is missing, not a regular file, empty, not audio, or of an absurd
-            rate or width.
+            sample rate or number of channels.
     """
     with _opened(path) as file:
-        return _info(file)
+        return AudioInfo(file.samplerate, file.channels, file.frames, file.format, file.subtype)
 
 
 def read(
@@ -134,20 +121,19 @@ def read(
     max_seconds: float = MAX_SECONDS,
     require_sound: bool = False,
 ) -> Audio:
-    """Read a sound file (wav, flac, ogg, mp3 and what else libsndfile knows), or only a part of it.
+    """Read a sound file (wav, flac, ogg, mp3 or any other that libsndfile knows) or a part of it.
 
-    Only the part that is asked for is decoded; it may end before `start + seconds` if the file
-    does.
+    Only the requested part is decoded; it is shorter if the file ends before.
 
     Args:
         path: the file.
-        start: where to begin, in seconds.
-        seconds: how much to read; everything from `start` on if None.
-        max_seconds: most that is read when `seconds` is None.
+        start: beginning of the part, in seconds.
+        seconds: length of the part; None reads to the end.
+        max_seconds: longest sound accepted if `seconds` is None.
         require_sound: refuse silence (a peak below -100 dB).
 
     Returns:
-        All channels at the file's own rate, at least 0.05 s long.
+        All channels at the file's own rate, at least 0.05 s.
 
     Raises:
         AudioFileError: the file cannot be read, is too short or too long, holds NaN or infinities,
@@ -165,10 +151,10 @@ def read_mono(
     max_seconds: float = MAX_SECONDS,
     require_sound: bool = True,
 ) -> np.ndarray:
-    """Read a file as the model hears it: the mean of its channels, at `spec.sample_rate`.
+    """Read a file as model input: the mean of its channels at `spec.sample_rate`.
 
-    Args and errors are those of `read`, but silence is refused by default; channels that cancel out
-    are silence.
+    Arguments and errors are those of `read`, but silence (also of channels that cancel out) is
+    refused by default.
 
     Returns:
         Shape (samples,), float32.
@@ -178,7 +164,7 @@ def read_mono(
 
 
 def read_tags(path: StrPath) -> dict[str, str]:
-    """The tags of a sound file that are set, by name (see `TAGS`).
+    """Read the non-empty tags of a sound file, by name (see `TAGS`).
 
     Raises:
         AudioFileError: see `info`.
@@ -190,7 +176,7 @@ def read_tags(path: StrPath) -> dict[str, str]:
 
 
 def _unmangled(text: str) -> str:
-    """Undo the reading of UTF-8 as Latin-1: so libsndfile writes and reads the tags of mp3."""
+    """Undo libsndfile's confusion of UTF-8 with Latin-1 in the tags of mp3."""
     try:
         return text.encode("latin-1").decode()
     except UnicodeError:
@@ -206,25 +192,22 @@ def write(
     tags: Mapping[str, str] | None = None,
     force: bool = False,
 ) -> None:
-    """Write a sound file, whole or not at all; its name's ending (.wav, .flac, .ogg, .mp3) chooses
-    the format.
+    """Write a sound file atomically, in the format of its ending (.wav, .flac, .ogg, .mp3).
 
-    Samples beyond ±1 are refused rather than clipped or scaled down, unless the encoding is FLOAT
-    or DOUBLE.
+    Samples beyond ±1 are an error, unless the encoding is FLOAT or DOUBLE.
 
     Args:
         path: the file; its folder must exist.
         samples: shape (channels, n) or (n,), ±1 at full scale.
         sample_rate: in Hz.
-        subtype: encoding, as libsndfile names it; by default 16 bit in wav, 24 bit in flac, Vorbis
-            in ogg.
-        tags: values of some of `TAGS`. libsndfile appends its own name to `software`.
-        force: whether an existing file may be replaced.
+        subtype: libsndfile's name of the encoding; default 16 bit in wav, 24 bit in flac, Vorbis in
+            ogg.
+        tags: values by name (see `TAGS`). libsndfile appends its own name to `software`.
+        force: replace an existing file.
 
     Raises:
         OutputError: the file exists, cannot be written, or the sound does not fit the format.
-        ValueError: `samples` has another shape or no sample, or a tag is unknown or too long (see
-            `MAX_TAG_BYTES`).
+        ValueError: `samples` is empty or of another shape, or a tag is unknown or too long.
     """
     path = Path(path)
     frames = np.atleast_2d(np.asarray(samples)).T
@@ -233,11 +216,24 @@ def write(
     file_format, encoding = _encoding(path, subtype)
     _check_range(path, frames, encoding)
     _check_tags(tags or {})
+    form = {"channels": frames.shape[1], "format": file_format, "subtype": encoding}
     with atomic_file(path, force=force) as temporary:
         try:
-            _encode(temporary, frames, sample_rate, file_format, encoding, tags or {})
+            with soundfile.SoundFile(temporary, "w", sample_rate, **form) as file:
+                for name, value in (tags or {}).items():
+                    setattr(file, name, value)
+                # in blocks: libsndfile's Vorbis encoder overflows the stack on one long write
+                for first in range(0, len(frames), _BLOCK_FRAMES):
+                    file.write(frames[first : first + _BLOCK_FRAMES])
         except soundfile.LibsndfileError as error:
             raise OutputError(f"cannot write {printable(path)}: {_cause(error)}") from error
+
+
+def encode_flac(audio: npt.NDArray[np.floating[Any]], sample_rate: int) -> bytes:
+    """Encode mono audio, shape (samples,), as 16-bit FLAC."""
+    buffer = BytesIO()
+    soundfile.write(buffer, audio, sample_rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
 
 
 def _cause(error: soundfile.LibsndfileError) -> str:
@@ -246,7 +242,7 @@ def _cause(error: soundfile.LibsndfileError) -> str:
 
 
 def _encoding(path: Path, subtype: str | None) -> tuple[str, str]:
-    """Format and encoding to write `path` in, as libsndfile names them."""
+    """Return libsndfile's names of format and encoding for `path`."""
     if path.suffix.lower() not in SUBTYPES:
         raise OutputError(
             f"cannot write {printable(path)}: its name must end in {', '.join(SUBTYPES)}"
@@ -256,25 +252,23 @@ def _encoding(path: Path, subtype: str | None) -> tuple[str, str]:
     known = soundfile.available_subtypes(file_format)
     if encoding not in known:
         raise OutputError(
-            f"cannot write {printable(path)} as {printable(encoding)}: {file_format} takes {', '.join(known)}"
+            f"cannot write {printable(path)} as {printable(encoding)}: "
+            f"{file_format} takes {', '.join(known)}"
         )
     return file_format, encoding
 
 
 def _check_range(path: Path, frames: np.ndarray, encoding: str) -> None:
-    # In blocks, as it is written: a long recording is not copied.
-    peaks = [
-        np.abs(frames[first : first + _BLOCK_FRAMES]).max()
-        for first in range(0, len(frames), _BLOCK_FRAMES)
-    ]
-    peak = float(np.max(peaks))
+    peak = float(max(-frames.min(), frames.max()))  # NaN if any sample is; copies nothing
     if not np.isfinite(peak):
         raise OutputError(
-            f"cannot write {printable(path)}: the sound holds values that are not finite (NaN or infinity)"
+            f"cannot write {printable(path)}: "
+            "the sound holds values that are not finite (NaN or infinity)"
         )
     if peak > 1 and encoding not in _FLOAT_SUBTYPES:
         raise OutputError(
-            f"cannot write {printable(path)}: it would clip, its peak is {peak:.4g} and may be at most 1"
+            f"cannot write {printable(path)}: "
+            f"it would clip, its peak is {peak:.4g} and may be at most 1"
         )
 
 
@@ -287,40 +281,17 @@ def _check_tags(tags: Mapping[str, str]) -> None:
             raise ValueError(f"the tag {name!r} may have at most {limit} bytes, none of them null")
 
 
-def _encode(
-    path: Path,
-    frames: np.ndarray,
-    sample_rate: int,
-    file_format: str,
-    encoding: str,
-    tags: Mapping[str, str],
-) -> None:
-    """Write samples of shape (n, channels)."""
-    with soundfile.SoundFile(
-        path, "w", sample_rate, frames.shape[1], encoding, format=file_format
-    ) as file:
-        for name, value in tags.items():
-            setattr(file, name, value)
-        # in blocks: libsndfile's Vorbis encoder overflows the stack on one long write
-        for first in range(0, len(frames), _BLOCK_FRAMES):
-            file.write(frames[first : first + _BLOCK_FRAMES])
-
-
 class _SoundFile(soundfile.SoundFile):
-    """A file read in one go: soundfile seeks to where it is after each read, and that breaks the
-    next mp3 frames.
-    """
+    """Stop soundfile from seeking after each read, which breaks the next mp3 frames."""
 
     def seekable(self) -> bool:
-        """Whether to jump after a read."""
+        """Return False: soundfile then does not seek by itself."""
         return False
 
 
 @contextmanager
 def _opened(path: StrPath) -> Iterator[soundfile.SoundFile]:
-    """Open a sound file that need not be one; any failure within the block becomes
-    `AudioFileError`.
-    """
+    """Open a sound file; any failure in the block becomes an `AudioFileError`."""
     try:
         with _regular_file(path) as raw, _SoundFile(raw.fileno(), closefd=False) as file:
             _check_header(path, file)
@@ -335,9 +306,7 @@ def _opened(path: StrPath) -> Iterator[soundfile.SoundFile]:
 
 
 def _regular_file(path: StrPath) -> BinaryIO:
-    """Open a file after making sure that it is one: opening a device or a pipe may block or do
-    things.
-    """
+    """Open a regular file; opening a device or a pipe might block or have effects."""
     if "\0" in os.fspath(path):
         raise AudioFileError(
             f"cannot read {printable(path)}: a file's name cannot hold a null character"
@@ -351,20 +320,16 @@ def _regular_file(path: StrPath) -> BinaryIO:
     return open(path, "rb")
 
 
-def _info(file: soundfile.SoundFile) -> AudioInfo:
-    return AudioInfo(file.samplerate, file.channels, file.frames, file.format, file.subtype)
-
-
 def _check_header(path: StrPath, file: soundfile.SoundFile) -> None:
     if not MIN_RATE <= file.samplerate <= MAX_RATE:
-        limits = f"from {MIN_RATE} to {MAX_RATE} Hz can be read"
         raise AudioFileError(
-            f"cannot read {printable(path)}: its sample rate is {file.samplerate} Hz, {limits}"
+            f"cannot read {printable(path)}: its sample rate is {file.samplerate} Hz, "
+            f"from {MIN_RATE} to {MAX_RATE} Hz can be read"
         )
     if file.channels > MAX_CHANNELS:
-        limits = f"at most {MAX_CHANNELS} can be read"
         raise AudioFileError(
-            f"cannot read {printable(path)}: it has {file.channels} channels, {limits}"
+            f"cannot read {printable(path)}: it has {file.channels} channels, "
+            f"at most {MAX_CHANNELS} can be read"
         )
 
 
@@ -378,19 +343,19 @@ def _read(
 ) -> Audio:
     if not (0 <= start < np.inf and (seconds is None or 0 < seconds < np.inf)):
         raise AudioFileError(
-            f"cannot read {printable(path)} from {start} s for {seconds} s: give a start >= 0, a length > 0"
+            f"cannot read {printable(path)} from {start} s for {seconds} s: "
+            "give a start >= 0, a length > 0"
         )
     with _opened(path) as file:
         rate = file.samplerate
-        first, count = (
-            round(start * rate),
-            round((max_seconds if seconds is None else seconds) * rate),
-        )
+        first = round(start * rate)
+        count = round((max_seconds if seconds is None else seconds) * rate)
         _seek(path, file, first)
         samples = _decode(path, file, count, mono)
         if seconds is None and len(file.read(1)):
             raise AudioFileError(
-                f"{printable(path)} is longer than {max_seconds:g} s: choose a part (start and seconds)"
+                f"{printable(path)} is longer than {max_seconds:g} s: "
+                "choose a part (start and seconds)"
             )
         _check_length(path, file, first, count, samples.shape[1])
     _check_samples(path, samples, require_sound)
@@ -399,9 +364,10 @@ def _read(
 
 def _seek(path: StrPath, file: soundfile.SoundFile, first: int) -> None:
     if first >= file.frames:
-        whole = _info(file).seconds
+        rate = file.samplerate
         raise AudioFileError(
-            f"cannot read {printable(path)} from {first / file.samplerate:g} s: it lasts {whole:.3g} s"
+            f"cannot read {printable(path)} from {first / rate:g} s: "
+            f"it lasts {file.frames / rate:.3g} s"
         )
     position = first
     if file.format in ("MP3", "OGG"):
@@ -415,18 +381,19 @@ def _seek(path: StrPath, file: soundfile.SoundFile, first: int) -> None:
 
 
 def _decode(path: StrPath, file: soundfile.SoundFile, count: int, mono: bool) -> np.ndarray:
-    """Up to `count` frames from here on, of shape (channels, n), or (1, n) if `mono`."""
+    """Decode up to `count` frames from here on; shape (channels, n), or (1, n) if `mono`."""
     blocks: list[np.ndarray] = []
-    done = held = 0
+    done = values = 0
     while done < count:
         block = file.read(min(_BLOCK_FRAMES, count - done), dtype="float32", always_2d=True)
         if not len(block):
             break
         blocks.append(block.mean(axis=1, keepdims=True) if mono else block)
-        done, held = done + len(block), held + blocks[-1].size
-        if held > MAX_VALUES:
+        done, values = done + len(block), values + blocks[-1].size
+        if values > MAX_VALUES:
             raise AudioFileError(
-                f"{printable(path)} holds too much sound to read at once: choose a part (start and seconds)"
+                f"{printable(path)} holds too much sound to read at once: "
+                "choose a part (start and seconds)"
             )
     if not blocks:
         return np.zeros((1, 0), np.float32)
@@ -436,24 +403,23 @@ def _decode(path: StrPath, file: soundfile.SoundFile, count: int, mono: bool) ->
 def _check_length(
     path: StrPath, file: soundfile.SoundFile, first: int, count: int, got: int
 ) -> None:
-    """Refuse sound that is too short, or that ends before its header says."""
+    """Refuse sound that is too short or ends before its header says."""
     rate = file.samplerate
     if file.format in _EXACT_FORMATS and got < min(count, file.frames - first):
-        promised = f"{file.frames / rate:.3f} s are promised"
         raise AudioFileError(
-            f"{printable(path)} is damaged: it ends after {(first + got) / rate:.3f} s, {promised}"
+            f"{printable(path)} is damaged: it ends after {(first + got) / rate:.3f} s, "
+            f"{file.frames / rate:.3f} s are promised"
         )
     if got < MIN_SECONDS * rate:
-        amount = f"{got} sample{'s' * (got != 1)} ({got / rate:.4f} s)"
         raise AudioFileError(
-            f"{printable(path)} is too short: {amount} of sound, at least {MIN_SECONDS} s is needed"
+            f"{printable(path)} is too short: {got} sample{'s' * (got != 1)} ({got / rate:.4f} s) "
+            f"of sound, at least {MIN_SECONDS} s is needed"
         )
 
 
 def _check_samples(path: StrPath, samples: np.ndarray, require_sound: bool) -> None:
-    # both extremes are NaN if any sample is, and need no copy of the samples
-    peak = float(max(-samples.min(), samples.max())) if samples.size else 0.0
-    if not np.isfinite(samples.min()) or not np.isfinite(samples.max()):
+    peak = float(max(-samples.min(), samples.max()))  # NaN if any sample is; copies nothing
+    if not np.isfinite(peak):
         raise AudioFileError(
             f"{printable(path)} holds values that are not finite (NaN or infinity): export it again"
         )

@@ -1,18 +1,18 @@
-"""A soft limiter, so that no sound clips and what a control measures is what is heard."""
+"""A soft limiter: audio never clips, and controls measure what is played."""
 
 import torch
 from torch import Tensor
 
 KNEE = 0.8
 CEILING = 0.999
+"""Amplitudes, full scale = 1: the limiter acts above the knee and stays below the ceiling."""
 
 
 def limited(audio: Tensor, knee: float = KNEE, ceiling: float = CEILING) -> Tensor:
-    """Audio of any shape, with what goes beyond ±`knee` bent smoothly to stay within ±`ceiling`.
+    """Bend samples beyond ±`knee` smoothly so that they stay within ±`ceiling`; any shape.
 
-    Samples within the knee are left bit for bit. It has no memory, so that it costs little and its
-    gradient is exact; peaks are rare and short, and bending them changes the loudness by far less
-    than turning the whole clip down.
+    Samples within the knee are unchanged. The limiter is memoryless: cheap, with an exact gradient.
+    Peaks are rare and short, so it changes the loudness far less than scaling the clip down.
     """
     room = ceiling - knee
     size = audio.abs()

@@ -1,11 +1,11 @@
-"""The one description of how sound becomes a spectrogram (DITTO, appendix K)."""
+"""Rates and sizes of audio and its log-mel spectrogram (DITTO, appendix K)."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class AudioSpec:
-    """Rates and sizes that turn mono audio into the log-mel x_0 and back.
+    """Describe the log-mel x_0 of mono audio.
 
     A log-mel frame is ``10·log10`` of the mel power of a Hann-windowed STFT whose window is scaled
     so that a full-scale sine has power 1 (0 dB); the range ``[-dynamic_range_db, 0]`` dB maps
@@ -25,23 +25,23 @@ class AudioSpec:
         return self.sample_rate / self.hop
 
     @property
+    def margin_frames(self) -> int:
+        """Frames that half an STFT window reaches over (4 by default), rounded up."""
+        return -(-self.n_fft // (2 * self.hop))
+
+    @property
     def clip_seconds(self) -> float:
         """Length of the model's window in seconds (5.944 by default)."""
         return self.seconds(self.clip_frames)
 
     def frames(self, seconds: float) -> int:
-        """Number of whole frames nearest to `seconds`."""
+        """Convert seconds to the nearest whole number of frames."""
         return round(seconds * self.frame_rate)
 
     def samples(self, frames: int) -> int:
-        """Number of samples that `frames` frames stand for."""
+        """Convert frames to samples."""
         return frames * self.hop
 
     def seconds(self, frames: int) -> float:
-        """Duration of `frames` frames in seconds."""
+        """Convert frames to seconds."""
         return frames * self.hop / self.sample_rate
-
-    @property
-    def margin_frames(self) -> int:
-        """Frames that half an STFT window reaches over."""
-        return -(-self.n_fft // (2 * self.hop))

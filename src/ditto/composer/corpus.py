@@ -7,7 +7,6 @@ complete up to its number of lines.
 """
 
 import hashlib
-import io
 import math
 import multiprocessing
 from collections.abc import Callable, Iterator
@@ -16,22 +15,12 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import soundfile
-
+from ditto.audio.io import encode_flac
 from ditto.composer.compose import SPLITS, TEMPO_RANGE, compose
 from ditto.composer.piece import labels
 from ditto.composer.render import Renderer, file_sha256, find_soundfont
 from ditto.composer.styles import GENRES, MOOD_NAMES
-from ditto.data.files import (
-    Progress,
-    make_folder,
-    read_json,
-    write_bytes,
-    write_json,
-    write_json_lines,
-)
+from ditto.data.files import Progress, open_data_folder, write_bytes, write_json, write_json_lines
 from ditto.errors import DataError
 
 COMPOSER_VERSION = 1
@@ -76,7 +65,7 @@ def compose_dataset(
         raise DataError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
     font = find_soundfont(soundfont)
     config = _config(seed, split, sample_rate, font)
-    total = max(total, _open_folder(out, config))
+    total = max(total, open_data_folder(out, config))
     make = partial(_make_piece, out, seed=seed, split=split, font=font, sample_rate=sample_rate)
     missing = [i for i in range(total) if not _audio_path(out, i).exists()]
     for done, _ in enumerate(_each(make, missing, workers), start=total - len(missing) + 1):
@@ -85,13 +74,6 @@ def compose_dataset(
     write_json_lines(out / "labels.jsonl", (_labels(out, i, seed, split) for i in range(total)))
     write_json(out / "dataset.json", {**config, "count": total})
     return out
-
-
-def encode_flac(audio: npt.NDArray[np.floating[Any]], sample_rate: int) -> bytes:
-    """16-bit FLAC bytes of mono audio, shape (samples,)."""
-    buffer = io.BytesIO()
-    soundfile.write(buffer, audio, sample_rate, format="FLAC", subtype="PCM_16")
-    return buffer.getvalue()
 
 
 def _count(hours: float | None, count: int | None) -> int:
@@ -117,22 +99,6 @@ def _config(seed: int, split: str, sample_rate: int, font: Path) -> dict[str, An
         "moods": list(MOOD_NAMES),
         "tempo_range": list(TEMPO_RANGE),
     }
-
-
-def _open_folder(out: Path, config: dict[str, Any]) -> int:
-    """Make or check the folder; returns how many pieces its finished part has."""
-    make_folder(out / "audio")
-    make_folder(out)
-    if not (out / "dataset.json").exists():
-        write_json(out / "dataset.json", {**config, "count": 0})
-        return 0
-    found = read_json(out / "dataset.json")
-    different = [k for k in config if found.get(k) != config[k]]
-    if different:
-        raise DataError(
-            f"{out} holds data made with another {different[0]}: choose another folder or the same settings"
-        )
-    return int(found["count"])
 
 
 def _audio_path(out: Path, index: int) -> Path:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ditto.audio.spec import AudioSpec
 from ditto.errors import ControlError
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.panels import Panel, Spans
 
 FrameSpans = tuple[tuple[int, int], ...]

@@ -13,7 +13,7 @@ from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Output, Window
 from ditto.controls.curves import Curve, curve_of_recording, parse_curve, smoothed
 from ditto.errors import ControlError
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.panels import CurvePanel, Panel
 from ditto.paths import StrPath
 

@@ -22,7 +22,7 @@ from ditto.controls.notes import (
     transcribe_recording,
 )
 from ditto.errors import ControlError
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.panels import ChromaPanel, Panel
 from ditto.paths import StrPath
 

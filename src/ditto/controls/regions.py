@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ditto.controls.base import Control, FrameSpans, Output
 from ditto.errors import ControlError
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.panels import Panel, RegionPanel
 
 

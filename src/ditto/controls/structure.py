@@ -22,7 +22,7 @@ from ditto.audio.similarity import self_similarity, smooth_2d
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Output, Window
 from ditto.errors import ControlError
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.panels import MatrixPanel, Panel
 from ditto.paths import StrPath, printable
 

@@ -1,7 +1,6 @@
-"""Clips with captions, for CLAP: each batch a pure function of (seed, step).
+"""Clips with captions, for training CLAP; each batch is a pure function of (seed, step).
 
-Whole pieces go through CLAP's front end once; their log-mels are kept under the data folder's
-``cache/``, one file a piece, as `ditto.data.dataset` keeps the base model's.
+The log-mels of CLAP's front end are cached like the base model's, see `ditto.data.dataset`.
 """
 
 from dataclasses import asdict
@@ -19,38 +18,40 @@ from ditto.errors import DataError
 from ditto.models.clap_frontend import ClapFrontEnd, resample
 
 FLOOR_DB = -100.0
+"""Level of silence in CLAP's log-mels."""
 
 
 def clap_cache(root: Path, front_end: ClapFrontEnd, progress: Progress | None = None) -> list[Path]:
-    """Compute the log-mels that are not yet cached.
+    """Cache the log-mels of all pieces, one file each.
 
     Returns:
-        A .npy file a piece, in order: float16, shape (frames, n_mels), dB.
+        .npy files in order: float16, shape (frames, n_mels), dB.
 
     Raises:
-        DataError: the folder is not a data set, or the cache cannot be written.
+        DataError: the folder is not a data set.
+        OutputError: the cache cannot be written.
     """
     rate = int(read_json(root / "dataset.json")["sample_rate"])
-    kept = {k: v for k, v in asdict(front_end).items() if k not in ("seconds", "padding")}
-    return piece_cache(
-        root, f"clap-{short_key([kept, rate])}", lambda path: _levels(path, front_end), progress
-    )
+    settings = {k: v for k, v in asdict(front_end).items() if k not in ("seconds", "padding")}
+    kind = f"clap-{short_key([settings, rate])}"
+    return piece_cache(root, kind, lambda path: _levels(path, front_end), progress)
 
 
 class CaptionedClips:
-    """Random clips of CLAP's window with captions.
+    """Draw random clips of CLAP's window with captions.
 
     Args:
         root: a finished data folder; its cache is completed first.
         front_end: CLAP's.
-        seconds: length of the clips that users will have CLAP hear; half of the clips end there, in
-            silence, as the front end pads them, and half fill the window.
-        detail: lowest share of the facts that a caption tells; the highest is 1.
+        seconds: length of the clips in use; half of the clips are cut there and padded with
+            silence, as the front end does, and half fill the window.
+        detail: lowest share of the facts in a caption; the highest is 1.
         seed: of crops and captions.
-        progress: of the cache, called with (pieces done, pieces).
+        progress: of the cache, in pieces.
 
     Raises:
-        DataError: as `clap_cache`, or a piece is shorter than the window.
+        DataError: the folder is not a data set, or a piece is shorter than the window.
+        OutputError: the cache cannot be written.
     """
 
     def __init__(
@@ -66,23 +67,22 @@ class CaptionedClips:
         self.labels = read_labels(root)
         self.front_end, self.seconds, self.detail, self.seed = front_end, seconds, detail, seed
         self._levels = clap_cache(root, front_end, progress)[: len(self.labels)]
-        short = [
-            piece["file"] for piece in self.labels if piece["seconds"] < front_end.seconds + 0.1
-        ]
-        if short:
-            raise DataError(
-                f"{root / short[0]} is shorter than CLAP's window of {front_end.seconds} s: leave it out"
-            )
+        for piece in self.labels:
+            if piece["seconds"] < front_end.seconds + 0.1:
+                raise DataError(
+                    f"{root / piece['file']} is shorter than CLAP's window of "
+                    f"{front_end.seconds} s: leave it out"
+                )
 
     def __len__(self) -> int:
-        """Number of pieces."""
+        """Return the number of pieces."""
         return len(self.labels)
 
     def batch(self, step: int, batch_size: int) -> tuple[Tensor, list[str]]:
-        """Log-mels (B, 1, frames, n_mels) in dB and captions of one training step.
+        """Draw log-mels (B, 1, frames, n_mels) in dB and captions of one training step.
 
-        No piece is there twice while there are enough: another clip of it would count as a wrong
-        answer.
+        Pieces are drawn without replacement if there are enough: another clip of the same piece
+        would count as a wrong answer.
         """
         rng = np.random.default_rng([self.seed, step])
         pieces = rng.choice(len(self), size=batch_size, replace=batch_size > len(self))
@@ -97,8 +97,8 @@ class CaptionedClips:
         if rng.random() < 0.5:
             clip[int(self.seconds * rate / hop) + 1 :] = FLOOR_DB
         detail = rng.uniform(self.detail, 1.0)
-        said = caption(self.labels[piece], start * hop / rate, self.seconds, rng, detail)
-        return torch.from_numpy(clip)[None], said
+        text = caption(self.labels[piece], start * hop / rate, self.seconds, rng, detail)
+        return torch.from_numpy(clip)[None], text
 
 
 def _levels(path: Path, front_end: ClapFrontEnd) -> np.ndarray:

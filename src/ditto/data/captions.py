@@ -1,8 +1,7 @@
-"""Captions of composed music: what a clip's labels say, told in one of many ways (data for CLAP).
+"""Captions of labelled music in many wordings, to train CLAP.
 
-A caption is a pure function of labels, place and random generator. It says what can be heard in the
-clip itself: instruments that play, density and loudness there, besides genre, mood and tempo of the
-whole piece. Labels that a data set does not have (see `ditto.data.prepare`) are left out.
+A caption is a pure function of labels, place and random generator. It describes the clip (playing
+instruments, density, loudness) and the piece (genre, mood, tempo); missing labels are left out.
 """
 
 import re
@@ -12,37 +11,35 @@ from typing import Any
 
 import numpy as np
 
-from ditto.composer.dynamics import gain_db
 from ditto.data import wording
 
 Labels = dict[str, Any]
+"""A line of ``labels.jsonl``."""
 NUMBERS = range(40, 221)
-"""Tempi in beats per minute that the vocabulary has words for."""
+"""Tempi in the vocabulary, beats per minute."""
 
 
 def caption(
     piece: Labels, start: float, seconds: float, rng: np.random.Generator, detail: float = 1.0
 ) -> str:
-    """One description of the clip of `seconds` from `start` (seconds) of a piece.
+    """Describe a clip of a piece.
 
     Args:
-        piece: its labels, as `ditto.composer.piece.labels` makes them; genre, mood and the rest may be
-            missing.
-        start: where the clip begins.
-        seconds: its length.
+        piece: labels as of `ditto.composer.piece.labels`; any may be missing.
+        start: beginning of the clip in the piece, in seconds.
+        seconds: length of the clip.
         rng: chooses facts, words and their order.
-        detail: share in (0, 1] of the facts besides genre and mood to be told.
+        detail: share in (0, 1] of the facts to tell besides genre and mood.
 
     Returns:
-        Lower case, without a line break, e.g. "a calm jazz song with vibraphone and double bass, at
-        96 bpm".
+        One line in lower case, e.g. "a calm jazz song with vibraphone and double bass, at 96 bpm".
     """
     form = FORMS[int(rng.integers(len(FORMS)))]
     return form(facts(piece, start, seconds, rng), rng, detail)
 
 
 def template(genre: str | None, mood: str | None, tempo: float | None) -> str:
-    """The papers' template for CLAP scores: "a [mood] [genre] song at [tempo] beats per minute"."""
+    """Fill the papers' template: "a [mood] [genre] song at [tempo] beats per minute"."""
     words = _join([mood, genre])
     end = "" if tempo is None else f" at {round(tempo)} beats per minute"
     return _articled(_join([words, "song"]) + end)
@@ -50,7 +47,7 @@ def template(genre: str | None, mood: str | None, tempo: float | None) -> str:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a caption can say, in words; None or empty where the labels do not tell."""
+    """Hold a clip's facts in words; None or empty without a label."""
 
     genre: str | None
     mood: str | None
@@ -62,7 +59,7 @@ class Facts:
 
 
 def facts(piece: Labels, start: float, seconds: float, rng: np.random.Generator) -> Facts:
-    """Words for everything that is known of a clip, the less important in random order."""
+    """Choose words for all facts of a clip; minor facts (`rest`) come in random order."""
     end = start + seconds
     genre, mood, tempo = piece.get("genre"), piece.get("mood"), piece.get("tempo")
     notes = [
@@ -73,20 +70,14 @@ def facts(piece: Labels, start: float, seconds: float, rng: np.random.Generator)
         *_maybe(rng, wording.MODES.get(piece.get("mode", ""))),
         *_maybe(rng, wording.METRES.get(piece.get("time_signature", ""))),
         *(_maybe(rng, _step(wording.MELODY, rate)) if "melody" in piece else ()),
-        *(
-            _maybe(rng, _step(wording.ENERGY, _energy(piece, start, end)))
-            if piece.get("form")
-            else ()
-        ),
+        *(_density(piece, start, end, rng) if piece.get("form") else ()),
         *(_loudness(piece, start, end, rng) if piece.get("dynamics") else ()),
     ]
     rng.shuffle(rest)
     return Facts(
         genre=_one(rng, wording.GENRES.get(genre, (genre,))) if genre else None,
         mood=_one(rng, wording.MOODS.get(mood, (mood,))) if mood else None,
-        tempo=_one(rng, wording.BPM).format(bpm=round(tempo + rng.uniform(-2, 2)))
-        if tempo
-        else None,
+        tempo=_tempo(tempo, rng) if tempo else None,
         speed=_one(rng, _step(wording.TEMPI, tempo)) if tempo else None,
         band=wording.BANDS.get(len(piece.get("instruments", ()))),
         instruments=_instruments(piece, bool(notes), rng),
@@ -95,32 +86,32 @@ def facts(piece: Labels, start: float, seconds: float, rng: np.random.Generator)
 
 
 def words_of(pieces: Iterable[Labels] = ()) -> list[str]:
-    """Every word that captions of such pieces can have, in order; the vocabulary of a tokenizer."""
+    """List the sorted words that captions of such pieces can contain, for a tokenizer."""
     texts = [*_strings(vars(wording)), *GLUE, *map(str, NUMBERS)]
     texts += [str(piece[key]) for piece in pieces for key in ("genre", "mood") if piece.get(key)]
     return sorted({word for text in texts for word in re.findall(r"\w+", text.lower())})
 
 
 GLUE = (
-    "a an with and the of at for by featuring play playing played in tempo mood genre beats per minute bpm",
+    "a an with and the of at for by featuring play playing played in",
+    "tempo mood genre beats per minute bpm",
 )
-"""Words of the sentences themselves."""
+"""Words of the sentence patterns."""
 
 
 def _sentence(known: Facts, rng: np.random.Generator, detail: float) -> str:
-    """A calm jazz song with vibraphone and double bass, at 96 bpm, crescendo."""
+    """Write "a calm jazz song with vibraphone and double bass, at 96 bpm, crescendo"."""
     tail = _tail(known, rng, detail)
     players = _listed(_some(known.instruments, rng, detail))
     noun = known.band if known.band and rng.random() < 0.25 else _one(rng, wording.PIECES)
     speed = known.speed if known.speed and " " not in known.speed and rng.random() < 0.3 else None
     head = _articled(_join([speed, known.mood, known.genre, noun]))
-    return ", ".join(
-        [_join([head, players and f"{_one(rng, ('with', 'featuring'))} {players}"]), *tail]
-    )
+    band = players and f"{_one(rng, ('with', 'featuring'))} {players}"
+    return ", ".join([_join([head, band]), *tail])
 
 
 def _players_first(known: Facts, rng: np.random.Generator, detail: float) -> str:
-    """Vibraphone and double bass playing a calm jazz song, 96 bpm."""
+    """Write "vibraphone and double bass playing a calm jazz song, 96 bpm"."""
     players = _listed(_some(known.instruments, rng, detail))
     thing = _articled(_join([known.mood, known.genre, _one(rng, wording.PIECES)]))
     head = f"{players} {_one(rng, ('playing', 'play'))} {thing}" if players else thing
@@ -128,20 +119,15 @@ def _players_first(known: Facts, rng: np.random.Generator, detail: float) -> str
 
 
 def _keywords(known: Facts, rng: np.random.Generator, detail: float) -> str:
-    """jazz, calm, vibraphone, 96 bpm, sparse."""
-    parts = [
-        known.genre,
-        known.mood,
-        *_some(known.instruments, rng, detail),
-        *_tail(known, rng, detail),
-    ]
-    parts = [part for part in parts if part]
+    """Write "jazz, calm, vibraphone, 96 bpm, sparse", in random order."""
+    minor = [*_some(known.instruments, rng, detail), *_tail(known, rng, detail)]
+    parts = [part for part in (known.genre, known.mood, *minor) if part]
     rng.shuffle(parts)
     return ", ".join(parts)
 
 
 def _papers(known: Facts, rng: np.random.Generator, detail: float) -> str:
-    """A calm jazz song at 96 beats per minute, with vibraphone."""
+    """Write "a calm jazz song at 96 beats per minute, with vibraphone"."""
     head = _join([_articled(_join([known.mood, known.genre, "song"])), known.tempo])
     players = _listed(_some(known.instruments, rng, detail))
     rest = _some(known.rest, rng, detail)
@@ -158,26 +144,24 @@ FORMS: tuple[Callable[[Facts, np.random.Generator, float], str], ...] = (
 
 
 def _tail(known: Facts, rng: np.random.Generator, detail: float) -> list[str]:
-    """Tempo and the rest, some of them, in random order."""
+    """Choose some of tempo and minor facts, in random order."""
     tempo = known.tempo if rng.random() < 0.7 else known.speed
-    told = _some(tuple(part for part in (tempo, *known.rest) if part), rng, detail)
-    return [str(part) for part in rng.permutation(told)] if told else []
+    chosen = _some(tuple(part for part in (tempo, *known.rest) if part), rng, detail)
+    return [str(part) for part in rng.permutation(chosen)] if chosen else []
 
 
 def _some(parts: Sequence[str], rng: np.random.Generator, detail: float) -> list[str]:
-    """Each part with probability `detail`."""
+    """Keep each part with probability `detail`."""
     return [part for part in parts if rng.random() < detail]
 
 
 def _instruments(piece: Labels, melody: bool, rng: np.random.Generator) -> tuple[str, ...]:
-    """Up to five instruments that play, the lead first more often than not; no lead where no melody
-    is.
-    """
-    heard = [entry for entry in piece.get("instruments", ()) if melody or entry[0] != "lead"]
+    """Name up to five instruments, mostly the lead first; no lead without a melody."""
+    playing = [entry for entry in piece.get("instruments", ()) if melody or entry[0] != "lead"]
     order = {"lead": 0.0, "comp": 0.4, "colour": 0.6, "halo": 0.7, "bass": 0.7, "drums": 0.8}
-    heard.sort(key=lambda entry: order.get(entry[0], 0.5) + rng.random())
-    named = [_one(rng, _names(program, drums)) for _, program, drums in heard]
-    return tuple(dict.fromkeys(named))[:5]
+    playing.sort(key=lambda entry: order.get(entry[0], 0.5) + rng.random())
+    names = [_one(rng, _names(program, drums)) for _, program, drums in playing]
+    return tuple(dict.fromkeys(names))[:5]
 
 
 def _names(program: int, drums: bool) -> tuple[str, ...]:
@@ -186,25 +170,31 @@ def _names(program: int, drums: bool) -> tuple[str, ...]:
     return wording.INSTRUMENTS.get(program, (wording.FAMILIES[program // 8],))
 
 
-def _energy(piece: Labels, start: float, end: float) -> float:
-    """Mean energy of the sections within the clip."""
+def _tempo(tempo: float, rng: np.random.Generator) -> str:
+    """Tell the tempo within 2 beats per minute."""
+    return _one(rng, wording.BPM).format(bpm=round(tempo + rng.uniform(-2, 2)))
+
+
+def _density(piece: Labels, start: float, end: float, rng: np.random.Generator) -> list[str]:
+    """Describe the mean energy of the sections within the clip."""
     shares = [(max(0.0, min(end, b) - max(start, a)), energy) for a, b, _, energy in piece["form"]]
     total = sum(share for share, _ in shares)
-    return sum(share * energy for share, energy in shares) / total if total else 0.0
+    mean = sum(share * energy for share, energy in shares) / total if total else 0.0
+    return _maybe(rng, _step(wording.ENERGY, mean))
 
 
 def _loudness(piece: Labels, start: float, end: float, rng: np.random.Generator) -> list[str]:
-    """How the mix's loudness moves, and perhaps where it lies."""
-    levels = gain_db(piece["dynamics"], np.linspace(start, end, 60))
-    spoken = _maybe(rng, wording.DYNAMICS[movement(levels)])
+    """Describe the movement of the loudness and, if it is extreme, its level."""
+    levels = np.interp(np.linspace(start, end, 60), *np.transpose(piece["dynamics"]))
+    words = _maybe(rng, wording.DYNAMICS[movement(levels)])
     level = float(np.median(levels))
     if level < -14 or level > -3:
-        spoken += _maybe(rng, wording.LEVELS["quiet" if level < -14 else "loud"])
-    return spoken
+        words += _maybe(rng, wording.LEVELS["quiet" if level < -14 else "loud"])
+    return words
 
 
 def movement(levels: np.ndarray) -> str:
-    """A curve of levels in dB in one word, a key of `wording.DYNAMICS`."""
+    """Classify a curve of levels in dB as a key of `wording.DYNAMICS`."""
     first, middle, last = (float(part.mean()) for part in np.array_split(levels, 3))
     if np.ptp(levels) < 4:
         return "steady"
@@ -230,10 +220,8 @@ def _maybe(rng: np.random.Generator, words: Sequence[str] | None) -> list[str]:
 
 
 def _listed(parts: Sequence[str]) -> str:
-    """a, b and c."""
-    return (
-        " and ".join(part for part in (", ".join(parts[:-1]), parts[-1]) if part) if parts else ""
-    )
+    """Write "a, b and c"."""
+    return " and ".join(part for part in (", ".join(parts[:-1]), *parts[-1:]) if part)
 
 
 def _join(parts: Iterable[str | None]) -> str:
@@ -245,14 +233,10 @@ def _articled(text: str) -> str:
 
 
 def _strings(value: Any) -> list[str]:
-    """All strings within dictionaries and tuples, without what modules hold besides."""
+    """Collect all strings in nested dictionaries and tuples; skip a module's own attributes."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, dict):
-        return [
-            text
-            for key, part in value.items()
-            if not str(key).startswith("__")
-            for text in _strings(part)
-        ]
+        parts = (part for key, part in value.items() if not str(key).startswith("__"))
+        return [text for part in parts for text in _strings(part)]
     return [text for part in value for text in _strings(part)] if isinstance(value, tuple) else []

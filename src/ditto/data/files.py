@@ -1,9 +1,7 @@
-"""Writing files so that they are either whole or absent."""
+"""Read and write the files of data folders; writing is atomic, see `ditto.paths`."""
 
 import hashlib
-import io
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,41 +10,37 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.errors import DataError
+from ditto.paths import TEMPORARY, atomic_file, reason
 
 Progress = Callable[[int, int], None]
-"""Told how many are done, and of how many."""
+"""Progress callback: (done, total)."""
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file in one step: a reader, or a restart after a kill, sees the old file or the new
-    one, never a part.
+    """Write or replace a file atomically.
 
     Raises:
-        DataError: the folder cannot be written.
+        OutputError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_file(path, force=True) as temporary:
         temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON in one step, with sorted keys."""
+    """Write JSON with sorted keys; see `write_bytes`."""
     write_bytes(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
 
 def write_json_lines(path: Path, values: Iterable[Any]) -> None:
-    """Write one JSON value a line, in one step."""
+    """Write one JSON value per line; see `write_bytes`."""
     write_bytes(path, "".join(json.dumps(v, sort_keys=True) + "\n" for v in values).encode())
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
+    """Read a JSON file of a data folder.
 
     Raises:
-        DataError: it is missing or damaged.
+        DataError: the file is missing or damaged.
     """
     try:
         return json.loads(path.read_text())
@@ -59,28 +53,42 @@ def read_json(path: Path) -> Any:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and its parents; remove temporary files that a killed run left there.
+    """Create a folder with its parents; delete temporary files of a killed run.
 
     Raises:
-        DataError: it cannot be made.
+        DataError: the folder cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        for leftover in path.glob(".*.tmp"):
+        for leftover in path.glob(f"{TEMPORARY}*"):
             leftover.unlink(missing_ok=True)
     except OSError as error:
-        raise DataError(f"cannot make the folder {path}: {error.strerror or error}") from error
+        raise DataError(f"cannot make the folder {path}: {reason(error)}") from error
 
 
-def write_npy(path: Path, array: npt.NDArray[Any]) -> None:
-    """Write an array as .npy, in one step."""
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    write_bytes(path, buffer.getvalue())
+def open_data_folder(out: Path, config: dict[str, Any]) -> int:
+    """Create a data folder made with `config`, or continue one; return its finished pieces.
+
+    Raises:
+        DataError: it holds data made with another config, or cannot be created.
+        OutputError: it cannot be written.
+    """
+    make_folder(out / "audio")
+    make_folder(out)
+    if not (out / "dataset.json").exists():
+        write_json(out / "dataset.json", {**config, "count": 0})
+    old = read_json(out / "dataset.json")
+    different = [key for key in config if old.get(key) != config[key]]
+    if different:
+        raise DataError(
+            f"{out} holds data made with another {different[0]}: choose another folder or the "
+            "same settings"
+        )
+    return int(old["count"])
 
 
 def short_key(value: Any) -> str:
-    """A short name of what a cache depends on: 12 hexadecimal digits of its JSON's SHA-256."""
+    """Name a cache by what it depends on: 12 hexadecimal digits of its JSON's SHA-256."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -90,20 +98,21 @@ def cached_arrays(
     make: Callable[[int], npt.NDArray[Any]],
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Make the arrays ``<name>.npy`` that the folder does not have yet; ``make(i)`` gives that of
-    ``names[i]``.
+    """Make the missing arrays ``<name>.npy``; ``make(i)`` computes that of ``names[i]``.
 
     Returns:
         The files, in order.
 
     Raises:
-        DataError: the folder cannot be written.
+        DataError: the folder cannot be created.
+        OutputError: it cannot be written.
     """
     make_folder(folder)
     paths = [folder / f"{name}.npy" for name in names]
     for i, path in enumerate(paths):
         if not path.exists():
-            write_npy(path, make(i))
+            with atomic_file(path, force=True) as temporary:
+                np.save(temporary, make(i), allow_pickle=False)
         if progress:
             progress(i + 1, len(paths))
     return paths

@@ -1,11 +1,9 @@
-"""Clips of an adapted pipeline's latent with encoded captions, each batch a pure function of (seed,
-step).
+"""Latents of an adapted pipeline with encoded captions, to train its students and ControlNets.
 
-A source is a data folder (composed or prepared), whose labels make the captions; or any folder of
-recordings, where ``song.txt`` beside ``song.wav`` is its caption, and a recording without one goes
-with the empty prompt. Recordings are cut into windows, each half a window after the last, and go
-through the pipeline's `encode` once; the latents are kept under the folder's ``cache/``, one file a
-recording.
+Each batch is a pure function of (seed, step). The source is a data folder (captions are made from
+its labels) or any folder of recordings (the caption of ``song.wav`` is ``song.txt``, or empty).
+Recordings are cut into windows that overlap by half and encoded once; the latents are cached under
+``cache/``, one file per recording.
 """
 
 from dataclasses import dataclass
@@ -22,20 +20,20 @@ from ditto.data.files import Progress, cached_arrays, short_key
 from ditto.data.prepare import recordings
 from ditto.errors import DataError
 from ditto.models.adapters.common import PipelineModel
-from ditto.models.hashes import fingerprints
+from ditto.models.folder import hash_networks
 
 DETAIL = 0.5
-"""Lowest share of the facts that a caption made of labels tells; the highest is 1."""
+"""Lowest share of the facts in a caption made from labels; the highest is 1."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A sound file with what is known of it.
+    """Describe a sound file.
 
     Attributes:
         path: the file.
         seconds: its length.
-        key: changes with the file.
+        key: identifies the file's content in the cache.
         labels: of a data folder's piece, or None.
         text: its caption, if there are no labels.
     """
@@ -47,54 +45,51 @@ class Recording:
     text: str = ""
 
     def caption(self, start: float, seconds: float, rng: np.random.Generator) -> str:
-        """What is said of the clip of `seconds` from `start`."""
-        return (
-            self.text
-            if self.labels is None
-            else caption(self.labels, start, seconds, rng, rng.uniform(DETAIL, 1.0))
-        )
+        """Describe the clip of `seconds` from `start`."""
+        if self.labels is None:
+            return self.text
+        return caption(self.labels, start, seconds, rng, detail=rng.uniform(DETAIL, 1.0))
 
 
 def read_recordings(root: Path) -> list[Recording]:
-    """The pieces of a data folder, or the recordings of any other, searched in depth.
+    """List the pieces of a data folder, or the recordings of any other, recursively.
 
     Raises:
         DataError: there is none, or the data folder is unfinished.
-        AudioFileError: a file is no sound file.
+        AudioFileError: a recording cannot be read.
     """
     if (root / "dataset.json").is_file():
-        return [_piece(root, labels) for labels in read_labels(root)]
+        return [
+            Recording(root / piece["file"], float(piece["seconds"]), piece["sha256"], piece)
+            for piece in read_labels(root)
+        ]
     return [_recording(path) for path in recordings(root)]
 
 
-def _piece(root: Path, labels: Labels) -> Recording:
-    return Recording(root / labels["file"], float(labels["seconds"]), labels["sha256"], labels)
-
-
 def _recording(path: Path) -> Recording:
-    beside = path.with_suffix(".txt")
+    txt = path.with_suffix(".txt")
     try:
-        text = " ".join(beside.read_text(encoding="utf-8").split()) if beside.is_file() else ""
+        text = " ".join(txt.read_text(encoding="utf-8").split()) if txt.is_file() else ""
     except (OSError, UnicodeDecodeError):
-        raise DataError(f"cannot read the caption {beside}: it must be text in UTF-8") from None
-    about = path.stat()
-    return Recording(
-        path, info(path).seconds, f"{path.name}-{about.st_size}-{about.st_mtime_ns}", text=text
-    )
+        raise DataError(f"cannot read the caption {txt}: it must be text in UTF-8") from None
+    status = path.stat()
+    key = f"{path.name}-{status.st_size}-{status.st_mtime_ns}"
+    return Recording(path, info(path).seconds, key, text=text)
 
 
 class LatentClips:
-    """Random clips of x_0 with conditions of their captions.
+    """Draw random clips of x_0 with the conditions of their captions.
 
     Args:
         root: a data folder, or a folder of recordings; its cache is completed first.
-        model: encodes sound and prompts.
+        model: encodes audio and prompts.
         seconds: length of a clip; None is the model's window.
         seed: of the draws.
-        progress: of the cache, called with (recordings done, recordings).
+        progress: of the cache, in recordings.
 
     Raises:
-        DataError: as `read_recordings`, or no recording is as long as a clip.
+        DataError: as of `read_recordings`, or all recordings are shorter than a clip.
+        OutputError: the cache cannot be written.
         RequestError: the model cannot make clips of that length.
     """
 
@@ -109,61 +104,52 @@ class LatentClips:
     ) -> None:
         self.model, self.seed, self.frames = model, seed, model.shape(seconds)[-1]
         self.seconds = model.spec.seconds(self.frames)
-        long_enough = [
-            item for item in read_recordings(root) if item.seconds >= self.seconds - 1e-6
-        ]
-        if not long_enough:
+        shortest = self.seconds - 1e-6
+        items = [item for item in read_recordings(root) if item.seconds >= shortest]
+        if not items:
             raise DataError(
                 f"no recording in {root} is as long as a clip of {self.seconds:.2f} s: set seconds"
             )
+        files = self._cache(root, items, progress)
         self._clips = [
             (item, place, file)
-            for item, file in zip(
-                long_enough, self._cache(root, long_enough, progress), strict=True
-            )
+            for item, file in zip(items, files, strict=True)
             for place in range(len(self._starts(item)))
         ]
 
     def __len__(self) -> int:
-        """Number of clips."""
+        """Return the number of clips."""
         return len(self._clips)
 
     def batch(self, step: int, batch_size: int) -> tuple[Tensor, Tensor]:
-        """Latents (B, …, frames) float32 and conditions (B, N) of one training step, on the CPU."""
+        """Draw x_0 (B, …, frames), float32, and conditions (B, N) of one step, on the CPU."""
         rng = np.random.default_rng([self.seed, step])
-        chosen = [self._clips[int(i)] for i in rng.integers(len(self), size=batch_size)]
-        latents = [
-            np.load(file, mmap_mode="r", allow_pickle=False)[place] for _, place, file in chosen
-        ]
-        said = [
-            item.caption(self._starts(item)[place], self.seconds, rng) for item, place, _ in chosen
-        ]
+        latents, captions = [], []
+        for i in rng.integers(len(self), size=batch_size):
+            item, place, file = self._clips[int(i)]
+            latents.append(np.load(file, mmap_mode="r", allow_pickle=False)[place])
+            captions.append(item.caption(self._starts(item)[place], self.seconds, rng))
         x_0 = torch.from_numpy(np.stack(latents).astype(np.float32))
-        return x_0, self.model.prompts(said, self.seconds).cpu()
+        return x_0, self.model.encode_prompts(captions, self.seconds).cpu()
 
     def _starts(self, item: Recording) -> list[float]:
-        """Seconds at which a recording's clips begin."""
+        """List the starts of a recording's clips, in seconds."""
         half = self.seconds / 2
-        return [
-            place * half for place in range(int((item.seconds - self.seconds + 1e-6) / half) + 1)
-        ]
+        return [i * half for i in range(int((item.seconds - self.seconds + 1e-6) / half) + 1)]
 
     def _cache(self, root: Path, items: list[Recording], progress: Progress | None) -> list[Path]:
         def make(i: int) -> np.ndarray:
             return np.stack([self._latent(items[i], start) for start in self._starts(items[i])])
 
-        folder = (
-            root
-            / "cache"
-            / f"latents-{short_key([fingerprints(self.model.decoders), self.frames])}"
-        )
-        return cached_arrays(folder, [short_key(item.key) for item in items], make, progress)
+        key = short_key([hash_networks(self.model.decoders), self.frames])
+        names = [short_key(item.key) for item in items]
+        return cached_arrays(root / "cache" / f"latents-{key}", names, make, progress)
 
     def _latent(self, item: Recording, start: float) -> np.ndarray:
-        """x_0 of one clip, float16, shape (…, frames)."""
+        """Encode the clip of a recording from `start`: x_0, float16, shape (…, frames)."""
         rate, count = self.model.spec.sample_rate, self.model.spec.samples(self.frames)
-        sound = read(item.path, start=start, seconds=self.seconds).resample(rate).samples[:, :count]
-        sound = np.pad(sound, ((0, 0), (0, count - sound.shape[1])))
+        audio = read(item.path, start=start, seconds=self.seconds).resample(rate).samples[:, :count]
+        audio = np.pad(audio, ((0, 0), (0, count - audio.shape[1])))
         with torch.no_grad():
-            x_0 = self.model.encode(torch.from_numpy(sound)[None])
+            x_0 = self.model.encode(torch.from_numpy(audio)[None])
         return x_0[0].cpu().numpy().astype(np.float16)

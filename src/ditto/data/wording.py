@@ -1,4 +1,4 @@
-"""The words that captions are made of: for every label several ways to say it."""
+"""Vocabulary of captions: several ways to say each label."""
 
 GENRES: dict[str, tuple[str, ...]] = {
     "jazz": ("jazz", "jazz", "jazzy", "swing jazz", "swinging jazz"),
@@ -115,8 +115,7 @@ FAMILIES = (
     "percussion",
     "effects",
 )
-"""General MIDI's families of eight programs each: the words for programs without words of their
-own."""
+"""Names of General MIDI's families of eight programs, for programs missing in `INSTRUMENTS`."""
 
 INSTRUMENTS: dict[int, tuple[str, ...]] = {
     0: ("piano", "grand piano"),

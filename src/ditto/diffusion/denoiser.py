@@ -1,9 +1,8 @@
-"""The one calling convention of every denoiser: ours or adapted, student or teacher, whatever it
-predicts inside.
+"""The calling convention of all denoisers: ``denoiser(x_t, t, cond, guidance) -> x̂_0``.
 
-``denoiser(x_t, t, cond, guidance) -> x̂_0``. Foreign parameterisations are converted once, here, so
-that samplers and methods read like the papers. Nothing here runs under ``no_grad``: the caller
-decides about gradients.
+Own and adapted models, students and teachers, follow it. Other parameterisations are converted
+here, so that samplers and methods read like the papers. Nothing runs under ``no_grad``: gradients
+are up to the caller.
 """
 
 from collections.abc import Callable
@@ -13,49 +12,64 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ditto.diffusion.schedule import Prediction, Schedule
+from ditto.diffusion.schedule import Prediction, Schedule, expand_like
 
 Cond = Tensor
-"""Conditioning of a batch, first dimension B: tags (B, 5) for our own models, encoded prompts for
-adapted ones."""
+"""Conditioning (B, …): tags (B, 5) of own models, encoded prompts of adapted ones."""
 
 
 class Denoiser(Protocol):
-    """Anything that estimates x_0 from x_t."""
+    """Estimate x_0 from x_t."""
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Cond, guidance: float) -> Tensor:
-        """x̂_0, shape of `x_t` (B, …), from timesteps `t` (B,) int64, `cond` and CFG scale w."""
+        """Estimate x̂_0 (B, …) from x_t (B, …), timesteps t (B,) int64, `cond` and CFG scale w."""
         ...
 
 
 Network = Callable[[Tensor, Tensor, Cond], Tensor]
 """A network ``(x_t, t, cond) -> output`` of one of the `Prediction` kinds."""
 
+Limit = Callable[[Tensor], Tensor]
+"""Thresholding of x̂_0 (B, …)."""
+
+
+def dynamic_threshold(x_0: Tensor, ratio: float = 0.995, maximum: float = 1.0) -> Tensor:
+    """Threshold x̂_0 (B, …) dynamically (Imagen; DITTO appendix K), like diffusers' DDIM.
+
+    With s the `ratio` quantile of each item's |x̂_0|, limited to [1, `maximum`], x̂_0 is clipped to
+    [−s, s] and divided by s. With ``maximum=1`` (diffusers' default) this clips to [−1, 1].
+    """
+    if maximum == 1.0:
+        return x_0.clamp(-1, 1)
+    s = torch.quantile(x_0.detach().abs().flatten(1), ratio, dim=1).clamp(1.0, maximum)
+    s = expand_like(s, x_0)
+    return torch.minimum(torch.maximum(x_0, -s), s) / s
+
 
 @dataclass(frozen=True)
 class GuidedDenoiser:
-    """Classifier-free guidance over a network, in the papers' convention (DITTO eq. 13).
+    """Apply classifier-free guidance to a network, in the papers' convention (DITTO eq. 13).
 
-    ``w · f(c) + (1 − w) · f(c_∅)``: w=0 is unconditional, w=1 conditional (one network call), any
-    other w costs two, made as one call on a doubled batch. Combining x̂_0, ε̂ or v̂ is the same
-    thing, since each is affine in the other at a fixed x_t.
+    ``w · f(c) + (1 − w) · f(c_∅)``: w=0 is unconditional and w=1 conditional, one network call
+    each; any other w takes one call on a doubled batch. Guiding x̂_0, ε̂ or v̂ is equivalent, since
+    they are affine in each other at a fixed x_t.
     """
 
     network: Network
     schedule: Schedule
     prediction: Prediction
     null_cond: Callable[[Cond], Cond]
-    """The null conditioning c_∅ of the same shape as the given one."""
+    """Maps a conditioning to the null conditioning c_∅ of the same shape."""
     skip_std: float = 0.0
     """See `Schedule.to_x_0`."""
-    bounded: bool = True
-    """Whether x_0 lies in [−1, 1], so that a chain may threshold it; the latent of an autoencoder
-    does not."""
+    limit: Limit | None = dynamic_threshold
+    """How a chain may threshold x̂_0; None where x_0 has no bounds, as the latent of an
+    autoencoder."""
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Cond, guidance: float = 1.0) -> Tensor:
-        """x̂_0 of the guided network."""
+        """Estimate x̂_0, see `Denoiser`."""
         output = self._output(x_t, t, cond, guidance)
-        return self.schedule.to_x_0(output, x_t, t, self.prediction, self.skip_std)
+        return self.schedule.to_x_0(output, x_t, t, self.prediction, skip_std=self.skip_std)
 
     def _output(self, x_t: Tensor, t: Tensor, cond: Cond, guidance: float) -> Tensor:
         if guidance == 1.0:
@@ -68,14 +82,10 @@ class GuidedDenoiser:
         return guidance * conditional + (1 - guidance) * unconditional
 
 
-def dynamic_threshold(x_0: Tensor, ratio: float = 0.995, maximum: float = 1.0) -> Tensor:
-    """Dynamic thresholding (Imagen; DITTO appendix K) of x̂_0 (B, …), as diffusers' DDIM does it.
+def limit_of(denoiser: Denoiser) -> Limit:
+    """Return how chains threshold this denoiser's x̂_0: its `limit`, or to [−1, 1] without one."""
+    return getattr(denoiser, "limit", dynamic_threshold) or _as_it_is
 
-    s = the `ratio` quantile of |x̂_0| of each item, held inside [1, `maximum`]; x̂_0 is clipped to
-    [−s, s] and divided by s. With ``maximum=1`` (diffusers' default) it is a clip to [−1, 1].
-    """
-    if maximum == 1.0:
-        return x_0.clamp(-1, 1)
-    s = torch.quantile(x_0.detach().abs().flatten(1), ratio, dim=1).clamp(1.0, maximum)
-    s = s.reshape(-1, *[1] * (x_0.ndim - 1))
-    return torch.minimum(torch.maximum(x_0, -s), s) / s
+
+def _as_it_is(x_0: Tensor) -> Tensor:
+    return x_0

@@ -1,5 +1,4 @@
-"""EDICT (Wallace et al. 2023; DITTO appendix B): two coupled chains whose every step can be undone
-exactly.
+"""EDICT: two coupled, exactly invertible chains (Wallace et al. 2023; DITTO appendix B).
 
 With a = √(ᾱ_s / ᾱ_t) and b = √(1 − ᾱ_s) − a·√(1 − ᾱ_t), so that a·x + b·ε̂ is the DDIM step from t
 to s::
@@ -9,12 +8,12 @@ to s::
     x ← p·x' + (1 − p)·y'
     y ← p·y' + (1 − p)·x
 
-Every line changes one of the two by a function of the other, hence can be solved for what it
-changed. The pair is kept in float64 whatever the network computes in: undoing a step divides by p
-and by b's counterpart, and a float32 pair would not find its way back.
+Every line changes one chain by a function of the other and can therefore be solved for its old
+value. The pair is kept in float64 whatever the network computes in: undoing a step divides by p and
+a, and a float32 pair would not return to its start.
 
-Where ᾱ_t is next to nothing, a is in the hundreds and so is the chains' drift apart: use a
-"leading" grid, which does not begin at the last timestep (`edict_timesteps`).
+At ᾱ_t near 0, a is in the hundreds and the chains diverge: use a "leading" grid, which does not
+begin at the last timestep (`edict_timesteps`).
 """
 
 import torch
@@ -24,25 +23,26 @@ from ditto.diffusion.samplers import Chain
 from ditto.diffusion.schedule import Schedule
 
 Pair = tuple[Tensor, Tensor]
+"""x and y of the two chains, (B, …), float64."""
 
 
 def mixing(steps: int) -> float:
-    """The mixing coefficient p that DITTO's appendix L uses: 0.93 at 50 steps or more, 0.83 at 20
-    or fewer.
+    """Return the mixing coefficient p of DITTO's appendix L.
+
+    0.93 from 50 steps on, 0.83 up to 20, linear in between.
     """
     return 0.83 + 0.1 * min(max((steps - 20) / 30, 0.0), 1.0)
 
 
 def edict_timesteps(schedule: Schedule, steps: int) -> list[int]:
-    """A grid on which EDICT is stable."""
+    """Return a grid on which EDICT is stable."""
     return schedule.timesteps(steps, "leading")
 
 
 def edict(chain: Chain, x_T: Tensor, p: float, y_T: Tensor | None = None) -> Pair:
-    """Sample both chains, which start alike unless `y_T` is given: x_T (B, …) → x_0 and y_0 (B, …),
-    float64.
+    """Sample both chains, x_T and y_T (default: x_T), (B, …) → x_0 and y_0 in float64.
 
-    The network sees tensors of x_T's dtype.
+    The network is called in x_T's dtype.
     """
     pair = x_T.double(), (x_T if y_T is None else y_T).double()
     for t, t_next in chain.pairs():
@@ -50,26 +50,8 @@ def edict(chain: Chain, x_T: Tensor, p: float, y_T: Tensor | None = None) -> Pai
     return pair
 
 
-def edict_invert(
-    chain: Chain, x_0: Tensor, p: float, y_0: Tensor | None = None, dtype: torch.dtype | None = None
-) -> Pair:
-    """Undo `edict`: x_0 and y_0 (B, …) → x_T and y_T (B, …), float64.
-
-    Args:
-        chain: the one that sampled, or any other for a clip that nobody sampled.
-        x_0: of the first chain.
-        p: mixing coefficient.
-        y_0: of the second chain; `x_0` for a clip that nobody sampled.
-        dtype: what the network sees; x_0's by default.
-    """
-    pair = x_0.double(), (x_0 if y_0 is None else y_0).double()
-    for t, t_next in reversed(chain.pairs()):
-        pair = edict_unstep(chain, pair, t, t_next, p, dtype or x_0.dtype)
-    return pair
-
-
 def edict_step(chain: Chain, pair: Pair, t: int, t_next: int, p: float, dtype: torch.dtype) -> Pair:
-    """Both chains from t to t_next; two model calls, on tensors of `dtype`."""
+    """Step both chains from t to t_next, with two model calls in `dtype`."""
     x, y = pair
     a, b = _ddim_coefficients(chain.schedule, t, t_next, x)
     x = a * x + b * _epsilon(chain, y, t, dtype)
@@ -81,7 +63,7 @@ def edict_step(chain: Chain, pair: Pair, t: int, t_next: int, p: float, dtype: t
 def edict_unstep(
     chain: Chain, pair: Pair, t: int, t_next: int, p: float, dtype: torch.dtype
 ) -> Pair:
-    """Both chains from t_next back to t: `edict_step` read from its last line to its first."""
+    """Step both chains from t_next back to t: undo the lines of `edict_step` in reverse order."""
     x, y = pair
     a, b = _ddim_coefficients(chain.schedule, t, t_next, x)
     y = (y - (1 - p) * x) / p
@@ -91,7 +73,7 @@ def edict_unstep(
 
 
 def _ddim_coefficients(schedule: Schedule, t: int, t_next: int, like: Tensor) -> Pair:
-    """The a and b of DDIM's step, see above."""
+    """Return a and b of the DDIM step from t to t_next, see the module's formulas."""
     signal, spread = schedule.scales(t, like)
     signal_next, spread_next = schedule.scales(t_next, like)
     a = signal_next / signal
@@ -99,5 +81,5 @@ def _ddim_coefficients(schedule: Schedule, t: int, t_next: int, like: Tensor) ->
 
 
 def _epsilon(chain: Chain, x_t: Tensor, t: int, dtype: torch.dtype) -> Tensor:
-    """ε̂ of x_t in float64, from a model call in `dtype`."""
+    """Estimate ε̂ in float64 by a model call in `dtype`."""
     return chain.schedule.to_epsilon(chain.predict(x_t.to(dtype), t).double(), x_t, t)

@@ -1,8 +1,7 @@
-"""Deterministic and stochastic samplers as pure, differentiable steps.
+"""Deterministic and stochastic samplers as loops of pure, differentiable steps.
 
-Each sampler is a generator-free loop over a falling timestep grid; a step is a function of tensors
-alone, so it can be recomputed under gradient checkpointing. They agree with diffusers' schedulers
-step by step (tests).
+A step is a function of tensors alone, so it can be recomputed under gradient checkpointing. Tests
+hold every sampler to diffusers' scheduler of that name, step by step.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,31 +10,30 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ditto.diffusion.denoiser import Cond, Denoiser, dynamic_threshold
+from ditto.diffusion.denoiser import Cond, Denoiser, limit_of
 from ditto.diffusion.schedule import CLEAN, Schedule
 
 Call = Callable[..., Tensor]
-"""How a sampler calls the denoiser: plainly, or through gradient checkpointing."""
+"""Calls a function with arguments: directly, or through gradient checkpointing."""
 
 
 def plain_call(function: Callable[..., Tensor], *args: object) -> Tensor:
-    """Call `function`; the counterpart of checkpointing."""
+    """Call `function` directly, without checkpointing."""
     return function(*args)
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Everything that a sampling chain holds fixed: x_0 = sampler(x_T; chain).
+    """Fix everything but x_T of a sampling chain: x_0 = sampler(chain, x_T).
 
     Attributes:
         denoiser: ``(x_t, t, cond, guidance) -> x̂_0``.
         schedule: ᾱ.
-        timesteps: falling grid; the chain ends at clean data after the last.
+        timesteps: falling grid; after the last, the chain ends at clean data.
         cond: conditioning of the batch.
         guidance: CFG scale w (0 unconditional, 1 conditional).
-        threshold: dynamic thresholding of x̂_0 at every step, unless the denoiser says that its x_0
-            is not `bounded`; ε̂ follows from the thresholded x̂_0 (diffusers'
-            ``use_clipped_model_output``).
+        threshold: dynamic thresholding of x̂_0 at every step, as far as the denoiser has a `limit`;
+            ε̂ follows from the thresholded x̂_0 (diffusers' ``use_clipped_model_output``).
         call: how each model call is made; `ditto.methods.ditto` passes gradient checkpointing.
     """
 
@@ -48,32 +46,27 @@ class Chain:
     call: Call = plain_call
 
     def predict(self, x_t: Tensor, t: int) -> Tensor:
-        """x̂_0 at timestep `t`, thresholded if the chain says so."""
+        """Estimate x̂_0 at timestep `t`, thresholded if the chain asks for it."""
         times = torch.full((len(x_t),), t, dtype=torch.long, device=x_t.device)
         return self.call(self._estimate, x_t, times)
 
     def _estimate(self, x_t: Tensor, times: Tensor) -> Tensor:
-        # With the thresholding inside the checkpoint, x_t is all that a step keeps for the backward
-        # pass.
+        # Thresholds inside the checkpoint: a step then keeps only x_t for the backward pass.
         x_0 = self.denoiser(x_t, times, self.cond, self.guidance)
-        return (
-            dynamic_threshold(x_0)
-            if self.threshold and getattr(self.denoiser, "bounded", True)
-            else x_0
-        )
+        return limit_of(self.denoiser)(x_0) if self.threshold else x_0
 
     def pairs(self) -> list[tuple[int, int]]:
-        """(t, next t) along the grid; the last next is `CLEAN`."""
+        """List (t, next t) along the grid; the last next is `CLEAN`."""
         return list(zip(self.timesteps, [*self.timesteps, CLEAN][1:], strict=True))
 
 
 def ddim_step(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: int, t_next: int) -> Tensor:
-    """One deterministic DDIM step (Song et al. 2021, eq. 12, η=0) from t to t_next given x̂_0."""
+    """Step from t to t_next given x̂_0, by deterministic DDIM (Song et al. 2021, eq. 12, η=0)."""
     return schedule.add_noise(x_0, schedule.to_epsilon(x_0, x_t, t), t_next)
 
 
 def ddim(chain: Chain, x_T: Tensor) -> Tensor:
-    """DDIM with η=0: x_T (B, …) → x_0."""
+    """Sample by DDIM with η=0: x_T (B, …) → x_0."""
     x_t = x_T
     for t, t_next in chain.pairs():
         x_t = ddim_step(chain.schedule, x_t, chain.predict(x_t, t), t, t_next)
@@ -81,25 +74,22 @@ def ddim(chain: Chain, x_T: Tensor) -> Tensor:
 
 
 Advance = Callable[[Schedule, Tensor, Tensor, int, int], Tensor]
-"""One step ``(schedule, x_t, x̂_0, t, t_next) -> x at t_next``: `ddim_step`, or what `ancestral`
-makes."""
+"""A step ``(schedule, x_t, x̂_0, t, t_next) -> x at t_next``: `ddim_step` or `ancestral(noise)`."""
 
 
 def ddpm_step(
     schedule: Schedule, x_t: Tensor, x_0: Tensor, t: int, t_next: int, noise: Callable[[], Tensor]
 ) -> Tensor:
-    """One ancestral step: DDIM's with η=1 (Song et al. 2021, eq. 16); the one to clean data draws
-    no noise.
-    """
+    """Step ancestrally: DDIM with η=1 (Song et al. 2021, eq. 16), without noise to clean data."""
     epsilon = schedule.to_epsilon(x_0, x_t, t)
-    now, after = schedule.at(t, x_t), schedule.at(t_next, x_t)
-    variance = (1 - after) / (1 - now) * (1 - now / after)
-    mean = after.sqrt() * x_0 + (1 - after - variance).clamp(min=0).sqrt() * epsilon
+    a, a_next = schedule.at(t, x_t), schedule.at(t_next, x_t)
+    variance = (1 - a_next) / (1 - a) * (1 - a / a_next)
+    mean = a_next.sqrt() * x_0 + (1 - a_next - variance).clamp(min=0).sqrt() * epsilon
     return mean if t_next == CLEAN else mean + variance.sqrt() * noise()
 
 
 def ancestral(noise: Callable[[], Tensor]) -> Advance:
-    """`ddpm_step` with its noise, for methods that take either kind of step."""
+    """Bind the noise of `ddpm_step`, for methods that take an `Advance`."""
 
     def step(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: int, t_next: int) -> Tensor:
         return ddpm_step(schedule, x_t, x_0, t, t_next, noise)
@@ -108,17 +98,20 @@ def ancestral(noise: Callable[[], Tensor]) -> Advance:
 
 
 def ddpm(chain: Chain, x_T: Tensor, noise: Callable[[], Tensor]) -> Tensor:
-    """Ancestral sampling: x_T (B, …) → x_0; `noise()` gives ε of x_T's shape."""
-    x_t = x_T
+    """Sample ancestrally: x_T (B, …) → x_0; `noise()` draws ε of x_T's shape."""
+    x_t, step = x_T, ancestral(noise)
     for t, t_next in chain.pairs():
-        x_t = ddpm_step(chain.schedule, x_t, chain.predict(x_t, t), t, t_next, noise)
+        x_t = step(chain.schedule, x_t, chain.predict(x_t, t), t, t_next)
     return x_t
 
 
 def dpm_solver_pp(chain: Chain, x_T: Tensor) -> Tensor:
-    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), first order at the ends: x_T (B, …) → x_0.
+    """Sample by DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): x_T (B, …) → x_0.
 
-    The last step goes to clean data, where every order gives x̂_0 itself.
+    The first step is of first order; the last goes to clean data, where every order gives x̂_0.
+
+    Raises:
+        ValueError: the chain is empty.
     """
     schedule, x_t = chain.schedule, x_T
     previous: Tensor | None = None
@@ -127,7 +120,7 @@ def dpm_solver_pp(chain: Chain, x_T: Tensor) -> Tensor:
         x_0 = chain.predict(x_t, t)
         if t_next == CLEAN:
             return x_0
-        h = _log_snr(schedule, t_next, x_t) - _log_snr(schedule, t, x_t)
+        h = (schedule.sigma(t, x_t) / schedule.sigma(t_next, x_t)).log()  # λ_next − λ_t
         estimate = x_0
         if previous is not None and h_previous is not None:
             estimate = x_0 + 0.5 * (h / h_previous) * (x_0 - previous)
@@ -138,25 +131,17 @@ def dpm_solver_pp(chain: Chain, x_T: Tensor) -> Tensor:
     raise ValueError("a chain needs at least one timestep")
 
 
-def _log_snr(schedule: Schedule, t: int, like: Tensor) -> Tensor:
-    """λ_t = ln √ᾱ_t − ln √(1 − ᾱ_t)."""
-    return -torch.log(schedule.sigma(t, like))
-
-
 def ddim_invert(chain: Chain, x_0: Tensor) -> Tensor:
-    """DDIM inversion: the grid walked upwards, x_0 → x_T (Song et al. 2021, §4.3), as diffusers'
-    DDIMInverse does it.
+    """Invert DDIM, x_0 (B, …) → x_T (Song et al. 2021, §4.3), like diffusers' DDIMInverse.
 
-    From t_next to t the network is asked at t, as on the way down, but sees x of the level t_next:
-    all the error is there, and it vanishes with small steps.
+    The step from t_next to t calls the network at t, as sampling does, but with x at t_next: the
+    only source of error, which vanishes with small steps.
     """
     return ddim_invert_path(chain, x_0)[0]
 
 
 def ddim_invert_path(chain: Chain, x_0: Tensor) -> list[Tensor]:
-    """All x_t of `ddim_invert` in the order of sampling: x_T first, x_0 itself last, T + 1 tensors
-    (B, …).
-    """
+    """Return all T + 1 x_t (B, …) of `ddim_invert` in the order of sampling, x_T first."""
     schedule, path = chain.schedule, [x_0]
     for t, t_next in reversed(chain.pairs()):
         epsilon = schedule.to_epsilon(chain.predict(path[0], t), path[0], t)

@@ -21,7 +21,7 @@ from ditto.edit.result import Edit, Part
 from ditto.edit.timeline import FADE_SECONDS, Timeline, crossfaded
 from ditto.edit.windows import GapFiller, Progress
 from ditto.errors import RequestError
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.optimize import Step
 from ditto.paths import StrPath, printable
 from ditto.request import Request

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
 
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 
 Edited = TypeVar("Edited")
 

@@ -16,7 +16,7 @@ from ditto.audio.io import write
 from ditto.audio.spec import AudioSpec
 from ditto.edit.timeline import Timeline
 from ditto.eval.seams import seam_jump, share_below, typical_jumps
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.paths import StrPath, atomic_file
 from ditto.request import Request
 from ditto.result import MAX_COMMENT, Result, output_files, versions

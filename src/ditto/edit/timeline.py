@@ -17,7 +17,7 @@ from torch import Tensor
 from ditto.audio.io import SUBTYPES, info, read
 from ditto.audio.limiter import limited
 from ditto.audio.spec import AudioSpec
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.paths import StrPath
 
 FADE_SECONDS = 0.1

@@ -24,7 +24,7 @@ from ditto.methods.inversion import (
 )
 from ditto.methods.none import Uncontrolled
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.paths import StrPath, printable
 from ditto.request import Request, as_tags
 from ditto.result import Result

@@ -16,7 +16,7 @@ from ditto.controls.regions import Region
 from ditto.edit.timeline import FADE_SECONDS, Timeline, clip_at_rate
 from ditto.errors import RequestError
 from ditto.models.conditioning import Tags
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.optimize import Step
 from ditto.request import Request
 from ditto.result import Result

@@ -1,6 +1,4 @@
-"""How alike the clips of a batch are: what a shared x_T fixes about them (DITTO appendix J, Fig.
-10).
-"""
+"""Variance within a batch: how much a shared x_T fixes about its clips (DITTO Fig. 10)."""
 
 from typing import NamedTuple
 
@@ -11,7 +9,7 @@ from torch import Tensor
 
 
 def intra_batch_variance(feature: Tensor) -> float:
-    """Variance of a feature over the clips of one batch, averaged over the feature's values.
+    """Compute the variance of a feature over the clips, averaged over the feature's values.
 
     Args:
         feature: (B, …) with B ≥ 2, e.g. the intensity curves (B, frames) in dB.
@@ -20,7 +18,7 @@ def intra_batch_variance(feature: Tensor) -> float:
         Unbiased variance, in squared units of the feature.
 
     Raises:
-        ValueError: a single clip has no variance.
+        ValueError: fewer than two clips.
     """
     if len(feature) < 2:
         raise ValueError("a variance needs two clips or more")
@@ -28,27 +26,30 @@ def intra_batch_variance(feature: Tensor) -> float:
 
 
 class Effect(NamedTuple):
-    """Whether one group of batches varies less than another."""
+    """Compare the variances of two groups of batches."""
 
     ratio: float
     """Mean variance of the first group over that of the second."""
     p_value: float
-    """One-sided Mann-Whitney: probability of such ranks if the first did not vary less."""
+    """One-sided Mann-Whitney test of the hypothesis that the first varies less."""
 
 
 def less_variance(
     fixed: NDArray[np.floating] | list[float], free: NDArray[np.floating] | list[float]
 ) -> Effect:
-    """Compare `intra_batch_variance` of batches that share x_T with that of batches that do not.
+    """Test whether batches that share x_T vary less than others, by `intra_batch_variance`.
 
-    Ranks are compared since variances are skewed; the paper does not name its test.
+    Ranks are compared because variances are skewed; the paper does not name its test.
+
+    Args:
+        fixed: variances (N,) of batches with one x_T.
+        free: variances (M,) of the others.
 
     Raises:
-        ValueError: a group is empty or holds values that are not finite.
+        ValueError: a group is empty or has a value that is not finite.
     """
     a, b = np.asarray(fixed, dtype=np.float64), np.asarray(free, dtype=np.float64)
     if not (a.size and b.size and np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError("both groups need at least one variance, all of them finite")
-    return Effect(
-        float(a.mean() / b.mean()), float(stats.mannwhitneyu(a, b, alternative="less").pvalue)
-    )
+    p_value = stats.mannwhitneyu(a, b, alternative="less").pvalue
+    return Effect(float(a.mean() / b.mean()), float(p_value))

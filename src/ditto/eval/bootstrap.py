@@ -1,24 +1,23 @@
-"""Confidence intervals by the bootstrap: clips are drawn anew, with replacement, and the figure is
-computed again.
+"""Confidence intervals by the bootstrap: percentile intervals over clips drawn with replacement.
 
-Every function is deterministic for a seed. Intervals are percentile intervals of 95 % unless said
-otherwise.
+Every function is deterministic for a seed. Means and ratios have 95 % intervals by default.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 2000
 LEVEL = 0.95
+TINY = np.finfo(np.float64).tiny
 
 Values = NDArray[np.floating] | Sequence[float]
 
 
 class Interval(NamedTuple):
-    """A figure with the bounds of its confidence interval."""
+    """Hold a figure with the bounds of its confidence interval."""
 
     value: float
     low: float
@@ -28,14 +27,14 @@ class Interval(NamedTuple):
 def mean_interval(
     values: Values, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> Interval:
-    """Mean of one value a clip, shape (N,), with its interval.
+    """Estimate the mean of one value per clip, shape (N,).
 
     Raises:
         ValueError: no values, or one that is not finite.
     """
     x = _checked(values)
-    means = x[_draws(len(x), resamples, seed)].mean(axis=1)
-    return Interval(float(x.mean()), *_bounds(means, level))
+    draws = _bootstrap(np.mean, x, resamples=resamples, level=level, seed=seed)
+    return Interval(float(x.mean()), *map(float, draws.confidence_interval))
 
 
 def ratio_interval(
@@ -47,13 +46,13 @@ def ratio_interval(
     level: float = LEVEL,
     seed: int = 0,
 ) -> Interval:
-    """Ratio of two means with its interval.
+    """Estimate the ratio of two means.
 
     Args:
         above: numerators' values, shape (N,).
         below: denominators' values, shape (M,); with `paired`, of the same N clips.
         paired: draw the same clips for both.
-        resamples: how often clips are drawn anew.
+        resamples: number of draws.
         level: of the interval.
         seed: of the draws.
 
@@ -63,16 +62,14 @@ def ratio_interval(
     a, b = _checked(above), _checked(below)
     if paired and len(a) != len(b):
         raise ValueError(f"paired values must be of one number, not {len(a)} and {len(b)}")
-    first = _draws(len(a), resamples, seed)
-    second = first if paired else _draws(len(b), resamples, seed + 1)
-    means, bases = a[first].mean(axis=1), b[second].mean(axis=1)
-    tiny = np.finfo(np.float64).tiny
-    value = float(a.mean() / max(b.mean(), tiny))
-    with np.errstate(
-        over="ignore"
-    ):  # draws of clips without any error have a ratio beyond all numbers
-        ratios = means / np.maximum(bases, tiny)
-    return Interval(value, *_bounds(ratios, level))
+
+    def ratio(a: NDArray[np.float64], b: NDArray[np.float64], axis: int = -1) -> Any:
+        return a.mean(axis=axis) / np.maximum(b.mean(axis=axis), TINY)
+
+    # a draw whose denominators are all 0 has a ratio beyond all numbers
+    with np.errstate(over="ignore", invalid="ignore"):
+        draws = _bootstrap(ratio, a, b, paired=paired, resamples=resamples, level=level, seed=seed)
+    return Interval(float(ratio(a, b)), *map(float, draws.confidence_interval))
 
 
 def statistic_interval(
@@ -82,28 +79,53 @@ def statistic_interval(
     level: float = LEVEL,
     seed: int = 0,
 ) -> Interval:
-    """A statistic of whole samples, e.g. a Fréchet distance, with a centred interval on the
-    logarithmic scale.
+    """Estimate a positive statistic of whole samples, e.g. a Fréchet distance.
 
-    Repeated clips inflate such a statistic, so the resampled values lie too high as a whole. Their
-    spread around their own median is therefore laid around the value: value · exp(log s* − median
-    log s*).
+    Repeated clips bias such a statistic upwards. The interval is therefore the spread of the
+    resampled values s* around their own median, laid around the value on a logarithmic scale:
+    value · exp(log s* − median log s*).
 
     Args:
         statistic: maps the samples, each (N, …), to a positive number.
-        samples: drawn anew independently of one another.
-        resamples: how often clips are drawn anew.
+        samples: drawn independently of each other.
+        resamples: number of draws.
         level: of the interval.
         seed: of the draws.
     """
-    value = statistic(*samples)
-    logs = np.empty(resamples)
-    draws = [_draws(len(s), resamples, seed + i) for i, s in enumerate(samples)]
-    for i in range(resamples):
-        drawn = statistic(*(s[d[i]] for s, d in zip(samples, draws, strict=True)))
-        logs[i] = np.log(max(drawn, np.finfo(np.float64).tiny))
-    low, high = _bounds(np.exp(logs - np.median(logs)), level)
-    return Interval(value, value * low, value * high)
+
+    def log(*rows: NDArray[np.int64]) -> float:
+        drawn = statistic(*(s[row.astype(int)] for s, row in zip(samples, rows, strict=True)))
+        return float(np.log(max(drawn, TINY)))
+
+    indices = [np.arange(len(sample)) for sample in samples]
+    draws = _bootstrap(log, *indices, resamples=resamples, level=level, seed=seed, vectorized=False)
+    value, median = statistic(*samples), np.median(draws.bootstrap_distribution)
+    low, high = np.exp(np.asarray(draws.confidence_interval) - median)
+    return Interval(value, float(value * low), float(value * high))
+
+
+def _bootstrap(
+    statistic: Callable[..., Any],
+    *samples: NDArray[Any],
+    resamples: int,
+    level: float,
+    seed: int,
+    paired: bool = False,
+    vectorized: bool = True,
+) -> Any:
+    from scipy.stats import bootstrap  # here: slow to import
+
+    return bootstrap(
+        # scipy wants two values or more: of a single clip all draws are alike
+        [np.repeat(sample, 2) if len(sample) == 1 else sample for sample in samples],
+        statistic,
+        n_resamples=resamples,
+        paired=paired,
+        vectorized=vectorized,
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
 
 
 def _checked(values: Values) -> NDArray[np.float64]:
@@ -111,12 +133,3 @@ def _checked(values: Values) -> NDArray[np.float64]:
     if not len(x) or not np.isfinite(x).all():
         raise ValueError("a mean needs at least one value, and all of them finite")
     return x
-
-
-def _draws(count: int, resamples: int, seed: int) -> NDArray[np.int64]:
-    return np.random.default_rng(seed).integers(count, size=(resamples, count))
-
-
-def _bounds(values: NDArray[np.float64], level: float) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

@@ -1,65 +1,56 @@
-"""A small network that hears genre, mood and tempo in a log-mel: the ear of the quality bench, no
-part of a model.
+"""A small classifier of genre, mood and tempo from log-mels, to judge generated clips.
 
-Two views of the clip: timbre and harmony from strided convolutions over time, averaged; rhythm from
-the autocorrelation of onset strengths, read at the lags that each candidate tempo implies, so that
-one set of weights judges all tempi and a tempo that is rare in the data is recognised too. Both
-make up one embedding, the space of the Fréchet distance.
+Timbre and harmony come from strided convolutions, averaged over time. Rhythm comes from the
+autocorrelation of onset strengths at the lags of each candidate tempo: one set of weights scores
+all tempi, so tempi that are rare in the data are recognised too. Both form one embedding, in which
+Fréchet distances are measured.
 """
 
-import hashlib
 import math
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from ditto.errors import ModelError, one_line
+from ditto.models.network import CONFIG, Network, hash_weights
 from ditto.paths import printable
 
 FLOOR_DB = -100.0
-"""Mel levels are raised to this before the network sees them: what lies below is inaudible
-numerical noise, by which it could tell generated clips from real ones."""
+"""Floor of the mel levels: inaudible numerical noise below it would reveal generated clips."""
 
 BEAT_MULTIPLES = (0.25, 1 / 3, 0.5, 2 / 3, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
-"""Lags at which a candidate tempo is looked for, in beats."""
+"""Lags at which a candidate tempo reads the autocorrelation, in beats."""
 
 
-class Heard(NamedTuple):
-    """What the classifier makes of a batch."""
+class EmbeddingAndLogits(NamedTuple):
+    """Hold the output of `ClipClassifier`."""
 
     embedding: Tensor
-    """Shape (B, width of the embedding), before its non-linearity."""
+    """Shape (B, D), before its non-linearity."""
     logits: tuple[Tensor, ...]
-    """Genre, mood and tempo: shapes (B, classes), in the tags' order, without a class for "not
-    given"."""
+    """Genre, mood and tempo, each (B, classes), without a class for null tags."""
 
 
-class ClipClassifier(ModelMixin, ConfigMixin):
-    """``x_0 (B, 1, n_mels, frames) -> Heard``, for clips of at least `frames` frames (longer ones
-    are averaged).
+class ClipClassifier(Network):
+    """Classify clips of any length, ``x_0 (B, 1, n_mels, frames) -> EmbeddingAndLogits``.
 
     Args:
         n_mels: mel bands, a multiple of `onset_bands`.
         frame_rate: frames per second.
-        dynamic_range_db: dB that x_0's range [−1, 1] stands for.
+        dynamic_range_db: level range of x_0 in [−1, 1], dB.
         genres, moods, tempo_bins: number of classes.
         tempo_low, tempo_high: range of the tempo bins, beats per minute.
         width: channels of the convolutions.
         embedding: width of the embedding.
-        onset_bands: frequency bands whose onsets are told apart.
-        candidates: candidate tempi to a tempo bin.
+        onset_bands: frequency bands with onset strengths of their own.
+        candidates: candidate tempi per tempo bin.
         dropout: rate before the heads.
     """
 
-    config_name = "config.json"
-
-    @register_to_config
     def __init__(
         self,
         n_mels: int = 160,
@@ -96,8 +87,8 @@ class ClipClassifier(ModelMixin, ConfigMixin):
         )
         self.bins = tempo_bins
 
-    def forward(self, x_0: Tensor) -> Heard:
-        """Embedding and logits of log-mels (B, 1, n_mels, frames) in [−1, 1]."""
+    def forward(self, x_0: Tensor) -> EmbeddingAndLogits:
+        """Embed and classify log-mels (B, 1, n_mels, frames) in [−1, 1]."""
         levels = (((x_0[:, 0] - 1) * self.half_range).clamp(min=FLOOR_DB) - FLOOR_DB) / 20 - 2
         timbre = self._timbre(levels)
         scores = self.rhythm(levels, timbre)
@@ -106,41 +97,33 @@ class ClipClassifier(ModelMixin, ConfigMixin):
         hidden = self.drop(gelu(embedding))
         genre, mood, tempo = (head(hidden) for head in self.heads)
         tempo = tempo + scores.unflatten(-1, (self.bins, -1)).logsumexp(dim=-1)
-        return Heard(embedding, (genre, mood, tempo))
+        return EmbeddingAndLogits(embedding, (genre, mood, tempo))
 
     @classmethod
     def load(cls, folder: Path) -> "ClipClassifier":
-        """The classifier of a folder that `save_pretrained` wrote, in float32, frozen.
+        """Load a folder written by `save_pretrained`; float32, frozen, in evaluation mode.
 
         Raises:
             ModelError: the folder is missing, incomplete or damaged.
         """
-        if not (folder / "config.json").is_file():
+        if not (folder / CONFIG).is_file():
             raise ModelError(
-                f"no classifier in {printable(folder)}: make one with `ditto-music train classifier`"
+                f"no classifier in {printable(folder)}: "
+                "make one with `ditto-music train classifier`"
             )
         try:
-            found = cls.from_pretrained(
-                folder, torch_dtype=torch.float32, low_cpu_mem_usage=False, local_files_only=True
-            )
+            return cls.from_pretrained(folder)
         except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
             raise ModelError(
                 f"cannot load the classifier in {printable(folder)}: {one_line(error)}"
             ) from None
-        assert isinstance(found, cls)
-        return found.requires_grad_(False).eval()
 
     def sha256(self) -> str:
-        """Hash over the weights' names and float32 values."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.state_dict().items()):
-            digest.update(name.encode() + value.detach().cpu().float().numpy().tobytes())
-        return digest.hexdigest()
+        """Return `hash_weights`."""
+        return hash_weights(self)
 
     def _timbre(self, levels: Tensor) -> Tensor:
-        """Mean and deviation over time of the convolutions' output: (B, n_mels, frames) -> (B, 2 *
-        width).
-        """
+        """Pool convolutions over time, mean and deviation: (B, n_mels, frames) → (B, 2·width)."""
         h = levels.unsqueeze(2)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             h = gelu(norm(convolution(h)))
@@ -148,8 +131,15 @@ class ClipClassifier(ModelMixin, ConfigMixin):
 
 
 class Rhythm(nn.Module):
-    """A score for each candidate tempo, (B, candidates), from (B, n_mels, frames) and the clip's
-    timbre.
+    """Score candidate tempi: levels (B, n_mels, frames), timbre (B, D) → (B, candidates).
+
+    Args:
+        bands: frequency bands with onset strengths of their own.
+        frame_rate: frames per second.
+        low, high: range of the candidates, beats per minute.
+        candidates: number of candidate tempi.
+        context: D, width of the timbre.
+        width: channels of the scoring network.
     """
 
     def __init__(
@@ -182,7 +172,7 @@ class Rhythm(nn.Module):
         self.prior = nn.Parameter(torch.zeros(candidates))
 
     def forward(self, levels: Tensor, timbre: Tensor) -> Tensor:
-        """Scores; softmax over them is a posterior over the candidate tempi."""
+        """Compute the scores, logits of a posterior over the candidate tempi."""
         read = self.autocorrelation(levels) @ self.reader.T
         features = read.unflatten(-1, (self.candidates, -1)).permute(0, 1, 3, 2).flatten(1, 2)
         h = gelu(self.first(features) + self.context(timbre)[..., None])
@@ -190,21 +180,16 @@ class Rhythm(nn.Module):
         return self.score(h).squeeze(1) + self.prior
 
     def autocorrelation(self, levels: Tensor) -> Tensor:
-        """Normalised autocorrelation of the onset strengths, (B, bands, max_lag + 1), with 1 at lag
-        0.
-        """
+        """Correlate onset strengths with themselves: (B, bands, max_lag + 1), 1 at lag 0."""
         rises = (levels[..., 1:] - levels[..., :-1]).clamp(min=0)
         onsets = rises.unflatten(1, (self.bands, -1)).mean(dim=2)
         onsets = onsets - onsets.mean(dim=-1, keepdim=True)
         count = onsets.shape[-1]
-        # Long enough for every lag, and for the ends not to meet.
-        spectrum = torch.fft.rfft(
-            onsets, n=2 ** math.ceil(math.log2(count + max(count, self.max_lag + 1)))
-        )
+        # padded: long enough for every lag and against circular wrap-around
+        length = 2 ** math.ceil(math.log2(count + max(count, self.max_lag + 1)))
+        spectrum = torch.fft.rfft(onsets, n=length)
         power = spectrum.real.square() + spectrum.imag.square()
         correlation = torch.fft.irfft(power)[..., : self.max_lag + 1]
-        overlap = (count - torch.arange(correlation.shape[-1], device=levels.device)).clamp(
-            min=count // 8
-        )
-        unbiased = correlation * (count / overlap)
+        overlap = count - torch.arange(correlation.shape[-1], device=levels.device)
+        unbiased = correlation * (count / overlap.clamp(min=count // 8))
         return unbiased / (correlation[..., :1] + 1e-3)

@@ -1,65 +1,37 @@
-"""What an optimisation costs (DITTO §6.4, Table 5).
+"""Cost of an optimisation (DITTO §6.4, Table 5).
 
-- **MS2C**, mean steps to convergence: optimisation steps until an item's loss is below τ (2 dB² in
-the paper).
-- **MOS**, mean optimisation speed: seconds a step.
-- **MAM**, mean allocated memory: of all tensors that the run made and that are alive, averaged over
-  its operations; in GB = 10⁹ bytes. It counts tensors, not the allocator's caches, so a CPU and a
-  GPU compare.
+- **MS2C**, mean steps to convergence: optimisation steps until the loss is below τ (2 dB² in the
+  paper).
+- **MAM**, mean allocated memory: size of all living tensors made by the run, averaged over its
+  operations, in GB = 10⁹ bytes. It counts tensors, not the allocator's caches, so that CPU and GPU
+  are comparable.
 """
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ditto.models.alive import Alive
-from ditto.optimize import Step
+from ditto.models.profile import MemoryTracker
 
 
 def steps_to_converge(losses: Tensor, threshold: float) -> Tensor:
-    """Steps until each item's loss is first below `threshold`; K for an item that never gets there.
+    """Count the steps until each item's loss is below `threshold`; K if it never is.
 
     Args:
-        losses: (K, B), of the optimisation's steps.
+        losses: (K, B), by step.
         threshold: τ, in the loss's unit.
 
     Returns:
-        (B,), float32, 1 … K; their mean is MS2C.
+        (B,), float32, 1 … K; the mean is MS2C.
     """
     reached = losses < threshold
     first = reached.int().argmax(dim=0) + 1
     return torch.where(reached.any(dim=0), first, len(losses)).float()
 
 
-class Stopwatch:
-    """Watches an optimisation: call it with every `Step`, as `ditto.request.run`'s `watch`.
-
-    Attributes:
-        ticks: seconds at the start and after every step.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._clock = clock
-        self.ticks = [clock()]
-
-    def __call__(self, step: Step) -> None:
-        """Take the time."""
-        self.ticks.append(self._clock())
-
-    @property
-    def seconds_per_step(self) -> float:
-        """MOS; NaN before the first step."""
-        steps = len(self.ticks) - 1
-        return (self.ticks[-1] - self.ticks[0]) / steps if steps else float("nan")
-
-
-class Memory(Alive):
-    """`Alive` with its mean: what operations within the `with` block made and what of it lived,
-    after each of them.
-    """
+class Memory(MemoryTracker):
+    """Track living tensor memory as `MemoryTracker` does, with its mean over the operations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,8 +48,8 @@ class Memory(Alive):
         return self.peak / 1e9
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation and count what it made."""
-        made = super().__torch_dispatch__(func, types, args, kwargs)
+        """Run an operation and count its tensors."""
+        result = super().__torch_dispatch__(func, types, args, kwargs)
         self._sum += self.now
         self._operations += 1
-        return made
+        return result

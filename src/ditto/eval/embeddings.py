@@ -1,6 +1,4 @@
-"""What the classifier hears in many clips: embeddings for the Fréchet distance, and which tags it
-recognises.
-"""
+"""Embeddings and tags of many clips by the classifier, for Fréchet distances and accuracies."""
 
 from dataclasses import dataclass
 
@@ -15,8 +13,8 @@ COLUMNS = ("genre", "mood", "tempo")
 
 
 @dataclass(frozen=True, eq=False)
-class Ear:
-    """What was heard in N clips.
+class ClassifierOutput:
+    """Hold what the classifier finds in N clips.
 
     Attributes:
         embeddings: (N, D) float32.
@@ -33,37 +31,33 @@ class Ear:
 
 
 @torch.no_grad()
-def listen(classifier: ClipClassifier, x_0: Tensor, *, batch_size: int = 32) -> Ear:
+def classify(classifier: ClipClassifier, x_0: Tensor, *, batch_size: int = 32) -> ClassifierOutput:
     """Embed and classify log-mels (N, 1, n_mels, frames)."""
-    heard = [classifier(part) for part in x_0.split(batch_size)]
-    tags = [torch.stack([logits.argmax(dim=-1) + 1 for logits in h.logits], dim=1) for h in heard]
-    return Ear(torch.cat([h.embedding for h in heard]), torch.cat(tags))
+    outputs = [classifier(part) for part in x_0.split(batch_size)]
+    tags = [torch.stack([part.argmax(dim=-1) + 1 for part in o.logits], dim=1) for o in outputs]
+    return ClassifierOutput(torch.cat([o.embedding for o in outputs]), torch.cat(tags))
 
 
-def recognised(heard: Tensor, asked: Tensor) -> dict[str, NDArray[np.float64]]:
-    """Whether each clip's tag was heard as asked for, 1 or 0: genre, mood, tempo, and tempo within
-    one bin.
+def tag_accuracy(predicted: Tensor, expected: Tensor) -> dict[str, NDArray[np.float64]]:
+    """Compare predicted with expected tags, clip by clip: 1 if equal, else 0.
 
     Args:
-        heard: (N, 3) indices.
-        asked: (N, 3) indices, none of them null.
+        predicted: (N, 3) indices.
+        expected: (N, 3) indices, none of them null.
 
     Returns:
         ``genre_accuracy``, ``mood_accuracy``, ``tempo_accuracy``, ``tempo_within_1_bin``, each
         (N,).
 
     Raises:
-        ValueError: the shapes differ, or a tag was not asked for.
+        ValueError: the shapes differ, or an expected tag is null.
     """
-    if heard.shape != asked.shape or heard.ndim != 2:
-        raise ValueError(
-            f"tags heard {tuple(heard.shape)} and asked for {tuple(asked.shape)} do not go together"
-        )
-    if not bool((asked > 0).all()):
+    if predicted.shape != expected.shape or predicted.ndim != 2:
+        shapes = f"{tuple(predicted.shape)} and {tuple(expected.shape)}"
+        raise ValueError(f"predicted and expected tags differ in shape: {shapes}")
+    if not bool((expected > 0).all()):
         raise ValueError("a clip without a tag cannot be judged by it")
-    distance = (heard - asked).abs().numpy()
-    exact = {
-        f"{name}_accuracy": (distance[:, i] == 0).astype(np.float64)
-        for i, name in enumerate(COLUMNS)
-    }
-    return exact | {"tempo_within_1_bin": (distance[:, 2] <= 1).astype(np.float64)}
+    distance = (predicted - expected).abs().numpy()
+    exact = {f"{name}_accuracy": distance[:, i] == 0 for i, name in enumerate(COLUMNS)}
+    accuracies = exact | {"tempo_within_1_bin": distance[:, 2] <= 1}
+    return {name: hits.astype(np.float64) for name, hits in accuracies.items()}

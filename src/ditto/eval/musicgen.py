@@ -1,7 +1,6 @@
-"""MusicGen through `transformers`: what text adherence is compared with (DITTO-2, Table 3; Copet et
-al. 2023).
+"""MusicGen by `transformers`, the baseline of text adherence (Copet et al. 2023; DITTO-2 Table 3).
 
-It is no diffusion model and takes no control; it only makes audio of texts.
+An autoregressive model from text to audio, without controls.
 """
 
 import math
@@ -20,17 +19,17 @@ from ditto.paths import printable
 
 DEFAULT = "facebook/musicgen-small"
 MAX_SECONDS = 30.0
-"""Length of MusicGen's training clips; its positions go no further in earnest."""
+"""Length of MusicGen's training clips; quality degrades beyond."""
 
 
 @dataclass(frozen=True, eq=False)
 class MusicGen:
-    """A MusicGen model.
+    """Generate audio by MusicGen.
 
     Attributes:
         model: frozen, in evaluation mode, float32.
         tokenizer: of its text encoder.
-        name: where it came from.
+        name: folder or Hub id.
     """
 
     model: MusicgenForConditionalGeneration
@@ -39,38 +38,36 @@ class MusicGen:
 
     @classmethod
     def load(cls, source: str | os.PathLike[str] = DEFAULT) -> "MusicGen":
-        """The model of a folder or a Hub id, from safetensors.
+        """Load a folder or a Hub id, from safetensors.
 
         Raises:
-            ModelError: there is none, it is incomplete or damaged, or the Hub cannot be reached.
+            ModelError: it is missing, incomplete or damaged, or the Hub cannot be reached.
         """
         local = Path(source).is_dir()
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-            found: Any = MusicgenForConditionalGeneration.from_pretrained(
+            loaded: Any = MusicgenForConditionalGeneration.from_pretrained(
                 source,
                 dtype=torch.float32,
                 use_safetensors=True,
                 local_files_only=local,
                 output_loading_info=True,
             )
-            model, report = found
-        except (
-            Exception
-        ) as error:  # what the Hub, its cache and damaged files raise has no common ancestor
+            model, report = loaded
+        except Exception as error:  # the Hub, its cache and damaged files raise unrelated types
             raise ModelError(
                 f"cannot load MusicGen from {printable(source)}: {one_line(error)}"
             ) from None
-        if report["missing_keys"]:
-            # transformers has filled them with random numbers
+        missing = len(report["missing_keys"])  # transformers fills them with random numbers
+        if missing:
             raise ModelError(
-                f"the MusicGen in {printable(source)} is incomplete: {len(report['missing_keys'])} tensors lack"
+                f"the MusicGen in {printable(source)} is incomplete: {missing} tensors lack"
             )
         return cls(model.requires_grad_(False).eval(), tokenizer, os.fspath(source))
 
     @property
     def sample_rate(self) -> int:
-        """Of its audio, in Hz."""
+        """Sample rate of its audio, in Hz."""
         return int(self._config.audio_encoder.sampling_rate)
 
     @property
@@ -80,8 +77,7 @@ class MusicGen:
     def generate(
         self, texts: Sequence[str], seconds: float, *, seed: int = 0, guidance: float = 3.0
     ) -> Tensor:
-        """Audio (B, samples), mono, one clip a text; clip i is drawn with ``seed + i``, as it would
-        be alone.
+        """Generate mono audio (B, samples), one clip per text; clip i has the seed ``seed + i``.
 
         Args:
             texts: descriptions.
@@ -90,7 +86,7 @@ class MusicGen:
             guidance: scale of classifier-free guidance in MusicGen's convention, 3 as published.
 
         Raises:
-            RequestError: no text, or a length out of range.
+            RequestError: an empty text, or a length out of range.
         """
         if not texts or not all(text.strip() for text in texts):
             raise RequestError("MusicGen needs a text for every clip")
@@ -98,19 +94,18 @@ class MusicGen:
             raise RequestError(
                 f"seconds must be above 0 and at most {MAX_SECONDS:g} for MusicGen, not {seconds:g}"
             )
-        return torch.cat(
-            [self._clip(text, seconds, seed + i, guidance) for i, text in enumerate(texts)]
-        )
+        clips = [self._clip(text, seconds, seed + i, guidance) for i, text in enumerate(texts)]
+        return torch.cat(clips)
 
     @torch.no_grad()
     def _clip(self, text: str, seconds: float, seed: int, guidance: float) -> Tensor:
         codec = self._config.audio_encoder
         tokens = self.tokenizer([text], return_tensors="pt").to(self.model.device)
-        # The codebooks are delayed against each other, so the last frames of all but one are
-        # padding.
+        # The codebooks are delayed against each other: the last frames of all but one are padding.
         frames = math.ceil(seconds * codec.frame_rate) + self._config.decoder.num_codebooks
-        # transformers draws from the process-wide generators.
-        with torch.random.fork_rng(devices=_devices(self.model.device)):
+        # transformers draws from the process-wide generators, which are restored here
+        device = self.model.device
+        with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
             torch.manual_seed(seed)
             audio = self.model.generate(
                 input_ids=tokens["input_ids"],
@@ -121,8 +116,3 @@ class MusicGen:
             )
         assert isinstance(audio, Tensor)
         return audio.mean(dim=1)[:, : round(seconds * self.sample_rate)].cpu().float()
-
-
-def _devices(device: torch.device) -> list[torch.device]:
-    """The generators to keep besides the CPU's."""
-    return [] if device.type == "cpu" else [device]

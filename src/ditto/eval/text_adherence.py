@@ -1,4 +1,4 @@
-"""CLAP score: how well a clip goes with its caption (DITTO §5.3), by any model that embeds both."""
+"""CLAP score: similarity of clip and caption (DITTO §5.3), by any model that embeds both."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -11,52 +11,47 @@ from ditto.models.conditioning import Tags
 
 
 class Embedder(Protocol):
-    """Texts and sounds in one space: `ditto.models.clap.Clap`, or anything else of this shape."""
+    """Embed texts and audio in one space, as `ditto.models.clap.Clap` does."""
 
     @property
     def name(self) -> str:
-        """Which one it is. Scores of two embedders do not compare, so results carry it."""
+        """Name for reports: scores of different embedders are not comparable."""
         ...
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
-        """(N, D) of N texts."""
+        """Embed N texts, (N, D)."""
         ...
 
     def embed_audio(self, audio: Tensor, sample_rate: int) -> Tensor:
-        """(N, D) of audio (N, samples)."""
+        """Embed audio (N, samples) at `sample_rate` Hz, (N, D)."""
         ...
 
 
 def captions(tags: Sequence[Tags]) -> list[str]:
-    """The papers' template, "A [mood] [genre] song at [tempo] beats per minute.", without what is
-    open.
-    """
-    return [each.caption() for each in tags]
+    """Write each clip's caption by the papers' template, see `Tags.caption`."""
+    return [clip.caption() for clip in tags]
 
 
 @torch.no_grad()
 def embed_clips(
     embedder: Embedder, audio: Tensor, sample_rate: int, *, batch_size: int = 16
 ) -> Tensor:
-    """Embeddings (N, D), float32, of audio (N, samples), in batches; for CLAP scores and Fréchet
-    distances.
-    """
-    return torch.cat(
-        [embedder.embed_audio(part, sample_rate).float() for part in audio.split(batch_size)]
-    )
+    """Embed audio (N, samples) in batches: (N, D), float32."""
+    parts = [embedder.embed_audio(part, sample_rate) for part in audio.split(batch_size)]
+    return torch.cat(parts).float()
 
 
 @torch.no_grad()
 def clap_scores(embedder: Embedder, embeddings: Tensor, texts: Sequence[str]) -> Tensor:
-    """Cosine of every clip's embedding and its own text, shape (N,), in [−1, 1].
+    """Compute the cosine of every clip's embedding and its text, (N,), in [−1, 1].
 
     Args:
-        embedder: the one that made the embeddings.
+        embedder: source of the embeddings.
         embeddings: of the clips, (N, D).
-        texts: N captions; equal ones are embedded once.
+        texts: N captions; repeated ones are embedded once.
 
     Raises:
-        ValueError: there are not as many texts as clips.
+        ValueError: the numbers of texts and clips differ.
     """
     if len(texts) != len(embeddings):
         raise ValueError(f"{len(embeddings)} clips need as many texts, not {len(texts)}")

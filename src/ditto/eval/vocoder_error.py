@@ -1,8 +1,7 @@
-"""How far a vocoder's sound is from the original, and Griffin-Lim as the yardstick.
+"""Errors of a vocoder against the original, with Griffin-Lim as the baseline.
 
 Metrics: multi-resolution STFT spectral convergence (a ratio) and log-magnitude distance (dB),
-    log-mel L1 (dB), and the
-error of the loudness curve `rms_db` (dB), which intensity control stands on.
+log-mel L1 (dB), and the error of the loudness `rms_db` (dB), which intensity control relies on.
 """
 
 import math
@@ -16,56 +15,56 @@ from ditto.audio.spec import AudioSpec
 from ditto.audio.spectral_distance import multi_resolution_stft
 
 QUIET_DB = -60.0
-"""Frames whose loudness is below this do not count for the loudness error."""
+"""Quieter frames do not count in the loudness error."""
 
 MEL_FLOOR_DB = -90.0
-"""Mel levels are raised to this before they are compared: below lies inaudible numerical noise."""
+"""Floor of the mel levels: below it is inaudible numerical noise."""
 
 
 def evaluate_vocoder(
     vocoder: Callable[[Tensor], Tensor], audio: Tensor, spec: AudioSpec
 ) -> dict[str, float]:
-    """Errors of ``vocoder(log_mel(audio))`` against `audio`, averaged over the clips.
+    """Compute the errors of ``vocoder(log_mel(audio))`` against `audio`, averaged over clips.
 
     Args:
-        vocoder: maps x_0 (B, n_mels, frames) to (B, frames * hop); a `Vocoder` or
-            `griffin_lim_mel`.
-        audio: originals, shape (B, samples); a rest shorter than a hop is cut off.
+        vocoder: maps x_0 (B, n_mels, frames) to (B, frames * hop).
+        audio: originals, shape (B, samples); cut to whole hops.
         spec: rates and sizes.
 
     Returns:
         ``spectral_convergence`` (ratio), ``log_magnitude_db``, ``mel_db``, ``rms_db`` (mean
-        absolute errors in dB) and ``rms_bias_db`` (mean signed error: above 0 means too loud).
+        absolute errors in dB) and ``rms_bias_db`` (mean signed error; positive is too loud).
     """
     audio = audio[:, : audio.shape[1] // spec.hop * spec.hop]
     with torch.no_grad():
-        made = vocoder(log_mel(audio, spec))
-        return vocoder_errors(made, audio, spec)
+        return vocoder_errors(vocoder(log_mel(audio, spec)), audio, spec)
 
 
-def vocoder_errors(made: Tensor, audio: Tensor, spec: AudioSpec) -> dict[str, float]:
-    """The errors of `evaluate_vocoder` between two sounds of the same shape (B, samples)."""
-    convergence, log_magnitude = multi_resolution_stft(made, audio)
-    levels, wanted = (mel_db(log_mel(a, spec), spec).clamp(min=MEL_FLOOR_DB) for a in (made, audio))
+def vocoder_errors(output: Tensor, audio: Tensor, spec: AudioSpec) -> dict[str, float]:
+    """Compute the errors of `evaluate_vocoder` between output and original, both (B, samples)."""
+    convergence, log_magnitude = multi_resolution_stft(output, audio)
+    levels, target = (
+        mel_db(log_mel(a, spec), spec).clamp(min=MEL_FLOOR_DB) for a in (output, audio)
+    )
     loudness = rms_db(audio, spec)
-    error = (rms_db(made, spec) - loudness)[loudness > QUIET_DB]
+    error = (rms_db(output, spec) - loudness)[loudness > QUIET_DB]
     return {
         "spectral_convergence": convergence.mean().item(),
         "log_magnitude_db": log_magnitude.mean().item() * 20 / math.log(10),
-        "mel_db": (levels - wanted).abs().mean().item(),
+        "mel_db": (levels - target).abs().mean().item(),
         "rms_db": error.abs().mean().item() if error.numel() else 0.0,
         "rms_bias_db": error.mean().item() if error.numel() else 0.0,
     }
 
 
 def griffin_lim_mel(x_0: Tensor, spec: AudioSpec, iterations: int = 32, *, seed: int = 0) -> Tensor:
-    """Griffin & Lim (1984) on magnitudes that fit the mel: the vocoder to beat.
+    """Invert a log-mel by Griffin & Lim (1984), from magnitudes fitted to the mel.
 
     Args:
         x_0: log-mel, shape (B, n_mels, frames).
         spec: rates and sizes.
-        iterations: projections between consistent spectrograms and the magnitudes.
-        seed: of the random phases at the start.
+        iterations: projections onto consistent spectrograms and the magnitudes.
+        seed: of the initial phases.
 
     Returns:
         Shape (B, frames * hop).
@@ -79,19 +78,17 @@ def griffin_lim_mel(x_0: Tensor, spec: AudioSpec, iterations: int = 32, *, seed:
         torch.polar(magnitude, phase), spec.n_fft, spec.hop, window=window, length=length
     )
     for _ in range(iterations):
-        stft = torch.stft(audio, spec.n_fft, spec.hop, window=window, return_complex=True)[
-            ..., : x_0.shape[-1]
-        ]
-        fitted = magnitude * torch.sgn(stft)
+        stft = torch.stft(audio, spec.n_fft, spec.hop, window=window, return_complex=True)
+        fitted = magnitude * torch.sgn(stft[..., : x_0.shape[-1]])
         audio = torch.istft(fitted, spec.n_fft, spec.hop, window=window, length=length)
     return audio
 
 
 def mel_to_magnitude(x_0: Tensor, spec: AudioSpec, updates: int = 50) -> Tensor:
-    """Non-negative STFT magnitudes whose mel powers are those of x_0.
+    """Fit non-negative STFT magnitudes to the mel powers of x_0.
 
-    Richardson-Lucy updates, which minimise the Kullback-Leibler divergence (Lee & Seung 2001): a
-    non-negative fit, as librosa's ``mel_to_stft`` seeks by least squares.
+    Richardson-Lucy updates minimise the Kullback-Leibler divergence (Lee & Seung 2001); librosa's
+    ``mel_to_stft`` solves the same problem by least squares.
 
     Args:
         x_0: log-mel, shape (B, n_mels, frames).

@@ -21,7 +21,7 @@ from ditto.diffusion.consistency import Noise
 from ditto.diffusion.denoiser import Cond
 from ditto.diffusion.samplers import Advance, Chain, ancestral, ddim, ddim_step, ddpm, dpm_solver_pp
 from ditto.errors import RequestError
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.optimize import (
     LR,
     MOMENTUM,

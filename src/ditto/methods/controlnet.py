@@ -16,7 +16,8 @@ from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import ControlError
 from ditto.methods.base import Problem, Sampler, SamplingMethod
 from ditto.models.controlnet import ControlAdapter, adapter_of, encode_curves
-from ditto.models.music_model import MusicModel, lowered
+from ditto.models.model import MusicModel
+from ditto.models.network import in_precision
 from ditto.models.transformer import PatchTransformer
 
 
@@ -98,5 +99,5 @@ class MusicControlNet(SamplingMethod):
         """Sample x_0 with the adapter."""
         model = problem.model
         curves = control_curves(problem.controls, model, len(x_T), x_T.shape[-1]).to(x_T)
-        adapter = lowered(adapter_of(model), model.precision)
+        adapter = in_precision(adapter_of(model), model.precision)
         return controlnet(x_T, problem.chain(self.steps), adapter, curves, self.sample(problem))

@@ -27,7 +27,7 @@ from ditto.diffusion.consistency import Noise, gamma_sample
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import RequestError
 from ditto.methods.base import OptimisingMethod, Problem, check_number, shown
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.optimize import LR, MOMENTUM, Objective, Step, best_so_far, optimize
 
 CORRECTIONS = 8
@@ -269,7 +269,7 @@ def proxied(problem: Problem) -> tuple[Objective, Calibrate]:
     """
     model, control = problem.model, problem.control
     assert control is not None
-    proxy, fast = (control.proxy() if model.has_mel else control), model.draft
+    proxy, fast = (control.proxy() if model.has_mel else control), model.fast
 
     def calibrate(decoded: Tensor) -> Objective:
         calibrated = proxy.calibrate(Output(decoded, model))

@@ -1,8 +1,7 @@
-"""Where in the bar each frame lies: what a tempo and a starting beat say about every frame of a
-clip.
+"""Features of each frame's position in the bar, from a tempo and a starting beat.
 
-A tempo as a tag alone would leave the network to count: that took longer than the embedded model's
-training. As a function of time it costs one small matrix product.
+With the tempo as a tag alone the network would have to count frames, which it did not learn within
+the embedded model's training. As a function of time it costs one small matrix product.
 """
 
 import math
@@ -21,11 +20,10 @@ ONSET_SECONDS = 0.015
 
 
 def beat_features(tags: Tensor, frames: int, frame_rate: float) -> Tensor:
-    """Features of every frame, (B, frames, `FEATURES`) float32; zeros where a condition has no
-    grid.
+    """Compute the features (B, frames, `FEATURES`), float32; zeros where a condition has no grid.
 
-    For every one of `CYCLES`: cosine and sine of the phase, and a bump around its start, about as
-    wide as an onset.
+    For each of `CYCLES`: cosine and sine of the phase, and a bump around its start, about as wide
+    as an onset.
 
     Args:
         tags: conditions, shape (B, 5), see `conditioning.COLUMNS`.

@@ -1,7 +1,7 @@
-"""CLAP: texts and sounds in one space, whose cosine says how well they go together (DITTO-2 §5.4).
+"""CLAP: texts and sounds in one space, compared by cosine similarity (DITTO-2 §5.4).
 
 `Clap.load` takes the embedded one, a folder, or a Hub id such as ``laion/larger_clap_music``. All
-are `transformers.ClapModel`; only size and weights differ. A folder in Ditto's hands has the Hub's
+are `transformers.ClapModel`; only size and weights differ. A folder has the Hub's
 layout::
 
     config.json  model.safetensors  preprocessor_config.json  tokenizer.json  tokenizer_config.json
@@ -9,7 +9,6 @@ layout::
     wrote)
 """
 
-import hashlib
 import json
 import os
 import re
@@ -17,26 +16,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import (
-    AutoTokenizer,
-    ClapConfig,
-    ClapFeatureExtractor,
-    ClapModel,
-    PreTrainedTokenizerBase,
-)
 
 from ditto.errors import ControlError, ModelError, one_line
 from ditto.models.clap_frontend import ClapFrontEnd
+from ditto.models.folder import hash_file
+from ditto.models.network import hash_weights
 from ditto.paths import printable
+
+if TYPE_CHECKING:  # imported at use: transformers takes a second
+    from transformers import ClapModel, PreTrainedTokenizerBase
 
 EMBEDDED = Path(__file__).parents[1] / "weights" / "clap"
 """Folder of the CLAP that is installed with the package."""
@@ -58,18 +53,20 @@ class Clap:
         name: where it came from.
     """
 
-    model: ClapModel
-    tokenizer: PreTrainedTokenizerBase
+    model: "ClapModel"
+    tokenizer: "PreTrainedTokenizerBase"
     front_end: ClapFrontEnd
     name: str = "unnamed"
 
     @classmethod
     def load(cls, source: str | os.PathLike[str] | None = None) -> "Clap":
-        """The embedded CLAP, or that of a folder or a Hub id (weights as ``model.safetensors``).
+        """Load the embedded CLAP, or a folder's or Hub id's ``model.safetensors``.
 
         Raises:
             ModelError: there is none, it is incomplete or damaged, or the Hub cannot be reached.
         """
+        from transformers import AutoTokenizer
+
         folder = EMBEDDED if source is None else _folder(source)
         if not (folder / WEIGHTS).is_file():
             hint = (
@@ -93,7 +90,7 @@ class Clap:
         return cls(model, tokenizer, ClapFrontEnd.of(settings), name)
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors (N, D) of N texts.
+        """Embed N texts as unit vectors (N, D).
 
         Raises:
             ControlError: a text is empty, longer than CLAP reads, or has no word that CLAP knows.
@@ -103,40 +100,37 @@ class Clap:
         tokens = self.tokenizer(list(texts), padding=True, return_tensors="pt").to(
             self.model.device
         )
-        found: Any = self.model.get_text_features(
+        output: Any = self.model.get_text_features(
             tokens["input_ids"], attention_mask=tokens["attention_mask"]
         )
-        return found.pooler_output
+        return output.pooler_output
 
     def embed_audio(self, audio: Tensor, sample_rate: int) -> Tensor:
-        """Unit vectors (B, D) of audio (B, samples), differentiable; of a long sound, the mean of
-        its windows'.
+        """Embed audio (B, samples) as unit vectors (B, D), differentiably.
+
+        A long sound's is the mean over its windows, normalised.
         """
-        features = self.front_end(audio, sample_rate)
-        return self.embed_features(features)
+        return self.embed_features(self.front_end(audio, sample_rate))
 
     def embed_features(self, features: Tensor) -> Tensor:
-        """Unit vectors (B, D) of a front end's log-mels (B, windows, channels, frames, n_mels)."""
+        """Embed a front end's log-mels (B, windows, channels, frames, n_mels) as (B, D)."""
         weight = self.model.logit_scale_a
         flat = features.flatten(0, 1).to(weight.device, weight.dtype)
         # Four equal channels are what a fused CLAP expects of a sound that needs no fusion.
         longer = torch.zeros(len(flat), 1, dtype=torch.bool, device=flat.device)
-        found: Any = self.model.get_audio_features(flat, is_longer=longer)
-        windows = found.pooler_output.unflatten(0, features.shape[:2])
+        output: Any = self.model.get_audio_features(flat, is_longer=longer)
+        windows = output.pooler_output.unflatten(0, features.shape[:2])
         return normalize(windows.mean(dim=1), dim=-1).to(features.device)
 
     def unknown_words(self, text: str) -> list[str]:
-        """Words of a text that its tokenizer has no token for (none if it spells words out)."""
+        """Return the words of a text without a token (none if the tokenizer spells words out)."""
         words = re.findall(r"\w+", text)
         return [word for word in words if self.tokenizer.unk_token_id in self._content(word)]
 
     @cached_property
     def sha256(self) -> str:
-        """Hash over the weights' names and float32 values."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.model.named_parameters()):
-            digest.update(name.encode() + value.detach().cpu().float().numpy().tobytes())
-        return digest.hexdigest()
+        """`hash_weights` of the model."""
+        return hash_weights(self.model)
 
     def _check_text(self, text: str) -> None:
         content = self._content(text)
@@ -151,7 +145,8 @@ class Clap:
             )
         if all(token == self.tokenizer.unk_token_id for token in content):
             raise ControlError(
-                f"CLAP knows no word of {_excerpt(text)!r}: describe genre, mood, tempo or instruments in English"
+                f"CLAP knows no word of {_excerpt(text)!r}: describe genre, mood, tempo or "
+                "instruments in English"
             )
 
     def _content(self, text: str) -> list[int]:
@@ -160,18 +155,19 @@ class Clap:
         )  # pyright: ignore[reportArgumentType]
 
     def _max_tokens(self) -> int:
-        """Tokens besides the first and the last; positions are counted from the padding's index
-        on.
-        """
+        """Return the longest text in tokens; positions count from the padding's index on."""
         config: Any = self.model.config.text_config
         positions = config.max_position_embeddings - config.pad_token_id - 1
         return min(positions, self.tokenizer.model_max_length) - 2
 
 
 def _folder(source: str | os.PathLike[str]) -> Path:
-    """The folder itself, or the Hub's copy."""
+    """Return the folder itself, or the Hub's copy."""
     if Path(source).is_dir():
         return Path(source)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     try:
         return Path(
             snapshot_download(os.fspath(source), allow_patterns=["*.json", "*.txt", WEIGHTS])
@@ -183,7 +179,9 @@ def _folder(source: str | os.PathLike[str]) -> Path:
         ) from None
 
 
-def _model(folder: Path) -> ClapModel:
+def _model(folder: Path) -> "ClapModel":
+    from transformers import ClapConfig, ClapModel
+
     config = ClapConfig.from_pretrained(folder)
     # Not from_pretrained: it fills weights that a file lacks with random ones.
     with torch.random.fork_rng(devices=[]):
@@ -199,19 +197,18 @@ def _check_hash(folder: Path) -> None:
     card = folder / CARD
     if card.is_file():
         promised = json.loads(card.read_text(encoding="utf-8"))["sha256"]
-        if hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest() != promised:
+        if hash_file(folder / WEIGHTS) != promised:
             raise ValueError(f"the SHA-256 of {WEIGHTS} is not the one in {CARD}")
 
 
 def save(
     folder: Path,
-    model: ClapModel,
-    tokenizer: PreTrainedTokenizerBase,
+    model: "ClapModel",
+    tokenizer: "PreTrainedTokenizerBase",
     extractor: dict[str, Any],
     card: dict[str, Any],
 ) -> str:
-    """Write a folder that `Clap.load` takes, weights in float16; returns the SHA-256 of its
-    weights.
+    """Write a folder that `Clap.load` takes, weights in float16; return their SHA-256.
 
     Args:
         folder: made if need be; a CLAP that is there is replaced.
@@ -220,13 +217,15 @@ def save(
         extractor: fields of a `ClapFeatureExtractor`.
         card: what ``clap.json`` is to say.
     """
+    from transformers import ClapFeatureExtractor
+
     folder.mkdir(parents=True, exist_ok=True)
     model.config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     ClapFeatureExtractor(**extractor).save_pretrained(folder)
     tensors = {name: _half(value) for name, value in model.state_dict().items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    digest = hash_file(folder / WEIGHTS)
     (folder / CARD).write_text(
         json.dumps({**card, "sha256": digest}, indent=1) + "\n", encoding="utf-8"
     )

@@ -1,9 +1,8 @@
-"""CLAP's ears: audio of any rate to the log-mels that `transformers.ClapFeatureExtractor` makes,
-differentiably.
+"""A differentiable, batched replacement for `transformers.ClapFeatureExtractor`.
 
 The extractor works on numpy arrays one by one and crops long sounds at random. Here everything is
-torch, batched, and fixed: sound that is longer than CLAP's window is heard through evenly spaced
-windows that cover it.
+torch, batched and deterministic: a sound that is longer than CLAP's window is cut into evenly
+spaced windows that cover it.
 """
 
 import math
@@ -13,10 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy.signal import firwin
 from torch import Tensor
 from torch.nn.functional import conv1d, pad
-from transformers.audio_utils import mel_filter_bank
 
 Padding = Literal["repeatpad", "repeat", "pad"]
 FLOOR = 1e-10
@@ -50,9 +47,7 @@ class ClapFrontEnd:
 
     @classmethod
     def of(cls, settings: dict[str, Any]) -> "ClapFrontEnd":
-        """From the fields of a ``preprocessor_config.json``; what it leaves out is the extractor's
-        default.
-        """
+        """Make one from a ``preprocessor_config.json``, with the extractor's defaults."""
         names = {
             "sample_rate": "sampling_rate",
             "n_fft": "fft_window_size",
@@ -63,8 +58,8 @@ class ClapFrontEnd:
             "seconds": "max_length_s",
             "padding": "padding",
         }
-        given = {ours: settings[theirs] for ours, theirs in names.items() if theirs in settings}
-        return cls(**given, fusion=settings.get("truncation", "fusion") == "fusion")
+        fields = {ours: settings[theirs] for ours, theirs in names.items() if theirs in settings}
+        return cls(**fields, fusion=settings.get("truncation", "fusion") == "fusion")
 
     @property
     def samples(self) -> int:
@@ -77,7 +72,7 @@ class ClapFrontEnd:
         return self.samples // self.hop + 1
 
     def __call__(self, audio: Tensor, sample_rate: int) -> Tensor:
-        """Log-mels in dB of the windows that cover the audio.
+        """Compute the log-mels in dB of the windows that cover the audio.
 
         Args:
             audio: shape (B, samples), ±1 at full scale.
@@ -92,9 +87,7 @@ class ClapFrontEnd:
             return self.decibels(self.windows(resample(wide, sample_rate, self.sample_rate)))
 
     def windows(self, audio: Tensor) -> Tensor:
-        """Windows (B, windows, samples) that cover audio (B, n) at CLAP's rate; a shorter sound is
-        padded.
-        """
+        """Cut audio (B, n) at CLAP's rate into windows (B, windows, samples), padded if short."""
         length = audio.shape[-1]
         if length <= self.samples:
             return self._filled(audio)[:, None]
@@ -106,8 +99,9 @@ class ClapFrontEnd:
         return torch.stack([audio[:, start : start + self.samples] for start in starts], dim=1)
 
     def decibels(self, audio: Tensor) -> Tensor:
-        """Log-mels (..., channels, frames, n_mels) of audio (..., n), n > n_fft / 2, at CLAP's
-        rate.
+        """Compute log-mels (..., channels, frames, n_mels) of audio (..., n) at CLAP's rate.
+
+        n must be above n_fft / 2.
         """
         flat = audio.reshape(-1, audio.shape[-1])
         # Within a float32 FFT, loud tones leave more than the floor in all other bins.
@@ -139,7 +133,7 @@ class ClapFrontEnd:
 
 
 def resample(audio: Tensor, source: int, target: int) -> Tensor:
-    """Audio (B, n) from `source` to `target` Hz, differentiably: (B, ceil(n · target / source)).
+    """Resample (B, n) from `source` to `target` Hz, differentiably: (B, ceil(n·target / source)).
 
     A polyphase filter as one strided convolution, equal to ``scipy.signal.resample_poly(audio,
     target, source)``.
@@ -159,9 +153,9 @@ def resample(audio: Tensor, source: int, target: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _polyphase(up: int, down: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, int]:
-    """Kernel (up, 1, taps), each row one phase of the output, and how many input samples it reaches
-    back.
-    """
+    """Return the kernel (up, 1, taps), a row per output phase, and the samples it reaches back."""
+    from scipy.signal import firwin
+
     half = 10 * max(up, down)
     taps = up * firwin(2 * half + 1, 1 / max(up, down), window=("kaiser", 5.0))  # pyright: ignore[reportArgumentType]
     margin = math.ceil(half / up)
@@ -175,9 +169,9 @@ def _polyphase(up: int, down: int, dtype: torch.dtype, device: torch.device) -> 
 
 @lru_cache(maxsize=8)
 def _filters(front_end: ClapFrontEnd, device: torch.device) -> Tensor:
-    """Mel filters (n_fft // 2 + 1, n_mels), float64, from the function that the extractor takes
-    them from.
-    """
+    """Return the extractor's own mel filters (n_fft // 2 + 1, n_mels), float64."""
+    from transformers.audio_utils import mel_filter_bank
+
     scale: dict[str, Any] = (
         {"norm": None, "mel_scale": "htk"}
         if front_end.fusion

@@ -1,6 +1,4 @@
-"""A tokenizer of whole words for the embedded CLAP: small, and honest about words that it does not
-know.
-"""
+"""A small tokenizer of whole words for the embedded CLAP, with one token for unknown words."""
 
 from collections.abc import Iterable
 
@@ -15,10 +13,11 @@ SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 
 
 def word_tokenizer(words: Iterable[str], max_tokens: int = 64) -> PreTrainedTokenizerFast:
-    """A tokenizer that knows `words` (lower case, without accents) and maps every other word to
-    ``<unk>``.
+    """Build a tokenizer that maps every word besides `words` to ``<unk>``.
 
-    Case, accents and punctuation are ignored. `max_tokens` counts the first and the last token too.
+    Args:
+        words: lower case, without accents; case, accents and punctuation of texts are ignored.
+        max_tokens: of a text, the first and the last token included.
     """
     vocabulary = {word: i for i, word in enumerate((*SPECIALS, *dict.fromkeys(words)))}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))

@@ -10,15 +10,14 @@ from torch import Tensor, nn
 from ditto.errors import TagError
 
 NULL = 0
-"""The index of "not given" in every tag column; all columns NULL is the null condition c_∅ of
-CFG."""
+"""The index of "not given" in every column; all columns NULL is the null condition c_∅ of CFG."""
 
 COLUMNS = ("genre", "mood", "tempo", "tempo_tenths", "beat_thousandths")
-"""Of a condition: three indices; the exact tempo in tenths of BPM; the beat at which the clip
-starts, in thousandths.
+"""Columns of a condition: three indices; the exact tempo in tenths of BPM; the beat at which the
+clip starts, in thousandths.
 
-The last two are the beat grid. A clip may have a tempo without a grid (both NULL): nobody knows
-then where its beats are.
+The last two are the beat grid. A clip may have a tempo without a grid (both NULL): the phase of its
+beats is unknown.
 """
 
 BEAT_CYCLE = 12
@@ -27,7 +26,7 @@ BEAT_CYCLE = 12
 
 @dataclass(frozen=True)
 class Tags:
-    """What a user asks for; `None` leaves a tag open.
+    """Genre, mood, tempo or prompt that a user asks for; `None` leaves a tag open.
 
     Attributes:
         genre: one of the model's genres.
@@ -46,7 +45,7 @@ class Tags:
 
     @classmethod
     def parse(cls, text: str) -> "Tags":
-        """Tags from ``"genre=jazz mood=calm tempo=110"`` (spaces or commas between).
+        """Read tags from ``"genre=jazz mood=calm tempo=110"`` (spaces or commas between).
 
         What follows ``prompt=`` is the prompt, to the text's end.
 
@@ -57,22 +56,24 @@ class Tags:
         text, prompted, prompt = text.partition("prompt=")
         if prompted and not prompt.strip():
             raise TagError("the prompt is empty: describe the music after prompt=")
-        given: dict[str, str] = {}
+        tags: dict[str, str] = {}
         for part in text.replace(",", " ").split():
             key, equals, value = part.partition("=")
             if not equals or not value or key not in ("genre", "mood", "tempo"):
                 raise TagError(
-                    f"cannot read the tag {part!r}: write genre=…, mood=… or tempo=…, e.g. 'genre=jazz'"
+                    f"cannot read the tag {part!r}: write genre=…, mood=… or tempo=…, e.g. "
+                    "'genre=jazz'"
                 )
-            if key in given:
+            if key in tags:
                 raise TagError(f"the tag {key!r} is given twice")
-            given[key] = value
-        tempo = _tempo(given["tempo"]) if "tempo" in given else None
-        return cls(given.get("genre"), given.get("mood"), tempo, prompt=prompt.strip() or None)
+            tags[key] = value
+        tempo = _tempo(tags["tempo"]) if "tempo" in tags else None
+        return cls(tags.get("genre"), tags.get("mood"), tempo, prompt=prompt.strip() or None)
 
     def caption(self) -> str:
-        """The prompt, or the papers' template (DITTO §5): "A [mood] [genre] song at [tempo] beats
-        per minute.".
+        """Return the prompt, or the papers' template (DITTO §5).
+
+        That is "A [mood] [genre] song at [tempo] beats per minute.".
         """
         if self.prompt is not None:
             return self.prompt
@@ -108,11 +109,11 @@ class TagVocabulary:
 
     @property
     def sizes(self) -> tuple[int, int, int]:
-        """Number of indices of each column, null included."""
+        """Number of indices of each of the first three columns, null included."""
         return len(self.genres) + 1, len(self.moods) + 1, self.tempo_bins + 1
 
     def encode(self, tags: Tags) -> Tensor:
-        """The condition (5,) int64 that the columns `COLUMNS` make up.
+        """Encode tags as a condition (5,) int64, see `COLUMNS`.
 
         Raises:
             TagError: a name that the model does not know, a tempo outside its range, or a prompt.
@@ -129,17 +130,23 @@ class TagVocabulary:
         return torch.tensor([genre, mood, tempo, *_grid(tags)])
 
     def tempo_index(self, tempo: float) -> int:
-        """Index (1 … tempo_bins) of a tempo in beats per minute."""
+        """Return the index (1 … tempo_bins) of a tempo in beats per minute.
+
+        Raises:
+            TagError: it is outside the range.
+        """
         if not self.tempo_low <= tempo <= self.tempo_high:
             raise TagError(
-                f"tempo must be {self.tempo_low:g} to {self.tempo_high:g} beats per minute, not {tempo:g}"
+                f"tempo must be {self.tempo_low:g} to {self.tempo_high:g} beats per minute, not "
+                f"{tempo:g}"
             )
         position = (tempo - self.tempo_low) / (self.tempo_high - self.tempo_low)
         return 1 + min(int(position * self.tempo_bins), self.tempo_bins - 1)
 
     def decode(self, indices: Sequence[int]) -> Tags:
-        """Tags of a condition, or of its first three columns; a tempo without its tenths is its
-        bin's centre.
+        """Decode a condition, or its first three columns.
+
+        A tempo without its tenths is its bin's centre.
         """
         genre, mood, tempo, tenths, beat = (int(i) for i in (*indices, NULL, NULL)[:5])
         width = (self.tempo_high - self.tempo_low) / self.tempo_bins
@@ -153,7 +160,7 @@ class TagVocabulary:
 
 
 def _grid(tags: Tags) -> tuple[int, int]:
-    """The last two columns."""
+    """Return the last two columns."""
     if tags.tempo is None or tags.beat is None:
         return NULL, NULL
     return round(10 * tags.tempo), round(1000 * (tags.beat % BEAT_CYCLE))
@@ -168,28 +175,34 @@ def _index(kind: str, name: str | None, names: tuple[str, ...]) -> int:
 
 
 def null_tags(tags: Tensor) -> Tensor:
-    """The null condition c_∅ of the shape of `tags` (B, 5)."""
+    """Return the null condition c_∅ of the shape of `tags` (B, 5)."""
     return torch.full_like(tags, NULL)
 
 
-def drop_tags(
+def drop_conditions(
     tags: Tensor, rate: float, generator: torch.Generator, grid_rate: float = 0.0
 ) -> Tensor:
-    """Condition dropout for CFG: with probability `rate` an item loses all its tags, and with
-    `rate` each tag alone.
+    """Drop conditions at random, for classifier-free guidance.
 
-    The second kind lets a user give any subset of the tags. The beat grid goes with its tempo, and
-    alone with probability `grid_rate`, so that music of unknown phase can be asked for too.
+    An item loses all its tags with probability `rate`, and each tag alone with the same, which lets
+    a user give any subset of the tags. The beat grid goes with its tempo, and alone with
+    probability `grid_rate`, so that music of unknown phase can be asked for too.
+
+    Args:
+        tags: (B, 3 or 5).
+        rate: in [0, 1].
+        generator: on the CPU.
+        grid_rate: in [0, 1].
     """
-    whole = torch.rand(len(tags), 1, generator=generator) < rate
+    every = torch.rand(len(tags), 1, generator=generator) < rate
     single = torch.rand(len(tags), 3, generator=generator) < rate
     grid = single[:, 2:] | (torch.rand(len(tags), 1, generator=generator) < grid_rate)
     lost = torch.cat([single, grid, grid], dim=1)[:, : tags.shape[1]]
-    return torch.where(whole | lost, NULL, tags)
+    return torch.where(every | lost, NULL, tags)
 
 
 def guidance_features(guidance: Tensor, count: int) -> Tensor:
-    """Sinusoidal features (B, count) float64 of CFG scales w (B,), for networks that are told w.
+    """Return sinusoidal features (B, count) float64 of CFG scales w (B,), for students.
 
     The sines' periods are 4 to 64: guidance is affine in w, so what depends on it should change
     slowly. (Those of latent consistency models, whose fastest sine turns 160 times within one unit
@@ -201,8 +214,9 @@ def guidance_features(guidance: Tensor, count: int) -> Tensor:
 
 
 class TagEmbedding(nn.Module):
-    """One learned embedding a tag; a condition (B, 3 or more), of which the first three count → (B,
-    3, width).
+    """One learned embedding per tag: conditions (B, 3 or more) → (B, 3, width).
+
+    Only the first three columns are embedded.
     """
 
     def __init__(self, sizes: Sequence[int], width: int) -> None:
@@ -210,5 +224,5 @@ class TagEmbedding(nn.Module):
         self.tables = nn.ModuleList(nn.Embedding(size, width) for size in sizes)
 
     def forward(self, tags: Tensor) -> Tensor:
-        """Embeddings, in column order."""
+        """Embed the tags, in column order."""
         return torch.stack([table(tags[:, i]) for i, table in enumerate(self.tables)], dim=1)

@@ -10,19 +10,19 @@ innermost stage give 40.2 M.
 from collections.abc import Sequence
 from typing import Any
 
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
 from ditto.models.conditioning import TagEmbedding, guidance_features
+from ditto.models.network import Network
 
 GUIDANCE_FEATURES = 32
 
 
-class TagUNet(ModelMixin, ConfigMixin):
-    """``(x_t (B, 1, n_mels, frames), t (B,), tags (B, 5)) -> output`` of x_t's shape; the beat grid
-    is not told.
+class TagUNet(Network):
+    """``(x_t (B, 1, n_mels, frames), t (B,), tags (B, 5)) -> output`` of x_t's shape.
+
+    The beat grid is ignored.
 
     Args:
         block_out_channels: channels of each stage, outermost first.
@@ -36,7 +36,6 @@ class TagUNet(ModelMixin, ConfigMixin):
         guidance_embedded: take the CFG scale w as an input, as a distilled network does.
     """
 
-    @register_to_config
     def __init__(
         self,
         block_out_channels: tuple[int, ...] = (64, 64, 128, 128, 256),
@@ -67,27 +66,19 @@ class TagUNet(ModelMixin, ConfigMixin):
 
     @property
     def frame_multiple(self) -> int:
-        """Numbers of frames, and of mel bands, must be a multiple of this: every stage but the last
-        halves them.
-        """
+        """Number that frames and mel bands must be a multiple of: all stages but one halve them."""
         return 2 ** (self.stages - 1)
 
     def forward(
         self, x_t: Tensor, t: Tensor, tags: Tensor, guidance: Tensor | None = None
     ) -> Tensor:
-        """The network's output for noisy `x_t` at timesteps `t`; `guidance` (B,) is w, which a
-        student alone takes.
-        """
-        told = (
-            None
-            if guidance is None
-            else guidance_features(guidance, GUIDANCE_FEATURES).to(x_t.dtype)
-        )
-        return self.unet(x_t, t, self.tags(tags), timestep_cond=told, return_dict=False)[0]
+        """Return the output for noisy `x_t` at timesteps `t`; see `PatchTransformer.forward`."""
+        w = None if guidance is None else guidance_features(guidance, GUIDANCE_FEATURES).to(x_t)
+        return self.unet(x_t, t, self.tags(tags), timestep_cond=w, return_dict=False)[0]
 
 
 def _block_types(stages: int, attention_stages: int) -> dict[str, Any]:
-    """Names of diffusers' blocks, outermost first on the way down."""
+    """Return the names of diffusers' blocks, outermost first on the way down."""
     attends: Sequence[bool] = [i >= stages - attention_stages for i in range(stages)]
     return {
         "down_block_types": tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),

@@ -18,21 +18,19 @@ grow with n, and what controls steer (loudness, chroma, timbre) acts through mag
 phases, which do carry gradients.
 """
 
-import copy
 import math
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d, gelu, pad
 
 from ditto.audio.features import mel_db, mel_filterbank
 from ditto.audio.framing import frames_of, overlap_add, real_fft
 from ditto.audio.spec import AudioSpec
+from ditto.models.network import Network
 
 LEVEL_FRAMES = 9
 """Frames over which levels are averaged."""
@@ -84,7 +82,7 @@ class ConvNeXtBlock(nn.Module):
         return x + self.scale * self.project(gelu(self.expand(y)))
 
 
-class Vocoder(ModelMixin, ConfigMixin):
+class Vocoder(Network):
     """Log-mel to waveform.
 
     Args:
@@ -101,7 +99,7 @@ class Vocoder(ModelMixin, ConfigMixin):
         feedback: times that the sound's own log-mel is compared with x_0 and corrected.
     """
 
-    config_name = "config.json"
+    low_precision = ("blocks",)
     centres: Tensor
     to_bins: Tensor
     band_of_bin: Tensor
@@ -111,7 +109,6 @@ class Vocoder(ModelMixin, ConfigMixin):
     window: Tensor
     mel_window: Tensor
 
-    @register_to_config
     def __init__(
         self,
         sample_rate: int = 22_050,
@@ -157,35 +154,29 @@ class Vocoder(ModelMixin, ConfigMixin):
         )
 
     def forward(self, x_0: Tensor, seed: int = 0, feedback: int | None = None) -> Tensor:
-        """Waveform of a log-mel.
+        """Synthesise the waveform of a log-mel.
 
         Args:
             x_0: shape (B, n_mels, frames), in [-1, 1] (somewhat beyond is fine).
             seed: of the carriers' first phases and noise, which all items share; training varies
                 it.
-            feedback: rounds of it; None is the config's.
+            feedback: rounds of feedback; None is the config's number.
 
         Returns:
             Shape (B, frames * hop), full scale is [-1, 1] (not limited).
         """
         audio = self.synthesise(self.spectrum(x_0, self.carrier(x_0, seed)))
         rounds = self.config["feedback"] if feedback is None else feedback
-        for _ in range(rounds if self._can_be_heard(x_0) else 0):
-            audio = self.corrected(audio, x_0)
+        for _ in range(rounds if self._has_mel(x_0) else 0):
+            audio = self.correct(audio, x_0)
         return audio
 
-    def draft(self) -> "Draft":
-        """The same vocoder without its feedback."""
-        return Draft(self)
-
-    def lowered(self, dtype: torch.dtype) -> "Vocoder":
-        """A copy whose blocks compute in `dtype`; what goes in and comes out stays as it is."""
-        low = copy.deepcopy(self)
-        low.blocks.to(dtype)
-        return low
+    def fast(self) -> "FastVocoder":
+        """Return the same vocoder without its feedback."""
+        return FastVocoder(self)
 
     def spectrum(self, x_0: Tensor, carrier: Spectrum) -> Spectrum:
-        """The STFT of a log-mel of shape (B, n_mels, frames), before any feedback."""
+        """Compute the STFT of a log-mel of shape (B, n_mels, frames), before any feedback."""
         levels = mel_db(x_0, self.spec)
         hidden = self._trunk((levels - _local_level(levels) + 40) / 20)
         correction, turn = self.head(hidden).chunk(2, dim=2)
@@ -201,7 +192,7 @@ class Vocoder(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def carrier(self, x_0: Tensor, seed: int = 0) -> Spectrum:
-        """The carriers, of magnitude 1: constant to autograd.
+        """Compute the carriers, of magnitude 1 and constant to autograd.
 
         A tonal peak's carrier is its integrated phase; elsewhere it is the phase of white noise,
         whose frames fit together as those of independent random phases would not.
@@ -224,16 +215,15 @@ class Vocoder(ModelMixin, ConfigMixin):
         return Spectrum(real * size, imaginary * size)
 
     def synthesise(self, spectrum: Spectrum) -> Tensor:
-        """Inverse STFT, of exactly frames * hop samples: (B, frames * hop)."""
+        """Invert an STFT to exactly frames * hop samples: (B, frames * hop)."""
         n_fft, hop = self.config["n_fft"], self.spec.hop
         stft = torch.complex(spectrum.real, spectrum.imaginary) * self.half_window_shift
         return _inverse(torch.fft.irfft(stft, n_fft), self.window, hop)
 
-    def corrected(self, audio: Tensor, x_0: Tensor) -> Tensor:
-        """The sound, filtered so that its own log-mel comes nearer to x_0.
+    def correct(self, audio: Tensor, x_0: Tensor) -> Tensor:
+        """Filter the sound so that its own log-mel comes nearer to x_0: one round of feedback.
 
-        Phases that do not quite fit together cancel some of what the head asked for; this hears how
-        much.
+        Phases that do not quite fit together cancel some of what the head asked for.
 
         Args:
             audio: shape (B, frames * hop), longer than half a mel window.
@@ -255,28 +245,26 @@ class Vocoder(ModelMixin, ConfigMixin):
     def _table(self, name: str, values: Tensor) -> None:
         self.register_buffer(name, values.float(), persistent=False)
 
-    def _can_be_heard(self, x_0: Tensor) -> bool:
-        """Whether a clip is long enough for a log-mel of its own."""
+    def _has_mel(self, x_0: Tensor) -> bool:
+        """Tell whether the clip's sound is long enough to compute its log-mel."""
         return x_0.shape[-1] * self.spec.hop > self.spec.n_fft // 2
 
     def _trunk(self, features: Tensor) -> Tensor:
         x = self.embed_norm(_over_time(self.embed, features.transpose(1, 2)))
-        kept, x = x.dtype, x.to(self.blocks[0].scale.dtype)
+        dtype, x = x.dtype, x.to(self.blocks[0].scale.dtype)
         for block in self.blocks:
             x = block(x)
-        return self.head_norm(x.to(kept))
+        return self.head_norm(x.to(dtype))
 
 
-class Draft(ModelMixin):
-    """A vocoder without its feedback: faster and rougher, for listening while optimising."""
+class FastVocoder(nn.Module):
+    """A vocoder without its feedback: faster and rougher, for use while optimising."""
+
+    low_precision = ("vocoder.blocks",)
 
     def __init__(self, vocoder: Vocoder) -> None:
         super().__init__()
         self.vocoder = vocoder
-
-    def lowered(self, dtype: torch.dtype) -> "Draft":
-        """See `Vocoder.lowered`."""
-        return Draft(self.vocoder.lowered(dtype))
 
     def forward(self, x_0: Tensor) -> Tensor:
         """See `Vocoder.forward`."""
@@ -285,8 +273,9 @@ class Draft(ModelMixin):
 
 @lru_cache(maxsize=8)
 def _hiss(n_fft: int, hop: int, frames: int, seed: int) -> Spectrum:
-    """Phases at the frames' centres of white noise, as numbers of magnitude 1: (frames, n_fft // 2
-    + 1) each.
+    """Return white noise's phases at the frames' centres as numbers of magnitude 1.
+
+    Shape (frames, n_fft // 2 + 1) each.
     """
     samples = np.random.default_rng([seed, 1]).standard_normal((1, (frames - 1) * hop + n_fft))
     window = torch.hann_window(n_fft, dtype=torch.float64)
@@ -296,9 +285,7 @@ def _hiss(n_fft: int, hop: int, frames: int, seed: int) -> Spectrum:
 
 
 def _inverse(frames: Tensor, window: Tensor, hop: int) -> Tensor:
-    """Windowed overlap-add of the frames of a centred STFT: (B, frames, n_fft) → (B, frames *
-    hop).
-    """
+    """Overlap-add windowed frames of a centred STFT: (B, frames, n_fft) → (B, frames * hop)."""
     count, n_fft = frames.shape[1:]
     added = overlap_add(frames * window, hop)[:, n_fft // 2 : n_fft // 2 + count * hop]
     return added * _unwindowed(n_fft, hop, count, added.device).to(added) / window.amax().square()
@@ -306,7 +293,7 @@ def _inverse(frames: Tensor, window: Tensor, hop: int) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _unwindowed(n_fft: int, hop: int, count: int, device: torch.device) -> Tensor:
-    """One over the sum of the squared Hann windows that reach each of the count * hop samples."""
+    """Return 1 / (sum of the squared Hann windows) at each of the count * hop samples."""
     with torch.inference_mode(False):
         square = torch.hann_window(n_fft, dtype=torch.float64, device=device).square()
         total = overlap_add(square.expand(1, count, n_fft), hop)
@@ -314,7 +301,7 @@ def _unwindowed(n_fft: int, hop: int, count: int, device: torch.device) -> Tenso
 
 
 def carriers(owner: Tensor, hertz: Tensor, first: Tensor, spec: AudioSpec) -> Tensor:
-    """Integrated phase of the peak that owns each mel band, in cycles within [0, 1).
+    """Integrate the phase of the peak that owns each mel band, in cycles within [0, 1).
 
     A band goes on from where its present owner's band stood one frame ago, so all bands of a peak
     turn together.
@@ -345,8 +332,7 @@ def carriers(owner: Tensor, hertz: Tensor, first: Tensor, spec: AudioSpec) -> Te
 
 
 def peaks(levels: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """Local maxima over the bands: which one is nearest to each band, and where a parabola through
-    it has its top.
+    """Find the local maximum nearest to each band, and the top of a parabola through it.
 
     Args:
         levels: dB, shape (B, n_mels, frames).
@@ -376,15 +362,14 @@ def peaks(levels: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def band_centres(spec: AudioSpec) -> Tensor:
-    """Centre frequencies of the mel bands in Hz, shape (n_mels,), float64."""
+    """Return the centre frequencies of the mel bands in Hz, shape (n_mels,), float64."""
     filters = mel_filterbank(spec, dtype=torch.float64)
     bins = torch.arange(spec.n_fft // 2 + 1, dtype=torch.float64) * (spec.sample_rate / spec.n_fft)
     return (filters @ bins) / filters.sum(dim=1)
 
 
 def tonality(levels: Tensor, owner: Tensor, centres: Tensor) -> Tensor:
-    """How much the peak that owns each band is a tone rather than noise, in (0, 1), shape (B,
-    n_mels, frames).
+    """Measure how tonal the peak that owns each band is, in (0, 1), shape (B, n_mels, frames).
 
     Averaged over time, a tone stands out from its surroundings and noise does not. Low bands, where
     the partials of chords lie as densely as the bands, count as tonal whatever their contrast.
@@ -405,8 +390,9 @@ def tonality(levels: Tensor, owner: Tensor, centres: Tensor) -> Tensor:
 
 
 def _local_level(levels: Tensor) -> Tensor:
-    """Power summed over bands and averaged over `LEVEL_FRAMES`, in dB: (B, n_mels, frames) -> (B,
-    1, frames).
+    """Sum power over bands and average it over `LEVEL_FRAMES`, in dB.
+
+    (B, n_mels, frames) → (B, 1, frames).
     """
     frame = torch.logsumexp(levels * (math.log(10) / 10), dim=1, keepdim=True)
     peak = frame.detach().amax(dim=-1, keepdim=True)
@@ -417,26 +403,25 @@ def _local_level(levels: Tensor) -> Tensor:
 
 
 def _bounded(x: Tensor, limit: float) -> Tensor:
-    """Smooth limit to ±`limit`."""
+    """Limit smoothly to ±`limit`."""
     return limit * torch.tanh(x / limit)
 
 
 def _over_time(convolution: nn.Conv2d, x: Tensor) -> Tensor:
-    """Convolve (B, frames, C) over time: as channels-last images, which CPUs convolve faster than
-    Conv1d does.
-    """
+    """Convolve (B, frames, C) over time as channels-last images, faster on CPUs than Conv1d."""
     return convolution(x.transpose(1, 2).unsqueeze(2)).squeeze(2).transpose(1, 2)
 
 
 def _band_position(centres: Tensor, n_fft: int, sample_rate: int) -> Tensor:
-    """Where the bins of an STFT lie among the mel bands: fractional indices, shape (n_fft // 2 +
-    1,), float64.
+    """Return the mel-band index of each bin of an STFT, fractional.
+
+    Shape (n_fft // 2 + 1,), float64.
     """
     bins = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft)
     return torch.from_numpy(np.interp(bins, centres.numpy(), np.arange(len(centres))))
 
 
 def _linear_interpolation(position: Tensor, size: int) -> Tensor:
-    """Matrix (len(position), size) that reads a vector at fractional positions."""
+    """Return the matrix (len(position), size) that reads a vector at fractional positions."""
     grid = torch.arange(size, dtype=position.dtype)
     return (1 - (position[:, None] - grid).abs()).clamp(min=0)

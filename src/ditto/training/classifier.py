@@ -5,6 +5,7 @@ random, so that the classifier hears music, not recordings. Its weights judge ge
 no model contains them.
 """
 
+import copy
 import json
 import math
 import shutil
@@ -137,10 +138,7 @@ def train_classifier(
 
 def save_half(network: ClipClassifier, folder: Path) -> None:
     """Save as ``config.json`` and float16 safetensors."""
-    half = ClipClassifier.from_config(network.config)
-    assert isinstance(half, ClipClassifier)
-    half.load_state_dict(network.state_dict())
-    half.half().save_pretrained(folder, safe_serialization=True)
+    copy.deepcopy(network).half().save_pretrained(folder)
 
 
 @torch.no_grad()

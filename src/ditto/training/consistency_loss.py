@@ -32,7 +32,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ditto.diffusion.denoiser import Cond, Denoiser, dynamic_threshold
+from ditto.diffusion.denoiser import Cond, Denoiser, limit_of
 from ditto.diffusion.schedule import CLEAN, Schedule
 
 Student = Callable[[Tensor, Tensor, Cond, Tensor], Tensor]
@@ -133,13 +133,13 @@ def goal(teacher: Denoiser, target: Student, schedule: Schedule, example: Exampl
     """What g_φ(x_t) is compared with, (B, …) float32, without gradient.
 
     Args:
-        teacher: the base model. If its x_0 is bounded, both estimates are thresholded, as sampling
-            chains do it.
+        teacher: the base model. Both estimates are thresholded by its limit, as sampling chains do
+            it.
         target: g_φ⁻.
         schedule: ᾱ.
         example: the batch.
     """
-    limit = dynamic_threshold if getattr(teacher, "bounded", True) else _as_it_is
+    limit = limit_of(teacher)
     x_t, t, t_next = example.x_t, example.t, example.t_next
     x_0 = limit(guided(teacher, x_t, t, example.cond, example.null, example.w))
     x_next = schedule.add_noise(x_0, schedule.to_epsilon(x_0, x_t, t), t_next)
@@ -161,7 +161,3 @@ def distance(difference: Tensor, kind: str, huber: float = 5.4e-4) -> Tensor:
 
 def _over(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (like.ndim - 1))
-
-
-def _as_it_is(x_0: Tensor) -> Tensor:
-    return x_0

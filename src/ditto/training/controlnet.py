@@ -23,14 +23,14 @@ from ditto.data.dataset import ClipDataset, read_labels
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import DataError
 from ditto.methods.controlnet import controlled
-from ditto.models.conditioning import drop_tags
+from ditto.models.conditioning import drop_conditions
 from ditto.models.controlnet import ControlAdapter, encode_curves
-from ditto.models.hashes import fingerprint
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
+from ditto.models.network import hash_weights
 from ditto.models.transformer import PatchTransformer
 from ditto.plots import mel_grid
-from ditto.training.base import DenoiserRecipe, Example, Setting, weighted_mse
-from ditto.training.base import draw as draw_noise
+from ditto.training.denoising import DenoiserRecipe, Example, Setting, weighted_mse
+from ditto.training.denoising import draw as draw_noise
 from ditto.training.run import Run
 
 SHOWN = 4
@@ -76,7 +76,9 @@ class ControlledDataset:
 
     def __init__(self, root: Path, model: MusicModel, *, seed: int = 0) -> None:
         self.spec, self.frames, self.seed = model.spec, model.spec.clip_frames, seed
-        self.clips = ClipDataset(root, self.spec, model.vocabulary, frames=self.frames, seed=seed)
+        self.clips = ClipDataset(
+            root, self.spec, model.vocabulary, frames=self.frames, seed=seed, bands=model.bands
+        )
         self.files = [root / piece["file"] for piece in read_labels(root)]
 
     def batch(self, step: int, batch_size: int) -> Batch:
@@ -159,7 +161,7 @@ def draw(config: ControlNetConfig, setting: Setting, batch: Batch, step: int) ->
     training.
     """
     t, noise, generator = draw_noise(config, setting.schedule, batch.x_0, step)
-    cond = drop_tags(batch.cond, config.tag_dropout, generator, config.grid_dropout)
+    cond = drop_conditions(batch.cond, config.tag_dropout, generator, config.grid_dropout)
     levels, classes = (told(config, batch.levels.shape, generator) for _ in range(2))
     curves = encode_curves(
         torch.where(levels, batch.levels, torch.nan),
@@ -223,7 +225,7 @@ def train_controlnet(
     base.to(accelerator.device)
     adapter, averaged = (ControlAdapter.of(base, config.blocks, config.seed) for _ in range(2))
     setting = setting_of(config, model)
-    begun_with = {"base": fingerprint(base)}
+    begun_with = {"base": hash_weights(base)}
     run = Run(
         config, out, accelerator, adapter, averages={"ema": config.ema}, begun_with=begun_with
     )
@@ -307,7 +309,8 @@ def _evaluate(
     sampled = sample(adapter, model, batch, config.seed)
     heard = intensity(model.to_audio(sampled), model.spec)
     run.log.write(run.done, **losses, intensity_rho=_correlation(heard, batch.levels))
-    mel_grid(run.picture, [*batch.x_0, *sampled.cpu()], columns=SHOWN)
+    mels = [mel[None] for clips in (batch.x_0, sampled.cpu()) for mel in model.to_mel(clips)]
+    mel_grid(run.picture, mels, columns=SHOWN)
 
 
 def sample(

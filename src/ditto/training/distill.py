@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from ditto.data.dataset import ClipDataset
@@ -20,11 +19,11 @@ from ditto.diffusion.consistency import StudentDenoiser
 from ditto.diffusion.denoiser import Cond, Denoiser
 from ditto.diffusion.schedule import Schedule
 from ditto.errors import DataError
-from ditto.models.hashes import fingerprint
-from ditto.models.music_model import Distilled, MusicModel
+from ditto.models.model import MusicModel, Student
+from ditto.models.network import hash_weights
 from ditto.plots import mel_grid
-from ditto.training.base import Clips, DenoiserRecipe
 from ditto.training.consistency_loss import Example, Grid, distance, goal
+from ditto.training.denoising import Clips, DenoiserRecipe
 from ditto.training.loop import Checkpoints, Ema, load_config, read_log, step_seed
 from ditto.training.run import Run
 from ditto.training.student_gap import SCALES, Gap
@@ -108,7 +107,7 @@ def draw(
     low, high = config.guidance
     w = low + (high - low) * torch.rand(len(x_0), generator=generator)
     x_t = schedule.add_noise(x_0, torch.randn(x_0.shape, generator=generator), grid.t[place])
-    cond = teacher.dropped(cond, config.tag_dropout, generator, config.grid_dropout)
+    cond = teacher.drop_conditions(cond, config.tag_dropout, generator, config.grid_dropout)
     t, t_next, share = grid.t[place], grid.t_next[place], grid.share[place]
     return Example(
         x_t,
@@ -154,7 +153,7 @@ def train_student(
     *,
     held_out: Clips | None = None,
     show: bool = True,
-) -> ModelMixin:
+) -> nn.Module:
     """Distil until `config.steps`, resuming from the newest checkpoint in `out`; returns the EMA
     network.
 
@@ -178,7 +177,7 @@ def train_student(
         accelerator,
         network,
         averages={"target": config.target_ema, "ema": config.ema},
-        begun_with={"teacher": fingerprint(teacher.network)},
+        begun_with={"teacher": hash_weights(teacher.network)},
     )
     _follow(target_network, run.averages["target"])
     student, target = (
@@ -213,7 +212,7 @@ def train_from_folder(
     out: Path,
     *,
     held_out: Path | None = None,
-) -> ModelMixin:
+) -> nn.Module:
     """`train_student` on a data folder, with the teacher's window and vocabulary; a pipeline reads
     recordings too.
 
@@ -232,6 +231,7 @@ def train_from_folder(
             teacher.vocabulary,
             frames=teacher.spec.clip_frames,
             seed=config.seed,
+            bands=teacher.bands,
         )
 
     return train_student(
@@ -239,7 +239,7 @@ def train_from_folder(
     )
 
 
-def load_distilled(out: Path, teacher: MusicModel) -> Distilled:
+def load_distilled(out: Path, teacher: MusicModel) -> Student:
     """The averaged weights of a run's newest checkpoint, as a part of the teacher's model.
 
     Raises:
@@ -247,13 +247,13 @@ def load_distilled(out: Path, teacher: MusicModel) -> Distilled:
     """
     config = load_config(out / "config.json", DistillConfig)
     groups, state = Checkpoints(out).newest()
-    if state["teacher"] != fingerprint(teacher.network):
+    if state["teacher"] != hash_weights(teacher.network):
         raise DataError(
             f"{str(out)!r} is of another teacher than {teacher.name!r}: give the one that it was made with"
         )
     network = pupil(teacher, config.lora_rank, config.seed)
     restore(network, groups["ema"])
-    return Distilled(
+    return Student(
         merged(network).requires_grad_(False).eval(), config.kind, config.guidance, state["teacher"]
     )
 
@@ -273,7 +273,7 @@ def _gap(config: DistillConfig, teacher: MusicModel, clips: Clips, device: torch
     return Gap(base, schedule, cond.to(device), shape, config.seed, config.grid, config.data_std)
 
 
-def _evaluate(gap: Gap, teacher: MusicModel, network: ModelMixin, run: Run) -> None:
+def _evaluate(gap: Gap, teacher: MusicModel, network: nn.Module, run: Run) -> None:
     """Log the gap to the teacher, and draw the teacher's clips above the student's in 1, 2 and 4
     steps.
     """

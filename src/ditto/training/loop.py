@@ -181,21 +181,30 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
 class Ema:
     """Exponential moving average of the parameters that are trained, warmed up so that early
     weights are forgotten.
+
+    Args:
+        model: its parameters, as they are now, are the average's first value.
+        decay: of one step.
+        every: steps between updates.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
+    def __init__(self, model: nn.Module, decay: float, every: int = 1) -> None:
+        self.decay, self.every = decay, every
         self.shadow: Tensors = {
             name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad
         }
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Move towards the model's parameters after optimiser step number `step` (from 0)."""
-        decay = min(self.decay, (1 + step) / (10 + step))
+        """Move towards the model's parameters after optimiser step number `step` (from 0), if an
+        update is due.
+        """
+        if (step + 1) % self.every:
+            return
+        decay = min(self.decay, (1 + step) / (10 + step)) ** self.every
         parameters = dict(model.named_parameters())
-        for name, average in self.shadow.items():
-            average.lerp_(parameters[name].detach(), 1 - decay)
+        current = [parameters[name].detach() for name in self.shadow]
+        torch._foreach_lerp_(list(self.shadow.values()), current, 1 - decay)
 
     def load(self, tensors: Tensors) -> None:
         """Take over saved averages."""

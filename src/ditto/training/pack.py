@@ -9,9 +9,10 @@ from ditto.audio.spec import AudioSpec
 from ditto.data.dataset import vocabulary_of
 from ditto.errors import DataError
 from ditto.models.fine_tune import save_fine_tune
-from ditto.models.loading import load
-from ditto.models.music_model import MusicModel
-from ditto.training.base import EMBEDDED, BaseConfig, load_ema
+from ditto.models.hub import load
+from ditto.models.model import MusicModel
+from ditto.training.base import EMBEDDED, load_bands, load_ema
+from ditto.training.denoising import BaseConfig
 from ditto.training.distill import load_distilled
 from ditto.training.loop import load_config
 from ditto.training.vocoder import load_vocoder
@@ -27,7 +28,15 @@ def pack(base: Path, vocoder: Path, data: Path, out: Path, guidance: float) -> s
     head = load_vocoder(vocoder)
     spec = AudioSpec(clip_frames=config.frames)
     shift = config.data_std if config.shift is None else config.shift
-    model = MusicModel(load_ema(base), head, spec, vocabulary_of(data), guidance, shift=shift)
+    model = MusicModel(
+        load_ema(base),
+        head,
+        spec,
+        vocabulary_of(data),
+        guidance,
+        shift=shift,
+        bands=load_bands(base),
+    )
     return model.save(out)
 
 

@@ -189,12 +189,14 @@ class Run:
         accelerator: moves the network to its device.
         network: what is trained, as it is at step 0.
         averages: names and decays of the averaged weights to be kept.
+        average_every: steps between their updates.
         rivals: others that learn in the same run, each by its own loss.
         begun_with: hashes of what the run must have begun with, by name (which is the command
             line's option, too).
 
     Attributes:
         model: the network as accelerate wraps it, to be called.
+        accelerator: what wraps it.
         averages: the averaged weights by name.
         start: the step that it starts at.
         done: steps done so far, the current one included.
@@ -215,13 +217,16 @@ class Run:
         averages: Mapping[str, float] | None = None,
         rivals: Sequence[Learner] = (),
         begun_with: Mapping[str, str] | None = None,
+        average_every: int = 1,
     ) -> None:
         start_run(out, recipe)
-        self.recipe, self.out, self.network = recipe, out, network
+        self.recipe, self.out, self.network, self.accelerator = recipe, out, network, accelerator
         self._learner = Learner(accelerator, network, recipe)
         self._learners = (self._learner, *rivals)
         self.model = self._learner.model
-        self.averages = {name: Ema(network, decay) for name, decay in (averages or {}).items()}
+        self.averages = {
+            name: Ema(network, decay, average_every) for name, decay in (averages or {}).items()
+        }
         self._begun_with, self._checkpoints, self._meter = (
             begun_with or {},
             Checkpoints(out),

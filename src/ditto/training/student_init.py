@@ -10,11 +10,10 @@ classes either way.
 import copy
 
 import torch
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from ditto.errors import DataError
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.training.loop import seeded
 
 LAYERS = (
@@ -46,7 +45,7 @@ LARGEST_SIGMA = 1000.0
 x_0."""
 
 
-def pupil(teacher: MusicModel, rank: int = 0, seed: int = 0) -> ModelMixin:
+def pupil(teacher: MusicModel, rank: int = 0, seed: int = 0) -> nn.Module:
     """A network to distil into, which starts as the teacher's; with a rank, all but LoRA and the
     input for w is frozen.
 
@@ -74,7 +73,7 @@ def _check(teacher: MusicModel) -> None:
         )
 
 
-def _add_lora(network: ModelMixin, rank: int, seed: int) -> None:
+def _add_lora(network: nn.Module, rank: int, seed: int) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
@@ -94,7 +93,7 @@ def trained(network: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
-def twin(network: ModelMixin) -> ModelMixin:
+def twin(network: nn.Module) -> nn.Module:
     """A copy, with which it shares what is frozen."""
     shared = {
         id(parameter): parameter
@@ -105,7 +104,7 @@ def twin(network: ModelMixin) -> ModelMixin:
 
 
 @torch.no_grad()
-def restore(network: ModelMixin, tensors: dict[str, Tensor]) -> None:
+def restore(network: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Put back the parameters that `trained` gave.
 
     Raises:
@@ -120,7 +119,7 @@ def restore(network: ModelMixin, tensors: dict[str, Tensor]) -> None:
         parameter.copy_(tensors[name])
 
 
-def merged(network: ModelMixin) -> ModelMixin:
+def merged(network: nn.Module) -> nn.Module:
     """The network, in place, as a plain one of its class: LoRA's products are added to their
     layers' weights.
     """

@@ -92,7 +92,7 @@ class VocoderConfig(Recipe):
         real sound.
         """
         spec = self.make_network().spec
-        return spec.samples(self.crop_frames + 2 * _margin(spec))
+        return spec.samples(self.crop_frames + 2 * spec.margin_frames)
 
     def make_network(self) -> Vocoder:
         """The vocoder with initial weights that are a function of the seed."""
@@ -195,7 +195,7 @@ def split_crop(audio: Tensor, spec: AudioSpec) -> tuple[Tensor, Tensor]:
     """A crop's log-mel and the sound it stands for, both without the margins: (B, n_mels, F) and
     (B, F * hop).
     """
-    margin = _margin(spec)
+    margin = spec.margin_frames
     inner = slice(margin * spec.hop, audio.shape[1] - margin * spec.hop)
     return log_mel(audio, spec)[..., margin:-margin], audio[:, inner]
 
@@ -263,8 +263,3 @@ def _averaged(config: VocoderConfig, shadow: dict[str, Tensor]) -> Vocoder:
     vocoder = config.make_network()
     vocoder.load_state_dict(shadow)
     return vocoder.eval()
-
-
-def _margin(spec: AudioSpec) -> int:
-    """Frames that half a mel window spans."""
-    return -(-spec.n_fft // (2 * spec.hop))

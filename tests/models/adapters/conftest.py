@@ -4,7 +4,7 @@ import pytest
 from tests.models.adapters.tiny_pipelines import make_audioldm2, make_musicldm, make_stable_audio
 
 from ditto.models.adapters.common import PipelineModel
-from ditto.models.loading import adapt
+from ditto.models.hub import adapt
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,11 @@ from tests.models.adapters.tiny_pipelines import PROMPT, chain_of, noise_of
 from transformers import GPT2LMHeadModel
 
 from ditto.diffusion.samplers import ddim
+from ditto.methods.none import Uncontrolled
 from ditto.models.adapters.audioldm2 import AudioLDM2Model
-from ditto.models.loading import adapt
-from ditto.request import Request, run
+from ditto.models.hub import adapt
+from ditto.request import Request
+from ditto.runner import run
 
 
 @pytest.mark.parametrize(
@@ -44,7 +46,7 @@ def test_a_chain_makes_what_the_pipeline_makes(
 def test_a_request_without_control_is_the_pipeline_with_the_same_seed(
     audioldm2: AudioLDM2Model,
 ) -> None:
-    result = run(Request(tags=PROMPT, method="none", seed=9, steps=4), audioldm2)
+    result = run(Request(tags=PROMPT, method=Uncontrolled(steps=4), seed=9), audioldm2)
     generator = torch.Generator().manual_seed(9)
     theirs = audioldm2.pipe(  # pyright: ignore[reportCallIssue]
         PROMPT.prompt,
@@ -71,18 +73,18 @@ def test_the_gpt2_class_that_checkpoints_name_encodes_like_the_one_with_a_head(
         bare.encode_prompt("jazz", "cpu", 1, True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = adapt(bare).prompts(["calm jazz", "a much longer prompt about rock"])
+        found = adapt(bare).encode_prompts(["calm jazz", "a much longer prompt about rock"])
     torch.testing.assert_close(
-        found, audioldm2.prompts(["calm jazz", "a much longer prompt about rock"])
+        found, audioldm2.encode_prompts(["calm jazz", "a much longer prompt about rock"])
     )
 
 
 def test_a_condition_is_what_the_pipeline_encodes(audioldm2: AudioLDM2Model) -> None:
     pipe = audioldm2.pipe
     t5, mask, generated = pipe.encode_prompt(["calm jazz", "loud"], "cpu", 1, True)  # pyright: ignore[reportAttributeAccessIssue]
-    told, null = audioldm2.prompts(["calm jazz", "loud"]).chunk(2, dim=1)
+    told, null = audioldm2.encode_prompts(["calm jazz", "loud"]).chunk(2, dim=1)
     for half, item in ((told, slice(2, 4)), (null, slice(0, 2))):
-        found_generated, found_t5, found_mask = audioldm2.told(half).values()
+        found_generated, found_t5, found_mask = audioldm2.network_kwargs(half).values()
         torch.testing.assert_close(found_generated, generated[item])
         torch.testing.assert_close(found_t5, t5[item])
         assert torch.equal(found_mask, mask[item].float())

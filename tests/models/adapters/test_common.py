@@ -17,7 +17,8 @@ from ditto.controls.structure import Structure
 from ditto.controls.text import Text
 from ditto.diffusion.samplers import Chain, ddim, ddpm, dpm_solver_pp
 from ditto.errors import ModelError, RequestError
-from ditto.methods.ditto import checkpointed_call, ditto
+from ditto.latents import draw_x_T
+from ditto.methods.ditto import Ditto, checkpointed_call, ditto
 from ditto.models.adapters.common import (
     PipelineModel,
     feature_spec,
@@ -26,7 +27,8 @@ from ditto.models.adapters.common import (
     schedule_of,
 )
 from ditto.models.conditioning import Tags
-from ditto.request import Request, draw_x_T, run
+from ditto.request import Request
+from ditto.runner import run
 
 
 def gradient(model: PipelineModel, chain: Chain, x_T: Tensor) -> Tensor:
@@ -76,7 +78,7 @@ def test_latents_are_not_thresholded(model: PipelineModel) -> None:
 
 
 def test_prompts_are_encoded_to_rows_without_gradients(model: PipelineModel) -> None:
-    rows = model.prompts(["calm jazz", "loud rock"])
+    rows = model.encode_prompts(["calm jazz", "loud rock"])
     assert rows.dtype == torch.float32
     assert not rows.requires_grad
     assert torch.equal(
@@ -184,7 +186,7 @@ def test_a_request_runs_as_on_any_model(model: PipelineModel, tmp_path: Path) ->
         seed=3,
         count=2,
         iterations=2,
-        steps=2,
+        method=Ditto(steps=2),
         seconds=model.spec.seconds(24),
     )
     result = run(request, model)

@@ -34,6 +34,6 @@ def test_prompts_are_claps_projected_text_of_unit_length(musicldm: MusicLDMModel
     tokens = tokenizer(["calm jazz", ""], padding=True, return_tensors="pt")
     pooled = clap.text_model(**tokens).pooler_output
     expected = normalize(clap.text_projection(pooled), dim=-1)
-    found = torch.cat(musicldm.prompts(["calm jazz"]).chunk(2, dim=1))
+    found = torch.cat(musicldm.encode_prompts(["calm jazz"]).chunk(2, dim=1))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert found.norm(dim=1).tolist() == pytest.approx([1.0, 1.0], abs=1e-5)

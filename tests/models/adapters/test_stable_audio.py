@@ -17,9 +17,11 @@ from tests.models.adapters.tiny_pipelines import (
 
 from ditto.diffusion.samplers import ddim
 from ditto.errors import ModelError, RequestError
+from ditto.methods.none import Uncontrolled
 from ditto.models.adapters.stable_audio import StableAudioModel, decoder_reach
-from ditto.models.loading import adapt
-from ditto.request import Request, run
+from ditto.models.hub import adapt
+from ditto.request import Request
+from ditto.runner import run
 
 
 @pytest.mark.parametrize(("steps", "negative"), [(2, None), (7, None), (5, "hiss"), (20, None)])
@@ -53,7 +55,7 @@ def test_the_levels_of_a_grid_are_the_schedulers(
     grid = torch.tensor(schedule.timesteps(steps))
     sigma = torch.cat([schedule.sigma(t, like) for t in grid])
     torch.testing.assert_close(sigma, scheduler.sigmas[:-1].double(), rtol=5e-5, atol=0)
-    told = stable_audio._told_time(grid)
+    told = stable_audio._network_time(grid)
     torch.testing.assert_close(told, scheduler.timesteps.float(), rtol=5e-5, atol=1e-6)
 
 
@@ -72,7 +74,7 @@ def test_a_shorter_clip_is_told_where_it_ends(stable_audio: StableAudioModel) ->
 
 
 def test_the_saved_sound_is_stereo(stable_audio: StableAudioModel, tmp_path: Path) -> None:
-    result = run(Request(tags=PROMPT, method="none", steps=2), stable_audio)
+    result = run(Request(tags=PROMPT, method=Uncontrolled(steps=2)), stable_audio)
     result.save(tmp_path / "clip.wav")
     sound, rate = soundfile.read(tmp_path / "clip.wav", dtype="float32")
     assert rate == stable_audio.spec.sample_rate

@@ -21,12 +21,15 @@ from ditto.diffusion.consistency import euler_jump
 from ditto.diffusion.denoiser import Denoiser
 from ditto.diffusion.schedule import CLEAN
 from ditto.errors import DataError, ModelError, RequestError
-from ditto.methods import ways
+from ditto.latents import draw_x_T
+from ditto.methods.base import Problem
+from ditto.methods.ditto2 import Ditto2, proxied
 from ditto.models.adapters.common import PipelineModel
-from ditto.models.hashes import fingerprint
-from ditto.models.loading import adapt, load
-from ditto.models.music_model import Distilled
-from ditto.request import Request, draw_x_T, run
+from ditto.models.hub import adapt, load
+from ditto.models.model import Student
+from ditto.models.network import hash_weights
+from ditto.request import Request
+from ditto.runner import run
 from ditto.training.distill import DistillConfig, distillation_loss, draw, train_from_folder
 from ditto.training.loop import Ema
 from ditto.training.pack import pack_student
@@ -55,9 +58,7 @@ def with_student(model: PipelineModel, kind: str = "ctm") -> PipelineModel:
         for parameter in network.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
     network.requires_grad_(False).eval()
-    return replace(
-        model, distilled=Distilled(network, kind, (1.0, 8.0), fingerprint(model.network))
-    )
+    return replace(model, distilled=Student(network, kind, (1.0, 8.0), hash_weights(model.network)))
 
 
 def estimates(model: PipelineModel, w: float, t: int | None = None) -> Tensor:
@@ -90,7 +91,9 @@ def test_a_student_hears_w_and_the_prompt(model: PipelineModel) -> None:
     assert (estimates(model, 1.0) - estimates(model, 5.0)).abs().max() > 1e-4
     x_T, times = noise_of(model, 0, 0), torch.tensor(model.student_schedule.timesteps(1) * 2)
     with torch.no_grad():
-        one, other = model.student(x_T, times, model.prompts(["calm jazz", "loud rock"]), 2.0)
+        one, other = model.student(
+            x_T, times, model.encode_prompts(["calm jazz", "loud rock"]), 2.0
+        )
     assert (one - other).abs().max() > 1e-4
 
 
@@ -118,7 +121,7 @@ def test_the_grids_of_a_student_begin_at_noise_and_end_at_clean_data(model: Pipe
 class Once:
     """A frozen denoiser that is always asked the same, and answers from memory."""
 
-    bounded = False
+    limit = None
 
     def __init__(self, denoiser: Denoiser) -> None:
         self.denoiser, self.answer = denoiser, None
@@ -144,7 +147,7 @@ def test_the_loss_of_a_batch_falls_in_50_steps(
     model: PipelineModel = request.getfixturevalue(base)
     config = replace(TINY, kind=kind, loss="mse", lora_rank=rank, lr=1e-2, guidance=(1.0, 3.0))
     x_0 = torch.randn(2, *model.latent_shape, FRAMES, generator=torch.Generator().manual_seed(0))
-    cond = model.prompts(["calm jazz", "loud rock"])
+    cond = model.encode_prompts(["calm jazz", "loud rock"])
     example = draw(config, model, config.grid_of(model.student_schedule), x_0, cond, 0)
     network = pupil(model, rank)
     average, target, teacher = Ema(network, config.target_ema), twin(network), Once(model.denoiser)
@@ -221,8 +224,8 @@ def test_a_student_is_not_distilled_again(musicldm: PipelineModel) -> None:
 
 
 def test_dropped_conditions_are_those_of_the_negative_prompt(musicldm: PipelineModel) -> None:
-    cond = musicldm.prompts(["calm jazz"] * 200)
-    lost = musicldm.dropped(cond, 0.3, torch.Generator().manual_seed(0))
+    cond = musicldm.encode_prompts(["calm jazz"] * 200)
+    lost = musicldm.drop_conditions(cond, 0.3, torch.Generator().manual_seed(0))
     null = musicldm.denoiser.null_cond(cond)
     gone = (lost == null).all(dim=1)
     assert 0.2 < gone.double().mean() < 0.4
@@ -324,15 +327,13 @@ def test_ditto2_runs_on_any_pipeline_with_a_student(model: PipelineModel) -> Non
         guidance=2.0,
         seconds=seconds,
         iterations=5,
-        lr=0.02,
-        surrogate_steps=1,
-        decode_steps=1,
         seed=3,
+        method=Ditto2(lr=0.02, decode_steps=1),
     )
     result = run(request, with_student(model))
-    assert result.request.method == "ditto2"
+    assert isinstance(result.request.method, Ditto2)
     assert result.losses[-1] < result.losses[1]
-    two = run(replace(request, method="ditto2", controls=(), decode_steps=2), with_student(model))
+    two = run(replace(request, method=Ditto2(), controls=()), with_student(model))
     assert two.audio.shape == result.audio.shape
     assert result.audio.shape == (1, model.spec.samples(24))
     assert bool(result.audio.isfinite().all())
@@ -340,7 +341,7 @@ def test_ditto2_runs_on_any_pipeline_with_a_student(model: PipelineModel) -> Non
 
 def test_a_guidance_that_the_student_was_not_taught_is_refused(stable_audio: PipelineModel) -> None:
     with pytest.raises(RequestError, match="student knows guidance from 1 to 8, not 9"):
-        run(Request(tags=PROMPT, method="ditto2", guidance=9.0), with_student(stable_audio))
+        run(Request(tags=PROMPT, method=Ditto2(), guidance=9.0), with_student(stable_audio))
 
 
 # From recordings to a model.
@@ -367,7 +368,7 @@ def test_a_run_on_recordings_becomes_a_model_that_loads(
     assert type(model.distilled.network) is type(network)
     assert_weights(model.distilled.network, network)
     assert_weights(model.network, teacher.network)
-    assert run(Request(tags=PROMPT, method="ditto2", seconds=0.2), model).audio.abs().max() > 0
+    assert run(Request(tags=PROMPT, method=Ditto2(), seconds=0.2), model).audio.abs().max() > 0
 
 
 def assert_weights(found: torch.nn.Module, expected: torch.nn.Module) -> None:
@@ -379,6 +380,16 @@ def assert_weights(found: torch.nn.Module, expected: torch.nn.Module) -> None:
 def test_corrections_hear_the_sound_where_x_0_is_no_mel(musicldm: PipelineModel) -> None:
     control = Intensity("swell")
     x_0 = draw_x_T(musicldm.shape(), 0, 1, musicldm.noise)
-    objective, calibrate = ways.estimates(control, musicldm)
+    cond = musicldm.cond(PROMPT, 1)
+    problem = Problem(
+        model=musicldm,
+        controls=(control,),
+        control=control,
+        cond=cond,
+        guidance=1.0,
+        iterations=1,
+        new_noise=lambda: lambda: x_0,
+    )
+    objective, calibrate = proxied(problem)
     torch.testing.assert_close(objective(x_0), control(x_0, musicldm))
     torch.testing.assert_close(calibrate(x_0)(x_0), control(x_0, musicldm))

@@ -1,15 +1,13 @@
-"""AudioLDM2 (Liu et al. 2023; `AudioLDM2Pipeline`): latent diffusion of mels, told by CLAP, T5 and
-a GPT-2.
-"""
+"""AudioLDM2 (Liu et al. 2023): latent diffusion of mels, conditioned by CLAP, T5 and a GPT-2."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from diffusers.pipelines.audioldm2.pipeline_audioldm2 import AudioLDM2Pipeline
 from torch import Tensor
 
-from ditto.models.adapters.common import packed, part
+from ditto.models.adapters.common import pack_condition
 from ditto.models.adapters.mel_latent import MelLatentModel
 
 NEW_TOKENS = 8
@@ -27,22 +25,22 @@ class AudioLDM2Model(MelLatentModel):
     default_guidance: ClassVar[float] = 3.5
 
     def encoded(self, prompts: list[str], seconds: float) -> Tensor:
-        """Conditions of prompts, through the pipeline's own ``encode_prompt``."""
-        encoder = _Encoder(**self.pipe.components)
+        """Encode prompts through the pipeline's own ``encode_prompt``."""
+        encoder = cast(Any, _Encoder(**self.pipe.components))
         negative = [self.negative_prompt or ""] * len(prompts)
-        device = part(self.pipe).text_encoder.device
-        t5, mask, generated = part(encoder).encode_prompt(
+        device = cast(Any, self.pipe).text_encoder.device
+        t5, mask, generated = encoder.encode_prompt(
             prompts, device, 1, True, negative_prompt=negative
         )
-        (t5_null, t5_told), (mask_null, mask_told) = t5.chunk(2), mask.chunk(2)
-        generated_null, generated_told = generated.chunk(2)
-        return packed((generated_told, t5_told, mask_told), (generated_null, t5_null, mask_null))
+        null, prompt = zip(generated.chunk(2), t5.chunk(2), mask.chunk(2), strict=True)
+        return pack_condition(prompt, null)
 
-    def told(self, cond: Tensor) -> dict[str, Tensor | None]:
-        """GPT-2's states, T5's and their mask."""
-        language = part(self.pipe).language_model.config
+    def network_kwargs(self, cond: Tensor) -> dict[str, Tensor | None]:
+        """Return GPT-2's states, T5's and their mask."""
+        pipe = cast(Any, self.pipe)
+        language = pipe.language_model.config
         tokens, width = new_tokens(language), language.n_embd
-        t5_width = part(self.pipe).text_encoder_2.config.d_model
+        t5_width = pipe.text_encoder_2.config.d_model
         length = (cond.shape[1] - tokens * width) // (t5_width + 1)
         generated, t5, mask = cond.split([tokens * width, length * t5_width, length], dim=1)
         return {
@@ -53,11 +51,10 @@ class AudioLDM2Model(MelLatentModel):
 
 
 class _Encoder(AudioLDM2Pipeline):
-    """The pipeline, with a generation loop that runs on every version of transformers, whatever
-    GPT-2's class.
+    """The pipeline with a generation loop that runs on every version of transformers.
 
-    The pipeline's own calls what `GPT2Model`, the class that published checkpoints name, has no
-    longer.
+    The pipeline's own calls a method that `GPT2Model`, the class that published checkpoints name,
+    no longer has.
     """
 
     def generate_language_model(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -66,8 +63,8 @@ class _Encoder(AudioLDM2Pipeline):
         max_new_tokens: int | None = None,
         attention_mask: Tensor | None = None,
     ) -> Tensor:
-        """The states that GPT-2 goes on with, (B, max_new_tokens, width)."""
-        model = part(self).language_model
+        """Generate GPT-2's further states, (B, max_new_tokens, width)."""
+        model = cast(Any, self).language_model
         model = getattr(model, "transformer", model)
         count = max_new_tokens or new_tokens(model.config)
         for _ in range(count):
@@ -83,7 +80,7 @@ class _Encoder(AudioLDM2Pipeline):
 
 
 def new_tokens(config: object) -> int:
-    """States that GPT-2 generates for a prompt."""
+    """Return the number of states that GPT-2 generates for a prompt."""
     return getattr(config, "max_new_tokens", None) or NEW_TOKENS
 
 

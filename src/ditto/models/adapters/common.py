@@ -1,5 +1,4 @@
-"""What adapted pipelines share: their components as a `MusicModel`, prompts as conditions, decoding
-in chunks.
+"""Adapted pipelines' common ground: components as a `MusicModel`, prompts, decoding in chunks.
 
 A pipeline's own ``__call__`` is under ``no_grad``; its components are not, so a model is made of
 those. Three conventions let every control and method run on them unchanged:
@@ -7,13 +6,11 @@ those. Three conventions let every control and method run on them unchanged:
 - x_0 is the pipeline's latent with time moved to the last axis, (B, …, frames), so one frame is one
   step of the latent. `AudioSpec.hop` is that step in samples: features of the sound and masks on
   the latent have the same frames.
-- A condition is one float32 row an item: everything that the network is told with the prompt,
-  flattened, and then the same with the negative prompt. The null condition is its second half
-  twice.
-- What controls hear is the mono mix of what is saved.
+- A condition is one float32 row per item: all of the network's inputs for the prompt, flattened,
+  and then those for the negative prompt. The null condition is its second half twice.
+- Controls work on the mono mix of the sound that is saved.
 """
 
-import json
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -23,7 +20,6 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -37,16 +33,22 @@ from ditto.diffusion.schedule import Prediction, Schedule
 from ditto.errors import ModelError, RequestError
 from ditto.models.adapters.student import new_student
 from ditto.models.conditioning import Tags, TagVocabulary, guidance_features
-from ditto.models.hashes import extended, fingerprints
-from ditto.models.music_model import INDEX, STUDENT, MusicModel
+from ditto.models.folder import (
+    PIPELINE_STUDENT,
+    hash_networks,
+    hash_with_student,
+    read_index,
+    write_index,
+)
+from ditto.models.model import MusicModel
 
 NO_TAGS = TagVocabulary((), ())
-"""Of a model that reads prompts: any word goes."""
+"""The vocabulary of a model that reads prompts."""
 
 WINDOW_SECONDS = 0.093
-"""STFT window of the features, as in our own model."""
+"""STFT window of the controls' features, as in our own model."""
 
-PICTURE_MELS = 128
+FEATURE_MELS = 128
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -56,8 +58,7 @@ class PipelineModel(MusicModel):
     Attributes:
         pipe: the pipeline, whose components are frozen; it encodes prompts, and is what `save`
             writes.
-        negative_prompt: c_∅ of classifier-free guidance; None is what the pipeline takes when none
-            is given.
+        negative_prompt: c_∅ of classifier-free guidance; None is the pipeline's own default.
         checkpointing: keep only the inputs of the decoder's parts for the backward pass.
         chunk: frames of the decoder's last part that are decoded at once.
     """
@@ -75,59 +76,62 @@ class PipelineModel(MusicModel):
         """The pipeline's own noise levels and grid."""
 
     @property
-    def draft(self) -> MusicModel:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Itself."""
+    def fast(self) -> MusicModel:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The model itself: pipelines have no faster decoder."""
         return self
 
     @property
     def has_mel(self) -> bool:
-        """No: x_0 is an autoencoder's, and `to_mel` hears its audio."""
+        """False: x_0 is an autoencoder's, and `to_mel` decodes it."""
         return False
 
     @property
     def prediction(self) -> Prediction:
-        """What the network's output is: what the scheduler's config says."""
-        return part(self.pipe).scheduler.config.prediction_type
+        """Kind of the network's output, from the scheduler's config."""
+        return cast(Any, self.pipe).scheduler.config.prediction_type
 
     @property
     def vae(self) -> Any:
         """Mel spectrogram, or sound, ↔ latent."""
-        return part(self.pipe).vae
+        return cast(Any, self.pipe).vae
 
     @abstractmethod
     def predict(
         self, network: Callable[..., Any], x_t: Tensor, t: Tensor, cond: Tensor, **inputs: Tensor
     ) -> Tensor:
-        """What a network (the denoiser, or its student) makes of x_t, timesteps (B,) and one half
-        of a condition.
+        """Run the denoiser or its student; all tensors are in the network's dtype.
 
-        All are in the network's dtype; `inputs` are what a student is told besides.
+        Args:
+            network: the one or the other.
+            x_t: (B, …, frames).
+            t: (B,).
+            cond: one half of a condition, (B, N).
+            inputs: further inputs of a student.
         """
 
     @abstractmethod
     def encoded(self, prompts: list[str], seconds: float) -> Tensor:
-        """Conditions (len(prompts), N) for clips of that length."""
+        """Encode prompts as conditions (len(prompts), N) for clips of that length."""
 
     @abstractmethod
     def decode(self, x_0: Tensor) -> Tensor:
-        """x_0 → sound (B, channels, frames · hop), float32, not limited."""
+        """Decode x_0 to sound (B, channels, frames · hop), float32, not limited."""
 
     @property
     def denoiser(self) -> GuidedDenoiser:
         """``(x_t, t, cond, guidance) -> x̂_0``; `guidance` is the pipelines' ``guidance_scale``."""
         return GuidedDenoiser(
-            self._output, self.schedule, self.prediction, null_condition, bounded=False
+            self._output, self.schedule, self.prediction, null_condition, limit=None
         )
 
     def _output(self, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        dtype = part(self.network).dtype
-        told = cond.chunk(2, dim=1)[0]
-        return self.predict(part(self.network), x_t.to(dtype), t, told.to(dtype)).to(x_t.dtype)
+        network = cast(Any, self.network)
+        prompt = cond.chunk(2, dim=1)[0].to(network.dtype)
+        return self.predict(network, x_t.to(network.dtype), t, prompt).to(x_t.dtype)
 
     @cached_property
     def student_schedule(self) -> Schedule:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The pipeline's noise levels, on grids that begin at pure noise, evenly spaced, and end at
-        clean data.
+        """The pipeline's noise levels on evenly spaced grids, from pure noise to clean data.
 
         A student that takes one step must take it from noise, and two are better not both at the
         ends.
@@ -135,54 +139,53 @@ class PipelineModel(MusicModel):
         return replace(self.schedule, spacing="trailing", offset=0, end=1.0)
 
     def student_denoiser(
-        self, network: ModelMixin, call: Callable[..., Tensor] | None = None
+        self, network: nn.Module, call: Callable[..., Tensor] | None = None
     ) -> StudentDenoiser:
         """See `MusicModel.student_denoiser`.
 
         At t→0 x̂_0 is x_t itself, since it is computed from ε̂ or v̂ and σ = 0: CM's boundary
         condition.
         """
-        width, ask = part(network).config.time_cond_proj_dim, call or part(network)
+        config, function = cast(Any, network).config, call or network
 
         def output(x_t: Tensor, t: Tensor, cond: Tensor, w: Tensor) -> Tensor:
-            dtype = part(network).dtype
-            told, features = cond.chunk(2, dim=1)[0], guidance_features(w, width)
-            inputs = {"timestep_cond": features.to(dtype)}
-            return self.predict(ask, x_t.to(dtype), t, told.to(dtype), **inputs).to(x_t.dtype)
+            dtype = cast(Any, network).dtype
+            prompt = cond.chunk(2, dim=1)[0].to(dtype)
+            features = guidance_features(w, config.time_cond_proj_dim).to(dtype)
+            predicted = self.predict(function, x_t.to(dtype), t, prompt, timestep_cond=features)
+            return predicted.to(x_t.dtype)
 
-        return StudentDenoiser(output, self.student_schedule, self.prediction, bounded=False)
+        return StudentDenoiser(output, self.student_schedule, self.prediction, limit=None)
 
-    def new_student(self) -> ModelMixin:
-        """See `MusicModel.new_student`.
-
-        Raises:
-            ModelError: the pipeline's denoiser is a student already.
-        """
+    def new_student(self) -> nn.Module:
+        """See `MusicModel.new_student`."""
         return new_student(self.network)
 
-    def dropped(
+    def drop_conditions(
         self, cond: Tensor, rate: float, generator: torch.Generator, grid_rate: float = 0.0
     ) -> Tensor:
-        """Condition dropout: with probability `rate` an item loses its prompt."""
+        """Drop conditions for CFG: with probability `rate` an item loses its prompt."""
         lost = torch.rand(len(cond), 1, generator=generator) < rate
         return torch.where(lost, null_condition(cond), cond)
 
     @property
     def decoders(self) -> list[nn.Module]:
-        """What makes sound of x_0, in that order."""
-        vae = part(self.pipe).vae
-        return [vae] if vae is self.vocoder else [vae, self.vocoder]
+        """Networks that decode x_0, in the order of their use."""
+        return [self.vae] if self.vae is self.vocoder else [self.vae, self.vocoder]
 
     def parts(self) -> list[nn.Module]:
-        """Every network that a clip goes through."""
+        """Return every network that a clip goes through."""
         return [*super().parts(), *self.decoders]
 
     def shape(self, seconds: float | None = None) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Shape (…, frames) of x_0 for a duration (default: the pipeline's own), rounded up to
-        whole frames.
+        """Return the shape (…, frames) of x_0 for a duration, rounded up to whole frames.
+
+        Args:
+            seconds: None is the pipeline's own default.
 
         Raises:
-            RequestError: the duration is too short to be heard, or longer than the model can make.
+            RequestError: the duration is shorter than half a window of the features, or longer than
+                the model can make.
         """
         frames = (
             self.spec.clip_frames
@@ -207,117 +210,114 @@ class PipelineModel(MusicModel):
         return None
 
     def cond(self, tags: Tags, batch: int = 1, seconds: float | None = None) -> Tensor:
-        """Condition (batch, N) of a prompt, or of the sentence that tags make; encoded once,
-        without gradients.
-        """
-        return self.prompts([tags.caption()], seconds).expand(batch, -1).clone()
+        """Encode a prompt, or the sentence that tags make, as a condition (batch, N)."""
+        return self.encode_prompts([tags.caption()], seconds).expand(batch, -1).clone()
 
-    def prompts(self, prompts: Sequence[str], seconds: float | None = None) -> Tensor:
-        """Conditions (len(prompts), N), float32, on the network's device."""
+    def encode_prompts(self, prompts: Sequence[str], seconds: float | None = None) -> Tensor:
+        """Encode prompts as conditions (len(prompts), N), float32, without gradients.
+
+        Args:
+            prompts: one per condition.
+            seconds: length of the clips; None is the pipeline's own default.
+        """
         length = self.spec.clip_seconds if seconds is None else seconds
         with torch.no_grad():
             return self.encoded(list(prompts), length).float().to(self.device)
 
     def to_sound(self, x_0: Tensor) -> Tensor:
-        """x_0 → sound (B, channels, frames · hop) within ±1, differentiable, as it is saved."""
+        """Decode x_0 to the sound that is saved, (B, channels, frames · hop) within ±1."""
         return limited(self.decode(x_0.to(self.device)))
 
     def to_audio(self, x_0: Tensor) -> Tensor:
-        """x_0 → mono mix (B, frames · hop), differentiable: what controls hear."""
+        """Decode x_0 to the mono mix (B, frames · hop) that controls work on."""
         return self.to_sound(x_0).mean(dim=1)
 
     def to_mel(self, x_0: Tensor) -> Tensor:
-        """x_0 → log-mel (B, n_mels, frames) of `to_audio`, in Ditto's own scale."""
+        """Return the log-mel (B, n_mels, frames) of `to_audio`, in Ditto's own scale."""
         return log_mel(self.to_audio(x_0), self.spec)
 
     def _write(self, folder: Path) -> str:
-        """The pipeline's own files, which diffusers loads too, and a card with the base's
-        licence.
-        """
+        """Write the pipeline's own files, which diffusers loads too, and a card."""
         self.pipe.save_pretrained(folder, safe_serialization=True)
         (folder / "README.md").write_text(self.card(), encoding="utf-8")
         if self.distilled is None:
             return self.sha256
-        about = self.distilled.write(folder)
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8")) | {STUDENT: about}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-        return extended(fingerprints([self.network, *self.decoders]), about["sha256"]["student"])
+        student = self.distilled.write(folder)
+        kind = type(self.pipe).__name__
+        write_index(folder, read_index(folder, (kind,), f"a {kind}") | {PIPELINE_STUDENT: student})
+        base = hash_networks([self.network, *self.decoders])
+        return hash_with_student(base, student["sha256"]["student"])
 
     def card(self) -> str:
-        """The model card."""
+        """Return the model card."""
         kind = type(self.pipe).__name__
         text = (
-            f"A `{kind}` saved by Ditto, which controls it by its initial noise: `ditto.load(...)` reads this folder, "
-            f"and so does `{kind}.from_pretrained`."
+            f"A `{kind}` saved by Ditto, which controls it by its initial noise: `ditto.load(...)` "
+            f"reads this folder, and so does `{kind}.from_pretrained`."
         )
         if self.distilled is not None:
-            text += f" `student/` is its denoiser, distilled to few steps ({self.distilled.kind.upper()})."
+            kind = self.distilled.kind.upper()
+            text += f" `student/` is its denoiser, distilled to few steps ({kind})."
         return self._card(self.name, text)
 
     def student_card(self) -> str:
-        """The model card of a student alone."""
+        """Return the model card of a student alone."""
         text = (
-            f"The denoiser of `{self.name}`, distilled to few steps by Ditto: `ditto.load({self.name!r})"
-            '.with_student("this folder")`.'
+            f"The denoiser of `{self.name}`, distilled to few steps by Ditto: "
+            f'`ditto.load({self.name!r}).with_student("this folder")`.'
         )
         return self._card(f"Student of {self.name}", text)
 
     def _card(self, title: str, text: str) -> str:
         head = "\n".join(f"{key}: {value}" for key, value in self.licence.items())
         return (
-            f"---\n{head}\nlibrary_name: diffusers\npipeline_tag: text-to-audio\n---\n\n# {title}\n\n{text}\n\n"
+            f"---\n{head}\nlibrary_name: diffusers\npipeline_tag: text-to-audio\n---\n\n"
+            f"# {title}\n\n{text}\n\n"
             "The weights come from the base model, and its licence goes with them.\n"
         )
 
-    def kept(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """``function(x)``, of which the backward pass keeps only x if `checkpointing`."""
+    def checkpointed(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Call ``function(x)``; if `checkpointing`, the backward pass keeps only x."""
         if not (self.checkpointing and torch.is_grad_enabled() and x.requires_grad):
             return function(x)
         return cast(Tensor, checkpoint(function, x, use_reentrant=False, preserve_rng_state=False))
 
 
-def part(module: object) -> Any:
-    """A component of a pipeline; their attributes are dynamic, which type checkers cannot
-    follow.
-    """
-    return module
-
-
 def null_condition(cond: Tensor) -> Tensor:
-    """c_∅: the half of each row that holds the negative prompt, in both places."""
+    """Return c_∅: the half of each row that holds the negative prompt, twice."""
     negative = cond.chunk(2, dim=1)[1]
     return torch.cat([negative, negative], dim=1)
 
 
-def packed(positive: Sequence[Tensor], negative: Sequence[Tensor]) -> Tensor:
-    """Conditions (B, N) of what the network is told with the prompt, and with the negative prompt,
-    all (B, …).
-    """
+def pack_condition(positive: Sequence[Tensor], negative: Sequence[Tensor]) -> Tensor:
+    """Pack the network's inputs for prompt and negative prompt, (B, …) each, as (B, N)."""
     return torch.cat([tensor.flatten(1).float() for tensor in (*positive, *negative)], dim=1)
 
 
 def feature_spec(sample_rate: int, hop: int, frames: int) -> AudioSpec:
-    """The spectrogram that controls see: a frame is one step of the latent, the window is about
-    `WINDOW_SECONDS`.
+    """Return the spectrogram of the controls' features.
+
+    A frame is one step of the latent; the window is about `WINDOW_SECONDS`.
     """
     n_fft = max(
         2 ** round(math.log2(WINDOW_SECONDS * sample_rate)), 2 ** math.ceil(math.log2(2 * hop))
     )
-    return AudioSpec(sample_rate, n_fft, hop, PICTURE_MELS, clip_frames=frames)
+    return AudioSpec(sample_rate, n_fft, hop, FEATURE_MELS, clip_frames=frames)
 
 
 def schedule_of(scheduler: object) -> Schedule:
-    """Noise levels and grid of a DDIM scheduler, or of another with the same training schedule.
+    """Read noise levels and grid of a DDIM scheduler, or another with the same schedule.
 
     Raises:
         ModelError: the scheduler is not one of discrete, variance-preserving timesteps.
     """
-    config = part(scheduler).config
+    config = cast(Any, scheduler).config
     alpha_bar = getattr(scheduler, "alphas_cumprod", None)
     spacing = config.get("timestep_spacing", "leading")
     if alpha_bar is None or spacing not in ("leading", "trailing", "linspace"):
         raise ModelError(
-            f"cannot use the scheduler {type(scheduler).__name__}: give the pipeline a DDIMScheduler"
+            f"cannot use the scheduler {type(scheduler).__name__}: give the pipeline a "
+            "DDIMScheduler"
         )
     alpha_bar = alpha_bar.double()
     end = 1.0 if config.get("set_alpha_to_one", True) else float(alpha_bar[0])
@@ -327,11 +327,15 @@ def schedule_of(scheduler: object) -> Schedule:
 def in_chunks(
     decode: Callable[[Tensor], Tensor], x: Tensor, *, chunk: int, reach: int, rate: int
 ) -> Tensor:
-    """``decode`` of x (B, C, frames), cut to frames · rate samples, a chunk at a time.
+    """Decode x (B, C, frames) to frames · rate samples, a chunk at a time, to bound memory.
 
-    Each chunk is decoded with `reach` frames around it, which must be at least as far as a sample
-    looks for the result to be that of one piece. So memory does not grow with the length of the
-    clip.
+    Args:
+        decode: of any number of frames.
+        x: the latent.
+        chunk: frames at once.
+        reach: frames that are decoded on either side of a chunk besides; at least the decoder's
+            receptive field for the result to be that of one piece.
+        rate: samples of a frame.
     """
     frames, pieces = x.shape[-1], []
     for start in range(0, frames, chunk):
@@ -342,7 +346,7 @@ def in_chunks(
     return torch.cat(pieces, dim=-1)
 
 
-def frozen(pipe: DiffusionPipeline) -> None:
+def freeze(pipe: DiffusionPipeline) -> None:
     """Put a pipeline's components into evaluation mode and freeze their parameters."""
     for component in pipe.components.values():
         if isinstance(component, nn.Module):

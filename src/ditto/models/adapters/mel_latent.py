@@ -1,13 +1,11 @@
-"""Latents of a mel spectrogram: what AudioLDM2 and MusicLDM share (VAE, vocoder, mel front end,
-DDIM schedule).
-"""
+"""Latents of a mel spectrogram: VAE, vocoder, front end and schedule of AudioLDM2 and MusicLDM."""
 
 import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -19,9 +17,8 @@ from ditto.models.adapters.common import (
     NO_TAGS,
     PipelineModel,
     feature_spec,
-    frozen,
+    freeze,
     in_chunks,
-    part,
     schedule_of,
 )
 
@@ -47,17 +44,17 @@ class MelLatentModel(PipelineModel):
     def of(
         cls, pipe: DiffusionPipeline, *, name: str, sha256: str, negative_prompt: str | None = None
     ) -> Self:
-        """A model of the pipeline's components, which are frozen."""
-        frozen(pipe)
-        unet, vae, vocoder = part(pipe).unet, part(pipe).vae, part(pipe).vocoder
+        """Make a model of the pipeline's components, which are frozen."""
+        freeze(pipe)
+        unet, vae, vocoder = (cast(Any, pipe).components[n] for n in ("unet", "vae", "vocoder"))
         hop = vocoder_rate(vocoder) * vae_scale(vae)
         spec = feature_spec(vocoder.config.sampling_rate, hop, unet.config.sample_size)
         return cls(
-            unet,
-            vocoder,
-            spec,
-            NO_TAGS,
-            cls.default_guidance,
+            network=unet,
+            vocoder=vocoder,
+            spec=spec,
+            vocabulary=NO_TAGS,
+            guidance=cls.default_guidance,
             name=name,
             sha256=sha256,
             pipe=pipe,
@@ -65,64 +62,65 @@ class MelLatentModel(PipelineModel):
         )
 
     @abstractmethod
-    def told(self, cond: Tensor) -> dict[str, Tensor | None]:
-        """The UNet's arguments for one half of a condition."""
+    def network_kwargs(self, cond: Tensor) -> dict[str, Tensor | None]:
+        """Return the UNet's arguments for one half of a condition."""
 
     def predict(
         self, network: Callable[..., Any], x_t: Tensor, t: Tensor, cond: Tensor, **inputs: Tensor
     ) -> Tensor:
-        """ε̂ of the UNet or its student."""
-        output = network(x_t.transpose(-1, -2), t, **self.told(cond), **inputs, return_dict=False)[
-            0
-        ]
+        """Compute ε̂ of the UNet or its student."""
+        kwargs = {**self.network_kwargs(cond), **inputs, "return_dict": False}
+        (output,) = network(x_t.transpose(-1, -2), t, **kwargs)
         return output.transpose(-1, -2)
 
     @cached_property
     def schedule(self) -> Schedule:
-        """The pipeline's own."""
-        return schedule_of(part(self.pipe).scheduler)
+        """The noise levels of the pipeline's scheduler."""
+        return schedule_of(cast(Any, self.pipe).scheduler)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
         """Channels, and mel bins over the VAE's scale."""
-        return part(self.network).config.in_channels, part(
-            self.vocoder
-        ).config.model_in_dim // vae_scale(self.vae)
+        bins = cast(Any, self.vocoder).config.model_in_dim
+        return cast(Any, self.network).config.in_channels, bins // vae_scale(self.vae)
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """x_T of one item: the numbers that the pipeline draws, in their places."""
+        """Draw x_T of one item: the numbers that the pipeline draws, in their places."""
         channels, bins, frames = shape
         return (
             torch.randn((channels, frames, bins), generator=generator).transpose(1, 2).contiguous()
         )
 
     def decode(self, x_0: Tensor) -> Tensor:
-        """VAE, then vocoder: sound (B, 1, frames · hop)."""
-        mel = self.kept(self._mel_of, x_0)
+        """Decode by VAE and vocoder to sound (B, 1, frames · hop)."""
+        mel = self.checkpointed(self._mel_of, x_0)
         rate, reach = vocoder_rate(self.vocoder), vocoder_reach(self.vocoder)
         return in_chunks(
-            lambda m: self.kept(self._sound_of, m), mel, chunk=self.chunk, reach=reach, rate=rate
+            lambda part: self.checkpointed(self._sound_of, part),
+            mel,
+            chunk=self.chunk,
+            reach=reach,
+            rate=rate,
         )
 
     def _mel_of(self, x_0: Tensor) -> Tensor:
-        """The pipeline's mel spectrogram, (B, bins, mel frames)."""
+        """Decode to the pipeline's mel spectrogram, (B, bins, mel frames)."""
         z = x_0.transpose(-1, -2) / self.vae.config.scaling_factor
         return self.vae.decode(z.to(self.vae.dtype)).sample[:, 0].transpose(1, 2)
 
     def _sound_of(self, mel: Tensor) -> Tensor:
-        vocoder = part(self.vocoder)
+        vocoder = cast(Any, self.vocoder)
         return vocoder(mel.transpose(1, 2).to(vocoder.dtype))[:, None].float()
 
     def encode(self, audio: Tensor) -> Tensor:
-        """Audio (B, samples) or (B, channels, samples) → x_0 of as many frames as it fills, the
-        last one with silence.
+        """Encode audio (B, samples) or (B, channels, samples) as x_0, its last frame padded.
 
         The pipelines have no such path; the mel front end is that of their training, without its
         normalisation of the level, which a reference should keep.
         """
         mono = audio if audio.ndim == 2 else audio.mean(dim=1)
         padded = torch.nn.functional.pad(mono, (0, -mono.shape[-1] % self.spec.hop)).to(self.device)
-        config = part(self.vocoder).config
+        config = cast(Any, self.vocoder).config
         mel = front_end(
             padded, config.sampling_rate, vocoder_rate(self.vocoder), config.model_in_dim
         )
@@ -131,17 +129,17 @@ class MelLatentModel(PipelineModel):
 
 
 def vae_scale(vae: Any) -> int:
-    """Mel frames (and bins) of one step of the latent."""
+    """Return the mel frames (and bins) of one step of the latent."""
     return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
 def vocoder_rate(vocoder: Any) -> int:
-    """Samples of a mel frame."""
+    """Return the samples of a mel frame."""
     return math.prod(vocoder.config.upsample_rates)
 
 
 def vocoder_reach(vocoder: Any) -> int:
-    """Mel frames to either side that a sample of a HiFi-GAN's output can depend on, rounded up."""
+    """Return the mel frames to either side that a sample of HiFi-GAN depends on, rounded up."""
     config = vocoder.config
     kernels, dilations = config.resblock_kernel_sizes, config.resblock_dilation_sizes
     widest = max(
@@ -156,11 +154,19 @@ def vocoder_reach(vocoder: Any) -> int:
 
 
 def front_end(audio: Tensor, sample_rate: int, hop: int, bins: int) -> Tensor:
-    """The mels that AudioLDM's VAE and vocoder were trained on: audio (B, samples) → (B, bins,
-    samples // hop).
+    """Compute the mels that AudioLDM's VAE and vocoder were trained on.
 
-    The natural logarithm of Slaney-normalised mel *magnitudes*, at least 1e-5, of a Hann-windowed
-    STFT of 1024 samples with the ends reflected.
+    These are the natural logarithm of Slaney-normalised mel *magnitudes*, at least 1e-5, of a
+    Hann-windowed STFT of 1024 samples with the ends reflected.
+
+    Args:
+        audio: (B, samples).
+        sample_rate: Hz.
+        hop: samples per frame.
+        bins: mel bins.
+
+    Returns:
+        Shape (B, bins, samples // hop).
     """
     window = torch.hann_window(MEL_FFT, dtype=audio.dtype, device=audio.device)
     spectrum = torch.stft(

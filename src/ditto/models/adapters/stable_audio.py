@@ -1,16 +1,15 @@
-"""Stable Audio Open (Evans et al. 2024): latent diffusion of stereo sound by a transformer
-(`StableAudioPipeline`).
+"""Stable Audio Open (Evans et al. 2024): latent diffusion of stereo sound by a transformer.
 
-Its scheduler is a stochastic solver in EDM's variables, where σ = 500 … 0.3 and the network is told
-(2/π)·atan σ. Scaled by EDM's c_in, what the network sees is variance-preserving: ᾱ = 1 / (1 + σ²),
-and its output is v. So the deterministic samplers do on it what they do on every other model.
+Its scheduler is a stochastic solver in EDM's variables, where σ = 500 … 0.3 and the network's
+timestep is (2/π)·atan σ. Scaled by EDM's c_in, the network's input is variance-preserving with
+ᾱ = 1 / (1 + σ²), and its output is v. So the deterministic samplers work on it as on any model.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from diffusers.models.embeddings import get_1d_rotary_pos_embed
@@ -24,10 +23,9 @@ from ditto.models.adapters.common import (
     NO_TAGS,
     PipelineModel,
     feature_spec,
-    frozen,
+    freeze,
     in_chunks,
-    packed,
-    part,
+    pack_condition,
 )
 
 GUIDANCE = 7.0
@@ -46,7 +44,7 @@ class StableAudioModel(PipelineModel):
 
     A condition holds the tokens of prompt, start and end (length + 2, width), and start and end
     once more (2 · width,). The pipeline always denoises its whole window and then cuts it; here a
-    shorter clip is a shorter latent, told that it ends where it ends.
+    shorter clip is a shorter latent, with its own end as condition.
     """
 
     licence: ClassVar[dict[str, str]] = {
@@ -60,7 +58,7 @@ class StableAudioModel(PipelineModel):
     @cached_property
     def schedule(self) -> Schedule:
         """The scheduler's σ, on a fine exponential table."""
-        config = part(self.pipe).scheduler.config
+        config = cast(Any, self.pipe).scheduler.config
         sigma = torch.linspace(
             math.log(config.sigma_min), math.log(config.sigma_max), LEVELS, dtype=torch.float64
         ).exp()
@@ -69,38 +67,36 @@ class StableAudioModel(PipelineModel):
     @property
     def latent_shape(self) -> tuple[int, ...]:
         """Channels."""
-        return (part(self.network).config.in_channels,)
+        return (cast(Any, self.network).config.in_channels,)
 
     @property
     def longest(self) -> int:
         """The window that the transformer was trained on."""
-        return part(self.network).config.sample_size
+        return cast(Any, self.network).config.sample_size
 
     def encoded(self, prompts: list[str], seconds: float) -> Tensor:
-        """Conditions of prompts for clips of `seconds`, through the pipeline's own
-        ``encode_prompt``.
-        """
-        pipe, count = part(self.pipe), len(prompts)
+        """Encode prompts for clips of `seconds`, through the pipeline's own ``encode_prompt``."""
+        pipe, count = cast(Any, self.pipe), len(prompts)
         device = pipe.text_encoder.device
         negative = None if self.negative_prompt is None else [self.negative_prompt] * count
         text = pipe.encode_prompt(prompts, device, negative is not None, negative)
         start, end = pipe.encode_duration(0.0, seconds, device, False, count)
         duration = torch.cat([start, end], dim=1)
-        told = torch.cat([text[-count:], duration], dim=1)
+        tokens = torch.cat([text[-count:], duration], dim=1)
         # With no negative prompt the pipeline blanks the tokens of the duration too, though not
         # their second copy.
         null = (
-            torch.zeros_like(told)
+            torch.zeros_like(tokens)
             if negative is None
             else torch.cat([text[:count], duration], dim=1)
         )
-        return packed((told, duration), (null, duration))
+        return pack_condition((tokens, duration), (null, duration))
 
     def predict(
         self, network: Callable[..., Any], x_t: Tensor, t: Tensor, cond: Tensor, **inputs: Tensor
     ) -> Tensor:
-        """v̂ of the transformer or its student."""
-        config = part(self.network).config
+        """Compute v̂ of the transformer or its student."""
+        config = cast(Any, self.network).config
         width = config.cross_attention_input_dim
         tokens, duration = cond.split([cond.shape[1] - 2 * width, 2 * width], dim=1)
         rotary = get_1d_rotary_pos_embed(
@@ -111,7 +107,7 @@ class StableAudioModel(PipelineModel):
         )
         return network(
             x_t,
-            self._told_time(t),
+            self._network_time(t),
             encoder_hidden_states=tokens.unflatten(1, (-1, width)),
             global_hidden_states=duration[:, None],
             rotary_embedding=tuple(table.to(x_t) for table in rotary),
@@ -119,16 +115,16 @@ class StableAudioModel(PipelineModel):
             **inputs,
         )[0]
 
-    def _told_time(self, t: Tensor) -> Tensor:
-        """(2/π)·atan σ_t, as the network is told the noise level; shape (B,), float32."""
+    def _network_time(self, t: Tensor) -> Tensor:
+        """Return the network's timestep (2/π)·atan σ_t; shape (B,), float32."""
         signal, spread = self.schedule.scales(t, torch.empty(0, device=t.device))
         return torch.atan2(spread, signal) * (2 / math.pi)
 
     def decode(self, x_0: Tensor) -> Tensor:
-        """The autoencoder's decoder: sound (B, 2, frames · hop)."""
+        """Decode by the autoencoder to sound (B, 2, frames · hop)."""
         reach = decoder_reach(self.vae.config.downsampling_ratios)
         return in_chunks(
-            lambda z: self.kept(self._sound_of, z),
+            lambda z: self.checkpointed(self._sound_of, z),
             x_0,
             chunk=self.chunk,
             reach=reach,
@@ -139,9 +135,7 @@ class StableAudioModel(PipelineModel):
         return self.vae.decode(z.to(self.vae.dtype)).sample.float()
 
     def encode(self, audio: Tensor) -> Tensor:
-        """Audio (B, samples) or (B, channels, samples) → x_0 of the frames that it fills, the last
-        one with silence.
-        """
+        """Encode audio (B, samples) or (B, channels, samples) as x_0, its last frame padded."""
         channels = self.vae.config.audio_channels
         sound = audio[:, None] if audio.ndim == 2 else audio
         if sound.shape[1] != channels:
@@ -151,7 +145,7 @@ class StableAudioModel(PipelineModel):
 
 
 def decoder_reach(ratios: list[int]) -> int:
-    """Latent frames to either side that a sample of Oobleck's decoder can depend on, rounded up.
+    """Return the latent frames to either side that a sample of Oobleck depends on, rounded up.
 
     Its convolutions have 7 taps; each stage goes up by a ratio and has residual units of dilation
     1, 3 and 9.
@@ -167,13 +161,13 @@ def decoder_reach(ratios: list[int]) -> int:
 def adapt_stable_audio(
     pipe: StableAudioPipeline, *, name: str, sha256: str, negative_prompt: str | None = None
 ) -> StableAudioModel:
-    """A model of the pipeline's components, which are frozen.
+    """Make a model of the pipeline's components, which are frozen.
 
     Raises:
         ModelError: the pipeline's scheduler is not of the kind that Stable Audio was trained for.
     """
-    frozen(pipe)
-    parts = part(pipe)
+    freeze(pipe)
+    parts = cast(Any, pipe)
     config = parts.scheduler.config
     if (
         config.get("sigma_schedule") != "exponential"
@@ -187,11 +181,11 @@ def adapt_stable_audio(
         parts.vae.config.sampling_rate, parts.vae.hop_length, parts.transformer.config.sample_size
     )
     return StableAudioModel(
-        parts.transformer,
-        parts.vae,
-        spec,
-        NO_TAGS,
-        GUIDANCE,
+        network=parts.transformer,
+        vocoder=parts.vae,
+        spec=spec,
+        vocabulary=NO_TAGS,
+        guidance=GUIDANCE,
         name=name,
         sha256=sha256,
         pipe=pipe,

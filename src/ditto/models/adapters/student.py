@@ -1,30 +1,28 @@
-"""The denoiser of a diffusers pipeline with the CFG scale as an input, to be distilled (DITTO-2
-§3).
+"""The denoiser of a diffusers pipeline with the CFG scale as an input, to distil (DITTO-2 §3).
 
-Diffusers' UNets have an input for what latent consistency models are told beside the timestep
+Diffusers' UNets have an input for the guidance embedding of latent consistency models
 (``timestep_cond``, of ``time_cond_proj_dim`` values). Stable Audio's transformer has none, so it
 gets one of the same name here.
 """
 
-from typing import Any
+from typing import Any, cast
 
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.transformers.stable_audio_transformer import StableAudioDiTModel
 from torch import Tensor, nn
 
 from ditto.errors import ModelError
-from ditto.models.music_model import grown
+from ditto.models.network import with_extra_inputs
 
 FEATURES = 32
-"""Values that tell w."""
+"""Size of the embedding of w."""
 
 
 class GuidedStableAudioDiT(StableAudioDiTModel):
     """`StableAudioDiTModel` that takes w; its settings are that class's, and one more.
 
     Args:
-        time_cond_proj_dim: number of values that tell w, as diffusers' UNets call it.
+        time_cond_proj_dim: size of the embedding of w, as diffusers' UNets call it.
     """
 
     @register_to_config
@@ -65,28 +63,31 @@ class GuidedStableAudioDiT(StableAudioDiTModel):
         *,
         global_hidden_states: Tensor,
         timestep_cond: Tensor,
-        **told: Any,
+        **inputs: Any,
     ) -> Any:
-        """The transformer's output; `timestep_cond` (B, time_cond_proj_dim) joins what is told of
-        the clip's duration.
+        """Compute the transformer's output.
 
-        That is the token that the timestep is added to as well. All else is as
-        `StableAudioDiTModel` takes it.
+        Args:
+            hidden_states: see `StableAudioDiTModel.forward`.
+            timestep: the same.
+            **inputs: the same.
+            global_hidden_states: the duration's token, to which the timestep is added as well.
+            timestep_cond: embedding of w, (B, time_cond_proj_dim), added to that token.
         """
         guided = global_hidden_states + self.guidance_proj(timestep_cond)[:, None]
-        return super().forward(hidden_states, timestep, global_hidden_states=guided, **told)  # pyright: ignore[reportArgumentType]
+        return super().forward(hidden_states, timestep, global_hidden_states=guided, **inputs)  # pyright: ignore[reportArgumentType]
 
 
-def new_student(network: ModelMixin) -> ModelMixin:
-    """A copy of a pipeline's denoiser, in float32, with an input for w that does nothing yet.
+def new_student(network: nn.Module) -> nn.Module:
+    """Copy a pipeline's denoiser, in float32, with an input for w that has no effect yet.
 
     Raises:
         ModelError: it has one already, as a student has.
     """
-    if network.config.get("time_cond_proj_dim") is not None:
+    if cast(Any, network).config.get("time_cond_proj_dim") is not None:
         raise ModelError(
             "this model's denoiser is a student already: distil the model that it comes from"
         )
     guided = isinstance(network, StableAudioDiTModel)
     kind = GuidedStableAudioDiT.__name__ if guided else type(network).__name__
-    return grown(network, kind, time_cond_proj_dim=FEATURES)
+    return with_extra_inputs(network, kind, time_cond_proj_dim=FEATURES)

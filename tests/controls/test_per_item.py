@@ -6,9 +6,9 @@ import torch
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Output
 from ditto.controls.intensity import Intensity
-from ditto.eval.control_error import EachItsOwn
+from ditto.controls.per_item import PerItem
 from ditto.models.conditioning import TagVocabulary
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.models.transformer import PatchTransformer
 from ditto.models.vocoder import Vocoder
 
@@ -29,7 +29,7 @@ def x_0():
 
 def test_each_item_gets_its_own_loss_errors_and_curves(model, x_0):
     controls = [Intensity("crescendo"), Intensity("0:-30 1:-12")]
-    both = EachItsOwn(controls)
+    both = PerItem(controls)
     output = Output(x_0, model)
     for i, control in enumerate(controls):
         alone = Output(x_0[i : i + 1], model)
@@ -46,7 +46,7 @@ def test_each_item_gets_its_own_loss_errors_and_curves(model, x_0):
 
 def test_gradients_of_items_do_not_mix(model, x_0):
     latent = x_0.requires_grad_(True)
-    loss = EachItsOwn([Intensity("crescendo"), Intensity("dip")])(latent, model)
+    loss = PerItem([Intensity("crescendo"), Intensity("dip")])(latent, model)
     (gradient,) = torch.autograd.grad(loss[0], latent)
     assert gradient[0].abs().sum() > 0
     assert gradient[1].abs().sum() == 0
@@ -55,11 +55,11 @@ def test_gradients_of_items_do_not_mix(model, x_0):
 def test_the_vocoder_runs_once_for_the_batch(model, x_0):
     calls = []
     hook = model.vocoder.register_forward_hook(lambda *_: calls.append(1))
-    EachItsOwn([Intensity("crescendo"), Intensity("dip")])(x_0, model)
+    PerItem([Intensity("crescendo"), Intensity("dip")])(x_0, model)
     hook.remove()
     assert len(calls) == 1
 
 
 def test_a_batch_of_another_size_is_refused(model, x_0):
     with pytest.raises(ValueError, match="1 controls"):
-        EachItsOwn([Intensity("crescendo")])(x_0, model)
+        PerItem([Intensity("crescendo")])(x_0, model)

@@ -6,12 +6,11 @@ import pytest
 import torch
 from tests.models.adapters.tiny_pipelines import make_stable_audio
 
-from ditto.models import estimate as module
+from ditto.models import profile as module
 from ditto.models.adapters.common import PipelineModel
-from ditto.models.alive import Alive
-from ditto.models.estimate import about, estimate
-from ditto.models.loading import adapt
-from ditto.models.music_model import MusicModel
+from ditto.models.hub import adapt
+from ditto.models.model import MusicModel
+from ditto.models.profile import MemoryTracker, describe_model, estimate_cost
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +25,7 @@ def on_real_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_peak_is_what_is_alive_at_once() -> None:
-    with Alive() as alive:
+    with MemoryTracker() as alive:
         a = torch.zeros(1000)  # 4000 bytes
         b = a + 1
         del a
@@ -41,25 +40,28 @@ def test_the_peak_is_what_is_alive_at_once() -> None:
 def test_a_rehearsal_counts_what_a_real_iteration_takes(
     pipeline: PipelineModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rehearsed = estimate(pipeline, steps=2)
+    rehearsed = estimate_cost(pipeline, steps=2)
     monkeypatch.setattr(module, "FakeTensorMode", lambda **_: nullcontext())
-    real = estimate(pipeline, steps=2)
+    real = estimate_cost(pipeline, steps=2)
     assert rehearsed.working == pytest.approx(real.working, rel=0.15)
 
 
 @pytest.mark.usefixtures("on_real_tensors")
 def test_checkpointing_saves_memory_and_a_batch_costs_some(pipeline: PipelineModel) -> None:
-    lean, rich = (estimate(pipeline, steps=6, checkpointing=c) for c in (True, False))
+    lean, rich = (estimate_cost(pipeline, steps=6, checkpointing=c) for c in (True, False))
     assert rich.working > 1.5 * lean.working
-    assert estimate(pipeline, steps=3, checkpointing=False).working < rich.working
-    assert estimate(pipeline, count=2, steps=2).working > 1.5 * estimate(pipeline, steps=2).working
+    assert estimate_cost(pipeline, steps=3, checkpointing=False).working < rich.working
+    assert (
+        estimate_cost(pipeline, count=2, steps=2).working
+        > 1.5 * estimate_cost(pipeline, steps=2).working
+    )
     assert rich.weights == lean.weights > 100_000
     assert lean.encoders > 0
 
 
 @pytest.mark.usefixtures("on_real_tensors")
 def test_time_grows_with_steps_and_iterations(pipeline: PipelineModel) -> None:
-    cost = estimate(pipeline, steps=10, iterations=20)
+    cost = estimate_cost(pipeline, steps=10, iterations=20)
     once = 10 * cost.step_seconds + cost.decode_seconds
     assert cost.seconds == pytest.approx(once * 81)
     assert any("GiB" in line for line in cost.lines())
@@ -67,7 +69,7 @@ def test_time_grows_with_steps_and_iterations(pipeline: PipelineModel) -> None:
 
 
 def test_our_own_models_are_estimated_and_left_usable(tiny_model: MusicModel) -> None:
-    cost = estimate(tiny_model, steps=4)
+    cost = estimate_cost(tiny_model, steps=4)
     assert cost.encoders == 0
     assert cost.working > 0
     x = torch.zeros(1, *tiny_model.shape(), requires_grad=True)
@@ -76,5 +78,5 @@ def test_our_own_models_are_estimated_and_left_usable(tiny_model: MusicModel) ->
 
 
 def test_a_model_is_described(pipeline: PipelineModel, tiny_model: MusicModel) -> None:
-    assert "prompts    any text" in about(pipeline)
-    assert any(line.startswith("genres     jazz") for line in about(tiny_model))
+    assert "prompts    any text" in describe_model(pipeline)
+    assert any(line.startswith("genres     jazz") for line in describe_model(tiny_model))

@@ -1,8 +1,4 @@
-"""Errors of a batch in which every item follows a control of its own, as benches need it.
-
-`EachItsOwn` is a `Control` like any other, so the optimisation sees one objective; the vocoder runs
-once for the batch.
-"""
+"""A batch in which every item follows a control of its own, as benchmarks need it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,45 +8,42 @@ import torch
 from torch import Tensor
 
 from ditto.controls.base import Control, Output
-from ditto.models.music_model import MusicModel
+from ditto.models.model import MusicModel
 from ditto.panels import Panel
 
 
 @dataclass(frozen=True)
-class EachItsOwn(Control):
-    """Item i of the batch follows ``controls[i]``.
+class PerItem(Control):
+    """Item i of the batch follows ``controls[i]``; the vocoder runs once for the batch.
 
     Attributes:
         controls: one for each item.
     """
 
     controls: Sequence[Control]
-    kind = "each its own"
+    kind = "per item"
 
     def loss(self, output: Output) -> Tensor:
-        """Losses (B,), differentiable.
+        """Return the losses (B,).
 
         Raises:
-            ValueError: if the batch is not of as many items as there are controls.
+            ValueError: the batch has another number of items than there are controls.
         """
         return torch.cat([control.loss(item) for control, item in self._items(output)])
 
-    def proxy(self) -> "EachItsOwn":
+    def proxy(self) -> "PerItem":
         """Return the items' proxies."""
-        return EachItsOwn([control.proxy() for control in self.controls])
+        return PerItem([control.proxy() for control in self.controls])
 
-    def calibrate(self, decoded: Output) -> "EachItsOwn":
+    def calibrate(self, decoded: Output) -> "PerItem":
         """Return every item's control, calibrated at that item."""
-        return EachItsOwn([control.calibrate(item) for control, item in self._items(decoded)])
+        return PerItem([control.calibrate(item) for control, item in self._items(decoded)])
 
     def errors(self, output: Output) -> dict[str, Tensor]:
-        """What the papers report, each (B,): the names that all controls have in common."""
+        """Return the errors, each (B,), whose names all controls have in common."""
         each = [control.errors(item) for control, item in self._items(output)]
-        return {
-            name: torch.cat([e[name] for e in each])
-            for name in each[0]
-            if all(name in e for e in each)
-        }
+        names = [name for name in each[0] if all(name in errors for errors in each)]
+        return {name: torch.cat([errors[name] for errors in each]) for name in names}
 
     def check(self, model: MusicModel, frames: int) -> None:
         """Check every control."""
@@ -59,13 +52,10 @@ class EachItsOwn(Control):
 
     def to_dict(self) -> dict[str, Any]:
         """Return all controls, in the order of the items."""
-        return {
-            "control": self.kind,
-            "items": [control.to_dict() for control in self.controls],
-        }
+        return {"control": self.kind, "items": [control.to_dict() for control in self.controls]}
 
     def panels(self, output: Output, item: int) -> list[Panel]:
-        """Return the panels of one item's control."""
+        """Return the panels of one item."""
         control, alone = self._items(output)[item]
         return control.panels(alone, 0)
 

@@ -18,10 +18,10 @@ from tests.models.adapters.tiny_pipelines import (
 
 from ditto.diffusion.samplers import ddim
 from ditto.errors import ModelError, OutputError
-from ditto.models import loading
+from ditto.models import hub
 from ditto.models.adapters.common import PipelineModel
-from ditto.models.loading import adapt, load
-from ditto.models.music_model import MusicModel
+from ditto.models.hub import adapt, load
+from ditto.models.model import MusicModel
 
 MAKERS = {"audioldm2": make_audioldm2, "musicldm": make_musicldm, "stable_audio": make_stable_audio}
 
@@ -236,10 +236,10 @@ def test_an_unsupported_transformers_is_named(
 ) -> None:
     def version(package: str) -> str:
         if found is None:
-            raise loading.PackageNotFoundError(package)
+            raise hub.PackageNotFoundError(package)
         return found
 
-    monkeypatch.setattr(loading, "version", version)
+    monkeypatch.setattr(hub, "version", version)
     with pytest.raises(ModelError) as error:
         load(saved["musicldm"])
     one_line(error, "MusicLDMPipeline needs transformers", said, "pip install")

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,13 @@ import torch
 from ditto.audio.features import log_mel
 from ditto.audio.limiter import limited
 from ditto.errors import DittoError, ModelError, RequestError, TagError
+from ditto.models import hub
 from ditto.models.conditioning import Tags
-from ditto.models.hashes import fingerprint
-from ditto.models.music_model import INDEX, WEIGHTS, MusicModel, load
+from ditto.models.folder import INDEX
+from ditto.models.model import MusicModel
+from ditto.models.network import WEIGHTS, hash_weights
+
+load = partial(hub.load, precision="float32")
 
 
 def outputs(model: MusicModel) -> list[torch.Tensor]:
@@ -104,7 +109,7 @@ def test_a_student_is_a_part_of_its_model(
     assert 0 < (student_output(model) - ours).norm() < 0.01 * ours.norm()
     assert not torch.allclose(student_output(model, 4.0), student_output(model), atol=1e-3)
     assert all(torch.equal(a, b) for a, b in zip(outputs(plain), outputs(model), strict=True))
-    assert model.distilled.teacher == fingerprint(plain.network)
+    assert model.distilled.teacher == hash_weights(plain.network)
 
 
 def test_a_student_alone_is_no_model_and_a_model_no_student_alone(
@@ -250,17 +255,15 @@ def test_schedule_is_the_shifted_one(tiny_model: MusicModel) -> None:
     assert issubclass(ModelError, DittoError)
 
 
-def test_a_draft_sounds_without_the_vocoders_feedback_and_is_otherwise_the_same_model(
-    tiny_model: MusicModel,
-) -> None:
+def test_the_fast_model_omits_the_vocoders_feedback_alone(tiny_model: MusicModel) -> None:
     x_0 = tiny_model.noise(tiny_model.shape(), torch.Generator().manual_seed(0))[None]
-    draft = tiny_model.draft
+    fast = tiny_model.fast
     expected = limited(tiny_model.vocoder(tiny_model.to_mel(x_0), feedback=0))
-    assert torch.equal(draft.to_audio(x_0), expected)
-    assert draft is tiny_model.draft
-    assert (draft.network, draft.spec) == (tiny_model.network, tiny_model.spec)
+    assert torch.equal(fast.to_audio(x_0), expected)
+    assert fast is tiny_model.fast
+    assert (fast.network, fast.spec) == (tiny_model.network, tiny_model.spec)
     other = replace(tiny_model, vocoder=torch.nn.Identity())  # pyright: ignore[reportArgumentType]
-    assert other.draft is other
+    assert other.fast is other
 
 
 def test_a_model_in_bfloat16_is_the_same_model_that_computes_otherwise(
@@ -277,13 +280,13 @@ def test_a_model_in_bfloat16_is_the_same_model_that_computes_otherwise(
         )
         assert rough.dtype == torch.float32
         assert 0 < (rough - plain).abs().max() < 0.05 * plain.abs().max()
-    assert fingerprint(low.network) == fingerprint(student_model.network)
+    assert hash_weights(low.network) == hash_weights(student_model.network)
     assert torch.equal(low.to_audio(x_t), student_model.to_audio(x_t)), (
         "what is heard is decoded in float32"
     )
-    assert {p.dtype for p in low.draft.vocoder.parameters()} == {torch.float32, torch.bfloat16}
-    draft, rough = student_model.draft.to_audio(x_t), low.draft.to_audio(x_t)
-    assert 0 < (rough - draft).square().mean() < 1e-2 * draft.square().mean()
+    assert {p.dtype for p in low.fast.vocoder.parameters()} == {torch.float32, torch.bfloat16}
+    fast, rough = student_model.fast.to_audio(x_t), low.fast.to_audio(x_t)
+    assert 0 < (rough - fast).square().mean() < 1e-2 * fast.square().mean()
     assert low.describe() == student_model.describe() | {"precision": "bfloat16"}
 
 

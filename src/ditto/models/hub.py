@@ -1,12 +1,11 @@
-"""Every way to a model: the embedded one, a folder of ours, a diffusers pipeline (in memory, in a
-folder, on the Hub).
+"""Load any model: the embedded one, a folder of ours, a diffusers pipeline in memory, in a folder
+or on the Hub.
 
-A folder is looked at before anything is loaded, so that what it lacks is named in one line. Weights
+A folder is checked before anything is loaded, so that what it lacks is named in one line. Weights
 are safetensors only, and only classes of diffusers and transformers are made: loading runs no code
-of a folder's.
+of a folder's. diffusers, transformers and the adapters are imported when a pipeline is asked for.
 """
 
-import json
 import os
 import re
 import tempfile
@@ -14,34 +13,29 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from ditto.errors import ModelError
-from ditto.models.controlnet import with_controlnet
-from ditto.models.fine_tune import CLASS as FINE_TUNE
-from ditto.models.fine_tune import load_fine_tune
-from ditto.models.hashes import fingerprints
-from ditto.models.music_model import CONTROLNET, EMBEDDED, INDEX, STUDENT, MusicModel, distilled_in
-from ditto.models.music_model import load as load_own
-from ditto.paths import printable
+from ditto.errors import ModelError, one_line
+from ditto.models.device import Precision, checked_precision, dtype_of
+from ditto.models.fine_tune import FINE_TUNE, load_fine_tune
+from ditto.models.folder import (
+    CONTROLNET,
+    EMBEDDED,
+    INDEX,
+    PIPELINE_STUDENT,
+    hash_networks,
+    read_index,
+)
+from ditto.models.model import MusicModel, load_own, load_student
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     from ditto.models.adapters.common import PipelineModel
-
-Precision = Literal["auto", "float32", "float16", "bfloat16"]
-PRECISIONS: dict[str, torch.dtype] = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
-
-AUTO = "auto"
 
 INSTALL = "pip install 'ditto-music[pipelines]'"
 
@@ -76,6 +70,8 @@ KINDS = {
 OWN = ("MusicModel", FINE_TUNE)
 """The ``_class_name`` of the indices of Ditto's own folders."""
 
+KNOWN = f"those that Ditto plays (its own, {', '.join(KINDS)})"
+
 LIBRARIES = ("diffusers", "transformers", "audioldm2", "stable_audio", "musicldm")
 """That a pipeline's index may name a component's class from; the last three are diffusers' own
 modules."""
@@ -92,7 +88,7 @@ def load(
     precision: Precision = "auto",
     negative_prompt: str | None = None,
 ) -> MusicModel:
-    """A model, frozen and ready for every control and method.
+    """Load a model, frozen and ready for every control and method.
 
     Args:
         source: None is the embedded model; otherwise a folder that `MusicModel.save`,
@@ -108,73 +104,34 @@ def load(
         ModelError: the source is missing, incomplete, damaged or another kind of model, or a
             package is missing.
     """
-    if precision not in (AUTO, *PRECISIONS):
-        raise ModelError(
-            f"unknown precision {precision!r}: choose one of {', '.join((AUTO, *PRECISIONS))}"
-        )
-    folder = None if source is None else _folder(source)
-    name = (
-        "embedded"
-        if folder is None
-        else (str(source) if not Path(source or "").is_dir() else folder.name)
-    )
-    index = {"_class_name": "MusicModel"} if folder is None else _read_index(folder, name)
+    checked_precision(precision)
+    folder = EMBEDDED if source is None else _local_folder(source)
+    name = folder.name if source is None or folder == Path(source) else str(source)
+    index = read_index(folder, (*OWN, *KINDS), KNOWN, name)
     if index["_class_name"] in OWN:
         if negative_prompt is not None:
             raise ModelError(
                 "Ditto's own models read tags, not prompts: leave the negative prompt out"
             )
-        model = (
-            load_fine_tune(folder)
-            if folder and index["_class_name"] == FINE_TUNE
-            else load_own(folder)
-        )
-        adapter = (EMBEDDED if folder is None else folder) / CONTROLNET
-        model = with_controlnet(model, adapter) if adapter.is_dir() else model
-        extra = [
-            part
-            for part in (model.distilled and model.distilled.network, model.controlnet)
-            if part is not None
-        ]
-        for module in (model.network, model.vocoder, *extra):
-            nn.Module.to(module, device)
-        return replace(
-            model,
-            precision=native_precision(device) if precision == AUTO else PRECISIONS[precision],
-        )
-    assert folder is not None
-    pipe = _pipeline(folder, name, index)
-    precision = "float32" if precision == AUTO else precision
-    adapted = adapt(
-        pipe, device=device, precision=precision, negative_prompt=negative_prompt, name=name
+        model = (load_fine_tune if index["_class_name"] == FINE_TUNE else load_own)(folder)
+        if (folder / CONTROLNET).is_dir():
+            from ditto.models.controlnet import with_controlnet
+
+            model = with_controlnet(model, folder / CONTROLNET)
+        for network in model.parts():
+            network.to(device)
+        return replace(model, precision=dtype_of(precision, device))
+    model = adapt(
+        _load_pipeline(folder, name, index),
+        device=device,
+        precision="float32" if precision == "auto" else precision,
+        negative_prompt=negative_prompt,
+        name=name,
     )
-    return _with_own_student(adapted, folder, index)
-
-
-def native_precision(device: str | torch.device) -> torch.dtype:
-    """bfloat16 where it is multiplied natively, so that it is faster than float32; float32
-    elsewhere.
-    """
-    if torch.device(device).type == "cuda":
-        return (
-            torch.bfloat16
-            if torch.cuda.is_bf16_supported(including_emulation=False)
-            else torch.float32
-        )
-    if torch.device(device).type != "cpu":
-        return torch.float32
-    able = torch.cpu.get_capabilities()
-    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
-
-
-def _with_own_student(model: "PipelineModel", folder: Path, index: dict[str, Any]) -> MusicModel:
-    """The model with the student that its folder has, if it has one."""
-    about = index.get(STUDENT)
-    return (
-        model
-        if about is None
-        else model.joined(distilled_in(folder, about), about["sha256"]["student"])
-    )
+    if PIPELINE_STUDENT not in index:
+        return model
+    student = load_student(folder, index[PIPELINE_STUDENT])
+    return model.attach_student(student, index[PIPELINE_STUDENT]["sha256"]["student"])
 
 
 def adapt(
@@ -185,7 +142,7 @@ def adapt(
     negative_prompt: str | None = None,
     name: str | None = None,
 ) -> "PipelineModel":
-    """A model made of a pipeline's components, which are frozen and, where asked, moved.
+    """Make a model of a pipeline's components, which are frozen and, where asked, moved.
 
     Args:
         pipe: an `AudioLDM2Pipeline`, `MusicLDMPipeline` or `StableAudioPipeline`.
@@ -197,33 +154,31 @@ def adapt(
     Raises:
         ModelError: another kind of pipeline, or a package is missing.
     """
-    found = next((cls.__name__ for cls in type(pipe).__mro__ if cls.__name__ in KINDS), None)
-    if found is None:
-        raise _not_music(type(pipe).__name__, "this")
-    kind = KINDS[found]
-    _check_packages(kind, found)
+    cls = next((base.__name__ for base in type(pipe).__mro__ if base.__name__ in KINDS), None)
+    if cls is None:
+        raise ModelError(f"this is another kind of model than {KNOWN}: a {type(pipe).__name__}")
+    kind = KINDS[cls]
+    _check_packages(kind, cls)
     components = pipe.components
-    denoiser, decoders = components[kind.denoiser], [components[name] for name in kind.decoders]
-    for module in (denoiser, *decoders):
-        module.to(device) if device is not None else None
-    if precision is not None:
-        nn.Module.to(denoiser, PRECISIONS[precision])  # diffusers' own warns of what is not so here
+    denoiser, decoders = components[kind.denoiser], [components[part] for part in kind.decoders]
+    for network in (denoiser, *decoders):
+        network.to(device) if device is not None else None
+    if precision is not None:  # diffusers' own `to` warns of what is not so here
+        nn.Module.to(denoiser, dtype_of(precision, denoiser.device))
     make = getattr(import_module(f"ditto.models.adapters.{kind.module}"), f"adapt_{kind.module}")
-    called = name or str(
-        getattr(pipe, "name_or_path", "") or pipe.config.get("_name_or_path") or found
-    )
+    origin = getattr(pipe, "name_or_path", "") or pipe.config.get("_name_or_path") or cls
     return make(
         pipe,
-        name=called,
-        sha256=fingerprints([denoiser, *decoders]),
+        name=name or str(origin),
+        sha256=hash_networks([denoiser, *decoders]),
         negative_prompt=negative_prompt,
     )
 
 
-def push(
+def push_to_hub(
     model: MusicModel, repo_id: str, *, private: bool = False, token: str | None = None
 ) -> str:
-    """Upload a model's folder to the Hub; returns its address.
+    """Upload a model's folder to the Hub; return its address.
 
     Raises:
         ModelError: the Hub refuses, or cannot be reached.
@@ -240,13 +195,13 @@ def push(
             api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Saved by Ditto")
         except (HfHubHTTPError, HFValidationError, OSError) as error:
             raise ModelError(
-                f"the Hub did not take {repo_id} ({_line(error)}): check name, network and token"
+                f"the Hub did not take {repo_id} ({one_line(error)}): check name, network and token"
             ) from None
     return str(address)
 
 
-def _folder(source: str | os.PathLike[str]) -> Path:
-    """The local folder of a source, downloaded if it is a Hub id."""
+def _local_folder(source: str | os.PathLike[str]) -> Path:
+    """Return the local folder of a source, downloaded if it is a Hub id."""
     path = Path(source)
     if path.exists() or not HUB_ID.fullmatch(os.fspath(source)):
         return path
@@ -259,47 +214,21 @@ def _folder(source: str | os.PathLike[str]) -> Path:
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise ModelError(
-            f"{source} is no folder here, and the Hub did not give it ({_line(error)}): check name, network and licence"
+            f"{source} is no folder here, and the Hub did not give it ({one_line(error)}): check "
+            "name, network and licence"
         ) from None
 
 
-def _read_index(folder: Path, name: str) -> dict[str, Any]:
-    if not folder.is_dir():
-        raise ModelError(
-            f"no model folder {printable(folder)}: give a model's folder, or owner/name of one on the Hub"
-        )
-    try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(
-            f"{printable(folder)} has no {INDEX}, so it is not a model folder"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {printable(folder / INDEX)}: {_line(error)}") from None
-    kind = index.get("_class_name") if isinstance(index, dict) else None
-    if kind not in OWN and kind not in KINDS:
-        raise _not_music(str(kind), name)
-    return index
-
-
-def _not_music(kind: str, name: str) -> ModelError:
-    known = ", ".join(KINDS)
-    return ModelError(
-        f"{name} is another kind of model than Ditto plays: a {kind}, not its own nor one of {known}"
-    )
-
-
-def _pipeline(folder: Path, name: str, index: dict[str, Any]) -> "DiffusionPipeline":
-    """The pipeline of a folder, in float32 on the CPU, once nothing is seen to be missing."""
+def _load_pipeline(folder: Path, name: str, index: dict[str, Any]) -> "DiffusionPipeline":
+    """Load the pipeline of a folder, in float32 on the CPU, once its files have been checked."""
     cls = index["_class_name"]
     _check_packages(KINDS[cls], cls)
     _check_files(folder, name, index)
     import diffusers
 
     try:
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # a component is made with random weights before it gets its own
+        # a component is made with random weights before it gets its own
+        with torch.random.fork_rng(devices=[]):
             return getattr(diffusers, cls).from_pretrained(
                 folder, use_safetensors=True, local_files_only=True, torch_dtype=torch.float32
             )
@@ -313,23 +242,23 @@ def _pipeline(folder: Path, name: str, index: dict[str, Any]) -> "DiffusionPipel
         RuntimeError,
         SafetensorError,
     ) as error:
-        raise ModelError(f"cannot load {name}: {_line(error)}") from None
+        raise ModelError(f"cannot load {name}: {one_line(error)}") from None
 
 
 def _check_packages(kind: Kind, cls: str) -> None:
+    """Raise a `ModelError` where a package that a pipeline needs is missing or too old."""
     for package, lowest in kind.packages.items():
         wanted = f"{package} {'.'.join(map(str, lowest))} or newer"
         try:
-            found = version(package)
+            installed = version(package)
         except PackageNotFoundError:
             raise ModelError(f"a {cls} needs {wanted}, which is not installed: {INSTALL}") from None
-        if tuple(int(number) for number in re.findall(r"\d+", found)[: len(lowest)]) < lowest:
-            raise ModelError(f"a {cls} needs {wanted}, but {found} is installed: {INSTALL}")
+        if tuple(int(number) for number in re.findall(r"\d+", installed)[: len(lowest)]) < lowest:
+            raise ModelError(f"a {cls} needs {wanted}, but {installed} is installed: {INSTALL}")
 
 
 def _check_files(folder: Path, name: str, index: dict[str, Any]) -> None:
-    """Every component that the index names is there, of a known library, its weights as
-    safetensors.
+    """Check that every component of the index is there, of a known library, as safetensors.
 
     Raises:
         ModelError: naming the first thing that is missing.
@@ -362,8 +291,3 @@ def _check_component(folder: Path, name: str, component: str) -> None:
             " (a pickled .bin file is not loaded: convert it)" if any(path.glob("*.bin")) else ""
         )
         raise ModelError(f"{name} is incomplete: {component}/ has no .safetensors file{pickled}")
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error of another library."""
-    return " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())

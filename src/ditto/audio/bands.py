@@ -1,0 +1,87 @@
+"""The model space of a base whose mel bands are normalised to mean 0 and deviation 1 over the
+training set.
+
+Bands of a log-mel differ in level and in spread. With unit variance in each, one noise level means
+the same for all, and none is learned before the others.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ditto.errors import DataError
+
+
+@dataclass(frozen=True)
+class Bands:
+    """Mean and standard deviation of every mel band, in units of the log-mel in [−1, 1]; without
+    any, x_0 is the mel.
+
+    Attributes:
+        mean, std: (n_mels,) each, or empty.
+    """
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check that there is a mean for every deviation.
+
+        Raises:
+            DataError: there is not, or a deviation is not above 0.
+        """
+        object.__setattr__(self, "mean", tuple(self.mean))  # JSON has lists
+        object.__setattr__(self, "std", tuple(self.std))
+        if len(self.mean) != len(self.std) or any(not value > 0 for value in self.std):
+            raise DataError(
+                "the bands' statistics are damaged: they need a mean and a deviation above 0 for each band"
+            )
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to normalise by."""
+        return bool(self.mean)
+
+    def normalised(self, mel: Tensor) -> Tensor:
+        """Log-mel (…, n_mels, frames) → model space, of the same shape."""
+        return (mel - self._column(self.mean, mel)) / self._column(self.std, mel) if self else mel
+
+    def mel(self, x: Tensor) -> Tensor:
+        """Model space (…, n_mels, frames) → log-mel, of the same shape."""
+        return (
+            torch.addcmul(self._column(self.mean, x), x, self._column(self.std, x)) if self else x
+        )
+
+    def limited(self, x: Tensor) -> Tensor:
+        """Model space (…, n_mels, frames) held to where the log-mel is in [−1, 1]."""
+        low, high = (self.normalised(torch.full_like(x[..., :1], bound)) for bound in (-1.0, 1.0))
+        return torch.minimum(torch.maximum(x, low), high)
+
+    @staticmethod
+    def _column(values: Sequence[float], like: Tensor) -> Tensor:
+        return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any] | None) -> "Bands":
+        """From what a JSON file says, None being nothing.
+
+        Raises:
+            DataError: it says something else.
+        """
+        try:
+            return cls(
+                **{
+                    name: [float(value) for value in values]
+                    for name, values in (found or {}).items()
+                }
+            )  # pyright: ignore[reportArgumentType]
+        except (TypeError, ValueError, AttributeError):
+            raise DataError(
+                "the bands' statistics are damaged: they must be two lists of numbers"
+            ) from None
+
+
+PLAIN = Bands()
+"""No normalisation: x_0 is the log-mel itself."""

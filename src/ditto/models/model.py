@@ -1,0 +1,446 @@
+"""The model that every control and method works on: denoiser, noise schedule, vocoder, tags.
+
+`MusicModel` is the interface, and Ditto's own models are instances of it; adapted pipelines derive
+from it (`ditto.models.adapters.common`). How the folders look is said in `ditto.models.folder`, and
+`ditto.models.hub` loads any of them.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ditto.audio.bands import PLAIN, Bands
+from ditto.audio.features import log_mel
+from ditto.audio.limiter import limited
+from ditto.audio.spec import AudioSpec
+from ditto.diffusion.consistency import StudentDenoiser
+from ditto.diffusion.denoiser import GuidedDenoiser, dynamic_threshold
+from ditto.diffusion.schedule import Schedule
+from ditto.errors import DataError, ModelError, RequestError, one_line
+from ditto.models.conditioning import Tags, TagVocabulary, drop_conditions, null_tags
+from ditto.models.folder import (
+    CONTROLNET,
+    EMBEDDED,
+    INDEX,
+    PARTS,
+    hash_of_parts,
+    hash_with_student,
+    load_part,
+    model_folder,
+    read_index,
+    save_part,
+    write_index,
+)
+from ditto.models.network import hash_weights, in_precision, with_extra_inputs
+from ditto.paths import printable
+
+LENGTH_TOLERANCE = 1.01
+"""A requested duration of up to 1 % above the window counts as the window."""
+
+
+@dataclass(frozen=True, eq=False)
+class Student:
+    """A few-step network distilled from a denoiser (DITTO-2).
+
+    Attributes:
+        network: ``(x_t, t, tags, w) -> output``.
+        kind: "cm" or "ctm".
+        guidance: range of the CFG scales w that it was trained with.
+        teacher: `hash_weights` of the denoiser that it was distilled from.
+    """
+
+    network: nn.Module
+    kind: str
+    guidance: tuple[float, float]
+    teacher: str
+
+    def save(self, folder: Path, card: str = "") -> str:
+        """Write a folder with the student alone, for `MusicModel.with_student`.
+
+        Args:
+            folder: where; a model that was there is replaced.
+            card: text of its README.md; none is written if empty.
+
+        Returns:
+            The SHA-256 of its weights.
+
+        Raises:
+            OutputError, ModelError: see `MusicModel.save`.
+        """
+        with model_folder(folder) as new:
+            index = self.write(new)
+            write_index(new, {"_class_name": "MusicStudent"} | index)
+            if card:
+                (new / "README.md").write_text(card, encoding="utf-8")
+            return index["sha256"]["student"]
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Write ``student/`` into a folder; return what the folder's index must say of it."""
+        digest = save_part(folder, "student", self.network)
+        return {"student": self.describe(), "sha256": {"student": digest}}
+
+    def describe(self) -> dict[str, Any]:
+        """Return the index's entry: class, kind, range of w and teacher."""
+        return {
+            "class": type(self.network).__name__,
+            "kind": self.kind,
+            "guidance": list(self.guidance),
+            "teacher": self.teacher,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class MusicModel:
+    """A base model with what turns its x_0 into sound.
+
+    Attributes:
+        network: ``(x_t, t, tags) -> output``; its config says which `Prediction` that is.
+        vocoder: log-mel (B, n_mels, frames) → audio (B, frames · hop).
+        spec: the spectrogram that x_0 is.
+        vocabulary: tags that the network knows.
+        guidance: default CFG scale w.
+        shift: of the cosine noise schedule.
+        name: where it came from.
+        sha256: hash over all weights, which outputs carry.
+        distilled: the student, if there is one.
+        controlnet: a `ditto.models.controlnet.ControlAdapter`, if there is one.
+        base_sha256: hash over denoiser and vocoder alone, whatever the student.
+        bands: normalisation of the mel bands; x_0 is the normalised log-mel.
+        precision: dtype in which the networks compute (`in_precision`); weights, x_T and losses
+            stay float32.
+    """
+
+    network: nn.Module
+    vocoder: nn.Module
+    spec: AudioSpec
+    vocabulary: TagVocabulary
+    guidance: float = 1.0
+    shift: float = 1.0
+    name: str = "unnamed"
+    sha256: str = ""
+    distilled: Student | None = None
+    controlnet: nn.Module | None = None
+    base_sha256: str = ""
+    bands: Bands = PLAIN
+    precision: torch.dtype = torch.float32
+
+    # What samplers and controls call.
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The noise schedule that the network was trained with."""
+        return Schedule.cosine(shift=self.shift)
+
+    @property
+    def denoiser(self) -> GuidedDenoiser:
+        """``(x_t, t, cond, guidance) -> x̂_0``."""
+        return guided_denoiser(self._network_in_precision, self.schedule, self.bands)
+
+    @cached_property
+    def _network_in_precision(self) -> nn.Module:
+        return in_precision(self.network, self.precision)
+
+    @cached_property
+    def student(self) -> StudentDenoiser | None:
+        """The distilled ``(x_t, t, cond, guidance) -> x̂_0`` that needs few steps, or None."""
+        if self.distilled is None:
+            return None
+        return self.student_denoiser(in_precision(self.distilled.network, self.precision))
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the network, where x_T has to be."""
+        return next(self.network.parameters()).device
+
+    def shape(self, seconds: float | None = None) -> tuple[int, int, int]:
+        """Return the shape (1, n_mels, frames) of x_0 for a duration.
+
+        Args:
+            seconds: rounded up to the network's multiple of frames; None is the window that the
+                model was trained on, and so is what exceeds it by up to 1 %: "6 s" are 5.94 s.
+
+        Raises:
+            RequestError: if the duration is not positive or beyond the window.
+        """
+        if seconds is None:
+            return 1, self.spec.n_mels, self.spec.clip_frames
+        frames = self.spec.frames(seconds)
+        multiple = int(getattr(self.network, "frame_multiple", 1))
+        frames = -(-frames // multiple) * multiple
+        if self.spec.clip_seconds < seconds <= LENGTH_TOLERANCE * self.spec.clip_seconds:
+            frames = self.spec.clip_frames
+        if not 0 < frames <= self.spec.clip_frames:
+            raise RequestError(
+                f"seconds must be above 0 and at most {self.spec.clip_seconds:.2f}, not {seconds:g}"
+            )
+        return 1, self.spec.n_mels, frames
+
+    def noise(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+        """Draw x_T ~ N(0, 1) of one item, float32 on the CPU, as the model's own pipeline does."""
+        return torch.randn(tuple(shape), generator=generator)
+
+    def cond(self, tags: Tags, batch: int = 1, seconds: float | None = None) -> Tensor:
+        """Return the conditioning (batch, …) of one set of tags.
+
+        Args:
+            tags: of every item.
+            batch: number of items.
+            seconds: length of the clips, which some pipelines are conditioned on.
+
+        Raises:
+            TagError: the model does not know a tag.
+        """
+        return self.vocabulary.encode(tags).expand(batch, -1).to(self.device, copy=True)
+
+    # Sound and x_0.
+
+    @property
+    def has_mel(self) -> bool:
+        """Whether `to_mel` needs no audio, since x_0 is a mel."""
+        return True
+
+    def encode(self, audio: Tensor) -> Tensor:
+        """Encode audio (B, samples) as x_0 (B, 1, n_mels, samples // hop)."""
+        return self.bands.normalised(log_mel(audio, self.spec)[:, None])
+
+    def to_mel(self, x_0: Tensor) -> Tensor:
+        """Return the log-mel (B, n_mels, frames) in [−1, 1] of x_0."""
+        return self.bands.mel(x_0[:, 0])
+
+    def to_audio(self, x_0: Tensor) -> Tensor:
+        """Decode x_0 to audio (B, frames · hop) within ±1, differentiably (V of the papers)."""
+        return limited(self.vocoder(self.to_mel(x_0)))
+
+    def to_sound(self, x_0: Tensor) -> Tensor:
+        """Decode x_0 to what is saved, (B, channels, samples), whose mono mix is `to_audio`."""
+        return self.to_audio(x_0)[:, None]
+
+    @cached_property
+    def fast(self) -> "MusicModel":
+        """The same model with a faster and rougher `to_audio`, if its vocoder has one."""
+        if not hasattr(self.vocoder, "fast"):
+            return self
+        vocoder: Any = self.vocoder
+        return replace(self, vocoder=in_precision(vocoder.fast(), self.precision))
+
+    # What distillation needs.
+
+    @property
+    def student_schedule(self) -> Schedule:
+        """The noise levels and grids that a student is trained on and samples by."""
+        return self.schedule
+
+    def student_denoiser(
+        self, network: nn.Module, call: Callable[..., Tensor] | None = None
+    ) -> StudentDenoiser:
+        """Return the denoiser of a distilled network.
+
+        Args:
+            network: of `new_student`'s kind.
+            call: what to call in its place, such as its wrapper in training.
+        """
+        return student_denoiser(network, self.student_schedule, call, self.bands)
+
+    def new_student(self) -> nn.Module:
+        """Return an undistilled student: the denoiser's weights, and an input for w of no effect.
+
+        Raises:
+            ModelError: the denoiser is a student already.
+        """
+        return with_extra_inputs(self.network, type(self.network).__name__, guidance_embedded=True)
+
+    def drop_conditions(
+        self, cond: Tensor, rate: float, generator: torch.Generator, grid_rate: float = 0.0
+    ) -> Tensor:
+        """Drop conditions at random for CFG, see `conditioning.drop_conditions`."""
+        return drop_conditions(cond, rate, generator, grid_rate)
+
+    def student_card(self) -> str:
+        """Return the Hub's card for a student alone; empty where no licence asks for one."""
+        return ""
+
+    def with_student(self, folder: str | os.PathLike[str]) -> "MusicModel":
+        """Return a copy with the student of a folder that `Student.save` wrote.
+
+        Raises:
+            ModelError: the folder is damaged or holds no student alone, or the student of another
+                model.
+        """
+        path = Path(folder)
+        index = read_index(path, ("MusicStudent",), "a student alone")
+        student = load_student(path, index)
+        if student.teacher != hash_weights(self.network):
+            raise ModelError(
+                f"{printable(path)} was distilled from another model: distil this one, or give "
+                "that one"
+            )
+        return self.attach_student(student, index["sha256"]["student"])
+
+    def attach_student(self, student: Student, sha256: str) -> "MusicModel":
+        """Return a copy with a student, moved to the denoiser's device and dtype.
+
+        Args:
+            student: in place of the model's own, if it has one.
+            sha256: hash of its weight file.
+        """
+        dtype = next(self.network.parameters()).dtype
+        nn.Module.to(student.network, self.device, dtype)  # diffusers' own `to` warns needlessly
+        return replace(self, distilled=student, sha256=hash_with_student(self.sha256, sha256))
+
+    # What is said of it, and its folder.
+
+    def parts(self) -> list[nn.Module]:
+        """Return every network that a clip goes through."""
+        student = self.distilled and self.distilled.network
+        every = (self.network, self.vocoder, student, self.controlnet)
+        return [part for part in every if part is not None]
+
+    def describe(self) -> dict[str, str]:
+        """Return name, hash and precision, for reports."""
+        precision = str(self.precision).removeprefix("torch.")
+        return {"name": self.name, "sha256": self.sha256, "precision": precision}
+
+    def save(self, folder: Path) -> str:
+        """Write the folder, weights in float16; return the hash that loading will give.
+
+        A model that was there is replaced once the new one is complete.
+
+        Raises:
+            OutputError: the folder holds something else than a model, or cannot be written.
+            ModelError: a weight does not fit float16.
+        """
+        with model_folder(folder) as new:
+            return self._write(new)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write the folder: `save` under the Hub's name."""
+        self.save(Path(folder))
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike[str], **settings: Any) -> "MusicModel":
+        """Load a model: `ditto.load` under the Hub's name."""
+        from ditto.models.hub import load  # which builds on this module
+
+        return load(source, **settings)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Upload the model to the Hub, under ``owner/name``; return its address.
+
+        Raises:
+            ModelError: the Hub refuses, or cannot be reached.
+        """
+        from ditto.models.hub import push_to_hub  # which builds on this module
+
+        return push_to_hub(self, repo_id, private=private, token=token)
+
+    def _write(self, folder: Path) -> str:
+        """Write networks and index into a new folder; return the model's hash."""
+        parts = {"denoiser": self.network, "vocoder": self.vocoder}
+        classes = {part: _class_of(network) for part, network in parts.items()}
+        if self.distilled is not None:
+            parts["student"] = self.distilled.network
+        if self.controlnet is not None:
+            parts[CONTROLNET] = self.controlnet
+        hashes = {part: save_part(folder, part, network) for part, network in parts.items()}
+        index = {
+            "_class_name": "MusicModel",
+            **classes,
+            **({"student": self.distilled.describe()} if self.distilled else {}),
+            "spec": asdict(self.spec),
+            "vocabulary": asdict(self.vocabulary),
+            "guidance": self.guidance,
+            "shift": self.shift,
+            **({"bands": asdict(self.bands)} if self.bands else {}),
+            "sha256": hashes,
+        }
+        write_index(folder, index)
+        return hash_of_parts(hashes)
+
+
+def _class_of(network: nn.Module) -> list[str]:
+    """Return module and class, as the Hub's pipelines name their parts."""
+    return [type(network).__module__, type(network).__name__]
+
+
+def load_own(folder: Path = EMBEDDED) -> MusicModel:
+    """Load a folder that `MusicModel.save` wrote: float32, frozen, on the CPU, no adapter.
+
+    Raises:
+        ModelError: the folder is missing or incomplete, names an unknown class, or a weight file's
+            hash is not the one that the index promises.
+    """
+    index = read_index(folder, ("MusicModel",), "Ditto's own")
+    denoiser, vocoder = (load_part(folder, part, index.get(part), index) for part in PARTS)
+    student = load_student(folder, index) if "student" in index else None
+    try:
+        names = index["vocabulary"]
+        lists = {key: tuple(names[key]) for key in ("genres", "moods")}
+        return MusicModel(
+            network=denoiser,
+            vocoder=vocoder,
+            spec=AudioSpec(**index["spec"]),
+            vocabulary=TagVocabulary(**(names | lists)),
+            guidance=float(index["guidance"]),
+            shift=float(index["shift"]),
+            name="embedded" if folder == EMBEDDED else folder.name,
+            sha256=hash_of_parts(index["sha256"]),
+            distilled=student,
+            base_sha256=hash_of_parts({part: index["sha256"][part] for part in PARTS}),
+            bands=Bands.of(index.get("bands")),
+        )
+    except (KeyError, TypeError, ValueError, DataError) as error:
+        raise ModelError(
+            f"{printable(folder / INDEX)} is not a Ditto model's index: {one_line(error)}"
+        ) from None
+
+
+def load_student(folder: Path, index: Mapping[str, Any]) -> Student:
+    """Load the student in a folder, as its index describes it.
+
+    Raises:
+        ModelError: it is missing, damaged or not described.
+    """
+    try:
+        entry = index["student"]
+        low, high = (float(w) for w in entry["guidance"])
+        kind, teacher, cls = str(entry["kind"]), str(entry["teacher"]), entry["class"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{printable(folder / INDEX)} does not describe its student: {one_line(error)}"
+        ) from None
+    return Student(load_part(folder, "student", cls, index), kind, (low, high), teacher)
+
+
+def guided_denoiser(network: nn.Module, schedule: Schedule, bands: Bands = PLAIN) -> GuidedDenoiser:
+    """Return the denoiser of a tag-conditioned network, which guides by `null_tags`.
+
+    Args:
+        network: its config names the `Prediction` and, for "sample", the `skip_std`.
+        schedule: that it was trained with.
+        bands: of its x_0, which chains limit to where the log-mel is in [−1, 1].
+    """
+    config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
+    skip_std, limit = float(config.get("skip_std", 0.0)), _limit(bands)
+    return GuidedDenoiser(network, schedule, config["prediction"], null_tags, skip_std, limit)
+
+
+def student_denoiser(
+    network: nn.Module,
+    schedule: Schedule,
+    call: Callable[..., Tensor] | None = None,
+    bands: Bands = PLAIN,
+) -> StudentDenoiser:
+    """Return the denoiser of a distilled network, see `MusicModel.student_denoiser`."""
+    config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
+    skip_std, limit = float(config.get("skip_std", 0.0)), _limit(bands)
+    return StudentDenoiser(call or network, schedule, config["prediction"], skip_std, limit)
+
+
+def _limit(bands: Bands) -> Callable[[Tensor], Tensor]:
+    return bands.limited if bands else dynamic_threshold

@@ -1,0 +1,48 @@
+"""The sounds of docs/audio: small files, and commands that ask for the same."""
+
+import shlex
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import soundfile
+import typer
+from benchmarks.sounds import DOCS, LIMIT_BYTES, SOUNDS, Sound, errors_of, table, write_mp3
+
+from ditto import MusicModel, cli, generate
+
+
+@pytest.mark.parametrize("seconds", [1.0, 6.0, 9.5])
+def test_a_sound_is_small_and_as_long_as_it_was(tmp_path: Path, seconds: float) -> None:
+    noise = 0.2 * np.random.default_rng(0).standard_normal((2, int(seconds * 22_050)))
+    write_mp3(tmp_path / "noise.mp3", noise, 22_050)
+    read, rate = soundfile.read(tmp_path / "noise.mp3")
+    assert (tmp_path / "noise.mp3").stat().st_size <= LIMIT_BYTES
+    assert (read.ndim, rate) == (1, 22_050)
+    assert abs(len(read) / rate - seconds) < 0.1
+
+
+def test_what_is_too_long_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="above 60000"):
+        write_mp3(tmp_path / "long.mp3", np.zeros(60 * 22_050), 22_050)
+
+
+@pytest.mark.parametrize("sound", [pytest.param(sound, id=sound.name) for sound in SOUNDS])
+def test_the_commands_are_commands(sound: Sound) -> None:
+    with mock.patch.object(typer.core.TyperCommand, "invoke", return_value=None):
+        cli.app([*shlex.split(sound.command), "-o", "out"], standalone_mode=False)
+
+
+def test_the_table_has_a_row_for_every_sound_with_its_errors(tiny_model: MusicModel) -> None:
+    clip = generate(tiny_model, count=2)
+    assert errors_of(clip) == "–"
+    page = table([(sound, "loss 0.1") for sound in SOUNDS], tiny_model)
+    assert page.count("loss 0.1") == len(SOUNDS)
+    assert tiny_model.sha256[:12] in page
+
+
+def test_the_committed_page_is_of_these_sounds() -> None:
+    page = (DOCS / "audio" / "README.md").read_text(encoding="utf-8")
+    assert {path.stem for path in (DOCS / "audio").glob("*.mp3")} == {s.name for s in SOUNDS}
+    assert all(f"`{sound.command}`" in page for sound in SOUNDS)

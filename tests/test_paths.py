@@ -1,0 +1,95 @@
+"""Files appear whole or not at all, nothing is replaced unasked, paths print on one line."""
+
+import pytest
+
+from ditto.errors import OutputError
+from ditto.paths import atomic_file, atomic_folder, check_output, printable
+
+
+def test_atomic_file_serves_any_kind_of_file(tmp_path):
+    path = tmp_path / "a.json"
+    with atomic_file(path) as temporary:
+        assert (temporary.parent, temporary.suffix) == (tmp_path, ".json")
+        temporary.write_text("{}")
+        assert not path.exists()
+    assert path.read_text() == "{}"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("mine"), KeyboardInterrupt(), ValueError("mine")])
+def test_atomic_file_passes_errors_on_and_cleans_up(tmp_path, error):
+    path = tmp_path / "a.png"
+    path.write_text("old")
+
+    def write_half() -> None:
+        with atomic_file(path, force=True) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        write_half()
+    assert caught.value is error
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_atomic_file_sees_a_file_that_appears_meanwhile(tmp_path):
+    path = tmp_path / "a.json"
+
+    def write_slowly() -> None:
+        with atomic_file(path) as temporary:
+            temporary.write_text("mine")
+            path.write_text("another's")
+
+    with pytest.raises(OutputError, match="exists already"):
+        write_slowly()
+    assert path.read_text() == "another's"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_atomic_file_follows_links_and_keeps_to_the_umask(tmp_path):
+    (tmp_path / "real.json").write_text("old")
+    (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
+    with atomic_file(tmp_path / "link.json", force=True) as temporary:
+        temporary.write_text("new")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "link.json").is_symlink()
+    assert (tmp_path / "real.json").read_text() == "new"
+    assert (tmp_path / "real.json").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_an_output_can_be_checked_before_the_work(tmp_path):
+    check_output(tmp_path / "new.wav")
+    (tmp_path / "old.wav").write_bytes(b"old")
+    check_output(tmp_path / "old.wav", force=True)
+    with pytest.raises(OutputError, match="exists already"):
+        check_output(tmp_path / "old.wav")
+    with pytest.raises(OutputError, match="its folder does not exist"):
+        check_output(tmp_path / "none" / "new.wav")
+    assert [path.name for path in tmp_path.iterdir()] == ["old.wav"]
+
+
+@pytest.mark.parametrize("name", ["line\nbreak\r\x1b[2J", "paragraph\u2029", "bytes\udcff", "音"])
+def test_paths_print_on_one_line(name):
+    shown = printable(name)
+    assert shown.isprintable()
+    assert shown.encode().decode() == shown  # a lone surrogate would not encode
+    assert (shown == name) == name.isprintable()
+
+
+def test_an_atomic_folder_replaces_the_old_one_or_leaves_it(tmp_path):
+    folder = tmp_path / "model"
+    for content in ("old", "new"):
+        with atomic_folder(folder) as temporary:
+            (temporary / content).write_text(content)
+        assert [path.name for path in folder.iterdir()] == [content]
+
+    def fail() -> None:
+        with atomic_folder(folder) as temporary:
+            (temporary / "half").touch()
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OutputError, match=r"cannot write .*model: No space left on device$"):
+        fail()
+    assert [path.name for path in folder.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [folder]

@@ -1,0 +1,22 @@
+"""Loading the embedded model imports PyTorch and little else."""
+
+import subprocess
+import sys
+
+SLOW = ("diffusers", "transformers", "scipy", "matplotlib", "huggingface_hub", "torch._dynamo")
+
+
+def modules_after(program: str) -> set[str]:
+    listing = f"{program}\nimport sys\nprint(*sys.modules)"
+    return set(subprocess.check_output([sys.executable, "-c", listing], text=True).split())
+
+
+def test_loading_the_embedded_model_imports_nothing_slow() -> None:
+    loaded = modules_after("import ditto; ditto.load()")
+    assert {"torch", "ditto.models.model"} <= loaded
+    assert loaded.isdisjoint(SLOW)
+
+
+def test_the_package_alone_does_not_import_torch() -> None:
+    loaded = modules_after("import ditto; assert 'generate' in dir(ditto)")
+    assert "torch" not in loaded
