@@ -3,7 +3,9 @@
 ``golden/samples_v01.safetensors`` was made by version 0.1 at commit e369dfa with the embedded
 model: every 97th sample as int16, one thread, bfloat16. On a CPU with the instructions of the one
 that made it (AVX-512's for bfloat16, no AMX), samples are equal to within two steps of the last
-bit. Elsewhere sums are rounded otherwise and an optimisation makes that grow; there, as here, the
+bit, with the rotary embedding rounded as it was then (it has since been fused, for training, which
+changes the last bits of bfloat16 and, through the optimisation, samples by a few percent at most;
+everything else is as it was). Elsewhere sums are rounded otherwise and an optimisation makes that grow; there, as here, the
 controls' errors are within a few percent of the old ones (4 % in float32), and so is the loudness.
 
 To be dropped, with its golden file, when the next model ships.
@@ -17,11 +19,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from torch import Tensor
 
 import ditto
 from ditto.methods.ditto2 import Ditto2
 from ditto.methods.guidance import FreeDoM
 from ditto.methods.none import Uncontrolled
+from ditto.models import transformer
 from ditto.models.model import MusicModel
 
 OLD = load_file(Path(__file__).parent / "golden" / "samples_v01.safetensors")
@@ -55,6 +59,13 @@ def rounds_as_then() -> bool:
     return torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
 
 
+def rotate(x: Tensor, rotation: tuple[Tensor, Tensor], heads: int) -> Tensor:
+    """The rotary embedding as version 0.1 rounded it in bfloat16; training's is fused since."""
+    (cosine, sine), (a, b) = rotation, x.unflatten(-1, (heads, 2, -1)).unbind(dim=-2)
+    cosine, sine = cosine.to(x.dtype)[:, None], sine.to(x.dtype)[:, None]
+    return torch.cat([a * cosine - b * sine, a * sine + b * cosine], dim=-1).flatten(-2)
+
+
 @pytest.fixture(scope="module")
 def model() -> Iterator[MusicModel]:
     threads = torch.get_num_threads()
@@ -64,7 +75,11 @@ def model() -> Iterator[MusicModel]:
 
 
 @pytest.mark.parametrize("name", NEW)
-def test_samples_are_those_of_version_0_1(model: MusicModel, name: str) -> None:
+def test_samples_are_those_of_version_0_1(
+    model: MusicModel, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if rounds_as_then():
+        monkeypatch.setattr(transformer, "rotate", rotate)
     request = replace(NEW[name], tags=ditto.Tags("jazz", "calm", 110), seed=7, seconds=2.0)
     old = OLD[name].astype(np.int32)
     made = ditto.run(request, model)

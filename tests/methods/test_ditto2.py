@@ -279,4 +279,4 @@ def test_a_proxy_is_taken_only_where_the_model_has_a_mel(
     torch.testing.assert_close(calibrate(x_0)(x_0), LOUDNESS(x_0, student_model))
     monkeypatch.setattr(MusicModel, "has_mel", False)
     objective, _ = proxied(given)
-    torch.testing.assert_close(objective(x_0), LOUDNESS(x_0, student_model.draft))
+    torch.testing.assert_close(objective(x_0), LOUDNESS(x_0, student_model.fast))
