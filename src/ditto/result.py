@@ -184,6 +184,12 @@ def output_files(path: StrPath, *, force: bool = False) -> tuple[Path, Path, Pat
     return files
 
 
+def numbered(path: Path, count: int) -> list[Path]:
+    """Return `path` itself for one clip; ``name-0.wav``, ``name-1.wav``, … for more."""
+    names = [f"{path.stem}-{i}{path.suffix}" for i in range(count)]
+    return [path] if count == 1 else [path.parent / name for name in names]
+
+
 def versions() -> dict[str, str]:
     """Return the versions that numbers depend on."""
     return {

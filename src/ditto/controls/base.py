@@ -14,9 +14,10 @@ A new control is one file beside this one, one line in `ditto.controls`, and one
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -88,6 +89,40 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Option:
+    """An option of the command line that belongs to one control.
+
+    Attributes:
+        name: of the value, and with dashes of the option.
+        kind: its type.
+        help: one line.
+        spellings: others of the option.
+    """
+
+    name: str
+    kind: type
+    help: str
+    spellings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class ParseContext:
+    """What a control may need to know to read its option.
+
+    Attributes:
+        spec: returns the model's spectrogram; may load the model.
+        seconds: length of the clip, if it is given.
+        tempo: of the tags, beats per minute.
+        options: values of all options by name.
+    """
+
+    spec: Callable[[], AudioSpec]
+    seconds: float | None = None
+    tempo: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Window:
     """One window of the model in a longer recording.
 
@@ -108,12 +143,20 @@ class Control(ABC):
     Attributes:
         kind: name in reports, and of the command line's option.
         iterations: K, the papers' for this kind of control.
-        help: what ``--<kind>`` takes, for the command line; empty for controls without an option.
+        help: what the command line's ``--<kind>`` takes.
+        like_help: what ``--<kind>-like`` takes; empty for controls that have none.
+        noun: what it is called in messages.
+        other_names: other spellings of the option.
+        options: further options that go with it.
     """
 
     kind: str
     iterations: ClassVar[int] = 70
     help: ClassVar[str] = ""
+    like_help: ClassVar[str] = ""
+    noun: ClassVar[str] = "the control"
+    other_names: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[tuple[Option, ...]] = ()
 
     @abstractmethod
     def loss(self, output: Output) -> Tensor:
@@ -146,13 +189,22 @@ class Control(ABC):
         raise ValueError(f"a {values.get('control')} control cannot be read from a report")
 
     @classmethod
-    def parse(cls, text: str, **options: Any) -> "Control":
+    def parse(cls, text: str, context: ParseContext) -> "Control":
         """Return the control that ``--<kind> TEXT`` asks for.
 
         Raises:
             ControlError: the text cannot be read.
         """
-        return cls(text, **options)  # pyright: ignore[reportCallIssue]
+        return cls(text)  # pyright: ignore[reportCallIssue]
+
+    @classmethod
+    def parse_like(cls, path: Path, context: ParseContext) -> "Control":
+        """Return the control that ``--<kind>-like RECORDING`` asks for.
+
+        Raises:
+            AudioFileError: the recording cannot be read.
+        """
+        raise ControlError(f"there is no recording to take {cls.noun} from")
 
     def panels(self, output: Output, item: int) -> list[Panel]:
         """Return target and achieved curves of one item, for pictures."""

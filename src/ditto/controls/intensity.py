@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ditto.audio.features import intensity, mel_rms_db, smooth
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Control, Output, Window
+from ditto.controls.base import Control, Option, Output, ParseContext, Window
 from ditto.controls.curves import Curve, curve_of_recording, parse_curve, smoothed
 from ditto.errors import ControlError
 from ditto.models.model import MusicModel
@@ -48,6 +49,13 @@ class Intensity(Control):
     help = (
         "Loudness curve: crescendo, decrescendo, swell, dip, steps, flat; breakpoints "
         "'seconds:dB …'; or a .csv file of seconds and dB."
+    )
+    like_help = "Follow the loudness of this recording's beginning."
+    noun = "a loudness curve"
+    other_names = ("loudness",)
+    options = (
+        Option("intensity_loss", str, "mse, or correlation: follow the curve's shape only."),
+        Option("correlation", bool, "The same as --intensity-loss correlation."),
     )
 
     def __init__(
@@ -92,6 +100,16 @@ class Intensity(Control):
             AudioFileError: the file cannot be read or is silent.
         """
         return cls(curve_of_recording(path, spec or AudioSpec(), seconds), measure)
+
+    @classmethod
+    def parse(cls, text: str, context: ParseContext) -> "Intensity":
+        """Return the control that ``--intensity`` asks for."""
+        return cls(text, _measure(context))
+
+    @classmethod
+    def parse_like(cls, path: Path, context: ParseContext) -> "Intensity":
+        """Return the control that ``--intensity-like`` asks for."""
+        return cls.of_recording(path, seconds=context.seconds, measure=_measure(context))
 
     def target(self, output: Output) -> Tensor:
         """Return the target y in dB, shape (frames,)."""
@@ -180,6 +198,13 @@ class Intensity(Control):
     def from_dict(cls, values: Mapping[str, Any]) -> "Intensity":
         """Return the control that `to_dict` wrote."""
         return cls(Curve.from_dict(values), values["measure"], values.get("domain", "sound"))
+
+
+def _measure(context: ParseContext) -> Any:
+    """Return the measure that the options ask for."""
+    if context.options.get("correlation"):
+        return "correlation"
+    return context.options.get("intensity_loss") or "mse"
 
 
 def mse(feature: Tensor, target: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ditto.audio.chroma import log_chroma
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Control, Output, Window
+from ditto.controls.base import Control, Option, Output, ParseContext, Window
 from ditto.controls.notes import (
     DEFAULT_BPM,
     REST,
@@ -45,18 +46,27 @@ class Melody(Control):
         "Melody: notes 'C4:1 E4:1 R:1 G4:2' (name, octave, beats), or a .mid, .musicxml or sound "
         "file."
     )
+    noun = "a melody"
+    options = (
+        Option("bpm", float, "The melody's tempo; by default the tags' or the file's own."),
+        Option(
+            "melody_track",
+            int,
+            "Track of the MIDI file, from 0; by default the top line of all.",
+            ("--track",),
+        ),
+    )
 
     @classmethod
-    def parse(
-        cls,
-        text: str,
-        spec: AudioSpec | None = None,
-        *,
-        bpm: float | None = None,
-        track: int | None = None,
-    ) -> "Melody":
-        """From note names or a file's path, see `ditto.controls.notes.parse_melody`."""
-        return cls(parse_melody(text, spec or AudioSpec(), bpm=bpm, track=track))
+    def parse(cls, text: str, context: ParseContext) -> "Melody":
+        """Return the control that ``--melody`` asks for.
+
+        Written notes take their tempo from ``--bpm`` or the tags; a file has its own.
+        """
+        bpm, track = context.options.get("bpm"), context.options.get("melody_track")
+        written = Path(text).suffix == "" or ":" in Path(text).suffix
+        bpm = context.tempo if bpm is None and written else bpm
+        return cls(parse_melody(text, context.spec(), bpm=bpm, track=track))
 
     @classmethod
     def from_notes(cls, text: str, bpm: float = DEFAULT_BPM) -> "Melody":

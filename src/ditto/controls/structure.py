@@ -20,7 +20,7 @@ from ditto.audio.features import log_mel
 from ditto.audio.io import read_mono
 from ditto.audio.similarity import self_similarity, smooth_2d
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Control, Output, Window
+from ditto.controls.base import Control, Output, ParseContext, Window
 from ditto.errors import ControlError
 from ditto.models.model import MusicModel
 from ditto.panels import MatrixPanel, Panel
@@ -146,11 +146,18 @@ class Structure(SelfSimilarity):
 
     form: Form
     help = "Form: 'ABA', or with lengths 'A:2 B:4 A:2'."
+    like_help = "Have the structure of this recording's beginning."
+    noun = "a structure"
     smooth_seconds: ClassVar[float | None] = SMOOTH_SECONDS
 
     def __init__(self, form: str | Form) -> None:
         """Take a `Form`, or the text of one (see `parse_form`)."""
         object.__setattr__(self, "form", parse_form(form) if isinstance(form, str) else form)
+
+    @classmethod
+    def parse_like(cls, path: Path, context: ParseContext) -> "StructureLike":
+        """Return the control that ``--structure-like`` asks for."""
+        return StructureLike.of_recording(path, context.spec())
 
     def target(self, output: Output) -> Tensor:
         """Return the target y, shape (frames, frames)."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ditto.controls.base import Control, Output
+from ditto.controls.base import Control, Option, Output, ParseContext
 from ditto.errors import ControlError
 from ditto.models.clap import Clap
 from ditto.models.model import MusicModel
@@ -30,6 +30,10 @@ class Text(Control):
     source: Clap | str | os.PathLike[str] | None
     kind = "text"
     help = "Describe the music, e.g. 'a calm jazz trio with vibraphone' (by CLAP)."
+    noun = "a text"
+    options = (
+        Option("clap", str, "The CLAP that hears --text: a folder or a Hub id; else the embedded."),
+    )
 
     def __init__(self, text: str, clap: Clap | str | os.PathLike[str] | None = None) -> None:
         """Take a description; CLAP is loaded when it is first needed.
@@ -43,6 +47,11 @@ class Text(Control):
             )
         object.__setattr__(self, "text", text)
         object.__setattr__(self, "source", clap)
+
+    @classmethod
+    def parse(cls, text: str, context: ParseContext) -> "Text":
+        """Return the control that ``--text`` asks for."""
+        return cls(text, context.options.get("clap"))
 
     @cached_property
     def clap(self) -> Clap:

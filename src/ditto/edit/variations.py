@@ -213,7 +213,7 @@ def vary(
             "some"
         )
     T = steps or int(getattr(made.method, "steps", 20))
-    follow = FreeDoM(steps=T, sampler="ddpm", strength=strength, repeats=1)
+    follow = FreeDoM(steps=T, sampler="ddpm", strength=strength, time_travel=1)
     if prompts is None or isinstance(prompts, Tags | Mapping | str):
         tags = [made.tags if prompts is None else as_tags(prompts)] * count
     else:

@@ -165,8 +165,8 @@ class SamplingMethod(Method):
     """A method that samples with the base model.
 
     Attributes:
-        steps: T.
-        sampler: one of `samplers`.
+        steps: T, sampling steps.
+        sampler: ddim, dpm++ or ddpm, as far as the method admits it.
     """
 
     steps: int = 20
@@ -204,8 +204,8 @@ class OptimisingMethod(Method):
     """A method that optimises x_T with Adam.
 
     Attributes:
-        lr: Adam's learning rate on x_T; None is the method's default (the papers': 5e-3).
-        momentum: Adam's β₁; None is the method's default (0.9).
+        lr: Adam's learning rate on x_T; by default the papers' 5e-3.
+        momentum: Adam's β₁; by default 0.9.
         tolerance: stop once every item's loss is at most this.
         patience: stop once no item's loss has fallen by 1 % within this many iterations.
     """

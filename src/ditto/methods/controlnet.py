@@ -78,12 +78,7 @@ def control_curves(
 
 @dataclass(frozen=True, kw_only=True)
 class MusicControlNet(SamplingMethod):
-    """Music ControlNet: sampling with a trained adapter (Wu et al. 2023).
-
-    Attributes:
-        steps: T.
-        sampler: "ddim", "dpm++" or "ddpm".
-    """
+    """Music ControlNet: sampling with a trained adapter (Wu et al. 2023)."""
 
     name = "controlnet"
     summary = "Music ControlNet's adapter"

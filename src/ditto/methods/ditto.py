@@ -68,8 +68,6 @@ class Ditto(OptimisingMethod, SamplingMethod):
     """DITTO: optimise through the whole chain (arXiv 2401.12179).
 
     Attributes:
-        steps: T, the papers' 20.
-        sampler: "ddim" or "dpm++".
         checkpointing: recompute activations in the backward pass, so that memory does not grow
             with T; costs a third of the time.
     """

@@ -177,9 +177,10 @@ class Ditto2(OptimisingMethod):
         surrogate_steps: M, the student's steps while optimising, or "adaptive": 1, then 2, then 4.
         decode_steps: T', the student's steps for the output.
         corrections: times the surrogate is corrected by decoding; 0 is the paper's algorithm.
-        gamma: share of fresh noise in decoding, 0 to 1; None is the default of the student's kind.
-        lr, momentum: None are those of `adam`: with corrections 0.015 (K · lr at most 1.05) and
-            0.7, otherwise the papers'.
+        gamma: share of fresh noise in decoding, 0 to 1; by default 0.05, of a CM student 1.
+        lr: Adam's learning rate on x_T; by default 0.015 with corrections (K · lr at most 1.05),
+            the papers' 5e-3 without.
+        momentum: Adam's β₁; by default 0.7 with corrections, 0.9 without.
     """
 
     surrogate_steps: int | Literal["adaptive"] = 1

@@ -141,8 +141,7 @@ class Doodl(OptimisingMethod, SamplingMethod):
     """DOODL: optimise through EDICT's two chains (Wallace et al. 2023).
 
     Attributes:
-        steps: T of each chain.
-        formulation: "checkpointed" or "invertible", see the module.
+        formulation: of the gradient, "checkpointed" or "invertible".
     """
 
     formulation: Formulation = "checkpointed"

@@ -140,9 +140,7 @@ class GuidanceMethod(SamplingMethod):
     """A method that guides the sampling by gradients of the controls.
 
     Attributes:
-        steps: T.
-        sampler: "ddim" or "ddpm".
-        strength: how far each step descends; None is the method's default.
+        strength: how far each step descends; by default the method's.
     """
 
     strength: float | None = None
@@ -163,12 +161,12 @@ class FreeDoM(GuidanceMethod):
 
     Attributes:
         strength: share of a step's noise that a step descends.
-        repeats: how often a travelled step is made; 1 is without time travel.
+        time_travel: how often a travelled step is made; 1 is without.
     """
 
     strength: float | None = FREEDOM_STRENGTH
-    repeats: int = 3
-    limits = GuidanceMethod.limits | {"repeats": (1, 100)}
+    time_travel: int = 3
+    limits = GuidanceMethod.limits | {"time_travel": (1, 100)}
     name = "freedom"
     summary = "FreeDoM's guidance with time travel"
 
@@ -181,7 +179,7 @@ class FreeDoM(GuidanceMethod):
             problem.objective,
             noise,
             strength=FREEDOM_STRENGTH if self.strength is None else self.strength,
-            repeats=self.repeats,
+            repeats=self.time_travel,
             advance=self.advance(noise),
         )
 
@@ -191,7 +189,7 @@ class GuidanceGradients(GuidanceMethod):
     """Guidance Gradients (Levy et al. 2023).
 
     Attributes:
-        strength: None is 0.02 for a single region; the scale of other losses decides theirs.
+        strength: by default 0.02 for a single region; other losses need one for their scale.
     """
 
     name = "gg"

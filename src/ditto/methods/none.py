@@ -10,12 +10,7 @@ from ditto.methods.base import Problem, SamplingMethod
 
 @dataclass(frozen=True, kw_only=True)
 class Uncontrolled(SamplingMethod):
-    """Plain sampling; controls are measured, not followed.
-
-    Attributes:
-        steps: T.
-        sampler: "ddim", "dpm++" or "ddpm".
-    """
+    """Plain sampling; controls are measured, not followed."""
 
     name = "none"
     summary = "no control"

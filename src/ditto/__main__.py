@@ -1,0 +1,5 @@
+"""``python -m ditto``: the command line."""
+
+from ditto.cli import main
+
+main()

@@ -1,0 +1,99 @@
+"""The command line: ``ditto-music``. Words and defaults are those of the Python API.
+
+`COMMANDS` is the whole of it: a command's module is imported when it is called, so that ``--help``
+answers at once.
+"""
+
+import signal
+import sys
+import warnings
+from importlib import import_module
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from ditto.cli.progress import console, say
+from ditto.errors import DittoError
+
+COMMANDS = {
+    "generate": ("generate", "Make music that follows the controls."),
+    "inpaint": ("edit", "Make regions of a recording anew; the rest stays bit for bit."),
+    "outpaint": ("edit", "Make a recording longer, to any length."),
+    "loop": ("edit", "Make a seamless loop, from a recording or from nothing."),
+    "invert": ("edit", "Find the latent from which the model makes a recording again."),
+    "vary": ("edit", "Make other clips from one latent, in seconds."),
+    "models": ("models", "Show what a model is: size, tags, hash; and what a run on it costs."),
+    "train": ("train", "Train the parts of a model."),
+    "distill": ("train", "Distil a model into a student of few steps."),
+    "data": ("data", "Make training data."),
+    "bench": ("models", "Say where the benchmarks are."),
+}
+"""Command → module of this package, one line of help."""
+
+
+class LazyCommand(TyperCommand):
+    """A command whose module is imported when it is called."""
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **more: Any) -> Any:
+        """Import the real command and let it parse its arguments."""
+        module, _ = COMMANDS[str(self.name)]
+        group: Any = typer.main.get_group(import_module(f"ditto.cli.{module}").app)
+        return group.commands[self.name].make_context(info_name, args, *rest, **more)
+
+
+class LazyGroup(TyperGroup):
+    """The commands of `COMMANDS`, in their order."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """List the commands' names."""
+        return [name for name in COMMANDS if name != "bench"]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a stand-in that imports the command when it is called."""
+        if cmd_name not in COMMANDS:
+            return None
+        return LazyCommand(name=cmd_name, help=COMMANDS[cmd_name][1], callback=lambda: None)
+
+
+app = typer.Typer(
+    name="ditto-music",
+    cls=LazyGroup,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and leave."""
+    if wanted:
+        typer.echo(f"ditto-music {version('ditto-music')}")
+        raise typer.Exit
+
+
+@app.callback()
+def ditto_music(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=show_version, is_eager=True, help="Show the version and leave."
+        ),
+    ] = False,
+) -> None:
+    """Control a music diffusion model by optimising only its initial noise (DITTO, DITTO-2)."""
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends as one line on standard error and exit code 2."""
+    warnings.filterwarnings("ignore", category=FutureWarning)  # what libraries tell each other
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        app(prog_name="ditto-music")
+    except DittoError as error:
+        say(f"error: {error}", style="bold red")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("stopped; nothing half-written was kept", highlight=False)
+        sys.exit(130)

@@ -1,0 +1,76 @@
+"""``ditto-music data``: training data, composed or prepared."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ditto.cli.progress import progress
+
+app = typer.Typer()
+data_app = typer.Typer(help="Make training data.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+@data_app.command(
+    epilog="Example: ditto-music data compose --hours 6 --out datasets/train --workers 2"
+)
+def compose(
+    out: Annotated[
+        Path, typer.Option(help="Folder of the data set; run again to resume or extend.")
+    ],
+    hours: Annotated[float | None, typer.Option(help="Hours of audio (or give --count).")] = None,
+    count: Annotated[int | None, typer.Option(help="Number of pieces, about 27 s each.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the composer.")] = 0,
+    split: Annotated[
+        str, typer.Option(help="train or heldout: their random streams never meet.")
+    ] = "train",
+    workers: Annotated[int, typer.Option(help="Processes that render.")] = 1,
+    soundfont: Annotated[
+        Path | None, typer.Option(help="A .sf2 file; FluidR3 GM by default.")
+    ] = None,
+) -> None:
+    """Compose and render labelled music, deterministically."""
+    from ditto.composer.corpus import compose_dataset
+
+    with progress("compose") as update:
+        compose_dataset(
+            out,
+            hours=hours,
+            count=count,
+            seed=seed,
+            split=split,
+            workers=workers,
+            soundfont=soundfont,
+            progress=lambda done, total: update(done, total=total),
+        )
+
+
+@data_app.command(
+    epilog="Example: ditto-music data prepare my-music --tags tags.csv --out datasets/mine"
+)
+def prepare(
+    folder: Annotated[Path, typer.Argument(help="Recordings, searched in depth.")],
+    out: Annotated[Path, typer.Option(help="Receives train/ and heldout/; run again to resume.")],
+    tags: Annotated[
+        Path | None,
+        typer.Option(
+            help="A CSV file with the columns file, genre, mood, tempo; cells may be empty."
+        ),
+    ] = None,
+    held_out: Annotated[
+        float, typer.Option("--held-out", "--heldout", help="Share of the recordings to hold out.")
+    ] = 0.1,
+) -> None:
+    """Turn your own recordings and tags into training data."""
+    from ditto.data.prepare import prepare_folder
+
+    with progress("prepare") as update:
+        prepared = prepare_folder(
+            folder,
+            out,
+            tags_csv=tags,
+            heldout=held_out,
+            progress=lambda done, total: update(done, total=total),
+        )
+    typer.echo(prepared)

@@ -1,0 +1,298 @@
+"""Edits of recordings: ``ditto-music inpaint``, ``outpaint``, ``loop``, ``invert``, ``vary``."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ditto.cli.options import (
+    FORCE,
+    MODEL_OPTIONS,
+    OUTPUT_PANEL,
+    REQUEST_OPTIONS,
+    SEED,
+    TAGS,
+    Options,
+    command,
+    control_options,
+    method_options,
+    option,
+)
+from ditto.cli.progress import Windows, progress, say
+from ditto.edit import edits, variations
+from ditto.edit.result import Edit
+from ditto.errors import OutputError, RequestError
+from ditto.latents import Latent, check_latent
+from ditto.models.conditioning import Tags
+from ditto.models.model import MusicModel
+from ditto.paths import printable, reason
+from ditto.request import Request
+from ditto.result import output_files
+
+app = typer.Typer()
+
+Song = Annotated[Path, typer.Argument(help="The recording: wav, flac, ogg or mp3.")]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="The sound file: .wav, .flac, .ogg or .mp3.")
+]
+Overlap = Annotated[
+    float | None,
+    typer.Option(help="Seconds that new and old share; default 1, of a loop from nothing 0.5."),
+]
+Seconds = Annotated[float, typer.Option(help="Length of the whole in the end.")]
+
+BEAT = option(
+    "beat",
+    float,
+    "With a tempo: the beat of the bar, from 0, on which the recording starts.",
+    panel=OUTPUT_PANEL,
+    default=0.0,
+)
+MAKING = [[TAGS], [*method_options(), *REQUEST_OPTIONS], [SEED, BEAT, FORCE], MODEL_OPTIONS]
+EDITING = [[TAGS, *control_options()], *MAKING[1:]]
+
+
+def requested(options: Options, bpm: float | None = None) -> Request:
+    """Return the request that an edit is made by, its beats counted from ``--beat``.
+
+    Args:
+        options: of the command.
+        bpm: of a loop, where the tags have no tempo.
+    """
+    tags = replace(options.words, beat=options["beat"])
+    words = options.model.vocabulary
+    if bpm is not None and tags.tempo is None and words.tempo_low <= bpm <= words.tempo_high:
+        tags = replace(tags, tempo=bpm)
+    return options.request(tags)
+
+
+@command(
+    app, *EDITING, epilog="Example: ditto-music inpaint song.wav --from 2.0 --to 4.0 -o fixed.wav"
+)
+def inpaint(
+    song: Song,
+    output: Output,
+    start: Annotated[
+        list[float],
+        typer.Option("--from", help="Where a region starts, in seconds; may be repeated."),
+    ],
+    end: Annotated[list[float], typer.Option("--to", help="Where it ends; one for each --from.")],
+    overlap: Overlap = None,
+    *,
+    options: Options,
+) -> None:
+    """Make regions of a recording anew, to fit what is around them; the rest stays bit for bit."""
+    if len(start) != len(end):
+        raise RequestError(f"give one --to for each --from, not {len(end)} for {len(start)}")
+    output_files(output, force=options["force"])
+    regions = list(zip(start, end, strict=True))
+    with progress("inpaint") as update:
+        edit = edits.inpaint(
+            options.model,
+            song,
+            regions,
+            requested(options),
+            overlap=1.0 if overlap is None else overlap,
+            progress=Windows(update),
+        )
+    finish(edit, output, options["force"])
+
+
+@command(app, *EDITING, epilog="Example: ditto-music outpaint song.wav --seconds 30 -o longer.wav")
+def outpaint(
+    song: Song,
+    output: Output,
+    seconds: Seconds,
+    backwards: Annotated[
+        bool, typer.Option("--backwards", help="Grow at the start, not at the end.")
+    ] = False,
+    overlap: Overlap = None,
+    *,
+    options: Options,
+) -> None:
+    """Make a recording longer, to any length; the recording itself stays bit for bit."""
+    output_files(output, force=options["force"])
+    with progress("outpaint") as update:
+        edit = edits.outpaint(
+            options.model,
+            song,
+            seconds,
+            requested(options),
+            overlap=1.0 if overlap is None else overlap,
+            direction="backwards" if backwards else "forwards",
+            progress=Windows(update),
+        )
+    finish(edit, output, options["force"])
+
+
+@command(
+    app,
+    *[[parameter for parameter in group if parameter.name != "bpm"] for group in EDITING],
+    epilog='Examples:\n\nditto-music loop --bpm 120 --bars 2 --tags "genre=electronic" '
+    "--repeats 4 -o loop.wav\n\nditto-music loop song.wav --seconds 12 -o loop.wav",
+)
+def loop(
+    output: Output,
+    song: Annotated[
+        Path | None,
+        typer.Argument(help="A recording to lead back to its start; none: from nothing."),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Length of the loop; or give --bpm and --bars.")
+    ] = None,
+    bpm: Annotated[
+        float | None, typer.Option(help="Beats per minute: with --bars, an exact length.")
+    ] = None,
+    bars: Annotated[int | None, typer.Option(help="Bars of four beats.")] = None,
+    repeats: Annotated[int, typer.Option(help="How often the loop is written.")] = 1,
+    overlap: Overlap = None,
+    *,
+    options: Options,
+) -> None:
+    """Make a seamless loop, from a recording or from nothing, exact to the sample."""
+    if bars is not None:
+        if seconds is not None or bpm is None:
+            raise RequestError("give --bars together with --bpm, and without --seconds")
+        seconds = edits.loop_seconds(bpm, bars)
+    if song is None and seconds is None:
+        raise RequestError("give the loop's length: --seconds, or --bpm and --bars")
+    output_files(output, force=options["force"])
+    request = requested(options, bpm)
+    more: dict[str, Any] = {} if overlap is None else {"overlap": overlap}
+    with progress("loop") as update:
+        more |= {"repeats": repeats, "progress": Windows(update)}
+        if song is not None:
+            edit = edits.loop_recording(options.model, song, request, seconds=seconds, **more)
+        else:
+            assert seconds is not None
+            edit = edits.loop(options.model, seconds, request, **more)
+    finish(edit, output, options["force"])
+
+
+@command(app, *MAKING, epilog="Example: ditto-music invert song.wav -o song.latent")
+def invert(
+    song: Song,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The latent: a name that ends in .latent.")
+    ],
+    begin: Annotated[
+        float, typer.Option("--from", "--begin", help="Where in the recording, in seconds.")
+    ] = 0.0,
+    seconds: Annotated[
+        float | None, typer.Option(help="Length; the model's window by default.")
+    ] = None,
+    inversion: Annotated[
+        str,
+        typer.Option(
+            "--inversion",
+            "--how",
+            help="ditto, or its baselines: ddim, naive, null-text (whose latent is ddim's).",
+        ),
+    ] = "ditto",
+    *,
+    options: Options,
+) -> None:
+    """Find the latent from which the model makes a recording again; edit it with `generate`."""
+    check_latent(output, force=options["force"])
+    sound = output.with_suffix(".wav")
+    if sound.exists() and song.exists() and sound.samefile(song):
+        sound = output.with_name(f"{output.stem}-again.wav")
+    output_files(sound, force=options["force"])
+    with progress("invert") as update:
+        watch = Windows(update)
+        result = variations.invert(
+            options.model,
+            song,
+            replace(requested(options), seconds=seconds),
+            begin=begin,
+            how=inversion,
+            watch=lambda step: watch(0, 1, step),
+        )
+    result.save(sound, force=options["force"])
+    result.latent().save(output, force=options["force"])
+    errors = ", ".join(f"{name} {value[0].item():.3g}" for name, value in result.errors.items())
+    say(f"{output}  {errors}; what the model makes of it: {sound}")
+
+
+@command(
+    app,
+    [SEED, FORCE],
+    MODEL_OPTIONS,
+    epilog="Example: ditto-music vary out.latent --count 10 -o variations/",
+)
+def vary(
+    latent: Annotated[
+        Path, typer.Argument(help="A .latent file, from `generate --latent` or `invert`.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A folder, made if it is missing.")
+    ],
+    count: Annotated[int, typer.Option(help="Clips to make.")] = 10,
+    sampling: Annotated[
+        str,
+        typer.Option(
+            "--sampling",
+            "--how",
+            help="ddpm, or ddpm+freedom, which follows the latent's controls too.",
+        ),
+    ] = "ddpm",
+    tags: Annotated[
+        str | None, typer.Option(help="New tags for all clips; the latent's own by default.")
+    ] = None,
+    random_tags: Annotated[
+        bool, typer.Option("--random-tags", help="Random tags, new ones for each clip.")
+    ] = False,
+    steps: Annotated[int | None, typer.Option("--steps", "-T", help="Sampling steps.")] = None,
+    *,
+    options: Options,
+) -> None:
+    """Make other clips from one latent, in seconds: no optimisation, only other noise."""
+    if tags is not None and random_tags:
+        raise RequestError("give either --tags or --random-tags, not both")
+    if not 1 <= count <= 256:
+        raise RequestError(f"count must be a whole number from 1 to 256, not {count}")
+    start, model, seed = Latent.load(latent), options.model, options["seed"]
+    prompts = random_prompts(model, count, seed) if random_tags else tags
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {printable(output)}: {reason(error)}") from None
+    paths = [output / f"{i:03d}.wav" for i in range(count)]
+    for path in paths:
+        output_files(path, force=options["force"])
+    result = variations.vary(
+        model, start, count=count, how=sampling, seed=seed, prompts=prompts, steps=steps
+    )
+    for i, path in enumerate(paths):
+        result.save(path, i, force=options["force"])
+    means = [f"mean {name} {value.mean().item():.3g}" for name, value in result.errors.items()]
+    say(", ".join([f"{output}/  {count} clips", *means]))
+
+
+def random_prompts(model: MusicModel, count: int, seed: int) -> list[Tags]:
+    """Draw tags for every clip.
+
+    Raises:
+        RequestError: the model has no tags to draw from.
+    """
+    import numpy as np
+
+    words, rng = model.vocabulary, np.random.default_rng([seed, 3])
+    if not words.genres or not words.moods:
+        raise RequestError("this model has no tags to draw from: leave out --random-tags")
+    tempi = rng.uniform(words.tempo_low, words.tempo_high, count)
+    draws = zip(rng.choice(words.genres, count), rng.choice(words.moods, count), tempi, strict=True)
+    return [Tags(str(genre), str(mood), float(round(tempo))) for genre, mood, tempo in draws]
+
+
+def finish(edit: Edit, output: Path, force: bool) -> None:
+    """Write an edit's files and say what came out."""
+    edit.save(output, force=force)
+    parts = [f"{edit.timeline.seconds:.2f} s at {edit.sample_rate} Hz"]
+    parts += [f"{name} {value:.3g}" for name, value in edit.errors.items()]
+    worst = max((seam["percentile"] for seam in edit.seams()), default=math.nan)
+    if not math.isnan(worst):
+        parts.append(f"seams at most at the {worst:.0f}th percentile of the music's own jumps")
+    say(f"{output}  {', '.join(parts)}")

@@ -1,0 +1,123 @@
+"""``ditto-music generate``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ditto.cli.options import (
+    FORCE,
+    MODEL_OPTIONS,
+    OUTPUT_PANEL,
+    REQUEST_OPTIONS,
+    SEED,
+    START,
+    TAGS,
+    Options,
+    command,
+    control_options,
+    method_options,
+    option,
+)
+from ditto.cli.progress import progress, say
+from ditto.latents import check_latent
+from ditto.optimize import GradientError
+from ditto.result import Result, numbered, output_files
+from ditto.runner import Run
+
+app = typer.Typer()
+
+CLIPS = [
+    SEED,
+    option(
+        "count", int, "Clips to make; several get numbered names.", panel=OUTPUT_PANEL, default=1
+    ),
+    option("seconds", float, "Length; the model's window by default.", panel=OUTPUT_PANEL),
+    option("latent", Path, "Keep x_T in this .latent, for `vary` and --start.", panel=OUTPUT_PANEL),
+    FORCE,
+]
+
+
+@command(
+    app,
+    [TAGS, *control_options()],
+    [*method_options(), *REQUEST_OPTIONS, START],
+    CLIPS,
+    MODEL_OPTIONS,
+    epilog=r"""
+Examples:
+
+ditto-music generate --tags "genre=jazz mood=calm tempo=110" --loudness crescendo -o out.wav
+
+ditto-music generate --loudness "0:-36 3:-14 6:-30" --seed 7 -o out.wav
+
+ditto-music generate --loudness-like song.mp3 -o out.flac
+
+ditto-music generate --melody "C4:1 E4:1 G4:2" --tags "tempo=120" -o tune.wav
+
+ditto-music generate --melody tune.mid --structure ABA --loudness swell -o all.wav
+
+ditto-music generate --text "a calm jazz trio with vibraphone" -o out.wav
+
+ditto-music generate --method ditto --loudness swell -o whole-chain.wav
+
+ditto-music generate --method none --count 4 -o plain.wav
+""",
+)
+def generate(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The sound file: .wav, .flac, .ogg or .mp3.")
+    ],
+    options: Options,
+) -> None:
+    """Make music that follows the controls: a WAV, and beside it a PNG and a JSON report."""
+    paths = numbered(output, options["count"])
+    latent = options["latent"]
+    latents = [] if latent is None else numbered(latent, options["count"])
+    for path in paths:
+        output_files(path, force=options["force"])
+    for path in latents:
+        check_latent(path, force=options["force"])
+    request = options.request()
+    result, stopped = carry_out(Run(request, options.model))
+    for i, path in enumerate(paths):
+        result.save(path, i, force=options["force"])
+        say(f"{path}  {summary(result, i)}")
+    for i, path in enumerate(latents):
+        result.latent(i).save(path, force=options["force"])
+    control, frames = result.request.control, result.x_0.shape[-1]
+    for warning in control.warnings(options.model, frames) if control else []:
+        say(f"note: {warning}")
+    if stopped:
+        say(f"note: {stopped}: this is the best of {len(result.losses)} iterations")
+        raise typer.Exit(130 if stopped == "stopped" else 1)
+
+
+def carry_out(run: Run) -> tuple[Result, str]:
+    """Run with a progress bar; a stop or a failure after the first iteration keeps the best so far.
+
+    Returns:
+        The result, and why it stopped early ("" if it did not).
+    """
+    stopped = ""
+    with progress(run.method.name, run.total) as update:
+        try:
+            for step in run:
+                update(step.i + 1, loss=step.best_loss.mean().item())
+        except KeyboardInterrupt:
+            stopped = "stopped"
+            if not run.losses:
+                raise
+        except GradientError as error:
+            stopped = str(error)
+            if not run.losses:
+                raise
+    return run.result(), stopped
+
+
+def summary(result: Result, item: int) -> str:
+    """Return length, errors and time of one clip in one line."""
+    parts = [f"{result.audio.shape[1] / result.model.spec.sample_rate:.2f} s"]
+    parts += [f"{name} {value[item].item():.3g}" for name, value in result.errors.items()]
+    parts.append(f"made in {sum(result.timings.values()):.1f} s")
+    return ", ".join(parts)

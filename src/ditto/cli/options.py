@@ -1,0 +1,381 @@
+"""Every option of the commands that make music, defined once.
+
+Options of controls and methods come from their classes: a control says what its option takes
+(`Control.help`, `Control.options`), and a method's fields are its options. A new control or method
+therefore needs no line here.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_type_hints
+
+import typer
+
+from ditto.controls import CONTROLS
+from ditto.controls.base import Control, ParseContext
+from ditto.errors import ControlError
+from ditto.latents import Latent
+from ditto.methods import METHODS, make_method
+from ditto.models.conditioning import Tags
+from ditto.models.hub import load
+from ditto.models.model import MusicModel
+from ditto.request import Request
+
+CONTROLS_PANEL, METHOD_PANEL, OUTPUT_PANEL, MODEL_PANEL = "Controls", "Method", "Output", "Model"
+SHORT = {"steps": "-T", "surrogate_steps": "-M"}
+"""Letters of the papers."""
+
+Parameters = list[inspect.Parameter]
+
+
+def option(
+    name: str, kind: Any, help_text: str, *spellings: str, panel: str, default: Any = None
+) -> inspect.Parameter:
+    """Return a typer option as a parameter of a command.
+
+    Args:
+        name: of the value; the option is spelt ``--name`` with dashes.
+        kind: type; None is added where the default is None.
+        help_text: one line.
+        spellings: others of the option, e.g. "-K".
+        panel: group in ``--help``.
+        default: value if the option is not given.
+    """
+    declared = [f"--{name.replace('_', '-')}", *spellings]
+    if kind is bool and len(declared) > 1 and declared[1].startswith("--no-"):
+        declared = ["/".join(declared)]
+    annotation = kind if default is not None else kind | None
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[
+            annotation, typer.Option(*declared, help=help_text, rich_help_panel=panel)
+        ],
+    )
+
+
+def flag(name: str, help_text: str, *spellings: str, panel: str) -> inspect.Parameter:
+    """Return an option without a value."""
+    return option(name, bool, help_text, *spellings, panel=panel, default=False)
+
+
+def control_options() -> Parameters:
+    """Return the options of every control: its text, a recording to be like, when it counts."""
+    found: Parameters = []
+    for kind, control in CONTROLS.items():
+        names = (kind, *control.other_names)
+
+        def spelt(suffix: str, names: tuple[str, ...] = names) -> list[str]:
+            return [f"--{name}-{suffix}" for name in names[1:]]
+
+        others = [f"--{name}" for name in names[1:]]
+        found.append(option(kind, str, control.help, *others, panel=CONTROLS_PANEL))
+        if control.like_help:
+            found.append(
+                option(
+                    f"{kind}_like", Path, control.like_help, *spelt("like"), panel=CONTROLS_PANEL
+                )
+            )
+        for own in control.options:
+            make = flag if own.kind is bool else option
+            kinds = () if own.kind is bool else (own.kind,)
+            found.append(make(own.name, *kinds, own.help, *own.spellings, panel=CONTROLS_PANEL))
+        found.append(
+            option(
+                f"{kind}_during",
+                str,
+                "When it counts, in seconds: '2-6' or '0-1 4-6'; else always.",
+                *spelt("during"),
+                panel=CONTROLS_PANEL,
+            )
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A method's field as an option: its type and the methods that have it."""
+
+    field: str
+    kind: Any
+    methods: tuple[str, ...]
+    about: str
+    default: Any
+
+    @property
+    def name(self) -> str:
+        """Name of the option: the field's, unless the request has one of that name."""
+        return f"{self.methods[0]}_{self.field}".replace("-", "_") if self.taken else self.field
+
+    @property
+    def taken(self) -> bool:
+        """Whether the request has a field of that name."""
+        return self.field in {f.name for f in fields(Request)}
+
+
+def method_settings() -> list[Setting]:
+    """Return the fields of all methods, each once."""
+    found: dict[str, Setting] = {}
+    for name, method in METHODS.items():
+        kinds, about = get_type_hints(method), _attributes(method)
+        for field in fields(method):
+            old = found.get(field.name)
+            found[field.name] = Setting(
+                field.name,
+                kinds[field.name],
+                (*(old.methods if old else ()), name),
+                old.about if old else about[field.name],
+                old.default if old else field.default,
+            )
+    return list(found.values())
+
+
+def method_options() -> Parameters:
+    """Return ``--method`` and the options of every method's fields."""
+    names = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
+    found = [
+        option(
+            "method",
+            str,
+            f"By default ditto2 if the model has a student, else ditto. {names}.",
+            panel=METHOD_PANEL,
+        )
+    ]
+    for setting in method_settings():
+        kinds = [
+            kind for kind in get_args(setting.kind) or (setting.kind,) if kind is not type(None)
+        ]
+        # A number or a word ("adaptive") is read from text.
+        kind = kinds[0] if len(kinds) == 1 and kinds[0] in (int, float, str, bool) else str
+        others = [name for name in METHODS if name not in setting.methods]
+        few = len(setting.methods) < len(others)
+        who = ", ".join(setting.methods) if few else f"all but {', '.join(others)}"
+        about = f"{who}: {setting.about}"
+        if setting.default is not None:
+            about += f" Default: {setting.default}."
+        short = [SHORT[setting.field]] if setting.field in SHORT else []
+        if kind is bool:
+            short = [f"--no-{setting.name.replace('_', '-')}"]
+        found.append(option(setting.name, kind, about, *short, panel=METHOD_PANEL))
+    return found
+
+
+def _attributes(cls: type) -> dict[str, str]:
+    """Return what the docstrings of a dataclass and its bases say of their attributes."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        text = inspect.getdoc(base) if "__doc__" in vars(base) else None
+        block = re.search(r"Attributes:\n((?: {4}.*\n?)+)", text or "")
+        if block is None:
+            continue
+        for entry in re.split(r"\n(?= {4}\w)", block[1].rstrip()):
+            names, _, about = entry.strip().partition(": ")
+            about = " ".join(about.split())
+            found |= {name.strip(): about for name in names.split(",")}
+    return found
+
+
+REQUEST_OPTIONS: Parameters = [
+    option(
+        "iterations",
+        int,
+        "Optimisation iterations; default 70, with melody or structure 150.",
+        "-K",
+        panel=METHOD_PANEL,
+    ),
+    option(
+        "guidance",
+        float,
+        "CFG scale w: 0 ignores the tags, 1 follows them; default: the model's.",
+        panel=METHOD_PANEL,
+    ),
+]
+TAGS = option(
+    "tags", str, 'Tags, e.g. "genre=jazz mood=calm tempo=110".', panel=CONTROLS_PANEL, default=""
+)
+SEED = option("seed", int, "Seed of the first clip or window.", panel=OUTPUT_PANEL, default=0)
+FORCE = flag("force", "Replace outputs that exist.", panel=OUTPUT_PANEL)
+START = option("start", Path, "Begin from this .latent in place of noise.", panel=METHOD_PANEL)
+MODEL_OPTIONS: Parameters = [
+    option(
+        "model",
+        str,
+        "A model's folder, or its name on the Hub; the embedded model by default.",
+        panel=MODEL_PANEL,
+    ),
+    option(
+        "student",
+        Path,
+        "A student's folder, from `ditto-music distill pack --alone`.",
+        panel=MODEL_PANEL,
+    ),
+    option(
+        "controlnet",
+        Path,
+        "A ControlNet's folder, from `ditto-music train controlnet`.",
+        panel=MODEL_PANEL,
+    ),
+    option(
+        "precision",
+        str,
+        "Of the networks: float32, bfloat16, float16; auto is bfloat16 where the processor has it.",
+        panel=MODEL_PANEL,
+        default="auto",
+    ),
+]
+
+
+class Options(dict[str, Any]):
+    """The values of a command's options by name, and what they ask for."""
+
+    @cached_property
+    def words(self) -> Tags:
+        """The tags."""
+        return Tags.parse(self["tags"])
+
+    @cached_property
+    def model(self) -> MusicModel:
+        """The model, loaded when it is first needed."""
+        model = load(self["model"], precision=self["precision"])
+        if self.get("student") is not None:
+            model = model.with_student(self["student"])
+        if self.get("controlnet") is not None:
+            from ditto.models.controlnet import with_controlnet
+
+            model = with_controlnet(model, self["controlnet"])
+        return model
+
+    def request(self, tags: Tags | None = None, **more: Any) -> Request:
+        """Return the request that the options ask for.
+
+        Args:
+            tags: in place of ``--tags``.
+            more: fields of the request that are not options.
+
+        Raises:
+            DittoError: an option cannot be read, or does not go with the others.
+        """
+        tags = self.words if tags is None else tags
+        given = {name: self[name] for name in ("seed", "count", "seconds") if name in self}
+        start = {"start": Latent.load(self["start"])} if self.get("start") is not None else {}
+        settings = given | start | more
+        controls = list(self.controls(tags.tempo, settings.get("seconds")))
+        return Request(
+            controls,
+            tags,
+            guidance=self["guidance"],
+            iterations=self["iterations"],
+            method=self.method(bool(controls)),
+            **settings,
+        )
+
+    def method(self, controlled: bool) -> Any:
+        """Return the method that the options ask for, or None for the model's default.
+
+        Args:
+            controlled: whether there are controls to follow.
+
+        Raises:
+            RequestError: the method is unknown, or has no such setting.
+        """
+        settings = {
+            setting.field: _read(setting.kind, self[setting.name])
+            for setting in method_settings()
+            if self.get(setting.name) is not None
+        }
+        name = self["method"]
+        if name is None and not settings:
+            return None
+        if name is None:
+            name = ("ditto2" if self.model.distilled else "ditto") if controlled else "none"
+        return make_method(name, settings)
+
+    def controls(self, tempo: float | None, seconds: float | None) -> Iterator[Control]:
+        """Yield the controls that the options ask for.
+
+        Args:
+            tempo: of the tags, beats per minute.
+            seconds: length of the clip, if given.
+
+        Raises:
+            ControlError: an option cannot be read, or has nothing to go with.
+        """
+        context = ParseContext(lambda: self.model.spec, seconds, tempo, self)
+        for kind, control in CONTROLS.items():
+            text, like, during = (self.get(f"{kind}{end}") for end in ("", "_like", "_during"))
+            if text is not None and like is not None:
+                raise ControlError(f"give either --{kind} or --{kind}-like, not both")
+            if text is None and like is None:
+                own = [o.name for o in control.options if self.get(o.name) not in (None, False)]
+                lonely = [f"{kind}_during"] * (during is not None) + own
+                if lonely:
+                    raise ControlError(
+                        f"--{lonely[0].replace('_', '-')} needs {control.noun} to go with"
+                    )
+                continue
+            if text is not None:
+                found = control.parse(text, context)
+            else:
+                found = control.parse_like(like, context)
+            if during is not None:
+                found = found.during(*spans(during, f"--{kind}-during"))
+            yield found
+
+
+def _read(kind: Any, value: Any) -> Any:
+    """Return an option's text as a number where its field may be one or a word ("adaptive")."""
+    number = isinstance(value, str) and int in get_args(kind) and value.isdecimal()
+    return int(value) if number else value
+
+
+def spans(text: str, name: str) -> tuple[tuple[float, float], ...]:
+    """Return spans of time from "2-6" or "0-1.5 4-6".
+
+    Raises:
+        ControlError: it cannot be read, or there is none.
+    """
+    found = []
+    for word in text.replace(",", " ").split():
+        start, _, end = word.partition("-")
+        try:
+            found.append((float(start), float(end)))
+        except ValueError:
+            raise ControlError(
+                f"cannot read {word!r} in {name}: write seconds, from-to, e.g. '2-6' or '0-1 4-6'"
+            ) from None
+    if not found:
+        raise ControlError(f"{name} is empty: write seconds, from-to, e.g. '2-6'")
+    return tuple(found)
+
+
+def command(
+    app: typer.Typer, *groups: Parameters, **settings: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command whose last parameter, `options`, takes the values of some groups.
+
+    Args:
+        app: what the command belongs to.
+        groups: options from this module.
+        settings: of ``typer.Typer.command``.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        *own, _ = inspect.signature(function).parameters.values()
+        shared = [parameter for group in groups for parameter in group]
+
+        def flat(**values: Any) -> None:
+            chosen = Options({parameter.name: values.pop(parameter.name) for parameter in shared})
+            function(**values, options=chosen)
+
+        flat.__signature__ = inspect.Signature([*own, *shared])  # pyright: ignore[reportFunctionMemberAccess]
+        flat.__annotations__ = {p.name: p.annotation for p in (*own, *shared)}
+        flat.__doc__ = function.__doc__
+        app.command(function.__name__, **settings)(flat)
+        return function
+
+    return register

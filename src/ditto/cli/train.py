@@ -1,0 +1,221 @@
+"""``ditto-music train`` and ``ditto-music distill``: recipes to runs, runs to models."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ditto.errors import DataError
+
+app = typer.Typer()
+train_app = typer.Typer(help="Train the parts of a model.", no_args_is_help=True)
+distill_app = typer.Typer(help="Distil a model into a student of few steps.", no_args_is_help=True)
+app.add_typer(train_app, name="train")
+app.add_typer(distill_app, name="distill")
+
+Config = Annotated[str, typer.Option(help="Recipe: the name of an installed one, or a JSON file.")]
+Data = Annotated[Path, typer.Option(help="A folder made by `ditto-music data`.")]
+Run = Annotated[Path, typer.Option(help="Folder of the run; a killed run resumes from it.")]
+HeldOut = Annotated[Path | None, typer.Option(help="The held-out data folder.")]
+Teacher = Annotated[
+    Path | None,
+    typer.Option(
+        help="A model's folder or Hub id (recipes for pipelines: pipeline-ctm, …); else the "
+        "embedded one."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training as a command.
+
+    Attributes:
+        module: of `ditto.training`.
+        config: its dataclass.
+        function: ``(config, data, out, held_out=…)``, after the model if it starts from one.
+        about: help.
+        model: name of the option for the model it starts from, if it does.
+    """
+
+    module: str
+    config: str
+    function: str
+    about: str
+    model: str = ""
+
+
+RECIPES = {
+    "base": Recipe("base", "BaseConfig", "train_from_folder", "Train the base model"),
+    "vocoder": Recipe("vocoder", "VocoderConfig", "train_from_folder", "Train the vocoder"),
+    "controlnet": Recipe(
+        "controlnet",
+        "ControlNetConfig",
+        "train_from_folder",
+        "Train a ControlNet for loudness and melody on a finished base",
+        model="base",
+    ),
+    "classifier": Recipe(
+        "classifier",
+        "ClassifierConfig",
+        "train_classifier",
+        "Train the tag classifier that benchmarks use",
+    ),
+    "clap": Recipe("clap", "ClapTraining", "train_clap", "Train the CLAP that ties texts to music"),
+}
+STUDENTS = {
+    "ctm": "Distil a consistency trajectory model: jumps from any noise level to any lower one",
+    "cm": "Distil a consistency model: jumps from any noise level to clean data",
+}
+
+
+def carry_out(
+    recipe: Recipe, config: str, data: Path, out: Path, held_out: Path | None, *first: Any
+) -> None:
+    """Run a training from its recipe; print what it returns, if that is a text."""
+    from ditto.training.loop import load_config
+
+    module = import_module(f"ditto.training.{recipe.module}")
+    settings = load_config(config, getattr(module, recipe.config))
+    result = getattr(module, recipe.function)(settings, *first, data, out, held_out=held_out)
+    if isinstance(result, str | dict):
+        typer.echo(result)
+
+
+def command_of(name: str, recipe: Recipe) -> Callable[..., None]:
+    """Return the command that runs a recipe, its defaults named after it."""
+    if recipe.model:
+
+        def from_model(
+            config: Config = name,
+            data: Data = Path("datasets/train"),
+            out: Run = Path("runs") / name,
+            base: Annotated[
+                Path | None,
+                typer.Option(help="The base's model folder; the embedded model by default."),
+            ] = None,
+            held_out: HeldOut = None,
+        ) -> None:
+            from ditto.models.hub import load
+
+            carry_out(recipe, config, data, out, held_out, load(base, precision="float32"))
+
+        return from_model
+
+    def from_scratch(
+        config: Config = name,
+        data: Data = Path("datasets/train"),
+        out: Run = Path("runs") / name,
+        held_out: HeldOut = None,
+    ) -> None:
+        carry_out(recipe, config, data, out, held_out)
+
+    return from_scratch
+
+
+for _name, _recipe in RECIPES.items():
+    train_app.command(
+        _name,
+        help=f"{_recipe.about}; run it again to resume.",
+        epilog=f"Example: ditto-music train {_name} --data datasets/train --out runs/{_name}",
+    )(command_of(_name, _recipe))
+
+
+def student_command(kind: str) -> Callable[..., None]:
+    """Return the command that distils a kind of student."""
+
+    def distill(
+        config: Config = kind,
+        data: Data = Path("datasets/train"),
+        out: Run = Path("runs") / kind,
+        teacher: Teacher = None,
+        held_out: HeldOut = None,
+    ) -> None:
+        from ditto.models.hub import load
+        from ditto.training.distill import DistillConfig, train_from_folder
+        from ditto.training.loop import load_config
+
+        settings = load_config(config, DistillConfig)
+        if settings.kind != kind:
+            raise DataError(
+                f"{config!r} is a config of kind {settings.kind!r}: give it to `distill "
+                f"{settings.kind}`"
+            )
+        model = load(teacher, precision="float32")
+        train_from_folder(settings, model, data, out, held_out=held_out)
+
+    return distill
+
+
+for _name, _about in STUDENTS.items():
+    distill_app.command(
+        _name,
+        help=f"{_about}; run it again to resume.",
+        epilog=f"Example: ditto-music distill {_name} --data datasets/train --out runs/{_name}",
+    )(student_command(_name))
+
+
+@distill_app.command(
+    "pack",
+    epilog="Example: ditto-music distill pack --run runs/ctm --teacher my-model --out my-model",
+)
+def pack_student(
+    run: Annotated[Path, typer.Option(help="Run folder of `distill cm` or `distill ctm`.")],
+    out: Annotated[Path, typer.Option(help="Folder of the model; it may be the teacher's own.")],
+    teacher: Teacher = None,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Write the student alone, for `generate --student`.")
+    ] = False,
+) -> None:
+    """Put a student's averaged weights into its teacher's model folder, or one of its own."""
+    from ditto.training.pack import pack_student
+
+    typer.echo(f"sha256 {pack_student(run, teacher, out, alone=alone)}")
+
+
+@train_app.command(
+    "pack",
+    epilog="Example: ditto-music train pack --base runs/base --vocoder runs/vocoder --out my-model",
+)
+def pack(
+    base: Annotated[Path, typer.Option(help="Run folder of `train base`.")],
+    out: Annotated[Path, typer.Option(help="Folder of the model.")],
+    vocoder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run folder of `train vocoder`; none with a base tuned from the embedded one."
+        ),
+    ] = None,
+    data: Data = Path("datasets/train"),
+    guidance: Annotated[float, typer.Option(help="Default CFG scale w.")] = 1.0,
+) -> None:
+    """Put a base run's averaged weights and a vocoder run's weights into one model folder.
+
+    Without a vocoder: what a run that started from the embedded base changed of it, as a model
+    folder of a few MB.
+    """
+    from ditto.training.pack import pack, pack_fine_tune
+
+    if vocoder is None:
+        digest = pack_fine_tune(base, out)
+    else:
+        digest = pack(base, vocoder, data, out, guidance)
+    typer.echo(f"sha256 {digest}")
+
+
+@train_app.command(
+    "report", epilog="Example: ditto-music train report runs/base --out docs/training/base"
+)
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder that receives config, log, loss curves and samples.")
+    ],
+) -> None:
+    """Collect what is worth keeping about a run."""
+    from ditto.training.report import write_report
+
+    typer.echo("\n".join(str(path) for path in write_report(run, out)))
