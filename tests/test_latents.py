@@ -1,6 +1,7 @@
 """Latents as files: what they hold, that they come back bit for bit, and what is refused."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,16 +11,22 @@ from safetensors.torch import save_file
 
 from ditto.controls.intensity import Intensity
 from ditto.errors import OutputError, RequestError
-from ditto.latents import Latent
+from ditto.latents import Latent, draw_x_T, item_noise
+from ditto.methods.ditto import Ditto
+from ditto.methods.none import Uncontrolled
 from ditto.models.conditioning import Tags
 from ditto.models.model import MusicModel
-from ditto.request import Request, Result, run
+from ditto.request import Request
+from ditto.result import Result
+from ditto.runner import run
 
 
 @pytest.fixture(scope="module")
 def result(tiny_model: MusicModel) -> Result:
     return run(
-        Request((Intensity("swell"),), Tags("jazz"), seed=3, count=2, iterations=3, steps=2),
+        Request(
+            Intensity("swell"), Tags("jazz"), seed=3, count=2, iterations=3, method=Ditto(steps=2)
+        ),
         tiny_model,
     )
 
@@ -41,7 +48,9 @@ def test_starting_from_an_optimised_latent_goes_on_from_its_loss(
         again.losses[0, 0], result.losses.amin(dim=0)[0], rtol=1e-4, atol=1e-4
     )
     assert again.report()["request"]["start"] == "seed 3"
-    plain = run(Request(tags=Tags("jazz"), steps=2, start=result.latent(0)), tiny_model)
+    plain = run(
+        Request(tags=Tags("jazz"), start=result.latent(0), method=Uncontrolled(steps=2)), tiny_model
+    )
     torch.testing.assert_close(plain.x_0[0], result.x_0[0], rtol=1e-4, atol=1e-4)
 
 
@@ -71,3 +80,35 @@ def test_files_that_are_no_latents_are_one_line(result: Result, tmp_path: Path) 
         result.latent().save(tmp_path / "a.wav")
     with pytest.raises(OutputError, match="exists already"):
         result.latent().save(tmp_path / "text.latent")
+
+
+def test_x_T_is_standard_normal_and_leaves_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    x_T = draw_x_T((1, 160, 512), 0, 2)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert x_T.mean().item() == pytest.approx(0, abs=0.01)
+    assert x_T.std().item() == pytest.approx(1, abs=0.01)
+
+
+def test_item_3_of_4_begins_where_it_would_alone() -> None:
+    assert torch.equal(draw_x_T((1, 16, 64), 7, 4)[3], draw_x_T((1, 16, 64), 10, 1)[0])
+
+
+def test_a_models_own_noise_is_drawn_item_by_item() -> None:
+    shapes = []
+
+    def noise(shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:
+        shapes.append(tuple(shape))
+        return torch.full(tuple(shape), float(generator.initial_seed()))
+
+    assert draw_x_T((2, 3), 5, 2, noise)[:, 0, 0].tolist() == [5, 6]
+    assert shapes == [(2, 3), (2, 3)]
+
+
+def test_later_noise_is_each_items_own_and_not_that_of_x_T() -> None:
+    batch, alone = item_noise((1, 4, 6), 7, 3), item_noise((1, 4, 6), 9, 1)
+    first, second = batch(), batch()
+    assert torch.equal(first[2], alone()[0])
+    assert torch.equal(second[2], alone()[0])
+    assert not torch.equal(first, second)
+    assert not torch.equal(first[2], draw_x_T((1, 4, 6), 9, 1)[0])

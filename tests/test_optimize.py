@@ -2,12 +2,13 @@
 grad mode."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
-from ditto.optimize import GradientError, Step, optimize, plateau, tolerance
+from ditto.optimize import GradientError, Step, best_so_far, optimize, plateau, stop_when, tolerance
 
 
 def start(batch: int = 3) -> Tensor:
@@ -67,7 +68,7 @@ def test_every_item_goes_the_way_that_it_goes_alone() -> None:
 
 def test_best_is_a_copy_of_each_items_best() -> None:
     # with so large a step the loss goes up and down, so the best is not the last
-    steps = list(optimize(start(), render, objective, iterations=30, lr=0.7))
+    steps = list(best_so_far(optimize(start(), render, objective, iterations=30, lr=0.7)))
     losses = torch.stack([step.loss for step in steps])
     best = losses.argmin(dim=0)
     assert (best < 29).any()
@@ -79,7 +80,7 @@ def test_best_is_a_copy_of_each_items_best() -> None:
 
 def test_steps_do_not_change_after_they_are_given() -> None:
     kept, copies = [], []
-    for step in optimize(start(), render, objective, iterations=4, lr=0.1):
+    for step in best_so_far(optimize(start(), render, objective, iterations=4, lr=0.1)):
         kept.append(step)
         copies.append([t.clone() for t in (step.loss, step.x_T, step.best_loss, step.best_x_T)])
         step.x_T.data_ptr()
@@ -145,11 +146,10 @@ def test_losses_are_float32_whatever_the_objective_gives() -> None:
 
 
 def test_it_stops_at_the_tolerance_of_every_item() -> None:
-    free = list(optimize(start(), render, objective, iterations=60, lr=0.05))
+    free = list(best_so_far(optimize(start(), render, objective, iterations=60, lr=0.05)))
     level = free[20].best_loss.max().item()
-    steps = list(
-        optimize(start(), render, objective, iterations=60, lr=0.05, stop=tolerance(level))
-    )
+    again = best_so_far(optimize(start(), render, objective, iterations=60, lr=0.05))
+    steps = list(stop_when(again, [tolerance(level)]))
     assert len(steps) <= 21
     assert (steps[-1].best_loss <= level).all()
     assert not (steps[-2].best_loss <= level).all()
@@ -158,6 +158,60 @@ def test_it_stops_at_the_tolerance_of_every_item() -> None:
 def a_step(*best: float) -> Step:
     nothing = torch.zeros(len(best))
     return Step(0, nothing, nothing, torch.tensor(best), nothing)
+
+
+def drawn(losses: list[list[float]]) -> list[Step]:
+    """Steps with these losses; x_T of step i is i everywhere."""
+    steps = []
+    for i, values in enumerate(losses):
+        loss, x = torch.tensor(values), torch.full((len(values), 1, 2), float(i))
+        steps.append(Step(i, loss, x, loss, x))
+    return steps
+
+
+def test_the_best_is_each_items_own_and_begins_anew_at_a_restart() -> None:
+    losses = [[5.0, 1.0], [4.0, 2.0], [6.0, 0.5], [9.0, 9.0], [8.0, 9.5], [8.5, 7.0]]
+    steps = list(best_so_far(iter(drawn(losses)), restart=lambda step: step.i == 3))
+    assert [step.best_loss.tolist() for step in steps] == [
+        [5.0, 1.0],
+        [4.0, 1.0],
+        [4.0, 0.5],
+        [9.0, 9.0],
+        [8.0, 9.0],
+        [8.0, 7.0],
+    ]
+    best = [step.best_x_T[:, 0, 0].tolist() for step in steps]
+    assert best == [[0, 0], [1, 0], [1, 2], [3, 3], [4, 3], [4, 5]]
+    assert [step.loss.tolist() for step in steps] == losses
+    assert [step.x_T[0, 0, 0].item() for step in steps] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_restart_may_come_at_every_step_or_at_the_first() -> None:
+    losses = [[1.0], [3.0], [2.0]]
+    every = list(best_so_far(iter(drawn(losses)), restart=lambda step: True))
+    assert [step.best_loss.tolist() for step in every] == losses
+    first = list(best_so_far(iter(drawn(losses)), restart=lambda step: step.i == 0))
+    assert [step.best_loss.item() for step in first] == [1, 1, 1]
+
+
+def test_every_stop_sees_every_step_and_the_last_step_is_given() -> None:
+    seen: dict[str, list[int]] = {"never": [], "early": [], "late": []}
+
+    def stop(name: str, at: int) -> Callable[[Step], bool]:
+        return lambda step: bool(seen[name].append(step.i)) or step.i >= at
+
+    stops = [stop("never", 99), stop("early", 2), stop("late", 4)]
+    given = list(stop_when(iter(drawn([[1.0]] * 6)), stops))
+    assert [step.i for step in given] == [0, 1, 2]
+    assert seen == {"never": [0, 1, 2], "early": [0, 1, 2], "late": [0, 1, 2]}
+    assert len(list(stop_when(iter(drawn([[1.0]] * 6)), []))) == 6
+
+
+def test_nothing_is_made_beyond_the_last_step() -> None:
+    calls = []
+    steps = optimize(start(), lambda x: calls.append(1) or render(x), objective, iterations=9)
+    list(stop_when(best_so_far(steps), [lambda step: step.i == 2]))
+    assert len(calls) == 3
 
 
 def test_a_plateau_is_patience_steps_without_improvement_of_any_item() -> None:

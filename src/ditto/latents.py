@@ -1,5 +1,4 @@
-"""Latents as files: x_T with the request that it came from and the model that it belongs to (DITTO
-appendix I).
+"""Latents: x_T with the request and the model that it belongs to (DITTO appendix I).
 
 A ``.latent`` file is a safetensors file: one tensor ``x_T`` and JSON in its metadata.
 """
@@ -91,14 +90,16 @@ class Latent:
             RequestError: with what to change.
         """
         if self.model != model.sha256:
+            theirs, ours = self.model[:12] or "not saved", model.sha256[:12] or "not saved"
             raise RequestError(
-                f"{printable(self.name)} is a latent of another model ({self.model[:12] or 'not saved'}, and this one is "
-                f"{model.sha256[:12] or 'not saved'}): give that one with --model"
+                f"{printable(self.name)} is a latent of another model ({theirs}, and this one is "
+                f"{ours}): give that one with --model"
             )
         if tuple(self.x_T.shape[1:]) != tuple(shape):
             length = model.spec.seconds(self.x_T.shape[-1])
             raise RequestError(
-                f"{printable(self.name)} is a latent of {length:.2f} s: give --seconds {length:.2f}, or leave it out"
+                f"{printable(self.name)} is a latent of {length:.2f} s: give --seconds "
+                f"{length:.2f}, or leave it out"
             )
 
 

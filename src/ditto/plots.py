@@ -150,10 +150,18 @@ def edit_picture(
     stride: int = 1,
     force: bool = False,
 ) -> None:
-    """Save an edit's picture as PNG: log-mels (n_mels, columns) before and after, what is new
-    framed, a loss a window.
+    """Save an edit's picture as PNG: log-mels before and after, new parts framed, losses.
 
-    A column stands for `stride` frames.
+    Args:
+        path: the PNG.
+        after: log-mel (n_mels, columns) in [−1, 1].
+        spec: rates of the mel.
+        new: what is new, (from, to) in seconds.
+        losses: of each window.
+        title: over the picture.
+        before: log-mel of the recording, if there was one.
+        stride: frames per column.
+        force: replace a file that exists.
 
     Raises:
         OutputError: if the file exists (without `force`) or cannot be written.
@@ -183,9 +191,7 @@ def edit_picture(
 def mel_grid(
     path: Path, mels: Sequence[Tensor], columns: int = 4, titles: Sequence[str] = ()
 ) -> None:
-    """Save log-mels, each (1, n_mels, frames) in [−1, 1], as one PNG of `columns` columns,
-    replacing an older one.
-    """
+    """Save log-mels, each (1, n_mels, frames) in [−1, 1], as one PNG; replaces an older one."""
     rows = math.ceil(len(mels) / columns)
     figure = _figure(3 * columns, 1.6 * rows)
     for i, mel in enumerate(mels):
@@ -208,9 +214,7 @@ def mel_grid(
 def loss_picture(
     path: Path, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str
 ) -> None:
-    """Save training curves, ``name -> (steps, values)``, on a logarithmic axis, replacing an older
-    file.
-    """
+    """Save training curves, ``name -> (steps, values)``, logarithmic; replaces an older file."""
     figure = _figure(8, 4)
     axes = figure.add_subplot()
     for name, (steps, values) in curves.items():

@@ -11,11 +11,19 @@ from ditto.controls.weights import default_iterations, weighted_sum
 from ditto.errors import ControlError, RequestError, TagError
 from ditto.latents import Latent
 from ditto.methods import METHODS, Method, make_method
-from ditto.methods.base import check_number
+from ditto.methods.base import check_number, shown
 from ditto.models.conditioning import Tags
 from ditto.models.model import MusicModel
 
 MAX_SEED = 2**31 - 1
+LIMITS = {
+    "seed": (0, MAX_SEED),
+    "count": (1, 256),
+    "seconds": (0.05, 3600.0),
+    "guidance": (0.0, 30.0),
+    "iterations": (1, 10_000),
+}
+"""Ranges of the numbers of a request; of ints, whole numbers."""
 TAG_NAMES = ("genre", "mood", "tempo", "prompt")
 
 
@@ -80,8 +88,9 @@ class Request:
             TagError: a tag is unknown.
             TypeError: a setting is unknown.
         """
+        listed = as_controls(controls)
         values = {
-            "controls": (controls,) if isinstance(controls, Control) else tuple(controls),
+            "controls": listed,
             "tags": as_tags(tags),
             "seed": seed,
             "count": count,
@@ -89,19 +98,12 @@ class Request:
             "guidance": guidance,
             "iterations": iterations,
             "start": start,
-            "method": _method(method, settings, controlled=bool(controls)),
+            "method": _method(method, settings, controlled=bool(listed)),
         }
         for name, value in values.items():
+            if name in LIMITS and (value is not None or name in ("seed", "count")):
+                value = check_number(name, value, *LIMITS[name])
             object.__setattr__(self, name, value)
-        check_number("seed", seed, 0, MAX_SEED)
-        check_number("count", count, 1, 256)
-        for name, low, high in (
-            ("seconds", 0.05, 3600.0),
-            ("guidance", 0.0, 30.0),
-            ("iterations", 1, 10_000),
-        ):
-            if values[name] is not None:
-                check_number(name, values[name], low, high)
 
     @property
     def control(self) -> Control | None:
@@ -136,10 +138,7 @@ class Request:
         return {
             "controls": [control.to_dict() for control in self.controls],
             "tags": tags,
-            **{
-                name: getattr(self, name)
-                for name in ("seed", "count", "seconds", "guidance", "iterations")
-            },
+            **{name: getattr(self, name) for name in LIMITS},
             "method": None if self.method is None else self.method.to_dict(),
             **start,
         }
@@ -148,6 +147,8 @@ class Request:
     def from_dict(cls, values: Mapping[str, Any], *, strict: bool = True) -> "Request":
         """Return the request of a report, of this version of Ditto or of 0.1.
 
+        A latent that it began from is not in the report: ``replace(request, start=…)`` gives it.
+
         Args:
             values: what `to_dict` wrote.
             strict: refuse a request with a control that cannot be restored; otherwise leave that
@@ -155,17 +156,19 @@ class Request:
 
         Raises:
             ControlError: see `strict`.
-            RequestError: the description is damaged, or begins from a latent's file.
+            RequestError: the description is damaged.
         """
         controls = []
-        for description in values.get("controls") or []:
+        described = values.get("controls") or []
+        # The tags of a sound file only name controls that were too long for them.
+        for description in [described] if isinstance(described, str) else described:
             try:
-                controls.append(control_from_dict(description))
+                whole = isinstance(description, Mapping)
+                controls.append(control_from_dict(description if whole else {}))
             except ControlError:
                 if strict:
                     raise
-        plain = ("seed", "count", "seconds", "guidance", "iterations")
-        settings = {name: values[name] for name in plain if values.get(name) is not None}
+        settings = {name: values[name] for name in LIMITS if values.get(name) is not None}
         try:
             tags = Tags(**(values.get("tags") or {}))
             return cls(controls, tags, **settings, method=method_from_dict(values))
@@ -187,6 +190,21 @@ def method_from_dict(values: Mapping[str, Any]) -> Method | None:
         return None
     known = {f.name for f in fields(METHODS[method])}
     return make_method(method, {name: values[name] for name in known & set(values)})
+
+
+def as_controls(given: Sequence[Control] | Control) -> tuple[Control, ...]:
+    """Return one control or several as a tuple.
+
+    Raises:
+        ControlError: something else is among them.
+    """
+    controls = (given,) if isinstance(given, Control) else tuple(given)
+    for one in controls:
+        if not isinstance(one, Control):
+            raise ControlError(
+                f"{shown(one)} is no control: give objects such as ditto.Intensity('crescendo')"
+            )
+    return controls
 
 
 def as_tags(tags: Tags | Mapping[str, Any] | str | None) -> Tags:
@@ -211,6 +229,10 @@ def _method(
     method: Method | str | None, settings: Mapping[str, Any], controlled: bool
 ) -> Method | None:
     """Return the method of a request; names, and settings beside them, are of version 0.1."""
+    if not isinstance(method, Method | str | None):
+        raise RequestError(
+            f"{shown(method)} is no method: give an object such as ditto.Ditto2(decode_steps=4)"
+        )
     if not isinstance(method, str) and not settings:
         return method
     known = {f.name for cls in METHODS.values() for f in fields(cls)}

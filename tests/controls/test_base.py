@@ -1,6 +1,6 @@
 """The algebra of controls."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Control, Output, Sum
+from ditto.controls.base import Control, Masked, Output, Sum, Window
 from ditto.errors import ControlError
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.model import MusicModel
-from ditto.plots import Trace
+from ditto.panels import CurvePanel, Panel, Spans
 
 
 class Counting(nn.Module):
@@ -42,12 +42,12 @@ class Level(Control):
         if frames > self.longest:
             raise ControlError(f"at most {self.longest} frames")
 
-    def describe(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return {"control": "level", "power": self.power}
 
-    def traces(self, output: Output, item: int) -> list[Trace]:
+    def panels(self, output: Output, item: int) -> list[Panel]:
         audio = output.audio[item].numpy()
-        return [Trace(f"power {self.power}", "1", audio, audio)]
+        return [CurvePanel(title=f"power {self.power}", unit="1", target=audio, achieved=audio)]
 
 
 A, B, C = Level(1), Level(2), Level(3)
@@ -92,7 +92,7 @@ def test_the_vocoder_runs_once_for_all_parts(model: MusicModel) -> None:
     control(X_0, model)
     assert model.vocoder.calls == 1
     output = Output(X_0, model)
-    control.loss(output), control.errors(output), control.traces(output, 0)
+    control.loss(output), control.errors(output), control.panels(output, 0)
     assert model.vocoder.calls == 2
 
 
@@ -116,16 +116,16 @@ def test_every_part_is_checked(model: MusicModel) -> None:
         (A + Level(2, longest=10) / 3).check(model, 11)
 
 
-def test_description_and_traces_are_the_parts(model: MusicModel) -> None:
+def test_description_and_panels_are_the_parts(model: MusicModel) -> None:
     control = A / 2 + B
-    assert control.describe() == {
+    assert control.to_dict() == {
         "control": "sum",
         "terms": [
             {"weight": 0.5, "control": "level", "power": 1},
             {"weight": 1.0, "control": "level", "power": 2},
         ],
     }
-    assert [trace.title for trace in control.traces(Output(X_0, model), 1)] == [
+    assert [panel.title for panel in control.panels(Output(X_0, model), 1)] == [
         "power 1",
         "power 2",
     ]
@@ -135,3 +135,70 @@ def test_controls_are_values() -> None:
     assert Level(2) == B
     assert Sum(((A, 1.0), (B, 1.0))) == A + B
     assert hash(A + B) == hash(Level(1) + Level(2))
+
+
+# Controls in a recording's time. At this rate a span must last three frames, 3 · 256 / 22050 s.
+
+SPEC = AudioSpec()
+SHORTEST = 3 * 256 / 22_050
+
+
+@pytest.mark.parametrize(
+    ("spans", "start", "new", "expected"),
+    [
+        # (spans in the recording, the window's start, what is new in the window, spans in it)
+        (((2.0, 3.0),), 1.0, (0.0, 5.0), ((1.0, 2.0),)),
+        (((2.0, 3.0),), 1.0, (1.5, 5.0), ((1.5, 2.0),)),
+        (((2.0, 3.0),), 1.0, (0.0, 1.25), ((1.0, 1.25),)),
+        (((0.0, 9.0),), 4.0, (1.0, 2.0), ((1.0, 2.0),)),
+        (((0.0, 1.0), (2.0, 3.0), (8.0, 9.0)), 1.5, (0.25, 7.0), ((0.5, 1.5), (6.5, 7.0))),
+        (((0.0, 2.0),), -0.5, (0.0, 1.0), ((0.5, 1.0),)),
+        (((2.0, 3.0),), 3.0, (0.0, 5.0), None),
+        (((2.0, 3.0),), 1.0, (2.0, 5.0), None),
+        (((2.0, 3.0),), 1.0, (2.0 - 0.9 * SHORTEST, 5.0), None),
+        (((2.0, 3.0),), 1.0, (2.0 - 1.1 * SHORTEST, 5.0), ((2.0 - 1.1 * SHORTEST, 2.0),)),
+        (((2.0, 3.0), (3.5, 3.5 + SHORTEST / 2)), 1.0, (0.0, 5.0), ((1.0, 2.0),)),
+    ],
+)
+def test_spans_are_clipped_to_what_is_new_in_a_window(
+    spans: Spans, start: float, new: tuple[float, float], expected: Spans | None
+) -> None:
+    found = A.during(*spans).in_window(Window(start, 20.0, new), SPEC)
+    if expected is None:
+        assert found is None
+        return
+    assert isinstance(found, Masked)
+    assert found.control == A
+    torch.testing.assert_close(torch.tensor(found.spans), torch.tensor(expected))
+
+
+@dataclass(frozen=True)
+class Early(Level):
+    """Asks for nothing in a window that begins after 1 s; moves `power` otherwise."""
+
+    def in_window(self, window: Window, spec: AudioSpec) -> Control | None:
+        return None if window.start > 1 else Early(self.power + 1)
+
+
+def test_a_sum_in_a_window_is_of_the_parts_that_ask_for_something() -> None:
+    control, early = A / 2 + 3 * Early(4), Window(0.5, 20.0, (0.0, 5.0))
+    late = replace(early, start=2.0)
+    assert control.in_window(early, SPEC) == A / 2 + 3 * Early(5)
+    assert control.in_window(late, SPEC) == A / 2
+    assert (3 * Early(4)).in_window(late, SPEC) is None
+    masked = control.during((0.0, 1.0))
+    assert masked.in_window(early, SPEC) == (A / 2 + 3 * Early(5)).during((0.0, 0.5))
+    assert masked.in_window(late, SPEC) is None
+    inner = A / 2 + 3 * A.during((0.0, 1.0))
+    assert inner.in_window(late, SPEC) == A / 2
+    assert Early(4).during((0.0, 9.0)).in_window(late, SPEC) is None
+
+
+def test_spans_within_spans_are_what_they_have_in_common() -> None:
+    twice = A.during((0.0, 2.0), (3.0, 5.0)).during((1.0, 4.0))
+    assert twice == A.during((1.0, 2.0), (3.0, 4.0))
+    assert twice.to_dict()["during"] == [[1.0, 2.0], [3.0, 4.0]]
+    with pytest.raises(ControlError, match="nothing in common"):
+        A.during((0.0, 1.0)).during((1.0, 2.0))
+    with pytest.raises(ControlError, match="from some second to a later one"):
+        A.during((0.0, 1.0)).during((0.5, 0.5))

@@ -5,9 +5,11 @@ import pytest
 
 from ditto.controls.melody import Melody
 from ditto.controls.structure import Structure
+from ditto.methods.ditto import Ditto
 from ditto.models.hub import load
 from ditto.models.model import MusicModel
-from ditto.request import Request, run
+from ditto.request import Request
+from ditto.runner import run
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +28,9 @@ def test_the_loss_falls_on_the_embedded_model(
     request = Request(
         (control,),
         iterations=4,
-        steps=2,
-        lr=0.02,
         guidance=1.0,
-        method="ditto",
         seconds=3.0,
-        checkpointing=False,
+        method=Ditto(steps=2, lr=0.02, checkpointing=False),
     )
     losses = run(request, embedded).losses[:, 0]
     assert losses[1:].min() < 0.99 * losses[0]

@@ -13,13 +13,15 @@ from torch import Tensor, nn
 
 from ditto.audio.features import mel_rms_db, smooth
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Output
+from ditto.controls.base import Output, Window
+from ditto.controls.curves import Curve
 from ditto.controls.intensity import Intensity, mse, pearson
 from ditto.controls.melody import Melody
 from ditto.controls.per_item import PerItem
 from ditto.errors import ControlError
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.model import MusicModel
+from ditto.panels import CurvePanel
 
 SPEC = AudioSpec(sample_rate=8000, n_fft=256, hop=64, n_mels=16, clip_frames=64)
 
@@ -154,7 +156,7 @@ def test_mse_is_over_frames() -> None:
 
 
 def test_description_is_json_with_the_points_unless_they_are_many() -> None:
-    short = Intensity("0:-30 3:-12").describe()
+    short = Intensity("0:-30 3:-12").to_dict()
     assert short == {
         "control": "intensity",
         "measure": "mse",
@@ -163,18 +165,19 @@ def test_description_is_json_with_the_points_unless_they_are_many() -> None:
         "relative": False,
         "points": [[0.0, -30.0], [3.0, -12.0]],
     }
-    many = Intensity(" ".join(f"{i / 100}:-20" for i in range(65))).describe()
+    many = Intensity(" ".join(f"{i / 100}:-20" for i in range(65))).to_dict()
     assert many["points"] == 65
 
 
-def test_the_trace_is_target_and_feature() -> None:
+def test_the_panel_is_target_and_feature() -> None:
     control = Intensity(TEXT)
-    (trace,) = control.traces(Output(x_0(), MODEL), 1)
-    np.testing.assert_allclose(trace.target, target(POINTS), atol=1e-3)
+    (panel,) = control.panels(Output(x_0(), MODEL), 1)
+    assert isinstance(panel, CurvePanel)
+    np.testing.assert_allclose(panel.target, target(POINTS), atol=1e-3)
     np.testing.assert_allclose(
-        trace.achieved, loudness(MODEL.to_audio(x_0())[1].numpy()), atol=1e-4
+        panel.achieved, loudness(MODEL.to_audio(x_0())[1].numpy()), atol=1e-4
     )
-    assert trace.unit == "dB"
+    assert panel.unit == "dB"
 
 
 def test_the_mel_domain_spares_the_vocoder_while_optimising_only() -> None:
@@ -204,21 +207,21 @@ def test_an_unknown_domain_is_refused() -> None:
 
 
 @pytest.mark.parametrize("measure", ["mse", "correlation"])
-def test_an_estimate_calibrated_at_an_output_is_the_sounds_loss_there_and_spares_the_vocoder(
+def test_a_proxy_calibrated_at_an_output_is_the_sounds_loss_there_and_spares_the_vocoder(
     measure,
 ) -> None:
     control = Intensity(TEXT, measure)
     here, there = x_0(), x_0() + 0.1
-    estimate = control.estimate().calibrated(Output(here, MODEL))
-    torch.testing.assert_close(estimate(here, MODEL), control(here, MODEL))
-    assert not torch.allclose(control.estimate()(here, MODEL), control(here, MODEL), rtol=1e-3), (
+    proxy = control.proxy().calibrate(Output(here, MODEL))
+    torch.testing.assert_close(proxy(here, MODEL), control(here, MODEL))
+    assert not torch.allclose(control.proxy()(here, MODEL), control(here, MODEL), rtol=1e-3), (
         "they should differ"
     )
     deaf = MusicModel(nn.Identity(), nn.Identity(), SPEC, TagVocabulary((), ()))  # pyright: ignore[reportArgumentType]
-    assert torch.isfinite(estimate(there, deaf)).all()
-    slope = torch.autograd.grad(estimate(there.requires_grad_(), deaf).sum(), there)[0]
+    assert torch.isfinite(proxy(there, deaf)).all()
+    slope = torch.autograd.grad(proxy(there.requires_grad_(), deaf).sum(), there)[0]
     assert slope.abs().sum() > 0
-    again = estimate.calibrated(Output(there, MODEL))
+    again = proxy.calibrate(Output(there, MODEL))
     torch.testing.assert_close(again(there, MODEL), control(there, MODEL))
 
 
@@ -227,15 +230,40 @@ def test_sums_spans_and_batches_of_controls_are_calibrated_part_by_part() -> Non
     control = Intensity(TEXT) / 2 + Intensity("0.1:-20 0.4:-10", "correlation").during((0.1, 0.3))
     each = PerItem([control, 3 * Intensity(TEXT)])
     torch.testing.assert_close(
-        each.estimate().calibrated(Output(here, MODEL))(here, MODEL), each(here, MODEL)
+        each.proxy().calibrate(Output(here, MODEL))(here, MODEL), each(here, MODEL)
     )
-    assert (
-        control.estimate().calibrated(Output(here, MODEL)).describe()
-        == control.estimate().describe()
-    )
+    assert control.proxy().calibrate(Output(here, MODEL)).to_dict() == control.proxy().to_dict()
 
 
-def test_a_control_without_an_estimate_is_its_own() -> None:
+def test_a_control_without_a_proxy_is_its_own() -> None:
     control = Melody.from_notes("C4:1")
-    assert control.estimate() is control
-    assert control.calibrated(Output(x_0(), MODEL)) is control
+    assert control.proxy() is control
+    assert control.calibrate(Output(x_0(), MODEL)) is control
+
+
+def old_curve(curve: Curve, start: float, total: float, window: float) -> np.ndarray:
+    """Points (n, 2) of a curve from `start` on, as version 0.1 cut it."""
+    times, levels = np.array(curve.points, dtype=np.float64).T
+    times = times * (total if curve.relative else 1.0)
+    inside = times[(times > start) & (times < start + window)]
+    at = np.unique(np.concatenate([[start], inside, [math.nextafter(start + window, 0)]]))
+    return np.stack([at - start, np.interp(at, times, levels)], axis=1)
+
+
+@pytest.mark.parametrize("text", ["0:-40 1.2:-12 1.4:-30 3:-20", "swell", "steps", "1.1:-25"])
+@pytest.mark.parametrize("measure", ["mse", "correlation"])
+@pytest.mark.parametrize("start", [-0.25, 0.0, 1.0, 1.2, 2.9])
+def test_in_a_window_the_curve_goes_on_from_its_start(text: str, measure, start: float) -> None:
+    control = Intensity(text, measure, "mel")
+    moved = control.in_window(Window(start, 3.0, (0.1, 0.3)), SPEC)
+    expected = old_curve(control.curve, start, 3.0, SPEC.clip_seconds)
+    np.testing.assert_allclose(moved.curve.points, expected, rtol=1e-12)
+    assert (moved.measure, moved.domain, moved.curve.name) == (measure, "mel", text)
+    assert not moved.curve.relative
+    seconds = start + np.arange(64) * 64 / 8000
+    points = [(t * (3 if control.curve.relative else 1), v) for t, v in control.curve.points]
+    np.testing.assert_allclose(
+        moved.curve.levels(64, SPEC), np.interp(seconds, *zip(*points, strict=True)), atol=1e-3
+    )
+    if measure == "mse":
+        moved.check(MODEL, 64)

@@ -12,14 +12,16 @@ from torch import Tensor, nn
 
 from ditto.audio.chroma import log_chroma
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Output
+from ditto.controls.base import Output, Window
 from ditto.controls.melody import Melody
 from ditto.controls.notes import REST, Note, NoteSequence
 from ditto.errors import ControlError
+from ditto.methods.ditto import Ditto
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.model import MusicModel
-from ditto.plots import ChromaPanel
-from ditto.request import Request, run
+from ditto.panels import ChromaPanel
+from ditto.request import Request
+from ditto.runner import run
 
 SPEC = AudioSpec(sample_rate=8000, n_fft=256, hop=64, n_mels=12, clip_frames=64)
 TUNE = NoteSequence((Note(0.05, 0.15, 72), Note(0.25, 0.2, 67)))
@@ -93,30 +95,50 @@ def test_only_the_frames_within_a_mask_count() -> None:
 
 def test_a_melody_beyond_the_clip_is_refused_and_one_that_is_cut_says_so() -> None:
     Melody(TUNE).check(MODEL, 64)
-    assert Melody(TUNE).remarks(MODEL, 64) == []
+    assert Melody(TUNE).warnings(MODEL, 64) == []
     with pytest.raises(ControlError, match=r"no note before the clip ends at 0\.51 s"):
         Melody(NoteSequence((Note(1.0, 1.0, 60),))).check(MODEL, 64)
     long = Melody(NoteSequence((Note(0.0, 1.0, 60), Note(1.0, 2.0, 62))))
     long.check(MODEL, 64)
-    assert long.remarks(MODEL, 64) == [
+    assert long.warnings(MODEL, 64) == [
         "the melody lasts 3.00 s: what comes after 0.51 s was cut (1 of its notes whole)"
     ]
 
 
 def test_description_and_panel() -> None:
-    described = Melody.from_notes("C4:1 R G4", bpm=120).describe()
+    described = Melody.from_notes("C4:1 R G4", bpm=120).to_dict()
     assert described == {
         "control": "melody",
         "tune": "C4:1 R G4",
         "seconds": 1.5,
         "notes": [[0.0, 0.5, 60], [1.0, 0.5, 67]],
     }
-    (panel,) = Melody(TUNE).traces(Output(x_0(), MODEL), 1)
+    (panel,) = Melody(TUNE).panels(Output(x_0(), MODEL), 1)
     assert isinstance(panel, ChromaPanel)
     np.testing.assert_array_equal(panel.target, CLASSES)
     np.testing.assert_allclose(panel.shares.sum(axis=0), 1, rtol=1e-6)
 
 
+def test_in_a_window_the_melody_goes_on_or_is_over() -> None:
+    seen = {
+        start: Melody(TUNE).in_window(Window(start, 9.0, (0.0, 0.5)), SPEC)
+        for start in (-0.1, 0.1, 0.3, 0.45, -0.5)
+    }
+    assert [seen[0.45], seen[-0.5]] == [None, None]
+    notes = {
+        start: [(round(n.onset, 6), round(n.duration, 6), n.pitch) for n in melody.tune.notes]
+        for start, melody in seen.items()
+        if isinstance(melody, Melody)
+    }
+    assert notes == {
+        -0.1: [(0.15, 0.15, 72), (0.35, 0.2, 67)],
+        0.1: [(0.0, 0.1, 72), (0.15, 0.2, 67)],
+        0.3: [(0.0, 0.15, 67)],
+    }
+
+
 def test_the_loss_falls(tiny_model: MusicModel) -> None:
-    found = run(Request((Melody(TUNE),), iterations=8, steps=2, lr=0.05, seed=1), tiny_model)
+    found = run(
+        Request(Melody(TUNE), iterations=8, seed=1, method=Ditto(steps=2, lr=0.05)), tiny_model
+    )
     assert found.losses.amin() < found.losses[0] - 0.02

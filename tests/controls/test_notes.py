@@ -12,8 +12,8 @@ from ditto.controls.notes import (
     REST,
     Note,
     NoteSequence,
+    parse_melody,
     parse_notes,
-    parse_tune,
     read_midi,
     read_score,
 )
@@ -170,7 +170,8 @@ def test_damaged_midi_files_never_raise_anything_else(tmp_path: Path, seed: int)
 
 SCORE = """<?xml version="1.0" encoding="UTF-8"?>
 <score-partwise version="3.1"><part-list>
-<score-part id="P1"><part-name>a</part-name></score-part><score-part id="P2"><part-name>b</part-name></score-part>
+<score-part id="P1"><part-name>a</part-name></score-part>
+<score-part id="P2"><part-name>b</part-name></score-part>
 </part-list>
 <part id="P1"><measure number="1">
 <attributes><divisions>2</divisions><time><beats>4</beats><beat-type>4</beat-type></time></attributes>
@@ -215,7 +216,7 @@ def test_a_recording_is_heard(tmp_path: Path) -> None:
         [0.3 * np.sin(2 * np.pi * 523.25 * time), 0 * time, 0.3 * np.sin(2 * np.pi * 440 * time)]
     )
     soundfile.write(tmp_path / "hum.wav", audio, 22_050)
-    classes = parse_tune(str(tmp_path / "hum.wav"), SPEC).classes(258, SPEC)
+    classes = parse_melody(str(tmp_path / "hum.wav"), SPEC).classes(258, SPEC)
     assert (classes[5:75] == 0).all()
     assert (classes[110:150] == REST).all()
     assert (classes[185:250] == 9).all()
@@ -223,11 +224,11 @@ def test_a_recording_is_heard(tmp_path: Path) -> None:
 
 def test_a_tunes_text_may_be_a_path(tmp_path: Path) -> None:
     path = midi(tmp_path / "a.MID", [on(60), off(60, 480)])
-    assert times(parse_tune(str(path), SPEC, bpm=60)) == [(0.0, 1.0, 60)]
-    assert times(parse_tune("C4", SPEC, bpm=60)) == [(0.0, 1.0, 60)]
+    assert times(parse_melody(str(path), SPEC, bpm=60)) == [(0.0, 1.0, 60)]
+    assert times(parse_melody("C4", SPEC, bpm=60)) == [(0.0, 1.0, 60)]
     with pytest.raises(AudioFileError):
-        parse_tune(str(tmp_path / "missing.wav"), SPEC)
+        parse_melody(str(tmp_path / "missing.wav"), SPEC)
     with pytest.raises(ControlError, match="MIDI or MusicXML file only"):
-        parse_tune("C4", SPEC, track=1)
+        parse_melody("C4", SPEC, track=1)
     with pytest.raises(ControlError, match="10 to 1000"):
-        parse_tune("C4", SPEC, bpm=0)
+        parse_melody("C4", SPEC, bpm=0)

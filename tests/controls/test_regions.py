@@ -8,9 +8,11 @@ from torch import Tensor
 from ditto.controls.base import Output
 from ditto.controls.regions import Region, SelfLoop
 from ditto.errors import ControlError
+from ditto.methods.ditto import Ditto
 from ditto.models.model import MusicModel
-from ditto.plots import RegionPanel
-from ditto.request import Request, run
+from ditto.panels import RegionPanel
+from ditto.request import Request
+from ditto.runner import run
 
 
 def x_0(seed: int = 0, batch: int = 2, frames: int = 64) -> Tensor:
@@ -125,17 +127,17 @@ def test_what_does_not_fit_the_clip_is_refused(tiny_model: MusicModel) -> None:
 
 
 def test_descriptions_and_panels(tiny_model: MusicModel) -> None:
-    assert Region.outpaint(REFERENCE, 10, 64).describe() == {
+    assert Region.outpaint(REFERENCE, 10, 64).to_dict() == {
         "control": "outpaint",
         "frames": [[0, 10]],
     }
-    assert SelfLoop(40, 12).describe() == {"control": "loop", "period": 40, "overlap": 12}
+    assert SelfLoop(40, 12).to_dict() == {"control": "loop", "period": 40, "overlap": 12}
     for control in (Region.outpaint(REFERENCE, 10, 64), SelfLoop(40, 12)):
-        (panel,) = control.traces(Output(x_0(), tiny_model), 0)
+        (panel,) = control.panels(Output(x_0(), tiny_model), 0)
         assert isinstance(panel, RegionPanel)
 
 
 def test_the_loss_falls(tiny_model: MusicModel) -> None:
     for control in (Region.outpaint(REFERENCE.float() * 0.1, 20, 64), SelfLoop(40, 12)):
-        found = run(Request((control,), iterations=6, steps=2, lr=0.05), tiny_model)
+        found = run(Request(control, iterations=6, method=Ditto(steps=2, lr=0.05)), tiny_model)
         assert found.losses.amin() < found.losses[0]

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from ditto.audio.features import log_mel
-from ditto.controls.base import Output
+from ditto.controls.base import Output, Window
 from ditto.controls.structure import Form, Structure, StructureLike, parse_form
 from ditto.errors import AudioFileError, ControlError
+from ditto.methods.ditto import Ditto
 from ditto.models.model import MusicModel
-from ditto.plots import MatrixPanel
-from ditto.request import Request, run
+from ditto.panels import MatrixPanel
+from ditto.request import Request
+from ditto.runner import run
 
 
 def x_0(
@@ -124,7 +126,7 @@ def test_a_recordings_structure_has_error_0_on_itself(
     clip = log_mel(torch.from_numpy(audio).float()[None], tiny_model.spec)[:, None, :, :64]
     assert control(clip, tiny_model).item() < 1e-10
     assert control(x_0(1), tiny_model).item() > 1e-3
-    assert control.describe() == {"control": "structure", "like": "own.wav"}
+    assert control.to_dict() == {"control": "structure", "like": "own.wav"}
 
 
 def test_what_does_not_fit_is_refused(tiny_model: MusicModel, tmp_path: Path) -> None:
@@ -140,8 +142,8 @@ def test_what_does_not_fit_is_refused(tiny_model: MusicModel, tmp_path: Path) ->
 
 def test_description_and_panel(tiny_model: MusicModel) -> None:
     control = Structure(Form((("A", 1.0), ("B", 2.0))))
-    assert control.describe() == {"control": "structure", "sections": [["A", 1.0], ["B", 2.0]]}
-    (panel,) = control.traces(Output(x_0(), tiny_model), 1)
+    assert control.to_dict() == {"control": "structure", "sections": [["A", 1.0], ["B", 2.0]]}
+    (panel,) = control.panels(Output(x_0(), tiny_model), 1)
     assert isinstance(panel, MatrixPanel)
     assert panel.target.shape == panel.achieved.shape == (64, 64)
 
@@ -149,7 +151,16 @@ def test_description_and_panel(tiny_model: MusicModel) -> None:
 def test_the_loss_falls_without_a_vocoder(
     tiny_model: MusicModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = run(Request((Structure("ABA"),), iterations=8, steps=2, lr=0.05), tiny_model)
+    found = run(Request(Structure("ABA"), iterations=8, method=Ditto(steps=2, lr=0.05)), tiny_model)
     assert found.losses.amin() < 0.97 * found.losses[0]
     monkeypatch.setattr(MusicModel, "to_audio", lambda *_: pytest.fail("the vocoder ran"))
     Structure("ABA")(x_0(), tiny_model)
+
+
+def test_a_window_of_a_recording_has_no_structure(tiny_model: MusicModel) -> None:
+    window = Window(0.0, 2.0, (0.0, 0.5))
+    for control in (Structure("ABA"), StructureLike(torch.zeros(16, 64))):
+        for one in (control, control.during((0.0, 0.4)), control / 2):
+            with pytest.raises(ControlError, match="structure cannot be asked of an edit"):
+                one.in_window(window, tiny_model.spec)
+    assert Structure("ABA").during((1.0, 1.4)).in_window(window, tiny_model.spec) is None

@@ -13,8 +13,9 @@ from ditto.controls.base import Output
 from ditto.controls.intensity import Intensity
 from ditto.controls.text import Text
 from ditto.errors import ControlError, ModelError
+from ditto.methods.ditto import Ditto
 from ditto.models.model import MusicModel
-from ditto.request import generate
+from ditto.runner import generate
 
 CLAP = make_clap()
 
@@ -47,15 +48,19 @@ def test_gradients_reach_x_0_through_the_vocoder(tiny_model: MusicModel) -> None
 
 def test_optimising_lowers_the_loss_and_composes(tiny_model: MusicModel) -> None:
     result = generate(
-        tiny_model, [Text("a calm jazz song", CLAP)], iterations=12, steps=2, lr=5e-2, seed=3
+        tiny_model,
+        [Text("a calm jazz song", CLAP)],
+        iterations=12,
+        seed=3,
+        method=Ditto(steps=2, lr=5e-2),
     )
     assert result.losses.min() < result.losses[0].item() - 1e-3
     both = generate(
         tiny_model,
         Text("loud rock", CLAP) + Intensity("0:-30 0.4:-20") / 40,
         iterations=2,
-        steps=2,
         seed=3,
+        method=Ditto(steps=2),
     )
     assert set(both.errors) == {"clap_score", "intensity_mse_db2", "intensity_rho"}
     described = both.report()["request"]["controls"][0]["terms"][0]
@@ -64,7 +69,7 @@ def test_optimising_lowers_the_loss_and_composes(tiny_model: MusicModel) -> None
 
 
 def test_words_that_clap_does_not_know_are_reported() -> None:
-    assert Text("a calm kazoo song", CLAP).describe()["unknown_words"] == ["kazoo"]
+    assert Text("a calm kazoo song", CLAP).to_dict()["unknown_words"] == ["kazoo"]
 
 
 @pytest.mark.parametrize("text", ["", "   "])
@@ -80,7 +85,7 @@ def test_texts_that_clap_cannot_read_are_refused_before_the_work(
     tiny_model: MusicModel, text: str, message: str
 ) -> None:
     with pytest.raises(ControlError, match=message) as found:
-        generate(tiny_model, [Text(text, CLAP)], iterations=1, steps=1)
+        generate(tiny_model, [Text(text, CLAP)], iterations=1, method=Ditto(steps=1))
     assert "\n" not in str(found.value)
 
 
@@ -91,8 +96,8 @@ def test_a_folder_is_loaded_when_needed(tiny_model: MusicModel, tmp_path: Path) 
     save_clap(tmp_path)
     found = Text("jazz", tmp_path)
     found.check(tiny_model, 64)
-    assert found.traces(Output(x_0(), tiny_model), 0) == []
-    assert found.describe()["clap"] == str(tmp_path)
+    assert found.panels(Output(x_0(), tiny_model), 0) == []
+    assert found.to_dict()["clap"] == str(tmp_path)
 
 
 def command(

@@ -7,15 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from ditto.controls import control_from_dict
 from ditto.controls.base import Control, Masked, Output
-from ditto.controls.intensity import Intensity
+from ditto.controls.intensity import WITH_MELODY, WITH_OTHERS, Intensity
 from ditto.controls.melody import Melody
 from ditto.controls.regions import SelfLoop
 from ditto.controls.structure import Structure, StructureLike
-from ditto.controls.weights import WITH_MELODY, WITH_OTHERS, balanced, papers_iterations, rebuilt
+from ditto.controls.weights import default_iterations, weighted_sum
 from ditto.errors import ControlError
+from ditto.methods.ditto import Ditto
 from ditto.models.model import MusicModel
-from ditto.request import Request, run
+from ditto.request import Request
+from ditto.runner import run
 
 LOUD, TUNE, FORM, LOOP = (
     Intensity("swell"),
@@ -26,9 +29,9 @@ LOUD, TUNE, FORM, LOOP = (
 
 
 def weights(*controls: Control) -> list[float]:
-    found = balanced(controls)
+    found = weighted_sum(controls)
     assert found is not None
-    return [term["weight"] for term in found.describe().get("terms", [{"weight": 1.0}])]
+    return [term["weight"] for term in found.to_dict().get("terms", [{"weight": 1.0}])]
 
 
 def test_the_loudness_weighs_less_beside_other_controls() -> None:
@@ -40,7 +43,7 @@ def test_the_loudness_weighs_less_beside_other_controls() -> None:
     assert weights(LOUD, TUNE, FORM) == [WITH_MELODY, 1.0, 1.0]
     assert weights(LOUD.during((0.1, 0.3)), FORM) == [WITH_OTHERS, 1.0]
     assert weights(Intensity("swell", "correlation"), FORM) == [1.0, 1.0]
-    assert balanced(()) is None
+    assert weighted_sum(()) is None
 
 
 def test_weights_of_the_users_own_are_left() -> None:
@@ -48,10 +51,10 @@ def test_weights_of_the_users_own_are_left() -> None:
     assert weights(LOUD, 2 * FORM) == [1.0, 2.0]
 
 
-def test_the_papers_iterations() -> None:
-    assert papers_iterations([]) == papers_iterations([LOUD]) == papers_iterations([LOOP]) == 70
-    assert papers_iterations([LOUD, TUNE]) == papers_iterations([FORM.during((0.0, 1.0))]) == 150
-    assert papers_iterations([LOUD / 40 + FORM]) == 150
+def test_the_default_iterations() -> None:
+    assert default_iterations([]) == default_iterations([LOUD]) == default_iterations([LOOP]) == 70
+    assert default_iterations([LOUD, TUNE]) == default_iterations([FORM.during((0.0, 1.0))]) == 150
+    assert default_iterations([LOUD / 40 + FORM]) == 150
 
 
 @pytest.mark.parametrize(
@@ -66,9 +69,9 @@ def test_the_papers_iterations() -> None:
     ],
 )
 def test_a_description_gives_the_control_back(control: Control, tiny_model: MusicModel) -> None:
-    described = json.loads(json.dumps(control.describe()))
-    again = rebuilt(described)
-    assert again.describe() == control.describe()
+    described = json.loads(json.dumps(control.to_dict()))
+    again = control_from_dict(described)
+    assert again.to_dict() == control.to_dict()
     x = 0.1 * torch.randn(1, 1, 16, 64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(again(x, tiny_model), control(x, tiny_model), rtol=1e-3, atol=1e-5)
 
@@ -76,16 +79,16 @@ def test_a_description_gives_the_control_back(control: Control, tiny_model: Musi
 @pytest.mark.parametrize(
     "description",
     [
-        StructureLike(torch.zeros(16, 64)).describe(),
-        Intensity(" ".join(f"{i / 200}:-20" for i in range(80))).describe(),
-        LOOP.describe(),
+        StructureLike(torch.zeros(16, 64)).to_dict(),
+        Intensity(" ".join(f"{i / 200}:-20" for i in range(80))).to_dict(),
+        LOOP.to_dict(),
         {},
         {"control": "intensity", "points": [[0, "loud"]]},
     ],
 )
 def test_what_a_description_does_not_hold_is_said(description: dict) -> None:
-    with pytest.raises(ControlError, match="cannot be had back"):
-        rebuilt(description)
+    with pytest.raises(ControlError, match="cannot be restored"):
+        control_from_dict(description)
 
 
 def x_0() -> Tensor:
@@ -140,7 +143,7 @@ def test_a_mask_beyond_the_clip_is_refused(tiny_model: MusicModel) -> None:
 
 
 def test_panels_of_a_masked_control_say_when_it_counts(tiny_model: MusicModel) -> None:
-    (panel,) = LOUD.during((0.1, 0.3)).traces(Output(x_0(), tiny_model), 0)
+    (panel,) = LOUD.during((0.1, 0.3)).panels(Output(x_0(), tiny_model), 0)
     assert panel.during == ((0.1, 0.3),)
 
 
@@ -148,18 +151,18 @@ def test_panels_of_a_masked_control_say_when_it_counts(tiny_model: MusicModel) -
 def test_two_controls_at_once_report_both_errors_and_the_loss_falls(
     tiny_model: MusicModel, pair: tuple[Control, Control]
 ) -> None:
-    found = run(Request(pair, iterations=6, steps=2, lr=0.05), tiny_model)
+    found = run(Request(pair, iterations=6, method=Ditto(steps=2, lr=0.05)), tiny_model)
     assert found.losses.amin() < found.losses[0]
     names = {name for control in pair for name in control.error(x_0(), tiny_model)}
     assert set(found.errors) == names
     assert [c["control"] for c in found.report()["request"]["controls"]] == [
-        c.describe()["control"] for c in pair
+        c.to_dict()["control"] for c in pair
     ]
 
 
-def test_what_was_cut_of_a_melody_is_remarked_through_sums_and_masks(
+def test_what_was_cut_of_a_melody_is_warned_of_through_sums_and_masks(
     tiny_model: MusicModel,
 ) -> None:
     long = Melody.from_notes("C4:4 E4:4", 120)
-    (remark,) = (LOUD + long.during((0.0, 0.3))).remarks(tiny_model, 64)
-    assert "was cut" in remark
+    (warning,) = (LOUD + long.during((0.0, 0.3))).warnings(tiny_model, 64)
+    assert "was cut" in warning

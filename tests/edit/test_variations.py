@@ -10,11 +10,11 @@ import torch
 
 from ditto.controls.base import Output
 from ditto.controls.intensity import Intensity
-from ditto.diffusion.samplers import ddim
+from ditto.diffusion.samplers import Chain, ddim
 from ditto.edit.variations import INVERSIONS, Variations, _window, invert, vary
 from ditto.errors import RequestError
-from ditto.methods.ditto import decode
-from ditto.methods.ditto2 import item_noise
+from ditto.latents import item_noise
+from ditto.methods.ditto import Ditto, decode
 from ditto.methods.inversion import (
     ddim_inversion,
     decode_null_text,
@@ -23,9 +23,16 @@ from ditto.methods.inversion import (
 )
 from ditto.models.conditioning import Tags
 from ditto.models.model import MusicModel
-from ditto.request import Request, Result, chain_of, run
+from ditto.request import Request
+from ditto.result import Result
+from ditto.runner import problem_of, run
 
-QUICK = Request(tags=Tags("jazz"), iterations=12, steps=4, lr=0.02, guidance=1.0, method="ditto")
+QUICK = Request(tags=Tags("jazz"), iterations=12, guidance=1.0, method=Ditto(steps=4, lr=0.02))
+
+
+def chain_of(request: Request, model: MusicModel) -> Chain:
+    """The chain that a request of T = 4 samples with."""
+    return problem_of(request.resolved(model), model, model.shape(None)).chain(4)
 
 
 @pytest.fixture
@@ -36,7 +43,7 @@ def song(tmp_path: Path) -> Path:
 
 
 def test_inversion_starts_from_ddims_and_gets_nearer(tiny_model: MusicModel, song: Path) -> None:
-    made = invert(song, tiny_model, QUICK)
+    made = invert(tiny_model, song, QUICK)
     samples, _ = soundfile.read(song)
     whole = tiny_model.encode(torch.from_numpy(samples).float()[None])[..., :64]
     chain = chain_of(QUICK, tiny_model)
@@ -52,7 +59,7 @@ def test_inversions_are_those_of_their_module(tiny_model: MusicModel, song: Path
     request = replace(QUICK, guidance=3.0)
     chain = chain_of(request, tiny_model)
     x_ref = _window(song, tiny_model, 0.0, None)
-    by_how = {how: invert(song, tiny_model, request, how=how) for how in INVERSIONS}
+    by_how = {how: invert(tiny_model, song, request, how=how) for how in INVERSIONS}
     found = null_text_inversion(chain, x_ref)
     expected = {
         "ddim": ddim_inversion(chain, x_ref),
@@ -68,11 +75,11 @@ def test_inversions_are_those_of_their_module(tiny_model: MusicModel, song: Path
     with pytest.raises(
         RequestError, match="unknown inversion 'magic': choose one of ditto, ddim, naive, null-text"
     ):
-        invert(song, tiny_model, request, how="magic")  # pyright: ignore[reportArgumentType]
+        invert(tiny_model, song, request, how="magic")  # pyright: ignore[reportArgumentType]
 
 
 def test_an_inverted_clip_can_be_edited(tiny_model: MusicModel, song: Path) -> None:
-    latent = invert(song, tiny_model, QUICK).latent()
+    latent = invert(tiny_model, song, QUICK).latent()
     louder = run(
         replace(QUICK, controls=(Intensity("0:-10"),), start=latent, tags=Tags("rock")), tiny_model
     )
@@ -81,15 +88,15 @@ def test_an_inverted_clip_can_be_edited(tiny_model: MusicModel, song: Path) -> N
 
 def test_what_cannot_be_inverted_is_refused(tiny_model: MusicModel, song: Path) -> None:
     with pytest.raises(RequestError, match=r"has 0\.20 s from 0\.8 s on, but 0\.51"):
-        invert(song, tiny_model, QUICK, begin=0.8)
+        invert(tiny_model, song, QUICK, begin=0.8)
     with pytest.raises(RequestError, match="no controls"):
-        invert(song, tiny_model, replace(QUICK, controls=(Intensity("swell"),)))
+        invert(tiny_model, song, replace(QUICK, controls=(Intensity("swell"),)))
 
 
 @pytest.fixture(scope="module")
 def made(tiny_model: MusicModel) -> Result:
     request = Request(
-        (Intensity("swell"),), Tags("jazz"), seed=3, iterations=15, steps=6, lr=0.05, method="ditto"
+        Intensity("swell"), Tags("jazz"), seed=3, iterations=15, method=Ditto(steps=6, lr=0.05)
     )
     return run(request, tiny_model)
 
@@ -101,10 +108,10 @@ def loss(varied: Variations, model: MusicModel) -> float:
 def test_variations_differ_from_each_other_but_not_from_themselves(
     made: Result, tiny_model: MusicModel
 ) -> None:
-    varied = vary(made.latent(), tiny_model, count=3)
+    varied = vary(tiny_model, made.latent(), count=3)
     assert varied.x_0.shape == (3, 1, 16, 64)
     assert not torch.allclose(varied.x_0[0], varied.x_0[1], atol=1e-3)
-    alone = vary(made.latent(), tiny_model, count=1, seed=2)
+    alone = vary(tiny_model, made.latent(), count=1, seed=2)
     torch.testing.assert_close(alone.x_0[0], varied.x_0[2], rtol=1e-4, atol=1e-4)
     assert set(varied.errors) == {"intensity_mse_db2", "intensity_rho"}
 
@@ -112,30 +119,31 @@ def test_variations_differ_from_each_other_but_not_from_themselves(
 def test_freedom_follows_the_latents_controls_more_closely(
     made: Result, tiny_model: MusicModel
 ) -> None:
-    plain = vary(made.latent(), tiny_model, count=4)
-    guided = vary(made.latent(), tiny_model, count=4, how="ddpm+freedom", strength=0.2)
+    plain = vary(tiny_model, made.latent(), count=4)
+    guided = vary(tiny_model, made.latent(), count=4, how="ddpm+freedom", strength=0.2)
     assert loss(guided, tiny_model) < loss(plain, tiny_model)
 
 
 def test_prompts_may_be_fixed_new_or_one_for_each(
     made: Result, tiny_model: MusicModel, tmp_path: Path
 ) -> None:
-    fixed = vary(made.latent(), tiny_model, count=2)
+    fixed = vary(tiny_model, made.latent(), count=2)
     assert [tags.genre for tags in fixed.prompts] == ["jazz", "jazz"]
-    mixed = vary(made.latent(), tiny_model, count=2, prompts=[Tags("jazz"), Tags("rock")])
+    mixed = vary(tiny_model, made.latent(), count=2, prompts=[Tags("jazz"), Tags("rock")])
     torch.testing.assert_close(mixed.x_0[0], fixed.x_0[0], rtol=1e-4, atol=1e-4)
     assert not torch.allclose(mixed.x_0[1], fixed.x_0[1], atol=1e-4)
     assert mixed.report(1)["request"]["tags"]["genre"] == "rock"
-    assert mixed.report(1)["request"]["method"] == "vary by ddpm"
+    assert mixed.report(1)["request"]["vary"] == "ddpm"
+    assert mixed.report(1)["request"]["method"]["name"] == "none"
     assert len(mixed.save(tmp_path / "out.wav", 1)) == 3
 
 
 def test_mistakes(made: Result, tiny_model: MusicModel) -> None:
     with pytest.raises(RequestError, match="unknown way to vary"):
-        vary(made.latent(), tiny_model, how="magic")  # pyright: ignore[reportArgumentType]
+        vary(tiny_model, made.latent(), how="magic")  # pyright: ignore[reportArgumentType]
     with pytest.raises(RequestError, match="another model"):
-        vary(replace(made.latent(), model="abc"), tiny_model)
+        vary(tiny_model, replace(made.latent(), model="abc"))
     with pytest.raises(RequestError, match="2 prompts were given for 3 clips"):
-        vary(made.latent(), tiny_model, count=3, prompts=[Tags(), Tags()])
+        vary(tiny_model, made.latent(), count=3, prompts=[Tags(), Tags()])
     with pytest.raises(RequestError, match="made without controls"):
-        vary(replace(made.latent(), request={}), tiny_model, how="ddpm+freedom")
+        vary(tiny_model, replace(made.latent(), request={}), how="ddpm+freedom")

@@ -7,17 +7,21 @@ from typing import Any
 import pytest
 import torch
 from tests.conftest import randomised
+from tests.methods.given import LOUDNESS, made, start
 
 import ditto
 from ditto.controls.base import Control
 from ditto.controls.curves import smoothed
 from ditto.controls.intensity import Intensity
 from ditto.controls.melody import Melody
-from ditto.diffusion.samplers import Chain, ddim
-from ditto.errors import ControlError
-from ditto.methods.controlnet import controlled, controlnet, curves_of
+from ditto.diffusion.samplers import Chain, ddim, ddpm, dpm_solver_pp
+from ditto.errors import ControlError, DittoError
+from ditto.methods.controlnet import MusicControlNet, control_curves, controlled, controlnet
+from ditto.methods.none import Uncontrolled
 from ditto.models.controlnet import ControlAdapter, encode_curves, with_controlnet
 from ditto.models.model import MusicModel
+from ditto.request import Request
+from ditto.runner import run
 
 FRAMES = 64
 
@@ -38,7 +42,7 @@ def make_adapter(model: MusicModel, scale: float) -> ControlAdapter:
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
 def test_an_adapter_that_adds_nothing_is_the_base(tiny_model: MusicModel, guidance: float) -> None:
     chain, silent = make_chain(tiny_model, guidance), make_adapter(tiny_model, 0.0)
-    told = curves_of([Intensity("crescendo")], tiny_model, 2, FRAMES)
+    told = control_curves([Intensity("crescendo")], tiny_model, 2, FRAMES)
     torch.testing.assert_close(controlnet(latent(), chain, silent, told), ddim(chain, latent()))
 
 
@@ -59,7 +63,7 @@ def test_guidance_mixes_two_answers_to_the_same_curves(tiny_model: MusicModel) -
 
 def test_the_curves_are_the_controls_targets(tiny_model: MusicModel) -> None:
     loudness, melody = Intensity("swell"), Melody.from_notes("C4:1 R:1 E4:2", bpm=600)
-    told = curves_of([melody, loudness], tiny_model, 2, FRAMES)
+    told = control_curves([melody, loudness], tiny_model, 2, FRAMES)
     expected = encode_curves(
         smoothed(loudness.curve, FRAMES, tiny_model.spec),
         melody.tune.classes(FRAMES, tiny_model.spec),
@@ -69,16 +73,16 @@ def test_the_curves_are_the_controls_targets(tiny_model: MusicModel) -> None:
     assert torch.equal(told, expected)
     assert told[0, 14].any()
     assert not told[0, 14].all()
-    assert not curves_of([loudness], tiny_model, 2, FRAMES)[:, 2:].any()
+    assert not control_curves([loudness], tiny_model, 2, FRAMES)[:, 2:].any()
 
 
 def test_what_it_cannot_take_is_refused(tiny_model: MusicModel) -> None:
     for controls in ([Intensity("swell"), Intensity("dip")], [Intensity("swell") / 2]):
         with pytest.raises(ControlError, match="one loudness curve, one melody"):
-            curves_of(controls, tiny_model, 2, FRAMES)
+            control_curves(controls, tiny_model, 2, FRAMES)
     nothing: list[Control] = []
     with pytest.raises(ControlError, match="to follow"):
-        curves_of(nothing, tiny_model, 2, FRAMES)
+        control_curves(nothing, tiny_model, 2, FRAMES)
     chain = replace(make_chain(tiny_model), denoiser=lambda x, t, cond, guidance: x)
     with pytest.raises(TypeError, match="patch transformer"):
         controlled(chain, make_adapter(tiny_model, 0.0), encode_curves(None, None, 2, FRAMES))
@@ -89,13 +93,51 @@ def test_the_shipped_adapter_follows_loudness_and_melody() -> None:
     no control's."""
     model = with_controlnet(ditto.load(), Path("weights/controlnet"))
     settings: dict[str, Any] = {"seed": 0, "count": 4, "tags": "genre=jazz"}
-    loud = ditto.generate(model, Intensity("crescendo"), method="controlnet", **settings)
+    loud = ditto.generate(model, Intensity("crescendo"), method=MusicControlNet(), **settings)
     assert loud.errors["intensity_rho"].mean() >= 0.8
     tune = Melody.from_notes("C4:2 E4:2 G4:2 C5:2 A4:2 F4:2", bpm=120)
     by_method = {
-        name: ditto.generate(model, tune, method=name, **settings)
+        method.name: ditto.generate(model, tune, method=method, **settings)
         .errors["melody_accuracy_percent"]
         .mean()
-        for name in ("controlnet", "none")
+        for method in (MusicControlNet(), Uncontrolled())
     }
     assert by_method["controlnet"] > by_method["none"] + 15
+
+
+@pytest.mark.parametrize("sampler", MusicControlNet.samplers)
+def test_the_object_is_the_function(whole_model: MusicModel, sampler: str) -> None:
+    chain, x_T, noise = start(whole_model)
+    melody, adapter = Melody.from_notes("C4:1 E4:1", bpm=600), whole_model.controlnet
+    curves = control_curves([LOUDNESS, melody], whole_model, 2, FRAMES)
+    assert isinstance(adapter, ControlAdapter)
+    samplers = {"ddim": ddim, "dpm++": dpm_solver_pp, "ddpm": lambda c, x: ddpm(c, x, noise)}
+    with torch.no_grad():
+        expected = controlnet(x_T, chain, adapter, curves, samplers[sampler])
+    result = made(whole_model, MusicControlNet(steps=4, sampler=sampler), LOUDNESS, melody)
+    torch.testing.assert_close(result.x_0, expected)
+    assert not torch.equal(result.x_0, ddim(chain, x_T))
+
+
+def test_it_computes_in_the_precision_of_its_base(whole_model: MusicModel) -> None:
+    low = replace(whole_model, precision=torch.bfloat16)
+    rough, plain = (
+        made(m, MusicControlNet(steps=4), LOUDNESS, iterations=1).x_0 for m in (low, whole_model)
+    )
+    assert rough.dtype == torch.float32
+    assert 0 < (rough - plain).square().mean() < 1e-2 * plain.square().mean()
+
+
+def test_a_model_without_a_controlnet_says_how_to_get_one(tiny_model: MusicModel) -> None:
+    with pytest.raises(
+        DittoError, match=r"'tiny' has no ControlNet: train one with `ditto-music train controlnet`"
+    ):
+        run(Request(LOUDNESS, method=MusicControlNet(steps=2)), tiny_model)
+
+
+def test_it_is_saved_and_loaded_with_its_model(whole_model: MusicModel, tmp_path: Path) -> None:
+    whole_model.save(tmp_path / "model")
+    found = ditto.load(tmp_path / "model").controlnet
+    assert isinstance(found, ControlAdapter)
+    for name, value in found.state_dict().items():
+        torch.testing.assert_close(value, whole_model.controlnet.state_dict()[name].half().float())  # pyright: ignore

@@ -2,15 +2,27 @@
 
 import pytest
 import torch
+from tests.methods.given import LOUDNESS, SHAPE, problem
 from torch import Tensor
 
 from ditto.diffusion.denoiser import GuidedDenoiser
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.diffusion.schedule import Schedule
-from ditto.methods.ditto2 import Decode, _phases, adaptive_schedule, decode2, ditto2, item_noise
+from ditto.latents import item_noise
+from ditto.methods.ditto2 import (
+    Decode,
+    Ditto2,
+    Surrogate,
+    _phases,
+    adaptive_schedule,
+    decode2,
+    ditto2,
+    proxied,
+)
 from ditto.models.conditioning import null_tags
+from ditto.models.model import MusicModel
 from ditto.models.transformer import PatchTransformer
-from ditto.optimize import Objective, Step, plateau, tolerance
+from ditto.optimize import Objective, Step, plateau, stop_when, tolerance
 
 SCHEDULE = Schedule.cosine(shift=0.5)
 
@@ -56,7 +68,11 @@ def test_the_adaptive_budget_is_the_papers(iterations: int, expected: tuple[int,
 
 def test_a_budget_of_another_length_is_refused(tiny_network: PatchTransformer) -> None:
     with pytest.raises(ValueError, match="3 entries for 4 iterations"):
-        ditto2(latent(), make_chain(tiny_network, 4), loss, iterations=4, surrogate_steps=[1, 1, 2])
+        next(
+            ditto2(
+                latent(), make_chain(tiny_network, 4), loss, iterations=4, surrogate_steps=[1, 1, 2]
+            )
+        )
 
 
 def test_decoding_with_gamma_0_is_the_chain(tiny_network: PatchTransformer) -> None:
@@ -105,29 +121,14 @@ def test_a_change_of_budget_is_no_plateau_and_tolerance_ends_it(
     chain = make_chain(tiny_network, 4)
 
     def run(stop) -> int:
-        return len(
-            list(
-                ditto2(
-                    latent(), chain, loss, iterations=24, lr=0.05, surrogate_steps=budget, stop=stop
-                )
-            )
-        )
+        steps = ditto2(latent(), chain, loss, iterations=24, lr=0.05, surrogate_steps=budget)
+        return len(list(stop_when(steps, [stop])))
 
     budget = [1] * 12 + [4] * 12
     plain = list(ditto2(latent(), chain, loss, iterations=24, lr=0.05, surrogate_steps=budget))
     assert (plain[12].loss > plain[11].best_loss).any(), "the budgets' losses should differ here"
     assert run(plateau(4, 1e-6)) == 24
     assert run(tolerance(plain[5].best_loss.max().item())) <= 6
-
-
-def test_gamma_noise_is_each_items_own_and_not_that_of_x_T() -> None:
-    batch, alone = item_noise((1, 4, 6), 7, 3), item_noise((1, 4, 6), 9, 1)
-    first, second = batch(), batch()
-    assert torch.equal(first[2], alone()[0])
-    assert torch.equal(second[2], alone()[0])
-    assert not torch.equal(first, second)
-    x_T = torch.randn(1, 4, 6, generator=torch.Generator().manual_seed(9))
-    assert not torch.equal(first[2], x_T)
 
 
 def test_decoding_draws_as_much_noise_as_gamma_says(tiny_network: PatchTransformer) -> None:
@@ -194,9 +195,7 @@ def test_corrections_lie_ever_further_apart_and_never_come_first(
     )
 
 
-def test_an_objective_that_estimates_is_calibrated_at_what_is_decoded(
-    tiny_network: PatchTransformer,
-) -> None:
+def test_a_proxy_objective_is_calibrated_at_what_is_decoded(tiny_network: PatchTransformer) -> None:
     chain, seen = make_chain(tiny_network, 4), []
 
     def decode(x_T: Tensor) -> Tensor:
@@ -215,3 +214,69 @@ def test_an_objective_that_estimates_is_calibrated_at_what_is_decoded(
     assert not decoded.requires_grad
     torch.testing.assert_close(decoded, decode(steps[1].x_T.double()))
     torch.testing.assert_close(steps[1].loss, 2 * loss(decoded).float())
+
+
+def make_surrogate(network: PatchTransformer, calibrated: list[Tensor]) -> tuple[Surrogate, list]:
+    """A surrogate of 5 corrections, with lists of what was calibrated and what was decoded."""
+    chain, decoded = make_chain(network, 4), []
+
+    def decode(x_T: Tensor) -> Tensor:
+        decoded.append(x_T)
+        return ddim(chain, x_T)
+
+    def calibrate(x_0: Tensor) -> Objective:
+        calibrated.append(x_0)
+        return lambda x: len(calibrated) * loss(x)
+
+    return Surrogate(chain, loss, decode, calibrate, last=5), decoded
+
+
+def test_each_due_correction_is_made_once_even_if_it_is_rendered_twice(
+    tiny_network: PatchTransformer,
+) -> None:
+    calibrated: list[Tensor] = []
+    surrogate, decoded = make_surrogate(tiny_network, calibrated)
+    plain, whole = (ddim(make_chain(tiny_network, steps), latent()) for steps in (1, 4))
+    torch.testing.assert_close(surrogate.render(latent()), plain)
+    surrogate.enter(1, 1)
+    for _ in range(2):
+        torch.testing.assert_close(surrogate.render(latent()), whole)
+    assert (len(decoded), len(calibrated), surrogate.made) == (1, 1, 1)
+    # The objective changed with the correction, and the shift stays between corrections.
+    torch.testing.assert_close(surrogate.objective(whole), loss(whole))
+    moved = latent().roll(1, dims=-1)
+    shift = surrogate.render(moved) - ddim(make_chain(tiny_network, 1), moved)
+    torch.testing.assert_close(shift, whole - plain)
+    # Two that fall due at once are made as one.
+    surrogate.enter(2, 3)
+    surrogate.render(latent())
+    surrogate.render(latent())
+    assert (len(decoded), surrogate.made) == (2, 3)
+
+
+def test_the_last_correction_calibrates_and_every_fourth_before_it(
+    tiny_network: PatchTransformer,
+) -> None:
+    calibrated: list[Tensor] = []
+    surrogate, decoded = make_surrogate(tiny_network, calibrated)
+    counts = []
+    for due in range(1, 6):
+        surrogate.enter(1, due)
+        surrogate.render(latent())
+        counts.append(len(calibrated))
+    assert counts == [1, 1, 1, 1, 2]
+    assert len(decoded) == 5
+    assert not any(x_0.requires_grad for x_0 in calibrated)
+
+
+def test_a_proxy_is_taken_only_where_the_model_has_a_mel(
+    student_model: MusicModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x_0 = 0.1 * torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    given = problem(student_model, LOUDNESS, method=Ditto2())
+    objective, calibrate = proxied(given)
+    torch.testing.assert_close(objective(x_0), LOUDNESS.proxy()(x_0, student_model))
+    torch.testing.assert_close(calibrate(x_0)(x_0), LOUDNESS(x_0, student_model))
+    monkeypatch.setattr(MusicModel, "has_mel", False)
+    objective, _ = proxied(given)
+    torch.testing.assert_close(objective(x_0), LOUDNESS(x_0, student_model.fast))

@@ -5,15 +5,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.methods.given import LOUDNESS, made, start
 from torch import Tensor
 
 from ditto.diffusion.denoiser import GuidedDenoiser
 from ditto.diffusion.edict import edict, edict_timesteps
 from ditto.diffusion.samplers import Chain
 from ditto.diffusion.schedule import Schedule
-from ditto.methods.doodl import Formulation, checkpointed, decode_doodl, doodl, invertible
+from ditto.methods.doodl import Doodl, Formulation, checkpointed, decode_doodl, doodl, invertible
 from ditto.models.conditioning import null_tags
+from ditto.models.model import MusicModel
 from ditto.models.transformer import PatchTransformer
+from ditto.optimize import best_so_far
 
 SCHEDULE = Schedule.cosine(shift=0.5)
 TAGS = torch.tensor([[1, 2, 3, 0, 0], [2, 0, 5, 0, 0]])
@@ -66,10 +69,11 @@ def test_the_loss_of_the_decoded_output_falls(
     tiny_network: PatchTransformer, formulation: Formulation
 ) -> None:
     chain, x_T = make_chain(tiny_network.float(), 4, 1.5), latent(dtype=torch.float32)
-    steps = list(doodl(x_T, chain, loss, iterations=12, lr=5e-2, formulation=formulation))
-    before, after = loss(decode_doodl(x_T, chain)), loss(decode_doodl(steps[-1].best_x_T, chain))
+    steps = doodl(x_T, chain, loss, iterations=12, lr=5e-2, formulation=formulation)
+    *_, last = best_so_far(steps)
+    before, after = loss(decode_doodl(x_T, chain)), loss(decode_doodl(last.best_x_T, chain))
     assert (after < 0.9 * before).all()
-    torch.testing.assert_close(after, steps[-1].best_loss, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(after, last.best_loss, rtol=1e-4, atol=1e-6)
 
 
 def test_latents_keep_their_length_and_wander_with_the_noise(
@@ -94,13 +98,31 @@ def test_latents_keep_their_length_and_wander_with_the_noise(
 
 def test_an_item_goes_the_way_that_it_would_go_alone(tiny_network: PatchTransformer) -> None:
     chain = make_chain(tiny_network, 3)
-    together = list(doodl(latent(), chain, loss, iterations=3))[-1].best_x_T
-    alone = list(doodl(latent()[1:], replace(chain, cond=TAGS[1:]), loss, iterations=3))[
-        -1
-    ].best_x_T
-    torch.testing.assert_close(together[1:], alone, rtol=1e-9, atol=1e-9)
+    *_, both = best_so_far(doodl(latent(), chain, loss, iterations=3))
+    one = doodl(latent()[1:], replace(chain, cond=TAGS[1:]), loss, iterations=3)
+    *_, alone = best_so_far(one)
+    torch.testing.assert_close(both.best_x_T[1:], alone.best_x_T, rtol=1e-9, atol=1e-9)
 
 
 def test_an_unknown_formulation_is_refused(tiny_network: PatchTransformer) -> None:
     with pytest.raises(KeyError, match="magic"):
         next(doodl(latent(), make_chain(tiny_network, 2), loss, iterations=1, formulation="magic"))  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("formulation", ["checkpointed", "invertible"])
+def test_the_object_is_the_functions(whole_model: MusicModel, formulation: Formulation) -> None:
+    chain, x_T, noise = start(whole_model)
+    steps = doodl(
+        x_T,
+        chain,
+        lambda x_0: LOUDNESS(x_0, whole_model),
+        iterations=3,
+        lr=0.05,
+        noise=noise,
+        formulation=formulation,
+    )
+    *_, last = best_so_far(steps)
+    result = made(whole_model, Doodl(steps=4, lr=0.05, formulation=formulation), LOUDNESS)
+    torch.testing.assert_close(result.x_T, last.best_x_T)
+    torch.testing.assert_close(result.x_0, decode_doodl(last.best_x_T, chain))
+    assert len(result.losses) == 3

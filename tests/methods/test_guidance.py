@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.methods.given import LOUDNESS, REGION, made, start
 from torch import Tensor
 
 import ditto
@@ -12,9 +13,18 @@ from ditto.audio.features import mel_rms_db
 from ditto.diffusion.denoiser import GuidedDenoiser
 from ditto.diffusion.samplers import Chain, ancestral, ddim, ddpm
 from ditto.diffusion.schedule import CLEAN, Schedule
-from ditto.methods.guidance import back_to, freedom, guidance_gradients, rms
-from ditto.methods.masking import Known
+from ditto.methods.guidance import (
+    FREEDOM_STRENGTH,
+    FreeDoM,
+    GuidanceGradients,
+    back_to,
+    freedom,
+    guidance_gradients,
+    rms,
+)
+from ditto.methods.masking import Known, known_region
 from ditto.models.conditioning import null_tags
+from ditto.models.model import MusicModel
 from ditto.models.transformer import PatchTransformer
 
 SCHEDULE = Schedule.cosine(shift=0.5)
@@ -156,3 +166,45 @@ def test_on_the_embedded_model_the_loudness_follows() -> None:
     noise = lambda: randn(next(seeds), *shape, dtype=dtype)  # noqa: E731
     guided = loudness(freedom(randn(0, *shape, dtype=dtype), chain, loudness, noise, repeats=2))
     assert guided.item() < 0.3 * plain.item()
+
+
+@pytest.mark.parametrize("sampler", FreeDoM.samplers)
+def test_the_freedom_object_is_the_function(whole_model: MusicModel, sampler: str) -> None:
+    chain, x_T, noise = start(whole_model)
+    advance = {"advance": ancestral(noise)} if sampler == "ddpm" else {}
+    expected = freedom(
+        x_T, chain, lambda x_0: LOUDNESS(x_0, whole_model), noise, strength=0.3, **advance
+    )
+    result = made(whole_model, FreeDoM(steps=4, strength=0.3, sampler=sampler), LOUDNESS)
+    torch.testing.assert_close(result.x_0, expected)
+    assert not result.x_0.requires_grad
+
+
+def test_freedoms_settings_reach_the_function(whole_model: MusicModel) -> None:
+    chain, x_T, noise = start(whole_model)
+    expected = freedom(
+        x_T,
+        chain,
+        lambda x_0: LOUDNESS(x_0, whole_model),
+        noise,
+        strength=FREEDOM_STRENGTH,
+        repeats=1,
+    )
+    for strength in (FREEDOM_STRENGTH, None):
+        result = made(whole_model, FreeDoM(steps=4, repeats=1, strength=strength), LOUDNESS)
+        torch.testing.assert_close(result.x_0, expected)
+
+
+def test_guidance_gradients_keep_a_region_and_want_a_strength_for_the_rest(
+    whole_model: MusicModel,
+) -> None:
+    chain, x_T, _ = start(whole_model)
+    expected = guidance_gradients(
+        x_T, chain, lambda x_0: REGION(x_0, whole_model), known=known_region([REGION])
+    )
+    result = made(whole_model, GuidanceGradients(steps=4), REGION)
+    torch.testing.assert_close(result.x_0, expected)
+    assert (result.errors["inpaint_mse"] == 0).all()
+    expected = guidance_gradients(x_T, chain, lambda x_0: LOUDNESS(x_0, whole_model), strength=1e-5)
+    result = made(whole_model, GuidanceGradients(steps=4, strength=1e-5), LOUDNESS)
+    torch.testing.assert_close(result.x_0, expected)

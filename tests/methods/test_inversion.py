@@ -11,10 +11,10 @@ import ditto
 from ditto.diffusion.denoiser import GuidedDenoiser
 from ditto.diffusion.samplers import Chain, ddim, ddim_invert
 from ditto.diffusion.schedule import Schedule
+from ditto.methods.ditto import ditto as ditto_steps
 from ditto.methods.inversion import (
     ddim_inversion,
     decode_null_text,
-    ditto_inversion,
     naive_inversion,
     null_rows,
     null_text_inversion,
@@ -23,6 +23,7 @@ from ditto.methods.inversion import (
 from ditto.models.conditioning import null_tags
 from ditto.models.transformer import PatchTransformer
 from ditto.models.unet import TagUNet
+from ditto.optimize import best_so_far
 
 SCHEDULE = Schedule.cosine(shift=0.5)
 TAGS = torch.tensor([[1, 2, 3, 0, 0], [2, 0, 5, 0, 0]])
@@ -130,7 +131,15 @@ def test_the_order_on_the_embedded_model_at_a_high_guidance_scale() -> None:
         )
         by_ddim = error(ddim(chain, ddim_inversion(chain, reference)))
     by_null_text = error(decode_null_text(chain, null_text_inversion(chain, reference, inner=6)))
-    *_, last = ditto_inversion(chain, reference, iterations=5, lr=5e-2, checkpointing=False)
+    steps = ditto_steps(
+        ddim_inversion(chain, reference),
+        chain,
+        lambda x_0: (x_0 - reference).square().flatten(1).mean(dim=1),
+        iterations=5,
+        lr=5e-2,
+        checkpointing=False,
+    )
+    *_, last = best_so_far(steps)
     assert by_null_text < 0.5 * by_ddim < naive
     assert last.best_loss.item() < 0.6 * by_ddim
     assert not any(parameter.grad is not None for parameter in model.network.parameters())

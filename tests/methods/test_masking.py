@@ -3,6 +3,7 @@ left to."""
 
 import pytest
 import torch
+from tests.methods.given import REGION, made, start
 from torch import Tensor
 
 import ditto
@@ -10,8 +11,17 @@ from ditto.controls.intensity import Intensity
 from ditto.controls.regions import Region
 from ditto.diffusion.samplers import Chain, ddim, ddim_step
 from ditto.diffusion.schedule import CLEAN, Schedule
-from ditto.errors import ControlError
-from ditto.methods.masking import Known, known_of, multidiffusion, naive_masking
+from ditto.methods.base import Method
+from ditto.methods.masking import (
+    Known,
+    MultiDiffusion,
+    MultiDiffusion50,
+    NaiveMasking,
+    known_region,
+    multidiffusion,
+    naive_masking,
+)
+from ditto.models.model import MusicModel
 
 SCHEDULE = Schedule.cosine(shift=0.5)
 COND = torch.zeros(2, 5, dtype=torch.long)
@@ -124,12 +134,12 @@ def test_spans_of_frames_make_a_mask() -> None:
 
 def test_a_region_control_says_what_is_known() -> None:
     region = Region.inpaint(KNOWN.reference[0], ((2, 6),))
-    known = known_of([region])
+    known = known_region([region])
+    assert known is not None
     assert known.mask.tolist() == [1, 1, 0, 0, 0, 0, 1, 1]
     assert known.reference is region.reference
-    for controls in ([], [region, region], [Intensity("swell")]):
-        with pytest.raises(ControlError, match="one region to keep"):
-            known_of(controls)
+    for controls in ([], [region, region], [Intensity("swell")], [region / 2]):
+        assert known_region(controls) is None
 
 
 def test_on_the_embedded_model_the_known_half_is_kept_and_the_other_half_follows() -> None:
@@ -161,3 +171,29 @@ def test_on_the_embedded_model_the_known_half_is_kept_and_the_other_half_follows
     assert errors(naive)[0] == 0
     assert errors(averaged)[0] < 0.5 * errors(plain)[0]
     assert not torch.equal(second(naive), second(plain))
+
+
+@pytest.mark.parametrize(
+    ("method", "until"),
+    [
+        (NaiveMasking(steps=4), None),
+        (MultiDiffusion(steps=4), 1.0),
+        (MultiDiffusion50(steps=4), 0.5),
+        (MultiDiffusion(steps=4, until=0.25), 0.25),
+    ],
+)
+def test_the_objects_are_the_functions(
+    whole_model: MusicModel, method: Method, until: float | None
+) -> None:
+    chain, x_T, noise = start(whole_model)
+    known = known_region([REGION])
+    assert known is not None
+    with torch.no_grad():
+        if until is None:
+            expected = naive_masking(x_T, chain, known, noise)
+        else:
+            expected = multidiffusion(x_T, chain, known, noise, until=until)
+    result = made(whole_model, method, REGION)
+    assert torch.equal(result.x_0, expected)
+    assert result.losses.shape == (0, 2)
+    assert (result.errors["inpaint_mse"] == 0).all() == (until is None)

@@ -376,6 +376,20 @@ class Masked(Control):
         """Return the control itself."""
         return self.control.bare()
 
+    def during(self, *spans: tuple[float, float]) -> "Masked":
+        """Return the control within what `spans` and its own have in common.
+
+        Raises:
+            ControlError: they have nothing in common, or a span makes no sense.
+        """
+        other = Masked(self.control, spans)
+        common = [
+            (max(a, c), min(b, d)) for a, b in self.spans for c, d in other.spans if a < d and c < b
+        ]
+        if not common:
+            raise ControlError("the spans in which a control is to count have nothing in common")
+        return Masked(self.control, tuple(common))
+
     def loss(self, output: Output) -> Tensor:
         """Return the control's loss over the frames that count."""
         return self.control.loss(output.during(self.spans))

@@ -1,7 +1,7 @@
 """Curves that a user can name, write down, keep in a CSV file, or take from a recording.
 
-A curve is piecewise linear, of dB (loudness) or another unit, over seconds, or over the share of the clip for the named shapes.
-Before its first point and after its last it holds their values.
+A curve is piecewise linear, of dB (loudness) or another unit, over seconds, or over the share of
+the clip for the named shapes. Before its first point and after its last it holds their values.
 """
 
 import csv
@@ -123,7 +123,7 @@ class Curve:
         return 0.0 if self.relative else self.points[-1][0]
 
     def levels(self, frames: int, spec: AudioSpec) -> Tensor:
-        """The curve in dB at each of `frames` frames, shape (frames,), float32."""
+        """Return the curve's value at each of `frames` frames, shape (frames,), float32."""
         return _levels(self, frames, spec).clone()
 
     def to_dict(self) -> dict[str, Any]:
@@ -221,7 +221,7 @@ def read_curve(path: StrPath, scale: Scale = LOUDNESS) -> Curve:
 
 
 def _rows(path: StrPath) -> list[tuple[int, list[str]]]:
-    """Rows of a CSV file that hold anything, with their numbers."""
+    """Return the rows of a CSV file that are not empty, with their line numbers."""
     file = Path(path)
     try:
         status = file.stat()
@@ -243,8 +243,7 @@ def _rows(path: StrPath) -> list[tuple[int, list[str]]]:
 
 
 def curve_of_recording(path: StrPath, spec: AudioSpec, seconds: float | None = None) -> Curve:
-    """The loudness of a recording's beginning, one point a frame; the smoothing comes with the
-    target (`smoothed`).
+    """Return the loudness of a recording's beginning, one point per frame, not yet smoothed.
 
     Raises:
         AudioFileError: if the file cannot be read or is silent.
@@ -257,7 +256,7 @@ def curve_of_recording(path: StrPath, spec: AudioSpec, seconds: float | None = N
 
 
 def smoothed(curve: Curve, frames: int, spec: AudioSpec) -> Tensor:
-    """The target y, shape (frames,): the curve through the same smoothing as the feature.
+    """Return the target y, shape (frames,): the curve, smoothed as the feature is.
 
     A jump that the smoothed loudness of no sound could follow is thus not asked for.
     """

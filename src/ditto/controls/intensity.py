@@ -197,7 +197,7 @@ class Intensity(Control):
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Intensity":
         """Return the control that `to_dict` wrote."""
-        return cls(Curve.from_dict(values), values["measure"])
+        return cls(Curve.from_dict(values), values["measure"], values.get("domain", "sound"))
 
 
 def _measure(context: ParseContext) -> Any:
@@ -213,8 +213,9 @@ def mse(feature: Tensor, target: Tensor) -> Tensor:
 
 
 def pearson(feature: Tensor, target: Tensor) -> Tensor:
-    """Return Pearson's ρ over the last dimension: (B, frames) and (frames,) → (B,); 0 where either is
-    constant.
+    """Return Pearson's ρ over the last dimension: (B, frames) and (frames,) → (B,).
+
+    It is 0 where either is constant.
     """
     a = feature - feature.mean(dim=-1, keepdim=True)
     b = target - target.mean(dim=-1, keepdim=True)

@@ -16,11 +16,11 @@ from ditto.controls.notes import (
     REST,
     Note,
     NoteSequence,
+    parse_melody,
     parse_notes,
-    parse_tune,
     read_midi,
     read_score,
-    tune_of_recording,
+    transcribe_recording,
 )
 from ditto.errors import ControlError
 from ditto.models.model import MusicModel
@@ -33,8 +33,7 @@ MAX_NOTES_LISTED = 64
 
 @dataclass(frozen=True)
 class Melody(Control):
-    """f = log C(V(x_0)), y = a pitch class a frame, 𝓛 = negative log-likelihood in nats, over the
-    frames with a note.
+    """f = log C(V(x_0)), y = a pitch class per frame, 𝓛 = −log C(y) in nats, the mean over notes.
 
     Attributes:
         tune: the target.
@@ -67,51 +66,58 @@ class Melody(Control):
         bpm, track = context.options.get("bpm"), context.options.get("melody_track")
         written = Path(text).suffix == "" or ":" in Path(text).suffix
         bpm = context.tempo if bpm is None and written else bpm
-        return cls(parse_tune(text, context.spec(), bpm=bpm, track=track))
+        return cls(parse_melody(text, context.spec(), bpm=bpm, track=track))
 
     @classmethod
     def from_notes(cls, text: str, bpm: float = DEFAULT_BPM) -> "Melody":
-        """From names with beats, ``"C4:1 E4:1 G4:2"``."""
+        """Read names with beats, ``"C4:1 E4:1 G4:2"``."""
         return cls(parse_notes(text, bpm))
 
     @classmethod
     def from_midi(
         cls, path: StrPath, *, bpm: float | None = None, track: int | None = None
     ) -> "Melody":
-        """From a MIDI file: the top line of all its tracks, or of one."""
+        """Read a MIDI file: the top line of all its tracks, or of one."""
         return cls(read_midi(path, bpm=bpm, track=track))
 
     @classmethod
     def from_score(
         cls, path: StrPath, *, bpm: float | None = None, part: int | None = None
     ) -> "Melody":
-        """From a MusicXML file: the top line of all its parts, or of one. Needs music21."""
+        """Read a MusicXML file: the top line of all its parts, or of one; needs music21."""
         return cls(read_score(path, bpm=bpm, part=part))
 
     @classmethod
     def of_recording(
         cls, path: StrPath, spec: AudioSpec | None = None, *, seconds: float | None = None
     ) -> "Melody":
-        """What the control itself hears in the first `seconds` (default: the model's window) of a
-        recording.
+        """Return the control whose target is a recording's own strongest pitch classes.
+
+        Args:
+            path: a sound file.
+            spec: of the model.
+            seconds: how much of the recording's beginning; by default the model's window.
+
+        Raises:
+            AudioFileError: the file cannot be read or is silent.
         """
-        return cls(tune_of_recording(path, spec or AudioSpec(), seconds))
+        return cls(transcribe_recording(path, spec or AudioSpec(), seconds))
 
     def target(self, output: Output) -> Tensor:
-        """The target y, shape (frames,): classes 0 to 11, `REST` where there is no note."""
+        """Return the target y, shape (frames,): 0 (C) to 11, or `REST` without a note."""
         return self.tune.classes(output.frames, output.model.spec).to(output.x_0.device)
 
     def feature(self, output: Output) -> Tensor:
-        """f(x_0) = log C, shape (B, 12, frames)."""
+        """Return f(x_0) = log C, shape (B, 12, frames)."""
         return log_chroma(output.audio, output.model.spec)
 
     def loss(self, output: Output) -> Tensor:
-        """𝓛 of each item, shape (B,)."""
+        """Return 𝓛 of each item, shape (B,)."""
         feature, target = output.masked(self.feature(output)), output.masked(self.target(output))
         return nll(feature, target)
 
     def errors(self, output: Output) -> dict[str, Tensor]:
-        """Accuracy in % of the frames with a note (chance: 8.3), and 𝓛."""
+        """Return the accuracy in % of the frames with a note (chance: 8.3), and 𝓛."""
         feature, target = output.masked(self.feature(output)), output.masked(self.target(output))
         return {
             "melody_accuracy_percent": accuracy(feature, target),
@@ -126,13 +132,14 @@ class Melody(Control):
             )
 
     def warnings(self, model: MusicModel, frames: int) -> list[str]:
-        """What of the melody lies beyond the clip."""
+        """Return what is cut of a melody that goes on beyond the clip."""
         end, last = model.spec.seconds(frames), self.tune.seconds
         if last <= end + 0.06:
             return []
         cut = sum(note.onset >= end for note in self.tune.notes)
         return [
-            f"the melody lasts {last:.2f} s: what comes after {end:.2f} s was cut ({cut} of its notes whole)"
+            f"the melody lasts {last:.2f} s: what comes after {end:.2f} s was cut ({cut} of its "
+            "notes whole)"
         ]
 
     def in_window(self, window: Window, spec: AudioSpec) -> "Melody | None":
@@ -153,7 +160,7 @@ class Melody(Control):
         return [ChromaPanel(title="melody", shares=shares, target=target)]
 
     def to_dict(self) -> dict[str, Any]:
-        """Name, length and, unless there are very many, notes as [onset, seconds, pitch]."""
+        """Return name, length and, unless there are very many, notes as [onset, seconds, pitch]."""
         notes = [[round(n.onset, 4), round(n.duration, 4), n.pitch] for n in self.tune.notes]
         return {
             "control": self.kind,
@@ -170,8 +177,14 @@ class Melody(Control):
 
 
 def nll(log_shares: Tensor, classes: Tensor) -> Tensor:
-    """Mean of −log C at the class of every frame that has one: (B, 12, frames), (frames,) → (B,); 0
-    without.
+    """Return the mean of −log C at the frames' classes; 0 where no frame has one.
+
+    Args:
+        log_shares: log C, shape (B, 12, frames).
+        classes: shape (frames,), `REST` for none.
+
+    Returns:
+        Shape (B,), in nats.
     """
     sounding = classes != REST
     chosen = log_shares.gather(1, classes.clamp(min=0).expand(len(log_shares), 1, -1))[:, 0]
@@ -179,8 +192,14 @@ def nll(log_shares: Tensor, classes: Tensor) -> Tensor:
 
 
 def accuracy(log_shares: Tensor, classes: Tensor) -> Tensor:
-    """Frames with a target class whose strongest class it is, in %: (B, 12, frames), (frames,) →
-    (B,).
+    """Return how many of the frames with a class have it as their strongest one, in %.
+
+    Args:
+        log_shares: log C, shape (B, 12, frames).
+        classes: shape (frames,), `REST` for none.
+
+    Returns:
+        Shape (B,).
     """
     sounding = classes != REST
     right = (log_shares.argmax(dim=1) == classes) & sounding

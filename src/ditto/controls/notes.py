@@ -1,7 +1,6 @@
-"""Melodies that a user can write down, keep in a MIDI or MusicXML file, or hum: notes over seconds,
-top line first.
+"""Melodies as note sequences: from note names, a MIDI or MusicXML file, or a recording.
 
-Of notes that sound together the highest counts, as it does to a listener.
+Times are in seconds. Of notes that sound together the highest counts, as it does to a listener.
 """
 
 import math
@@ -61,7 +60,7 @@ class NoteSequence:
 
     Attributes:
         notes: at least one.
-        name: how it was asked for.
+        name: label used in reports, e.g. a file's name.
     """
 
     notes: tuple[Note, ...]
@@ -73,23 +72,18 @@ class NoteSequence:
         Raises:
             ControlError: no note, too many, or times and pitches out of range.
         """
+        name = f"the melody {printable(self.name)!r}"
         if not self.notes:
-            raise ControlError(
-                f"the melody {printable(self.name)!r} has no notes: give another file, track, or names"
-            )
+            raise ControlError(f"{name} has no notes: give another file, track, or names")
         if len(self.notes) > MAX_NOTES:
-            raise ControlError(
-                f"the melody {printable(self.name)!r} has over {MAX_NOTES} notes: give a shorter one"
-            )
+            raise ControlError(f"{name} has over {MAX_NOTES} notes: give a shorter one")
         for note in self.notes:
             if not (
                 0 <= note.onset < math.inf
                 and 0 < note.duration < math.inf
                 and 0 <= note.pitch < 128
             ):
-                raise ControlError(
-                    f"the melody {printable(self.name)!r} has a note out of range: {note}"
-                )
+                raise ControlError(f"{name} has a note out of range: {note}")
 
     @property
     def seconds(self) -> float:
@@ -97,13 +91,11 @@ class NoteSequence:
         return max(note.end for note in self.notes)
 
     def classes(self, frames: int, spec: AudioSpec) -> Tensor:
-        """The pitch class 0 to 11 of each of `frames` frames, or `REST`, shape (frames,), int64."""
+        """Return each frame's pitch class, 0 (C) to 11, or `REST`; shape (frames,), int64."""
         return _classes(self, frames, spec).clone()
 
     def later(self, seconds: float) -> "NoteSequence | None":
-        """The tune `seconds` later (earlier, if negative), without what would lie before 0; None if
-        nothing is left.
-        """
+        """Return the notes `seconds` later (negative: earlier), cut at 0; None if none is left."""
         moved = (
             Note(max(n.onset + seconds, 0.0), min(n.duration, n.end + seconds), n.pitch)
             for n in self.notes
@@ -113,23 +105,23 @@ class NoteSequence:
 
 
 @lru_cache(maxsize=64)
-def _classes(tune: NoteSequence, frames: int, spec: AudioSpec) -> Tensor:
+def _classes(melody: NoteSequence, frames: int, spec: AudioSpec) -> Tensor:
     with torch.inference_mode(False):
         classes = torch.full((frames,), REST)
-        for note in sorted(tune.notes, key=lambda n: n.pitch):
+        for note in sorted(melody.notes, key=lambda n: n.pitch):
             first, last = (math.ceil(t * spec.frame_rate - 1e-6) for t in (note.onset, note.end))
             classes[min(first, frames) : min(last, frames)] = note.pitch % 12
     return classes
 
 
-def parse_tune(
+def parse_melody(
     text: str, spec: AudioSpec, *, bpm: float | None = None, track: int | None = None
 ) -> NoteSequence:
-    """A tune from what a user wrote: note names, or the path of a MIDI, MusicXML or sound file.
+    """Read a melody: note names, or the path of a MIDI, MusicXML or sound file.
 
     Args:
         text: e.g. "C4:1 E4:1 G4:2", "tune.mid", "song.musicxml", "humming.wav".
-        spec: of the model, which says how a recording is heard.
+        spec: of the model, for the chroma of a recording.
         bpm: beats per minute; None is the file's own tempo, or 120.
         track: of a file with several, from 0; None takes the top line of all.
 
@@ -147,15 +139,18 @@ def parse_tune(
     if track is not None:
         raise ControlError("a track can be chosen of a MIDI or MusicXML file only")
     return (
-        tune_of_recording(text, spec)
+        transcribe_recording(text, spec)
         if ending in SUBTYPES
         else parse_notes(text, bpm or DEFAULT_BPM)
     )
 
 
 def parse_notes(text: str, bpm: float = DEFAULT_BPM) -> NoteSequence:
-    """A tune from names with beats, ``"C4:1 F#4:0.5 Bb3 R:1"``: one beat and octave 4 if not given,
-    R for a rest.
+    """Read note names with beats, ``"C4:1 F#4:0.5 Bb3 R:1"``.
+
+    Args:
+        text: octave 4 and one beat where none is given; R is a rest.
+        bpm: beats per minute.
 
     Raises:
         ControlError: if a name cannot be read, or there is none.
@@ -165,8 +160,9 @@ def parse_notes(text: str, bpm: float = DEFAULT_BPM) -> NoteSequence:
         rest, name = _REST.fullmatch(word), _NOTE.fullmatch(word)
         if rest is None and name is None:
             raise ControlError(
-                f"cannot read {printable(word)!r} in the melody: write notes such as 'C4:1 F#4:0.5 R:1 G4:2' (name, "
-                "octave, beats), or give a .mid, .musicxml or sound file"
+                f"cannot read {printable(word)!r} in the melody: write notes such as "
+                "'C4:1 F#4:0.5 R:1 G4:2' (name, octave, beats), or give a .mid, .musicxml or sound "
+                "file"
             )
         beats = rest[1] if rest is not None else name[4] if name is not None else None
         length = float(beats or 1) * beat
@@ -181,8 +177,12 @@ def _pitch(step: str, alteration: str, octave: str | None) -> int:
 
 
 def read_midi(path: StrPath, *, bpm: float | None = None, track: int | None = None) -> NoteSequence:
-    """The notes of a MIDI file without its drums, at its own tempo or at `bpm`; of all tracks, or
-    of `track` from 0.
+    """Read the notes of a MIDI file, without drums.
+
+    Args:
+        path: the file.
+        bpm: beats per minute; None is the file's own tempo.
+        track: from 0; None is all.
 
     Raises:
         ControlError: the file cannot be read, has no such track, or has no notes there.
@@ -202,7 +202,7 @@ def read_midi(path: StrPath, *, bpm: float | None = None, track: int | None = No
 
 
 def _midi_notes(midi: mido.MidiFile, bpm: float | None, track: int | None) -> Iterator[Note]:
-    """Notes of the file in the order in which they end."""
+    """Yield the file's notes in the order in which they end."""
     begun: dict[tuple[int, int, int], float] = {}
     now, tick, tempo = 0.0, 0, 60e6 / (bpm or DEFAULT_BPM)
     for at, index, message in _midi_events(midi):
@@ -228,9 +228,7 @@ def _midi_notes(midi: mido.MidiFile, bpm: float | None, track: int | None) -> It
 
 
 def _midi_events(midi: mido.MidiFile) -> list[tuple[int, int, Any]]:
-    """(tick, track, message) of all tracks in time; of one tick, what ends comes before what
-    begins.
-    """
+    """Return (tick, track, message) of all tracks, sorted; notes end before others begin."""
     events = []
     for index, track in enumerate(midi.tracks):
         tick = 0
@@ -243,8 +241,12 @@ def _midi_events(midi: mido.MidiFile) -> list[tuple[int, int, Any]]:
 
 
 def read_score(path: StrPath, *, bpm: float | None = None, part: int | None = None) -> NoteSequence:
-    """The notes of a MusicXML file, at its own tempo or at `bpm`; of all parts, or of `part` from
-    0. Needs music21.
+    """Read the notes of a MusicXML file; needs music21.
+
+    Args:
+        path: the file.
+        bpm: beats per minute; None is the file's own tempo.
+        part: from 0; None is all.
 
     Raises:
         ControlError: music21 is missing, or the file cannot be read, has no such part, or has no
@@ -277,7 +279,7 @@ def read_score(path: StrPath, *, bpm: float | None = None, part: int | None = No
 
 
 def score_notes(stream: Any, bpm: float | None) -> Iterator[Note]:
-    """The notes of a music21 stream, a chord by its highest, at its own tempo or at `bpm`."""
+    """Yield the notes of a music21 stream, of chords the highest, at its own tempo or at `bpm`."""
     from music21 import chord, harmony, note
 
     for element, onset, duration in _in_beats(stream, bpm) if bpm else _in_seconds(stream):
@@ -305,26 +307,28 @@ def _in_seconds(stream: Any) -> Iterator[tuple[Any, float, float]]:
     )
 
 
-def tune_of_recording(path: StrPath, spec: AudioSpec, seconds: float | None = None) -> NoteSequence:
-    """What the melody control hears in a recording's beginning: the strongest class of every frame
-    that is not quiet.
+def transcribe_recording(
+    path: StrPath, spec: AudioSpec, seconds: float | None = None
+) -> NoteSequence:
+    """Return the strongest pitch class of every frame of a recording's beginning, as notes.
 
     Args:
         path: a sound file.
-        spec: how the model hears.
-        seconds: how much of it; the model's window by default.
+        spec: of the model.
+        seconds: how much of it; by default the model's window.
 
     Raises:
         AudioFileError: if the file cannot be read or is silent.
         ControlError: if nothing in it lies above middle C.
     """
     audio = torch.from_numpy(read_mono(path, spec, seconds=seconds or spec.clip_seconds))
-    return tune_of_chroma(audio, spec, Path(path).name)
+    return transcribe(audio, spec, Path(path).name)
 
 
-def tune_of_chroma(audio: Tensor, spec: AudioSpec, name: str = "recording") -> NoteSequence:
-    """The tune that the melody control hears in audio (samples,); notes are runs of one class, in
-    octave 5.
+def transcribe(audio: Tensor, spec: AudioSpec, name: str = "recording") -> NoteSequence:
+    """Return audio (samples,) as notes of octave 5: runs of frames with one strongest class.
+
+    Quiet frames are rests.
     """
     with torch.no_grad():
         power = chroma_power(audio[None], spec)[0]
@@ -354,9 +358,8 @@ def _check_file(path: StrPath) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise ControlError(f"cannot read the melody {printable(path)}: it is not a regular file")
     if not 0 < status.st_size <= MAX_SCORE_BYTES:
-        raise ControlError(
-            f"cannot read the melody {printable(path)}: it is empty, or over {MAX_SCORE_BYTES // 10**6} MB"
-        )
+        size = f"over {MAX_SCORE_BYTES // 10**6} MB"
+        raise ControlError(f"cannot read the melody {printable(path)}: it is empty, or {size}")
 
 
 def _check_part(path: StrPath, kind: str, chosen: int | None, count: int) -> None:

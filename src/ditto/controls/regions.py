@@ -1,8 +1,7 @@
-"""Regions of x_0 that match others: outpainting, inpainting, looping, inversion (DITTO section 4,
-appendices D and E).
+"""Regions of x_0 that match others: outpainting, inpainting, looping, inversion.
 
-All are 𝓛 = mean of (M_gen ⊙ x_0 − M_ref ⊙ x_ref)² over the masked values; they need no vocoder, and
-fit any model whose x_0 has time on its last axis.
+DITTO section 4, appendices D and E. All are 𝓛 = mean of (M_gen ⊙ x_0 − M_ref ⊙ x_ref)² over the
+masked values; they need no vocoder, and fit any model whose x_0 has time on its last axis.
 """
 
 from dataclasses import dataclass
@@ -41,16 +40,21 @@ class Region(Control):
         for start, end in self.spans or ((0, 0),):
             if not 0 <= start < end <= self.reference.shape[-1]:
                 raise ControlError(
-                    f"a region to {self.kind} must lie within the clip's {self.reference.shape[-1]} frames, and not be "
-                    f"empty: not {start} to {end}"
+                    f"a region to {self.kind} must lie within the clip's "
+                    f"{self.reference.shape[-1]} frames, and not be empty: not {start} to {end}"
                 )
 
     @classmethod
     def outpaint(
         cls, reference: Tensor, overlap: int, frames: int, *, backwards: bool = False
     ) -> "Region":
-        """The first `overlap` frames of a clip of `frames` are the last of the reference
-        (backwards: the other way).
+        """Match the clip's first `overlap` frames with the reference's last.
+
+        Args:
+            reference: shape (…, frames of the reference).
+            overlap: frames that are alike.
+            frames: of the clip.
+            backwards: match the clip's last frames with the reference's first.
         """
         if not 0 < overlap <= min(frames, reference.shape[-1]):
             raise ControlError(
@@ -65,7 +69,7 @@ class Region(Control):
 
     @classmethod
     def inpaint(cls, reference: Tensor, gaps: FrameSpans) -> "Region":
-        """All of the reference but the `gaps` (frames) is kept."""
+        """Keep all of the reference but the `gaps` (frames)."""
         frames = reference.shape[-1]
         ends = [0, *(edge for gap in sorted(gaps) for edge in gap), frames]
         kept = tuple(
@@ -75,10 +79,11 @@ class Region(Control):
 
     @classmethod
     def loop(cls, reference: Tensor, overlap: int, frames: int) -> "Region":
-        """A clip that starts as the reference's last `overlap` frames and ends as its first."""
+        """Start the clip with the reference's last `overlap` frames and end it with its first."""
         if not 0 < 2 * overlap <= frames or overlap > reference.shape[-1]:
             raise ControlError(
-                f"the overlap, {overlap} frames, must be at most half the clip and not pass the reference"
+                f"the overlap, {overlap} frames, must be at most half the clip and not pass the "
+                "reference"
             )
         placed = reference.new_zeros(*reference.shape[:-1], frames)
         placed[..., :overlap] = reference[..., reference.shape[-1] - overlap :]
@@ -87,13 +92,11 @@ class Region(Control):
 
     @classmethod
     def invert(cls, reference: Tensor) -> "Region":
-        """x_0 is the reference, all of it (appendix D); start from DDIM inversion."""
+        """Match all of the reference (appendix D); start from DDIM inversion."""
         return cls("invert", reference, ((0, reference.shape[-1]),))
 
     def without(self, frames: FrameSpans) -> "Region":
-        """The same, not counting some stretches of frames, e.g. those that hear beyond a file's
-        end.
-        """
+        """Return the region less some frames, e.g. those whose windows pass a file's end."""
         counts = torch.zeros(self.reference.shape[-1], dtype=torch.bool)
         for start, end in self.spans:
             counts[start:end] = True
@@ -107,17 +110,18 @@ class Region(Control):
         return Region(self.kind, self.reference, tuple(zip(edges[::2], edges[1::2], strict=True)))
 
     def loss(self, output: Output) -> Tensor:
-        """𝓛 of each item, shape (B,)."""
+        """Return 𝓛 of each item, shape (B,)."""
         return self._difference(output).square().flatten(1).mean(dim=1)
 
     def errors(self, output: Output) -> dict[str, Tensor]:
-        """The mean square error, in units of x_0 ([-1, 1] over the dynamic range for our own
-        models).
+        """Return the mean square error in units of x_0.
+
+        Those of our own models are [-1, 1] over the dynamic range.
         """
         return {f"{self.kind}_mse": self.loss(output)}
 
     def _difference(self, output: Output) -> Tensor:
-        """What counts of x_0 − y, shape (B, …, frames that count)."""
+        """Return x_0 − y where it counts, shape (B, …, frames that count)."""
         reference = self.reference.to(output.x_0)
         difference = torch.cat(
             [output.x_0[..., a:b] - reference[..., a:b] for a, b in self.spans], dim=-1
@@ -131,7 +135,8 @@ class Region(Control):
         expected = (*model.shape(None)[:-1], frames)
         if tuple(self.reference.shape) != expected:
             raise ControlError(
-                f"the reference to {self.kind} has shape {tuple(self.reference.shape)}, but the clip {expected}"
+                f"the reference to {self.kind} has shape {tuple(self.reference.shape)}, but the "
+                f"clip {expected}"
             )
 
     def known_region(self) -> tuple[Tensor, FrameSpans]:
@@ -139,19 +144,20 @@ class Region(Control):
         return self.reference, self.spans
 
     def panels(self, output: Output, item: int) -> list[Panel]:
-        """The reference where it counts."""
+        """Return the reference where it counts."""
         mel = output.model.to_mel(self.reference[None].float())[0].cpu().numpy()
         return [RegionPanel(title=f"{self.kind}: to be matched", target=mel, spans=self.spans)]
 
     def to_dict(self) -> dict[str, Any]:
-        """Kind and spans of frames."""
+        """Return kind and spans of frames."""
         return {"control": self.kind, "frames": [list(span) for span in self.spans]}
 
 
 @dataclass(frozen=True)
 class SelfLoop(Control):
-    """The clip returns to its own start: frames [0, overlap) equal frames [period, period +
-    overlap) (appendix E).
+    """The clip returns to its own start (appendix E).
+
+    Frames [0, overlap) equal frames [period, period + overlap).
 
     Attributes:
         period: length of the loop in frames.
@@ -163,24 +169,25 @@ class SelfLoop(Control):
     kind = "loop"
 
     def loss(self, output: Output) -> Tensor:
-        """𝓛 of each item, shape (B,)."""
+        """Return 𝓛 of each item, shape (B,)."""
         first = output.x_0[..., : self.overlap]
         again = output.x_0[..., self.period : self.period + self.overlap]
         return (first - again).square().flatten(1).mean(dim=1)
 
     def errors(self, output: Output) -> dict[str, Tensor]:
-        """The mean square error, in units of x_0."""
+        """Return the mean square error in units of x_0."""
         return {"loop_mse": self.loss(output)}
 
     def check(self, model: MusicModel, frames: int) -> None:
         """Refuse a loop that does not fit the clip together with its overlap."""
         if not 0 < self.overlap <= self.period or self.period + self.overlap > frames:
             raise ControlError(
-                f"a loop of {self.period} frames with {self.overlap} of overlap does not fit a clip of {frames}"
+                f"a loop of {self.period} frames with {self.overlap} of overlap does not fit a "
+                f"clip of {frames}"
             )
 
     def panels(self, output: Output, item: int) -> list[Panel]:
-        """The loop's start where it has to come again."""
+        """Return the loop's start, where it has to come again."""
         mel = output.model.to_mel(output.x_0[item : item + 1].float())[0].detach().cpu().numpy()
         shown = mel.copy()
         shown[:, self.period : self.period + self.overlap] = mel[:, : self.overlap]
@@ -190,5 +197,5 @@ class SelfLoop(Control):
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Period and overlap in frames."""
+        """Return period and overlap in frames."""
         return {"control": self.kind, "period": self.period, "overlap": self.overlap}

@@ -1,5 +1,6 @@
-"""Structure: which parts of a clip sound alike follows a form ("ABA") or a recording (DITTO section
-4, appendix F).
+"""Structure: which parts of a clip sound alike follows a form ("ABA") or a recording.
+
+DITTO section 4, appendix F.
 """
 
 import math
@@ -34,8 +35,11 @@ _SECTION = re.compile(r"([A-Za-z])(?::(\d+(?:\.\d*)?|\d*\.\d+))?")
 
 @dataclass(frozen=True)
 class Form:
-    """Sections in order, (letter, length); lengths are shares of the clip, whatever they add up
-    to.
+    """Sections in order.
+
+    Attributes:
+        sections: (letter, length); lengths are shares of the clip, whatever they add up to.
+        name: label, e.g. the text that it was read from.
     """
 
     sections: tuple[tuple[str, float], ...]
@@ -58,22 +62,20 @@ class Form:
                 )
 
     def labels(self, frames: int) -> np.ndarray:
-        """Which letter (as a number) each of `frames` frames belongs to, shape (frames,)."""
+        """Return the letter (as a number) of each of `frames` frames, shape (frames,)."""
         letters = sorted({letter for letter, _ in self.sections})
         ends = np.cumsum([length for _, length in self.sections])
         section = np.searchsorted(ends / ends[-1], (np.arange(frames) + 0.5) / frames)
         return np.array([letters.index(letter) for letter, _ in self.sections])[section]
 
     def matrix(self, frames: int) -> Tensor:
-        """1 where two frames are in sections of one letter, else 0; shape (frames, frames),
-        float32.
-        """
+        """Return 1 where two frames have one letter, else 0; shape (frames, frames), float32."""
         labels = torch.from_numpy(self.labels(frames))
         return (labels[:, None] == labels[None]).float()
 
 
 def parse_form(text: str) -> Form:
-    """A form from "ABA", or with lengths "A:2 B:4 A:2".
+    """Read a form: "ABA", or with lengths "A:2 B:4 A:2".
 
     Raises:
         ControlError: if it holds something else than letters, or has too many sections.
@@ -83,7 +85,8 @@ def parse_form(text: str) -> Form:
     if not found or not all(found):
         wrong = next((word for word, match in zip(words, found, strict=True) if not match), text)
         raise ControlError(
-            f"cannot read {printable(wrong)!r} in the form: write letters, 'ABA', or lengths, 'A:2 B:4 A:2'"
+            f"cannot read {printable(wrong)!r} in the form: write letters, 'ABA', or lengths, "
+            "'A:2 B:4 A:2'"
         )
     return Form(tuple((m[1].upper(), float(m[2] or 1)) for m in found if m), text)
 
@@ -97,20 +100,20 @@ class SelfSimilarity(Control):
 
     @abstractmethod
     def target(self, output: Output) -> Tensor:
-        """The target y, shape (frames, frames)."""
+        """Return the target y, shape (frames, frames)."""
 
     def feature(self, output: Output) -> Tensor:
-        """f(x_0), shape (B, frames, frames)."""
+        """Return f(x_0), shape (B, frames, frames)."""
         spec = output.model.spec
         return self_similarity(output.mel, spec, smooth_seconds=self.smooth_seconds)
 
     def loss(self, output: Output) -> Tensor:
-        """𝓛 of each item, shape (B,)."""
+        """Return 𝓛 of each item, shape (B,)."""
         difference = output.masked(self.feature(output) - self.target(output))
         return output.masked(difference.mT).square().mean(dim=(1, 2))
 
     def errors(self, output: Output) -> dict[str, Tensor]:
-        """The MSE of the matrices."""
+        """Return the MSE of the matrices."""
         return {"structure_mse": self.loss(output)}
 
     def in_window(self, window: Window, spec: AudioSpec) -> "SelfSimilarity":
@@ -132,8 +135,7 @@ class SelfSimilarity(Control):
 
 @dataclass(frozen=True, init=False)
 class Structure(SelfSimilarity):
-    """y = a block matrix, 1 within sections of one letter and 0 between others, smoothed like the
-    feature.
+    """y = a block matrix, smoothed like the feature: 1 within a letter, 0 between letters.
 
     Timbre has no mean over time, so two sections can be opposites (0 in the matrix); of three or
     more letters no sound can make all pairs opposites, and the loss keeps a rest.
@@ -158,7 +160,7 @@ class Structure(SelfSimilarity):
         return StructureLike.of_recording(path, context.spec())
 
     def target(self, output: Output) -> Tensor:
-        """The target y, shape (frames, frames)."""
+        """Return the target y, shape (frames, frames)."""
         return _smoothed(self.form, output.frames, output.model.spec).to(output.x_0.device)
 
     def check(self, model: MusicModel, frames: int) -> None:
@@ -169,11 +171,12 @@ class Structure(SelfSimilarity):
         )
         if shortest < 0.1:
             raise ControlError(
-                f"the form's shortest section would last {shortest:.2f} s: give fewer, or longer ones"
+                f"the form's shortest section would last {shortest:.2f} s: give fewer, or longer "
+                "ones"
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The sections."""
+        """Return the sections."""
         sections = [list(section) for section in self.form.sections]
         return {"control": self.kind, "sections": sections}
 
@@ -198,7 +201,7 @@ class StructureLike(SelfSimilarity):
 
     @classmethod
     def of_recording(cls, path: StrPath, spec: AudioSpec | None = None) -> "StructureLike":
-        """The structure of a recording's beginning, one window of the model.
+        """Take the structure of a recording's beginning, one window of the model.
 
         Raises:
             AudioFileError: if the file cannot be read or is silent.
@@ -214,7 +217,7 @@ class StructureLike(SelfSimilarity):
         return {}
 
     def target(self, output: Output) -> Tensor:
-        """The target y, shape (frames, frames)."""
+        """Return the target y, shape (frames, frames)."""
         key = output.frames, output.model.spec
         if key not in self._matrices:
             with torch.no_grad():
@@ -230,12 +233,13 @@ class StructureLike(SelfSimilarity):
             raise ControlError(f"the recording has {mels} mels, but the model {model.spec.n_mels}")
         if length < frames:
             raise ControlError(
-                f"the recording {printable(self.name)} lasts {model.spec.seconds(length):.2f} s, but the clip "
-                f"{model.spec.seconds(frames):.2f} s: give a longer one, or fewer --seconds"
+                f"the recording {printable(self.name)} lasts {model.spec.seconds(length):.2f} s, "
+                f"but the clip {model.spec.seconds(frames):.2f} s: give a longer one, or fewer "
+                "--seconds"
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The recording's name."""
+        """Return the recording's name."""
         return {"control": self.kind, "like": self.name}
 
 

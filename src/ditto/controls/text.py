@@ -1,6 +1,7 @@
 """Text: the output's CLAP embedding turns towards that of a description (DITTO-2 §5.4)."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,8 +17,7 @@ from ditto.models.model import MusicModel
 
 @dataclass(frozen=True, init=False)
 class Text(Control):
-    """f = CLAP's audio embedding of V(x_0), y = CLAP's embedding of a text, 𝓛 = 1 − cos(f, y), in
-    [0, 2].
+    """f = CLAP of V(x_0), y = CLAP of a text, 𝓛 = 1 − cos(f, y), in [0, 2].
 
     The base model need not know texts, nor tags.
 
@@ -55,7 +55,7 @@ class Text(Control):
 
     @cached_property
     def clap(self) -> Clap:
-        """The CLAP that listens."""
+        """CLAP, loaded when first needed."""
         return self.source if isinstance(self.source, Clap) else Clap.load(self.source)
 
     @cached_property
@@ -67,16 +67,16 @@ class Text(Control):
             return self.clap.embed_text([self.text])[0]
 
     def cosine(self, output: Output) -> Tensor:
-        """The CLAP score cos(f, y) of each item, shape (B,)."""
+        """Return the CLAP score cos(f, y) of each item, shape (B,)."""
         heard = self.clap.embed_audio(output.audio, output.model.spec.sample_rate)
         return heard @ self.target.to(heard)
 
     def loss(self, output: Output) -> Tensor:
-        """𝓛 of each item, shape (B,)."""
+        """Return 𝓛 of each item, shape (B,)."""
         return 1 - self.cosine(output)
 
     def errors(self, output: Output) -> dict[str, Tensor]:
-        """The CLAP score, in [−1, 1]; higher is better."""
+        """Return the CLAP score, in [−1, 1]; higher is better."""
         return {"clap_score": self.cosine(output)}
 
     def check(self, model: MusicModel, frames: int) -> None:
@@ -89,7 +89,7 @@ class Text(Control):
         _ = self.target
 
     def to_dict(self) -> dict[str, Any]:
-        """The text, the CLAP that listened, and the words that it does not know."""
+        """Return the text, the CLAP used, and the words that it does not know."""
         clap = self.clap
         return {
             "control": self.kind,
@@ -98,3 +98,14 @@ class Text(Control):
             "clap_sha256": clap.sha256,
             "unknown_words": clap.unknown_words(self.text),
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Text":
+        """Return the control that `to_dict` wrote with the embedded CLAP.
+
+        Raises:
+            ValueError: it listened with another.
+        """
+        if values["clap"] != "embedded":
+            raise ValueError("the description has another CLAP")
+        return cls(values["text"])

@@ -106,7 +106,8 @@ def _gaps(timeline: Timeline, regions: Sequence[tuple[float, float]]) -> list[tu
             )
         if end > timeline.seconds + 1e-6:
             raise RequestError(
-                f"the region {start:g} to {end:g} s is outside {name}, which ends at {timeline.seconds:.3f} s"
+                f"the region {start:g} to {end:g} s is outside {name}, which ends at "
+                f"{timeline.seconds:.3f} s"
             )
         if end - start < 0.05:
             raise RequestError(
@@ -133,8 +134,7 @@ def outpaint(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Edit:
-    """Make a recording longer, by windows that each go on from the last `overlap` seconds of what
-    is there.
+    """Make a recording longer, in windows that each go on from the end of the one before.
 
     With a tempo in the tags the beats are counted on from ``tags.beat`` at the file's start.
 
@@ -157,8 +157,8 @@ def outpaint(
     _check_overlap(timeline, overlap)
     if not timeline.seconds < seconds <= MAX_SECONDS:
         raise RequestError(
-            f"seconds, the length of the whole, must be above the {timeline.seconds:.2f} s of {printable(timeline.name)} "
-            f"and at most {MAX_SECONDS:g}, not {seconds:g}"
+            f"seconds, the length of the whole, must be above the {_length(timeline)} and at most "
+            f"{MAX_SECONDS:g}, not {seconds:g}"
         )
     new = timeline.at(seconds) - timeline.length
     backwards = direction == "backwards"
@@ -172,13 +172,17 @@ def outpaint(
 def _check_overlap(timeline: Timeline, overlap: float) -> None:
     if not overlap > 0 or overlap > timeline.seconds:
         raise RequestError(
-            f"the overlap must be above 0 and at most the {timeline.seconds:.2f} s of {printable(timeline.name)}, "
-            f"not {overlap:g}"
+            f"the overlap must be above 0 and at most the {_length(timeline)}, not {overlap:g}"
         )
 
 
+def _length(timeline: Timeline) -> str:
+    """Return a recording's length and name, for messages."""
+    return f"{timeline.seconds:.2f} s of {printable(timeline.name)}"
+
+
 def loop_seconds(bpm: float, bars: int) -> float:
-    """Length of `bars` bars of four beats.
+    """Return the length in seconds of `bars` bars of four beats.
 
     Raises:
         RequestError: the tempo or the number of bars is out of range.
@@ -202,8 +206,7 @@ def loop_recording(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Edit:
-    """Add to a recording what leads from its end back to its start, so that it can be repeated
-    without a seam.
+    """Make a recording a loop: add what leads from its end back to its start.
 
     Args:
         model: from `ditto.load`.
@@ -226,8 +229,8 @@ def loop_recording(
     whole = timeline.seconds + max(window - 2 * overlap - 0.01, 0.5) if seconds is None else seconds
     if not timeline.seconds + 0.05 <= whole <= MAX_SECONDS:
         raise RequestError(
-            f"the loop must be longer than the {timeline.seconds:.2f} s of {printable(timeline.name)}, so that a way back "
-            f"to its start can be made: not {whole:g} s"
+            f"the loop must be longer than the {_length(timeline)}, so that a way back to its "
+            f"start can be made: not {whole:g} s"
         )
     _check_repeats(repeats)
     length, again = timeline.at(whole), min(timeline.length, timeline.at(overlap + 0.2))
@@ -258,8 +261,7 @@ def loop(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Edit:
-    """Make a loop from nothing: a clip that comes back to its own start (appendix E), exact to the
-    sample.
+    """Make a loop from nothing, exact to the sample: a clip that returns to its start (appendix E).
 
     Args:
         model: from `ditto.load`.
@@ -279,8 +281,9 @@ def loop(
     _check_repeats(repeats)
     if not SHORTEST_OVERLAP <= overlap <= seconds or seconds + SHORTEST_OVERLAP > window:
         raise RequestError(
-            f"a loop from nothing lasts from the overlap of {overlap:g} s to {window - SHORTEST_OVERLAP:.2f} s, not "
-            f"{seconds:g} s: for longer ones give a recording"
+            f"a loop from nothing lasts from the overlap of {overlap:g} s to "
+            f"{window - SHORTEST_OVERLAP:.2f} s, not {seconds:g} s: for longer ones give a "
+            "recording"
         )
     period = round(seconds * spec.frame_rate)
     control = SelfLoop(period, min(round(overlap * spec.frame_rate), frames - period, period))
@@ -300,13 +303,16 @@ def loop(
 
 
 def closed(sound: np.ndarray, length: int, fade: int) -> np.ndarray:
-    """One round (channels, length) of a clip (channels, n) that comes back to its start, which what
-    follows fades into.
+    """Cut one round of a loop out of a clip that returns to its start.
 
     Args:
-        sound: the clip.
+        sound: the clip, shape (channels, n).
         length: samples of a round, at most n.
-        fade: samples, or as many as there are after the round; 0 cuts.
+        fade: samples by which what follows the round fades into its start, or as many as there
+            are; 0 cuts.
+
+    Returns:
+        Shape (channels, length).
     """
     once = sound[:, :length].copy()
     if fade := min(fade, sound.shape[1] - length):

@@ -1,4 +1,4 @@
-"""What an edit came to, and its files: the sound, a picture before and after, and a report."""
+"""Results of edits and their files: sound, picture before and after, report."""
 
 import json
 from dataclasses import dataclass, replace
@@ -22,25 +22,23 @@ from ditto.request import Request
 from ditto.result import MAX_COMMENT, Result, output_files, versions
 
 AROUND_SECONDS = 1.0
-"""On either side of a seam, of what its jump is measured in."""
+"""Seconds of context on each side of a seam when measuring its jump."""
 BLOCK, PIECE_FRAMES = 1 << 16, 512
-"""Samples and frames that are looked at at once."""
+"""Samples and frames processed at once."""
 COLUMNS = 2048
-"""Of a picture's spectrogram at most: it is some 900 pixels wide."""
+"""Most columns of a picture's spectrogram, which is some 900 pixels wide."""
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What is kept of a window: neither its sound nor its latents, for a recording may have many
-    windows.
+    """Summary of one generated window; sound and latents are dropped, to keep long edits small.
 
     Attributes:
-        request: what was asked, without the controls, whose targets may be large; `about` names
-            them.
+        request: as it was run, without the controls, whose targets may be large.
         losses: (K,) of the optimisation.
-        errors: of the controls.
-        seconds: that it took.
-        about: the report of `Result`.
+        errors: of the controls, by name.
+        seconds: time that it took.
+        about: the report of its `Result`.
     """
 
     request: Request
@@ -51,7 +49,7 @@ class Part:
 
     @classmethod
     def of(cls, result: Result) -> "Part":
-        """Of the first clip of a result."""
+        """Summarise the first clip of a result."""
         errors = {name: values[0].item() for name, values in result.errors.items()}
         request = replace(result.request, controls=())
         return cls(
@@ -83,17 +81,17 @@ class Edit:
 
     @property
     def samples(self) -> np.ndarray:
-        """The sound, shape (channels, n)."""
+        """Sound, shape (channels, n)."""
         return self.timeline.samples
 
     @property
     def sample_rate(self) -> int:
-        """In Hz."""
+        """Sampling rate in Hz."""
         return self.timeline.sample_rate
 
     @property
     def errors(self) -> dict[str, float]:
-        """Each control's error, the mean over the parts."""
+        """Mean error of each control over the parts."""
         names = dict.fromkeys(name for part in self.parts for name in part.errors)
         values = {
             name: [part.errors[name] for part in self.parts if name in part.errors]
@@ -102,10 +100,10 @@ class Edit:
         return {name: float(np.mean(value)) for name, value in values.items()}
 
     def seams(self) -> list[dict[str, float]]:
-        """Every border of what is new and join within it: time, spectral jump in dB, its percentile
-        in the known music.
+        """Return time, spectral jump in dB and its percentile in the known music, for every seam.
 
-        The borders of a loop with itself are measured as they sound when it is repeated.
+        Seams are the ends of what is new and the joins within it; a loop's are measured as they
+        sound when it is repeated.
         """
         spec = self.model.spec
         rolled = self.kind == "loop"
@@ -124,9 +122,7 @@ class Edit:
         ]
 
     def _jump(self, edge: int, rolled: bool) -> float:
-        """The spectral jump at a sample, from what is around it; beyond the ends of what is
-        repeated it begins anew.
-        """
+        """Return the spectral jump in dB at a sample; `rolled` sounds begin anew at their end."""
         spec = self.model.spec
         hop = spec.hop * self.sample_rate / spec.sample_rate
         first = round((edge - AROUND_SECONDS * self.sample_rate) // hop * hop)
@@ -137,14 +133,12 @@ class Edit:
         return seam_jump(heard, (edge - first) / self.sample_rate, spec)
 
     def _known(self, spec: AudioSpec) -> Tensor:
-        """What seams are measured against: the recording, or of a loop from nothing the clip
-        itself.
-        """
+        """Return what seams are measured against: the recording, or without one the loop itself."""
         source = self.timeline if self.before is None else self.before
         return _heard(source.samples, source.sample_rate, spec)
 
     def report(self) -> dict[str, Any]:
-        """Everything about the edit, as JSON."""
+        """Return everything about the edit as JSON."""
         rate = self.sample_rate
         return {
             "edit": self.kind,
@@ -163,8 +157,13 @@ class Edit:
         }
 
     def save(self, path: StrPath, *, force: bool = False) -> list[Path]:
-        """Write the sound in the recording's own rate, channels and encoding, and beside it picture
-        and report.
+        """Write the sound, and beside it its picture (.png) and report (.json).
+
+        Rate, channels and encoding are the recording's own.
+
+        Args:
+            path: the sound file; its ending chooses the format.
+            force: replace files that exist.
 
         Returns:
             The three paths.
@@ -216,7 +215,7 @@ class Edit:
 
 
 def _heard(samples: np.ndarray, sample_rate: int, spec: AudioSpec) -> Tensor:
-    """Mono at the model's rate, shape (n,); in blocks, since a recording may be long."""
+    """Return mono sound at the model's rate, shape (n,); in blocks, to keep memory small."""
     count = samples.shape[1]
     blocks = (
         samples[:, first : first + BLOCK].mean(axis=0, dtype=np.float32)
@@ -235,7 +234,7 @@ def _heard(samples: np.ndarray, sample_rate: int, spec: AudioSpec) -> Tensor:
 
 
 def _mel(timeline: Timeline, spec: AudioSpec, stride: int) -> Tensor:
-    """Log-mel (n_mels, columns), each column the mean of `stride` frames; made in pieces."""
+    """Return the log-mel (n_mels, columns), each column the mean of `stride` frames."""
     frames = max(int(timeline.seconds * spec.frame_rate), 1)
     size = -(-PIECE_FRAMES // stride) * stride
     pieces = [
@@ -259,7 +258,7 @@ def _columns(timeline: Timeline, spec: AudioSpec, first: int, last: int, stride:
 
 
 def _comment(report: dict[str, Any]) -> str:
-    """What fits a tag of the report."""
+    """Return as much of the report as fits a tag, as JSON."""
     short = {key: report[key] for key in ("edit", "recording", "new", "model", "versions")}
     first = report["parts"][0]["request"]
     about = {

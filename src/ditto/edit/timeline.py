@@ -1,8 +1,7 @@
-"""A user's recording while it is edited: its own samples, which of them are known, and how new
-sound is put in.
+"""A recording while it is edited: its samples, which of them are known, and filling the rest.
 
-All positions are samples at the recording's own rate. What is known is never changed, but for a
-short cross-fade next to what is new.
+All positions are samples at the recording's own rate. Known samples are never changed, but for a
+short cross-fade next to new ones.
 """
 
 from collections.abc import Sequence
@@ -30,11 +29,11 @@ _DOUBLE = ("PCM_32", "DOUBLE")
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """Sound with gaps.
+    """Sound with gaps; `forget` and `fill` change it in place, since a recording may be long.
 
     Attributes:
         samples: shape (channels, n), ±1 at full scale; float64 where float32 would lose bits.
-        known: shape (n,), bool: what the user gave, or what was put in already.
+        known: shape (n,), bool: given by the user, or filled already.
         sample_rate: in Hz.
         subtype: encoding of the file, as libsndfile names it; "" if there is no file.
         origin: where the recording itself begins, which beats are counted from.
@@ -50,7 +49,7 @@ class Timeline:
 
     @classmethod
     def read(cls, path: StrPath) -> "Timeline":
-        """A sound file, all of it known.
+        """Read a sound file, all of it known.
 
         Raises:
             AudioFileError: it cannot be read, or is silent.
@@ -80,11 +79,11 @@ class Timeline:
         return self.length / self.sample_rate
 
     def at(self, seconds: float) -> int:
-        """The sample at a time in seconds."""
+        """Return the sample at a time in seconds."""
         return round(seconds * self.sample_rate)
 
     def extended(self, before: int, after: int) -> "Timeline":
-        """With that many unknown samples at its ends."""
+        """Return the recording with that many unknown samples at its ends."""
         return replace(
             self,
             samples=np.pad(self.samples, ((0, 0), (before, after))),
@@ -93,16 +92,21 @@ class Timeline:
         )
 
     def forget(self, spans: Sequence[tuple[int, int]]) -> None:
-        """Make some stretches unknown, in place."""
+        """Make some spans unknown, in place."""
         for start, end in spans:
             self.known[start:end] = False
 
     def heard(self, start: int, frames: int, margin: int, spec: AudioSpec) -> Tensor:
-        """What the model hears from sample `start` on: mono at its rate, (frames + 2·margin)·hop
-        samples.
+        """Return the sound around some frames as the model hears it: mono, at its rate.
 
-        `margin` frames lie before and after; beyond the recording's ends and in its gaps there is
-        silence.
+        Args:
+            start: sample where the frames begin.
+            frames: of the model.
+            margin: frames more, before and after.
+            spec: of the model.
+
+        Returns:
+            Shape ((frames + 2·margin)·hop,); silence in gaps and beyond the recording's ends.
         """
         ratio = self.sample_rate / spec.sample_rate
         first = start - round(margin * spec.hop * ratio)
@@ -117,9 +121,7 @@ class Timeline:
         return torch.from_numpy(np.pad(there, (0, size - len(there))).astype(np.float32))
 
     def known_frames(self, start: int, frames: int, spec: AudioSpec) -> np.ndarray:
-        """Which of `frames` frames from sample `start` on hear nothing but what is known, shape
-        (frames,), bool.
-        """
+        """Return which of `frames` frames from `start` see known samples only, (frames,) bool."""
         ratio = self.sample_rate / spec.sample_rate
         centres = start + np.arange(frames) * spec.hop * ratio
         half = spec.n_fft / 2 * ratio
@@ -132,15 +134,14 @@ class Timeline:
         return inside & (total[last - begin] - total[first - begin] == last - first)
 
     def copied(self) -> "Timeline":
-        """With samples of its own."""
+        """Return a copy with samples of its own."""
         return replace(self, samples=self.samples.copy(), known=self.known.copy())
 
     def fill(self, gap: tuple[int, int], clip: np.ndarray, start: int, fade: int) -> None:
         """Fill a gap, in place, from a clip (channels, n) that begins at sample `start`.
 
-        Where what lies next to the gap is known, the clip fades in over the last `fade` samples
-        before it and out over the first after it. In place, since a recording may be long and have
-        many windows.
+        Where the samples next to the gap are known, the clip fades in over the last `fade` samples
+        before it and out over the first after it.
         """
         samples, known = self.samples, self.known
         first, last = gap
@@ -154,9 +155,7 @@ class Timeline:
         known[first:last] = True
 
     def spread(self, clip: np.ndarray, start: int) -> np.ndarray:
-        """A clip (any channels, n) in the recording's channels; mono is put where the sound around
-        it is.
-        """
+        """Return a clip (any channels, n) in the recording's channels, panned as it is there."""
         channels = len(self.samples)
         if len(clip) == channels:
             return clip
@@ -171,9 +170,7 @@ class Timeline:
         return (mono * gains[:, None]).astype(np.float32)
 
     def subtype_for(self, path: StrPath) -> str | None:
-        """The encoding in which `path` keeps the recording's samples, as far as its format can;
-        None is its default.
-        """
+        """Return the encoding in which `path` keeps the samples best; None is its default."""
         container = SUBTYPES[Path(path).suffix.lower()][0]
         if self.subtype and self.subtype in soundfile.available_subtypes(container):
             return self.subtype
@@ -186,13 +183,13 @@ class Timeline:
 
 
 def _run(known: np.ndarray, longest: int) -> int:
-    """How many of the first `longest` are known without a break."""
+    """Return how many of the first `longest` are known without a break."""
     stretch = known[:longest]
     return len(stretch) if not len(stretch) or stretch.all() else int(np.argmin(stretch))
 
 
 def crossfaded(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """From one sound into another, both (channels, n), with constant power.
+    """Fade from one sound into another, both (channels, n), with constant power.
 
     Linear ramps would lose up to 3 dB between sounds that have nothing to do with each other, and
     ramps of equal power gain as much between equal ones: so the ramps are scaled by what the
@@ -207,7 +204,7 @@ def crossfaded(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 def clip_at_rate(sound: Tensor, model: MusicModel, sample_rate: int) -> np.ndarray:
-    """A clip of the model's, (channels, n) or (n,), at another rate: (channels, n'), float32."""
+    """Return a clip (channels, n) or (n,) of the model at another rate: (channels, n'), float32."""
     samples = np.atleast_2d(sound.numpy()).astype(np.float32)
     if sample_rate == model.spec.sample_rate:
         return samples

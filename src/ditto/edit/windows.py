@@ -1,5 +1,4 @@
-"""Filling gaps of a recording with music that fits: the core of inpainting, outpainting and looping
-(DITTO section 4).
+"""Fill gaps of a recording: the core of inpainting, outpainting and looping (DITTO section 4).
 
 A gap is filled in one window of the model, or in several that overlap what is there already by
 `overlap` seconds. In each, DITTO makes a clip whose known frames match the recording's, and the
@@ -51,7 +50,7 @@ class ModelWindow:
 
     @classmethod
     def of(cls, timeline: Timeline, model: MusicModel, overlap: float) -> "ModelWindow":
-        """One window of the model.
+        """Measure one window of the model.
 
         Raises:
             RequestError: the overlap is not positive, or leaves less than a quarter of the window
@@ -69,14 +68,13 @@ class ModelWindow:
 def plan_windows(
     gap: tuple[int, int], window: ModelWindow, left: bool, right: bool, length: int
 ) -> list[WindowPlan]:
-    """Windows that fill a gap one after the other: from the left if it is known there, else from
-    the right.
+    """Return windows that fill a gap in turn, from the left if it is known there, else the right.
 
     Args:
         gap: samples, (first, after the last).
         window: the model's.
-        left: whether what lies before the gap is known.
-        right: whether what lies after it is known.
+        left: whether the sound before the gap is known.
+        right: whether the sound after it is known.
         length: of the recording, which windows keep within where they can.
     """
     first, last = gap
@@ -95,7 +93,7 @@ def plan_windows(
 
 
 def _start(first: int, last: int, window: ModelWindow, left: bool, right: bool, length: int) -> int:
-    """Where the window of the last piece begins."""
+    """Return where the last window begins."""
     if left and right:
         centred = first - (window.length - (last - first)) // 2
         inside = min(max(centred, 0), max(length - window.length, 0))
@@ -107,7 +105,7 @@ def _start(first: int, last: int, window: ModelWindow, left: bool, right: bool, 
 
 @dataclass(frozen=True, eq=False)
 class GapFiller:
-    """How gaps are filled.
+    """Fills gaps, window by window.
 
     Attributes:
         kind: "inpaint", "outpaint" or "loop".
@@ -142,7 +140,7 @@ class GapFiller:
             yield self._fill(timeline, piece, i, len(plan))
 
     def joins(self, timeline: Timeline, gaps: Sequence[tuple[int, int]]) -> tuple[int, ...]:
-        """Where the windows that fill the gaps begin and end, in samples: what might be heard."""
+        """Return where the windows that fill the gaps begin and end, in samples."""
         return tuple(sorted({edge for piece in self._plan(timeline, gaps) for edge in piece.gap}))
 
     def _plan(self, timeline: Timeline, gaps: Sequence[tuple[int, int]]) -> Iterator[WindowPlan]:
@@ -157,7 +155,7 @@ class GapFiller:
             yield from plan_windows((first, last), window, left, right, timeline.length)
 
     def _fill(self, timeline: Timeline, piece: WindowPlan, i: int, of: int) -> Result:
-        """Make a window's clip, and put it in place."""
+        """Make a window's clip and put it in place."""
         region = self._region(timeline, piece)
         start = (piece.start - timeline.origin) / timeline.sample_rate
         request = replace(
@@ -182,7 +180,7 @@ class GapFiller:
         return result
 
     def _region(self, timeline: Timeline, piece: WindowPlan) -> Region:
-        """What the window's clip has to match."""
+        """Return the region that the window's clip has to match."""
         spec, frames = self.model.spec, self.model.shape(None)[-1]
         margin = spec.margin_frames
         with torch.no_grad():
@@ -192,14 +190,16 @@ class GapFiller:
         if not self.all_context:
             known &= self._near(timeline, piece, frames)
         if not known.any():
+            at = piece.gap[0] / timeline.sample_rate
+            least = (spec.n_fft + spec.hop) / spec.sample_rate
             raise RequestError(
-                f"there is too little sound to go on from at {piece.gap[0] / timeline.sample_rate:.2f} s: the "
-                f"recording needs at least {(spec.n_fft + spec.hop) / spec.sample_rate:.2f} s beside what is to be made"
+                f"there is too little sound to go on from at {at:.2f} s: the recording needs at "
+                f"least {least:.2f} s beside what is to be made"
             )
         return Region(self.kind, reference, _spans(known))
 
     def _near(self, timeline: Timeline, piece: WindowPlan, frames: int) -> np.ndarray:
-        """Frames within the overlap of the gap."""
+        """Return which frames lie within the overlap of the gap, shape (frames,), bool."""
         ratio = timeline.sample_rate / self.model.spec.sample_rate
         at = piece.start + np.arange(frames) * self.model.spec.hop * ratio
         reach = timeline.at(self.overlap)
@@ -219,9 +219,7 @@ class GapFiller:
                 yield moved.during(new)
 
     def _tags(self, start: float) -> Tags:
-        """The tags, with the count of beats as it stands `start` seconds after the recording's own
-        beginning.
-        """
+        """Return the tags, with beats counted on to `start` seconds of the recording."""
         tags = self.request.tags
         if tags.tempo is None or tags.beat is None:
             return tags

@@ -8,11 +8,11 @@ A method is used as a solver is in optimistix::
 """
 
 import dataclasses
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self, get_args
 
 from torch import Tensor
 
@@ -33,6 +33,7 @@ from ditto.optimize import (
     stop_when,
     tolerance,
 )
+from ditto.paths import printable
 
 Sampler = Callable[[Chain, Tensor], Tensor]
 """A whole sampling pass, ``(chain, x_T) -> x_0``."""
@@ -120,9 +121,12 @@ class Method(ABC):
             RequestError: a setting is out of range.
         """
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name in self.limits and value is not None:
-                check_number(field.name, value, *self.limits[field.name])
+            value, limits = getattr(self, field.name), self.limits.get(field.name)
+            optional = type(None) in get_args(field.type)
+            if limits and not (optional and value is None):
+                object.__setattr__(self, field.name, check_number(field.name, value, *limits))
+            if field.type is bool and not isinstance(value, bool):
+                raise RequestError(f"{field.name} must be True or False, not {shown(value)}")
 
     def resolve(self, model: MusicModel, guidance: float, iterations: int) -> Self:
         """Return the method with the defaults filled in that depend on the model or on K.
@@ -179,7 +183,7 @@ class SamplingMethod(Method):
         super().__post_init__()
         if self.sampler not in self.samplers:
             raise RequestError(
-                f"the method {self.name} does not sample by {self.sampler}: "
+                f"the method {self.name} does not sample by {shown(self.sampler)}: "
                 f"choose {' or '.join(self.samplers)}"
             )
 
@@ -253,14 +257,28 @@ class OptimisingMethod(Method):
         return stop_when(steps, self.stops(problem))
 
 
-def check_number(name: str, value: Any, low: float, high: float) -> None:
-    """Refuse what is no number in [`low`, `high`]; whole limits ask for a whole number.
+def check_number(name: str, value: Any, low: float, high: float) -> int | float:
+    """Return a setting as a plain number; whole limits ask for a whole number.
+
+    Args:
+        name: of the setting, for the message.
+        value: a number of Python's or NumPy's.
+        low: the least that is allowed.
+        high: the most that is allowed.
 
     Raises:
-        RequestError: with the range.
+        RequestError: it is something else, not finite, or out of range.
     """
     whole = isinstance(low, int) and isinstance(high, int)
-    kind = "whole number" if whole else "number"
-    right = not isinstance(value, bool) and hasattr(value, "__index__" if whole else "__float__")
-    if not right or not math.isfinite(value) or not low <= value <= high:
-        raise RequestError(f"{name} must be a {kind} from {low:g} to {high:g}, not {value}")
+    kind: Any = Integral if whole else Real
+    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+        number = "whole number" if whole else "number"
+        raise RequestError(
+            f"{name} must be a {number} from {low:g} to {high:g}, not {shown(value)}"
+        )
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+def shown(value: Any) -> str:
+    """Return a wrong setting on one line of at most 80 characters."""
+    return printable(value if isinstance(value, str) else repr(value))[:80]

@@ -1,7 +1,6 @@
-"""Music ControlNet (Wu et al. 2023; DITTO §5.4): a trained adapter feeds the curves to every model
-call.
+"""Music ControlNet (Wu et al. 2023; DITTO §5.4): an adapter feeds curves to every model call.
 
-Sampling is that of the base, with no gradient and hardly dearer; the price was the training (Table
+Sampling needs no gradient and costs little more than the base's; the price is the training (Table
 11).
 """
 
@@ -25,7 +24,7 @@ from ditto.models.transformer import PatchTransformer
 def controlnet(
     x_T: Tensor, chain: Chain, adapter: ControlAdapter, curves: Tensor, sampler: Sampler = ddim
 ) -> Tensor:
-    """x_0 of a chain whose model calls go through the adapter.
+    """Return x_0 of a chain whose model calls go through the adapter.
 
     Args:
         x_T: initial latents (B, 1, n_mels, frames).
@@ -41,7 +40,7 @@ def controlnet(
 
 
 def controlled(chain: Chain, adapter: ControlAdapter, curves: Tensor) -> Chain:
-    """The chain with the adapter inside its denoiser; with CFG, both halves get the curves."""
+    """Return the chain with the adapter in its denoiser; with CFG, both halves get the curves."""
     denoiser = chain.denoiser
     if not isinstance(denoiser, GuidedDenoiser) or not isinstance(
         denoiser.network, PatchTransformer

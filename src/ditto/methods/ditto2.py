@@ -26,7 +26,7 @@ from ditto.controls.base import Output
 from ditto.diffusion.consistency import Noise, gamma_sample
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import RequestError
-from ditto.methods.base import OptimisingMethod, Problem, check_number
+from ditto.methods.base import OptimisingMethod, Problem, check_number, shown
 from ditto.models.model import MusicModel
 from ditto.optimize import LR, MOMENTUM, Objective, Step, best_so_far, optimize
 
@@ -198,13 +198,15 @@ class Ditto2(OptimisingMethod):
     def __post_init__(self) -> None:
         """Check the settings."""
         super().__post_init__()
-        if isinstance(self.surrogate_steps, str) and self.surrogate_steps != "adaptive":
+        if self.surrogate_steps == "adaptive":
+            return
+        if isinstance(self.surrogate_steps, str):
             raise RequestError(
-                "surrogate_steps must be a whole number from 1 to 20, or "
-                f'"adaptive", not {self.surrogate_steps!r}'
+                'surrogate_steps must be a whole number from 1 to 20, or "adaptive", '
+                f"not {shown(self.surrogate_steps)}"
             )
-        if self.surrogate_steps != "adaptive":
-            check_number("surrogate_steps", self.surrogate_steps, 1, 20)
+        steps = check_number("surrogate_steps", self.surrogate_steps, 1, 20)
+        object.__setattr__(self, "surrogate_steps", steps)
 
     def resolve(self, model: MusicModel, guidance: float, iterations: int) -> Self:
         """Fill in Adam's settings and γ.

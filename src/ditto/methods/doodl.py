@@ -1,5 +1,6 @@
-"""DOODL (Wallace et al. 2023; DITTO appendices B and L): optimise x_T through EDICT, the sampler
-that can be undone.
+"""DOODL (Wallace et al. 2023; DITTO appendices B and L): optimise x_T through EDICT.
+
+EDICT is a sampler that can be undone::
 
     repeat K times:
         x_0 ← EDICT(x_T, x_T), two coupled chains
@@ -24,7 +25,8 @@ from ditto.diffusion.consistency import Noise
 from ditto.diffusion.edict import edict, edict_step, edict_timesteps, edict_unstep, mixing
 from ditto.diffusion.samplers import Chain
 from ditto.diffusion.schedule import expand_like
-from ditto.methods.base import OptimisingMethod, Problem, SamplingMethod
+from ditto.errors import RequestError
+from ditto.methods.base import OptimisingMethod, Problem, SamplingMethod, shown
 from ditto.methods.ditto import checkpointed_call
 from ditto.optimize import LR, MOMENTUM, Objective, Step, optimize
 
@@ -90,8 +92,9 @@ def checkpointed(chain: Chain, x_T: Tensor, p: float) -> Tensor:
 
 
 def invertible(chain: Chain, x_T: Tensor, p: float) -> Tensor:
-    """Return EDICT's x_0 with a backward pass that keeps nothing but the last pair; differentiable with
-    regard to x_T only.
+    """Return EDICT's x_0 with a backward pass that keeps nothing but the last pair.
+
+    Differentiable with regard to x_T only.
     """
     return _Invertible.apply(x_T, chain, p)  # pyright: ignore[reportReturnType]
 
@@ -145,6 +148,18 @@ class Doodl(OptimisingMethod, SamplingMethod):
     name = "doodl"
     summary = "DOODL, through EDICT's two chains"
     limits = SamplingMethod.limits | OptimisingMethod.limits
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            RequestError: one is out of range, or the formulation is unknown.
+        """
+        super().__post_init__()
+        if self.formulation not in RENDERS:
+            raise RequestError(
+                f"doodl has no formulation {shown(self.formulation)}: choose {' or '.join(RENDERS)}"
+            )
 
     def optimise(self, x_T: Tensor, problem: Problem) -> Iterator[Step]:
         """Run DOODL."""

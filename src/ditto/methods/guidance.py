@@ -1,7 +1,7 @@
-"""Guidance by gradients at sampling time: FreeDoM (Yu et al. 2023) and Guidance Gradients (Levy et
-al. 2023).
+"""Guidance by gradients at sampling time: FreeDoM and Guidance Gradients.
 
-Both descend the loss of the present estimate x̂_0(x_t) a little at every step (DITTO §5.4)::
+Yu et al. 2023 and Levy et al. 2023. Both descend the loss of the present estimate x̂_0(x_t) a
+little at every step (DITTO §5.4)::
 
     x_t ← x_t − η_t · ∇_{x_t} 𝓛(f(x̂_0(x_t)), y)
 
@@ -39,7 +39,7 @@ def freedom(
     travel: tuple[float, float] = (0.3, 0.7),
     advance: Advance = ddim_step,
 ) -> Tensor:
-    """FreeDoM, algorithm 2, with its efficient time travel.
+    """Run FreeDoM, algorithm 2, with its efficient time travel.
 
     The step size is a function of the gradient's norm, η_t = strength · √(1 − ᾱ_t) / rms(∇), so
     that a step moves x_t by a fixed share of its noise whatever the loss is measured in. In the
@@ -79,7 +79,7 @@ def guidance_gradients(
     known: Known | None = None,
     advance: Advance = ddim_step,
 ) -> Tensor:
-    """Guidance Gradients: a constant step size and, for a linear feature, data consistency.
+    """Run Guidance Gradients: a constant step size and, for a linear feature, data consistency.
 
     x_t ← x_t − strength · d · ∇𝓛, where d is the number of values of an item: a loss that is a mean
     over them thus counts as their sum. Then x̂_0 is set to the reference where it is known, and the
@@ -112,8 +112,9 @@ def guidance_gradients(
 def estimate_and_gradient(
     chain: Chain, x_t: Tensor, t: int, objective: Objective
 ) -> tuple[Tensor, Tensor]:
-    """x̂_0(x_t) and ∇_{x_t} 𝓛(x̂_0(x_t)), both constants of x_t's shape; gradients are on within,
-    whatever they are.
+    """Return x̂_0(x_t) and ∇_{x_t} 𝓛(x̂_0(x_t)), detached, of x_t's shape.
+
+    Works under `torch.no_grad` too.
     """
     with torch.enable_grad():
         leaf = x_t.detach().requires_grad_()
@@ -123,21 +124,15 @@ def estimate_and_gradient(
 
 
 def back_to(schedule: Schedule, x_next: Tensor, t_next: int, t: int, noise: Tensor) -> Tensor:
-    """Time travel: the forward process from t_next back up to t."""
+    """Travel in time: run the forward process from t_next back up to t."""
     ratio = schedule.at(t, x_next) / schedule.at(t_next, x_next)
     return ratio.sqrt() * x_next + (1 - ratio).sqrt() * noise
 
 
 def rms(x: Tensor) -> Tensor:
-    """Root mean square of each item, (B, 1, …), kept above zero (a gradient of zeros must not
-    become NaN).
-    """
-    return (
-        x.square()
-        .mean(dim=tuple(range(1, x.ndim)), keepdim=True)
-        .sqrt()
-        .clamp(min=torch.finfo(x.dtype).tiny)
-    )
+    """Return the root mean square of each item, (B, 1, …), above zero so that 0 / rms is no NaN."""
+    mean = x.square().mean(dim=tuple(range(1, x.ndim)), keepdim=True)
+    return mean.sqrt().clamp(min=torch.finfo(x.dtype).tiny)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,20 +25,24 @@ Rows = tuple[Tensor, ...]
 
 
 def naive_inversion(chain: Chain, x_ref: Tensor, noise: Noise) -> Tensor:
-    """x_T by the forward process: x_ref (B, 1, n_mels, frames) at the noise level of the chain's
-    first timestep.
+    """Return x_T by the forward process: x_ref at the noise level of the first timestep.
+
+    Args:
+        chain: its grid counts.
+        x_ref: the clip, (B, 1, n_mels, frames).
+        noise: ε of its shape.
     """
     return chain.schedule.add_noise(x_ref, noise(), chain.timesteps[0])
 
 
 def ddim_inversion(chain: Chain, x_ref: Tensor, guidance: float = 1.0) -> Tensor:
-    """x_T by DDIM walked backwards at CFG scale `guidance`, whatever the chain's own is."""
+    """Return x_T by DDIM walked backwards at CFG scale `guidance`, not at the chain's own."""
     return ddim_path(chain, x_ref, guidance)[0]
 
 
 @torch.no_grad()
 def ddim_path(chain: Chain, x_ref: Tensor, guidance: float = 1.0) -> list[Tensor]:
-    """All x_t of `ddim_inversion`, x_T first and x_ref last."""
+    """Return all x_t of `ddim_inversion`, x_T first and x_ref last."""
     return ddim_invert_path(replace(chain, guidance=guidance), x_ref)
 
 
@@ -58,7 +62,7 @@ class NullText:
 def null_text_inversion(
     chain: Chain, x_ref: Tensor, *, inner: int = 10, lr: float = 1e-2
 ) -> NullText:
-    """Null-text inversion (Mokady et al. 2023, algorithm 1).
+    """Run null-text inversion (Mokady et al. 2023, algorithm 1).
 
         x*_T, …, x*_0 ← DDIM inversion at w=1;  x̄_T ← x*_T
         for every step i from t to s:
@@ -98,7 +102,7 @@ def null_text_inversion(
 
 @torch.no_grad()
 def decode_null_text(chain: Chain, found: NullText) -> Tensor:
-    """DDIM from the latent, every step with its null embeddings: x_0."""
+    """Return x_0: DDIM from the latent, every step with its null embeddings."""
     x_t = found.x_T
     for rows, (t, t_next) in zip(found.rows, chain.pairs(), strict=True):
         x_t = _step(chain, x_t, rows, t, t_next)
@@ -110,14 +114,14 @@ def _step(chain: Chain, x_t: Tensor, rows: Rows, t: int, t_next: int) -> Tensor:
 
 
 def null_rows(chain: Chain, batch: int) -> Rows:
-    """The model's own null embeddings, one row an item for every tag."""
+    """Return the model's own null embeddings: for every tag, a row per item."""
     return tuple(
         weight[NULL].detach().expand(batch, -1) for weight in _tables(_denoiser(chain)).values()
     )
 
 
 def with_null(chain: Chain, rows: Sequence[Tensor]) -> Chain:
-    """The chain whose null condition has embeddings of its own, differentiable with regard to them.
+    """Return the chain with these null embeddings, differentiable with regard to them.
 
     They are appended to the tables of tags for the time of a call, and item i's null condition
     points at row i.
@@ -144,9 +148,8 @@ def with_null(chain: Chain, rows: Sequence[Tensor]) -> Chain:
 
 def _denoiser(chain: Chain) -> GuidedDenoiser:
     if not isinstance(chain.denoiser, GuidedDenoiser):
-        raise TypeError(
-            f"null-text inversion needs a tag-conditioned model, not a {type(chain.denoiser).__name__}"
-        )
+        kind = type(chain.denoiser).__name__
+        raise TypeError(f"null-text inversion needs a tag-conditioned model, not a {kind}")
     return chain.denoiser
 
 
@@ -158,7 +161,7 @@ def _module(denoiser: GuidedDenoiser) -> nn.Module:
 
 
 def _tables(denoiser: GuidedDenoiser) -> dict[str, Tensor]:
-    """The weights (size, width) of every tag's embedding, by parameter name, in column order."""
+    """Return every tag's embedding (size, width) by parameter name, in column order."""
     network = _module(denoiser)
     tags = [name for name, module in network.named_modules() if isinstance(module, TagEmbedding)]
     if len(tags) != 1:

@@ -33,7 +33,7 @@ class Known:
 
     @classmethod
     def of_spans(cls, reference: Tensor, spans: Sequence[tuple[int, int]]) -> "Known":
-        """The reference (…, frames) in some stretches of frames, (first, after the last)."""
+        """Know the reference (…, frames) in some spans of frames, (first, after the last)."""
         mask = torch.zeros(reference.shape[-1], dtype=reference.dtype, device=reference.device)
         for start, end in spans:
             mask[start:end] = 1
@@ -44,11 +44,11 @@ class Known:
         return Known(self.mask.to(x), self.reference.to(x))
 
     def noised(self, schedule: Schedule, t: int, noise: Tensor) -> Tensor:
-        """The reference at the noise level of t, of the shape of `noise`."""
+        """Return the reference at the noise level of t, of the shape of `noise`."""
         return schedule.add_noise(self.reference.expand_as(noise), noise, t)
 
     def blend(self, x: Tensor, known: Tensor, share: float = 1.0) -> Tensor:
-        """`x`, in the region mixed with this share of `known`; elsewhere `x` itself."""
+        """Return `x`, mixed in the region with a share of `known`."""
         return (1 - share * self.mask) * x + share * self.mask * known
 
 
@@ -60,7 +60,7 @@ def known_region(controls: Sequence[Control]) -> Known | None:
 
 
 def naive_masking(x_T: Tensor, chain: Chain, known: Known, noise: Noise) -> Tensor:
-    """x_{t−1} ← M·N(√ᾱ·x_ref, (1 − ᾱ)·I) + (1 − M)·x_{t−1} after every DDIM step.
+    """Sample; after every step x_{t−1} ← M·N(√ᾱ·x_ref, (1 − ᾱ)·I) + (1 − M)·x_{t−1}.
 
     Args:
         x_T: initial latents (B, 1, n_mels, frames).
@@ -77,8 +77,7 @@ def naive_masking(x_T: Tensor, chain: Chain, known: Known, noise: Noise) -> Tens
 def multidiffusion(
     x_T: Tensor, chain: Chain, known: Known, noise: Noise, *, until: float = 1.0
 ) -> Tensor:
-    """MultiDiffusion: the mean of the noised reference and x_{t−1} in the region, after each of the
-    first steps.
+    """Sample; after each of the first steps, average x_{t−1} with the noised reference.
 
     Args:
         x_T: initial latents (B, 1, n_mels, frames).

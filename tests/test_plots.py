@@ -3,33 +3,33 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ditto.audio.spec import AudioSpec
-from ditto.plots import (
-    ChromaPanel,
-    MatrixPanel,
-    Panel,
-    RegionPanel,
-    Trace,
-    clip_picture,
-    edit_picture,
-)
+from ditto.panels import ChromaPanel, CurvePanel, MatrixPanel, Panel, RegionPanel, Spans
+from ditto.plots import clip_picture, draw_panel, edit_picture
 
 SPEC = AudioSpec()
 CURVE = np.linspace(-30, -20, 86)
-CHROMA = ChromaPanel("melody", np.full((12, 86), 1 / 12), np.array([-1] * 40 + [7] * 46))
-MATRIX = MatrixPanel("structure", np.eye(86), np.zeros((86, 86)))
-REGION = RegionPanel("outpaint", np.zeros((160, 86)), ((0, 10), (40, 50)))
+CHROMA = ChromaPanel(
+    title="melody", shares=np.full((12, 86), 1 / 12), target=np.array([-1] * 40 + [7] * 46)
+)
+MATRIX = MatrixPanel(title="structure", target=np.eye(86), achieved=np.zeros((86, 86)))
+REGION = RegionPanel(title="outpaint", target=np.zeros((160, 86)), spans=((0, 10), (40, 50)))
+
+
+def loudness(during: Spans = ()) -> CurvePanel:
+    return CurvePanel(title="intensity", unit="dB", target=CURVE, achieved=CURVE, during=during)
 
 
 def drawn(panel: Panel):
     figure = Figure()
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    panel.draw(axes, SPEC)
+    draw_panel(panel, axes, SPEC)
     return axes
 
 
@@ -54,15 +54,27 @@ def test_a_region_is_empty_outside_its_spans() -> None:
 
 
 def test_what_does_not_count_is_shaded() -> None:
-    masked = Trace("intensity", "dB", CURVE, CURVE, during=((0.2, 0.4),))
-    assert len(drawn(masked).patches) == 2
-    assert len(drawn(Trace("intensity", "dB", CURVE, CURVE)).patches) == 0
+    assert len(drawn(loudness(((0.2, 0.4),))).patches) == 2
+    assert len(drawn(loudness()).patches) == 0
+    assert len(drawn(loudness(((0.0, 0.2), (0.5, 0.7)))).patches) == 2
+
+
+def test_a_panel_of_another_kind_is_refused_until_it_has_a_drawing() -> None:
+    class Dots(Panel):
+        """A panel of someone else's."""
+
+    with pytest.raises(TypeError, match="no drawing for a Dots"):
+        drawn(Dots(title="dots"))
+    draw_panel.register(Dots, lambda panel, axes, spec: axes.plot([0, 1], [0, 1]))
+    assert len(drawn(Dots(title="dots")).lines) == 1
 
 
 def test_pictures_hold_every_panel(tmp_path: Path) -> None:
     mel = torch.zeros(160, 86)
-    panels = [Trace("intensity", "dB", CURVE, CURVE), CHROMA, MATRIX, REGION]
-    clip_picture(tmp_path / "clip.png", mel, SPEC, panels, [3.0, 2.0], "all")
+    panels = [loudness(), CHROMA, MATRIX, REGION]
+    losses = [3.0, 2.0]
+    path = tmp_path / "clip.png"
+    clip_picture(path, mel, SPEC, panels=panels, losses=losses, title="all")
     edit_picture(
         tmp_path / "edit.png", mel, SPEC, [(0.2, 0.5)], [[2.0, 1.0], []], "edit", before=mel
     )

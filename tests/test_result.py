@@ -1,0 +1,106 @@
+"""Results and their files: sound, picture, report, tags, and what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ditto.audio.io import read, read_tags
+from ditto.controls.intensity import Intensity
+from ditto.errors import OutputError
+from ditto.methods.ditto import Ditto
+from ditto.models.conditioning import Tags
+from ditto.models.model import MusicModel
+from ditto.request import Request
+from ditto.result import Result, output_files
+from ditto.runner import run
+
+
+@pytest.fixture(scope="module")
+def result(tiny_model: MusicModel) -> Result:
+    """Two clips of 5 iterations."""
+    tags, method = Tags("jazz", tempo=100), Ditto(steps=3, lr=0.05)
+    request = Request(Intensity("swell"), tags, seed=7, count=2, iterations=5, method=method)
+    return run(request, tiny_model)
+
+
+def test_what_a_result_holds(result: Result) -> None:
+    assert result.x_T.shape == result.x_0.shape == (2, 1, 16, 64)
+    assert result.audio.shape == (2, 4096)
+    assert result.audio.abs().max() <= 1
+    assert result.losses.shape == (5, 2)
+    assert set(result.errors) == {"intensity_mse_db2", "intensity_rho"}
+    assert set(result.timings) == {"optimize", "decode"}
+    assert not result.x_0.requires_grad
+    assert not result.audio.requires_grad
+
+
+def test_saving_writes_sound_picture_and_report(result: Result, tmp_path: Path) -> None:
+    paths = result.save(tmp_path / "clip.wav", 1)
+    assert [path.name for path in paths] == ["clip.wav", "clip.png", "clip.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.json", "clip.png", "clip.wav"]
+    sound = read(tmp_path / "clip.wav")
+    assert sound.sample_rate == 8000
+    np.testing.assert_allclose(sound.samples[0], result.samples(1), atol=1 / 32768)
+    assert (tmp_path / "clip.png").read_bytes().startswith(b"\x89PNG")
+    report = json.loads((tmp_path / "clip.json").read_text())
+    assert report["request"]["seed"] == 8
+    assert report["request"]["count"] == 1
+    assert report["request"]["tags"] == {"genre": "jazz", "mood": None, "tempo": 100}
+    assert report["model"] == {"name": "tiny", "sha256": "", "precision": "float32"}
+    assert report["errors"]["intensity_mse_db2"] == pytest.approx(
+        result.errors["intensity_mse_db2"][1].item(), rel=1e-4
+    )
+    assert report["loss"] == pytest.approx(result.losses[:, 1].tolist(), rel=1e-4)
+    assert {"torch", "diffusers", "ditto"} <= set(report["versions"])
+
+
+def test_a_report_remakes_its_clip(result: Result) -> None:
+    report = json.loads(json.dumps(result.report(1)))
+    again = run(Request.from_dict(report["request"]), result.model)
+    np.testing.assert_allclose(again.samples(), result.samples(1), atol=2e-3)
+
+
+@pytest.mark.parametrize("ending", [".wav", ".flac", ".ogg"])
+def test_the_sound_files_tags_hold_the_request(result: Result, tmp_path: Path, ending: str) -> None:
+    result.save(tmp_path / f"clip{ending}")
+    tags = read_tags(tmp_path / f"clip{ending}")
+    assert tags["title"] == "A jazz song at 100 beats per minute. Seed 7, ditto."
+    assert tags["software"].startswith("ditto-music")
+    kept = json.loads(tags["comment"])
+    assert kept["request"] == result.report()["request"]
+    assert kept["model"] == result.report()["model"]
+    assert Request.from_dict(kept["request"]).controls == result.request.controls
+
+
+def test_a_request_too_long_for_a_tag_is_shortened(tiny_model: MusicModel, tmp_path: Path) -> None:
+    text = " ".join(f"{i * 0.007:.5f}:-{20 + i / 7:.6f}" for i in range(60))
+    made = run(Request(Intensity(text), iterations=1, method=Ditto(steps=1)), tiny_model)
+    made.save(tmp_path / "clip.wav")
+    kept = json.loads(read_tags(tmp_path / "clip.wav")["comment"])
+    assert kept["request"]["seed"] == 0
+    assert kept["request"]["controls"] == "intensity (in full in the .json)"
+    report = json.loads((tmp_path / "clip.json").read_text())
+    assert len(report["request"]["controls"][0]["points"]) == 60
+
+
+@pytest.mark.parametrize("existing", ["clip.wav", "clip.png", "clip.json"])
+def test_nothing_is_written_where_a_file_exists(
+    result: Result, tmp_path: Path, existing: str
+) -> None:
+    (tmp_path / existing).write_text("mine")
+    with pytest.raises(OutputError, match="--force"):
+        result.save(tmp_path / "clip.wav")
+    assert [p.name for p in tmp_path.iterdir()] == [existing]
+    assert (tmp_path / existing).read_text() == "mine"
+    result.save(tmp_path / "clip.wav", force=True)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["clip.png", "clip.json", "clip", "clip.xyz", ".", "..", "", ".wav"]
+)
+def test_names_that_are_no_sound_files_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match=r"must end in \.wav"):
+        output_files(tmp_path / name if name not in ("", ".", "..") else name)
