@@ -82,9 +82,11 @@ def control_options() -> Parameters:
                 )
             )
         for own in control.options:
-            make = flag if own.kind is bool else option
-            kinds = () if own.kind is bool else (own.kind,)
-            found.append(make(own.name, *kinds, own.help, *own.spellings, panel=CONTROLS_PANEL))
+            if own.kind is bool:
+                found.append(flag(own.name, own.help, *own.spellings, panel=CONTROLS_PANEL))
+            else:
+                parts = own.name, own.kind, own.help
+                found.append(option(*parts, *own.spellings, panel=CONTROLS_PANEL))
         found.append(
             option(
                 f"{kind}_during",
@@ -324,7 +326,7 @@ class Options(dict[str, Any]):
             if like is not None:
                 found = control.parse_like(like, context)
             else:
-                found = control.parse(text, context)
+                found = control.parse(str(text), context)
             if during is not None:
                 found = found.during(*spans(during, f"--{kind}-during"))
             yield found
