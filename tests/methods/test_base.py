@@ -45,7 +45,7 @@ CHANGED: dict[str, Any] = {
     "gamma": 0.25,
     "formulation": "invertible",
     "strength": 0.5,
-    "repeats": 2,
+    "time_travel": 2,
     "until": 0.25,
 }
 """Another value than the default of every setting but the sampler."""
@@ -237,7 +237,7 @@ def test_the_report_names_the_settings_that_count(whole_model: MusicModel) -> No
         "steps": 4,
         "sampler": "ddim",
         "strength": 0.2,
-        "repeats": 3,
+        "time_travel": 3,
     }
     about = made(whole_model, Doodl(steps=4), LOUDNESS).report()["request"]
     assert about["iterations"] == 3

@@ -69,7 +69,7 @@ def test_guidance_lowers_the_error(tiny_network: PatchTransformer, guidance: flo
     seeds = iter(range(1000))
     noise = lambda: randn(next(seeds))  # noqa: E731
     for x_0 in (
-        freedom(randn(0), chain, level, noise, strength=0.1, repeats=1),
+        freedom(randn(0), chain, level, noise, strength=0.1, time_travel=1),
         freedom(randn(0), chain, level, noise, strength=0.1),
         guidance_gradients(randn(0), chain, level, strength=0.5),
     ):
@@ -84,20 +84,20 @@ def test_a_first_step_of_freedom_is_its_formula(tiny_network: PatchTransformer) 
     (slope,) = torch.autograd.grad(level(x_hat).sum(), x_t)
     for i in range(2):
         size = 0.2 * (1 - SCHEDULE.alpha_bar[600]).sqrt() / slope[i].square().mean().sqrt()
-        ours = freedom(randn(0), chain, level, no_noise, strength=0.2, repeats=1)[i]
+        ours = freedom(randn(0), chain, level, no_noise, strength=0.2, time_travel=1)[i]
         torch.testing.assert_close(ours, (x_hat[i] - size * slope[i]).detach())
 
 
 def test_without_a_gradient_both_are_their_sampler(tiny_network: PatchTransformer) -> None:
     chain, plain = make_chain(tiny_network), ddim(make_chain(tiny_network), randn(0))
     for x_0 in (
-        freedom(randn(0), chain, zero, no_noise, repeats=1),
+        freedom(randn(0), chain, zero, no_noise, time_travel=1),
         guidance_gradients(randn(0), chain, zero),
     ):
         torch.testing.assert_close(x_0, plain)
     seeds, same = iter(range(1, 100)), iter(range(1, 100))
     stochastic = freedom(
-        randn(0), chain, zero, no_noise, repeats=1, advance=ancestral(lambda: randn(next(seeds)))
+        randn(0), chain, zero, no_noise, time_travel=1, advance=ancestral(lambda: randn(next(seeds)))
     )
     torch.testing.assert_close(stochastic, ddpm(chain, randn(0), lambda: randn(next(same))))
 
@@ -110,7 +110,7 @@ def test_time_travel_repeats_the_middle_steps_only(tiny_network: PatchTransforme
         return 0.1 * x_t
 
     chain = Chain(denoiser, SCHEDULE, SCHEDULE.timesteps(10), TAGS)
-    freedom(randn(0), chain, level, lambda: randn(1), repeats=3)
+    freedom(randn(0), chain, level, lambda: randn(1), time_travel=3)
     grid = chain.timesteps
     assert seen == [*grid[:3], *(t for t in grid[3:7] for _ in range(3)), *grid[7:]]
 
@@ -164,7 +164,7 @@ def test_on_the_embedded_model_the_loudness_follows() -> None:
         plain = loudness(ddim(chain, randn(0, *shape, dtype=dtype)))
     seeds = iter(range(1, 100))
     noise = lambda: randn(next(seeds), *shape, dtype=dtype)  # noqa: E731
-    guided = loudness(freedom(randn(0, *shape, dtype=dtype), chain, loudness, noise, repeats=2))
+    guided = loudness(freedom(randn(0, *shape, dtype=dtype), chain, loudness, noise, time_travel=2))
     assert guided.item() < 0.3 * plain.item()
 
 
@@ -188,10 +188,10 @@ def test_freedoms_settings_reach_the_function(whole_model: MusicModel) -> None:
         lambda x_0: LOUDNESS(x_0, whole_model),
         noise,
         strength=FREEDOM_STRENGTH,
-        repeats=1,
+        time_travel=1,
     )
     for strength in (FREEDOM_STRENGTH, None):
-        result = made(whole_model, FreeDoM(steps=4, repeats=1, strength=strength), LOUDNESS)
+        result = made(whole_model, FreeDoM(steps=4, time_travel=1, strength=strength), LOUDNESS)
         torch.testing.assert_close(result.x_0, expected)
 
 
