@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ditto.controls.base import Control, Output
 from ditto.models.music_model import MusicModel
-from ditto.plots import Panel
+from ditto.panels import Panel
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class EachItsOwn(Control):
     """
 
     controls: Sequence[Control]
+    kind = "each its own"
 
     def loss(self, output: Output) -> Tensor:
         """Losses (B,), differentiable.
@@ -34,13 +35,13 @@ class EachItsOwn(Control):
         """
         return torch.cat([control.loss(item) for control, item in self._items(output)])
 
-    def estimate(self) -> "EachItsOwn":
-        """The items' estimates."""
-        return EachItsOwn([control.estimate() for control in self.controls])
+    def proxy(self) -> "EachItsOwn":
+        """Return the items' proxies."""
+        return EachItsOwn([control.proxy() for control in self.controls])
 
-    def calibrated(self, decoded: Output) -> "EachItsOwn":
-        """Every item's control, calibrated at that item."""
-        return EachItsOwn([control.calibrated(item) for control, item in self._items(decoded)])
+    def calibrate(self, decoded: Output) -> "EachItsOwn":
+        """Return every item's control, calibrated at that item."""
+        return EachItsOwn([control.calibrate(item) for control, item in self._items(decoded)])
 
     def errors(self, output: Output) -> dict[str, Tensor]:
         """What the papers report, each (B,): the names that all controls have in common."""
@@ -56,17 +57,17 @@ class EachItsOwn(Control):
         for control in self.controls:
             control.check(model, frames)
 
-    def describe(self) -> dict[str, Any]:
-        """All controls, in the order of the items."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return all controls, in the order of the items."""
         return {
-            "control": "each its own",
-            "items": [control.describe() for control in self.controls],
+            "control": self.kind,
+            "items": [control.to_dict() for control in self.controls],
         }
 
-    def traces(self, output: Output, item: int) -> list[Panel]:
-        """Curves of one item."""
+    def panels(self, output: Output, item: int) -> list[Panel]:
+        """Return the panels of one item's control."""
         control, alone = self._items(output)[item]
-        return control.traces(alone, 0)
+        return control.panels(alone, 0)
 
     def _items(self, output: Output) -> list[tuple[Control, Output]]:
         if len(output.x_0) != len(self.controls):
