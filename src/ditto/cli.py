@@ -9,7 +9,6 @@ from typing import Annotated, Any, cast
 import typer
 from rich.console import Console
 
-from benchmarks import cli as cli_bench
 from ditto import cli_edit as edits
 from ditto.errors import DittoError
 
@@ -24,14 +23,9 @@ app = typer.Typer(
 train_app = typer.Typer(help="Train the parts of a model.", no_args_is_help=True)
 data_app = typer.Typer(help="Make training data.", no_args_is_help=True)
 distill_app = typer.Typer(help="Distil a model into a student of few steps.", no_args_is_help=True)
-bench_app = typer.Typer(
-    help="Measure, and write the results as JSON, Markdown and PNG.", no_args_is_help=True
-)
 app.add_typer(train_app, name="train")
 app.add_typer(distill_app, name="distill")
 app.add_typer(data_app, name="data")
-app.add_typer(bench_app, name="bench")
-cli_bench.register(bench_app)
 
 edits.register(app)
 

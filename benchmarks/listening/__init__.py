@@ -1,5 +1,4 @@
-"""``ditto-music bench d1-table4``: the listening test as a page that anybody can open, and what
-came back.
+"""DITTO's Table 4, the listening test: a page that anybody can open, and what came back.
 
 The page holds everything, sounds included: one file, no network. Each trial plays three clips with
 one target, in an order drawn anew for every listener and under letters; all three are rated from 0
@@ -22,17 +21,15 @@ import numpy as np
 import soundfile
 from torch import Tensor
 
-from benchmarks import charts
-from benchmarks.paper import paper
-from benchmarks.report import Claim, Report, Row, make_folder
-from benchmarks.setups import CONTROLNET, DITTO, FREEDOM, MD50, Bench, Setup, Task
-from benchmarks.tasks import CONTROLS, OUTPAINTING, sound
+from benchmarks.report import Claim, Report, Row, make_folder, paper
+from benchmarks.tasks import CONTROLS, OUTPAINTING, Bench, Task, sound
+from benchmarks.variants import CONTROLNET, DITTO, FREEDOM, MD50, Variant
 from ditto.errors import DataError, DittoError
 from ditto.eval.bootstrap import mean_interval
 from ditto.paths import atomic_file, printable
 
 NAME = "d1-table4"
-APPLICATIONS: dict[str, tuple[Task, tuple[Setup, ...]]] = {
+APPLICATIONS: dict[str, tuple[Task, tuple[Variant, ...]]] = {
     "intensity": (CONTROLS["intensity"], (DITTO, CONTROLNET, FREEDOM)),
     "outpainting": (OUTPAINTING[1], (DITTO, MD50, FREEDOM)),
     "melody": (CONTROLS["melody"], (DITTO, CONTROLNET, FREEDOM)),
@@ -41,7 +38,7 @@ APPLICATIONS: dict[str, tuple[Task, tuple[Setup, ...]]] = {
 COLUMNS = ("listener", "application", "clip", "method", "rating")
 EQUAL = 55.0
 """Percent of wins below which the paper finds two methods equal."""
-PAGE = Path(__file__).with_name("listening.html")
+PAGE = Path(__file__).with_name("page.html")
 
 
 @dataclass(frozen=True)
@@ -73,18 +70,18 @@ def export(bench: Bench, out: Path, *, count: int = 10) -> tuple[Path, dict[str,
     Raises:
         DittoError: no application has two methods, or the page cannot be written.
     """
-    count, missing, trials = min(count, bench.real.count), {}, []
-    for application, (task, setups) in APPLICATIONS.items():
-        found: dict[str, Tensor] = {}
-        for setup in setups:
+    count, missing, trials = min(count, bench.targets.real().count), {}, []
+    for application, (task, variants) in APPLICATIONS.items():
+        clips: dict[str, Tensor] = {}
+        for variant in variants:
             try:
-                found[setup.name] = bench.gathered(task, setup, count)["audio"]
+                clips[variant.name] = bench.clips(task, variant, count)["audio"]
             except DittoError as error:
-                missing[f"{application}, {setup.name}"] = str(error)
-        if len(found) > 1:
-            rate = bench.model.spec.sample_rate
+                missing[f"{application}, {variant.name}"] = str(error)
+        if len(clips) > 1:
+            rate = bench.models.model.spec.sample_rate
             trials += [
-                Trial(application, i, {name: _url(audio[i], rate) for name, audio in found.items()})
+                Trial(application, i, {name: _url(audio[i], rate) for name, audio in clips.items()})
                 for i in range(count)
             ]
     if not trials:
@@ -96,7 +93,7 @@ def export(bench: Bench, out: Path, *, count: int = 10) -> tuple[Path, dict[str,
 
 
 def rendered(trials: Sequence[Trial]) -> str:
-    """The page of some trials."""
+    """Return the page of some trials."""
     data = [{"application": t.application, "clip": t.clip, "sounds": t.sounds} for t in trials]
     # Within a script element only "</" could end it.
     told = json.dumps(data).replace("</", "<\\/")
@@ -106,9 +103,7 @@ def rendered(trials: Sequence[Trial]) -> str:
 
 
 def _url(kept: Tensor, rate: int) -> str:
-    """A sound as a data URL (FLAC: all browsers play it, and nothing is lost), at one loudness for
-    all methods.
-    """
+    """Return a sound as a data URL (FLAC, lossless), at one loudness for all methods."""
     samples = sound(kept).numpy()
     loudness = float(np.sqrt(np.mean(np.square(samples))))
     buffer = io.BytesIO()
@@ -123,15 +118,13 @@ def _url(kept: Tensor, rate: int) -> str:
 
 
 def _gain(loudness: float, samples: np.ndarray, target_db: float = -23.0) -> float:
-    """To one RMS level, as far as full scale allows: louder sounds are rated better whatever they
-    are.
-    """
+    """Return the gain to one RMS level, as far as full scale allows: louder is rated better."""
     peak = float(np.abs(samples).max(initial=1e-9))
     return min(10 ** (target_db / 20) / max(loudness, 1e-6), 0.99 / peak)
 
 
 def read_ratings(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """The ratings of some CSV files that the page saved.
+    """Read the ratings of some CSV files that the page saved.
 
     Raises:
         DataError: a file is none of these, or a rating is not from 0 to 100.
@@ -148,7 +141,7 @@ def read_ratings(files: Sequence[Path]) -> list[dict[str, Any]]:
                 raise ValueError
         except (OSError, ValueError, KeyError, TypeError):
             raise DataError(
-                f"{printable(file)} holds no ratings of the listening test: give what its page saved"
+                f"{printable(file)} holds no ratings: give what the listening test's page saved"
             ) from None
         if not all(math.isfinite(line["rating"]) and 0 <= line["rating"] <= 100 for line in found):
             raise DataError(f"{printable(file)} has ratings beyond 0 to 100")
@@ -157,67 +150,46 @@ def read_ratings(files: Sequence[Path]) -> list[dict[str, Any]]:
     return ratings
 
 
-def analysed(
-    ratings: Sequence[dict[str, Any]],
-    bench: Bench,
-    *,
-    out: Path = Path("docs/results"),
-    command: str | None = None,
-) -> Report:
-    """Write d1-table4.json, .md and .png: how often DITTO was rated higher, ties as half, and by
-    how much.
-
-    Raises:
-        OutputError: the results cannot be written.
-    """
+def analysed(ratings: Sequence[dict[str, Any]], *, command: str) -> Report:
+    """Return how often DITTO was rated higher, ties as half, and by how much."""
     rows, claims = [], []
-    for application, (_, setups) in APPLICATIONS.items():
-        for other in setups[1:]:
+    for application, (_, variants) in APPLICATIONS.items():
+        for other in variants[1:]:
             differences = _differences(ratings, application, other.name)
             found, claim = _comparison(application, other.name, differences)
             rows += found
             claims += claim
-    listeners = len({line["listener"] for line in ratings})
-    report = Report(
-        NAME,
-        command or f"ditto-music bench {NAME}",
-        bench.model.describe(),
-        "none",
-        len({(line["application"], line["clip"]) for line in ratings}),
-        bench.seed,
-        0.0,
-        {"listeners": listeners},
-        tuple(rows),
-        tuple(claims),
+    return Report(
+        name=NAME,
+        command=command,
+        model={"name": "as on the page", "sha256": ""},
+        embedding="none",
+        count=len({(line["application"], line["clip"]) for line in ratings}),
+        seed=0,
+        seconds=0.0,
+        settings={"listeners": len({line["listener"] for line in ratings})},
+        rows=tuple(rows),
+        claims=tuple(claims),
     )
-    report.write(out, charts.table(report))
-    return report
 
 
 def _differences(ratings: Sequence[dict[str, Any]], application: str, other: str) -> list[float]:
-    """DITTO's rating less the other's, for every listener and clip that rated both."""
+    """Return DITTO's rating less the other's, for every listener and clip that rated both."""
     by_trial: dict[tuple[str, int], dict[str, float]] = {}
     for line in ratings:
         if line["application"] == application:
-            by_trial.setdefault((line["listener"], line["clip"]), {})[line["method"]] = line[
-                "rating"
-            ]
-    return [
-        found[DITTO.name] - found[other]
-        for found in by_trial.values()
-        if {DITTO.name, other} <= set(found)
-    ]
+            trial = by_trial.setdefault((line["listener"], line["clip"]), {})
+            trial[line["method"]] = line["rating"]
+    both = [trial for trial in by_trial.values() if {DITTO.name, other} <= set(trial)]
+    return [trial[DITTO.name] - trial[other] for trial in both]
 
 
 def _comparison(
     application: str, other: str, differences: list[float]
 ) -> tuple[list[Row], list[Claim]]:
-    name, table, key = (
-        f"{application}, DITTO against {other}",
-        "d1_table4_listening",
-        f"{application} {other}",
-    )
-    wins, difference = paper(table, key, "wins %"), paper(table, key, "difference")
+    name, key = f"{application}, DITTO against {other}", f"{application} {other}"
+    published = {c: paper("d1_table4_listening", key, c) for c in ("wins %", "difference")}
+    wins, difference = published.values()
     if not differences:
         missing = "no ratings"
         return [
@@ -225,9 +197,11 @@ def _comparison(
             Row(name, "difference", "", paper=difference, error=missing),
         ], []
     won = mean_interval([50 * (1 + np.sign(value)) for value in differences])
-    by = mean_interval(differences)
-    rows = [Row.of(name, "wins", "%", won, wins), Row.of(name, "difference", "", by, difference)]
+    rows = [
+        Row.of(name, "wins", "%", won, wins),
+        Row.of(name, "difference", "", mean_interval(differences), difference),
+    ]
     if wins is None or wins < EQUAL:
         return rows, []
     words = f"{name}: % of trials in which DITTO is preferred, above 50 (the paper: {wins:g})"
-    return rows, [Claim.at_least(words, won, 50.0)]
+    return rows, [Claim(words, *won, count=len(differences), border=50.0)]
