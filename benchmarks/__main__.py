@@ -45,9 +45,7 @@ Ratings = Annotated[
 Count = Annotated[int | None, typer.Option(min=1, help="Clips a row; the table's own by default.")]
 SlowCount = Annotated[
     int | None,
-    typer.Option(
-        min=0, help="Clips of rows that take minutes each: DOODL, 50 steps, 24 s."
-    ),
+    typer.Option(min=0, help="Clips of rows that take minutes each: DOODL, 50 steps, 24 s."),
 ]
 Rows = Annotated[
     list[str] | None, typer.Option(help="Only rows whose name contains this; may be repeated.")

@@ -69,7 +69,8 @@ class Variant:
         """Return the variant with some fields changed, its own or its method's."""
         own = {key: value for key, value in changes.items() if key in VARIANT_FIELDS}
         settings = {key: value for key, value in changes.items() if key not in VARIANT_FIELDS}
-        return replace(self, method=replace(self.method, **settings), **own)
+        method = replace(own.pop("method", self.method), **settings)
+        return replace(self, method=method, **own)
 
     def optimised_alike(self) -> "Variant | None":
         """Return the variant whose optimisation this one shares, if only its decoding differs."""

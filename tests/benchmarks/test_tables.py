@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import controls, quality, tables_ditto, tables_ditto2
 from benchmarks.measures import Judge
 from benchmarks.plots import draw
-from benchmarks.report import _papers, paper
 from benchmarks.runner import Table, run_table
 from benchmarks.tasks import Bench
+
+from benchmarks import controls, quality, tables_ditto, tables_ditto2
 
 TABLES = {
     table.name: table
