@@ -1,11 +1,13 @@
 """``python -m benchmarks NAME``: measures a table and writes docs/results/NAME.json and NAME.png.
 
-``python -m benchmarks claims`` renders the page of claims from what is there.
+``python -m benchmarks claims`` renders the page of claims from what is there, and ``sounds`` makes
+docs/audio anew.
 """
 
 import shlex
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,7 +37,7 @@ TABLES = {
 PAPERS = [name for name in TABLES if name.startswith("d")]
 """What "all" measures, besides the listening test's page."""
 WEIGHTS = ROOT / "weights"
-NAMES = f"{', '.join(TABLES)}, {listening.NAME} (the listening test), all (of the papers), claims"
+NAMES = f"{', '.join(TABLES)}, {listening.NAME} (the listening test), all (of the papers), claims, sounds (of docs/audio)"
 
 Name = Annotated[str, typer.Argument(help=f"One of {NAMES}.", show_default=False)]
 Ratings = Annotated[
@@ -118,6 +120,9 @@ def measure(
     if name == "claims":
         typer.echo(write_claims(out))
         return
+    if name == "sounds":
+        import_module("benchmarks.sounds").main()
+        return
     overrides: dict[str, Any] = {"iterations": iterations, "guidance": guidance}
     threads = None if workers == 1 else max(1, torch.get_num_threads() // workers)
     tables = chosen(name)
@@ -127,8 +132,8 @@ def measure(
             device=device,
             cm=shipped(model, cm, "cm"),
             controlnet=shipped(model, controlnet, "controlnet"),
-            long=text(shipped(model, long, "base-24s")),
-            unconditional=text(shipped(model, unconditional, "unconditional")),
+            long=shipped(model, long, "base-24s"),
+            unconditional=shipped(model, unconditional, "unconditional"),
             text_clap=text_clap,
             musicgen=musicgen,
         ),
@@ -195,11 +200,6 @@ def shipped(model: str | None, given: Path | str | None, name: str) -> Path | st
     """Return what was given; otherwise the embedded model's own, where the checkout has it."""
     found = WEIGHTS / name
     return given if given is not None or model is not None or not found.is_dir() else found
-
-
-def text(path: Path | str | None) -> str | None:
-    """Return a path as text."""
-    return None if path is None else str(path)
 
 
 def publish(report: Report, out: Path) -> None:

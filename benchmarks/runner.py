@@ -87,13 +87,13 @@ class Versus:
 
     def __call__(self, rows: "Results") -> list[Claim]:
         """Return the claim, if both rows have the figure."""
-        pair = rows.get(self.above), rows.get(self.below)
-        if not all(isinstance(row, RowResult) for row in pair):
+        above, below = rows.get(self.above), rows.get(self.below)
+        if not isinstance(above, RowResult) or not isinstance(below, RowResult):
             return []
-        count = min(row.count for row in pair)  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
-        above, below = (row.first(count) for row in pair)  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+        count = min(above.count, below.count)
         try:
-            ratio = self.measure.ratio(above, below, paired=self.paired)
+            pair = above.first(count), below.first(count)
+            ratio = self.measure.ratio(*pair, paired=self.paired)
         except DittoError:
             return []
         return [_claim(self.claim, ratio, count, self.least, self.most)]

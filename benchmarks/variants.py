@@ -32,6 +32,7 @@ from ditto.models.music_model import MusicModel
 
 __all__ = ["Models", "Variant", "Weights", "load", "native_precision", "weights_digest"]
 
+Source = str | Path | None
 Base = Literal["window", "long", "unconditional"]
 NEEDED: dict[Base, str] = {
     "window": "the model that is measured",
@@ -183,10 +184,10 @@ class Weights:
 
     model: str | None = None
     device: str = "cpu"
-    cm: Path | None = None
-    controlnet: Path | None = None
-    long: str | None = None
-    unconditional: str | None = None
+    cm: Source = None
+    controlnet: Source = None
+    long: Source = None
+    unconditional: Source = None
     text_clap: str | None = None
     musicgen: str | None = None
 
@@ -200,7 +201,7 @@ class Weights:
         model = load(self.model, device=device)
         seconds = time.perf_counter() - started
         model = with_controlnet(model, self.controlnet) if self.controlnet else model
-        sources: dict[Base, str | None] = {"long": self.long, "unconditional": self.unconditional}
+        sources: dict[Base, Source] = {"long": self.long, "unconditional": self.unconditional}
         has_clap = self.text_clap is not None or (EMBEDDED / "model.safetensors").is_file()
         return Models(
             model,

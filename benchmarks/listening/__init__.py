@@ -197,11 +197,9 @@ def _comparison(
             Row(name, "difference", "", paper=difference, error=missing),
         ], []
     won = mean_interval([50 * (1 + np.sign(value)) for value in differences])
-    rows = [
-        Row.of(name, "wins", "%", won, wins),
-        Row.of(name, "difference", "", mean_interval(differences), difference),
-    ]
+    by = mean_interval(differences)
+    rows = [Row.of(name, "wins", "%", won, wins), Row.of(name, "difference", "", by, difference)]
     if wins is None or wins < EQUAL:
         return rows, []
-    words = f"{name}: % of trials in which DITTO is preferred, above 50 (the paper: {wins:g})"
-    return rows, [Claim(words, *won, count=len(differences), border=50.0)]
+    words = f"{name}: DITTO is rated higher (the paper: in {wins:g} % of trials)"
+    return rows, [Claim(words, *by, count=len(differences), border=0.0)]
