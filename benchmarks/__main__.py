@@ -37,7 +37,7 @@ TABLES = {
 PAPERS = [name for name in TABLES if name.startswith("d")]
 """What "all" measures, besides the listening test's page."""
 WEIGHTS = ROOT / "weights"
-NAMES = f"{', '.join(TABLES)}, {listening.NAME} (the listening test), all (of the papers), claims, sounds (of docs/audio)"
+NAMES = ", ".join([*TABLES, f"{listening.NAME} (the listening test)", "all", "claims", "sounds"])
 
 Name = Annotated[str, typer.Argument(help=f"One of {NAMES}.", show_default=False)]
 Ratings = Annotated[

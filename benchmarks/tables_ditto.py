@@ -2,58 +2,14 @@
 
 from collections.abc import Sequence
 
-from benchmarks.measures import (
-    ACCURACY,
-    CLAP_SCORE,
-    CONVERGENCE,
-    FAD,
-    INPAINT,
-    INVERT,
-    LOOP,
-    MEMORY,
-    MSE,
-    OUTPAINT,
-    REUSE,
-    RHO,
-    SEAM,
-    STEP_TIME,
-    STRUCTURE,
-    TIME,
-    VARIANCES,
-    Measure,
-)
+from benchmarks import measures as m
+from benchmarks import tasks as t
+from benchmarks import variants as v
 from benchmarks.report import Row, paper
 from benchmarks.runner import Entry, Table, Versus, figures
-from benchmarks.tasks import (
-    CONTROLS,
-    FIXED,
-    FREE,
-    INPAINTING,
-    INVERSION,
-    LOOPING,
-    OUTPAINTING,
-    PAIRS,
-    Task,
-)
-from benchmarks.tasks import MEMORY as MEASURED_MEMORY
-from benchmarks.tasks import REUSE as REUSING
-from benchmarks.variants import (
-    CHECKPOINTED,
-    CONTROLNET,
-    DITTO,
-    DOODL,
-    FREEDOM,
-    GG,
-    MD,
-    MD50,
-    NAIVE,
-    TTM,
-    Base,
-    Variant,
-)
 
-EDITORS = (DOODL, NAIVE, MD, MD50, GG, FREEDOM, DITTO)
-ERRORS = {"intensity": MSE, "melody": ACCURACY, "structure": STRUCTURE}
+EDITORS = (v.DOODL, v.NAIVE, v.MD, v.MD50, v.GG, v.FREEDOM, v.DITTO)
+ERRORS = {"intensity": m.MSE, "melody": m.ACCURACY, "structure": m.STRUCTURE}
 PAPER_ERRORS = {
     "intensity": "intensity MSE",
     "melody": "melody acc %",
@@ -61,15 +17,15 @@ PAPER_ERRORS = {
 }
 
 
-def _edits(table: str, tasks: Sequence[tuple[Task, Measure, str]]) -> tuple[Entry, ...]:
+def _edits(table: str, tasks: Sequence[tuple[t.Task, m.Measure, str]]) -> tuple[Entry, ...]:
     """Return every method's rows of (task, its error, the paper's column of FAD)."""
     return tuple(
         Entry(
             group=task.name,
             task=task,
             variant=variant,
-            measures=(FAD, error, SEAM, TIME),
-            papers=figures(table, variant.name, {FAD: column}),
+            measures=(m.FAD, error, m.SEAM, m.TIME),
+            papers=figures(table, variant.name, {m.FAD: column}),
         )
         for task, error, column in tasks
         for variant in EDITORS
@@ -82,8 +38,8 @@ TABLE_1 = Table(
     _edits(
         "d1_table1_out_and_loop_fad",
         [
-            *((OUTPAINTING[o], OUTPAINT, f"overlap {o} s") for o in (1, 2, 3)),
-            (LOOPING, LOOP, "looping"),
+            *((t.OUTPAINTING[o], m.OUTPAINT, f"overlap {o} s") for o in (1, 2, 3)),
+            (t.LOOPING, m.LOOP, "looping"),
         ],
     ),
     pivot="DITTO",
@@ -92,20 +48,21 @@ TABLE_2 = Table(
     "d1-table2",
     "Inpainting",
     _edits(
-        "d1_table2_inpaint_fad", [(INPAINTING[gap], INPAINT, f"gap {gap} s") for gap in (2, 3, 4)]
+        "d1_table2_inpaint_fad",
+        [(t.INPAINTING[gap], m.INPAINT, f"gap {gap} s") for gap in (2, 3, 4)],
     ),
     pivot="DITTO",
 )
 
 
-def _controlled(name: str, variant: Variant) -> Entry:
+def _controlled(name: str, variant: v.Variant) -> Entry:
     error = ERRORS[name]
-    columns = {error: PAPER_ERRORS[name], FAD: f"{name} FAD", CLAP_SCORE: f"{name} CLAP"}
+    columns = {error: PAPER_ERRORS[name], m.FAD: f"{name} FAD", m.CLAP_SCORE: f"{name} CLAP"}
     return Entry(
         group=name,
-        task=CONTROLS[name],
+        task=t.CONTROLS[name],
         variant=variant,
-        measures=(error, FAD, CLAP_SCORE, TIME),
+        measures=(error, m.FAD, m.CLAP_SCORE, m.TIME),
         papers=figures("d1_table3_controls", variant.name, columns),
     )
 
@@ -116,8 +73,8 @@ TABLE_3 = Table(
     tuple(
         _controlled(name, variant)
         for name in ERRORS
-        for variant in (TTM, CONTROLNET, FREEDOM, DOODL, DITTO)
-        if (name, variant) != ("structure", CONTROLNET)
+        for variant in (v.TTM, v.CONTROLNET, v.FREEDOM, v.DOODL, v.DITTO)
+        if (name, variant) != ("structure", v.CONTROLNET)
     ),
     pivot="DITTO",
 )
@@ -126,19 +83,16 @@ TABLE_3 = Table(
 def _efficiency(steps: int) -> list[Entry]:
     """Return Table 5's rows at T = `steps`: the clips, and the memory, which is measured apart."""
     columns = {
-        MSE: "MSE",
-        FAD: "FAD",
-        CLAP_SCORE: "CLAP",
-        CONVERGENCE: "MS2C (steps)",
-        STEP_TIME: "MOS (s/step)",
+        m.MSE: "MSE",
+        m.FAD: "FAD",
+        m.CLAP_SCORE: "CLAP",
+        m.CONVERGENCE: "MS2C (steps)",
+        m.STEP_TIME: "MOS (s/step)",
     }
     entries = []
-    for base in (CHECKPOINTED, DOODL):
+    for base in (v.CHECKPOINTED, v.DOODL):
         variant = base if steps == 20 else base.with_(slow=True, steps=steps)
-        for task, own in (
-            (CONTROLS["intensity"], columns),
-            (MEASURED_MEMORY, {MEMORY: "MAM (GB)"}),
-        ):
+        for task, own in ((t.CONTROLS["intensity"], columns), (t.MEMORY, {m.MEMORY: "MAM (GB)"})):
             row = figures("d1_table5_efficiency_intensity", f"{base.name} {steps}", own)
             entries.append(Entry(f"T={steps}", task, variant, tuple(own), row))
     return entries
@@ -156,24 +110,26 @@ TABLE_6 = Table(
     tuple(
         Entry(
             group="intensity",
-            task=CONTROLS[name],
+            task=t.CONTROLS[name],
             variant=variant,
-            measures=(MSE, RHO, FAD, CLAP_SCORE),
+            measures=(m.MSE, m.RHO, m.FAD, m.CLAP_SCORE),
             papers=figures(
-                "d1_table6_intensity_correlation", row, {MSE: "MSE", RHO: "rho", CLAP_SCORE: "CLAP"}
+                "d1_table6_intensity_correlation",
+                row,
+                {m.MSE: "MSE", m.RHO: "rho", m.CLAP_SCORE: "CLAP"},
             ),
         )
         for name, variant, row in (
-            ("intensity", CONTROLNET, "Music ControlNet"),
-            ("intensity", DITTO.with_(name="DITTO (MSE loss)"), "DITTO (MSE loss)"),
-            ("correlation", DITTO.with_(name="DITTO (rho loss)"), "DITTO (rho loss)"),
+            ("intensity", v.CONTROLNET, "Music ControlNet"),
+            ("intensity", v.DITTO.with_(name="DITTO (MSE loss)"), "DITTO (MSE loss)"),
+            ("correlation", v.DITTO.with_(name="DITTO (rho loss)"), "DITTO (rho loss)"),
         )
     ),
     pivot="DITTO (rho loss)",
 )
 """Table 6's and Table 8's FAD is in another embedding than the other tables', so it is left out."""
 
-WINDOWS: tuple[tuple[str, Base], ...] = (("6s", "window"), ("24s", "long"))
+WINDOWS: tuple[tuple[str, v.Base], ...] = (("6s", "window"), ("24s", "long"))
 INVERSIONS = (("Naive", "naive"), ("DDIM", "ddim"), ("NT", "null-text"), ("DITTO", "ditto"))
 TABLE_7 = Table(
     "d1-table7",
@@ -181,10 +137,10 @@ TABLE_7 = Table(
     tuple(
         Entry(
             group=f"{window} w={w:g}",
-            task=INVERSION[how],
-            variant=DITTO.with_(name=name, base=base, slow=base == "long", guidance=w),
-            measures=(INVERT,),
-            papers=figures("d1_table7_inversion_mse", name, {INVERT: f"{window} w={w:g}"}),
+            task=t.INVERSION[how],
+            variant=v.DITTO.with_(name=name, base=base, slow=base == "long", guidance=w),
+            measures=(m.INVERT,),
+            papers=figures("d1_table7_inversion_mse", name, {m.INVERT: f"{window} w={w:g}"}),
         )
         for window, base in WINDOWS
         for w in (0.0, 1.0, 4.0, 7.5)
@@ -200,30 +156,30 @@ TABLE_8 = Table(
             group=name,
             task=task,
             variant=variant,
-            measures=(error, FAD),
+            measures=(error, m.FAD),
             papers=figures("d1_table8_samplers", f"{name} {variant.name}", columns),
         )
         for name, task, error, columns in (
-            ("intensity", CONTROLS["intensity"], MSE, {MSE: "MSE"}),
-            ("outpainting", OUTPAINTING[1], OUTPAINT, {}),
+            ("intensity", t.CONTROLS["intensity"], m.MSE, {m.MSE: "MSE"}),
+            ("outpainting", t.OUTPAINTING[1], m.OUTPAINT, {}),
         )
-        for variant in (DITTO.with_(name="DDIM"), DITTO.with_(name="DPM++", sampler="dpm++"))
+        for variant in (v.DITTO.with_(name="DDIM"), v.DITTO.with_(name="DPM++", sampler="dpm++"))
     ),
     pivot="DDIM",
 )
 
-SECOND = {"outpainting": OUTPAINT, "structure": STRUCTURE, "melody": ACCURACY}
+SECOND = {"outpainting": m.OUTPAINT, "structure": m.STRUCTURE, "melody": m.ACCURACY}
 
 
-def _two_controls(name: str, variant: Variant) -> Entry:
+def _two_controls(name: str, variant: v.Variant) -> Entry:
     """Return a row of Table 9; the paper gives the accuracy of the melody as a share of 1."""
     second = SECOND[name]
     table = "d1_table9_multi_objective"
-    row = f"intensity+{name} {'Music-ControlNet' if variant is CONTROLNET else variant.name}"
-    papers = figures(table, row, {MSE: "first", FAD: "FAD", CLAP_SCORE: "CLAP"})
-    papers |= figures(table, row, {second: "second"}, 100.0 if second is ACCURACY else 1.0)
-    measures = (MSE, second, FAD, CLAP_SCORE)
-    return Entry(f"intensity+{name}", PAIRS[name], variant, measures, papers)
+    row = f"intensity+{name} {'Music-ControlNet' if variant is v.CONTROLNET else variant.name}"
+    papers = figures(table, row, {m.MSE: "first", m.FAD: "FAD", m.CLAP_SCORE: "CLAP"})
+    papers |= figures(table, row, {second: "second"}, 100.0 if second is m.ACCURACY else 1.0)
+    measures = (m.MSE, second, m.FAD, m.CLAP_SCORE)
+    return Entry(f"intensity+{name}", t.PAIRS[name], variant, measures, papers)
 
 
 TABLE_9 = Table(
@@ -232,8 +188,8 @@ TABLE_9 = Table(
     tuple(
         _two_controls(name, variant)
         for name in SECOND
-        for variant in (DITTO, FREEDOM, CONTROLNET)
-        if variant is not CONTROLNET or name == "melody"
+        for variant in (v.DITTO, v.FREEDOM, v.CONTROLNET)
+        if variant is not v.CONTROLNET or name == "melody"
     ),
     pivot="DITTO",
 )
@@ -243,10 +199,10 @@ TABLE_10 = Table(
     tuple(
         Entry(
             group=f"{name}, {prompts}",
-            task=REUSING[name, how, prompts],
-            variant=TTM.with_(name=label),
-            measures=(REUSE, TIME),
-            papers=figures("d1_table10_reuse", f"{name} {label}", {REUSE: f"loss, {prompts}"}),
+            task=t.REUSE[name, how, prompts],
+            variant=v.TTM.with_(name=label),
+            measures=(m.REUSE, m.TIME),
+            papers=figures("d1_table10_reuse", f"{name} {label}", {m.REUSE: f"loss, {prompts}"}),
         )
         for name in ERRORS
         for prompts in ("random prompts", "fixed prompt")
@@ -262,17 +218,17 @@ TABLE_11 = Table(
     tuple(
         Entry(
             group="",
-            task=CONTROLS["intensity"],
+            task=t.CONTROLS["intensity"],
             variant=variant,
-            measures=(TIME, MSE),
-            papers=figures("d1_table11_latency", row, {TIME: "latency s"}),
+            measures=(m.TIME, m.MSE),
+            papers=figures("d1_table11_latency", row, {m.TIME: "latency s"}),
         )
         for variant, row in (
-            (TTM, "Base TTM"),
-            (CONTROLNET, "ControlNet"),
-            (FREEDOM, "FreeDoM"),
-            (CHECKPOINTED, "DITTO"),
-            (DOODL, "DOODL"),
+            (v.TTM, "Base TTM"),
+            (v.CONTROLNET, "ControlNet"),
+            (v.FREEDOM, "FreeDoM"),
+            (v.CHECKPOINTED, "DITTO"),
+            (v.DOODL, "DOODL"),
         )
     ),
     pivot="DITTO",
@@ -300,8 +256,8 @@ FIG_10 = Table(
     "d1-fig10",
     "Variance within batches that share x_T, and that do not",
     (
-        Entry("", FIXED, TTM.with_(name="fixed x_T"), VARIANCES),
-        Entry("", FREE, TTM.with_(name="free x_T"), VARIANCES),
+        Entry("", t.FIXED, v.TTM.with_(name="fixed x_T"), m.VARIANCES),
+        Entry("", t.FREE, v.TTM.with_(name="free x_T"), m.VARIANCES),
     ),
     claims=tuple(
         Versus(
@@ -311,7 +267,7 @@ FIG_10 = Table(
             measure=measure,
             paired=False,
         )
-        for measure in VARIANCES
+        for measure in m.VARIANCES
     ),
 )
 

@@ -2,58 +2,28 @@
 
 from dataclasses import replace
 
-from benchmarks.measures import (
-    ACCURACY,
-    CLAP_SCORE,
-    FAD,
-    INPAINT,
-    MSE,
-    OUTPAINT,
-    OWN_CLAP_SCORE,
-    RHO,
-    STRUCTURE,
-    TIME,
-    RowResult,
-)
+from benchmarks import measures as m
+from benchmarks import tasks as t
+from benchmarks import variants as v
 from benchmarks.report import Claim
 from benchmarks.runner import Entry, Results, Table, Versus, figures
-from benchmarks.tasks import (
-    CONTROLS,
-    INPAINTING,
-    MUSICGEN,
-    MUSICGEN_MELODY,
-    OUTPAINTING,
-    PLAIN,
-    TEXT,
-    Task,
-)
-from benchmarks.variants import (
-    CHECKPOINTED,
-    CM,
-    CTM,
-    DITTO,
-    PUBLISHED_CM,
-    PUBLISHED_CTM,
-    TTM,
-    Variant,
-)
 from ditto.errors import DittoError
 from ditto.eval.bootstrap import ratio_interval
 from ditto.methods.ditto import Ditto
 from ditto.models.conditioning import Tags
 
 TASKS = {
-    "intensity": (CONTROLS["intensity"], MSE),
-    "melody": (CONTROLS["melody"], ACCURACY),
-    "structure": (CONTROLS["structure"], STRUCTURE),
-    "outpainting": (OUTPAINTING[1], OUTPAINT),
-    "inpainting": (INPAINTING[4], INPAINT),
+    "intensity": (t.CONTROLS["intensity"], m.MSE),
+    "melody": (t.CONTROLS["melody"], m.ACCURACY),
+    "structure": (t.CONTROLS["structure"], m.STRUCTURE),
+    "outpainting": (t.OUTPAINTING[1], m.OUTPAINT),
+    "inpainting": (t.INPAINTING[4], m.INPAINT),
 }
 
 
-def _benchmark(name: str, variant: Variant, *, published: bool) -> Entry:
+def _benchmark(name: str, variant: v.Variant, *, published: bool) -> Entry:
     task, error = TASKS[name]
-    columns = {TIME: "time s", FAD: "FAD", CLAP_SCORE: "CLAP", error: "control"}
+    columns = {m.TIME: "time s", m.FAD: "FAD", m.CLAP_SCORE: "CLAP", error: "control"}
     return Entry(
         group=name,
         task=task,
@@ -72,10 +42,10 @@ TABLE_1 = Table(
         *(
             _benchmark(name, variant, published=True)
             for name in TASKS
-            for variant in (DITTO, PUBLISHED_CM, PUBLISHED_CTM)
+            for variant in (v.DITTO, v.PUBLISHED_CM, v.PUBLISHED_CTM)
         ),
         *(
-            _benchmark(name, CTM.with_(name="DITTO-2 CTM corrected"), published=False)
+            _benchmark(name, v.CTM.with_(name="DITTO-2 CTM corrected"), published=False)
             for name in TASKS
         ),
     ),
@@ -84,7 +54,7 @@ TABLE_1 = Table(
 """With rows of our own: the surrogate corrected by what decoding gives, as a user gets it."""
 
 
-def _budget(variant: Variant, name: str, row: str | None = None) -> Entry:
+def _budget(variant: v.Variant, name: str, row: str | None = None) -> Entry:
     """Return a row of the budgets' tables.
 
     Args:
@@ -92,77 +62,92 @@ def _budget(variant: Variant, name: str, row: str | None = None) -> Entry:
         name: as Fig. 4 has it, "CTM-1/2"; a star is the adaptive schedule.
         row: of the paper's Table 2, whose FAD is in another embedding and is left out.
     """
-    columns = {TIME: "runtime s", MSE: "MSE", CLAP_SCORE: "CLAP"}
+    columns = {m.TIME: "runtime s", m.MSE: "MSE", m.CLAP_SCORE: "CLAP"}
     papers = {} if row is None else figures("d2_table2_budget_intensity", row, columns)
-    measures = (TIME, MSE, RHO, FAD, CLAP_SCORE)
-    return Entry("", CONTROLS["loudness"], variant.with_(name=name), measures, papers)
+    measures = (m.TIME, m.MSE, m.RHO, m.FAD, m.CLAP_SCORE)
+    return Entry("", t.CONTROLS["loudness"], variant.with_(name=name), measures, papers)
 
 
+CTM, CM = v.PUBLISHED_CTM, v.PUBLISHED_CM
 BUDGETS = (
-    *(
-        _budget(PUBLISHED_CTM.with_(decode_steps=t), f"CTM-1/{t}", f"M=1 T={t}" if t < 8 else None)
-        for t in (1, 2, 4, 8)
-    ),
-    *(
-        _budget(PUBLISHED_CTM.with_(surrogate_steps=2, decode_steps=t), f"CTM-2/{t}", f"M=2 T={t}")
-        for t in (2, 4)
-    ),
-    _budget(
-        PUBLISHED_CTM.with_(surrogate_steps="adaptive", decode_steps=4), "CTM-*/4", "adaptive T=4"
-    ),
-    *(_budget(CTM.with_(decode_steps=t), f"CTM-1/{t} corrected") for t in (2, 4)),
+    _budget(CTM.with_(decode_steps=1), "CTM-1/1", "M=1 T=1"),
+    _budget(CTM.with_(decode_steps=2), "CTM-1/2", "M=1 T=2"),
+    _budget(CTM.with_(decode_steps=4), "CTM-1/4", "M=1 T=4"),
+    _budget(CTM.with_(decode_steps=8), "CTM-1/8"),
+    _budget(CTM.with_(surrogate_steps=2, decode_steps=2), "CTM-2/2", "M=2 T=2"),
+    _budget(CTM.with_(surrogate_steps=2, decode_steps=4), "CTM-2/4", "M=2 T=4"),
+    _budget(CTM.with_(surrogate_steps="adaptive", decode_steps=4), "CTM-*/4", "adaptive T=4"),
+    _budget(v.CTM.with_(decode_steps=2), "CTM-1/2 corrected"),
+    _budget(v.CTM.with_(decode_steps=4), "CTM-1/4 corrected"),
 )
 """The paper's grid of (M, T'), and two rows with corrections, which the paper has not."""
 CM_BUDGETS = (
-    *(_budget(PUBLISHED_CM.with_(decode_steps=t), f"CM-1/{t}") for t in (1, 2, 4, 8)),
-    _budget(CM, "CM-1/2 corrected"),
+    *(_budget(CM.with_(decode_steps=steps), f"CM-1/{steps}") for steps in (1, 2, 4, 8)),
+    _budget(v.CM, "CM-1/2 corrected"),
 )
-SLOW_DITTO = CHECKPOINTED.with_(slow=True)
+SLOW_DITTO = v.CHECKPOINTED.with_(slow=True)
 DITTO_8 = _budget(SLOW_DITTO.with_(through=Ditto(steps=8)), "DM-8/20")
 DITTO_20 = replace(
     _budget(SLOW_DITTO, "DM-20/20"),
-    papers=figures("d1_table3_controls", "DITTO", {MSE: "intensity MSE"})
-    | figures("d1_table11_latency", "DITTO", {TIME: "latency s"}),
+    papers=figures("d1_table3_controls", "DITTO", {m.MSE: "intensity MSE"})
+    | figures("d1_table11_latency", "DITTO", {m.TIME: "latency s"}),
 )
-CLAIMS = (
-    Versus(
-        "DITTO-2 (1, 2) is at least 10 times as fast as DITTO (20, 20)",
-        "DM-20/20",
-        "CTM-1/2",
-        TIME,
-        least=10.0,
-    ),
-    Versus("the MSE of DITTO-2 (1, 2) is below that of DITTO (20, 20)", "DM-20/20", "CTM-1/2", MSE),
-    Versus(
-        "DITTO-2 (1, 2), corrected, is at least 25 times as fast as DITTO (20, 20)",
-        "DM-20/20",
-        "CTM-1/2 corrected",
-        TIME,
-        least=25.0,
-    ),
-    Versus(
-        "the MSE of DITTO-2 (1, 2), corrected, is below that of DITTO (20, 20)",
-        "DM-20/20",
-        "CTM-1/2 corrected",
-        MSE,
-    ),
-    Versus(
-        "more decoding steps lie further from the one-step surrogate: MSE rises",
-        "CTM-1/4",
-        "CTM-1/1",
-        MSE,
-    ),
-    Versus(
-        "the adaptive schedule lowers the MSE of decoding in 4 steps", "CTM-1/4", "CTM-*/4", MSE
-    ),
-    Versus("the adaptive schedule has a lower MSE than M = 2", "CTM-2/4", "CTM-*/4", MSE),
-    Versus("corrections lower the MSE of decoding in 2 steps", "CTM-1/2", "CTM-1/2 corrected", MSE),
-    Versus(
-        "corrections have a lower MSE than the adaptive schedule",
-        "CTM-*/4",
-        "CTM-1/4 corrected",
-        MSE,
-    ),
+PLAIN, CORRECTED = "CTM-1/2", "CTM-1/2 corrected"
+CLAIMS = tuple(
+    Versus(claim, above, below, measure, least)
+    for claim, above, below, measure, least in (
+        (
+            "DITTO-2 (1, 2) is at least 10 times as fast as DITTO (20, 20)",
+            "DM-20/20",
+            PLAIN,
+            m.TIME,
+            10.0,
+        ),
+        (
+            "the MSE of DITTO-2 (1, 2) is below that of DITTO (20, 20)",
+            "DM-20/20",
+            PLAIN,
+            m.MSE,
+            1.0,
+        ),
+        (
+            "DITTO-2 (1, 2), corrected, is at least 25 times as fast as DITTO (20, 20)",
+            "DM-20/20",
+            CORRECTED,
+            m.TIME,
+            25.0,
+        ),
+        (
+            "the MSE of DITTO-2 (1, 2), corrected, is below that of DITTO (20, 20)",
+            "DM-20/20",
+            CORRECTED,
+            m.MSE,
+            1.0,
+        ),
+        (
+            "more decoding steps lie further from the one-step surrogate: MSE rises",
+            "CTM-1/4",
+            "CTM-1/1",
+            m.MSE,
+            1.0,
+        ),
+        (
+            "the adaptive schedule lowers the MSE of decoding in 4 steps",
+            "CTM-1/4",
+            "CTM-*/4",
+            m.MSE,
+            1.0,
+        ),
+        ("the adaptive schedule has a lower MSE than M = 2", "CTM-2/4", "CTM-*/4", m.MSE, 1.0),
+        ("corrections lower the MSE of decoding in 2 steps", PLAIN, CORRECTED, m.MSE, 1.0),
+        (
+            "corrections have a lower MSE than the adaptive schedule",
+            "CTM-*/4",
+            "CTM-1/4 corrected",
+            m.MSE,
+            1.0,
+        ),
+    )
 )
 TABLE_2 = Table(
     "d2-table2",
@@ -186,9 +171,9 @@ FIG_5 = Table(
     count=32,
 )
 
-TAGGED = TTM.with_(name="Base TTM (tags)")
-UNTAGGED = TTM.with_(name="U-base, no control", base="unconditional", tags=Tags())
-U_DITTO2 = PUBLISHED_CTM.with_(name="U-DITTO-2", base="unconditional", tags=Tags())
+TAGGED = v.TTM.with_(name="Base TTM (tags)")
+UNTAGGED = v.TTM.with_(name="U-base, no control", base="unconditional", tags=Tags())
+U_DITTO2 = v.PUBLISHED_CTM.with_(name="U-DITTO-2", base="unconditional", tags=Tags())
 HEARD = 0.5
 """Share of the gain by the CLAP that was optimised against which a judge must hear too, or it is
 reward hacking."""
@@ -206,15 +191,15 @@ def adherence(rows: Results) -> list[Claim]:
         (UNTAGGED, "the same model without control"),
     ):
         plain = rows.get(variant.name)
-        if not isinstance(plain, RowResult) or not isinstance(steered, RowResult):
+        if not isinstance(plain, m.RowResult) or not isinstance(steered, m.RowResult):
             continue
         if plain.judge.clap is None:
             continue
         count = min(plain.count, steered.count)
         plain, steered = plain.first(count), steered.first(count)
         try:
-            before, after = (CLAP_SCORE.values(row) for row in (plain, steered))
-            gain = OWN_CLAP_SCORE.values(steered) - OWN_CLAP_SCORE.values(plain)
+            before, after = (m.CLAP_SCORE.values(row) for row in (plain, steered))
+            gain = m.OWN_CLAP_SCORE.values(steered) - m.OWN_CLAP_SCORE.values(plain)
         except DittoError:
             continue
         better = ratio_interval(1 - before, 1 - after, paired=True)
@@ -225,23 +210,23 @@ def adherence(rows: Results) -> list[Claim]:
     return claims
 
 
-def _text(task: Task, variant: Variant, *, published: bool = True) -> Entry:
-    columns = {CLAP_SCORE: "CLAP", FAD: "FAD"}
+def _text(task: t.Task, variant: v.Variant, *, published: bool = True) -> Entry:
+    columns = {m.CLAP_SCORE: "CLAP", m.FAD: "FAD"}
     papers = figures("d2_table3_text", variant.name, columns) if published else {}
-    return Entry("", task, variant, (CLAP_SCORE, OWN_CLAP_SCORE, FAD, TIME), papers)
+    return Entry("", task, variant, (m.CLAP_SCORE, m.OWN_CLAP_SCORE, m.FAD, m.TIME), papers)
 
 
 TABLE_3 = Table(
     "d2-table3",
     "Text adherence",
     (
-        _text(PLAIN, TAGGED),
-        _text(TEXT, PUBLISHED_CTM.with_(name="DITTO-2 (tags)")),
-        _text(TEXT, PUBLISHED_CTM.with_(name="DITTO-2 (no condition)", tags=Tags())),
-        _text(TEXT, U_DITTO2),
-        _text(MUSICGEN_MELODY, TTM.with_(name="MusicGen 1.5B melody (caption)")),
-        _text(MUSICGEN, TTM.with_(name="MusicGen 3.3B (caption)")),
-        _text(PLAIN, UNTAGGED, published=False),
+        _text(t.PLAIN, TAGGED),
+        _text(t.TEXT, v.PUBLISHED_CTM.with_(name="DITTO-2 (tags)")),
+        _text(t.TEXT, v.PUBLISHED_CTM.with_(name="DITTO-2 (no condition)", tags=Tags())),
+        _text(t.TEXT, U_DITTO2),
+        _text(t.MUSICGEN_MELODY, v.TTM.with_(name="MusicGen 1.5B melody (caption)")),
+        _text(t.MUSICGEN, v.TTM.with_(name="MusicGen 3.3B (caption)")),
+        _text(t.PLAIN, UNTAGGED, published=False),
     ),
     pivot="DITTO-2 (no condition)",
     claims=(adherence,),
