@@ -151,12 +151,12 @@ def measure(
     if name == listening.NAME:
         listen(setup, ratings or [], count or 10, out, command)
         return
-    if config is not None and name != "speed":
-        raise DittoError("--config is for speed alone")
+    if config is not None and (name != "speed" or workers > 1):
+        raise DittoError("--config is for speed alone, and for one worker")
     tables = [table.only(rows or []) for table in tables]
     bench = setup.bench() if config is None else untrained(setup, config)
     if config is not None:
-        tables = [speed.table(f"speed-{config}", trained=False)]
+        tables = [speed.table(f"speed-{Path(config).stem}", trained=False)]
     if workers > 1:
         together = [
             (entry.task, entry.variant, number)
@@ -174,7 +174,7 @@ def measure(
             count=count or table.count,
             slow_count=slow_count,
             command=command,
-            name=name_as,
+            name=name_as if len(tables) == 1 else None,
         )
         publish(report, out)
     if name == "all":

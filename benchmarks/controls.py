@@ -11,7 +11,7 @@ from benchmarks import measures as m
 from benchmarks import tasks as t
 from benchmarks import variants as v
 from benchmarks.report import Claim
-from benchmarks.runner import Entry, Level, Results, Table, Versus, figures
+from benchmarks.runner import Entry, Results, Table, Versus, figures
 
 NONE, SLOW_DITTO = v.TTM.with_(name="no control"), v.DITTO.with_(slow=True)
 VARIANTS = (NONE, SLOW_DITTO, v.CTM, v.CM)
@@ -75,12 +75,12 @@ def _claims(name: str, variant: v.Variant) -> list[Callable[[Results], list[Clai
     claims: list[Callable[[Results], list[Claim]]] = []
     if name == "melody":
         words = f"{row}: accuracy above 75 % (chance 8.3)"
-        claims.append(Level(words, row, m.ACCURACY, least=75.0))
+        claims.append(Versus(words, row, None, m.ACCURACY, least=75.0))
     if name == "inversion":
-        claims.append(Level(f"{row}: MSE below 0.003", row, m.INVERT, most=0.003))
+        claims.append(Versus(f"{row}: MSE below 0.003", row, None, m.INVERT, most=0.003))
     if name in SEAMED:
         words = f"{row}: 95 % of the seams jump no more than 95 % of a real clip's moments"
-        claims.append(Level(words, row, m.WITHIN, least=0.95))
+        claims.append(Versus(words, row, None, m.WITHIN, least=0.95))
         words = f"{row}: seams jump less than where clips are cut and pasted"
         claims.append(Versus(words, plain, row, m.SEAMS))
     for error in errors if cut else ():

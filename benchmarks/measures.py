@@ -32,6 +32,8 @@ CONVERGED = 2.0
 """τ of MS2C, dB² (DITTO, appendix L)."""
 CLAP, CLASSIFIER = ROOT / "weights" / "clap-judge", ROOT / "weights" / "classifier"
 """Of a checkout: the CLAP that nothing is optimised against, and the tag classifier."""
+NEGLIGIBLE = 1e-12
+"""Smallest error: a perfect row would otherwise have infinite ratios."""
 NO_JUDGE = "no weights: {} needs {}"
 
 Array = NDArray[np.float64]
@@ -213,9 +215,9 @@ class Measure:
         return mean_interval(self.values(row))
 
     def ratio(self, above: RowResult, below: RowResult, *, paired: bool = True) -> Interval:
-        """Return the ratio of two rows' distances from the ideal, of as many clips each."""
+        """Return the ratio of two rows' distances from the ideal, each `NEGLIGIBLE` or more."""
         ideal = self.ideal or 0.0
-        a, b = (np.abs(self.values(row) - ideal) for row in (above, below))
+        a, b = (np.maximum(np.abs(self.values(r) - ideal), NEGLIGIBLE) for r in (above, below))
         return ratio_interval(a, b, paired=paired)
 
 
@@ -239,14 +241,15 @@ class FrechetMeasure(Measure):
     def ratio(self, above: RowResult, below: RowResult, *, paired: bool = True) -> Interval:
         """Return the ratio of two distances; paired clips are drawn together."""
         distance = above.judge.reference.distance
-        tiny = np.finfo(np.float64).tiny
         a, b = self.values(above), self.values(below)
+
+        def ratio(x: Array, y: Array) -> float:
+            return distance(x) / max(distance(y), NEGLIGIBLE)
+
         if not paired:
-            return statistic_interval(lambda x, y: distance(x) / max(distance(y), tiny), a, b)
+            return statistic_interval(ratio, a, b)
         pairs = np.stack([a, b], axis=1)
-        return statistic_interval(
-            lambda pair: distance(pair[:, 0]) / max(distance(pair[:, 1]), tiny), pairs
-        )
+        return statistic_interval(lambda pair: ratio(pair[:, 0], pair[:, 1]), pairs)
 
 
 def _within_limit(row: RowResult) -> Array:

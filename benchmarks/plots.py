@@ -43,27 +43,25 @@ def _png(figure: Figure) -> bytes:
 
 
 def bars(report: Report) -> Figure:
-    """Draw every column as bars over the rows, with intervals, and the paper's as crosses."""
-    columns = list(dict.fromkeys(row.column for row in report.rows))
-    names = list(dict.fromkeys(row.row for row in report.rows))
-    figure = _figure(2.5 + 3.2 * max(len(columns), 1), 1.5 + 0.28 * len(names))
-    if not columns:
-        return figure
-    grid = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
-    for axes, column in zip(grid, columns, strict=True):
-        rows = {row.row: row for row in report.rows if row.column == column}
-        _bars(axes, [rows.get(name) for name in names])
-        unit = next(iter(rows.values())).unit
-        axes.set_title(column.replace("_", " ") + (f", {unit}" if unit else ""), fontsize=9)
-    grid[0].set_yticks(range(len(names)), names, fontsize=8)
-    grid[0].invert_yaxis()
+    """Draw every column as bars over the rows that have it, with intervals; crosses: the paper."""
+    columns = dict.fromkeys(row.column for row in report.rows)
+    panels = [[row for row in report.rows if row.column == column] for column in columns]
+    names = [[row.row for row in panel] for panel in panels]
+    alike = all(each == names[0] for each in names)
+    if not alike:
+        panels.sort(key=len, reverse=True)
+    across = len(panels) if alike else 3
+    heights = [1.0 + 0.24 * len(panels[i]) for i in range(0, len(panels), across or 1)] or [1.0]
+    figure = _figure(2.5 + 3.2 * across if alike else 18.0, sum(heights))
+    grid = figure.add_gridspec(len(heights), across or 1, height_ratios=heights)
+    for place, panel in enumerate(panels):
+        axes = figure.add_subplot(grid[divmod(place, across)])
+        _bars(axes, panel, named=not alike or place == 0)
     return figure
 
 
-def _bars(axes: Axes, rows: Sequence[Row | None]) -> None:
+def _bars(axes: Axes, rows: Sequence[Row], *, named: bool) -> None:
     for place, row in enumerate(rows):
-        if row is None:
-            continue
         if row.value is not None:
             low = row.value if row.low is None else row.low
             high = row.value if row.high is None else row.high
@@ -71,8 +69,16 @@ def _bars(axes: Axes, rows: Sequence[Row | None]) -> None:
             axes.barh(place, row.value, 0.7, xerr=sides, color="tab:blue", alpha=0.7)
         if row.paper is not None:
             axes.plot(row.paper, place, "x", color="tab:red")
-    axes.tick_params(labelsize=8)
-    axes.locator_params(axis="x", nbins=5)
+    values = [abs(row.value) for row in rows if row.value is not None]
+    if values and min(values) > 0 and max(values) > 50 * min(values):
+        axes.set_xscale("log")
+    else:
+        axes.locator_params(axis="x", nbins=5)
+    unit = f", {rows[0].unit}" if rows[0].unit else ""
+    axes.set_title(rows[0].column.replace("_", " ") + unit, fontsize=9)
+    axes.set_yticks(range(len(rows)), [row.row if named else "" for row in rows], fontsize=8)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.tick_params(axis="x", labelsize=8)
 
 
 def scatter(report: Report) -> Figure:

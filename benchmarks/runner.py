@@ -23,7 +23,7 @@ from benchmarks.targets import REFERENCE, Targets
 from benchmarks.tasks import Bench, Task
 from benchmarks.variants import Variant, Weights
 from ditto.errors import DittoError
-from ditto.eval.bootstrap import Interval, mean_interval
+from ditto.eval.bootstrap import mean_interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,73 +66,43 @@ def figures(
 
 @dataclass(frozen=True)
 class Versus:
-    """A claim that compares two rows: the ratio of their distances from the measure's ideal.
+    """A claim on the ratio of two rows' distances from a measure's ideal, or on one row's figure.
 
     Attributes:
         claim: the statement.
-        above, below: names of the rows.
+        above, below: names of the rows; without `below` the figure of `above` itself is tested.
         measure: what is compared.
-        least: what the ratio exceeds.
+        least: what the ratio or figure exceeds.
         most: what it stays below, in place of `least`.
         paired: the rows' clips have the same targets and noise.
     """
 
     claim: str
     above: str
-    below: str
+    below: str | None
     measure: Measure
     least: float = 1.0
     most: float | None = None
     paired: bool = True
 
     def __call__(self, rows: "Results") -> list[Claim]:
-        """Return the claim, if both rows have the figure."""
-        above, below = rows.get(self.above), rows.get(self.below)
-        if not isinstance(above, RowResult) or not isinstance(below, RowResult):
+        """Return the claim, if the rows have the figure."""
+        names = [self.above] if self.below is None else [self.above, self.below]
+        found = [row for name in names if isinstance(row := rows.get(name), RowResult)]
+        if len(found) < len(names):
             return []
-        count = min(above.count, below.count)
+        count = min(row.count for row in found)
         try:
-            pair = above.first(count), below.first(count)
-            ratio = self.measure.ratio(*pair, paired=self.paired)
+            if self.below is None:
+                figure = mean_interval(self.measure.values(found[0]))
+            else:
+                above, below = (row.first(count) for row in found)
+                figure = self.measure.ratio(above, below, paired=self.paired)
         except DittoError:
             return []
-        return [_claim(self.claim, ratio, count, self.least, self.most)]
-
-
-@dataclass(frozen=True)
-class Level:
-    """A claim that compares a row's figure with a fixed border.
-
-    Attributes:
-        claim: the statement.
-        row: name of the row.
-        measure: what is compared.
-        least: what the figure exceeds.
-        most: what it stays below, in place of `least`.
-    """
-
-    claim: str
-    row: str
-    measure: Measure
-    least: float = 1.0
-    most: float | None = None
-
-    def __call__(self, rows: "Results") -> list[Claim]:
-        """Return the claim, if the row has the figure."""
-        row = rows.get(self.row)
-        if not isinstance(row, RowResult):
-            return []
-        try:
-            figure = mean_interval(self.measure.values(row))
-        except DittoError:
-            return []
-        return [_claim(self.claim, figure, row.count, self.least, self.most)]
-
-
-def _claim(words: str, figure: Interval, count: int, least: float, most: float | None) -> Claim:
-    if most is not None:
-        return Claim(words, *figure, count=count, border=most, side="below")
-    return Claim(words, *figure, count=count, border=least)
+        if self.most is not None:
+            return [Claim(self.claim, *figure, count=count, border=self.most, side="below")]
+        return [Claim(self.claim, *figure, count=count, border=self.least)]
 
 
 Results = Mapping[str, RowResult | str]

@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measures import MSE, STEP_TIME, TIME, RowResult
 from benchmarks.report import Claim, Row
-from benchmarks.runner import Entry, Level, Results, Table, Versus, figures
+from benchmarks.runner import Entry, Results, Table, Versus, figures
 from benchmarks.tasks import CONTROLS, Bench, now
 from benchmarks.variants import (
     CHECKPOINTED,
@@ -213,7 +213,7 @@ def _in_real_time(rows: Results) -> list[Claim]:
         return []
     seconds = row.judge.model.spec.clip_seconds
     words = f"a clip of {seconds:.2f} s takes no longer than it lasts"
-    return Level(words, DEFAULT.name, TIME, most=seconds)(rows)
+    return Versus(words, DEFAULT.name, None, TIME, most=seconds)(rows)
 
 
 def _entry(variant: Variant, *, trained: bool, task: str = "loudness") -> Entry:

@@ -66,7 +66,10 @@ def test_mistakes_are_one_line(call, common, tmp_path):
         (("d1-table99",), "there is no benchmark 'd1-table99': choose of d1-table1"),
         (("d1-table6", *common, *out, "--long", "no-such-folder"), "no-such-folder"),
         (("d1-table6", *common, *out, "--rows", "dance"), "no row of d1-table6 contains dance"),
-        (("d1-table6", *common, *out, "--config", "paper"), "--config is for speed alone"),
+        (
+            ("d1-table6", *common, *out, "--config", "paper"),
+            "--config is for speed alone, and for one worker",
+        ),
         (("d1-table4", "no-such.csv", *common, *out), "no-such.csv holds no ratings"),
         (("controls", "--held-out", "nothing", *common[:4], *out), "nothing"),
     ):

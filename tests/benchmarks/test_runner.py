@@ -8,7 +8,7 @@ import pytest
 import torch
 from benchmarks.measures import ACCURACY, CLAP_SCORE, MSE, OWN_CLAP_SCORE, RowResult
 from benchmarks.report import verdicts
-from benchmarks.runner import Level, Versus, orderings, run_table
+from benchmarks.runner import Versus, orderings, run_table
 from benchmarks.tables_ditto2 import adherence
 from benchmarks.variants import DITTO, FREEDOM
 
@@ -55,7 +55,7 @@ def test_rows_are_compared_over_the_clips_that_both_have(judge):
     assert (claim.count, claim.border, claim.side) == (9, 2.0, "above")
     assert claim.ratio == pytest.approx(np.mean(HIGH[:9]) / np.mean(LOW[:9]))
     assert Versus("", "a", "c", MSE)(rows) == Versus("", "a", "d", MSE)(rows) == []
-    (claim,) = Level("b is small", "b", MSE, most=3.0)(rows)
+    (claim,) = Versus("b is small", "b", None, MSE, most=3.0)(rows)
     assert verdicts([claim]) == ["reproduced"]
 
 
