@@ -26,6 +26,7 @@ from ditto.eval.frechet import Reference
 from ditto.eval.seams import typical_jumps
 from ditto.eval.text_adherence import clap_scores, embed_clips
 from ditto.models.clap import Clap
+from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
 
 CONVERGED = 2.0
@@ -118,7 +119,7 @@ class Judge:
         """Real clips that no task edits."""
         return Reference(self.embed(self.targets.real().reference).double().numpy())
 
-    def scores(self, audio: Tensor, clap: Clap | None) -> Array:
+    def scores(self, row: "RowResult", clap: Clap | None) -> Array:
         """Return the CLAP score of every clip and its tags' caption, (N,).
 
         Raises:
@@ -126,8 +127,9 @@ class Judge:
         """
         if clap is None:
             raise DittoError(NO_JUDGE.format("a CLAP score", "a CLAP, give it with --clap"))
-        texts = [self.targets.tags(i).caption() for i in range(len(audio))]
-        embeddings = embed_clips(clap, audio, self.model.spec.sample_rate)
+        tags_of = row.tags or self.targets.tags
+        texts = [tags_of(i).caption() for i in range(row.count)]
+        embeddings = embed_clips(clap, row.audio, self.model.spec.sample_rate)
         return clap_scores(clap, embeddings, texts).double().numpy()
 
     @cached_property
@@ -149,10 +151,12 @@ class RowResult:
     Attributes:
         tensors: of all clips.
         judge: hears them.
+        tags: of clip i, where they are not the held-out clip's.
     """
 
     tensors: Tensors
     judge: Judge
+    tags: Callable[[int], Tags] | None = None
 
     @property
     def count(self) -> int:
@@ -281,11 +285,9 @@ LOOP, INVERT = Measure("loop_mse"), Measure("invert_mse")
 SEAM, SEAMS = Measure("seam_jump", "dB"), Measure("seam_jumps", "dB")
 WITHIN = Measure("seams_within_limit", "", 1.0, _within_limit)
 FAD = FrechetMeasure("frechet_distance")
-CLAP_SCORE = Measure(
-    "clap_score", "", 1.0, lambda row: row.judge.scores(row.audio, row.judge.listener)
-)
+CLAP_SCORE = Measure("clap_score", "", 1.0, lambda row: row.judge.scores(row, row.judge.listener))
 OWN_CLAP_SCORE = Measure(
-    "clap_score_optimised", "", 1.0, lambda row: row.judge.scores(row.audio, row.judge.text_clap)
+    "clap_score_optimised", "", 1.0, lambda row: row.judge.scores(row, row.judge.text_clap)
 )
 TIME = Measure("seconds_per_clip", "s")
 CONVERGENCE = Measure("steps_to_converge", "steps", 0.0, _converged)

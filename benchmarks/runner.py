@@ -9,6 +9,7 @@ import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +263,8 @@ def _result(entry: Entry, bench: Bench, judge: Judge, count: int) -> RowResult |
     if count < 1:
         return "no clips were asked for"
     try:
-        return RowResult(bench.clips(entry.task, entry.variant, count), judge)
+        clips = bench.clips(entry.task, entry.variant, count)
+        return RowResult(clips, judge, partial(entry.task.tags, bench.targets))
     except DittoError as error:
         return str(error)
 

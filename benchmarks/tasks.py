@@ -34,6 +34,7 @@ from ditto.eval.seams import seam_jump
 from ditto.latents import Latent, draw_x_T
 from ditto.methods.controlnet import MusicControlNet
 from ditto.methods.none import Uncontrolled
+from ditto.models.conditioning import Tags
 from ditto.models.music_model import MusicModel
 from ditto.request import Request
 from ditto.result import Result
@@ -68,12 +69,16 @@ class Task:
     together: bool = False
     texts: bool = False
 
+    def tags(self, targets: Targets, i: int) -> Tags:
+        """Return the tags of clip i, which its caption is of whatever tags a variant gives."""
+        drawn = bool(self.targets) and self.targets[0].startswith("loudness")
+        return targets.loudness(i)[1] if drawn else targets.tags(i)
+
     def request(self, bench: "Bench", variant: Variant, i: int, *more: Control) -> Request:
         """Return clip i's request: its targets, after the controls `more`."""
         targets, models = bench.targets, bench.models
         own = [targets.control(i, name) for name in self.targets]
-        drawn = bool(self.targets) and self.targets[0].startswith("loudness")
-        tags = targets.loudness(i)[1] if drawn else targets.tags(i)
+        tags = self.tags(targets, i)
         given = bench.overrides
         known = {f.name for f in fields(variant.method)}
         settings = {key: value for key, value in given.items() if key in known}

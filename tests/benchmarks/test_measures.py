@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.measures import CLAP_SCORE, FAD, MSE, RECOGNISED, WITHIN, Judge, RowResult
-from benchmarks.tasks import pcm
+from benchmarks.tasks import CONTROLS, pcm
 from tests.models.tiny_clap import make_clap
 
 from ditto.errors import DittoError
@@ -48,9 +48,15 @@ def test_clap_scores_are_by_the_judge(bench, judge):
     audio = pcm(bench.targets.real().audio[:2])
     with pytest.raises(DittoError, match="a CLAP score needs a CLAP"):
         CLAP_SCORE.values(row(judge, audio=audio))
-    scores = CLAP_SCORE.values(row(replace(judge, clap=make_clap()), audio=audio))
+    heard = row(replace(judge, clap=make_clap()), audio=audio)
+    scores = CLAP_SCORE.values(heard)
     assert scores.shape == (2,)
     assert (np.abs(scores) <= 1).all()
+    # The captions are of the tags that the task asked for.
+    tags = [CONTROLS["loudness"].tags(bench.targets, i) for i in range(2)]
+    assert tags == [bench.targets.loudness(i)[1] for i in range(2)]
+    other = CLAP_SCORE.values(replace(heard, tags=tags.__getitem__))
+    assert other.tolist() != scores.tolist()
 
 
 def test_tags_are_recognised_in_sound_and_in_log_mels(bench, judge):
