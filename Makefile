@@ -42,9 +42,11 @@ format: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# One table of the papers: make bench TABLE=d2-table2 COUNT=4
+TABLE ?= d2-table2
+COUNT ?= 4
 bench: .venv/dev
-	$(BIN)/ditto-music bench quality
-	$(BIN)/ditto-music bench intensity
+	$(BIN)/python -m benchmarks $(TABLE) --count $(COUNT)
 
 clean:
 	rm -rf .venv out

@@ -1,401 +1,294 @@
-"""``ditto-music bench speed``: how long a loudness-controlled clip takes, and where the time goes.
+"""How long a loudness-controlled clip takes, and where the time goes.
 
-DITTO (20 steps) and DITTO-2 (M=1, T'=2) make the same clips one at a time, one after the other, in
-one process: DITTO-2 as it is by default, whose surrogate hears the loudness in x_0 and is corrected
-by the output now and then; through the vocoder every time, as in the paper; and in x_0 alone.
-Beside them a table of where an iteration's time goes, and the floor, which is the iteration's
-floating-point operations at the rate of a large matrix product, in the precision of the networks,
-on the same threads in the same run.
+DITTO (20 steps) and DITTO-2 (M = 1, T' = 2) make the same clips one at a time in one process:
+DITTO-2 as it is by default, whose surrogate hears the loudness in x_0 and is corrected by the
+output now and then; through the vocoder every time, as in the paper; and in x_0 alone. Beside them
+an iteration's phases and its floor: its floating-point operations at the rate of a large matrix
+product, in the precision of the networks, on the same threads in the same run.
+
+Seconds, memory and operations depend on a network's shape alone, so that of an untrained network,
+such as the papers' UNet, is timed by ``--config`` with random weights.
 """
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from ditto.methods.ways import estimates
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.budget import Budget, Setting, made
-from benchmarks.clips import weights_digest
-from benchmarks.intensity import drawn_targets
-from benchmarks.report import Claim, Partial, Report, Row, Tensors
-from ditto.controls.base import Control, Output
-from ditto.errors import ModelError
-from ditto.eval.bootstrap import mean_interval, ratio_interval
-from ditto.methods.ditto2 import CORRECTIONS
-from ditto.models.hub import load
-from ditto.models.model import MusicModel
-from ditto.optimize import LR
-from ditto.request import GAMMAS
-
-DITTO = Budget("DM", 20, 20)
-PAPERS = Budget("CTM", 1, 2)
-MEL = replace(PAPERS, surrogate="mel")
-DEFAULT = replace(PAPERS, corrections=CORRECTIONS)
-PHASES = (
-    "denoiser forward",
-    "vocoder forward",
-    "features forward",
-    "features backward",
-    "vocoder backward",
-    "denoiser backward",
-    "optimiser",
-    "overhead",
+from benchmarks.measures import MSE, STEP_TIME, TIME, RowResult
+from benchmarks.report import Claim, Row
+from benchmarks.runner import Entry, Results, Table, Versus, figures
+from benchmarks.tasks import CONTROLS, Bench, now
+from benchmarks.variants import (
+    CHECKPOINTED,
+    CTM,
+    DITTO,
+    PUBLISHED_CTM,
+    Models,
+    Variant,
+    checked_device,
+    load,
+    native_precision,
 )
-SPEED_UP, OVERHEAD = 25.0, 0.1
+from ditto.controls.base import Control, Output
+from ditto.diffusion.samplers import Chain, ddim
+from ditto.errors import DataError
+from ditto.methods.ditto import Ditto, checkpointed_call
+from ditto.methods.ditto2 import Ditto2, proxied
+from ditto.models.model import MusicModel, Student
+from ditto.models.profile import MemoryTracker
+from ditto.runner import Run
+from ditto.training.base import BaseConfig, network_of
+from ditto.training.loop import RECIPES, load_config, recipe_path
 
-
-def run_speed(
-    folder: str | Path | None = None,
-    *,
-    count: int = 32,
-    slow_count: int | None = None,
-    seed: int = 0,
-    out: Path = Path("docs/results"),
-    iterations: int = 70,
-    guidance: float | None = None,
-    gamma: float | None = None,
-    cache: Path = Path("runs/bench"),
-    resume: bool = True,
-    show: bool = True,
-    command: str | None = None,
-) -> Report:
-    """Measure and write speed.json, speed.md and speed.png into `out`.
-
-    Args:
-        folder: of the model; None is the embedded one. It must have a CTM student.
-        count: clips.
-        slow_count: clips of them that DITTO makes too, and DITTO-2 through the vocoder; None is
-            all.
-        seed: item i draws curve, tags and x_T from ``seed + i``.
-        out: folder of the results.
-        iterations: K.
-        guidance: CFG scale w; None is the model's default.
-        gamma: γ of the student's decoding; None is that of `ditto.request.GAMMAS`.
-        cache: where finished clips are kept, so that a killed run goes on.
-        resume: use those.
-        show: progress.
-        command: what the report says it was run by.
-
-    Raises:
-        ModelError: the model has no CTM student.
-        OutputError: the results cannot be written.
-    """
-    started = time.perf_counter()
-    model = load(folder)
-    load_seconds = time.perf_counter() - started
-    if model.distilled is None:
-        raise ModelError(
-            "this model has no student to be fast with: distil one with `ditto-music distill ctm`"
-        )
-    scale = model.guidance if guidance is None else guidance
-    gamma = GAMMAS["ctm"] if gamma is None else gamma
-    setting = Setting(model, None, None, seed, iterations, LR, scale, gamma)
-    first_call = _first_call(setting)
-    settings: dict[str, Any] = {
-        "iterations": iterations,
-        "guidance": scale,
-        "gamma": gamma,
-        "lr": LR,
-    }
-    settings |= {f"corrected {name}": value for name, value in DEFAULT.adam(iterations).items()}
-    identity = settings | {
-        "model": weights_digest(model),
-        "seed": seed,
-        "threads": torch.get_num_threads(),
-    }
-    parts = Partial(cache, "speed", identity, batch=1, resume=resume, show=show)
-    number = count if slow_count is None else min(slow_count, count)
-    found = {
-        budget.row: parts.gathered(budget.row.replace("/", "-"), clips, Clips(setting, budget))
-        for budget, clips in ((DEFAULT, count), (MEL, count), (PAPERS, number), (DITTO, number))
-    }
-    timed = {budget: Iteration.of(setting, budget) for budget in (DEFAULT, PAPERS)}
-    rows = [*_rows(found), *(row for iteration in timed.values() for row in iteration.rows())]
-    rows += _floor_rows(setting, timed)
-    rows += [
-        Row.of("model load", "seconds", "s", load_seconds),
-        Row.of("first iteration", "seconds", "s", first_call),
-    ]
-    report = Report(
-        "speed",
-        command or f"ditto-music bench speed --count {count}",
-        model.describe(),
-        "none",
-        count,
-        seed,
-        sum(f["seconds"].sum().item() for f in found.values()),
-        settings | {"slow_count": number},
-        tuple(rows),
-        tuple(_claims(found, timed[DEFAULT], model.spec.clip_seconds)),
-    )
-    report.write(out, _picture(timed))
-    return report
+DEFAULT, PUBLISHED = CTM.with_(name="CTM-1/2 corrected"), PUBLISHED_CTM.with_(name="CTM-1/2")
+SLOW = CHECKPOINTED.with_(name="DM-20/20", slow=True)
+KEPT = DITTO.with_(name="DM-20/20, activations kept", slow=True)
+STUDENT_GUIDANCE = (0.0, 15.0)
 
 
 @dataclass(frozen=True, eq=False)
-class Clips:
-    """Makes and measures the clips of one row."""
-
-    setting: Setting
-    budget: Budget
-
-    def __call__(self, first: int, last: int) -> Tensors:
-        """Seconds and errors of the clips `first` … `last` − 1."""
-        control, tags, x_T = drawn_targets(self.setting.model, self.setting.seed, first, last)
-        started = time.perf_counter()
-        x_0 = made(self.setting, self.budget, control, tags, x_T, first)
-        audio = self.setting.model.to_audio(x_0).detach()
-        seconds = time.perf_counter() - started
-        errors = control.errors(Output(x_0, self.setting.model, audio))
-        return {
-            "clip_seconds": torch.full((len(x_T),), seconds / len(x_T), dtype=torch.float64),
-            "mse": errors["intensity_mse_db2"],
-        }
-
-
-@dataclass(frozen=True)
 class Iteration:
-    """Where the time of one iteration goes.
+    """One iteration of a method on clip 0, taken apart; without corrections.
 
     Attributes:
-        row: what is optimised through.
-        phases: median seconds of each phase, taken apart.
-        whole: median seconds of an iteration of the optimisation as it runs.
-        correction: seconds of one correction; 0 where there are none.
+        run: the request.
+        render: x_T → x_0.
+        control: what the loss is taken of.
     """
 
-    row: str
-    phases: dict[str, float]
-    whole: float
-    correction: float
+    run: Run
+    render: Callable[[Tensor], Tensor]
+    control: Control
 
     @classmethod
-    def of(cls, setting: Setting, budget: Budget, repeats: int = 15) -> "Iteration":
-        """Time `repeats` iterations of a row, after two to warm up."""
-        control, tags, x_T = drawn_targets(setting.model, setting.seed, 0, 1)
-        control = control.estimate() if budget.corrections else control
-        surrogate, latent = setting.surrogate(tags), x_T.clone().requires_grad_(True)
+    def of(cls, bench: Bench, variant: Variant, steps: int | None = None) -> "Iteration":
+        """Return a variant's iteration; DITTO's with `steps` in place of its own."""
+        run = Run(CONTROLS["loudness"].request(bench, variant, 0), bench.models.of(variant))
+        method, problem, control = run.method, run.problem, run.problem.control
+        assert control is not None
+        if isinstance(method, Ditto2):
+            chain: Chain = problem.student_chain(int(method.surrogate_steps))
+            control = control.proxy() if method.corrections else control
+        else:
+            chain = replace(problem.chain(steps or method.steps), call=checkpointed_call)
+        return cls(run, partial(ddim, chain), control)
+
+    def __call__(self) -> None:
+        """Run forward and backward; `torch.autograd.grad` would escape the counters."""
+        latent = self.run.x_T.clone().requires_grad_(True)
+        self.control(self.render(latent), self.run.model).sum().backward()
+
+    def flops(self) -> int:
+        """Count floating-point operations."""
+        with FlopCounterMode(display=False) as counter:
+            self()
+        return int(counter.get_total_flops())
+
+    def phases(self, repeats: int) -> dict[str, float]:
+        """Return the median seconds of each phase, after two repeats to warm up."""
+        latent = self.run.x_T.clone().requires_grad_(True)
         adam = torch.optim.Adam([latent], lr=1e-9)
-        timed = partial(
-            _timed, surrogate, control, setting.model, adam, latent, sound=not budget.corrections
-        )
-        times = [timed() for _ in range(repeats + 2)][2:]
-        phases = {name: statistics.median(phase[name] for phase in times) for name in times[0]}
-        correction = _correction_seconds(setting, budget) if budget.corrections else 0.0
-        return cls(budget.row, phases, _iteration_seconds(setting, budget, repeats), correction)
+        times = [self._timed(latent, adam) for _ in range(repeats + 2)][2:]
+        return {name: statistics.median(each[name] for each in times) for name in times[0]}
 
-    @property
-    def overhead(self) -> float:
-        """Share of an iteration that is no phase's."""
-        return (self.whole - sum(self.phases.values())) / self.whole
+    def _timed(self, latent: Tensor, adam: torch.optim.Optimizer) -> dict[str, float]:
+        model = self.run.model
+        marks = [("", now(model.device))]
 
-    def rows(self) -> list[Row]:
-        """The table's rows."""
-        about = f"iteration of {self.row}"
-        rows = [
-            Row.of(f"{about}: {name}", "seconds", "s", seconds)
-            for name, seconds in self.phases.items()
-        ]
-        rows.append(Row.of(f"{about}: overhead", "seconds", "s", self.overhead * self.whole))
-        rows.append(Row.of(f"{about}: whole", "seconds", "s", self.whole))
-        return rows + (
-            [Row.of("a correction", "seconds", "s", self.correction)] if self.correction else []
-        )
+        def mark(name: str) -> None:
+            marks.append((name, now(model.device)))
 
-
-def _timed(
-    surrogate: Callable[[Tensor], Tensor],
-    control: Control,
-    model: MusicModel,
-    adam: torch.optim.Optimizer,
-    latent: Tensor,
-    *,
-    sound: bool,
-) -> dict[str, float]:
-    """Seconds of each phase of one iteration, through the vocoder if the control hears the
-    `sound`.
-    """
-    marks = [("", time.perf_counter())]
-
-    def mark(name: str) -> None:
-        marks.append((name, time.perf_counter()))
-
-    x_0 = surrogate(latent)
-    mark("denoiser forward")
-    held = x_0.detach().requires_grad_(True)
-    if sound:
-        audio = model.to_audio(held)
-        mark("vocoder forward")
-        heard = audio.detach().requires_grad_(True)
-        loss = control.loss(Output(held, model, heard)).sum()
-        mark("features forward")
-        slope = torch.autograd.grad(loss, heard)[0]
-        mark("features backward")
-        slope = torch.autograd.grad(audio, held, slope)[0]
-        mark("vocoder backward")
-    else:
-        loss = control.loss(Output(held, model)).sum()
-        mark("features forward")
-        slope = torch.autograd.grad(loss, held)[0]
-        mark("features backward")
-    latent.grad = torch.autograd.grad(x_0, latent, slope)[0]
-    mark("denoiser backward")
-    adam.step()
-    mark("optimiser")
-    return {name: end - start for (_, start), (name, end) in pairwise(marks)}
+        x_0 = self.render(latent)
+        mark("denoiser forward")
+        held = x_0.detach().requires_grad_(True)
+        if getattr(self.control, "domain", "sound") == "sound":
+            audio = model.to_audio(held)
+            mark("vocoder forward")
+            heard = audio.detach().requires_grad_(True)
+            loss = self.control.loss(Output(held, model, heard)).sum()
+            mark("features forward")
+            slope = torch.autograd.grad(loss, heard)[0]
+            mark("features backward")
+            slope = torch.autograd.grad(audio, held, slope)[0]
+            mark("vocoder backward")
+        else:
+            loss = self.control.loss(Output(held, model)).sum()
+            mark("features forward")
+            slope = torch.autograd.grad(loss, held)[0]
+            mark("features backward")
+        latent.grad = torch.autograd.grad(x_0, latent, slope)[0]
+        mark("denoiser backward")
+        adam.step()
+        mark("optimiser")
+        return {name: end - start for (_, start), (name, end) in pairwise(marks)}
 
 
-def _correction_seconds(setting: Setting, budget: Budget, repeats: int = 5) -> float:
-    """Median seconds of decoding and of calibrating by what is heard."""
-    control, tags, x_T = drawn_targets(setting.model, setting.seed, 0, 1)
-    _, calibrate = estimates(control, setting.model)
+def whole_seconds(bench: Bench, variant: Variant, repeats: int) -> float:
+    """Return the median seconds between iterations as they run, those with corrections left out."""
+    method = variant.method
+    corrected = isinstance(method, Ditto2) and method.corrections
+    task = CONTROLS["loudness, mel" if corrected else "loudness"]
+    request = task.request(bench, variant.with_(corrections=0), 0)
+    model = bench.models.of(variant)
+    marks = [now(model.device) for _ in Run(replace(request, iterations=repeats + 3), model)]
+    return statistics.median(end - start for start, end in list(pairwise(marks))[2:])
+
+
+def correction_seconds(bench: Bench, variant: Variant, repeats: int = 5) -> float:
+    """Return the median seconds of decoding, and of calibrating by what is heard."""
+    run = Run(CONTROLS["loudness"].request(bench, variant, 0), bench.models.of(variant))
+    _, calibrate = proxied(run.problem)
     times = []
     for _ in range(repeats):
-        started = time.perf_counter()
-        calibrate(setting.decoded(budget, tags, 0, x_T))
-        times.append(time.perf_counter() - started)
+        started = now(run.model.device)
+        with torch.no_grad():
+            calibrate(run.method.decode(run.x_T, run.problem))
+        times.append(now(run.model.device) - started)
     return statistics.median(times)
 
 
-def _iteration_seconds(setting: Setting, budget: Budget, repeats: int) -> float:
-    """Median seconds between the iterations of `ditto2`, those with a correction left out."""
-    control, tags, x_T = drawn_targets(setting.model, setting.seed, 0, 1)
-    budget = replace(budget, corrections=0, surrogate="mel") if budget.corrections else budget
-    marks = [time.perf_counter() for _ in setting.steps(budget, control, tags, x_T, repeats + 3)]
-    return float(np.median(np.diff(marks)[2:]))
-
-
-def _first_call(setting: Setting) -> float:
-    """Seconds of the first iteration in this process, whatever is made on first use included."""
-    control, tags, x_T = drawn_targets(setting.model, setting.seed, 0, 1)
-    started = time.perf_counter()
-    next(iter(setting.steps(DEFAULT, control, tags, x_T, 1)))
-    return time.perf_counter() - started
-
-
-def iteration_flops(setting: Setting, budget: Budget) -> int:
-    """Floating-point operations of the matrix products, convolutions and attention of one iteration
-    of a row.
-    """
-    control, tags, x_T = drawn_targets(setting.model, setting.seed, 0, 1)
-    control = control.estimate() if budget.corrections else control
-    device = setting.model.device
-    latent = x_T.to(device, copy=True).requires_grad_(True)
-    with FlopCounterMode(display=False) as counter:
-        loss = control(setting.surrogate(tags.to(device))(latent), setting.model).sum()
-        loss.backward()  # the counter cannot follow autograd.grad
-    return int(counter.get_total_flops())
-
-
-def matmul_rate(
-    size: int = 1536,
-    seconds: float = 1.0,
-    dtype: torch.dtype = torch.float32,
-    device: str | torch.device = "cpu",
-) -> float:
-    """Floating-point operations a second of a matrix product of this size, on a device or torch's
-    present threads.
-    """
+def matmul_rate(size: int, dtype: torch.dtype, device: torch.device, seconds: float = 1.0) -> float:
+    """Return the floating-point operations a second of a matrix product of this size."""
     a, b = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
-    torch.mm(a, b)[0, 0].item()
-    done, started = 0, time.perf_counter()
+    torch.mm(a, b)
+    done, started = 0, now(device)
     while time.perf_counter() - started < seconds:
-        # Reading an element waits for the device.
-        torch.mm(a, b)[0, 0].item()
+        torch.mm(a, b)
+        now(device)
         done += 1
-    return 2 * size**3 * done / (time.perf_counter() - started)
+    return 2 * size**3 * done / (now(device) - started)
 
 
-def _floor_rows(setting: Setting, timed: Mapping[Budget, Iteration]) -> list[Row]:
-    rate = matmul_rate(dtype=setting.model.precision)
-    rows = [Row.of("floor", "matmul_rate", "GFLOP/s", rate / 1e9)]
-    for budget, iteration in timed.items():
-        flops, row = iteration_flops(setting, budget), f"floor of {budget.row}"
-        rows.append(Row.of(row, "gflop_per_iteration", "GFLOP", flops / 1e9))
-        rows.append(Row.of(row, "seconds_per_iteration", "s", flops / rate))
-        rows.append(Row.of(row, "share_of_iteration", "", flops / rate / iteration.whole))
-    return rows
+def costs(bench: Bench, repeats: int = 15) -> list[Row]:
+    """Measure an iteration of each method: phases, operations, memory, and the floor."""
+    model = bench.models.model
+    started = time.perf_counter()
+    Iteration.of(bench, DEFAULT)()
+    rows = [
+        Row.of("model load", "seconds", "s", bench.models.load_seconds),
+        Row.of("first iteration", "seconds", "s", now(model.device) - started),
+    ]
+    size = 8192 if model.device.type == "cuda" else 1536
+    rate = matmul_rate(size, model.precision, model.device)
+    rows.append(Row.of("floor", "matmul_rate", "GFLOP/s", rate / 1e9))
+    for variant in (DEFAULT, PUBLISHED):
+        iteration, name = Iteration.of(bench, variant), f"iteration of {variant.name}"
+        phases, whole = iteration.phases(repeats), whole_seconds(bench, variant, repeats)
+        phases |= {"overhead": whole - sum(phases.values()), "whole": whole}
+        rows += [Row.of(f"{name}: {phase}", "seconds", "s", took) for phase, took in phases.items()]
+        rows += _cost(variant, iteration, iteration.flops(), rate)
+        share = iteration.flops() / rate / whole
+        rows.append(Row.of(f"floor of {variant.name}", "share_of_iteration", "", share))
+    rows.append(Row.of("a correction", "seconds", "s", correction_seconds(bench, DEFAULT)))
+    one, two = (Iteration.of(bench, SLOW, steps).flops() for steps in (1, 2))
+    method = SLOW.method
+    assert isinstance(method, Ditto)
+    # What every step's checkpoint makes anew stays in the counter: all steps would not fit.
+    flops = one + (method.steps - 1) * (two - one)
+    return rows + _cost(SLOW, Iteration.of(bench, SLOW), flops, rate)
 
 
-def _rows(found: dict[str, Tensors]) -> list[Row]:
-    rows = []
-    for name, f in found.items():
-        rows.append(Row.of(name, "seconds_per_clip", "s", mean_interval(f["clip_seconds"].numpy())))
-        rows.append(Row.of(name, "intensity_mse", "dB^2", mean_interval(f["mse"].double().numpy())))
-        rows.append(
-            Row.of(name, "intensity_mse_median", "dB^2", float(np.median(f["mse"].numpy())))
-        )
-    return rows
-
-
-def _claims(found: dict[str, Tensors], iteration: Iteration, clip_seconds: float) -> list[Claim]:
-    slow, papers, fast = (found[budget.row] for budget in (DITTO, PAPERS, DEFAULT))
-
-    def ratio(other: Tensors, column: str) -> Any:
-        number = min(len(slow[column]), len(other[column]))
-        above, below = (
-            slow[column].double().numpy()[:number],
-            other[column].double().numpy()[:number],
-        )
-        return ratio_interval(above, below, paired=True)
-
-    times = mean_interval(fast["clip_seconds"].numpy())
-    share = iteration.overhead
+def _cost(variant: Variant, iteration: Iteration, flops: int, rate: float) -> list[Row]:
+    """Return what one iteration needs; the weights are not counted in its memory."""
+    with MemoryTracker() as alive:
+        iteration()
     return [
-        Claim.at_least(
-            "DITTO-2 (1, 2) is at least 25 times as fast as DITTO (20, 20)",
-            ratio(fast, "clip_seconds"),
-            SPEED_UP,
-        ),
-        Claim.at_least(
-            "the paper's DITTO-2 (1, 2) is at least 10 times as fast as DITTO",
-            ratio(papers, "clip_seconds"),
-            10.0,
-        ),
-        Claim.at_least(
-            "DITTO-2's MSE is no larger than DITTO's on the same clips", ratio(fast, "mse"), 1.0
-        ),
-        Claim.at_most(
-            f"a clip of {clip_seconds:.2f} s takes no longer than it lasts", times, clip_seconds
-        ),
-        Claim.at_most(
-            "overhead is under a tenth of an iteration", type(times)(share, share, share), OVERHEAD
-        ),
+        Row.of(variant.name, "peak_memory_gb", "GB", alive.peak / 1e9),
+        Row.of(variant.name, "gflop_per_iteration", "GFLOP", flops / 1e9),
+        Row.of(f"floor of {variant.name}", "seconds_per_iteration", "s", flops / rate),
     ]
 
 
-def _picture(timed: Mapping[Budget, Iteration]) -> Figure:
-    """Where an iteration's time goes."""
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    colours = {name: f"C{i}" for i, name in enumerate(PHASES)}
-    for y, iteration in enumerate(timed.values()):
-        left = 0.0
-        for name, seconds in {
-            **iteration.phases,
-            PHASES[-1]: max(iteration.overhead * iteration.whole, 0.0),
-        }.items():
-            axes.barh(
-                y,
-                1e3 * seconds,
-                left=left,
-                color=colours[name],
-                label=None if y < len(timed) - 1 else name,
-            )
-            left += 1e3 * seconds
-    axes.set(xlabel="milliseconds of one iteration")
-    axes.set_yticks(range(len(timed)), [iteration.row for iteration in timed.values()])
-    axes.legend(fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.25))
-    return figure
+def _in_real_time(rows: Results) -> list[Claim]:
+    row = rows.get(DEFAULT.name)
+    if not isinstance(row, RowResult):
+        return []
+    seconds = row.judge.model.spec.clip_seconds
+    words = f"a clip of {seconds:.2f} s takes no longer than it lasts"
+    return Versus(words, DEFAULT.name, None, TIME, most=seconds)(rows)
+
+
+def _entry(variant: Variant, *, trained: bool, task: str = "loudness") -> Entry:
+    papers: dict[Any, float | None] = {}
+    if variant is PUBLISHED:
+        papers = figures("d2_table2_budget_intensity", "M=1 T=2", {TIME: "runtime s"})
+    if variant is SLOW:
+        papers = figures("d1_table11_latency", "DITTO", {TIME: "latency s"})
+    errors = (MSE,) if trained else ()
+    return Entry("", CONTROLS[task], variant, (TIME, STEP_TIME, *errors), papers)
+
+
+def table(name: str = "speed", *, trained: bool = True) -> Table:
+    """Return the table; errors and real time are of no interest with random weights."""
+    faster = "DITTO-2 (1, 2) {} at least {} times as fast as DITTO (20, 20)"
+    claims: list[Callable[[Results], list[Claim]]] = [
+        Versus(faster.format("is", 25), SLOW.name, DEFAULT.name, TIME, least=25.0),
+        Versus(faster.format("as published is", 10), SLOW.name, PUBLISHED.name, TIME, least=10.0),
+    ]
+    if trained:
+        words = "DITTO-2's MSE is below DITTO's on the same clips"
+        claims += [Versus(words, SLOW.name, DEFAULT.name, MSE), _in_real_time]
+    in_mel = PUBLISHED.with_(name="CTM-1/2 mel")
+    return Table(
+        name,
+        "How long a clip takes, and where the time goes",
+        (
+            _entry(DEFAULT, trained=trained),
+            _entry(in_mel, trained=trained, task="loudness, mel"),
+            _entry(PUBLISHED.with_(slow=True) if trained else PUBLISHED, trained=trained),
+            _entry(SLOW, trained=trained),
+            _entry(KEPT, trained=trained),
+        ),
+        claims=tuple(claims),
+        extra=costs,
+        fresh=True,
+        count=32,
+    )
+
+
+def recipe(name: str) -> BaseConfig:
+    """Return a base's recipe: "paper" for the papers' UNet, a recipe's name, or a file.
+
+    Raises:
+        DataError: there is none.
+    """
+    short = RECIPES / f"base-{name}.json"
+    path = short if short.is_file() else recipe_path(name)
+    if not path.is_file():
+        raise DataError(
+            f"there is no config {name!r}: give a file, or a name such as paper for base-paper"
+        )
+    return load_config(path, BaseConfig)
+
+
+def untrained(config: BaseConfig, name: str, device: str) -> Models:
+    """Return a model with the network of a recipe, random weights, and a student like it.
+
+    Raises:
+        ModelError: there is no such device.
+    """
+    place = checked_device(device)
+    embedded = load(device=place)
+    network = network_of(config).requires_grad_(False).eval()
+    model = MusicModel(
+        network,
+        embedded.vocoder,
+        replace(embedded.spec, clip_frames=config.frames),
+        embedded.vocabulary,
+        guidance=embedded.guidance,
+        shift=config.data_std if config.shift is None else config.shift,
+        name=f"{name}, random weights",
+        precision=native_precision(place),
+    )
+    student = model.new_student().requires_grad_(False).eval()
+    for module in (network, student):
+        nn.Module.to(module, place)
+    return Models(replace(model, distilled=Student(student, "ctm", STUDENT_GUIDANCE, "")))

@@ -1,222 +1,331 @@
-"""What the tables have their methods do: controls, edits of held-out clips, inversion, reuse, and
-what it all costs.
+"""What the tables have their methods do, one function each, and how a clip is made and kept."""
 
-Targets are drawn by the clip's seed, so every method gets the same: loudness curves and forms at
-random, public-domain tunes that training never saw, and real clips that it never saw either.
-"""
-
-from collections.abc import Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import soxr
 import torch
-from ditto.methods.ways import WAYS
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
-from benchmarks.intensity import random_curve, random_tags
-from benchmarks.report import Tensors
-from benchmarks.setups import DITTO, Bench, Setup, Task
-from benchmarks.tunes import drawn_tune
+from benchmarks.cache import ResultCache, Tensors, machine
+from benchmarks.targets import PerItem, Targets
+from benchmarks.variants import DITTO, Models, Variant
 from ditto.audio.chroma import log_chroma
 from ditto.audio.features import intensity, log_mel
 from ditto.audio.similarity import self_similarity
+from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Output
-from ditto.controls.curves import Curve
-from ditto.controls.intensity import Intensity
-from ditto.controls.melody import Melody
-from ditto.controls.regions import Region
-from ditto.controls.structure import Structure
+from ditto.controls.regions import Region, SelfLoop
 from ditto.controls.text import Text
-from ditto.edit.variations import How, inverted, vary
+from ditto.edit.edits import SELF_OVERLAP, closed
+from ditto.edit.timeline import FADE_SECONDS, Timeline
+from ditto.edit.variations import How, Inversion, inverted, vary
+from ditto.edit.windows import GapFiller
 from ditto.errors import ModelError
 from ditto.eval.batch_variance import intra_batch_variance
 from ditto.eval.efficiency import Memory
 from ditto.eval.seams import seam_jump
-from ditto.latents import Latent
-from ditto.models.clap import Clap
+from ditto.latents import Latent, draw_x_T
+from ditto.methods.controlnet import MusicControlNet
+from ditto.methods.none import Uncontrolled
 from ditto.models.conditioning import Tags
 from ditto.models.model import MusicModel
-from ditto.request import Result, draw_x_T, initial_x_T, job_of, run
+from ditto.request import Request
+from ditto.result import Result
+from ditto.runner import Run, run
 
-FORMS = ("AB", "ABA", "ABAB", "ABBA", "AAB", "ABB", "A:2 B:3 A:2", "A:3 B:2")
 LOOP_OVERLAP, WIDE_OVERLAP = 1.0, 2.0
 """Seconds: matched at both ends of a loop, and outpainted beside a loudness curve (appendix H)."""
-MOST_OVERLAP, MOST_GAP = 0.55, 0.7
-"""Shares of a clip that are overlapped, or made anew, at most."""
 BATCH = 10
 """B of the reuse of latents and of the variance within batches (appendices I and J)."""
 MEMORY_ITERATIONS = 2
+OVERLAP, GAP = 1.0, 4.0
+"""Seconds, of a recording's out- and inpainting."""
+LONGER = 5.05
+"""How many times as long a clip becomes in `extend`: 5.94 s become 30."""
 
 
-def curve_of(bench: Bench, i: int) -> Curve:
-    """The loudness curve of clip i; level ones are drawn anew, since nothing correlates with
-    them.
+@dataclass(frozen=True)
+class Task:
+    """Something that clips are made for.
+
+    Attributes:
+        name: in the cache.
+        make: tensors of clip i, the first dimension 1: figures (1,), `audio` as `pcm` gives it.
+        targets: names of the controls that it asks for, see `Targets.control`.
+        together: several clips can be made as one batch.
+        texts: CLAP or MusicGen take part.
     """
-    rng = np.random.default_rng([bench.seed + i, 2])
-    while True:
-        curve = random_curve(rng, bench.model.spec.clip_seconds)
-        if len({level for _, level in curve.points}) > 1:
-            return curve
 
+    name: str
+    make: "Callable[[Bench, Task, Variant, int], Tensors]"
+    targets: tuple[str, ...] = ()
+    together: bool = False
+    texts: bool = False
 
-def control_of(bench: Bench, i: int, name: str) -> Control:
-    """A target of clip i: "intensity", "correlation", "melody" or "structure"."""
-    if name in ("intensity", "correlation"):
-        return Intensity(curve_of(bench, i), "mse" if name == "intensity" else "correlation")
-    if name == "melody":
-        return Melody(
-            drawn_tune(np.random.default_rng([bench.seed + i, 4]), bench.tags(i).tempo or 120.0)
+    def tags(self, targets: Targets, i: int) -> Tags:
+        """Return the tags of clip i, which its caption is of whatever tags a variant gives."""
+        drawn = bool(self.targets) and self.targets[0].startswith("loudness")
+        return targets.loudness(i)[1] if drawn else targets.tags(i)
+
+    def request(self, bench: "Bench", variant: Variant, i: int, *more: Control) -> Request:
+        """Return clip i's request: its targets, after the controls `more`."""
+        targets, models = bench.targets, bench.models
+        own = [targets.control(i, name) for name in self.targets]
+        tags = self.tags(targets, i)
+        given = bench.overrides
+        known = {f.name for f in fields(variant.method)}
+        settings = {key: value for key, value in given.items() if key in known}
+        default = given.get("guidance", models.model.guidance)
+        return Request(
+            (*more, *own),
+            tags if variant.tags is None else variant.tags,
+            seed=targets.seed + i,
+            guidance=default if variant.guidance is None else variant.guidance,
+            iterations=given.get("iterations"),
+            method=replace(variant.method, **settings),
         )
-    return Structure(FORMS[int(np.random.default_rng([bench.seed + i, 5]).integers(len(FORMS)))])
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Models, targets and finished clips.
+
+    Attributes:
+        models: what variants run on.
+        targets: what is asked for.
+        cache: finished clips.
+        overrides: settings of every request or method, e.g. fewer iterations.
+        batch: clips made at once, where a task allows it.
+        threads: that clips are made on, if not as many as torch has here.
+        show: progress.
+    """
+
+    models: Models
+    targets: Targets
+    cache: ResultCache
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    batch: int = 1
+    threads: int | None = None
+    show: bool = True
+
+    def clips(self, task: Task, variant: Variant, count: int) -> Tensors:
+        """Return the first `count` clips of a task by a variant, made or read.
+
+        Raises:
+            DittoError: it cannot be done with these models.
+        """
+        return self.some(task, variant, range(count))
+
+    def some(self, task: Task, variant: Variant, numbers: Sequence[int]) -> Tensors:
+        """Return the clips of these numbers, made or read."""
+        together = task.together and not isinstance(variant.method, MusicControlNet)
+        size = self.batch if together else 1
+        paths = {i: self._path(task, variant, i, size) for i in numbers}
+        clips = {i: self.cache.read(path) for i, path in paths.items()}
+        missing = [i for i in numbers if clips[i] is None]
+        chunks = [missing[first : first + size] for first in range(0, len(missing), size)]
+        console = Console(stderr=True)
+        title = f"{task.name}, {variant.name}"
+        hidden = not self.show or not chunks
+        for chunk in track(chunks, title, disable=hidden, transient=True, console=console):
+            for i, clip in zip(chunk, self._make(task, variant, chunk), strict=True):
+                self.cache.write(paths[i], clip)
+                clips[i] = self.cache.read(paths[i])
+        ready = [clip for clip in clips.values() if clip is not None]
+        return {name: torch.cat([clip[name] for clip in ready]) for name in ready[0]}
+
+    def _make(self, task: Task, variant: Variant, chunk: Sequence[int]) -> list[Tensors]:
+        started = time.perf_counter()
+        if len(chunk) > 1:
+            clips = _generate_together(self, task, variant, chunk)
+        else:
+            clips = task.make(self, task, variant, chunk[0])
+        took = one((time.perf_counter() - started) / len(chunk))
+        return [
+            {name: value[j : j + 1] for name, value in clips.items()} | {"seconds": took}
+            for j in range(len(chunk))
+        ]
+
+    def _path(self, task: Task, variant: Variant, i: int, size: int) -> Any:
+        request = task.request(self, variant, i).resolved(self.models.of(variant))
+        identity = {
+            "task": task.name,
+            "request": request.to_dict(),
+            "through": variant.through and variant.through.to_dict(),
+            "held_out": self.targets.digest,
+            "machine": machine() | ({"threads": self.threads} if self.threads else {}),
+            "batch": size,
+            "overrides": {name: repr(value) for name, value in self.overrides.items()},
+        }
+        identity |= self.models.identity(variant, texts=task.texts)
+        return self.cache.path(f"{task.name} {variant.method.name} {i:04d}", identity)
 
 
 def pcm(audio: Tensor) -> Tensor:
-    """Audio as it is kept, int16."""
+    """Quantise float audio in [-1, 1] to int16 for the cache."""
     return (audio.clamp(-1, 1) * 32767).round().to(torch.int16)
 
 
 def sound(kept: Tensor) -> Tensor:
-    """`pcm` undone, float32."""
+    """Undo `pcm`, float32."""
     return kept.float() / 32767
 
 
-def values_of(result: Result, **more: float) -> Tensors:
-    """What is kept of a clip: errors, sound, losses, seconds, and x_T if it was optimised."""
-    figures = {name: value.double() for name, value in result.errors.items()}
-    figures |= {name: _one(value) for name, value in more.items()}
-    figures["seconds_per_clip"] = _one(sum(result.timings.values()))
-    if len(result.losses):
-        figures["seconds_per_step"] = _one(result.timings["optimize"] / len(result.losses))
-        figures |= {"losses": result.losses.T.contiguous(), "x_T": result.x_T}
-    return {**figures, "audio": pcm(result.audio)}
-
-
-def _one(value: float) -> Tensor:
+def one(value: float) -> Tensor:
+    """Return a figure as a tensor (1,)."""
     return torch.tensor([value], dtype=torch.float64)
 
 
-def _generated(names: Sequence[str], bench: Bench, i: int, setup: Setup) -> Tensors:
-    controls = [control_of(bench, i, name) for name in names]
-    return values_of(run(bench.request(i, setup, controls), bench.player(setup)))
+def kept(result: Result, **more: float) -> Tensors:
+    """Return what is kept of a result: errors, sound, seconds, and losses and x_T if optimised."""
+    count = len(result.audio)
+    clips = {name: value.double() for name, value in result.errors.items()}
+    clips |= {name: one(value) for name, value in more.items()}
+    clips["seconds_per_clip"] = one(sum(result.timings.values()) / count).repeat(count)
+    if len(result.losses):
+        step = result.timings["optimize"] / len(result.losses) / count
+        clips["seconds_per_step"] = one(step).repeat(count)
+        clips |= {"losses": result.losses.T.contiguous(), "x_T": result.x_T}
+    return {**clips, "audio": pcm(result.audio)}
 
 
-def _reference(bench: Bench, i: int, setup: Setup) -> Tensor:
-    """x_ref (1, …, frames) of the held-out clip i."""
-    model = bench.player(setup)
-    return model.encode(bench.clips(setup).audio[i : i + 1].to(model.device)).float().cpu()
+def now(device: torch.device) -> float:
+    """Return the time in seconds, once the device has done its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def generate(bench: Bench, task: Task, variant: Variant, i: int) -> Tensors:
+    """Make a clip that follows the task's targets."""
+    return _generate_together(bench, task, variant, [i])
+
+
+def _generate_together(
+    bench: Bench, task: Task, variant: Variant, numbers: Sequence[int]
+) -> Tensors:
+    """Make clips as one batch; what only decodes otherwise takes x_T of the clips it shares."""
+    requests = [task.request(bench, variant, i) for i in numbers]
+    model, alike = bench.models.of(variant), variant.optimised_alike()
+    plan = _plan(requests, model)
+    if alike is not None and plan.total:
+        same = bench.some(task, alike, numbers)
+        plan.x_T, plan.losses = same["x_T"].to(model.device), list(same["losses"].T)
+        plan.seconds = (same["seconds_per_step"].sum() * same["losses"].shape[1]).item()
+    elif plan.total:
+        started = time.perf_counter()
+        for step in plan.method.optimise(plan.x_T, plan.problem):
+            plan.x_T = step.best_x_T
+            plan.losses.append(step.loss)
+        plan.seconds = now(model.device) - started
+    return kept(plan.result())
+
+
+def _plan(requests: Sequence[Request], model: MusicModel) -> Run:
+    """Return one run of requests of consecutive seeds that share everything but target and tags."""
+    if len(requests) == 1:
+        return Run(requests[0], model)
+    controls = [request.control for request in requests if request.control is not None]
+    target = (PerItem(controls),) if controls else ()
+    plan = Run(replace(requests[0], controls=target, count=len(requests)), model)
+    cond = torch.cat([model.cond(request.tags, 1, None) for request in requests])
+    plan.problem = replace(plan.problem, cond=cond)
+    return plan
+
+
+def paint(
+    bench: Bench, task: Task, variant: Variant, i: int, *, kind: str, seconds: float
+) -> Tensors:
+    """Make a clip that keeps a region of a held-out one; other controls count outside that."""
+    model = bench.models.of(variant)
+    reference = _reference(bench, variant, i)[0]
+    region, seams = _region(kind, seconds, reference, model.spec)
+    request = task.request(bench, variant, i)
+    rest = (seams[0], model.spec.clip_seconds)
+    controls = (region, *(control.during(rest) for control in request.controls))
+    result = run(replace(request, controls=controls), model)
+    return kept(result, seam_jump=max(seam_jump(result.audio[0], at, model.spec) for at in seams))
+
+
+def _reference(bench: Bench, variant: Variant, i: int) -> Tensor:
+    """Return x_ref (1, …, frames) of held-out clip i."""
+    model = bench.models.of(variant)
+    audio = bench.targets.real(model.spec).audio[i : i + 1]
+    return model.encode(audio.to(model.device)).float().cpu()
 
 
 def _region(
-    kind: str, seconds: float, reference: Tensor, model: MusicModel
+    kind: str, seconds: float, reference: Tensor, spec: AudioSpec
 ) -> tuple[Region, list[float]]:
-    """What is to be kept of x_ref (…, frames), and where in the clip the seams are, in seconds."""
-    frames, rate = reference.shape[-1], model.spec.frame_rate
+    """Return what is kept of x_ref (…, frames), and where the seams are, in seconds."""
+    frames, rate = reference.shape[-1], spec.frame_rate
+    wanted = round(seconds * rate)
     if kind == "outpaint":
-        overlap = min(round(seconds * rate), int(MOST_OVERLAP * frames))
+        overlap = min(wanted, int(0.55 * frames))
         return Region.outpaint(reference, overlap, frames), [overlap / rate]
     if kind == "loop":
-        overlap = min(round(seconds * rate), frames // 4)
+        overlap = min(wanted, frames // 4)
         return Region.loop(reference, overlap, frames), [overlap / rate, (frames - overlap) / rate]
-    gap = min(round(seconds * rate), int(MOST_GAP * frames))
+    gap = min(wanted, int(0.7 * frames))
     start = (frames - gap) // 2
     return Region.inpaint(reference, ((start, start + gap),)), [start / rate, (start + gap) / rate]
 
 
-def _painted(
-    kind: str, seconds: float, names: Sequence[str], bench: Bench, i: int, setup: Setup
-) -> Tensors:
-    """A clip that keeps a region of a held-out one; other controls count outside that."""
-    model = bench.player(setup)
-    region, seams = _region(kind, seconds, _reference(bench, i, setup)[0], model)
-    rest = (seams[0], model.spec.clip_seconds)
-    others = [control_of(bench, i, name).during(rest) for name in names]
-    result = run(bench.request(i, setup, (region, *others)), model)
-    jump = max(seam_jump(result.audio[0], at, model.spec) for at in seams)
-    return values_of(result, seam_jump=jump)
+def invert(bench: Bench, task: Task, variant: Variant, i: int, *, how: Inversion) -> Tensors:
+    """Find the latent of a held-out clip, and make it again."""
+    request, reference = task.request(bench, variant, i), _reference(bench, variant, i)
+    return kept(inverted(reference, bench.models.of(variant), request, how))
 
 
-def _inverted(bench: Bench, i: int, setup: Setup) -> Tensors:
-    how: Any = dict(setup.settings)["how"]
-    return values_of(
-        inverted(_reference(bench, i, setup), bench.player(setup), bench.request(i, setup), how)
-    )
-
-
-def _memory(bench: Bench, i: int, setup: Setup) -> Tensors:
-    """Mean memory of a few iterations' tensors; counting them takes time, so nothing else is
-    measured here.
-    """
-    model = bench.player(setup)
-    request = bench.request(
-        i, setup, [control_of(bench, i, "intensity")], iterations=MEMORY_ITERATIONS
-    ).resolved(model)
-    assert request.method is not None
-    shape = model.shape()
-    job, x_T, steps = (
-        job_of(request, model, shape),
-        initial_x_T(request, model, shape),
-        WAYS[request.method].steps,
-    )
-    assert steps is not None
-    with Memory() as memory:
-        for _ in steps(job, x_T):
+def memory(bench: Bench, task: Task, variant: Variant, i: int) -> Tensors:
+    """Measure the mean memory of a few iterations' tensors; counting takes time, so only that."""
+    request = replace(task.request(bench, variant, i), iterations=MEMORY_ITERATIONS)
+    plan = Run(request, bench.models.of(variant))
+    with Memory() as used:
+        for _ in plan:
             pass
-    return {"mean_memory_gb": _one(memory.mean_gb), "peak_memory_gb": _one(memory.peak_gb)}
+    return {"mean_memory_gb": one(used.mean_gb), "peak_memory_gb": one(used.peak_gb)}
 
 
-def _reused(
-    name: str, how: How, random_prompts: bool, bench: Bench, i: int, setup: Setup
+def reuse(
+    bench: Bench, task: Task, variant: Variant, i: int, *, how: How, random_prompts: bool
 ) -> Tensors:
-    """Mean loss of B clips from one optimised latent (Table 10), which is that of the task `name`
-    by DITTO.
-    """
-    model = bench.player(setup)
-    request = bench.request(i, setup)
-    latent = Latent(
-        bench.clip(CONTROLS[name], DITTO, i)["x_T"], model.sha256, {"guidance": request.guidance}
-    )
-    control = control_of(bench, i, name)
-    prompts = drawn_prompts(bench, i) if random_prompts else bench.tags(i)
-    made = vary(
-        latent,
+    """Measure the mean loss of B clips from the latent that DITTO optimised (Table 10)."""
+    request, model = task.request(bench, variant, i), bench.models.of(variant)
+    name = task.targets[0]
+    source = bench.some(CONTROLS[name], DITTO, [i])["x_T"]
+    clips = vary(
         model,
+        Latent(source, model.sha256, {"guidance": request.guidance}),
         count=BATCH,
         how=how,
         seed=request.seed,
-        prompts=prompts,
-        controls=[control],
-        steps=request.steps,
+        prompts=bench.targets.prompts(i, BATCH) if random_prompts else request.tags,
+        controls=request.controls,
+        steps=getattr(request.method, "steps", None),
     )
     with torch.no_grad():
-        loss = control.loss(Output(made.x_0, model, made.audio)).mean()
-    return {
-        "reuse_loss": _one(loss.item()),
-        "seconds_per_clip": _one(made.timings["decode"] / BATCH),
-    }
+        loss = request.controls[0].loss(Output(clips.x_0, model, clips.audio)).mean()
+    seconds = clips.timings["decode"] / BATCH
+    return {"reuse_loss": one(loss.item()), "seconds_per_clip": one(seconds)}
 
 
-def drawn_prompts(bench: Bench, i: int) -> list[Tags]:
-    """B sets of tags at random."""
-    rng = np.random.default_rng([bench.seed + i, 6])
-    words = bench.model.vocabulary
-    return [words.decode(random_tags(rng, words).tolist()) for _ in range(BATCH)]
-
-
-def _varied(fixed: bool, bench: Bench, i: int, setup: Setup) -> Tensors:
-    """Variance of the features within a batch of random prompts, with one x_T for all or one for
-    each (Fig. 10).
-    """
-    model = bench.player(setup)
-    shape, spec = model.shape(), model.spec
-    first = bench.seed + BATCH * i
-    x_T = draw_x_T(shape, first, BATCH, model.noise)
+def spread(bench: Bench, task: Task, variant: Variant, i: int, *, shared: bool) -> Tensors:
+    """Measure the variance within a batch of random prompts, with one x_T for all or for each."""
+    model = bench.models.of(variant)
+    request, spec = task.request(bench, variant, i), model.spec
+    x_T = draw_x_T(model.shape(), bench.targets.seed + BATCH * i, BATCH, model.noise)
     sounds = []
-    for item, tags in enumerate(drawn_prompts(bench, i)):
-        start = Latent(x_T[0 if fixed else item][None], model.sha256)
-        sounds.append(run(replace(bench.request(i, setup), tags=tags, start=start), model).audio)
+    for item, tags in enumerate(bench.targets.prompts(i, BATCH)):
+        start = Latent(x_T[0 if shared else item][None], model.sha256)
+        sounds.append(run(replace(request, tags=tags, start=start), model).audio)
     audio = torch.cat(sounds)
     with torch.no_grad():
         features = {
@@ -225,74 +334,162 @@ def _varied(fixed: bool, bench: Bench, i: int, setup: Setup) -> Tensors:
             "structure": self_similarity(log_mel(audio, spec), spec),
         }
     return {
-        f"{name}_variance": _one(intra_batch_variance(feature))
-        for name, feature in features.items()
+        f"{name}_variance": one(intra_batch_variance(value)) for name, value in features.items()
     }
 
 
-def _described(bench: Bench, i: int, setup: Setup) -> Tensors:
-    """A clip made to sound as the caption of clip i says (DITTO-2, Table 3)."""
-    text, model = bench.tags(i).caption(), bench.player(setup)
-    if bench.clap is None:
-        raise ModelError("no weights: this row needs a CLAP, give its folder or Hub id with --clap")
-    return values_of(run(bench.request(i, setup, [Text(text, bench.clap)]), model))
+def text(bench: Bench, task: Task, variant: Variant, i: int) -> Tensors:
+    """Make a clip that sounds as the caption of clip i says (DITTO-2, Table 3)."""
+    clap = bench.models.clap
+    if clap is None:
+        raise ModelError("no weights: this row needs a CLAP, give it with --text-clap")
+    caption = bench.targets.tags(i).caption()
+    request = task.request(bench, variant, i, Text(caption, clap))
+    return kept(run(request, bench.models.of(variant)))
 
 
-def _told(bench: Bench, i: int, setup: Setup) -> Tensors:
-    """MusicGen's clip of the same caption, at the model's rate and length."""
-    if bench.musicgen is None or dict(setup.settings)["size"] != "3.3B":
-        raise ModelError(
-            "no weights: this row needs MusicGen, give a folder or Hub id with --musicgen (without melody)"
-        )
-    spec, length = bench.model.spec, bench.model.spec.samples(bench.model.spec.clip_frames)
-    audio = bench.musicgen.generate(
-        [bench.tags(i).caption()], spec.clip_seconds, seed=bench.seed + i
+def musicgen(
+    bench: Bench, task: Task, variant: Variant, i: int, *, melody: bool = False
+) -> Tensors:
+    """Make MusicGen's clip of the same caption, at the model's rate and length."""
+    model, spec = bench.models.musicgen, bench.models.model.spec
+    if melody:
+        raise ModelError("no weights: MusicGen with melody conditioning is not run here")
+    if model is None:
+        raise ModelError("no weights: this row needs MusicGen, give it with --musicgen")
+    caption, length = bench.targets.tags(i).caption(), spec.samples(spec.clip_frames)
+    audio = model.generate([caption], spec.clip_seconds, seed=bench.targets.seed + i)
+    clip = soxr.resample(audio[0].numpy(), model.sample_rate, spec.sample_rate)[:length]
+    padded = np.pad(clip, (0, length - len(clip))).astype(np.float32)
+    return {"audio": pcm(torch.from_numpy(padded)[None])}
+
+
+def fill(
+    bench: Bench, task: Task, variant: Variant, i: int, *, kind: str, overlap: float = OVERLAP
+) -> Tensors:
+    """Edit a recording as a user does: go on from its end, or make its middle anew."""
+    recording = _recording(bench, i)
+    overlap = min(overlap, 0.4 * recording.seconds)
+    length = recording.length
+    gap = (length, 2 * length - recording.at(overlap) - 64)
+    if kind == "inpaint":
+        half = recording.at(min(GAP, recording.seconds - 2 * overlap) / 2)
+        gap = (length // 2 - half, length // 2 + half)
+    timeline = recording.extended(0, max(gap[1] - length, 0))
+    result, *_ = _filler(bench, task, variant, i, kind, overlap).fill(timeline, [gap])
+    return kept(result) | _jumps(timeline, gap, bench)
+
+
+def extend(bench: Bench, task: Task, variant: Variant, i: int) -> Tensors:
+    """Go on from a recording for several windows; the sound that is kept is the last one's."""
+    recording = _recording(bench, i)
+    timeline = recording.extended(0, round((LONGER - 1) * recording.length))
+    gaps = [(recording.length, timeline.length)]
+    overlap = min(OVERLAP, 0.4 * recording.seconds)
+    filler = _filler(bench, task, variant, i, "outpaint", overlap)
+    windows = [kept(result) for result in filler.fill(timeline, gaps)]
+    error = torch.stack([window["outpaint_mse"] for window in windows]).mean(dim=0)
+    seconds = torch.stack([window["seconds_per_clip"] for window in windows]).sum(dim=0)
+    whole = {"outpaint_mse": error, "seconds_per_clip": seconds}
+    return windows[-1] | whole | _jumps(timeline, filler.joins(timeline, gaps), bench)
+
+
+def loop(bench: Bench, task: Task, variant: Variant, i: int) -> Tensors:
+    """Make a loop from nothing; its join is heard when it is repeated."""
+    model, spec = bench.models.of(variant), bench.models.model.spec
+    overlap = round(SELF_OVERLAP * spec.frame_rate)
+    control = SelfLoop(model.shape()[-1] - overlap, overlap)
+    result = run(task.request(bench, variant, i, control), model)
+    fade = round(_fade(variant) * spec.sample_rate)
+    once = closed(result.audio.numpy(), spec.samples(control.period), fade)
+    known = np.ones(2 * once.shape[1], bool)
+    twice = Timeline(np.tile(once, 2), known, spec.sample_rate)
+    return kept(result) | _jumps(twice, [once.shape[1]], bench)
+
+
+def _recording(bench: Bench, i: int) -> Timeline:
+    """Return held-out clip i as a recording."""
+    samples = bench.targets.real().audio[i].numpy()[None]
+    return Timeline(samples, np.ones(samples.shape[1], bool), bench.models.model.spec.sample_rate)
+
+
+def _filler(
+    bench: Bench, task: Task, variant: Variant, i: int, kind: str, overlap: float
+) -> GapFiller:
+    return GapFiller(
+        kind,
+        bench.models.of(variant),
+        task.request(bench, variant, i),
+        overlap,
+        all_context=kind == "inpaint",
+        fade=_fade(variant),
     )
-    there = soxr.resample(audio[0].numpy(), bench.musicgen.sample_rate, spec.sample_rate)[:length]
-    return {
-        "audio": pcm(
-            torch.from_numpy(np.pad(there, (0, length - len(there))).astype(np.float32))[None]
-        )
-    }
 
 
-def region(kind: str, seconds: float, name: str) -> Task:
-    """A task that keeps a region of a held-out clip."""
-    return Task(name, partial(_painted, kind, seconds, ()))
+def _fade(variant: Variant) -> float:
+    """Return seconds of cross-fades: without control, clips are cut and pasted."""
+    return 0.0 if isinstance(variant.method, Uncontrolled) else FADE_SECONDS
 
 
-NAMES = ("intensity", "correlation", "melody", "structure")
-CONTROLS = {name: Task(name, partial(_generated, (name,))) for name in NAMES}
+def _jumps(timeline: Timeline, edges: Sequence[int], bench: Bench) -> Tensors:
+    """Return the spectral jump at every edge within the sound, ``seam_jumps`` (1, edges)."""
+    heard = torch.from_numpy(timeline.samples[0])
+    inner = [edge / timeline.sample_rate for edge in edges if 0 < edge < timeline.length]
+    jumps = [seam_jump(heard, at, bench.models.model.spec) for at in inner]
+    return {"seam_jumps": torch.tensor([jumps], dtype=torch.float64)}
+
+
+def _clips(name: str, *targets: str) -> Task:
+    return Task(name, generate, targets, together=True)
+
+
+NAMES = ("intensity", "correlation", "melody", "structure", "loudness", "loudness, mel")
+CONTROLS = {name: _clips(name, name) for name in NAMES}
+"""One control each. "loudness" is the budgets': level curves and tags at random among its targets;
+"loudness, mel" optimises the loudness of x_0 in place of the sound's."""
+PLAIN = _clips("plain")
 PAIRS = {
-    name: Task(f"intensity+{name}", partial(_generated, ("intensity", name)), balanced=True)
-    for name in ("melody", "structure")
+    name: _clips(f"intensity+{name}", "intensity", name) for name in ("melody", "structure")
+} | {
+    "outpainting": Task(
+        "intensity+outpainting",
+        partial(paint, kind="outpaint", seconds=WIDE_OVERLAP),
+        ("intensity",),
+    )
 }
-PAIRS["outpainting"] = Task(
-    "intensity+outpainting",
-    partial(_painted, "outpaint", WIDE_OVERLAP, ("intensity",)),
-    balanced=True,
-)
-OUTPAINTING = {o: region("outpaint", o, f"outpainting {o} s") for o in (1, 2, 3)}
-INPAINTING = {gap: region("inpaint", gap, f"inpainting {gap} s") for gap in (2, 3, 4)}
-LOOPING = region("loop", LOOP_OVERLAP, "looping")
-INVERSION = Task("inversion", _inverted)
-MEMORY = Task("memory", _memory)
-TEXT, TOLD = Task("text", _described, hears_text=True), Task("text, MusicGen", _told)
-PLAIN = Task("plain", partial(_generated, ()))
-FIXED, FREE = Task("fixed x_T", partial(_varied, True)), Task("free x_T", partial(_varied, False))
-
-
-def reuse(name: str, how: How, random_prompts: bool) -> Task:
-    """A task of Table 10."""
-    prompts = "random prompts" if random_prompts else "fixed prompt"
-    return Task(f"reuse {name} {how} {prompts}", partial(_reused, name, how, random_prompts))
-
-
-def clap_of(source: str | None) -> Clap | None:
-    """The CLAP of a folder or Hub id, or the embedded one; None where there is none."""
-    try:
-        return Clap.load(source)
-    except ModelError:
-        if source is not None:
-            raise
-        return None
+OUTPAINTING = {
+    s: Task(f"outpainting {s} s", partial(paint, kind="outpaint", seconds=s)) for s in (1, 2, 3)
+}
+INPAINTING = {
+    s: Task(f"inpainting {s} s", partial(paint, kind="inpaint", seconds=s)) for s in (2, 3, 4)
+}
+LOOPING = Task("looping", partial(paint, kind="loop", seconds=LOOP_OVERLAP))
+HOWS: tuple[Inversion, ...] = ("naive", "ddim", "null-text", "ditto")
+INVERSION = {how: Task(f"inversion {how}", partial(invert, how=how)) for how in HOWS}
+MEMORY = Task("memory", memory, ("intensity",))
+TEXT = Task("text", text, texts=True)
+MUSICGEN = Task("text, MusicGen", musicgen, texts=True)
+MUSICGEN_MELODY = Task("text, MusicGen with melody", partial(musicgen, melody=True), texts=True)
+FIXED = Task("fixed x_T", partial(spread, shared=True))
+FREE = Task("free x_T", partial(spread, shared=False))
+REUSE = {
+    (name, how, prompts): Task(
+        f"reuse {name} {how} {prompts}",
+        partial(reuse, how=how, random_prompts=prompts == "random prompts"),
+        (name,),
+    )
+    for name in ("intensity", "melody", "structure")
+    for how in ("ddpm", "ddpm+freedom")
+    for prompts in ("random prompts", "fixed prompt")
+}
+RECORDINGS = {
+    "outpainting": Task("outpainting of a recording", partial(fill, kind="outpaint")),
+    "inpainting": Task("inpainting of a recording", partial(fill, kind="inpaint")),
+    "extending": Task("outpainting to 30 s", extend),
+    "looping": Task("loop from nothing, closed", loop),
+    "intensity+outpainting": Task(
+        "intensity+outpainting of a recording",
+        partial(fill, kind="outpaint", overlap=WIDE_OVERLAP),
+        ("intensity",),
+    ),
+}

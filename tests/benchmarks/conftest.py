@@ -9,12 +9,18 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from benchmarks.cache import ResultCache
+from benchmarks.measures import Judge
+from benchmarks.targets import Targets
+from benchmarks.tasks import Bench
+from benchmarks.variants import Models
+from tests.conftest import randomised
 
 from ditto.audio.spec import AudioSpec
 from ditto.eval.classifier import ClipClassifier
 from ditto.models.conditioning import TagVocabulary
-from ditto.models.hub import load
-from ditto.models.model import MusicModel, Student
+from ditto.models.controlnet import ControlAdapter
+from ditto.models.model import MusicModel, load
 from ditto.models.network import hash_weights
 from ditto.models.transformer import PatchTransformer
 from ditto.models.vocoder import Vocoder
@@ -47,7 +53,7 @@ def fast(model: MusicModel, tmp_path_factory: pytest.TempPathFactory) -> MusicMo
     )
     folder = tmp_path_factory.mktemp("model") / "fast"
     replace(model, distilled=student).save(folder)
-    return load(folder, precision="float32")
+    return load(folder)
 
 
 @pytest.fixture(scope="session")
@@ -93,3 +99,31 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     (root / "dataset.json").write_text(json.dumps(config))
     return root
+
+
+@pytest.fixture(scope="session")
+def whole(model: MusicModel) -> MusicModel:
+    """The tiny model with a CTM student and a ControlNet of random weights."""
+    network = PatchTransformer(
+        width=32, depth=1, heads=2, tag_sizes=(3, 4, 13), guidance_embedded=True
+    )
+    network.load_state_dict({**network.state_dict(), **model.network.state_dict()})
+    network.requires_grad_(False).eval()
+    student = Student(network, "ctm", (1.0, 5.0), hash_weights(model.network))
+    adapter = randomised(ControlAdapter.of(model.network, 1))  # pyright: ignore[reportArgumentType]
+    return replace(model, distilled=student, controlnet=adapter)  # pyright: ignore[reportArgumentType]
+
+
+QUICK = {"steps": 2, "iterations": 2, "lr": 0.05, "guidance": 1.0}
+
+
+@pytest.fixture(scope="session")
+def bench(whole: MusicModel, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Clips of two iterations that many tests share."""
+    cache = ResultCache(tmp_path_factory.mktemp("clips"))
+    return Bench(Models(whole), Targets(whole, data), cache, overrides=QUICK, show=False)
+
+
+@pytest.fixture(scope="session")
+def judge(bench: Bench, classifier: ClipClassifier) -> Judge:
+    return Judge(bench.models.model, bench.targets, classifier=classifier)

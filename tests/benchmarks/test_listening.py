@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +14,15 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from benchmarks.listening import (
-    COLUMNS,
-    NAME,
-    Trial,
-    _url,
-    analysed,
-    export,
-    read_ratings,
-    rendered,
-)
-from benchmarks.setups import Bench
-from benchmarks.tasks import pcm
+from benchmarks.listening import COLUMNS, Trial, _url, analysed, export, read_ratings, rendered
+from benchmarks.report import verdicts
+from benchmarks.tasks import Bench, pcm
+from benchmarks.variants import Models
 
 from ditto.errors import DataError
 from ditto.models.model import MusicModel
 
 QUICK = {"steps": 2, "iterations": 1, "guidance": 1.0}
-
-
-@pytest.fixture(scope="module")
-def bench(model: MusicModel, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return Bench(model, data, overrides=QUICK, cache=tmp_path_factory.mktemp("clips"), show=False)
 
 
 def write(path: Path, lines: Iterable[Iterable[Any]], head: Iterable[str] = COLUMNS) -> Path:
@@ -51,14 +39,17 @@ def told(page: str) -> Any:
     return json.loads(found[1])
 
 
-def test_the_page_holds_every_sound_and_needs_no_network(bench: Bench, tmp_path: Path) -> None:
+def test_the_page_holds_every_sound_and_needs_no_network(
+    bench: Bench, model: MusicModel, tmp_path: Path
+) -> None:
+    bench = replace(bench, models=Models(model), overrides=QUICK)
     page, missing = export(bench, tmp_path, count=2)
     text = page.read_text()
     assert page.name == "d1-table4.html"
     assert "src=" not in text.replace("audio.src =", "")
     assert "http" not in text
     trials = told(text)
-    # without a ControlNet the others are still compared
+    # Without a ControlNet the others are still compared.
     assert set(missing) == {"intensity, ControlNet", "melody, ControlNet"}
     assert all("no weights" in reason for reason in missing.values())
     assert [(t["application"], t["clip"]) for t in trials] == [
@@ -71,8 +62,8 @@ def test_the_page_holds_every_sound_and_needs_no_network(bench: Bench, tmp_path:
     samples, rate = soundfile.read(
         io.BytesIO(base64.b64decode(trials[0]["sounds"]["DITTO"].partition(",")[2]))
     )
-    assert rate == bench.model.spec.sample_rate
-    assert len(samples) == bench.model.spec.samples(96)
+    assert rate == model.spec.sample_rate
+    assert len(samples) == model.spec.samples(96)
     assert ",".join(COLUMNS) in text
 
 
@@ -94,7 +85,7 @@ def test_a_name_cannot_end_the_script() -> None:
     assert told(page)[0]["application"] == "</script><b>"
 
 
-def test_ratings_are_counted_by_hand(bench: Bench, tmp_path: Path) -> None:
+def test_ratings_are_counted_by_hand(tmp_path: Path) -> None:
     """Three listeners: DITTO over FreeDoM by 20, 10 and 0 on melody; the last rated nothing
     else."""
     files = [
@@ -110,7 +101,7 @@ def test_ratings_are_counted_by_hand(bench: Bench, tmp_path: Path) -> None:
             tmp_path / "c.csv", [("Bo", "melody", 1, "DITTO", 5), ("Bo", "melody", 1, "FreeDoM", 5)]
         ),
     ]
-    report = analysed(read_ratings(files), bench, out=tmp_path / "results")
+    report = analysed(read_ratings(files), command="a command")
     row = "melody, DITTO against FreeDoM"
     assert report.value(row, "wins") == pytest.approx(100 * (1 + 1 + 0.5) / 3)
     assert report.value(row, "difference") == pytest.approx(10.0)
@@ -118,12 +109,9 @@ def test_ratings_are_counted_by_hand(bench: Bench, tmp_path: Path) -> None:
     assert {r.error for r in report.rows if r.row != row} == {"no ratings"}
     assert {r.paper for r in report.rows if r.row == row} == {61, 9.55}
     assert len(report.claims) == 1
-    assert (tmp_path / "results" / f"{NAME}.json").exists()
 
 
-def test_a_clear_preference_is_reproduced_and_its_opposite_is_not(
-    bench: Bench, tmp_path: Path
-) -> None:
+def test_a_clear_preference_is_reproduced_and_its_opposite_is_not(tmp_path: Path) -> None:
     for better, worse, verdict in (
         ("DITTO", "MD-50", "reproduced"),
         ("MD-50", "DITTO", "not reproduced"),
@@ -136,10 +124,8 @@ def test_a_clear_preference_is_reproduced_and_its_opposite_is_not(
                 ("Cy", "outpainting", i, worse, 30),
             )
         ]
-        found = analysed(
-            read_ratings([write(tmp_path / "d.csv", lines)]), bench, out=tmp_path / "results"
-        )
-        assert [claim.verdict for claim in found.claims] == [verdict]
+        found = analysed(read_ratings([write(tmp_path / "d.csv", lines)]), command="")
+        assert verdicts(found.claims) == [verdict]
 
 
 @pytest.mark.parametrize(

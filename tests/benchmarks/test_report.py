@@ -1,107 +1,136 @@
-"""Reports: what the files hold, verdicts, and parts that survive a kill."""
+"""Reports: what the files hold, and the rule of verdicts."""
 
 import json
 import math
 
+import numpy as np
 import pytest
-import torch
-from benchmarks.report import Claim, Partial, Report, Row, write_page
+from benchmarks.report import Claim, Report, Row, paper, verdicts, write_claims
 
 from ditto.errors import DataError, OutputError
-from ditto.eval.bootstrap import Interval
+from ditto.eval.bootstrap import Interval, ratio_interval
 
 
 def a_report(name="speed", rows=(), claims=()):
     return Report(
-        name,
-        f"ditto-music bench {name}",
-        {"name": "tiny", "sha256": "ab" * 32},
-        "none",
-        4,
-        7,
-        1.25,
-        {"steps": 2},
-        tuple(rows),
-        tuple(claims),
+        name=name,
+        command=f"python -m benchmarks {name}",
+        model={"name": "tiny", "sha256": "ab" * 32},
+        embedding="none",
+        count=4,
+        seed=7,
+        seconds=1.25,
+        settings={"steps": 2},
+        rows=tuple(rows),
+        claims=tuple(claims),
     )
 
 
-def test_json_has_the_agreed_fields_in_order(tmp_path):
+def test_json_has_the_agreed_fields_and_is_read_again(tmp_path):
     rows = [Row.of("DITTO", "mse", "dB^2", Interval(3.1234567891, 2.0, 4.0), paper=4.758)]
-    claims = [Claim.at_least("it works", Interval(9.0, 8.5, 9.5), 8.0)]
+    claims = [Claim("it works", 9.0, 8.5, 9.5, count=16, border=8.0)]
     path = a_report(rows=rows, claims=claims).write(tmp_path / "results")
     found = json.loads(path.read_text())
-    assert list(found) == [
-        "name",
-        "command",
-        "date",
-        "ditto_version",
-        "git_commit",
-        "model",
-        "machine",
-        "embedding",
-        "count",
-        "seed",
-        "seconds",
-        "settings",
-        "rows",
-        "claims",
-    ]
+    first = ["name", "command", "date", "ditto_version", "git_commit", "model", "machine"]
+    rest = ["embedding", "count", "seed", "seconds", "settings", "rows", "claims"]
+    assert list(found) == first + rest
     assert set(found["machine"]) >= {"cpu", "cores", "gpu", "torch"}
+    interval = {"value": 3.12346, "low": 2.0, "high": 4.0}
     assert found["rows"] == [
-        {
-            "row": "DITTO",
-            "column": "mse",
-            "unit": "dB^2",
-            "value": 3.12346,
-            "low": 2.0,
-            "high": 4.0,
-            "paper": 4.758,
-        }
+        {"row": "DITTO", "column": "mse", "unit": "dB^2", **interval, "paper": 4.758}
     ]
-    assert found["claims"][0]["verdict"] == "reproduced"
+    verdict = {"claim": "it works", "verdict": "reproduced"}
+    assert found["claims"] == [
+        {**verdict, "ratio": 9.0, "low": 8.5, "high": 9.5, "count": 16, "border": 8.0}
+    ]
+    assert Report.load(path).to_json() == found
+
+
+def claim(low, ratio, high, count=16, **more):
+    return Claim("", ratio, low, high, count, **more)
 
 
 @pytest.mark.parametrize(
-    ("interval", "least", "most"),
+    ("made", "verdict"),
     [
-        (Interval(9, 8, 10), "reproduced", "undecided"),
-        (Interval(9, 7, 10), "undecided", "undecided"),
-        (Interval(5, 4, 6), "not reproduced", "reproduced"),
-        (Interval(12, 11, 13), "reproduced", "not reproduced"),
+        (claim(1.5, 2.0, 2.5), "reproduced"),
+        (claim(0.4, 0.5, 0.6), "not reproduced"),
+        (claim(0.9, 2.0, 2.5), "undecided"),
+        (claim(1.0, 2.0, 2.5), "undecided"),  # a bound of exactly 1
+        (claim(1.5, 2.0, 2.5, count=7), "undecided"),
+        (claim(2.0, 2.0, 2.0, count=1), "undecided"),
+        (claim(2.0, 2.0, 2.0), "undecided"),  # without any variance nothing is known of it
+        (claim(8.5, 9.0, 9.5, border=8.0), "reproduced"),
+        (claim(8.5, 9.0, 9.5, border=8.0, side="below"), "not reproduced"),
+        (claim(0.2, 0.3, 0.4, side="below"), "reproduced"),
+        (claim(-0.3, -0.2, -0.1, side="below"), "reproduced"),
     ],
 )
-def test_verdicts(interval, least, most):
-    assert Claim.at_least("", interval, 8.0).verdict == least
-    assert Claim.at_most("", interval, 8.0).verdict == most
+def test_verdicts(made, verdict):
+    assert verdicts([made]) == [verdict]
+
+
+def test_verdicts_are_corrected_within_a_table():
+    near = claim(1.2, 1.7, 2.4)
+    assert verdicts([near]) == ["reproduced"]
+    assert verdicts([near] * 5) == ["undecided"] * 5
+    # What cannot be decided does not count.
+    few, clear = claim(1.2, 1.7, 2.4, count=4), claim(4.0, 5.0, 6.0)
+    assert verdicts([few, near, clear, few]) == [
+        "undecided",
+        "reproduced",
+        "reproduced",
+        "undecided",
+    ]
+
+
+@pytest.mark.parametrize("count", [2, 7, 8, 16, 64])
+@pytest.mark.parametrize("shared", [0.0, 0.8])
+def test_without_a_difference_either_verdict_is_rare(count, shared):
+    """Errors of two methods alike, log-normal, with and without what the clips share."""
+    rng, trials, found = np.random.default_rng(count), 2000, []
+    for _ in range(trials):
+        clip = np.sqrt(shared) * rng.normal(size=count)
+        a, b = (np.exp(clip + np.sqrt(1 - shared) * rng.normal(size=count)) for _ in range(2))
+        interval = ratio_interval(a, b, paired=True, resamples=300)
+        found += verdicts([Claim("", *interval, count=count)])
+    for verdict in ("reproduced", "not reproduced"):
+        assert found.count(verdict) / trials <= 0.025
+
+
+def test_a_clear_difference_of_eight_clips_is_seen():
+    rng = np.random.default_rng(0)
+    clip = rng.normal(size=8)
+    a, b = np.exp(1 + clip + 0.2 * rng.normal(size=8)), np.exp(clip)
+    assert verdicts([Claim("", *ratio_interval(a, b, paired=True), count=8)]) == ["reproduced"]
 
 
 def test_a_value_that_is_not_finite_becomes_an_error_row(tmp_path):
     row = Row.of("DITTO", "mse", "dB^2", math.nan)
     assert row.value is None
-    assert row.error is not None
     path = a_report(rows=[row]).write(tmp_path / "results")
-    assert "nan" in json.loads(path.read_text())["rows"][0]["error"]
-    assert "the result is nan" in (tmp_path / "results" / "speed.md").read_text()
+    assert json.loads(path.read_text())["rows"][0]["error"] == "the result is nan"
 
 
-def test_the_page_collects_all_results_and_is_replaced(tmp_path):
-    a_report("speed", [Row.of("a | b", "mse", "", 1.0)]).write(tmp_path / "results")
-    a_report("quality", [Row.of("c", "mse", "", 2.0)]).write(tmp_path / "results")
-    page = (tmp_path / "results.md").read_text()
-    assert page.index("## quality") < page.index("## speed")
-    assert "a \\| b" in page
-    assert "| c | mse | 2 |" in page
-    a_report("speed", [Row.of("a", "mse", "", 3.0)]).write(tmp_path / "results")
-    assert "a \\| b" not in (tmp_path / "results.md").read_text()
-    assert not list(tmp_path.rglob(".ditto-*"))
+def test_the_page_collects_all_claims(tmp_path):
+    a_report("speed", claims=[claim(1.5, 2.0, 2.5)]).write(tmp_path)
+    a_report("quality", claims=[Claim("a | b", 0.4, 0.3, 0.5, 16, border=0.9)]).write(tmp_path)
+    a_report("silent").write(tmp_path)
+    page = write_claims(tmp_path)
+    text = page.read_text()
+    assert page.name == "README.md"
+    assert "1 reproduced, 1 not reproduced, 0 undecided." in text
+    line = (
+        "| a \\| b | 0.4 (0.3 – 0.5), against 0.9 | 16 | not reproduced | [quality](quality.json) |"
+    )
+    assert line in text
+    assert "Without claims: [silent](silent.json)." in text
 
 
 def test_a_stray_json_is_named(tmp_path):
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "other.json").write_text("[]")
+    (tmp_path / "other.json").write_text("[]")
     with pytest.raises(DataError, match=r"other\.json"):
-        write_page(tmp_path / "results")
+        write_claims(tmp_path)
 
 
 def test_an_unwritable_folder_is_an_output_error(tmp_path):
@@ -110,50 +139,23 @@ def test_an_unwritable_folder_is_an_output_error(tmp_path):
         a_report().write(tmp_path / "file" / "results")
 
 
-def test_values_are_found_by_name():
+def test_figures_are_found_by_name():
     report = a_report(rows=[Row.of("a", "mse", "", 1.5)])
     assert report.value("a", "mse") == 1.5
     with pytest.raises(KeyError):
         report.value("a", "rho")
+    assert paper("d1_table3_controls", "DITTO", "melody acc %") == 82.625
+    assert paper("d1_table3_controls", "ControlNet", "structure MSE") is None
+    with pytest.raises(KeyError):
+        paper("d1_table3_controls", "DITTO", "no such column")
 
 
-class Counted:
-    def __init__(self, fail_from=None):
-        self.calls, self.fail_from = [], fail_from
+def test_the_committed_results_hold_what_they_say():
+    """Verdicts in the files are those of the rule, and no picture is over its limit."""
+    from benchmarks.report import RESULTS
 
-    def __call__(self, first, last):
-        if self.fail_from is not None and first >= self.fail_from:
-            raise KeyboardInterrupt
-        self.calls.append((first, last))
-        return {"x": torch.arange(first, last)}
-
-
-def parts(folder, settings=None, **options):
-    return Partial(folder, "bench", settings or {"seed": 0}, batch=4, show=False, **options)
-
-
-def test_a_killed_bench_goes_on_where_it_stopped(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        parts(tmp_path).gathered("clips", 10, Counted(fail_from=4))
-    second = Counted()
-    found = parts(tmp_path).gathered("clips", 10, second)
-    assert second.calls == [(4, 8), (8, 10)]
-    assert found["x"].tolist() == list(range(10))
-    assert len(found["seconds"]) == 3
-
-
-def test_other_settings_and_no_resume_start_afresh(tmp_path):
-    parts(tmp_path).gathered("clips", 4, Counted())
-    for other in (parts(tmp_path, {"seed": 1}), parts(tmp_path, resume=False)):
-        again = Counted()
-        other.gathered("clips", 4, again)
-        assert again.calls == [(0, 4)]
-
-
-def test_a_damaged_part_is_named(tmp_path):
-    found = parts(tmp_path)
-    found.gathered("clips", 4, Counted())
-    file = next(found.folder.glob("*.safetensors"))
-    file.write_bytes(file.read_bytes()[:20])
-    with pytest.raises(DataError, match="damaged"):
-        parts(tmp_path).gathered("clips", 4, Counted())
+    paths = sorted(RESULTS.glob("*.json"))
+    assert len(paths) > 15
+    for path in paths:
+        assert json.loads(path.read_text()) == Report.load(path).to_json(), path.name
+        assert path.with_suffix(".png").stat().st_size <= 300_000

@@ -97,7 +97,12 @@ def test_without_a_gradient_both_are_their_sampler(tiny_network: PatchTransforme
         torch.testing.assert_close(x_0, plain)
     seeds, same = iter(range(1, 100)), iter(range(1, 100))
     stochastic = freedom(
-        randn(0), chain, zero, no_noise, time_travel=1, advance=ancestral(lambda: randn(next(seeds)))
+        randn(0),
+        chain,
+        zero,
+        no_noise,
+        time_travel=1,
+        advance=ancestral(lambda: randn(next(seeds))),
     )
     torch.testing.assert_close(stochastic, ddpm(chain, randn(0), lambda: randn(next(same))))
 

@@ -35,7 +35,7 @@ def freedom(
     noise: Noise,
     *,
     strength: float = FREEDOM_STRENGTH,
-    repeats: int = 3,
+    time_travel: int = 3,
     travel: tuple[float, float] = (0.3, 0.7),
     advance: Advance = ddim_step,
 ) -> Tensor:
@@ -43,7 +43,7 @@ def freedom(
 
     The step size is a function of the gradient's norm, η_t = strength · √(1 − ᾱ_t) / rms(∇), so
     that a step moves x_t by a fixed share of its noise whatever the loss is measured in. In the
-    travelled part of the grid each step is made `repeats` times, going back to its noise level in
+    travelled part of the grid each step is made `time_travel` times, going back to its noise level in
     between.
 
     Args:
@@ -52,7 +52,7 @@ def freedom(
         objective: 𝓛(f(x_0), y) as a function of x_0, one value an item.
         noise: fresh ε of x_T's shape for travelling back, each item's from its own generator.
         strength: see above.
-        repeats: how often a travelled step is made; 1 is algorithm 1, without time travel.
+        time_travel: how often a travelled step is made; 1 is algorithm 1, without time travel.
         travel: part of the steps that is travelled, in shares of the grid from x_T on.
         advance: `ddim_step`, or `ancestral(noise)` for "DDPM + FreeDoM" (Table 10).
 
@@ -62,7 +62,7 @@ def freedom(
     x_t, pairs, schedule = x_T, chain.pairs(), chain.schedule
     for i, (t, t_next) in enumerate(pairs):
         travelled = travel[0] * len(pairs) <= i < travel[1] * len(pairs)
-        for left in reversed(range(repeats if travelled else 1)):
+        for left in reversed(range(time_travel if travelled else 1)):
             x_0, gradient = estimate_and_gradient(chain, x_t, t, objective)
             size = strength * schedule.scales(t, x_t)[1] / rms(gradient)
             x_next = advance(schedule, x_t, x_0, t, t_next) - size * gradient
@@ -179,7 +179,7 @@ class FreeDoM(GuidanceMethod):
             problem.objective,
             noise,
             strength=FREEDOM_STRENGTH if self.strength is None else self.strength,
-            repeats=self.time_travel,
+            time_travel=self.time_travel,
             advance=self.advance(noise),
         )
 

@@ -1,0 +1,242 @@
+"""``python -m benchmarks NAME``: measures a table and writes docs/results/NAME.json and NAME.png.
+
+``python -m benchmarks claims`` renders the page of claims from what is there, and ``sounds`` makes
+docs/audio anew.
+"""
+
+import shlex
+import sys
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from benchmarks import controls, listening, quality, speed, tables_ditto, tables_ditto2
+from benchmarks.measures import Judge
+from benchmarks.plots import draw
+from benchmarks.report import RESULTS, ROOT, Report, write_claims
+from benchmarks.runner import Setup, Table, make_clips, run_table
+from benchmarks.targets import REFERENCE, Targets
+from benchmarks.tasks import Bench
+from benchmarks.variants import Weights
+from ditto.errors import DittoError
+
+TABLES = {
+    table.name: table
+    for table in (
+        *tables_ditto.TABLES,
+        *tables_ditto2.TABLES,
+        controls.TABLE,
+        quality.TABLE,
+        speed.table(),
+    )
+}
+PAPERS = [name for name in TABLES if name.startswith("d")]
+"""What "all" measures, besides the listening test's page."""
+WEIGHTS = ROOT / "weights"
+NAMES = ", ".join([*TABLES, f"{listening.NAME} (the listening test)", "all", "claims", "sounds"])
+
+Name = Annotated[str, typer.Argument(help=f"One of {NAMES}.", show_default=False)]
+Ratings = Annotated[
+    list[Path] | None,
+    typer.Argument(help="With d1-table4: CSV files that listeners sent; without, makes the page."),
+]
+Count = Annotated[int | None, typer.Option(min=1, help="Clips a row; the table's own by default.")]
+SlowCount = Annotated[
+    int | None,
+    typer.Option(min=0, help="Clips of rows that take minutes each: DOODL, 50 steps, 24 s."),
+]
+Rows = Annotated[
+    list[str] | None, typer.Option(help="Only rows whose name contains this; may be repeated.")
+]
+Seed = Annotated[int, typer.Option(help="Seed of the first clip.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes side by side, sharing the cores.")]
+Batch = Annotated[int, typer.Option(min=1, help="Clips made at once, where a task allows it.")]
+Iterations = Annotated[
+    int | None, typer.Option("--iterations", "-K", min=1, help="The papers' by default.")
+]
+Guidance = Annotated[float | None, typer.Option(help="CFG scale w; the model's by default.")]
+HeldOut = Annotated[Path, typer.Option(help="Folder of the held-out data.")]
+Model = Annotated[str | None, typer.Option(help="A folder or Hub id; the embedded by default.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Cm = Annotated[Path | None, typer.Option(help="Folder of a CM student.")]
+ControlNet = Annotated[Path | None, typer.Option("--controlnet", help="Folder of an adapter.")]
+Long = Annotated[str | None, typer.Option(help="A model with a window of 24 s.")]
+Unconditional = Annotated[str | None, typer.Option(help="A model trained without tags.")]
+Clap = Annotated[str | None, typer.Option(help="The CLAP that judges, a folder or Hub id.")]
+TextClap = Annotated[str | None, typer.Option(help="The CLAP that texts are optimised with.")]
+Classifier = Annotated[Path | None, typer.Option(help="Folder of the tag classifier.")]
+MusicGen = Annotated[str | None, typer.Option("--musicgen", help="A folder or Hub id.")]
+Config = Annotated[
+    str | None,
+    typer.Option(help="With speed: time an untrained network, e.g. paper for the papers' UNet."),
+]
+Out = Annotated[Path, typer.Option(help="Folder of the results.")]
+As = Annotated[str | None, typer.Option("--as", help="Name of the result; the table's by default.")]
+Cache = Annotated[Path, typer.Option(help="Folder of finished clips.")]
+Resume = Annotated[bool, typer.Option(help="Use clips that an earlier run finished.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def measure(
+    name: Name,
+    ratings: Ratings = None,
+    count: Count = None,
+    slow_count: SlowCount = None,
+    rows: Rows = None,
+    seed: Seed = 0,
+    workers: Workers = 1,
+    batch: Batch = 1,
+    iterations: Iterations = None,
+    guidance: Guidance = None,
+    held_out: HeldOut = ROOT / "datasets" / "heldout",
+    model: Model = None,
+    device: Device = "cpu",
+    cm: Cm = None,
+    controlnet: ControlNet = None,
+    long: Long = None,
+    unconditional: Unconditional = None,
+    clap: Clap = None,
+    text_clap: TextClap = None,
+    classifier: Classifier = None,
+    musicgen: MusicGen = None,
+    config: Config = None,
+    out: Out = RESULTS,
+    name_as: As = None,
+    cache: Cache = ROOT / "runs" / "benchmarks",
+    resume: Resume = True,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a table of the papers, or all of them; see docs/reproduce.md.
+
+    Weights of the checkout (weights/) are found where the model is the embedded one.
+    """
+    if name == "claims":
+        typer.echo(write_claims(out))
+        return
+    if name == "sounds":
+        import_module("benchmarks.sounds").main()
+        return
+    overrides: dict[str, Any] = {"iterations": iterations, "guidance": guidance}
+    threads = None if workers == 1 else max(1, torch.get_num_threads() // workers)
+    tables = chosen(name)
+    setup = Setup(
+        weights=Weights(
+            model=model,
+            device=device,
+            cm=shipped(model, cm, "cm"),
+            controlnet=shipped(model, controlnet, "controlnet"),
+            long=shipped(model, long, "base-24s"),
+            unconditional=shipped(model, unconditional, "unconditional"),
+            text_clap=text_clap,
+            musicgen=musicgen,
+        ),
+        held_out=held_out,
+        cache=cache,
+        seed=seed,
+        resume=resume and not any(table.fresh for table in tables),
+        real=max(REFERENCE, *(count or table.count for table in tables), 0),
+        overrides={key: value for key, value in overrides.items() if value is not None},
+        batch=batch,
+        threads=threads,
+        show=not quiet,
+    )
+    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+    if name == listening.NAME:
+        listen(setup, ratings or [], count or 10, out, command)
+        return
+    if config is not None and (name != "speed" or workers > 1):
+        raise DittoError("--config is for speed alone, and for one worker")
+    tables = [table.only(rows or []) for table in tables]
+    bench = setup.bench() if config is None else untrained(setup, config)
+    if config is not None:
+        tables = [speed.table(f"speed-{Path(config).stem}", trained=False)]
+    if workers > 1:
+        together = [
+            (entry.task, entry.variant, number)
+            for table in tables
+            for entry, number in table.counts(bench, count or table.count, slow_count).items()
+        ]
+        make_clips(setup, together, workers)
+        bench.cache.resume = True  # what was to be made afresh now is
+    judge = Judge.load(bench, clap, classifier)
+    for table in tables:
+        report = run_table(
+            table,
+            bench,
+            judge,
+            count=count or table.count,
+            slow_count=slow_count,
+            command=command,
+            name=name_as if len(tables) == 1 else None,
+        )
+        publish(report, out)
+    if name == "all":
+        listening.export(bench, out, count=count or 10)
+
+
+def chosen(name: str) -> list[Table]:
+    """Return the tables of a name.
+
+    Raises:
+        DittoError: there are none.
+    """
+    if name == "all":
+        return [TABLES[each] for each in PAPERS]
+    if name == listening.NAME:
+        return []
+    if name not in TABLES:
+        raise DittoError(f"there is no benchmark {name!r}: choose of {NAMES}")
+    return [TABLES[name]]
+
+
+def shipped(model: str | None, given: Path | str | None, name: str) -> Path | str | None:
+    """Return what was given; otherwise the embedded model's own, where the checkout has it."""
+    found = WEIGHTS / name
+    return given if given is not None or model is not None or not found.is_dir() else found
+
+
+def publish(report: Report, out: Path) -> None:
+    """Write a result's JSON and picture, and say where."""
+    path = report.write(out)
+    draw(report, out)
+    missing = sum(row.error is not None for row in report.rows)
+    typer.echo(f"{path}: {len(report.rows)} figures, {missing} of them missing")
+
+
+def untrained(setup: Setup, config: str) -> Bench:
+    """Return the bench of an untrained network; nothing of its clips is kept between runs."""
+    bench = replace(setup, weights=Weights()).bench()
+    models = speed.untrained(speed.recipe(config), config, setup.weights.device)
+    targets = Targets(models.model, setup.held_out, setup.seed, setup.real)
+    return replace(bench, models=models, targets=targets)
+
+
+def listen(setup: Setup, ratings: list[Path], count: int, out: Path, command: str) -> None:
+    """Write the listening test's page, or analyse the ratings that came back."""
+    if ratings:
+        publish(listening.analysed(listening.read_ratings(ratings), command=command), out)
+        return
+    page, missing = listening.export(setup.bench(), out, count=count)
+    typer.echo(f"{page}: open it in a browser, and give this command the CSV files that it saves")
+    for row, reason in missing.items():
+        typer.echo(f"missing: {row} ({reason})")
+
+
+def main() -> None:
+    """Run the command; what a user can mend is one line."""
+    try:
+        app()
+    except DittoError as error:
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

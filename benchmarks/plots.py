@@ -1,0 +1,129 @@
+"""Pictures of results, drawn from a report alone with matplotlib's object interface."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from benchmarks.report import Report, Row
+from ditto.paths import atomic_file
+
+LARGEST = 300_000
+"""Bytes of a picture, at most."""
+COLOURS = {"DM": "tab:orange", "CM": "tab:green", "CTM": "tab:blue"}
+
+
+def draw(report: Report, out: Path) -> Path:
+    """Write NAME.png of a result into the folder `out`.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    budgets = report.name in ("d2-table2", "d2-fig4", "d2-fig5")
+    figure = scatter(report) if budgets else bars(report)
+    path = out / f"{report.name}.png"
+    with atomic_file(path, force=True) as temporary:
+        temporary.write_bytes(_png(figure))
+    return path
+
+
+def _png(figure: Figure) -> bytes:
+    """Return a PNG at the largest resolution that fits the limit."""
+    data = b""
+    for dpi in (80, 60, 45, 30):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=dpi)
+        data = buffer.getvalue()
+        if len(data) <= LARGEST:
+            break
+    return data
+
+
+def bars(report: Report) -> Figure:
+    """Draw every column as bars over the rows that have it, with intervals; crosses: the paper."""
+    columns = dict.fromkeys(row.column for row in report.rows)
+    panels = [[row for row in report.rows if row.column == column] for column in columns]
+    names = [[row.row for row in panel] for panel in panels]
+    alike = all(each == names[0] for each in names)
+    if not alike:
+        panels.sort(key=len, reverse=True)
+    across = len(panels) if alike else 3
+    heights = [1.0 + 0.24 * len(panels[i]) for i in range(0, len(panels), across or 1)] or [1.0]
+    figure = _figure(2.5 + 3.2 * across if alike else 18.0, sum(heights))
+    grid = figure.add_gridspec(len(heights), across or 1, height_ratios=heights)
+    for place, panel in enumerate(panels):
+        axes = figure.add_subplot(grid[divmod(place, across)])
+        _bars(axes, panel, named=not alike or place == 0)
+    return figure
+
+
+def _bars(axes: Axes, rows: Sequence[Row], *, named: bool) -> None:
+    for place, row in enumerate(rows):
+        if row.value is not None:
+            low = row.value if row.low is None else row.low
+            high = row.value if row.high is None else row.high
+            sides = [[max(row.value - low, 0.0)], [max(high - row.value, 0.0)]]
+            axes.barh(place, row.value, 0.7, xerr=sides, color="tab:blue", alpha=0.7)
+        if row.paper is not None:
+            axes.plot(row.paper, place, "x", color="tab:red")
+    values = [abs(row.value) for row in rows if row.value is not None]
+    if values and min(values) > 0 and max(values) > 50 * min(values):
+        axes.set_xscale("log")
+    else:
+        axes.locator_params(axis="x", nbins=5)
+    unit = f", {rows[0].unit}" if rows[0].unit else ""
+    axes.set_title(rows[0].column.replace("_", " ") + unit, fontsize=9)
+    axes.set_yticks(range(len(rows)), [row.row if named else "" for row in rows], fontsize=8)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.tick_params(axis="x", labelsize=8)
+
+
+def scatter(report: Report) -> Figure:
+    """Draw time against error, with the Fréchet distance as size, and both over decoding steps."""
+    figure = _figure(14, 5)
+    wide, upper, lower = figure.subplot_mosaic([["a", "a", "b"], ["a", "a", "c"]]).values()
+    columns = ("seconds_per_clip", "intensity_mse_db2", "frechet_distance")
+    values = {(row.row, row.column): row.value for row in report.rows}
+    points = {
+        row: [values.get((row, column)) for column in columns]
+        for row in dict.fromkeys(row.row for row in report.rows)
+    }
+    for row, (seconds, error, distance) in points.items():
+        if seconds is not None and error is not None:
+            colour = COLOURS[row.partition("-")[0]]
+            size = 60 if distance is None else min(4 * distance, 400)
+            wide.scatter(seconds, error, s=size, color=colour, alpha=0.5)
+            wide.annotate(row, (seconds, error), fontsize=9)
+    if wide.collections:
+        wide.set(xscale="log", yscale="log")
+    wide.set(xlabel="seconds a clip", ylabel="intensity MSE, dB²", title="time and error")
+    _over_steps(upper, points, 2, "Fréchet distance")
+    _over_steps(lower, points, 1, "MSE, dB²")
+    return figure
+
+
+def _over_steps(axes: Axes, points: dict[str, list[float | None]], place: int, label: str) -> None:
+    """Draw a figure of one-step optimisation over the decoding steps, with DITTO's as a line."""
+    for kind in ("CM", "CTM"):
+        line = [
+            (int(row.rpartition("/")[2]), found[place])
+            for row, found in points.items()
+            if row.startswith(f"{kind}-1/") and row[-1].isdecimal() and found[place] is not None
+        ]
+        if line:
+            axes.plot(*zip(*line, strict=True), "o-", color=COLOURS[kind], label=kind)
+    base = points.get("DM-20/20", [None] * 3)[place]
+    if base is not None:
+        axes.axhline(base, color=COLOURS["DM"], label="DM-20/20")
+    axes.set(xlabel="decoding steps T'", ylabel=label)
+    if axes.has_data():
+        axes.legend(fontsize=8)
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure

@@ -1,0 +1,123 @@
+"""Rows × variants: claims have the paper's sign, counts are kept, processes share the work."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from benchmarks.measures import ACCURACY, CLAP_SCORE, MSE, OWN_CLAP_SCORE, RowResult
+from benchmarks.report import verdicts
+from benchmarks.runner import Versus, orderings, run_table
+from benchmarks.tables_ditto2 import adherence
+from benchmarks.variants import DITTO, FREEDOM
+
+from benchmarks import tables_ditto, tables_ditto2
+from ditto.errors import DittoError
+
+
+def row(judge, measure, values):
+    tensors = {measure.name: torch.tensor(values, dtype=torch.float64)}
+    return RowResult({**tensors, "seconds": torch.ones(len(values))}, judge)
+
+
+RNG = np.random.default_rng(0)
+LOW, HIGH = RNG.uniform(1, 2, 20).tolist(), RNG.uniform(5, 9, 20).tolist()
+
+
+@pytest.mark.parametrize(
+    ("group", "measure", "ditto", "freedom", "verdict"),
+    [
+        ("intensity", MSE, LOW, HIGH, "reproduced"),
+        ("intensity", MSE, HIGH, LOW, "not reproduced"),
+        ("intensity", MSE, LOW, LOW[::-1], "undecided"),
+        ("intensity", MSE, LOW[:5], HIGH[:5], "undecided"),
+        ("melody", ACCURACY, [90 + v for v in LOW], [30 + v for v in HIGH], "reproduced"),
+        ("melody", ACCURACY, [30 + v for v in LOW], [90 + v for v in LOW], "not reproduced"),
+    ],
+)
+def test_claims_have_the_sign_of_the_paper(judge, group, measure, ditto, freedom, verdict):
+    """Table 3: intensity DITTO 4.758, FreeDoM 23.292; melody 82.625 against 31.544."""
+    values = {"DITTO": ditto, "FreeDoM": freedom}
+    results = {
+        replace(entry, measures=(measure,)): row(judge, measure, values[entry.variant.name])
+        for entry in tables_ditto.TABLE_3.entries
+        if entry.group == group and entry.variant in (DITTO, FREEDOM)
+    }
+    claims = orderings("DITTO", results)
+    assert verdicts(claims) == [verdict]
+    assert claims[0].count == len(ditto)
+
+
+def test_rows_are_compared_over_the_clips_that_both_have(judge):
+    rows = {"a": row(judge, MSE, HIGH), "b": row(judge, MSE, LOW[:9]), "c": "no weights"}
+    (claim,) = Versus("a is worse", "a", "b", MSE, least=2.0)(rows)
+    assert (claim.count, claim.border, claim.side) == (9, 2.0, "above")
+    assert claim.ratio == pytest.approx(np.mean(HIGH[:9]) / np.mean(LOW[:9]))
+    assert Versus("", "a", "c", MSE)(rows) == Versus("", "a", "d", MSE)(rows) == []
+    (claim,) = Versus("b is small", "b", None, MSE, most=3.0)(rows)
+    assert verdicts([claim]) == ["reproduced"]
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.8, "reproduced"), (0.2, "not reproduced")])
+def test_a_gain_that_another_clap_does_not_hear_is_reward_hacking(
+    monkeypatch, judge, share, verdict
+):
+    rng = np.random.default_rng(0)
+    before = rng.normal(0.5, 0.02, 40)
+    own = before + rng.normal(0, 0.01, 40)
+    scores = {"Base TTM (tags)": (before, own), "U-DITTO-2": (before + 0.3 * share, own + 0.3)}
+    rows = {name: row(replace(judge, clap=SimpleNamespace()), MSE, LOW * 2) for name in scores}
+    for place, measure in enumerate((CLAP_SCORE, OWN_CLAP_SCORE)):
+        by_size = {id(rows[name].judge): value[place] for name, value in scores.items()}
+        compute = lambda found, by_size=by_size: by_size[id(found.judge)]  # noqa: E731
+        monkeypatch.setitem(vars(measure), "compute", compute)
+    better, shared = claims = adherence(rows)
+    assert verdicts(claims) == ["reproduced", verdict]
+    assert shared.ratio == pytest.approx(share, rel=0.05)
+    assert better.ratio > 1
+    rows["Base TTM (tags)"] = row(judge, MSE, LOW)
+    assert adherence(rows) == []
+
+
+def test_slow_rows_get_fewer_clips_and_some_rows_can_be_chosen(bench):
+    table = tables_ditto.TABLE_3.only(["intensity"])
+    counts = table.counts(bench, 3, 1)
+    assert {entry.variant.name: count for entry, count in counts.items()} == {
+        "Default TTM": 3,
+        "ControlNet": 3,
+        "FreeDoM": 3,
+        "DOODL": 1,
+        "DITTO": 3,
+    }
+    assert set(table.counts(bench, 100, None).values()) == {6}  # all that there are
+    with pytest.raises(DittoError, match="no row of d1-table3 contains dance: it has"):
+        tables_ditto.TABLE_3.only(["dance"])
+
+
+def test_no_clips_are_one_line(bench, judge):
+    table = tables_ditto.TABLE_3.only(["intensity, DOODL"])
+    report = run_table(table, bench, judge, count=2, slow_count=0, command="")
+    assert {r.error for r in report.rows} == {"no clips were asked for"}
+
+
+def test_rows_have_intervals_and_the_papers_figures(bench, judge):
+    table = tables_ditto.TABLE_3.only(["intensity, Default", "intensity, DITTO"])
+    report = run_table(table, bench, replace(judge, fewest=3), count=4, command="a command")
+    assert report.settings["iterations"] == 2
+    assert report.embedding == judge.name
+    for name in ("intensity_mse_db2", "frechet_distance"):
+        rows = [r for r in report.rows if r.column == name]
+        assert [r.paper for r in rows] == ([40.843, 4.758] if "mse" in name else [0.707, 0.682])
+        assert all(r.low <= r.value <= r.high for r in rows)
+    assert len(report.claims) == 2  # there is no CLAP
+    assert {claim.count for claim in report.claims} == {4}
+
+
+def test_budgets_are_the_papers():
+    names = ["CTM-1/1", "CTM-1/2", "CTM-1/4", "CTM-1/8", "CTM-2/2", "CTM-2/4", "CTM-*/4"]
+    corrected = ["CTM-1/2 corrected", "CTM-1/4 corrected"]
+    assert [entry.name for entry in tables_ditto2.TABLE_2.entries] == names + corrected
+    rows = {entry.name for entry in tables_ditto2.FIG_5.entries}
+    assert rows >= {f"{kind}-1/{n}" for kind in ("CTM", "CM") for n in (1, 2, 4, 8)} | {"DM-20/20"}
+    assert not {"CTM-2/2", "CTM-*/4", "DM-8/20"} & rows
