@@ -4,7 +4,6 @@
 answers at once.
 """
 
-import signal
 import sys
 import warnings
 from importlib import import_module
@@ -45,6 +44,14 @@ class LazyCommand(TyperCommand):
 
 class LazyGroup(TyperGroup):
     """The commands of `COMMANDS`, in their order."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Call the command; Ctrl-C ends it with one line and exit code 130."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say("stopped; nothing half-written was kept")
+            raise typer.Exit(130) from None
 
     def list_commands(self, ctx: Any) -> list[str]:
         """List the commands' names."""
@@ -88,7 +95,6 @@ def ditto_music(
 def main() -> None:
     """Run the command line; a user's mistake ends as one line on standard error and exit code 2."""
     warnings.filterwarnings("ignore", category=FutureWarning)  # what libraries tell each other
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app(prog_name="ditto-music")
     except DittoError as error:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ditto.cli.optimising import Optimisation, optimising
 from ditto.cli.options import (
     FORCE,
     MODEL_OPTIONS,
@@ -20,7 +21,7 @@ from ditto.cli.options import (
     method_options,
     option,
 )
-from ditto.cli.progress import Windows, progress, say
+from ditto.cli.progress import say
 from ditto.edit import edits, variations
 from ditto.edit.result import Edit
 from ditto.errors import OutputError, RequestError
@@ -65,7 +66,7 @@ def requested(options: Options, bpm: float | None = None) -> Request:
     words = options.model.vocabulary
     if bpm is not None and tags.tempo is None and words.tempo_low <= bpm <= words.tempo_high:
         tags = replace(tags, tempo=bpm)
-    return options.request(tags)
+    return options.request(tags, controlled=True)
 
 
 @command(
@@ -88,16 +89,18 @@ def inpaint(
         raise RequestError(f"give one --to for each --from, not {len(end)} for {len(start)}")
     output_files(output, force=options["force"])
     regions = list(zip(start, end, strict=True))
-    with progress("inpaint") as update:
+    request = requested(options)
+    with optimising("inpaint", request) as optimisation:
         edit = edits.inpaint(
             options.model,
             song,
             regions,
-            requested(options),
+            request,
             overlap=1.0 if overlap is None else overlap,
-            progress=Windows(update),
+            progress=optimisation.progress,
+            stop=optimisation.stop,
         )
-    finish(edit, output, options["force"])
+    finish(edit, output, options["force"], optimisation)
 
 
 @command(app, *EDITING, epilog="Example: ditto-music outpaint song.wav --seconds 30 -o longer.wav")
@@ -114,17 +117,19 @@ def outpaint(
 ) -> None:
     """Make a recording longer, to any length; the recording itself stays bit for bit."""
     output_files(output, force=options["force"])
-    with progress("outpaint") as update:
+    request = requested(options)
+    with optimising("outpaint", request) as optimisation:
         edit = edits.outpaint(
             options.model,
             song,
             seconds,
-            requested(options),
+            request,
             overlap=1.0 if overlap is None else overlap,
             direction="backwards" if backwards else "forwards",
-            progress=Windows(update),
+            progress=optimisation.progress,
+            stop=optimisation.stop,
         )
-    finish(edit, output, options["force"])
+    finish(edit, output, options["force"], optimisation)
 
 
 @command(
@@ -161,14 +166,14 @@ def loop(
     output_files(output, force=options["force"])
     request = requested(options, bpm)
     more: dict[str, Any] = {} if overlap is None else {"overlap": overlap}
-    with progress("loop") as update:
-        more |= {"repeats": repeats, "progress": Windows(update)}
+    with optimising("loop", request) as optimisation:
+        more |= {"repeats": repeats, "progress": optimisation.progress, "stop": optimisation.stop}
         if song is not None:
             edit = edits.loop_recording(options.model, song, request, seconds=seconds, **more)
         else:
             assert seconds is not None
             edit = edits.loop(options.model, seconds, request, **more)
-    finish(edit, output, options["force"])
+    finish(edit, output, options["force"], optimisation)
 
 
 @command(app, *MAKING, epilog="Example: ditto-music invert song.wav -o song.latent")
@@ -200,20 +205,22 @@ def invert(
     if sound.exists() and song.exists() and sound.samefile(song):
         sound = output.with_name(f"{output.stem}-again.wav")
     output_files(sound, force=options["force"])
-    with progress("invert") as update:
-        watch = Windows(update)
+    request = replace(requested(options), seconds=seconds)
+    with optimising("invert", request) as optimisation:
         result = variations.invert(
             options.model,
             song,
-            replace(requested(options), seconds=seconds),
+            request,
             begin=begin,
             how=inversion,
-            watch=lambda step: watch(0, 1, step),
+            watch=optimisation.watch,
+            stop=optimisation.stop,
         )
     result.save(sound, force=options["force"])
     result.latent().save(output, force=options["force"])
     errors = ", ".join(f"{name} {value[0].item():.3g}" for name, value in result.errors.items())
     say(f"{output}  {errors}; what the model makes of it: {sound}")
+    leave_if_stopped(optimisation)
 
 
 @command(
@@ -287,7 +294,7 @@ def random_prompts(model: MusicModel, count: int, seed: int) -> list[Tags]:
     return [Tags(str(genre), str(mood), float(round(tempo))) for genre, mood, tempo in draws]
 
 
-def finish(edit: Edit, output: Path, force: bool) -> None:
+def finish(edit: Edit, output: Path, force: bool, optimisation: Optimisation) -> None:
     """Write an edit's files and say what came out."""
     edit.save(output, force=force)
     parts = [f"{edit.timeline.seconds:.2f} s at {edit.sample_rate} Hz"]
@@ -296,3 +303,11 @@ def finish(edit: Edit, output: Path, force: bool) -> None:
     if not math.isnan(worst):
         parts.append(f"seams at most at the {worst:.0f}th percentile of the music's own jumps")
     say(f"{output}  {', '.join(parts)}")
+    leave_if_stopped(optimisation)
+
+
+def leave_if_stopped(optimisation: Optimisation) -> None:
+    """End with the exit code of an interrupt, if there was one."""
+    if optimisation.stopped:
+        say(f"note: stopped: this is the best of {optimisation.steps} iterations")
+        raise typer.Exit(130)

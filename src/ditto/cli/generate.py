@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ditto.cli.optimising import optimising
 from ditto.cli.options import (
     FORCE,
     MODEL_OPTIONS,
@@ -19,9 +20,11 @@ from ditto.cli.options import (
     method_options,
     option,
 )
-from ditto.cli.progress import progress, say
+from ditto.cli.progress import say
 from ditto.latents import check_latent
+from ditto.models.model import MusicModel
 from ditto.optimize import GradientError
+from ditto.request import Request
 from ditto.result import Result, numbered, output_files
 from ditto.runner import Run
 
@@ -79,7 +82,7 @@ def generate(
     for path in latents:
         check_latent(path, force=options["force"])
     request = options.request()
-    result, stopped = carry_out(Run(request, options.model))
+    result, stopped = carry_out(request, options.model)
     for i, path in enumerate(paths):
         result.save(path, i, force=options["force"])
         say(f"{path}  {summary(result, i)}")
@@ -93,26 +96,27 @@ def generate(
         raise typer.Exit(130 if stopped == "stopped" else 1)
 
 
-def carry_out(run: Run) -> tuple[Result, str]:
+def carry_out(request: Request, model: MusicModel) -> tuple[Result, str]:
     """Run with a progress bar; a stop or a failure after the first iteration keeps the best so far.
 
     Returns:
         The result, and why it stopped early ("" if it did not).
+
+    Raises:
+        DittoError: the request does not fit the model, or no iteration succeeded.
     """
-    stopped = ""
-    with progress(run.method.name, run.total) as update:
+    request = request.resolved(model)
+    with optimising(getattr(request.method, "name", ""), request) as optimisation:
+        run, failure = Run(request, model, optimisation.stop), ""
         try:
             for step in run:
-                update(step.i + 1, loss=step.best_loss.mean().item())
-        except KeyboardInterrupt:
-            stopped = "stopped"
-            if not run.losses:
-                raise
+                optimisation.watch(step)
         except GradientError as error:
-            stopped = str(error)
             if not run.losses:
                 raise
-    return run.result(), stopped
+            failure = str(error)
+        stopped = optimisation.stopped and len(run.losses) < run.total
+        return run.result(), failure or ("stopped" if stopped else "")
 
 
 def summary(result: Result, item: int) -> str:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
+from ditto.cli.progress import say
 from ditto.controls import CONTROLS
 from ditto.controls.base import Control, ParseContext
 from ditto.errors import ControlError
@@ -252,11 +253,14 @@ class Options(dict[str, Any]):
             model = with_controlnet(model, self["controlnet"])
         return model
 
-    def request(self, tags: Tags | None = None, **more: Any) -> Request:
+    def request(
+        self, tags: Tags | None = None, *, controlled: bool = False, **more: Any
+    ) -> Request:
         """Return the request that the options ask for.
 
         Args:
             tags: in place of ``--tags``.
+            controlled: whether there will be a control besides the options' own.
             more: fields of the request that are not options.
 
         Raises:
@@ -275,12 +279,14 @@ class Options(dict[str, Any]):
             tags,
             guidance=self["guidance"],
             iterations=self["iterations"],
-            method=self.method(bool(controls)),
+            method=self.method(controlled or bool(controls)),
             **settings,
         )
 
     def method(self, controlled: bool) -> Any:
         """Return the method that the options ask for, or None for the model's default.
+
+        Without ``--method`` it is the first of the default methods that has all settings given.
 
         Args:
             controlled: whether there are controls to follow.
@@ -297,7 +303,12 @@ class Options(dict[str, Any]):
         if name is None and not settings:
             return None
         if name is None:
-            name = ("ditto2" if self.model.distilled else "ditto") if controlled else "none"
+            names = ["ditto2", "ditto"] if self.model.distilled else ["ditto", "ditto2"]
+            names = names if controlled else ["none"]
+            having = {name: {field.name for field in fields(METHODS[name])} for name in names}
+            name = next((name for name in names if set(settings) <= having[name]), names[0])
+            if name == "ditto" and self.model.distilled:
+                say(f"note: the method is ditto, for the sake of {', '.join(sorted(settings))}")
         return make_method(name, settings)
 
     def controls(self, tempo: float | None, seconds: float | None) -> Iterator[Control]:

@@ -2,12 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
-
-if TYPE_CHECKING:
-    from ditto.optimize import Step
 
 console = Console(stderr=True)
 
@@ -62,23 +59,3 @@ def progress(label: str, total: int | None = None) -> Iterator[Update]:
             bar.update(task, loss="" if loss is None else f"loss {loss:.3g}", **fields)
 
         yield update
-
-
-class Windows:
-    """Progress over all windows of an edit, as `ditto.edit` reports it."""
-
-    def __init__(self, update: Update) -> None:
-        self.update, self.iterations, self.last = update, None, 0
-
-    def __call__(self, part: int, of: int, step: "Step") -> None:
-        """Take one iteration of window `part` of `of`."""
-        # How long a window takes is known after the first; until then the bar has no end.
-        if part == 1 and step.i == 0 and self.iterations is None:
-            self.iterations = self.last
-        self.last = step.i + 1
-        self.update(
-            part * (self.iterations or 0) + self.last,
-            total=of * self.iterations if self.iterations else None,
-            loss=step.best_loss.mean().item(),
-            part=f"{part + 1}/{of}",
-        )

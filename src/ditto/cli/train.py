@@ -75,13 +75,13 @@ STUDENTS = {
 def carry_out(
     recipe: Recipe, config: str, data: Path, out: Path, held_out: Path | None, *first: Any
 ) -> None:
-    """Run a training from its recipe; print what it returns, if that is a text."""
+    """Run a training from its recipe; print the folder that it returns, if it does."""
     from ditto.training.loop import load_config
 
     module = import_module(f"ditto.training.{recipe.module}")
     settings = load_config(config, getattr(module, recipe.config))
     result = getattr(module, recipe.function)(settings, *first, data, out, held_out=held_out)
-    if isinstance(result, str | dict):
+    if isinstance(result, Path):
         typer.echo(result)
 
 

@@ -109,7 +109,8 @@ class Intensity(Control):
     @classmethod
     def parse_like(cls, path: Path, context: ParseContext) -> "Intensity":
         """Return the control that ``--intensity-like`` asks for."""
-        return cls.of_recording(path, seconds=context.seconds, measure=_measure(context))
+        measure = _measure(context)
+        return cls.of_recording(path, context.spec(), seconds=context.seconds, measure=measure)
 
     def target(self, output: Output) -> Tensor:
         """Return the target y in dB, shape (frames,)."""

@@ -22,7 +22,7 @@ from ditto.edit.timeline import FADE_SECONDS, Timeline, crossfaded
 from ditto.edit.windows import GapFiller, Progress
 from ditto.errors import RequestError
 from ditto.models.model import MusicModel
-from ditto.optimize import Step
+from ditto.optimize import Step, Stop, never
 from ditto.paths import StrPath, printable
 from ditto.request import Request
 from ditto.runner import run
@@ -43,6 +43,7 @@ def inpaint(
     *,
     overlap: float = 1.0,
     progress: Progress | None = None,
+    stop: Stop = never,
     **settings: Any,
 ) -> Edit:
     """Make regions of a recording anew, so that they fit what is around them.
@@ -60,6 +61,7 @@ def inpaint(
         overlap: seconds of context that are shared at least with each side, where there are so
             many.
         progress: called with (part, parts, step).
+        stop: called with every step; True ends the optimisation of a part.
         settings: fields of `Request`, in place of `request`.
 
     Raises:
@@ -76,6 +78,7 @@ def inpaint(
         overlap,
         all_context=True,
         progress=progress,
+        stop=stop,
     )
     filled = timeline.copied()
     parts = tuple(map(Part.of, filler.fill(filled, gaps)))
@@ -132,6 +135,7 @@ def outpaint(
     overlap: float = 1.0,
     direction: Literal["forwards", "backwards"] = "forwards",
     progress: Progress | None = None,
+    stop: Stop = never,
     **settings: Any,
 ) -> Edit:
     """Make a recording longer, in windows that each go on from the end of the one before.
@@ -147,6 +151,7 @@ def outpaint(
         overlap: seconds that a window shares with what is there (the paper: 1, 2 or 3).
         direction: where it grows; "backwards" is a new beginning.
         progress: called with (part, parts, step).
+        stop: called with every step; True ends the optimisation of a part.
         settings: fields of `Request`, in place of `request`.
 
     Raises:
@@ -164,7 +169,9 @@ def outpaint(
     backwards = direction == "backwards"
     longer = timeline.extended(new if backwards else 0, 0 if backwards else new)
     gap = (0, new) if backwards else (timeline.length, longer.length)
-    filler = GapFiller("outpaint", model, request_of(request, settings), overlap, progress=progress)
+    filler = GapFiller(
+        "outpaint", model, request_of(request, settings), overlap, progress=progress, stop=stop
+    )
     parts = tuple(map(Part.of, filler.fill(longer, [gap])))
     return Edit("outpaint", model, longer, parts, (gap,), timeline, filler.joins(longer, [gap]))
 
@@ -204,6 +211,7 @@ def loop_recording(
     overlap: float = 1.0,
     repeats: int = 1,
     progress: Progress | None = None,
+    stop: Stop = never,
     **settings: Any,
 ) -> Edit:
     """Make a recording a loop: add what leads from its end back to its start.
@@ -217,6 +225,7 @@ def loop_recording(
         overlap: seconds of the file's end and of its start that the new part matches.
         repeats: how often the loop is written.
         progress: called with (part, parts, step).
+        stop: called with every step; True ends the optimisation of a part.
         settings: fields of `Request`, in place of `request`.
 
     Raises:
@@ -237,7 +246,9 @@ def loop_recording(
     # The loop unrolled: the recording, the gap, and the recording's start once more.
     unrolled = timeline.extended(0, length - timeline.length + again)
     unrolled.samples[:, length:], unrolled.known[length:] = timeline.samples[:, :again], True
-    filler = GapFiller("loop", model, request_of(request, settings), overlap, progress=progress)
+    filler = GapFiller(
+        "loop", model, request_of(request, settings), overlap, progress=progress, stop=stop
+    )
     parts = tuple(map(Part.of, filler.fill(unrolled, [(timeline.length, length)])))
     fade = min(timeline.at(FADE_SECONDS), again)
     once = unrolled.samples[:, :length]
@@ -259,6 +270,7 @@ def loop(
     overlap: float = SELF_OVERLAP,
     repeats: int = 1,
     progress: Progress | None = None,
+    stop: Stop = never,
     **settings: Any,
 ) -> Edit:
     """Make a loop from nothing, exact to the sample: a clip that returns to its start (appendix E).
@@ -270,6 +282,7 @@ def loop(
         overlap: seconds that are made twice, at least 0.1; less is taken if the window has no room.
         repeats: how often the loop is written.
         progress: called with (part, parts, step).
+        stop: called with every step; True ends the optimisation of a part.
         settings: fields of `Request`, in place of `request`.
 
     Raises:
@@ -293,7 +306,7 @@ def loop(
         if progress is not None:
             progress(0, 1, step)
 
-    result = run(request, model, watch=watch)
+    result = run(request, model, watch=watch, stop=stop)
     sound = np.atleast_2d((result.audio[0] if result.sound is None else result.sound[0]).numpy())
     length = round(seconds * spec.sample_rate)
     once = closed(sound, length, round(FADE_SECONDS * spec.sample_rate))

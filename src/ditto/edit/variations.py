@@ -25,6 +25,7 @@ from ditto.methods.inversion import (
 from ditto.methods.none import Uncontrolled
 from ditto.models.conditioning import Tags
 from ditto.models.model import MusicModel
+from ditto.optimize import Stop, never
 from ditto.paths import StrPath, printable
 from ditto.request import Request, as_tags
 from ditto.result import Result
@@ -45,6 +46,7 @@ def invert(
     begin: float = 0.0,
     how: Inversion = "ditto",
     watch: Watch | None = None,
+    stop: Stop = never,
     **settings: Any,
 ) -> Result:
     """Find the latent from which the model makes a recording again (appendix D).
@@ -56,6 +58,7 @@ def invert(
         begin: where the window starts, in seconds of the file.
         how: see `inverted`.
         watch: called after every iteration.
+        stop: called with every step; True ends the optimisation.
         settings: fields of `Request`, in place of `request`.
 
     Returns:
@@ -73,7 +76,7 @@ def invert(
     if how not in INVERSIONS:
         raise RequestError(f"unknown inversion {how!r}: choose one of {', '.join(INVERSIONS)}")
     x_ref = _window(recording, model, begin, request.seconds)
-    return inverted(x_ref, model, request, how, name=printable(recording), watch=watch)
+    return inverted(x_ref, model, request, how, name=printable(recording), watch=watch, stop=stop)
 
 
 def inverted(
@@ -84,6 +87,7 @@ def inverted(
     *,
     name: str = "a clip",
     watch: Watch | None = None,
+    stop: Stop = never,
 ) -> Result:
     """Invert a clip and make it again.
 
@@ -96,6 +100,7 @@ def inverted(
             of its own at every step, which its latent does not hold.
         name: of the clip.
         watch: called after every iteration.
+        stop: called with every step; True ends the optimisation.
 
     Raises:
         RequestError: null-text inversion of a model without tags.
@@ -127,7 +132,7 @@ def inverted(
         x_T, named = ddim_inversion(chain, x_ref), "DDIM"
     start = Latent(x_T.cpu(), model.sha256, name=f"{named} inversion of {name}")
     request = request if how == "ditto" else plain
-    return run(replace(request, controls=(region,), start=start), model, watch=watch)
+    return run(replace(request, controls=(region,), start=start), model, watch=watch, stop=stop)
 
 
 def _window(path: StrPath, model: MusicModel, begin: float, seconds: float | None) -> Tensor:

@@ -17,7 +17,7 @@ from ditto.edit.timeline import FADE_SECONDS, Timeline, clip_at_rate
 from ditto.errors import RequestError
 from ditto.models.conditioning import Tags
 from ditto.models.model import MusicModel
-from ditto.optimize import Step
+from ditto.optimize import Step, Stop, never
 from ditto.request import Request
 from ditto.result import Result
 from ditto.runner import run
@@ -115,6 +115,7 @@ class GapFiller:
         all_context: match all that the window holds, not only the overlap.
         fade: seconds of the cross-fades; 0 is a bare cut.
         progress: see `Progress`.
+        stop: called with every step; True ends the window's optimisation.
     """
 
     kind: str
@@ -124,6 +125,7 @@ class GapFiller:
     all_context: bool = False
     fade: float = FADE_SECONDS
     progress: Progress | None = None
+    stop: Stop = never
 
     def fill(self, timeline: Timeline, gaps: Sequence[tuple[int, int]]) -> Iterator[Result]:
         """Fill all gaps of a recording, in place, window by window.
@@ -172,7 +174,7 @@ class GapFiller:
             if self.progress is not None:
                 self.progress(i, of, step)
 
-        result = run(request, self.model, watch=watch)
+        result = run(request, self.model, watch=watch, stop=self.stop)
         sound = result.audio[0] if result.sound is None else result.sound[0]
         clip = timeline.spread(clip_at_rate(sound, self.model, timeline.sample_rate), piece.start)
         fade = min(timeline.at(self.fade), timeline.at(self.overlap))

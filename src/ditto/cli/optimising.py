@@ -1,0 +1,96 @@
+"""An optimisation on the terminal: its progress bar, and Ctrl-C that keeps the best so far."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+from ditto.cli.progress import Update, progress, say
+from ditto.controls.weights import default_iterations
+from ditto.errors import RequestError
+from ditto.optimize import GradientError, Step
+from ditto.request import Request
+
+SIGNALS = signal.SIGINT, signal.SIGTERM
+
+
+@dataclass
+class Optimisation:
+    """What a command gives to `ditto.run`, or to an edit, to be shown and stopped.
+
+    Attributes:
+        iterations: K of one window.
+        update: the bar.
+        steps: made so far, of all windows.
+        stopped: by Ctrl-C or SIGTERM.
+    """
+
+    iterations: int
+    update: Update
+    steps: int = field(default=0, init=False)
+    stopped: bool = field(default=False, init=False)
+
+    def watch(self, step: Step) -> None:
+        """Show a step of a clip."""
+        self.progress(0, 1, step)
+
+    def progress(self, window: int, windows: int, step: Step) -> None:
+        """Show a step of one window of an edit."""
+        self.steps += 1
+        self.update(
+            window * self.iterations + step.i + 1,
+            total=windows * self.iterations,
+            loss=step.best_loss.mean().item(),
+            part=f"{window + 1}/{windows}" if windows > 1 else "",
+        )
+
+    def stop(self, step: Step) -> bool:
+        """Tell whether the optimisation is to end."""
+        return self.stopped
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """End the optimisation at its next step.
+
+        Before the first step, or when asked twice, end the command at once.
+
+        Raises:
+            KeyboardInterrupt: nothing is to be kept.
+        """
+        if self.stopped or not self.steps:
+            raise KeyboardInterrupt
+        self.stopped = True
+        say("stopping after this iteration to keep the best so far; Ctrl-C again ends at once")
+
+
+@contextmanager
+def optimising(label: str, request: Request) -> Iterator[Optimisation]:
+    """Show an optimisation, and let Ctrl-C and SIGTERM end it early.
+
+    Raises:
+        RequestError: in place of `GradientError`.
+    """
+    iterations = request.iterations or default_iterations(request.controls)
+    with progress(label) as update:
+        optimisation = Optimisation(iterations, update)
+        with handling(optimisation.interrupt):
+            try:
+                yield optimisation
+            except GradientError as error:
+                raise RequestError(str(error)) from None
+
+
+@contextmanager
+def handling(handler: Any) -> Iterator[None]:
+    """Let the handler take Ctrl-C and SIGTERM; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
