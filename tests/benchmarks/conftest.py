@@ -20,7 +20,8 @@ from ditto.audio.spec import AudioSpec
 from ditto.eval.classifier import ClipClassifier
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.controlnet import ControlAdapter
-from ditto.models.model import MusicModel, load
+from ditto.models.hub import load
+from ditto.models.model import MusicModel, Student
 from ditto.models.network import hash_weights
 from ditto.models.transformer import PatchTransformer
 from ditto.models.vocoder import Vocoder
