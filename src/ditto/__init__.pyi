@@ -1,14 +1,11 @@
+__version__: str
+
 from .audio.io import Audio as Audio
 from .audio.io import read as read
 from .audio.io import write as write
 from .audio.spec import AudioSpec as AudioSpec
-from .controls.base import Control as Control
+from .controls import *
 from .controls.curves import Curve as Curve
-from .controls.intensity import Intensity as Intensity
-from .controls.melody import Melody as Melody
-from .controls.structure import Structure as Structure
-from .controls.structure import StructureLike as StructureLike
-from .controls.text import Text as Text
 from .edit.edits import inpaint as inpaint
 from .edit.edits import loop as loop
 from .edit.edits import loop_recording as loop_recording
@@ -17,16 +14,7 @@ from .edit.variations import invert as invert
 from .edit.variations import vary as vary
 from .errors import DittoError as DittoError
 from .latents import Latent as Latent
-from .methods.base import Method as Method
-from .methods.controlnet import MusicControlNet as MusicControlNet
-from .methods.ditto import Ditto as Ditto
-from .methods.ditto2 import Ditto2 as Ditto2
-from .methods.doodl import Doodl as Doodl
-from .methods.guidance import FreeDoM as FreeDoM
-from .methods.guidance import GuidanceGradients as GuidanceGradients
-from .methods.masking import MultiDiffusion as MultiDiffusion
-from .methods.masking import NaiveMasking as NaiveMasking
-from .methods.none import Uncontrolled as Uncontrolled
+from .methods import *
 from .models.conditioning import Tags as Tags
 from .models.hub import adapt as adapt
 from .models.hub import load as load

@@ -58,4 +58,19 @@ def make_method(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     return cls(**settings)
 
 
-__all__ = ["METHODS", "Method", "Problem", "make_method"]
+__all__ = [
+    "METHODS",
+    "Ditto",
+    "Ditto2",
+    "Doodl",
+    "FreeDoM",
+    "GuidanceGradients",
+    "Method",
+    "MultiDiffusion",
+    "MultiDiffusion50",
+    "MusicControlNet",
+    "NaiveMasking",
+    "Problem",
+    "Uncontrolled",
+    "make_method",
+]
