@@ -5,38 +5,43 @@
 >>> clip = ditto.generate(model, ditto.Intensity("crescendo"), tags="genre=jazz tempo=110", seed=7)
 >>> paths = clip.save("out.wav")
 
-Public names are listed in ``__init__.pyi``, which type checkers read. They are imported at first
-use, so that ``ditto-music --help`` need not wait for torch.
+Public names are listed in ``__init__.pyi``, which type checkers read too. They are imported at
+first use, so that ``ditto-music --help`` need not wait for PyTorch.
 """
 
 import ast
+from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-_IMPORTS = [
-    (f"ditto.{node.module}", alias.name)
-    for node in ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")).body
-    if isinstance(node, ast.ImportFrom)
-    for alias in node.names
-]
-_HOMES = {name: module for module, name in _IMPORTS}
-_PACKAGES = [module for module, name in _IMPORTS if name == "*"]
-"""Packages all of whose public names are ours too: a new control or method needs no line here."""
+
+def _public_names() -> Iterator[tuple[str, str]]:
+    """Yield name and module of everything public; ``*`` stands for a package's ``__all__``."""
+    here = Path(__file__).parent
+    for node in ast.parse((here / "__init__.pyi").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom):
+            names = [alias.name for alias in node.names]
+            if names == ["*"]:
+                package = here / str(node.module) / "__init__.py"
+                (names,) = (
+                    ast.literal_eval(line.value)
+                    for line in ast.parse(package.read_text(encoding="utf-8")).body
+                    if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "__all__"
+                )
+            yield from ((name, f"ditto.{node.module}") for name in names)
+
+
+_HOMES = dict(_public_names())
 
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
         return version("ditto-music")
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    if not name.startswith("_"):
-        for package in map(import_module, _PACKAGES):
-            if name in package.__all__:
-                return getattr(package, name)
-    raise AttributeError(f"module 'ditto' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ditto' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    names = [name for package in map(import_module, _PACKAGES) for name in package.__all__]
-    return sorted({*names, *_HOMES} - {"*"})
+    return sorted(["__version__", *_HOMES])
