@@ -5,13 +5,14 @@ from typing import Any
 
 from ditto.controls import weights
 from ditto.controls.base import Control
+from ditto.controls.brightness import Brightness
 from ditto.controls.intensity import Intensity
 from ditto.controls.melody import Melody
 from ditto.controls.structure import Structure, StructureLike
 from ditto.controls.text import Text
 
 CONTROLS: dict[str, type[Control]] = {
-    control.kind: control for control in (Intensity, Melody, Structure, Text)
+    control.kind: control for control in (Intensity, Melody, Structure, Text, Brightness)
 }
 """Controls that can be asked for by a text; regions are made by edits."""
 
@@ -27,6 +28,7 @@ def control_from_dict(values: Mapping[str, Any]) -> Control:
 
 __all__ = [
     "CONTROLS",
+    "Brightness",
     "Control",
     "Intensity",
     "Melody",
