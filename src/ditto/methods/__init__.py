@@ -11,6 +11,7 @@ from typing import Any
 
 from ditto.errors import RequestError
 from ditto.methods.base import Method, Problem
+from ditto.methods.best_of import BestOf
 from ditto.methods.controlnet import MusicControlNet
 from ditto.methods.ditto import Ditto
 from ditto.methods.ditto2 import Ditto2
@@ -25,6 +26,7 @@ METHODS: dict[str, type[Method]] = {
         Ditto2,
         Ditto,
         Doodl,
+        BestOf,
         FreeDoM,
         GuidanceGradients,
         MultiDiffusion,
@@ -60,6 +62,7 @@ def make_method(name: str, settings: Mapping[str, Any] | None = None) -> Method:
 
 __all__ = [
     "METHODS",
+    "BestOf",
     "Ditto",
     "Ditto2",
     "Doodl",
