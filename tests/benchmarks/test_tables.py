@@ -53,3 +53,11 @@ def test_a_table_runs_and_says_what_it_lacks(
     assert all(row.get("error") or np.isfinite(row["value"]) for row in written["rows"])
     assert draw(report, tmp_path).read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / f"{name}.png").stat().st_size <= 300_000
+
+
+def test_a_search_over_seeds_stands_beside_the_methods_that_optimise() -> None:
+    from benchmarks.controls import SEARCHED, TABLE
+
+    rows = {entry.name for entry in TABLE.entries}
+    assert {f"{name}, best of 64" for name in SEARCHED} <= rows
+    assert "inversion, best of 64" not in rows
