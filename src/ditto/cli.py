@@ -367,12 +367,20 @@ def train_base_command(
         Path, typer.Option(help="Folder of the run; a killed run resumes from it.")
     ] = Path("runs/base"),
     held_out: HeldOutOption = None,
+    measure: Annotated[
+        bool, typer.Option(help="Only say how many clips a second the recipe trains here.")
+    ] = False,
 ) -> None:
-    """Train the base model; run it again to resume."""
+    """Train the base model; run it again to resume, on other data if you like."""
     from ditto.training.base import train_from_folder
     from ditto.training.denoising import BaseConfig
     from ditto.training.loop import load_config
 
+    if measure:
+        from ditto.training.speed import clips_per_second
+
+        typer.echo(f"{clips_per_second(load_config(config, BaseConfig)):.1f} clips a second")
+        return
     train_from_folder(load_config(config, BaseConfig), data, out, held_out=held_out)
 
 
@@ -470,7 +478,10 @@ def compose_command(
     ] = "train",
     workers: Annotated[int, typer.Option(help="Processes that render.")] = 1,
     soundfont: Annotated[
-        Path | None, typer.Option(help="A .sf2 file; FluidR3 GM by default.")
+        list[Path] | None,
+        typer.Option(
+            help="A .sf2 or .sf3 file; of several each piece draws one. Default: FluidR3."
+        ),
     ] = None,
 ) -> None:
     """Compose and render labelled music, deterministically."""
@@ -485,7 +496,7 @@ def compose_command(
             seed=seed,
             split=split,
             workers=workers,
-            soundfont=soundfont,
+            soundfonts=soundfont or (),
             progress=progress,
         )
 

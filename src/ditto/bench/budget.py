@@ -310,7 +310,7 @@ def run_budget(
         except ModelError as error:
             found[budget.row] = str(error)
     real = real_clips(heldout, model.spec, model.vocabulary, count, seed)
-    halves = listen(ear, model.encode(real.audio)).vectors
+    halves = listen(ear, model.bands.mel(model.encode(real.audio))).vectors
     rows = [
         row
         for b in budgets
@@ -352,7 +352,9 @@ def _measure(setting: Setting, budget: Budget, latents: Partial, first: int, las
     return _adherence(setting, tags, audio) | {
         "mse": errors["intensity_mse_db2"],
         "rho": errors["intensity_rho"],
-        "embeddings": listen(setting.ear, setting.model.encode(audio)).embeddings,
+        "embeddings": listen(
+            setting.ear, setting.model.bands.mel(setting.model.encode(audio))
+        ).embeddings,
         "clip_seconds": torch.full((len(x_T),), seconds / len(x_T), dtype=torch.float64),
     }
 

@@ -74,7 +74,7 @@ class Ear:
             raise DittoError(
                 "no weights: a Fréchet distance needs a CLAP or a classifier, give --clap or --classifier"
             )
-        return listen(self.classifier, model.encode(audio)).embeddings
+        return listen(self.classifier, model.bands.mel(model.encode(audio))).embeddings
 
     @cached_property
     def reference(self) -> Reference:

@@ -189,7 +189,13 @@ def run_quality(
         tuple(claims),
     )
     report.write(
-        out, charts.quality(report, pictures, model.encode(real.audio[:SHOWN]), model.spec)
+        out,
+        charts.quality(
+            report,
+            model.bands.mel(pictures),
+            model.bands.mel(model.encode(real.audio[:SHOWN])),
+            model.spec,
+        ),
     )
     return report
 
@@ -269,7 +275,7 @@ def _noise(bench: Bench, seed: int, first: int, last: int) -> Parts:
 
 
 def _ear(bench: Bench, name: str, x_0: Tensor) -> Parts:
-    ear = listen(bench.classifier, x_0)
+    ear = listen(bench.classifier, bench.model.bands.mel(x_0))
     return {f"{name}.embeddings": ear.embeddings, f"{name}.tags": ear.tags}
 
 

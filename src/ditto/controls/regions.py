@@ -1,8 +1,9 @@
 """Regions of x_0 that match others: outpainting, inpainting, looping, inversion (DITTO section 4,
 appendices D and E).
 
-All are 𝓛 = mean of (M_gen ⊙ x_0 − M_ref ⊙ x_ref)² over the masked values; they need no vocoder, and
-fit any model whose x_0 has time on its last axis.
+All are 𝓛 = mean of (M_gen ⊙ x_0 − M_ref ⊙ x_ref)² over the masked values, of the log-mel whatever
+the model space, or of a latent; they need no vocoder, and fit any model whose x_0 has time on its
+last axis.
 """
 
 from dataclasses import dataclass
@@ -114,16 +115,18 @@ class Region(Control):
         return self._difference(output).square().flatten(1).mean(dim=1)
 
     def errors(self, output: Output) -> dict[str, Tensor]:
-        """The mean square error, in units of x_0 ([-1, 1] over the dynamic range for our own
-        models).
+        """The mean square error, in units of the log-mel ([-1, 1] over the dynamic range), or of a
+        latent.
         """
         return {f"{self.kind}_mse": self.loss(output)}
 
     def _difference(self, output: Output) -> Tensor:
         """What counts of x_0 − y, shape (B, …, frames that count)."""
-        reference = self.reference.to(output.x_0)
+        made, reference = (
+            output.model.bands.mel(x) for x in (output.x_0, self.reference.to(output.x_0))
+        )
         difference = torch.cat(
-            [output.x_0[..., a:b] - reference[..., a:b] for a, b in self.spans], dim=-1
+            [made[..., a:b] - reference[..., a:b] for a, b in self.spans], dim=-1
         )
         if output.mask is None:
             return difference
@@ -162,12 +165,15 @@ class SelfLoop(Control):
 
     def loss(self, output: Output) -> Tensor:
         """𝓛 of each item, shape (B,)."""
-        first = output.x_0[..., : self.overlap]
-        again = output.x_0[..., self.period : self.period + self.overlap]
+        made = output.model.bands.mel(output.x_0)
+        first, again = (
+            made[..., : self.overlap],
+            made[..., self.period : self.period + self.overlap],
+        )
         return (first - again).square().flatten(1).mean(dim=1)
 
     def errors(self, output: Output) -> dict[str, Tensor]:
-        """The mean square error, in units of x_0."""
+        """The mean square error, in units of the log-mel or of a latent."""
         return {"loop_mse": self.loss(output)}
 
     def check(self, model: MusicModel, frames: int) -> None:

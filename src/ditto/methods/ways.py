@@ -213,7 +213,9 @@ def _freedom(job: Job, x_T: Tensor) -> Tensor:
 
 
 def _guidance_gradients(job: Job, x_T: Tensor) -> Tensor:
-    strength = GG_STRENGTH if job.strength is None else job.strength
+    # A region's loss is of log-mels: its gradient in the model space is smaller by the square of
+    # the space's unit.
+    strength = GG_STRENGTH / job.model.bands.variance if job.strength is None else job.strength
     known = _known(job, x_T) if _is_region(job) else None
     return guidance_gradients(
         x_T, job.chain, job.objective, strength=strength, known=known, advance=job.advance

@@ -38,7 +38,7 @@ from ditto.audio.io import shown
 from ditto.audio.limiter import limited
 from ditto.audio.spec import AudioSpec
 from ditto.diffusion.consistency import StudentDenoiser
-from ditto.diffusion.denoiser import GuidedDenoiser, dynamic_threshold
+from ditto.diffusion.denoiser import GuidedDenoiser
 from ditto.diffusion.schedule import Schedule
 from ditto.errors import DataError, ModelError, OutputError, RequestError, one_line
 from ditto.models.conditioning import Tags, TagVocabulary, drop_tags, null_tags
@@ -430,19 +430,12 @@ def lowered(network: Any, dtype: torch.dtype) -> Any:
 def guided_denoiser(
     network: ModelMixin, schedule: Schedule, bands: Bands = PLAIN
 ) -> GuidedDenoiser:
-    """The denoiser of a tag-conditioned network, with the parameterisation that its config names.
-
-    Its chains hold x_0 to where the log-mel is in [−1, 1], given the `bands` of its model space.
+    """The denoiser of a tag-conditioned network, as its config says; chains hold the log-mel to
+    [−1, 1].
     """
     config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
-    skip_std = float(config.get("skip_std", 0.0))
-    return GuidedDenoiser(
-        network, schedule, config["prediction"], null_tags, skip_std, _limit(bands)
-    )  # pyright: ignore[reportArgumentType]
-
-
-def _limit(bands: Bands) -> Callable[[Tensor], Tensor]:
-    return bands.limited if bands else dynamic_threshold
+    kind, skip_std = config["prediction"], float(config.get("skip_std", 0.0))
+    return GuidedDenoiser(network, schedule, kind, null_tags, skip_std, bands.limited)  # pyright: ignore[reportArgumentType]
 
 
 def student_denoiser(
@@ -455,8 +448,8 @@ def student_denoiser(
     training it).
     """
     config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
-    skip_std = float(config.get("skip_std", 0.0))
-    return StudentDenoiser(call or network, schedule, config["prediction"], skip_std, _limit(bands))
+    kind, skip_std = config["prediction"], float(config.get("skip_std", 0.0))
+    return StudentDenoiser(call or network, schedule, kind, skip_std, bands.limited)
 
 
 def grown(network: ModelMixin, kind: str, **inputs: Any) -> ModelMixin:
@@ -464,7 +457,7 @@ def grown(network: ModelMixin, kind: str, **inputs: Any) -> ModelMixin:
     start at zero.
     """
     config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
-    # The others are diffusers' own notes, one of which names settings that are to stay defaults.
+    # The others are diffusers' own notes.
     settings = {name: value for name, value in config.items() if not name.startswith("_")}
     student = built(kind, settings | inputs, "student")
     fresh = {name: torch.zeros_like(value) for name, value in student.state_dict().items()}
