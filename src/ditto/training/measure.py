@@ -10,7 +10,7 @@ from ditto.audio.bands import PLAIN, Bands
 from ditto.audio.spec import AudioSpec
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.diffusion.schedule import Schedule
-from ditto.eval.sharpness import sharpness
+from ditto.audio.sharpness import sharpness
 from ditto.models.model import guided_denoiser
 from ditto.plots import mel_grid
 from ditto.training.denoising import BaseConfig, Clips, Network, Setting, diffusion_loss, draw
@@ -27,7 +27,7 @@ class Measure:
 
     ``held_out_loss`` is the loss; ``error_db_<σ>`` the root mean square error of x̂_0 at a noise
     level, in dB of log-mel; ``contrast_off`` and ``peaks_off`` are those of
-    `ditto.eval.sharpness`, of sampled clips against as many others.
+    `ditto.audio.sharpness`, of sampled clips against as many others.
 
     Args:
         run: its log and pictures.

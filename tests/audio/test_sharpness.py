@@ -1,8 +1,9 @@
 """The sharpness of clips: smearing lowers both statistics, loudness changes neither."""
 
+import numpy as np
 import torch
 
-from ditto.eval.sharpness import sharpness
+from ditto.audio.sharpness import sharpness
 
 
 def clips(seed: int = 0, count: int = 8) -> torch.Tensor:
@@ -34,12 +35,25 @@ def test_loudness_does_not_matter_and_silence_is_held_at_80_decibels() -> None:
     assert abs(off["peaks_off"]) < 1e-5
     mel = torch.full((1, 160, 4), -1.0)
     mel[:, :16] = 0.5
-    assert abs(sharpness(mel).peaks - 80.0) < 1e-6
+    assert abs(sharpness(mel).peaks.item() - 80.0) < 1e-6
+    silent = sharpness(torch.full((1, 160, 4), -1.0))
+    assert silent.contrast.item() == silent.peaks.item() == 0
 
 
 def test_the_statistics_are_their_definitions() -> None:
     mel = torch.full((1, 160, 4), -0.5)
     mel[:, ::8] += 0.25  # 20 dB in an eighth of the bands
     found = sharpness(mel)
-    assert abs(found.peaks - 20.0) < 1e-4
-    assert abs(found.contrast - 20 * (160 / 159 * 1 / 8 * 7 / 8) ** 0.5) < 1e-4
+    assert abs(found.peaks.item() - 20.0) < 1e-4
+    assert abs(found.contrast.item() - 20 * (160 / 159 * 1 / 8 * 7 / 8) ** 0.5) < 1e-4
+
+
+def test_every_clip_has_its_own_and_numpy_agrees() -> None:
+    mel = clips(2, 3) * torch.tensor([0.5, 1.0, 1.5])[:, None, None]
+    decibels = (mel.numpy() - 1.0) * 80
+    decibels = np.maximum(decibels, decibels.max(axis=(1, 2), keepdims=True) - 80)
+    found = sharpness(mel)
+    np.testing.assert_allclose(found.contrast, decibels.std(axis=1, ddof=1).mean(axis=1), rtol=1e-5)
+    loud, middle = np.percentile(decibels, [95, 50], axis=1)
+    np.testing.assert_allclose(found.peaks, (loud - middle).mean(axis=1), rtol=1e-5)
+    assert found.contrast.shape == found.peaks.shape == (3,)
