@@ -111,7 +111,7 @@ class Judge:
         if x_0 is None:
             assert audio is not None
             x_0 = self.model.encode(audio.to(self.model.device)).float().cpu()
-        heard = classify(self.classifier, x_0)
+        heard = classify(self.classifier, self.model.bands.mel(x_0))
         return heard.embeddings, heard.tags
 
     @cached_property

@@ -25,7 +25,6 @@ from ditto.eval.bootstrap import mean_interval
 from ditto.eval.ears import Ears, hear, load_ears
 from ditto.eval.ears.distance import WhitenedReference
 from ditto.eval.ears.genre import fit_probe, per_clip
-from ditto.eval.ears.sharpness import off_by
 from ditto.eval.ears.tempo import tempo_hits
 
 Heard = dict[str, NDArray[Any]]
@@ -98,7 +97,7 @@ def print_table(
             f"{heard['notes_per_second'].mean():.2f}",
             f"{heard['onset_peak'].mean():.3f}",
             *(
-                f"{heard[key].mean():.2f} ({off_by(heard[key], rows['real'][key]):+.2f})"
+                f"{heard[key].mean():.2f} ({heard[key].mean() - rows['real'][key].mean():+.2f})"
                 for key in ("contrast_db", "peaks_db")
             ),
             f"{tempi.exact.mean():.2f}",

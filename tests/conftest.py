@@ -135,5 +135,5 @@ def renderer(soundfont: Path) -> Renderer:
 def composed(tmp_path_factory: pytest.TempPathFactory, soundfont: Path) -> Path:
     """A finished training set of three pieces; read only."""
     return compose_dataset(
-        tmp_path_factory.mktemp("composed") / "train", count=3, soundfont=soundfont
+        tmp_path_factory.mktemp("composed") / "train", count=3, soundfonts=[soundfont]
     )

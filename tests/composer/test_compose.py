@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ditto.composer.compose import TEMPO_RANGE, compose, tags_of
-from ditto.composer.dynamics import automation, gain_db
+from ditto.composer.dynamics import Measure, gain_db, shape
 from ditto.composer.piece import Piece, labels
 from ditto.composer.styles import GENRES, MOOD_NAMES, MOODS, STYLES
 from ditto.errors import DataError
@@ -156,14 +156,58 @@ def test_moods_differ_in_density_touch_and_register() -> None:
     assert MOODS["dark"].register < MOODS["calm"].register < MOODS["dreamy"].register
 
 
+def shapes(count: int = 200) -> list:
+    bars = [Measure(2.0 * i, 2.0 * i + 2, i % 4 == 3 and i < 12) for i in range(13)]
+    return [shape(np.random.default_rng(i), bars, 26.0) for i in range(count)]
+
+
 def test_three_pieces_in_four_change_their_level_by_over_ten_decibels() -> None:
-    curves = [automation(np.random.default_rng(i), 26.0, 2.0) for i in range(200)]
+    curves = [s.curve for s in shapes()]
     ranges = np.array([max(v for _, v in c) - min(v for _, v in c) for c in curves])
     flat = ranges < 4
-    assert 0.17 < flat.mean() < 0.33
+    assert 0.15 < flat.mean() < 0.3
     assert np.quantile(ranges[~flat], 0.1) > 10
     assert all(v <= 0 for c in curves for _, v in c)
     assert all(c[0][0] == 0 and c[-1][0] >= 25.5 for c in curves)
+    assert all(a[0] <= b[0] for c in curves for a, b in pairwise(c))
+
+
+def test_half_of_all_clips_of_six_seconds_change_by_over_ten_decibels_and_many_by_twenty() -> None:
+    places = np.linspace(0, 20, 41)
+    levels = np.array(
+        [[gain_db(s.curve, np.linspace(a, a + 6, 60)) for a in places] for s in shapes()]
+    )
+    spans = np.ptp(levels, axis=-1)
+    assert (spans > 10).mean() > 0.5
+    assert (spans > 19).mean() > 0.1
+
+
+def test_builds_rise_to_full_level_and_breaks_come_back_at_once() -> None:
+    found = 0
+    for s in shapes():
+        for i, scene in enumerate(s.scenes[:-1]):
+            if (
+                scene
+                and s.scenes[i + 1] != scene
+                and np.ptp([v for _, v in s.curve]) > 4
+                and scene != "stop"
+            ):
+                before, after = gain_db(s.curve, np.array([2.0 * i + 1.0, 2.0 * i + 2.05]))
+                found += after > before - 0.5
+                assert after > -3.5
+    assert found > 50
+
+
+def test_a_loud_moment_is_played_harder_than_a_soft_one() -> None:
+    touches: list[tuple[float, float]] = []
+    for piece in pieces():
+        for note in (n for t in piece.tracks for n in t.notes):
+            touches.append(
+                (float(gain_db(piece.loudness, np.array([note.start]))[0]), note.velocity)
+            )
+    loud = np.mean([v for level, v in touches if level > -4])
+    soft = np.mean([v for level, v in touches if level < -16])
+    assert loud > 1.4 * soft
 
 
 def test_automation_is_linear_between_its_breakpoints() -> None:

@@ -52,7 +52,7 @@ def test_two_workers_make_the_same_bytes_as_one(
         tmp_path / "two",
         count=3,
         workers=2,
-        soundfont=soundfont,
+        soundfonts=[soundfont],
         progress=lambda done, total: calls.append((done, total)),
     )
     assert contents(tmp_path / "two") == contents(composed)
@@ -63,17 +63,17 @@ def test_a_data_set_can_grow_and_keeps_its_files(
     soundfont: Path, tmp_path: Path, composed: Path
 ) -> None:
     out = tmp_path / "grown"
-    compose_dataset(out, count=1, soundfont=soundfont)
+    compose_dataset(out, count=1, soundfonts=[soundfont])
     written = (out / "audio/000000.flac").stat().st_mtime_ns
-    compose_dataset(out, count=3, soundfont=soundfont)
+    compose_dataset(out, count=3, soundfonts=[soundfont])
     assert (out / "audio/000000.flac").stat().st_mtime_ns == written
     assert contents(out) == contents(composed)
-    compose_dataset(out, count=2, soundfont=soundfont)  # a smaller count changes nothing
+    compose_dataset(out, count=2, soundfonts=[soundfont])  # a smaller count changes nothing
     assert contents(out) == contents(composed)
 
 
 def test_the_held_out_split_is_other_music(soundfont: Path, tmp_path: Path, composed: Path) -> None:
-    out = compose_dataset(tmp_path / "heldout", count=2, split="heldout", soundfont=soundfont)
+    out = compose_dataset(tmp_path / "heldout", count=2, split="heldout", soundfonts=[soundfont])
     assert not {x["sha256"] for x in lines(out)} & {x["sha256"] for x in lines(composed)}
     assert not {str(x["melody"]) for x in lines(out)} & {str(x["melody"]) for x in lines(composed)}
 
@@ -83,7 +83,7 @@ def test_kill_9_at_any_point_leaves_a_folder_that_a_restart_completes(
 ) -> None:
     out = tmp_path / "killed"
     code = "from pathlib import Path; from ditto.composer.corpus import compose_dataset\n"
-    code += f"compose_dataset(Path({str(out)!r}), count=3, soundfont=Path({str(soundfont)!r}))"
+    code += f"compose_dataset(Path({str(out)!r}), count=3, soundfonts=[Path({str(soundfont)!r})])"
     rng = np.random.default_rng(0)
     for files in (0, 1, 2):
         process = subprocess.Popen(
@@ -112,7 +112,7 @@ def test_kill_9_at_any_point_leaves_a_folder_that_a_restart_completes(
         ({"count": 0}, "at least 1"),
         ({"hours": 1.0}, "either hours or count"),
         ({"split": "test"}, "unknown split"),
-        ({"soundfont": Path("none.sf2")}, "no SoundFont"),
+        ({"soundfonts": [Path("none.sf2")]}, "no SoundFont"),
     ],
 )
 def test_other_settings_are_refused_in_one_line(
@@ -120,7 +120,7 @@ def test_other_settings_are_refused_in_one_line(
 ) -> None:
     before = contents(composed)
     with pytest.raises(DataError, match=message) as caught:
-        compose_dataset(composed, **{"count": 3, "soundfont": soundfont, **change})
+        compose_dataset(composed, **{"count": 3, "soundfonts": [soundfont], **change})
     assert "\n" not in str(caught.value)
     assert contents(composed) == before
 
@@ -128,5 +128,5 @@ def test_other_settings_are_refused_in_one_line(
 def test_an_unwritable_folder_is_one_line(soundfont: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match="cannot make the folder") as caught:
-        compose_dataset(tmp_path / "file", count=1, soundfont=soundfont)
+        compose_dataset(tmp_path / "file", count=1, soundfonts=[soundfont])
     assert "\n" not in str(caught.value)

@@ -1,10 +1,13 @@
 """Regions, loops and inversion against numpy, their gradients, and what they refuse."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from ditto.audio.bands import Bands
 from ditto.controls.base import Output
 from ditto.controls.regions import Region, SelfLoop
 from ditto.errors import ControlError
@@ -141,3 +144,16 @@ def test_the_loss_falls(tiny_model: MusicModel) -> None:
     for control in (Region.outpaint(REFERENCE.float() * 0.1, 20, 64), SelfLoop(40, 12)):
         found = run(Request(control, iterations=6, method=Ditto(steps=2, lr=0.05)), tiny_model)
         assert found.losses.amin() < found.losses[0]
+
+
+def test_errors_are_in_units_of_the_log_mel_whatever_the_model_space(
+    tiny_model: MusicModel,
+) -> None:
+    bands = Bands((0.1,) * 16, (0.2,) * 16)
+    model = replace(tiny_model, bands=bands)
+    reference = x_0(1, 1)[0]
+    for control, same in (
+        (Region.invert(reference), Region.invert(bands.normalised(reference))),
+        (SelfLoop(40, 10), SelfLoop(40, 10)),
+    ):
+        torch.testing.assert_close(same(bands.normalised(x_0()), model), control(x_0(), tiny_model))

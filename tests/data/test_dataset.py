@@ -85,13 +85,13 @@ def test_an_interrupted_cache_continues_and_a_grown_data_set_leaves_an_open_one_
     composed: Path, soundfont: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "grown"
-    compose_dataset(root, count=1, soundfont=soundfont)
+    compose_dataset(root, count=1, soundfonts=[soundfont])
     opened = ClipDataset(root, SPEC, frames=256)
     before = opened.batch(0, 3)[0]
     first = mel_cache(root, SPEC)[0]
     written = first.stat().st_mtime_ns
     shutil.copytree(composed / "audio", root / "audio", dirs_exist_ok=True)
-    compose_dataset(root, count=2, soundfont=soundfont)
+    compose_dataset(root, count=2, soundfonts=[soundfont])
     calls = []
     assert len(mel_cache(root, SPEC, lambda done, total: calls.append((done, total)))) == 2
     assert calls == [(1, 2), (2, 2)]

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from ditto.audio.bands import Bands
 from ditto.audio.features import log_mel
 from ditto.audio.limiter import limited
+from ditto.diffusion.samplers import Chain
 from ditto.errors import DittoError, ModelError, RequestError, TagError
 from ditto.models import hub
 from ditto.models.conditioning import Tags
@@ -247,6 +249,62 @@ def test_encoding_is_the_log_mel(tiny_model: MusicModel) -> None:
     assert x_0.shape == (2, 1, 16, 10)
     assert torch.equal(tiny_model.to_mel(x_0), log_mel(audio, tiny_model.spec))
     assert tiny_model.to_audio(x_0).shape == (2, 640)
+
+
+def banded(model: MusicModel) -> MusicModel:
+    """The model with normalised bands."""
+    mean, std = (tuple(start + 0.01 * i for i in range(16)) for start in (-0.1, 0.1))
+    return replace(model, bands=Bands(mean, std))
+
+
+def test_normalised_bands_are_a_part_of_the_folder(tiny_model: MusicModel, tmp_path: Path) -> None:
+    model = banded(tiny_model)
+    model.save(tmp_path / "model")
+    loaded = load(tmp_path / "model")
+    assert loaded.bands == model.bands
+    index = json.loads((tmp_path / "model" / INDEX).read_text())
+    index["bands"]["std"][3] = 0.0
+    (tmp_path / "model" / INDEX).write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="statistics are damaged"):
+        load(tmp_path / "model")
+
+
+def test_a_folder_without_bands_has_the_log_mel_as_its_x_0(model_folder: Path) -> None:
+    assert "bands" not in json.loads((model_folder / INDEX).read_text())
+    assert not load(model_folder).bands
+
+
+def test_encoding_and_to_mel_are_the_two_ways_between_the_spaces(tiny_model: MusicModel) -> None:
+    model = banded(tiny_model)
+    audio = 0.1 * torch.randn(2, 64 * 64, generator=torch.Generator().manual_seed(0))
+    x_0 = model.encode(audio)
+    mel = log_mel(audio, model.spec)
+    torch.testing.assert_close(x_0[:, 0, 3], (mel[:, 3] - model.bands.mean[3]) / model.bands.std[3])
+    torch.testing.assert_close(model.to_mel(x_0), mel)
+    torch.testing.assert_close(
+        model.to_audio(x_0), tiny_model.to_audio(mel[:, None]), rtol=1e-2, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+def test_chains_hold_normalised_clips_to_the_log_mels_range(
+    student_model: MusicModel, distilled: bool
+) -> None:
+    model = banded(student_model)
+    denoiser = model.student if distilled else model.denoiser
+    assert denoiser is not None
+    chain = Chain(
+        denoiser, model.schedule, model.schedule.timesteps(2), model.cond(Tags("jazz"), 1)
+    )
+    x_0 = chain.predict(100 * torch.ones(1, *model.shape()), 999)
+    mel = model.to_mel(x_0)
+    assert mel.abs().max() <= 1 + 1e-5
+    assert x_0.abs().max() > 1.2
+    plain = student_model.student if distilled else student_model.denoiser
+    assert (
+        replace(chain, denoiser=plain).predict(100 * torch.ones(1, *model.shape()), 999).abs().max()
+        <= 1
+    )
 
 
 def test_schedule_is_the_shifted_one(tiny_model: MusicModel) -> None:

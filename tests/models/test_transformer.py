@@ -72,17 +72,44 @@ def test_gradient_is_that_of_finite_differences(tiny_network: PatchTransformer) 
 def test_rotary_attention_depends_on_the_distance_alone() -> None:
     rotation = rotary(12, 8, torch.zeros(1, dtype=torch.float64))
     q, k = (
-        torch.randn(8, generator=torch.Generator().manual_seed(s), dtype=torch.float64)
+        torch.randn(16, generator=torch.Generator().manual_seed(s), dtype=torch.float64)
         for s in (0, 1)
     )
-
-    def turned(x: torch.Tensor) -> torch.Tensor:
-        return rotate(x.expand(1, 12, 8), rotation, heads=1)[0]
-
-    scores = turned(q) @ turned(k).T
+    a, b = (rotate(x.expand(1, 12, 16), rotation, 2)[0].unflatten(-1, (2, 8)) for x in (q, k))
+    scores = a[:, 1] @ b[:, 1].T
     torch.testing.assert_close(scores[:-3, :-3], scores[3:, 3:])
     assert scores[0].std() > 0.01
-    torch.testing.assert_close(turned(q).norm(dim=1), q.norm().expand(12))
+    torch.testing.assert_close(a.flatten(1).norm(dim=1), q.norm().expand(12))
+
+
+def test_a_rotation_is_that_of_complex_numbers_and_so_is_its_gradient() -> None:
+    cosine, sine = rotary(5, 8, torch.zeros(1, dtype=torch.float64))
+    x = torch.randn(
+        2,
+        5,
+        24,
+        generator=torch.Generator().manual_seed(0),
+        dtype=torch.float64,
+        requires_grad=True,
+    )
+    a, b = x.unflatten(-1, (3, 2, 4)).unbind(-2)
+    turned = torch.complex(a, b) * torch.complex(cosine, sine)[:, None]
+    expected = torch.stack([turned.real, turned.imag], dim=-2).flatten(-3)
+    found = rotate(x, (cosine, sine), 3)
+    torch.testing.assert_close(found, expected)
+    slope = torch.randn(
+        found.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
+    (ours,), (theirs,) = (torch.autograd.grad(y, x, slope) for y in (found, expected))
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("gelu", ["tanh", "none"])
+def test_both_gelus_are_near_and_kept_in_the_config(gelu: str) -> None:
+    network = make_network(gelu=gelu).double()
+    assert dict(network.config)["gelu"] == gelu
+    other = make_network().double()
+    assert (network(x(), T, TAGS) - other(x(), T, TAGS)).abs().max() < 1e-2
 
 
 def test_bfloat16_autocast_runs_and_is_near(tiny_network: PatchTransformer) -> None:

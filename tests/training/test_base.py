@@ -4,6 +4,7 @@ precision."""
 import json
 import multiprocessing
 import random
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,16 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from tests.tiny_soundfont import make_tiny_soundfont
 from tests.training.runs import assert_same, weights
 from torch import Tensor
 
+from ditto.audio.bands import PLAIN, Bands
+from ditto.audio.spec import AudioSpec
+from ditto.composer.corpus import compose_dataset
+from ditto.data.dataset import ClipDataset, band_statistics
 from ditto.data.prepare import prepare_folder
 from ditto.diffusion.schedule import Schedule
 from ditto.errors import DataError, OutputError
@@ -25,11 +32,13 @@ from ditto.models.fine_tune import load_fine_tune
 from ditto.models.hub import load
 from ditto.models.transformer import PatchTransformer
 from ditto.models.unet import TagUNet
-from ditto.training.base import load_ema, train_base, train_from_folder
+from ditto.training.base import load_bands, load_ema, train_base, train_from_folder
 from ditto.training.denoising import BaseConfig, Setting, diffusion_loss, draw
 from ditto.training.loop import RECIPES, load_config, read_log, start_run
-from ditto.training.measure import held_out_loss
+from ditto.training.measure import Measure, held_out_loss
 from ditto.training.pack import pack_fine_tune
+from ditto.training.run import Run
+from ditto.training.speed import clips_per_second
 
 NETWORK = {"n_mels": 16, "patch": 2, "width": 16, "depth": 1, "heads": 2, "tag_sizes": [4, 3, 13]}
 TINY = BaseConfig(
@@ -152,6 +161,30 @@ def differing(network: torch.nn.Module, base: torch.nn.Module) -> set[str]:
     return {
         name for name, value in network.state_dict().items() if not torch.equal(value, theirs[name])
     }
+
+
+def test_a_run_may_go_on_from_another_runs_last_weights_and_optimiser(
+    run: Path, tmp_path: Path
+) -> None:
+    config = replace(TINY, start_from=str(run), continued=True, lr=0.0, weight_decay=0.0, steps=1)
+    train_base(config, Clips(), tmp_path / "next", show=False)
+    assert_same(weights(tmp_path / "next", "model"), weights(run, "model"))
+    name = "0.exp_avg_sq"
+    moved = weights(tmp_path / "next", "optimizer")[name]
+    assert moved.mean() > 0.5 * weights(run, "optimizer")[name].mean()
+
+
+def test_two_averages_are_kept_and_measured(tmp_path: Path) -> None:
+    config = replace(TINY, slow_ema=0.99, ema=0.5, ema_every=4, measured=16, evaluate_every=6)
+    train_base(config, Clips(), tmp_path / "run", show=False)
+    rows = read_log(tmp_path / "run" / "log.jsonl")
+    assert [row["step"] for row in rows if "held_out_loss" in row] == [6, 12]
+    measured = ("error_db_0.1", "error_db_4", "contrast_off", "peaks_off")
+    assert {f"{prefix}{name}" for prefix in ("", "slow_ema_") for name in measured} <= set().union(
+        *rows
+    )
+    fast, slow = (weights(tmp_path / "run", name)["head.weight"] for name in ("ema", "slow_ema"))
+    assert not torch.equal(fast, slow)
 
 
 def test_a_run_may_start_from_the_embedded_base_and_train_a_part_of_it(tmp_path: Path) -> None:
@@ -291,6 +324,24 @@ def test_the_weighted_loss_is_the_error_of_v_for_data_of_variance_1(prediction) 
     assert bounded < loss
 
 
+def test_the_velocitys_loss_is_the_error_of_a_straight_paths_velocity() -> None:
+    x_0, tags, t, noise = batch()
+    t = t.clamp(200, 900)
+    setting = Setting(Schedule.cosine(), "sample", 1.0, 1e9, "velocity_mse", least_share=1e-6)
+    estimate = 0.9 * x_0
+    sigma = setting.schedule.sigma(t, x_0)
+    share = sigma / (1 + sigma)
+    path = (1 - share) * x_0 + share * noise
+    velocity, found = noise - x_0, (path - estimate) / share
+    loss = diffusion_loss(Fixed(estimate), setting, x_0, tags, t, noise)
+    torch.testing.assert_close(loss, (found - velocity).square().mean(), rtol=1e-4, atol=0)
+    bounded = diffusion_loss(
+        Fixed(estimate), replace(setting, least_share=0.5), x_0, tags, t, noise
+    )
+    capped = ((estimate - x_0) / share.clamp(min=0.5)).square().mean()
+    torch.testing.assert_close(bounded, capped, rtol=1e-4, atol=0)
+
+
 def test_the_papers_loss_is_l1_on_the_noise() -> None:
     x_0, tags, t, noise = batch()
     setting = Setting(Schedule.cosine(), "epsilon", 1.0, 50.0, "noise_l1")
@@ -397,6 +448,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "set" / "train"
 
 
+@pytest.fixture(scope="module")
+def composed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A composed data folder of three pieces."""
+    root = tmp_path_factory.mktemp("composed")
+    return compose_dataset(
+        root / "set", count=3, soundfonts=[make_tiny_soundfont(root / "tiny.sf2")]
+    )
+
+
 def logged_step(run: Path) -> int:
     rows = read_log(run / "log.jsonl")
     return int(rows[-1]["step"]) if rows else 0
@@ -455,3 +515,75 @@ def test_a_run_without_a_checkpoint_has_nothing_to_export(tmp_path: Path) -> Non
     start_run(tmp_path, TINY)
     with pytest.raises(DataError, match="no checkpoint yet"):
         load_ema(tmp_path)
+
+
+def test_the_model_space_is_that_of_the_data_that_the_run_began_with(
+    data: Path, composed: Path, tmp_path: Path
+) -> None:
+    config = replace(
+        FOLDER_CONFIG,
+        network=FOLDER_CONFIG.network | {"tag_sizes": [9, 7, 13]},
+        normalised=True,
+        steps=2,
+        frames=64,
+    )
+    train_from_folder(config, composed, tmp_path / "run")
+    bands = load_bands(tmp_path / "run")
+    spec = AudioSpec(clip_frames=64)
+    assert bands == band_statistics(composed, spec)
+    x_0, _ = ClipDataset(composed, spec, frames=64, bands=bands).batch(0, 64)
+    assert x_0.mean().abs() < 0.3
+    assert 0.7 < x_0.std() < 1.3
+    quieter = shutil.copytree(composed, tmp_path / "quieter")
+    labels = (quieter / "labels.jsonl").read_text().splitlines()[:1]
+    (quieter / "labels.jsonl").write_text("\n".join(labels) + "\n")
+    (quieter / "dataset.json").write_text(
+        json.dumps(json.loads((quieter / "dataset.json").read_text()) | {"count": 1})
+    )
+    train_from_folder(
+        replace(config, steps=4), quieter, tmp_path / "run"
+    )  # other data, the same space
+    assert load_bands(tmp_path / "run") == bands
+    train_from_folder(replace(config, start_from=str(tmp_path / "run")), quieter, tmp_path / "next")
+    assert load_bands(tmp_path / "next") == bands
+
+
+def test_a_run_without_normalisation_writes_no_statistics(data: Path, tmp_path: Path) -> None:
+    train_from_folder(replace(FOLDER_CONFIG, steps=1), data, tmp_path / "run")
+    assert not (tmp_path / "run" / "bands.json").exists()
+    assert load_bands(tmp_path / "run") == PLAIN
+
+
+class Blind(torch.nn.Module):
+    """Estimates nothing: x̂_0 = 0."""
+
+    def forward(self, x_t: Tensor, t: Tensor, tags: Tensor) -> Tensor:
+        return torch.zeros_like(x_t)
+
+
+class Copying(torch.nn.Module):
+    """Estimates what it sees, in the data's scale."""
+
+    def forward(self, x_t: Tensor, t: Tensor, tags: Tensor) -> Tensor:
+        return x_t / Schedule.cosine().scales(t, x_t)[0]
+
+
+def test_denoising_errors_are_in_decibels_of_log_mel_and_their_noise_levels_in_its_units(
+    run: Path,
+) -> None:
+    config = replace(TINY, measured=32, shift=1.0)
+    bands = Bands((0.3,) * 16, (0.2,) * 16)
+    setting = Setting(config.schedule, "sample", 1.0, 1.0)
+    again = Run(TINY, run, Accelerator(), PatchTransformer(**NETWORK), averages={"ema": 0.999})
+    measure = Measure(again, setting, config, Clips(), bands)
+    x_0 = torch.cat([Clips().batch(i, 16)[0] for i in range(2)])
+    blind, copying = measure.errors(Blind()), measure.errors(Copying())
+    assert blind["error_db_1"] == pytest.approx(
+        80 * 0.2 * x_0.square().mean().sqrt().item(), rel=1e-4
+    )
+    for sigma in (0.1, 1.0, 4.0):  # the noise that is left is that of σ in the log-mel
+        assert copying[f"error_db_{sigma:g}"] == pytest.approx(80 * sigma, rel=0.02)
+
+
+def test_speed_is_measured() -> None:
+    assert clips_per_second(TINY, steps=3) > 1

@@ -44,6 +44,11 @@ class Bands:
         """Whether there is anything to normalise by."""
         return bool(self.mean)
 
+    @property
+    def variance(self) -> float:
+        """Square of what one unit of the model space is in log-mel, as a mean over the bands."""
+        return sum(value**2 for value in self.std) / len(self.std) if self else 1.0
+
     def normalised(self, mel: Tensor) -> Tensor:
         """Log-mel (…, n_mels, frames) → model space, of the same shape."""
         return (mel - self._column(self.mean, mel)) / self._column(self.std, mel) if self else mel
@@ -56,6 +61,8 @@ class Bands:
 
     def limited(self, x: Tensor) -> Tensor:
         """Model space (…, n_mels, frames) held to where the log-mel is in [−1, 1]."""
+        if not self:
+            return x.clamp(-1, 1)
         low, high = (self.normalised(torch.full_like(x[..., :1], bound)) for bound in (-1.0, 1.0))
         return torch.minimum(torch.maximum(x, low), high)
 

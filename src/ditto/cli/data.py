@@ -27,7 +27,10 @@ def compose(
     ] = "train",
     workers: Annotated[int, typer.Option(help="Processes that render.")] = 1,
     soundfont: Annotated[
-        Path | None, typer.Option(help="A .sf2 file; FluidR3 GM by default.")
+        list[Path] | None,
+        typer.Option(
+            help="A .sf2 or .sf3 file; of several each piece draws one. Default: FluidR3."
+        ),
     ] = None,
 ) -> None:
     """Compose and render labelled music, deterministically."""
@@ -41,7 +44,7 @@ def compose(
             seed=seed,
             split=split,
             workers=workers,
-            soundfont=soundfont,
+            soundfonts=soundfont or (),
             progress=lambda done, total: update(done, total=total),
         )
 

@@ -1,17 +1,17 @@
 """Composes pieces: everything about a piece follows from (seed, split, index).
 
 The order of decisions: tags, tempo and key → form (sections of bars) → chords → theme of each
-letter → which parts play in which section → notes in beats → swing, touch and human timing in
-seconds → mix automation.
+letter → which parts play in which section → loudness over time → notes in beats → swing, touch and
+human timing in seconds → mix.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ditto.composer.drums import drum_events, roll
-from ditto.composer.dynamics import automation
+from ditto.composer.dynamics import FLOOR_DB, Measure, Shape, gain_db, shape
 from ditto.composer.melody import Theme, make_theme, sing
 from ditto.composer.piece import ChordLabel, Mix, Note, Piece, Section, Track
 from ditto.composer.styles import GENRES, MOOD_NAMES, MOODS, STYLES, Mood, Part, Style
@@ -26,6 +26,10 @@ TAIL_SECONDS = 1.4
 LEAD_IN_SECONDS = 0.05
 FORMS = ("AABA", "ABAB", "ABA", "ABC", "AB", "ABAC", "AAB", "ABCA", "ABCB")
 ROLE_DB = {"lead": 0.0, "drums": -1.0, "bass": -2.0, "comp": -4.0, "colour": -8.0, "halo": -14.0}
+TOUCH_SHARE = 0.3
+"""Part of the loudness that is played by touch; the mix automation is the rest."""
+LEAVING_DB = {"colour": -9.0, "halo": -13.0, "drums": -15.0, "bass": -19.0}
+"""Loudness of a bar below which a part leaves, give or take."""
 MINOR_MODES = ("minor", "dorian", "phrygian")
 
 
@@ -41,6 +45,7 @@ class Plan:
     beats: int
     bars: tuple[Bar, ...]
     letters: tuple[tuple[str, int, float], ...]
+    shape: Shape = field(default_factory=lambda: Shape([(0.0, 0.0)], ()))
 
     @property
     def beat_seconds(self) -> float:
@@ -65,8 +70,9 @@ def compose(index: int, seed: int = 0, split: str = "train") -> Piece:
     rng = _generator(seed, split, index)
     genre, mood = tags_of(index, seed, split)
     plan = _plan(rng, STYLES[genre], MOODS[mood])
-    end = plan.seconds(float(len(plan.bars) * plan.beats))
-    seconds = round(end + TAIL_SECONDS, 4)
+    measures = _measures(plan)
+    seconds = round(measures[-1].end + TAIL_SECONDS, 4)
+    plan = replace(plan, shape=shape(rng, measures, seconds))
     tracks, melody = _tracks(rng, plan)
     tracks = tuple(replace(t, notes=_fit(t.notes, seconds)) for t in tracks)
     return Piece(
@@ -84,10 +90,19 @@ def compose(index: int, seed: int = 0, split: str = "train") -> Piece:
         chords=_chord_labels(plan),
         melody=_fit(melody, seconds),
         form=_sections(plan),
-        dynamics=tuple(automation(rng, seconds, plan.beats * plan.beat_seconds)),
+        loudness=tuple(plan.shape.curve),
+        dynamics=tuple((t, round((1 - TOUCH_SHARE) * level, 3)) for t, level in plan.shape.curve),
         tracks=tracks,
         mix=_mix(rng, plan),
     )
+
+
+def _measures(plan: Plan) -> list[Measure]:
+    edges = [plan.seconds(float(i * plan.beats)) for i in range(len(plan.bars) + 1)]
+    return [
+        Measure(edges[i], edges[i + 1], bar.last_of_section and i + 1 < len(plan.bars))
+        for i, bar in enumerate(plan.bars)
+    ]
 
 
 def tags_of(index: int, seed: int, split: str) -> tuple[str, str]:
@@ -118,7 +133,7 @@ def _plan(rng: np.random.Generator, style: Style, mood: Mood) -> Plan:
     progressions = _progressions(
         rng, style, mood, mode, tonic, sorted({letter for letter, _, _ in letters})
     )
-    bars = _bars(letters, progressions, mood, beats)
+    bars = _bars(letters, progressions, mood, beats, style.busy)
     return Plan(style, mood, tempo, tonic, mode, beats, bars, letters)
 
 
@@ -180,11 +195,32 @@ def _progressions(
         c: parse_progression(texts[int(order[i % len(texts)])], tonic)
         for i, c in enumerate(letters)
     }
+    if style.extend:
+        chosen = {
+            c: [[_coloured(rng, chord) for chord in bar] for bar in bars]
+            for c, bars in chosen.items()
+        }
     if mood.extend:
         return {
             c: [[_extended(chord) for chord in bar] for bar in bars] for c, bars in chosen.items()
         }
     return chosen
+
+
+def _coloured(rng: np.random.Generator, chord: Chord) -> Chord:
+    """Most sevenths become the ninths and thirteenths that jazz plays."""
+    choices = {
+        "maj7": ("maj9", "maj7"),
+        "m7": ("m9", "m7"),
+        "7": ("9", "13", "7b9"),
+        "": ("6", "maj7"),
+        "m": ("m6", "m7"),
+    }
+    return (
+        replace(chord, quality=str(rng.choice(choices[chord.quality])))
+        if chord.quality in choices
+        else chord
+    )
 
 
 def _extended(chord: Chord) -> Chord:
@@ -199,6 +235,7 @@ def _bars(
     progressions: dict[str, list[list[Chord]]],
     mood: Mood,
     beats: int,
+    busy: float,
 ) -> tuple[Bar, ...]:
     chords = [
         progressions[c][k % len(progressions[c])] for c, size, _ in letters for k in range(size)
@@ -209,7 +246,7 @@ def _bars(
     for letter, size, energy in letters:
         for position in range(size):
             i = len(bars)
-            density = float(np.clip(0.75 * mood.density + 0.45 * (energy - 0.35), 0.0, 1.0))
+            density = float(np.clip(0.75 * mood.density + 0.45 * (energy - 0.35) + busy, 0.0, 1.0))
             spans = tuple(
                 Span(i * beats + k * _share(beats, chords[i]), _share(beats, chords[i]), c)
                 for k, c in enumerate(chords[i])
@@ -262,14 +299,27 @@ def _tracks(rng: np.random.Generator, plan: Plan) -> tuple[tuple[Track, ...], tu
 
 
 def _arrangement(rng: np.random.Generator, plan: Plan) -> list[frozenset[str]]:
-    """Roles that play in each bar: more with the section's energy; some bars are breaks where few
-    go on.
+    """Roles that play in each bar: more with the section's energy and the loudness; few go on in a
+    break.
     """
-    thresholds = {"bass": 0.1, "comp": 0.0, "drums": 0.22, "colour": 0.45, "lead": 0.0, "halo": 0.0}
+    thresholds = {
+        "bass": 0.1,
+        "comp": 0.0,
+        "drums": plan.style.drums_from,
+        "colour": 0.4,
+        "lead": 0.0,
+        "halo": 0.0,
+    }
     intro = rng.random() < 0.3
+    layered, shift = rng.random() < 0.7, float(rng.uniform(-3.0, 3.0))
+    levels = gain_db(
+        plan.shape.curve, np.array([plan.seconds((b.index + 0.5) * plan.beats) for b in plan.bars])
+    )
     result = []
-    for bar in plan.bars:
+    for bar, level, scene in zip(plan.bars, levels.tolist(), plan.shape.scenes, strict=True):
         roles = {role for role, t in thresholds.items() if bar.energy >= t}
+        if layered and not bar.final:
+            roles -= {role for role, leaving in LEAVING_DB.items() if level < leaving + shift}
         if (
             intro
             and bar.letter == plan.bars[0].letter
@@ -277,11 +327,11 @@ def _arrangement(rng: np.random.Generator, plan: Plan) -> list[frozenset[str]]:
             and bar.index < 2
         ):
             roles -= {"lead"}
-        if bar.last_of_section and not bar.final and rng.random() < 0.25:
-            roles &= {
-                "comp",
-                *map(str, rng.choice(("bass", "drums", "lead", "colour"), size=2, replace=False)),
-            }
+        kept = {"comp", *map(str, rng.choice(("bass", "drums", "lead", "colour"), size=1))}
+        if scene == "break":
+            roles = (roles & kept) or {"lead"}
+        if scene == "build":
+            roles |= {"comp", "drums", "colour"}
         result.append(frozenset(roles))
     return result
 
@@ -311,7 +361,7 @@ def _accompaniment(
     events = [
         e
         for bar in plan.bars
-        for e in _touched(play(bar, voice, rng), bar)
+        for e in _touched(plan, play(bar, voice, rng), bar)
         if part.role in active[bar.index]
     ]
     gain = ROLE_DB[part.role] + part.gain_db
@@ -330,7 +380,9 @@ def _lead(rng: np.random.Generator, plan: Plan, active: list[frozenset[str]]) ->
         e
         for bar in plan.bars
         if "lead" in active[bar.index]
-        for e in _touched(sing(bar, themes[bar.letter], plan.tonic, plan.mode, articulation), bar)
+        for e in _touched(
+            plan, sing(bar, themes[bar.letter], plan.tonic, plan.mode, articulation), bar
+        )
     ]
     return Track(
         "lead",
@@ -343,29 +395,43 @@ def _lead(rng: np.random.Generator, plan: Plan, active: list[frozenset[str]]) ->
 
 def _drums(rng: np.random.Generator, plan: Plan, active: list[frozenset[str]]) -> Track:
     choice = int(rng.integers(64))
-    builds = (
-        rng.random() < 0.35
-        and plan.style.name in ("rock", "electronic", "funk")
-        and plan.mood.drums > 0.5
-    )
     events: list[Event] = []
-    for bar in plan.bars:
-        before_return = bar.last_of_section and not bar.final and bar.energy < 0.6
-        bar_events = (
-            roll(bar)
-            if builds and before_return
-            else drum_events(bar, plan.style.groove, choice, rng)
-        )
+    for bar, scene in zip(plan.bars, plan.shape.scenes, strict=True):
+        rolls = scene == "build" and plan.style.rolls and plan.mood.drums > 0.25
+        bar_events = roll(bar) if rolls else drum_events(bar, plan.style.groove, choice, rng)
         if "drums" in active[bar.index]:
-            events += _touched(bar_events, bar)
+            events += _touched(plan, bar_events, bar)
     gain = ROLE_DB["drums"] + 20 * math.log10(0.35 + 0.65 * plan.mood.drums)
     return Track(
         "drums", int(rng.choice(plan.style.kits)), True, round(gain, 2), _perform(rng, plan, events)
     )
 
 
-def _touched(events: list[Event], bar: Bar) -> list[Event]:
-    return [e._replace(touch=e.touch * (0.78 + 0.34 * bar.energy)) for e in events]
+def _touched(plan: Plan, events: list[Event], bar: Bar) -> list[Event]:
+    """Events as hard as the section and the loudness ask; a stop ends up to a second before its bar
+    does.
+    """
+    if plan.shape.scenes[bar.index] == "stop":
+        silent = (
+            bar.start
+            + bar.beats
+            - max(0.5, min(bar.beats / 2, math.floor(2 / plan.beat_seconds) / 2))
+        )
+        events = [
+            e._replace(length=min(e.length, silent - e.beat))
+            for e in events
+            if e.beat < silent - 0.1
+        ]
+    levels = (
+        gain_db(plan.shape.curve, np.array([plan.seconds(e.beat) for e in events])).tolist()
+        if events
+        else []
+    )
+    base = 0.78 + 0.34 * bar.energy
+    return [
+        e._replace(touch=e.touch * base * 10 ** (TOUCH_SHARE * max(level, FLOOR_DB) / 20))
+        for e, level in zip(events, levels, strict=True)
+    ]
 
 
 def _perform(rng: np.random.Generator, plan: Plan, events: list[Event]) -> tuple[Note, ...]:
@@ -435,4 +501,13 @@ def _mix(rng: np.random.Generator, plan: Plan) -> Mix:
     )
     seconds = plan.style.reverb * (0.7 + 2.0 * plan.mood.wet)
     tilt = plan.mood.tilt_db + float(rng.uniform(-0.7, 0.7))
-    return Mix(round(level, 2), round(tilt, 2), round(seconds, 3), round(wet, 3))
+    soft = float(rng.uniform(-2.5, 0.0))
+    pump = float(rng.uniform(*plan.style.pump_db)) if rng.random() < 0.75 else 0.0
+    return Mix(
+        round(level, 2),
+        round(tilt, 2),
+        round(seconds, 3),
+        round(wet, 3),
+        round(soft, 2),
+        round(pump, 2),
+    )

@@ -9,11 +9,13 @@ complete up to its number of lines.
 import hashlib
 import math
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ditto.audio.io import encode_flac
 from ditto.composer.compose import SPLITS, TEMPO_RANGE, compose
@@ -23,7 +25,7 @@ from ditto.composer.styles import GENRES, MOOD_NAMES
 from ditto.data.files import Progress, open_data_folder, write_bytes, write_json, write_json_lines
 from ditto.errors import DataError
 
-COMPOSER_VERSION = 1
+COMPOSER_VERSION = 2
 SECONDS_PER_PIECE = 27.0
 
 
@@ -35,7 +37,7 @@ def compose_dataset(
     seed: int = 0,
     split: str = "train",
     workers: int = 1,
-    soundfont: Path | None = None,
+    soundfonts: Sequence[Path] = (),
     sample_rate: int = 22_050,
     progress: Progress | None = None,
 ) -> Path:
@@ -49,7 +51,8 @@ def compose_dataset(
         seed: pieces follow from (seed, split, index) alone.
         split: "train" or "heldout"; their random streams never meet.
         workers: processes that render.
-        soundfont: .sf2 file; None is Debian's FluidR3 GM.
+        soundfonts: .sf2 or .sf3 files, of which each piece draws one; none named is Debian's
+            FluidR3 GM.
         sample_rate: Hz.
         progress: called with (pieces done, count).
 
@@ -63,15 +66,17 @@ def compose_dataset(
     total = _count(hours, count)
     if split not in SPLITS:
         raise DataError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
-    font = find_soundfont(soundfont)
-    config = _config(seed, split, sample_rate, font)
+    fonts = tuple(find_soundfont(path) for path in soundfonts or (None,))
+    config = _config(seed, split, sample_rate, fonts)
     total = max(total, open_data_folder(out, config))
-    make = partial(_make_piece, out, seed=seed, split=split, font=font, sample_rate=sample_rate)
+    make = partial(_make_piece, out, seed=seed, split=split, fonts=fonts, sample_rate=sample_rate)
     missing = [i for i in range(total) if not _audio_path(out, i).exists()]
     for done, _ in enumerate(_each(make, missing, workers), start=total - len(missing) + 1):
         if progress:
             progress(done, total)
-    write_json_lines(out / "labels.jsonl", (_labels(out, i, seed, split) for i in range(total)))
+    write_json_lines(
+        out / "labels.jsonl", (_labels(out, i, seed, split, fonts) for i in range(total))
+    )
     write_json(out / "dataset.json", {**config, "count": total})
     return out
 
@@ -87,14 +92,14 @@ def _count(hours: float | None, count: int | None) -> int:
     return pieces
 
 
-def _config(seed: int, split: str, sample_rate: int, font: Path) -> dict[str, Any]:
+def _config(seed: int, split: str, sample_rate: int, fonts: Sequence[Path]) -> dict[str, Any]:
     return {
         "kind": "composed",
         "version": COMPOSER_VERSION,
         "seed": seed,
         "split": split,
         "sample_rate": sample_rate,
-        "soundfont_sha256": file_sha256(font),
+        "soundfont_sha256": ",".join(map(file_sha256, fonts)),
         "genres": list(GENRES),
         "moods": list(MOOD_NAMES),
         "tempo_range": list(TEMPO_RANGE),
@@ -114,20 +119,32 @@ def _each(make: Callable[[int], None], indices: list[int], workers: int) -> Iter
         yield from pool.map(make, indices)
 
 
+def font_of(index: int, seed: int, split: str, fonts: Sequence[Path]) -> Path:
+    """The SoundFont that a piece is rendered with."""
+    return fonts[int(np.random.default_rng([seed, SPLITS[split], index, 2]).integers(len(fonts)))]
+
+
 def _make_piece(
-    out: Path, index: int, *, seed: int, split: str, font: Path, sample_rate: int
+    out: Path, index: int, *, seed: int, split: str, fonts: Sequence[Path], sample_rate: int
 ) -> None:
+    font = font_of(index, seed, split, fonts)
     audio = _renderer(font, sample_rate).render(compose(index, seed, split))
     write_bytes(_audio_path(out, index), encode_flac(audio, sample_rate))
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def _renderer(font: Path, sample_rate: int) -> Renderer:
-    """The renderer of this process, kept because loading a SoundFont takes a while."""
+    """A renderer of this process, kept because loading a SoundFont takes a while."""
     return Renderer(font, sample_rate)
 
 
-def _labels(out: Path, index: int, seed: int, split: str) -> dict[str, Any]:
+def _labels(out: Path, index: int, seed: int, split: str, fonts: Sequence[Path]) -> dict[str, Any]:
     path = _audio_path(out, index)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return {**labels(compose(index, seed, split)), "file": f"audio/{path.name}", "sha256": digest}
+    font = font_of(index, seed, split, fonts).stem
+    return {
+        **labels(compose(index, seed, split)),
+        "soundfont": font,
+        "file": f"audio/{path.name}",
+        "sha256": digest,
+    }

@@ -101,6 +101,18 @@ GROOVES: dict[str, dict[str, tuple[Pattern, ...]]] = {
             {"kick": "X...X...X...X...", "open": "..x...x...x...x.", "clap": "....X.......X..."},
             {"kick": "X...X...X...X...", "hat": "x.X.x.X.x.X.x.X.", "clap": "....X.......X..x"},
             {"kick": "X.....X...X.....", "hat": "x.x.x.x.x.x.xxxx", "snare": "....X.......X..."},
+            {
+                "kick": "X...X...X...X...",
+                "hat": "xoooxoooxoooxooo",
+                "open": "..X...X...X...X.",
+                "clap": "....X.......X...",
+            },
+            {
+                "kick": "X...X...X...X...",
+                "open": "..X...X...X...X.",
+                "shaker": "xoxoxoxoxoxoxoxo",
+                "snare": "....X.......X..o",
+            },
         ),
         "busy": (
             {
@@ -114,6 +126,13 @@ GROOVES: dict[str, dict[str, tuple[Pattern, ...]]] = {
                 "hat": "xxXxxxXxxxXxxxXx",
                 "snare": "....X.......X.xx",
                 "open": "..X...X...X...X.",
+            },
+            {
+                "kick": "X...X...X...X...",
+                "open": "..X...X...X...X.",
+                "ride": "X.x.X.x.X.x.X.x.",
+                "clap": "....X..x....X..x",
+                "hat": "xoxoxoxoxoxoxoxo",
             },
         ),
     },
@@ -172,6 +191,20 @@ GROOVES: dict[str, dict[str, tuple[Pattern, ...]]] = {
                 "conga_low": "......xx......xx",
                 "guiro": "x.......x.......",
             },
+            {
+                "timbale": "x.x.xx.xx.xx.x.x",
+                "clave": "X..X..X...X.X...",
+                "conga_mute": "x.x...x.x.x...x.",
+                "conga": "....X.......X...",
+                "conga_low": "......xx......xx",
+            },
+            {
+                "guiro": "X..xx..xX..xx..x",
+                "cowbell": "x...x...x...x...",
+                "conga": "....X.......X...",
+                "conga_low": "......xx......xx",
+                "bongo_high": "x.xxx.xxx.xxx.xx",
+            },
         ),
         "busy": (
             {
@@ -189,6 +222,15 @@ GROOVES: dict[str, dict[str, tuple[Pattern, ...]]] = {
                 "conga": "..x.X.x...x.X.xx",
                 "kick": "X.....X.X.....X.",
                 "maracas": "xxxxxxxxxxxxxxxx",
+            },
+            {
+                "timbale": "X.x.Xx.xX.xx.x.x",
+                "cowbell": "X.x.X.xxX.x.X.x.",
+                "clave": "X..X..X...X.X...",
+                "conga_mute": "x.x...x.x.x...x.",
+                "conga": "....X..x....X..x",
+                "conga_low": "......XX......XX",
+                "kick": "......X.......X.",
             },
         ),
     },

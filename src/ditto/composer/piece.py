@@ -57,19 +57,26 @@ class Mix:
     """How the rendered tracks become the final audio.
 
     `level_db` is the loudest 1 s RMS (dBFS), `tilt_db` a spectral slope in dB an octave around 800
-    Hz, `reverb_seconds` the time to −60 dB, `wet` the reverb's share.
+    Hz, `reverb_seconds` the time to −60 dB, `wet` the reverb's share. Where the automation is at
+    −20 dB the slope is `soft_tilt_db` steeper, in proportion elsewhere: what is played softly is
+    darker. Each beat ducks all but the drums by `pump_db`, as a compressor keyed by the bass drum
+    does.
     """
 
     level_db: float
     tilt_db: float
     reverb_seconds: float
     wet: float
+    soft_tilt_db: float = 0.0
+    pump_db: float = 0.0
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A whole piece; `dynamics` are (seconds, dB) breakpoints of the mix automation, linear in
-    between.
+    """A whole piece.
+
+    `loudness` are (seconds, dB) breakpoints of how loud it is meant to be, linear in between;
+    `dynamics` those of the mix automation, which is what the playing leaves of it.
     """
 
     index: int
@@ -86,6 +93,7 @@ class Piece:
     chords: tuple[ChordLabel, ...]
     melody: tuple[Note, ...]
     form: tuple[Section, ...]
+    loudness: tuple[tuple[float, float], ...]
     dynamics: tuple[tuple[float, float], ...]
     tracks: tuple[Track, ...]
     mix: Mix
@@ -106,6 +114,6 @@ def labels(piece: Piece) -> dict[str, Any]:
         "chords": [[c.start, c.end, c.name, c.roman] for c in piece.chords],
         "melody": [[n.start, n.duration, n.pitch] for n in piece.melody],
         "form": [[s.start, s.end, s.letter, s.energy] for s in piece.form],
-        "dynamics": [list(point) for point in piece.dynamics],
+        "dynamics": [list(point) for point in piece.loudness],
         "instruments": [[t.role, t.program, t.is_drums] for t in piece.tracks],
     }

@@ -17,7 +17,7 @@ import soxr
 from scipy import fft
 
 from ditto.composer.dynamics import gain_db
-from ditto.composer.piece import Mix, Piece, Track
+from ditto.composer.piece import Piece, Track
 from ditto.errors import DataError
 
 FloatArray = npt.NDArray[np.float32]
@@ -27,6 +27,8 @@ OVERSAMPLING = 2
 PEAK = 10 ** (-1.0 / 20)
 DRUM_CHANNEL = 9
 HEADROOM_DB = -12.0
+DARKEST_DB = -20.0
+"""Automation at which the slope is steeper by all of the mix's `soft_tilt_db`."""
 
 
 class Renderer:
@@ -55,15 +57,19 @@ class Renderer:
     def render(self, piece: Piece) -> FloatArray:
         """Audio of `piece`: mono float32, shape (round(seconds · sample_rate),), |x| ≤ −1 dBFS."""
         dry = self.dry(piece)
-        wet = _room_and_tone(dry, piece.mix, self.sample_rate)
-        return _automate(wet, piece, self.sample_rate)
+        return _automate(_room_and_tone(dry, piece, self.sample_rate), piece, self.sample_rate)
 
     def dry(self, piece: Piece) -> FloatArray:
         """The tracks at their levels, before room, tone and automation; same shape as `render`."""
         length = round(piece.seconds * self.sample_rate)
         high = np.zeros(length * OVERSAMPLING, np.float32)
+        pump = (
+            _pump(piece, len(high), OVERSAMPLING * self.sample_rate) if piece.mix.pump_db else None
+        )
         for track in piece.tracks:
             alone = self._play(track, len(high))
+            if pump is not None and not track.is_drums:
+                alone = alone * pump
             # Instruments of one SoundFont differ widely at one velocity, so each part is brought to
             # its level.
             high += alone * (10 ** (track.gain_db / 20) * 0.1 / max(_playing_rms(alone), 1e-5))
@@ -161,10 +167,13 @@ def _playing_rms(audio: FloatArray, window: int = 4410) -> float:
     return float(np.quantile(rms[rms >= 0.01 * rms.max()], 0.75))
 
 
-def _room_and_tone(dry: FloatArray, mix: Mix, rate: int) -> FloatArray:
+def _room_and_tone(dry: FloatArray, piece: Piece, rate: int) -> FloatArray:
     """Adds an exponentially decaying diffuse tail and tilts the spectrum, in one pass through the
     Fourier domain.
+
+    What is soft by the automation is a mix of that and of a version with a steeper slope.
     """
+    mix = piece.mix
     impulse = _impulse(mix.reverb_seconds, rate)
     size = int(fft.next_fast_len(len(dry) + len(impulse) - 1, real=True) or 0)
     response = (1 - mix.wet) + mix.wet * np.asarray(fft.rfft(impulse, size))
@@ -173,7 +182,14 @@ def _room_and_tone(dry: FloatArray, mix: Mix, rate: int) -> FloatArray:
         * response
         * _tilt(mix.tilt_db, size, rate)
     )
-    return np.asarray(fft.irfft(spectrum, size), np.float64)[: len(dry)].astype(np.float32)
+    bright = np.asarray(fft.irfft(spectrum, size), np.float64)[: len(dry)]
+    if not mix.soft_tilt_db:
+        return bright.astype(np.float32)
+    dark = np.asarray(fft.irfft(spectrum * _tilt(mix.soft_tilt_db, size, rate), size), np.float64)[
+        : len(dry)
+    ]
+    share = np.clip(gain_db(piece.dynamics, np.arange(len(dry)) / rate) / DARKEST_DB, 0.0, 1.0)
+    return ((1 - share) * bright + share * dark).astype(np.float32)
 
 
 def _impulse(seconds: float, rate: int) -> npt.NDArray[np.float64]:
@@ -195,6 +211,13 @@ def _tilt(db_per_octave: float, size: int, rate: int) -> npt.NDArray[np.float64]
     response = 10 ** (db_per_octave * octaves / 20)
     response[0] = 0.0
     return response
+
+
+def _pump(piece: Piece, count: int, rate: int) -> FloatArray:
+    """Gain that falls by the mix's `pump_db` on each beat and has recovered after 70 % of it."""
+    beats = (np.arange(count, dtype=np.float64) / rate - piece.beat_offset) * piece.tempo / 60
+    left = np.clip(1 - (beats % 1.0) / 0.7, 0.0, 1.0) ** 1.5
+    return (10 ** (-piece.mix.pump_db * left / 20)).astype(np.float32)
 
 
 def _automate(audio: FloatArray, piece: Piece, rate: int) -> FloatArray:

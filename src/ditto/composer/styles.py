@@ -30,7 +30,9 @@ class Style:
     `tempo_bias` in [-1, 1] tilts the uniform tempo law; `swing` is where the off-beat eighth falls
     in its beat (0.5 is straight); `lineups` are alternative sets of accompanying parts, the bass
     first; `groove` names the drum patterns ("" = no drums); `cells` names the melody's rhythm;
-    `level_db` and `reverb` shift the mix.
+    `level_db` and `reverb` shift the mix. `busy` is added to the density of a bar; drums play from
+    a section's energy `drums_from` on, and in a build they roll if it `rolls`; `extend` makes
+    ninths and thirteenths of sevenths; `pump_db` is the range of `Mix.pump_db`.
     """
 
     name: str
@@ -47,6 +49,11 @@ class Style:
     level_db: float
     reverb: float
     articulation: float
+    busy: float = 0.0
+    drums_from: float = 0.22
+    rolls: bool = False
+    extend: bool = False
+    pump_db: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -102,16 +109,29 @@ JAZZ = Style(
         (
             _bass("walking", 32),
             Part("comp", "comping", (0,), 52, 72),
-            Part("colour", "pad", (53,), 55, 72),
+            Part("colour", "shout", (61, 65), 57, 76, 3.0),
+        ),
+        (
+            _bass("walking", 32),
+            Part("comp", "comping", (0,), 50, 70),
+            Part("colour", "four", (26,), 48, 66, -1.0),
+        ),
+        (
+            _bass("walking", 32),
+            Part("comp", "comping", (26,), 50, 69),
+            Part("colour", "shout", (66, 57), 55, 74, 2.0),
         ),
     ),
-    leads=(66, 65, 59, 71, 64, 57),
+    leads=(66, 65, 59, 71, 64, 56, 0, 11, 26),
     cells="jazz",
     groove="jazz",
     kits=(32, 40),
     level_db=-1.0,
     reverb=0.9,
     articulation=0.85,
+    busy=0.15,
+    drums_from=0.12,
+    extend=True,
 )
 
 ROCK = Style(
@@ -153,6 +173,7 @@ ROCK = Style(
     level_db=2.0,
     reverb=0.6,
     articulation=0.95,
+    rolls=True,
 )
 
 CLASSICAL = Style(
@@ -230,6 +251,21 @@ ELECTRONIC = Style(
             Part("comp", "pump", (90, 63), 52, 74, 1.0),
             Part("colour", "sequence", (87,), 55, 79, 2.0),
         ),
+        (
+            _bass("rolling", 38, 39),
+            Part("comp", "gate", (81, 90), 52, 74, 1.0),
+            Part("colour", "arp", (80, 81), 60, 86, 2.0),
+        ),
+        (
+            _bass("rolling", 38, 39),
+            Part("comp", "arp", (81, 87), 55, 81, 2.0),
+            Part("colour", "house", (62, 63), 52, 74, 2.0),
+        ),
+        (
+            _bass("offbeat", 38),
+            Part("comp", "house", (90, 62), 52, 74, 1.0),
+            Part("colour", "arp", (87, 80), 60, 86, 1.0),
+        ),
     ),
     leads=(81, 80, 87, 62),
     cells="electronic",
@@ -238,6 +274,10 @@ ELECTRONIC = Style(
     level_db=2.0,
     reverb=0.5,
     articulation=0.7,
+    busy=0.15,
+    drums_from=0.12,
+    rolls=True,
+    pump_db=(4.0, 11.0),
 )
 
 AMBIENT = Style(
@@ -329,6 +369,7 @@ FUNK = Style(
     level_db=1.0,
     reverb=0.4,
     articulation=0.55,
+    rolls=True,
 )
 
 LATIN = Style(
@@ -357,14 +398,31 @@ LATIN = Style(
             Part("comp", "bossa", (24,), 50, 70),
             Part("colour", "montuno", (12, 1), 60, 84),
         ),
+        (
+            _bass("tumbao", 32),
+            Part("comp", "montuno", (0, 1), 60, 81),
+            Part("colour", "mambo", (61, 56), 57, 77, 3.0),
+        ),
+        (
+            _bass("tumbao", 32, 35),
+            Part("comp", "montuno", (1,), 60, 81),
+            Part("colour", "guajeo", (40,), 62, 84, 1.0),
+        ),
+        (
+            _bass("tumbao", 32),
+            Part("comp", "guajeo", (24, 105), 52, 74, 2.0),
+            Part("colour", "mambo", (56,), 60, 79, 3.0),
+        ),
     ),
-    leads=(56, 114, 12, 75),
+    leads=(56, 114, 12, 75, 73, 56),
     cells="latin",
     groove="latin",
     kits=(0, 8),
     level_db=0.0,
     reverb=0.7,
     articulation=0.75,
+    busy=0.2,
+    drums_from=0.05,
 )
 
 FOLK = Style(

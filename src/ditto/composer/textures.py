@@ -21,6 +21,11 @@ MUTED = {
     "clav": 0.22,
     "stabs": 0.3,
     "montuno": 0.3,
+    "mambo": 0.35,
+    "guajeo": 0.3,
+    "gate": 0.22,
+    "arp": 0.25,
+    "four": 0.3,
 }  # beats that a hit lasts at most
 
 
@@ -167,7 +172,11 @@ def _chord_notes(voice: Voice, chord: Chord) -> list[int]:
     if voice.texture == "strum":
         notes = _revoice(voice, chord)
         return [nearest(notes[0] - 9, (chord.root,), 36, 67), *notes]
-    return _revoice(voice, chord, 3 if voice.texture in ("chicka", "clav", "stabs") else 4)
+    return _revoice(
+        voice,
+        chord,
+        3 if voice.texture in ("chicka", "clav", "stabs", "mambo", "shout", "four") else 4,
+    )
 
 
 def _arpeggio(bar: Bar, voice: Voice, pattern: str) -> list[Event]:

@@ -1,7 +1,8 @@
 """Regions of x_0 that match others: outpainting, inpainting, looping, inversion.
 
 DITTO section 4, appendices D and E. All are 𝓛 = mean of (M_gen ⊙ x_0 − M_ref ⊙ x_ref)² over the
-masked values; they need no vocoder, and fit any model whose x_0 has time on its last axis.
+masked values, of the log-mel whatever the model space, or of a latent; they need no vocoder, and
+fit any model whose x_0 has time on its last axis.
 """
 
 from dataclasses import dataclass
@@ -114,17 +115,19 @@ class Region(Control):
         return self._difference(output).square().flatten(1).mean(dim=1)
 
     def errors(self, output: Output) -> dict[str, Tensor]:
-        """Return the mean square error in units of x_0.
+        """Return the mean square error in units of the log-mel, or of a latent.
 
-        Those of our own models are [-1, 1] over the dynamic range.
+        A log-mel is [-1, 1] over the dynamic range.
         """
         return {f"{self.kind}_mse": self.loss(output)}
 
     def _difference(self, output: Output) -> Tensor:
         """Return x_0 − y where it counts, shape (B, …, frames that count)."""
-        reference = self.reference.to(output.x_0)
+        made, reference = (
+            output.model.bands.mel(x) for x in (output.x_0, self.reference.to(output.x_0))
+        )
         difference = torch.cat(
-            [output.x_0[..., a:b] - reference[..., a:b] for a, b in self.spans], dim=-1
+            [made[..., a:b] - reference[..., a:b] for a, b in self.spans], dim=-1
         )
         if output.mask is None:
             return difference
@@ -170,12 +173,13 @@ class SelfLoop(Control):
 
     def loss(self, output: Output) -> Tensor:
         """Return 𝓛 of each item, shape (B,)."""
-        first = output.x_0[..., : self.overlap]
-        again = output.x_0[..., self.period : self.period + self.overlap]
+        mel = output.model.bands.mel(output.x_0)
+        first = mel[..., : self.overlap]
+        again = mel[..., self.period : self.period + self.overlap]
         return (first - again).square().flatten(1).mean(dim=1)
 
     def errors(self, output: Output) -> dict[str, Tensor]:
-        """Return the mean square error in units of x_0."""
+        """Return the mean square error in units of the log-mel, or of a latent."""
         return {"loop_mse": self.loss(output)}
 
     def check(self, model: MusicModel, frames: int) -> None:

@@ -207,11 +207,14 @@ class GuidanceGradients(GuidanceMethod):
     def decode(self, x_T: Tensor, problem: Problem) -> Tensor:
         """Sample x_0, guided at every step."""
         known = known_region(problem.controls)
+        # A region's loss is of log-mels: its gradient in the model space is smaller by the square
+        # of the space's unit.
+        default = GG_STRENGTH / problem.model.bands.variance
         return guidance_gradients(
             x_T,
             problem.chain(self.steps),
             problem.objective,
-            strength=GG_STRENGTH if self.strength is None else self.strength,
+            strength=default if self.strength is None else self.strength,
             known=None if known is None else known.like(x_T),
             advance=self.advance(problem.new_noise()),
         )

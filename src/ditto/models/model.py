@@ -20,7 +20,7 @@ from ditto.audio.features import log_mel
 from ditto.audio.limiter import limited
 from ditto.audio.spec import AudioSpec
 from ditto.diffusion.consistency import StudentDenoiser
-from ditto.diffusion.denoiser import GuidedDenoiser, dynamic_threshold
+from ditto.diffusion.denoiser import GuidedDenoiser
 from ditto.diffusion.schedule import Schedule
 from ditto.errors import DataError, ModelError, RequestError, one_line
 from ditto.models.conditioning import Tags, TagVocabulary, drop_conditions, null_tags
@@ -426,8 +426,8 @@ def guided_denoiser(network: nn.Module, schedule: Schedule, bands: Bands = PLAIN
         bands: of its x_0, which chains limit to where the log-mel is in [−1, 1].
     """
     config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
-    skip_std, limit = float(config.get("skip_std", 0.0)), _limit(bands)
-    return GuidedDenoiser(network, schedule, config["prediction"], null_tags, skip_std, limit)
+    kind, skip_std = config["prediction"], float(config.get("skip_std", 0.0))
+    return GuidedDenoiser(network, schedule, kind, null_tags, skip_std, bands.limited)
 
 
 def student_denoiser(
@@ -438,9 +438,5 @@ def student_denoiser(
 ) -> StudentDenoiser:
     """Return the denoiser of a distilled network, see `MusicModel.student_denoiser`."""
     config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
-    skip_std, limit = float(config.get("skip_std", 0.0)), _limit(bands)
-    return StudentDenoiser(call or network, schedule, config["prediction"], skip_std, limit)
-
-
-def _limit(bands: Bands) -> Callable[[Tensor], Tensor]:
-    return bands.limited if bands else dynamic_threshold
+    kind, skip_std = config["prediction"], float(config.get("skip_std", 0.0))
+    return StudentDenoiser(call or network, schedule, kind, skip_std, bands.limited)

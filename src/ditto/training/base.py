@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ditto.audio.bands import PLAIN, Bands
 from ditto.audio.spec import AudioSpec
-from ditto.data.dataset import ClipDataset, band_statistics
+from ditto.data.dataset import ClipDataset, band_statistics, vocabulary_of
 from ditto.data.files import make_folder, read_json, write_json
 from ditto.errors import DataError
 from ditto.models.conditioning import drop_conditions
@@ -66,6 +66,8 @@ def train_base(
     setting = Setting.of(config, network)
     averages = {"ema": config.ema} | ({"slow_ema": config.slow_ema} if config.slow_ema else {})
     run = Run(config, out, accelerator, network, averages=averages, average_every=config.ema_every)
+    if config.continued and not run.start:
+        run.take(Path(config.start_from))
     measure = Measure(run, setting, config, held_out or clips, bands)
     if config.start_from and not run.start:
         measure(averaged)
@@ -93,14 +95,14 @@ def train_from_folder(
     Raises:
         DataError: the network's tag sizes are not those of the data's vocabulary.
     """
-    spec = AudioSpec(clip_frames=config.frames)
+    spec, vocabulary = AudioSpec(clip_frames=config.frames), vocabulary_of(data)
+    sizes = tuple(network_of(config).config["tag_sizes"])
+    if sizes != vocabulary.sizes:
+        raise DataError(
+            f"the config's tag_sizes are {list(sizes)}, but the data needs {list(vocabulary.sizes)}"
+        )
     bands = _begun_bands(config, data, spec, out)
     clips = ClipDataset(data, spec, frames=config.frames, seed=config.seed, bands=bands)
-    sizes = tuple(network_of(config).config["tag_sizes"])
-    if sizes != clips.vocabulary.sizes:
-        raise DataError(
-            f"the config's tag_sizes are {list(sizes)}, but the data needs {list(clips.vocabulary.sizes)}"
-        )
     held = (
         ClipDataset(
             held_out, spec, clips.vocabulary, frames=config.frames, seed=config.seed, bands=bands
@@ -122,17 +124,15 @@ def _begun_bands(config: BaseConfig, data: Path, spec: AudioSpec, out: Path) -> 
 
     Later data must not move the model space.
     """
-    if not config.normalised:
-        return PLAIN
     if not (out / BANDS).exists():
         if config.start_from == EMBEDDED:
             bands = load().bands
+        elif config.start_from:
+            bands = load_bands(Path(config.start_from))
         else:
-            bands = (
-                load_bands(Path(config.start_from))
-                if config.start_from
-                else band_statistics(data, spec)
-            )
+            bands = band_statistics(data, spec) if config.normalised else PLAIN
+        if not bands:
+            return PLAIN
         make_folder(out)
         write_json(out / BANDS, asdict(bands))
     return load_bands(out)

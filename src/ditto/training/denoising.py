@@ -1,6 +1,4 @@
-"""What trainings of networks that denoise share: their recipes, their losses, and a step's random
-draws.
-"""
+"""What trainings of networks that denoise share: recipes, losses, and a step's random draws."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,9 +21,7 @@ NETWORKS: dict[str, Callable[..., Network]] = {"transformer": PatchTransformer, 
 
 
 class Clips(Protocol):
-    """Where clips come from: a pure function of the step, which is what makes a killed run resume
-    exactly.
-    """
+    """Where clips come from: a function of the step alone, so that a killed run resumes exactly."""
 
     def batch(self, step: int, batch_size: int) -> tuple[Tensor, Tensor]:
         """x_0 (B, 1, n_mels, frames) and conditions (B, 5)."""
@@ -78,6 +74,9 @@ class BaseConfig(DenoiserRecipe):
         network: keyword arguments of the network's constructor.
         start_from: folder of a run from whose averaged weights this one starts, as far as names and
             shapes agree; "embedded" is the embedded base, whose network's settings must be these.
+        continued: whether it takes that run's last weights, optimiser and averages as they are, in
+            place of the averages alone: so a run at a constant rate is brought to an end beside
+            itself, while it goes on.
         trained: beginnings of the names of the weights that are trained, "*" for any number; none
             named is all.
         network_kind: "transformer" (the embedded model's) or "unet" (the papers').
@@ -85,7 +84,7 @@ class BaseConfig(DenoiserRecipe):
             for a network that predicts epsilon.
         least_share: the noise's share below which "velocity_mse" weighs no more.
         normalised: whether x_0 has its mel bands normalised, by the statistics of the data that the
-            run begins with.
+            run begins with; a run that starts from another has that one's.
         slow_ema: decay of a second average that is evaluated too, 0 for none.
         ema_every: steps between updates of the averages; a decay is that of one step all the same.
         measured: held-out clips that the denoising error is measured on, a multiple of 16; 0 for
@@ -98,6 +97,7 @@ class BaseConfig(DenoiserRecipe):
 
     network: dict[str, Any] = field(default_factory=dict)
     start_from: str = ""
+    continued: bool = False
     trained: tuple[str, ...] = ()
     network_kind: str = "transformer"
     loss: str = "weighted_mse"
@@ -200,9 +200,8 @@ def velocity_mse(setting: "Setting", example: Example, output: Tensor) -> Tensor
     estimate = setting.schedule.to_x_0(output, example.x_t, t, setting.prediction, setting.skip_std)
     sigma = setting.schedule.sigma(t, x_0)
     share = (sigma / (1 + sigma)).clamp(min=setting.least_share)
-    errors = (
-        nn.functional.mse_loss(estimate, x_0, reduction="none").flatten(1).mean(dim=1)
-    )  # in few passes
+    squares = nn.functional.mse_loss(estimate, x_0, reduction="none")  # in the fewest passes
+    errors = squares.flatten(1).mean(dim=1)
     return (errors / share.flatten().square()).mean()
 
 

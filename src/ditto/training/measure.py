@@ -1,6 +1,4 @@
-"""What a base's training measures on held-out clips, the same at every evaluation, so that
-checkpoints compare exactly.
-"""
+"""What a base's training measures on held-out clips, the same at every evaluation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,14 +10,14 @@ from ditto.audio.bands import PLAIN, Bands
 from ditto.audio.spec import AudioSpec
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.diffusion.schedule import Schedule
-from ditto.eval.sharpness import sharpness
+from ditto.audio.sharpness import sharpness
 from ditto.models.model import guided_denoiser
 from ditto.plots import mel_grid
 from ditto.training.denoising import BaseConfig, Clips, Network, Setting, diffusion_loss, draw
 from ditto.training.run import Run
 
 SIGMAS = (0.1, 0.26, 0.5, 1.0, 2.0, 4.0)
-"""Noise levels that the denoising error is measured at, of x_0 as the network sees it."""
+"""Noise levels that the denoising error is measured at, in units of the log-mel in [−1, 1]."""
 BATCH = 16
 """Clips at once."""
 
@@ -27,9 +25,9 @@ BATCH = 16
 class Measure:
     """Evaluates networks for a run's log.
 
-    ``held_out_loss`` is the loss; ``error_<σ>`` the root mean square error of x̂_0 at a noise
+    ``held_out_loss`` is the loss; ``error_db_<σ>`` the root mean square error of x̂_0 at a noise
     level, in dB of log-mel; ``contrast_off`` and ``peaks_off`` are those of
-    `ditto.eval.sharpness`, of sampled clips against as many others.
+    `ditto.audio.sharpness`, of sampled clips against as many others.
 
     Args:
         run: its log and pictures.
@@ -70,14 +68,8 @@ class Measure:
                 found |= self.errors(network)
             count = max(4, self.config.measured // 2)
             real, tags = self.clips.batch(0, count)
-            made = sample_clips(
-                network,
-                self.setting.schedule,
-                tags,
-                real.shape[1:],
-                self.config.seed,
-                bands=self.bands,
-            )
+            schedule, seed = self.setting.schedule, self.config.seed
+            made = sample_clips(network, schedule, tags, real.shape[1:], seed, bands=self.bands)
         real, made = self.bands.mel(real)[:, 0], self.bands.mel(made.float())[:, 0]
         if self.config.measured:
             found |= sharpness(made, self.spec.dynamic_range_db).off_by(
@@ -88,13 +80,13 @@ class Measure:
             mel_grid(self.run.picture, [*real[:4, None], *made[:4, None]], columns=4)
 
     def errors(self, network: nn.Module, sigmas: Sequence[float] = SIGMAS) -> dict[str, float]:
-        """``error_<σ>`` for each noise level; the noise is fixed."""
-        half_range, found = self.spec.dynamic_range_db / 2, {}
+        """``error_db_<σ>`` for each noise level; the noise is fixed."""
+        half_range, unit, found = self.spec.dynamic_range_db / 2, self.bands.variance**0.5, {}
         for sigma in sigmas:
             squares, count = 0.0, 0
             for i in range(self.config.measured // BATCH):
                 x_0, tags = self.clips.batch(i, BATCH)
-                t = self.setting.schedule.nearest(torch.full((BATCH,), sigma))
+                t = self.setting.schedule.nearest(torch.full((BATCH,), sigma / unit))
                 noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(i))
                 x_t = self.setting.schedule.add_noise(x_0, noise, t)
                 output = network(x_t, t, tags).float()
@@ -103,7 +95,7 @@ class Measure:
                 )
                 squares += (self.bands.mel(estimate) - self.bands.mel(x_0)).square().sum().item()
                 count += x_0.numel()
-            found[f"error_{sigma:g}"] = half_range * (squares / max(count, 1)) ** 0.5
+            found[f"error_db_{sigma:g}"] = half_range * (squares / max(count, 1)) ** 0.5
         return found
 
 

@@ -251,6 +251,18 @@ class Run:
             average.load(groups[name])
         return step
 
+    def take(self, folder: Path) -> None:
+        """Go on from another run's newest checkpoint: its weights, optimiser and averages.
+
+        Raises:
+            DataError: it has none, or is of another network.
+        """
+        groups = Checkpoints(folder).newest()[0]
+        for learner in self._learners:
+            learner.load(groups)
+        for name, average in self.averages.items():
+            average.load(groups[name])
+
     @property
     def picture(self) -> Path:
         """Where to draw samples of the weights as they are now."""

@@ -13,7 +13,7 @@ and their packages (which ask for old versions of TensorFlow) are never imported
   `swift_f0`.
 
 Measures on them: `genre` (a linear probe), `distance` (Fréchet distance in whitened directions),
-`tune`. Two more have no weights: `tempo` (librosa's estimator, ISC) and `sharpness` of a log-mel.
+`tune`. Two more have no weights: `tempo` (librosa's estimator, ISC) and `ditto.audio.sharpness`.
 `hear` gives what the music table needs of a batch of clips.
 """
 

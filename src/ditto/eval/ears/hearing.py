@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ditto.audio.features import log_mel
+from ditto.audio.sharpness import sharpness
 from ditto.audio.spec import AudioSpec
 from ditto.eval.ears import basic_pitch, musicnn, tempo
-from ditto.eval.ears.sharpness import contrast_db, levels_db, peaks_db
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -65,7 +66,7 @@ def hear(audio: Tensor, sample_rate: int, ears: Ears | None = None) -> dict[str,
         - ``msd_tags``, ``mtt_tags``: mean probabilities of the tags, (B, 50), in the order of
           `musicnn.TAGS`.
         - ``notes_per_second``, ``onset_peak``: by basic-pitch, (B,).
-        - ``contrast_db``, ``peaks_db``: see `sharpness`, (B,) in dB.
+        - ``contrast_db``, ``peaks_db``: see `ditto.audio.sharpness`, (B,) in dB.
         - ``tempo``: in beats per minute, (B,).
 
     Raises:
@@ -79,7 +80,8 @@ def hear(audio: Tensor, sample_rate: int, ears: Ears | None = None) -> dict[str,
     patches = musicnn.log_mel_patches(low)
     msd, mtt = (musicnn.listen(network, patches) for network in (ears.msd, ears.mtt))
     notes = [basic_pitch.activations(clip, ears.notes) for clip in high.numpy()]
-    levels = levels_db(high, AudioSpec(sample_rate=basic_pitch.SAMPLE_RATE))
+    spec = AudioSpec(sample_rate=basic_pitch.SAMPLE_RATE)
+    sharp = sharpness(log_mel(high, spec), spec.dynamic_range_db)
     return {
         "msd": msd.embedding.numpy(),
         "mtt": mtt.embedding.numpy(),
@@ -87,8 +89,8 @@ def hear(audio: Tensor, sample_rate: int, ears: Ears | None = None) -> dict[str,
         "mtt_tags": mtt.tags.mean(dim=1).numpy(),
         "notes_per_second": np.array([basic_pitch.notes_per_second(n) for n in notes]),
         "onset_peak": np.array([basic_pitch.onset_peak(n) for n in notes]),
-        "contrast_db": contrast_db(levels).numpy(),
-        "peaks_db": peaks_db(levels).numpy(),
+        "contrast_db": sharp.contrast.numpy(),
+        "peaks_db": sharp.peaks.numpy(),
         "tempo": np.array([tempo.tempo(clip) for clip in high.numpy()]),
     }
 

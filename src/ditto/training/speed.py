@@ -1,0 +1,48 @@
+"""How fast a base's recipe trains here: clips a second of whole steps, on noise in place of
+data.
+"""
+
+import time
+
+import torch
+from accelerate import Accelerator
+
+from ditto.models.conditioning import drop_conditions
+from ditto.training.base import started
+from ditto.training.denoising import BaseConfig, Setting, diffusion_loss, draw
+from ditto.training.loop import Ema
+from ditto.training.run import Learner
+
+WARM = 3
+"""Steps that are not timed."""
+
+
+def clips_per_second(config: BaseConfig, steps: int = 12) -> float:
+    """Of the fastest third of `steps` steps: draws, loss, gradient, AdamW and averages; no data are
+    read.
+
+    Others who use the machine slow single steps down; the fastest say what it can do.
+    """
+    accelerator = Accelerator(mixed_precision=config.precision)
+    network = started(config)
+    setting, learner = Setting.of(config, network), Learner(accelerator, network, config)
+    decays = [config.ema, *([config.slow_ema] if config.slow_ema else [])]
+    averages = [Ema(network, decay, config.ema_every) for decay in decays]
+    bands = int(config.network.get("n_mels", 160))
+    x_0 = torch.randn(config.batch_size, 1, bands, config.frames)
+    tags = torch.zeros(config.batch_size, 5, dtype=torch.long)
+    seconds = []
+    for step in range(WARM + steps):
+        began = time.perf_counter()
+        t, noise, generator = draw(config, setting.schedule, x_0, step)
+        dropped = drop_conditions(tags, config.tag_dropout, generator, config.grid_dropout)
+        batch = (a.to(accelerator.device) for a in (x_0, dropped, t, noise))
+        with accelerator.autocast():
+            loss = diffusion_loss(learner.model, setting, *batch)
+        learner.descend(loss, step)
+        for average in averages:
+            average.update(network, step)
+        loss.item()
+        seconds.append(time.perf_counter() - began)
+    fastest = sorted(seconds[WARM:])[: max(1, steps // 3)]
+    return config.batch_size * len(fastest) / sum(fastest)
