@@ -79,11 +79,8 @@ class Bands:
         """
         try:
             return cls(
-                **{
-                    name: [float(value) for value in values]
-                    for name, values in (found or {}).items()
-                }
-            )  # pyright: ignore[reportArgumentType]
+                **{name: tuple(map(float, values)) for name, values in (found or {}).items()}
+            )
         except (TypeError, ValueError, AttributeError):
             raise DataError(
                 "the bands' statistics are damaged: they must be two lists of numbers"

@@ -144,8 +144,13 @@ def load_ema(out: Path) -> Network:
     Raises:
         DataError: if the run has no checkpoint yet.
     """
-    network = started(load_config(out / "config.json", BaseConfig))
-    averages = Checkpoints(out).newest()[0]["ema"]
+    config, averages = (
+        load_config(out / "config.json", BaseConfig),
+        Checkpoints(out).newest()[0]["ema"],
+    )
+    network = (
+        started(config) if config.trained else network_of(config)
+    )  # what is not trained is not averaged
     network.load_state_dict(averages, strict=set(averages) == set(network.state_dict()))
     return network.eval()
 

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from ditto.models.conditioning import drop_conditions
-from ditto.training.base import started
+from ditto.training.base import network_of
 from ditto.training.denoising import BaseConfig, Setting, diffusion_loss, draw
 from ditto.training.loop import Ema
 from ditto.training.run import Learner
@@ -24,7 +24,7 @@ def clips_per_second(config: BaseConfig, steps: int = 12) -> float:
     Others who use the machine slow single steps down; the fastest say what it can do.
     """
     accelerator = Accelerator(mixed_precision=config.precision)
-    network = started(config)
+    network = network_of(config)
     setting, learner = Setting.of(config, network), Learner(accelerator, network, config)
     decays = [config.ema, *([config.slow_ema] if config.slow_ema else [])]
     averages = [Ema(network, decay, config.ema_every) for decay in decays]
