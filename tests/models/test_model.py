@@ -269,6 +269,17 @@ def test_normalised_bands_are_a_part_of_the_folder(tiny_model: MusicModel, tmp_p
         load(tmp_path / "model")
 
 
+def test_the_hash_covers_the_bands(tiny_model: MusicModel, tmp_path: Path) -> None:
+    model = banded(tiny_model)
+    digest = model.save(tmp_path / "model")
+    assert load(tmp_path / "model").sha256 == digest != tiny_model.save(tmp_path / "plain")
+    index = json.loads((tmp_path / "model" / INDEX).read_text())
+    index["bands"]["mean"][3] += 0.01
+    (tmp_path / "model" / INDEX).write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="the bands' hash is not the one promised"):
+        load(tmp_path / "model")
+
+
 def test_a_folder_without_bands_has_the_log_mel_as_its_x_0(model_folder: Path) -> None:
     assert "bands" not in json.loads((model_folder / INDEX).read_text())
     assert not load(model_folder).bands

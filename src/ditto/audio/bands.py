@@ -5,6 +5,7 @@ Bands of a log-mel differ in level and in spread. With unit variance in each, on
 the same for all, and none is learned before the others.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,11 @@ class Bands:
     def __bool__(self) -> bool:
         """Whether there is anything to normalise by."""
         return bool(self.mean)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the statistics, which a model's own hash takes in."""
+        return hashlib.sha256(repr((self.mean, self.std)).encode()).hexdigest()
 
     @property
     def variance(self) -> float:

@@ -172,8 +172,9 @@ def hash_file(file: Path) -> str:
 
 
 def hash_of_parts(hashes: Mapping[str, str]) -> str:
-    """Return a model's hash: over those of denoiser and vocoder, then of the student if any."""
-    base = hashlib.sha256("".join(hashes[part] for part in PARTS).encode()).hexdigest()
+    """Return a model's hash: of denoiser, vocoder and bands if any, then of the student if any."""
+    whole = (*PARTS, *(["bands"] if "bands" in hashes else []))
+    base = hashlib.sha256("".join(hashes[part] for part in whole).encode()).hexdigest()
     return hash_with_student(base, hashes["student"]) if "student" in hashes else base
 
 

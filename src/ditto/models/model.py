@@ -348,6 +348,7 @@ class MusicModel:
         if self.controlnet is not None:
             parts[CONTROLNET] = self.controlnet
         hashes = {part: save_part(folder, part, network) for part, network in parts.items()}
+        hashes |= {"bands": self.bands.sha256} if self.bands else {}
         index = {
             "_class_name": "MusicModel",
             **classes,
@@ -381,6 +382,9 @@ def load_own(folder: Path = EMBEDDED) -> MusicModel:
     try:
         names = index["vocabulary"]
         lists = {key: tuple(names[key]) for key in ("genres", "moods")}
+        hashes, bands = dict(index["sha256"]), Bands.of(index.get("bands"))
+        if hashes.get("bands") != (bands.sha256 if bands else None):
+            raise ValueError("the bands' hash is not the one promised")
         return MusicModel(
             network=denoiser,
             vocoder=vocoder,
@@ -389,10 +393,10 @@ def load_own(folder: Path = EMBEDDED) -> MusicModel:
             guidance=float(index["guidance"]),
             shift=float(index["shift"]),
             name="embedded" if folder == EMBEDDED else folder.name,
-            sha256=hash_of_parts(index["sha256"]),
+            sha256=hash_of_parts(hashes),
             distilled=student,
-            base_sha256=hash_of_parts({part: index["sha256"][part] for part in PARTS}),
-            bands=Bands.of(index.get("bands")),
+            base_sha256=hash_of_parts({p: h for p, h in hashes.items() if p != "student"}),
+            bands=bands,
         )
     except (KeyError, TypeError, ValueError, DataError) as error:
         raise ModelError(

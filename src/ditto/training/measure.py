@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from ditto.audio.bands import PLAIN, Bands
+from ditto.audio.sharpness import sharpness
 from ditto.audio.spec import AudioSpec
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.diffusion.schedule import Schedule
-from ditto.audio.sharpness import sharpness
 from ditto.models.model import guided_denoiser
 from ditto.plots import mel_grid
 from ditto.training.denoising import BaseConfig, Clips, Network, Setting, diffusion_loss, draw
