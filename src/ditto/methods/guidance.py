@@ -43,8 +43,8 @@ def freedom(
 
     The step size is a function of the gradient's norm, η_t = strength · √(1 − ᾱ_t) / rms(∇), so
     that a step moves x_t by a fixed share of its noise whatever the loss is measured in. In the
-    travelled part of the grid each step is made `time_travel` times, going back to its noise level in
-    between.
+    travelled part of the grid each step is made `time_travel` times, going back to its noise level
+    in between.
 
     Args:
         x_T: initial latents (B, …).
