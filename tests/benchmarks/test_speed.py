@@ -53,9 +53,7 @@ def test_the_table_runs(bench: Bench, judge: Judge):
 
 
 def test_an_untrained_network_is_timed(bench: Bench, data):
-    config = replace(
-        speed.recipe("base-1"), frames=96, network={"width": 32, "depth": 1, "heads": 2}
-    )
+    config = replace(speed.recipe("base"), frames=96, network={"width": 32, "depth": 1, "heads": 2})
     models = speed.untrained(config, "tiny", "cpu")
     assert models.model.name == "tiny, random weights"
     assert models.model.distilled is not None

@@ -1,6 +1,7 @@
-"""Training a ControlNet: kill -9 and resume bit for bit, what is told, that it learns to follow,
+"""Training a ControlNet: kill -9 and resume bit for bit, what is given, that it learns to follow,
 what is refused."""
 
+import json
 import multiprocessing
 import time
 from dataclasses import replace
@@ -31,9 +32,9 @@ from ditto.training.controlnet import (
     ControlledDataset,
     ControlNetConfig,
     draw,
+    given_frames,
     sample,
     setting_of,
-    told,
     train_controlnet,
     train_from_folder,
 )
@@ -176,13 +177,13 @@ def test_it_learns_to_follow_the_curve(tmp_path: Path) -> None:
 
 def test_curves_are_left_out_at_their_rates() -> None:
     config = replace(TINY, curve_dropout=0.3, span_dropout=0.25)
-    where = told(config, torch.Size((20_000, 16)), torch.Generator().manual_seed(0)).float()
+    where = given_frames(config, torch.Size((20_000, 16)), torch.Generator().manual_seed(0)).float()
     nowhere = (where.sum(dim=1) == 0).float().mean().item()
     everywhere = (where.sum(dim=1) == 16).float().mean().item()
     # A cut is empty, and so none, with probability 1/17, and the whole clip with (1/17)²·2 or so.
     assert nowhere == pytest.approx(0.3, abs=0.02)
     assert everywhere == pytest.approx(0.7 * (0.75 + 0.25 / 17), abs=0.02)
-    always = told(
+    always = given_frames(
         replace(config, curve_dropout=0.0, span_dropout=0.0),
         torch.Size((50, 16)),
         torch.Generator(),
@@ -217,13 +218,14 @@ def test_another_base_or_config_is_refused(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lr_decay": "steep"}, "unknown lr_decay"),
-        ({"curve_dropout": 1.0}, "curve_dropout must be"),
+        ({"lr_decay": "steep"}, "lr_decay: Input should be 'linear' or 'cosine'"),
+        ({"curve_dropout": 1.0}, "curve_dropout: Input should be less than 1"),
     ],
 )
-def test_a_bad_config_is_refused(settings: dict[str, Any], message: str) -> None:
+def test_a_bad_config_is_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(settings))
     with pytest.raises(DataError, match=message):
-        ControlNetConfig(**settings)
+        load_config(tmp_path / "config.json", ControlNetConfig)
 
 
 def test_the_committed_config_loads() -> None:

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -31,6 +32,7 @@ class Config:
     betas: tuple[float, float] = (0.9, 0.99)
     network: dict = field(default_factory=dict)
     steps: int = 10
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,11 @@ def test_a_config_is_read(tmp_path: Path) -> None:
     [
         (
             '{"learning_rate": 1}',
-            "unknown keys .* learning_rate; known are betas, lr, network, steps",
+            "learning_rate: Unexpected .*; known are betas, lr, network, steps",
         ),
-        ("[1]", "not a JSON object"),
-        ("{", "cannot read the config"),
-        ("", "cannot read the config"),
+        ("[1]", "does not fit: Input should be an object"),
+        ("{", "does not fit: Invalid JSON"),
+        ("", "does not fit: Invalid JSON"),
     ],
 )
 def test_a_bad_config_is_one_line(tmp_path: Path, content: str, message: str) -> None:
@@ -72,7 +74,7 @@ def test_a_config_that_is_no_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read"):
         load_config(tmp_path, Config)
     (tmp_path / "binary.json").write_bytes(b"\xff\x00")
-    with pytest.raises(DataError, match="cannot read"):
+    with pytest.raises(DataError, match="Invalid JSON"):
         load_config(tmp_path / "binary.json", Config)
 
 

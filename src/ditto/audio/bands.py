@@ -1,5 +1,6 @@
-"""The model space of a base whose mel bands are normalised to mean 0 and deviation 1 over the
-training set.
+"""The model space of a base whose mel bands are normalised.
+
+Every band has mean 0 and deviation 1 over the training set.
 
 Bands of a log-mel differ in level and in spread. With unit variance in each, one noise level means
 the same for all, and none is learned before the others.
@@ -18,8 +19,9 @@ from ditto.errors import DataError
 
 @dataclass(frozen=True)
 class Bands:
-    """Mean and standard deviation of every mel band, in units of the log-mel in [−1, 1]; without
-    any, x_0 is the mel.
+    """Mean and standard deviation of every mel band, in units of the log-mel in [−1, 1].
+
+    Without any, x_0 is the mel.
 
     Attributes:
         mean, std: (n_mels,) each, or empty.
@@ -38,11 +40,12 @@ class Bands:
         object.__setattr__(self, "std", tuple(self.std))
         if len(self.mean) != len(self.std) or any(not value > 0 for value in self.std):
             raise DataError(
-                "the bands' statistics are damaged: they need a mean and a deviation above 0 for each band"
+                "the bands' statistics are damaged: they need a mean and a deviation above 0 for "
+                "each band"
             )
 
     def __bool__(self) -> bool:
-        """Whether there is anything to normalise by."""
+        """Return whether there is anything to normalise by."""
         return bool(self.mean)
 
     @property
@@ -56,17 +59,17 @@ class Bands:
         return sum(value**2 for value in self.std) / len(self.std) if self else 1.0
 
     def normalised(self, mel: Tensor) -> Tensor:
-        """Log-mel (…, n_mels, frames) → model space, of the same shape."""
+        """Convert log-mel (…, n_mels, frames) to model space, of the same shape."""
         return (mel - self._column(self.mean, mel)) / self._column(self.std, mel) if self else mel
 
     def mel(self, x: Tensor) -> Tensor:
-        """Model space (…, n_mels, frames) → log-mel, of the same shape."""
+        """Convert model space (…, n_mels, frames) to log-mel, of the same shape."""
         return (
             torch.addcmul(self._column(self.mean, x), x, self._column(self.std, x)) if self else x
         )
 
     def limited(self, x: Tensor) -> Tensor:
-        """Model space (…, n_mels, frames) held to where the log-mel is in [−1, 1]."""
+        """Hold model space (…, n_mels, frames) to where the log-mel is in [−1, 1]."""
         if not self:
             return x.clamp(-1, 1)
         low, high = (self.normalised(torch.full_like(x[..., :1], bound)) for bound in (-1.0, 1.0))
@@ -78,7 +81,7 @@ class Bands:
 
     @classmethod
     def of(cls, found: Mapping[str, Any] | None) -> "Bands":
-        """From what a JSON file says, None being nothing.
+        """Read what a JSON file says, None being nothing.
 
         Raises:
             DataError: it says something else.

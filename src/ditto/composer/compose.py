@@ -188,7 +188,7 @@ def _energies(rng: np.random.Generator, count: int) -> list[float]:
 def _progressions(
     rng: np.random.Generator, style: Style, mood: Mood, mode: str, tonic: int, letters: list[str]
 ) -> dict[str, list[list[Chord]]]:
-    """A progression for each letter, different ones as far as the genre has them."""
+    """Choose a progression for each letter, different ones as far as the genre has them."""
     texts = style.minor if mode in MINOR_MODES else style.major
     order = rng.permutation(len(texts))
     chosen = {

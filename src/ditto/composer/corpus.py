@@ -41,8 +41,9 @@ def compose_dataset(
     sample_rate: int = 22_050,
     progress: Progress | None = None,
 ) -> Path:
-    """Compose, render and label pieces into folder `out`; a restart continues, a larger count
-    extends.
+    """Compose, render and label pieces into folder `out`.
+
+    A restart continues, a larger count extends.
 
     Args:
         out: folder; made if it is missing.
@@ -120,7 +121,7 @@ def _each(make: Callable[[int], None], indices: list[int], workers: int) -> Iter
 
 
 def font_of(index: int, seed: int, split: str, fonts: Sequence[Path]) -> Path:
-    """The SoundFont that a piece is rendered with."""
+    """Draw the SoundFont of a piece."""
     return fonts[int(np.random.default_rng([seed, SPLITS[split], index, 2]).integers(len(fonts)))]
 
 
@@ -134,7 +135,7 @@ def _make_piece(
 
 @lru_cache(maxsize=4)
 def _renderer(font: Path, sample_rate: int) -> Renderer:
-    """A renderer of this process, kept because loading a SoundFont takes a while."""
+    """Return a renderer of this process, kept because loading a SoundFont takes a while."""
     return Renderer(font, sample_rate)
 
 

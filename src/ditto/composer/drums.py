@@ -36,7 +36,7 @@ def drum_events(bar: Bar, groove: str, choice: int, rng: np.random.Generator) ->
 
 
 def roll(bar: Bar) -> list[Event]:
-    """A build-up: snare hits that double in speed and grow through the bar."""
+    """Play a build-up: snare hits that double in speed and grow through the bar."""
     beats = np.concatenate(
         [np.arange(0, bar.beats / 2, 0.5), np.arange(bar.beats / 2, bar.beats, 0.25)]
     )

@@ -48,7 +48,7 @@ class Shape:
 
 
 def shape(rng: np.random.Generator, bars: Sequence[Measure], seconds: float) -> Shape:
-    """The loudness of a piece of `seconds` whose bars are given."""
+    """Draw the loudness of a piece of `seconds` whose bars are given."""
     scenes = _scenes(rng, bars)
     if rng.random() < FLAT_SHARE:
         levels = rng.uniform(-3.0, 0.0, size=3)
@@ -78,13 +78,13 @@ def shape(rng: np.random.Generator, bars: Sequence[Measure], seconds: float) -> 
 
 
 def gain_db(curve: Curve | tuple[tuple[float, float], ...], times: np.ndarray) -> np.ndarray:
-    """The levels of a curve at `times` (seconds), in dB."""
+    """Return the levels of a curve at `times` (seconds), in dB."""
     points = np.asarray(curve)
     return np.interp(times, points[:, 0], points[:, 1])
 
 
 def _scenes(rng: np.random.Generator, bars: Sequence[Measure]) -> tuple[str, ...]:
-    """A scene for the last bar or two (of builds, up to four) of most sections."""
+    """Draw a scene for the last bar or two (of builds, up to four) of most sections."""
     scenes = [""] * len(bars)
     for i, bar in enumerate(bars):
         if not bar.turns:
@@ -98,7 +98,7 @@ def _scenes(rng: np.random.Generator, bars: Sequence[Measure]) -> tuple[str, ...
 
 
 def _scene_at(bars: Sequence[Measure], scenes: Sequence[str], start: float) -> tuple[str, float]:
-    """The scene of the bar that sounds at `start`, and when its last bar ends."""
+    """Find the scene of the bar that sounds at `start`, and when its last bar ends."""
     i = max((k for k, bar in enumerate(bars) if bar.start <= start + NEAR), default=0)
     last = i
     while last + 1 < len(bars) and scenes[last + 1] == scenes[i] and not bars[last].turns:
@@ -109,8 +109,9 @@ def _scene_at(bars: Sequence[Measure], scenes: Sequence[str], start: float) -> t
 def _staged(
     rng: np.random.Generator, scene: str, start: tuple[float, float], until: float, depth: float
 ) -> Curve:
-    """A build that rises from where it is or lower, or a quiet break; full level comes at once
-    after either.
+    """Draw a build that rises from where it is or lower, or a quiet break.
+
+    Full level comes at once after either.
     """
     t, v = start
     until = max(until, t + 0.5)
@@ -126,7 +127,7 @@ def _staged(
 def _length(
     rng: np.random.Generator, bars: Sequence[Measure], start: float, on_bars: bool
 ) -> float:
-    """Seconds of a gesture that begins at `start`."""
+    """Draw the seconds of a gesture that begins at `start`."""
     if not on_bars:
         return float(rng.uniform(1.0, 6.0))
     ahead = [bar.end - start for bar in bars if 1.0 <= bar.end - start <= 7.0]
@@ -136,14 +137,14 @@ def _length(
 
 
 def _level(rng: np.random.Generator, depth: float) -> float:
-    """A level between −depth and 0 dB, most often in the upper third."""
+    """Draw a level between −depth and 0 dB, most often in the upper third."""
     return -depth * float(rng.beta(1.0, 2.0))
 
 
 def _segment(
     rng: np.random.Generator, start: tuple[float, float], length: float, depth: float
 ) -> Curve:
-    """One gesture of `length` seconds that begins at `start`."""
+    """Draw one gesture of `length` seconds that begins at `start`."""
     t, v = start
     kind = rng.choice(("ramp", "hold", "step", "swell", "dip"), p=(0.46, 0.14, 0.16, 0.14, 0.1))
     target = _other_level(rng, v, depth)
@@ -159,7 +160,7 @@ def _segment(
 
 
 def _other_level(rng: np.random.Generator, v: float, depth: float) -> float:
-    """A level at least a third of the depth away from `v`."""
+    """Draw a level at least a third of the depth away from `v`."""
     target = _level(rng, depth)
     while abs(target - v) < depth / 3:
         target = _level(rng, depth)

@@ -112,8 +112,9 @@ class Theme:
 def make_theme(
     rng: np.random.Generator, cells: str, density: float, beats: int, centre: int
 ) -> Theme:
-    """A theme of two motifs and a closing one, around MIDI pitch `centre`, for bars of `beats`
-    beats.
+    """Invent a theme of two motifs and a closing one.
+
+    It lies around MIDI pitch `centre`, in bars of `beats` beats.
     """
     first, second = (_motif(rng, cells, density, beats) for _ in range(2))
     closing = Motif((*_rhythm(rng, cells, density, beats - 2), (beats - 2.0, 1.8)), ())
@@ -149,7 +150,7 @@ def _rhythm(
 
 
 def _contour(rng: np.random.Generator, count: int) -> tuple[int, ...]:
-    """A walk in scale steps that keeps its direction for a while; a leap is answered by a turn."""
+    """Walk in scale steps that keep their direction for a while; a turn answers a leap."""
     position, direction, contour = 0, int(rng.choice((-1, 1))), []
     for _ in range(count):
         contour.append(position)
@@ -162,8 +163,9 @@ def _contour(rng: np.random.Generator, count: int) -> tuple[int, ...]:
 
 
 def sing(bar: Bar, theme: Theme, tonic: int, mode: str, articulation: float) -> list[Event]:
-    """The theme's notes in one bar: strong beats take chord tones, others tones of the scale that
-    fit the chord.
+    """Play the theme's notes in one bar.
+
+    Strong beats take chord tones, others tones of the scale that fit the chord.
     """
     if bar.final:
         chord = bar.spans[0].chord

@@ -55,12 +55,12 @@ class Renderer:
             ) from error
 
     def render(self, piece: Piece) -> FloatArray:
-        """Audio of `piece`: mono float32, shape (round(seconds · sample_rate),), |x| ≤ −1 dBFS."""
+        """Render `piece`: mono float32, shape (round(seconds · sample_rate),), |x| ≤ −1 dBFS."""
         dry = self.dry(piece)
         return _automate(_room_and_tone(dry, piece, self.sample_rate), piece, self.sample_rate)
 
     def dry(self, piece: Piece) -> FloatArray:
-        """The tracks at their levels, before room, tone and automation; same shape as `render`."""
+        """Mix the tracks at their levels, before room, tone and automation."""
         length = round(piece.seconds * self.sample_rate)
         high = np.zeros(length * OVERSAMPLING, np.float32)
         pump = (
@@ -168,8 +168,7 @@ def _playing_rms(audio: FloatArray, window: int = 4410) -> float:
 
 
 def _room_and_tone(dry: FloatArray, piece: Piece, rate: int) -> FloatArray:
-    """Adds an exponentially decaying diffuse tail and tilts the spectrum, in one pass through the
-    Fourier domain.
+    """Add an exponentially decaying diffuse tail and tilt the spectrum, in one pass.
 
     What is soft by the automation is a mix of that and of a version with a steeper slope.
     """
@@ -193,8 +192,9 @@ def _room_and_tone(dry: FloatArray, piece: Piece, rate: int) -> FloatArray:
 
 
 def _impulse(seconds: float, rate: int) -> npt.NDArray[np.float64]:
-    """Unit-energy noise that falls by 60 dB in `seconds`, after a 12 ms gap; the same noise for
-    every piece.
+    """Return unit-energy noise that falls by 60 dB in `seconds`, after a gap of 12 ms.
+
+    The noise is the same for every piece.
     """
     count = max(int(seconds * rate), 64)
     noise = np.random.default_rng(0).standard_normal(count) * 10 ** (-3 * np.arange(count) / count)
@@ -203,8 +203,9 @@ def _impulse(seconds: float, rate: int) -> npt.NDArray[np.float64]:
 
 
 def _tilt(db_per_octave: float, size: int, rate: int) -> npt.NDArray[np.float64]:
-    """Amplitude response of a slope around 800 Hz, bounded to five octaves below and four above; no
-    DC.
+    """Return the amplitude response of a slope around 800 Hz.
+
+    It is bounded to five octaves below and four above, and takes out DC.
     """
     frequency = np.maximum(fft.rfftfreq(size, 1 / rate), 25.0)
     octaves = np.clip(np.log2(frequency / 800.0), -5.0, 4.0)
@@ -214,22 +215,24 @@ def _tilt(db_per_octave: float, size: int, rate: int) -> npt.NDArray[np.float64]
 
 
 def _pump(piece: Piece, count: int, rate: int) -> FloatArray:
-    """Gain that falls by the mix's `pump_db` on each beat and has recovered after 70 % of it."""
+    """Return a gain that falls by the mix's `pump_db` on each beat and is back after 70 % of it."""
     beats = (np.arange(count, dtype=np.float64) / rate - piece.beat_offset) * piece.tempo / 60
     left = np.clip(1 - (beats % 1.0) / 0.7, 0.0, 1.0) ** 1.5
     return (10 ** (-piece.mix.pump_db * left / 20)).astype(np.float32)
 
 
 def _automate(audio: FloatArray, piece: Piece, rate: int) -> FloatArray:
-    """Level and automation: the loudest second has `mix.level_db` RMS unless the peak would pass −1
-    dBFS.
+    """Apply level and automation: the loudest second has `mix.level_db` RMS.
+
+    It has less if the peak would pass −1 dBFS.
     """
     times = np.arange(len(audio)) / rate
     shaped = audio * 10 ** (gain_db(piece.dynamics, times) / 20)
     loudest = _loudest_second(shaped, rate)
     if loudest <= 0:
         raise DataError(
-            f"piece {piece.index} is silent with this SoundFont: it lacks the instruments of General MIDI"
+            f"piece {piece.index} is silent with this SoundFont: it lacks the instruments of "
+            "General MIDI"
         )
     gain = 10 ** (piece.mix.level_db / 20) / loudest
     peak = float(np.max(np.abs(shaped)))
@@ -243,6 +246,6 @@ def _loudest_second(audio: npt.NDArray[np.float64], rate: int) -> float:
 
 
 def _edges(count: int, rate: int) -> npt.NDArray[np.float64]:
-    """Fades of 5 ms in and 300 ms out, so that the file neither clicks nor breaks off."""
+    """Return fades of 5 ms in and 300 ms out, so that the file neither clicks nor breaks off."""
     t = np.arange(count) / rate
     return np.minimum(1.0, t / 0.005) * np.minimum(1.0, (count / rate - t) / 0.3)

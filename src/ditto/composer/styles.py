@@ -11,9 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Part:
-    """An accompanying part: its texture (see `ditto.composer.textures`), instruments to choose from,
-    range, level.
-    """
+    """An accompanying part: its texture (`ditto.composer.textures`), instruments, range, level."""
 
     role: str
     texture: str

@@ -71,18 +71,19 @@ class Bar:
 
     @property
     def tier(self) -> str:
-        """Which of a texture's pattern sets fits the density."""
+        """Name of the texture's pattern set that fits the density."""
         return "light" if self.density < 0.38 else "main" if self.density < 0.78 else "busy"
 
     def chord_at(self, beat: float) -> Chord:
-        """The chord that sounds at `beat` (absolute)."""
+        """Find the chord that sounds at `beat` (absolute)."""
         return [s for s in self.spans if s.beat <= beat + 1e-6][-1].chord
 
 
 @dataclass
 class Voice:
-    """What a part remembers from bar to bar: range, key, its pattern choice and the last
-    voicing.
+    """What a part remembers from bar to bar.
+
+    That is its range, key, choice of patterns and last voicing.
     """
 
     texture: str
@@ -96,7 +97,7 @@ class Voice:
 
 
 def play(bar: Bar, voice: Voice, rng: np.random.Generator) -> list[Event]:
-    """Events of one part in one bar."""
+    """Play one part in one bar."""
     if bar.final:
         return _final(bar, voice)
     if voice.texture == "walking":
@@ -108,7 +109,7 @@ def play(bar: Bar, voice: Voice, rng: np.random.Generator) -> list[Event]:
 
 
 def parse(pattern: str) -> list[tuple[float, float, str]]:
-    """(beat, length, character) of each hit in a pattern of sixteenths."""
+    """Return (beat, length, character) of each hit in a pattern of sixteenths."""
     hits = []
     for i, character in enumerate(pattern):
         if character in "-.":
@@ -121,8 +122,9 @@ def parse(pattern: str) -> list[tuple[float, float, str]]:
 
 
 def _pattern(tables: dict[str, Tiers], bar: Bar, voice: Voice) -> str:
-    """The part's pattern for this bar: fixed by letter and parity, so that sections keep their own
-    feel.
+    """Choose the part's pattern for this bar.
+
+    Letter and parity fix it, so that sections keep their own feel.
     """
     triple = voice.texture + "3"
     tiers = tables[triple] if bar.beats == 3 and triple in tables else tables[voice.texture]
@@ -235,9 +237,7 @@ def _seventh(chord: Chord) -> int:
 
 
 def _walking(bar: Bar, voice: Voice, rng: np.random.Generator) -> list[Event]:
-    """A note a beat: root on each change, chord and scale tones between, a semitone into the next
-    root.
-    """
+    """Play a note a beat: root on each change, tones between, a semitone into the next root."""
     events = []
     previous = voice.last[0] if voice.last else voice.low + 8
     if bar.tier == "light":
@@ -286,7 +286,7 @@ def _walk_step(
 
 
 def _final(bar: Bar, voice: Voice) -> list[Event]:
-    """The last bar: one long chord or root."""
+    """Play the last bar: one long chord or root."""
     chord = bar.spans[0].chord
     if voice.texture == "walking" or voice.texture in BASSES:
         notes = [nearest(voice.low + 6, (chord.root,), voice.low, voice.low + 12)]

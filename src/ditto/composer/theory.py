@@ -92,7 +92,7 @@ def scale_pitch_classes(tonic: int, mode: str) -> frozenset[int]:
 
 @lru_cache(maxsize=4096)
 def playable_classes(chord: Chord, tonic: int, mode: str) -> frozenset[int]:
-    """The chord's own tones and the scale tones that do not clash with its chromatic ones."""
+    """Return the chord's tones and the scale tones that do not clash with its chromatic ones."""
     scale, tones = scale_pitch_classes(tonic, mode), frozenset(chord.pitch_classes)
     chromatic = tones - scale
     clash = {(c + d) % 12 for c in chromatic for d in (-1, 1)}
@@ -102,23 +102,25 @@ def playable_classes(chord: Chord, tonic: int, mode: str) -> frozenset[int]:
 def nearest(
     pitch: float, classes: frozenset[int] | Sequence[int], low: int = 0, high: int = 127
 ) -> int:
-    """The pitch nearest to `pitch` whose class is among `classes`, in [low, high] (an octave or
-    more).
+    """Find the pitch nearest to `pitch` whose class is among `classes`.
+
+    [low, high] spans an octave or more.
     """
     candidates = [p for p in range(low, high + 1) if p % 12 in classes]
     return min(candidates, key=lambda p: (abs(p - pitch), p))
 
 
 def ladder(classes: frozenset[int], low: int, high: int) -> list[int]:
-    """All pitches in [low, high] whose class is among `classes`, ascending."""
+    """Return all pitches in [low, high] whose class is among `classes`, ascending."""
     return [p for p in range(low, high + 1) if p % 12 in classes]
 
 
 def voicing(
     chord: Chord, previous: Sequence[int] | None, low: int, high: int, voices: int = 4
 ) -> list[int]:
-    """Close voicing of `chord` inside [low, high] that moves the least from `previous`; at most
-    `voices` notes.
+    """Find the close voicing of `chord` inside [low, high] that moves the least from `previous`.
+
+    It has at most `voices` notes.
     """
     classes = _essential(chord, voices)
     candidates = [_stack(bass, classes) for bass in range(low, high - 4) if bass % 12 in classes]
@@ -135,8 +137,9 @@ def voicing(
 
 
 def _essential(chord: Chord, voices: int) -> list[int]:
-    """Pitch classes to keep when a chord has more tones than voices: the fifth goes first, then the
-    root.
+    """Choose the pitch classes to keep when a chord has more tones than voices.
+
+    The fifth goes first, then the root.
     """
     tones = list(dict.fromkeys(chord.pitch_classes))
     if len(tones) > voices and (chord.root + 7) % 12 in tones:
@@ -147,6 +150,6 @@ def _essential(chord: Chord, voices: int) -> list[int]:
 
 
 def _stack(bass: int, classes: Sequence[int]) -> list[int]:
-    """The classes stacked upwards from `bass`, each as low as it can be."""
+    """Stack the classes upwards from `bass`, each as low as it can be."""
     rest = sorted((c - bass) % 12 for c in classes)
     return [bass + interval for interval in rest]

@@ -1,7 +1,6 @@
 """Training the base model: a tag-conditioned diffusion model of log-mel clips (DITTO, appendix K).
 
-Run it with ``ditto-music train base --config base --data datasets/train --out
-runs/base``.
+Run it with ``ditto-music train base --config base --data datasets/train --out runs/base``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,12 +45,11 @@ def train_base(
     bands: Bands = PLAIN,
     show: bool = True,
 ) -> Network:
-    """Train until `config.steps`, resuming from the newest checkpoint in `out`; returns the EMA
-    network.
+    """Train until `config.steps`, resuming from the newest checkpoint in `out`.
 
-    The same config, data and machine give the same float32 weights on a CPU bit for bit, however
-    often the run was killed. Writes ``config.json``, ``log.jsonl``, ``tensorboard/``, ``samples/``
-    and ``step-*/`` under `out`.
+    Returns the EMA network. The same config, data and machine give the same float32 weights on a
+    CPU bit for bit, however often the run was killed. Writes ``config.json``, ``log.jsonl``,
+    ``tensorboard/``, ``samples/`` and ``step-*/`` under `out`.
 
     Args:
         config: the recipe.
@@ -90,7 +88,7 @@ def train_base(
 def train_from_folder(
     config: BaseConfig, data: Path, out: Path, *, held_out: Path | None = None
 ) -> Network:
-    """`train_base` on a data folder.
+    """Run `train_base` on a data folder.
 
     Raises:
         DataError: the network's tag sizes are not those of the data's vocabulary.
@@ -114,13 +112,15 @@ def train_from_folder(
 
 
 def load_bands(run: Path) -> Bands:
-    """What a run's x_0 are normalised by."""
+    """Read what a run normalises its x_0 by."""
     return Bands.of(read_json(run / BANDS)) if (run / BANDS).exists() else PLAIN
 
 
 def _begun_bands(config: BaseConfig, data: Path, spec: AudioSpec, out: Path) -> Bands:
-    """What x_0 are normalised by: as the run began, or as what it starts from did, or by the data's
-    own statistics.
+    """Return what the run normalises x_0 by, fixed when it begins.
+
+    That is what the run that it starts from has, or else the data's own statistics. Later data
+    must not move the model space.
 
     Later data must not move the model space.
     """
@@ -139,7 +139,7 @@ def _begun_bands(config: BaseConfig, data: Path, spec: AudioSpec, out: Path) -> 
 
 
 def load_ema(out: Path) -> Network:
-    """The averaged weights of a run's newest checkpoint.
+    """Load the averaged weights of a run's newest checkpoint.
 
     Raises:
         DataError: if the run has no checkpoint yet.
@@ -156,13 +156,13 @@ def load_ema(out: Path) -> Network:
 
 
 def network_of(config: BaseConfig) -> Network:
-    """The network of a recipe, its weights drawn by the recipe's seed."""
+    """Build a recipe's network, its weights drawn by the recipe's seed."""
     with seeded(config.seed):
         return NETWORKS[config.network_kind](**config.network)
 
 
 def started(config: BaseConfig) -> Network:
-    """The network at step 0; what is not trained needs no gradient.
+    """Build the network at step 0; what is not trained needs no gradient.
 
     Raises:
         DataError: the run that it starts from has no checkpoint, the embedded base is another
@@ -187,14 +187,12 @@ def _take(weights: Mapping[str, Tensor], network: Network) -> None:
         network.load_state_dict(weights)
     except RuntimeError:
         raise DataError(
-            "the config's network is not the embedded base's: give the network of the recipe base-4"
+            "the config's network is not the embedded base's: give that of the recipe base-24s"
         ) from None
 
 
 def _frozen(network: Network, trained: Sequence[str]) -> Network:
-    """The network, of which the weights alone are trained whose names begin with one of
-    `trained`.
-    """
+    """Freeze all weights of the network but those whose names begin with one of `trained`."""
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(
             not trained or any(fnmatch(name, f"{start}*") for start in trained)

@@ -7,7 +7,7 @@ runs/clap``.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -34,14 +34,15 @@ class Captioned(Protocol):
     """Where clips and captions come from: a pure function of the step."""
 
     def batch(self, step: int, batch_size: int) -> tuple[Tensor, list[str]]:
-        """Log-mels (B, 1, frames, n_mels) in dB, and captions."""
+        """Return log-mels (B, 1, frames, n_mels) in dB, and captions."""
         ...
 
 
 @dataclass(frozen=True)
 class ClapTraining(Recipe):
-    """Everything that determines the weights, given the data. A batch is what a pair is told apart
-    from.
+    """Everything that determines the weights, given the data.
+
+    A pair is told apart from the others of its batch.
 
     Attributes:
         audio, text: fields of `ClapAudioConfig` and `ClapTextConfig`; the vocabulary's size is the
@@ -64,7 +65,7 @@ class ClapTraining(Recipe):
     batch_size: int = 64
     lr: float = 1e-3
     decay: float = 0.7
-    lr_decay: str = "cosine"
+    lr_decay: Literal["linear", "cosine"] = "cosine"
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
     ema: float = 0.995
@@ -86,8 +87,9 @@ def train_clap_on(
     held_out: Pairs | None = None,
     show: bool = True,
 ) -> ClapModel:
-    """Train until `config.steps`, resuming bit for bit from the newest checkpoint in `out`; returns
-    averaged weights.
+    """Train until `config.steps`, resuming bit for bit from the newest checkpoint in `out`.
+
+    Returns the averaged weights.
 
     Writes ``config.json``, ``log.jsonl``, ``tensorboard/`` and ``step-*/`` under `out`.
 
@@ -117,8 +119,7 @@ def train_clap_on(
 def train_clap(
     config: ClapTraining, data: Path, out: Path, *, held_out: Path | None = None, show: bool = True
 ) -> Path:
-    """`train_clap_on` a data folder; saves what `Clap.load` takes, with its scores on held-out
-    pieces.
+    """Run `train_clap_on` on a data folder; save what `Clap.load` takes, with its held-out scores.
 
     Returns:
         ``out/clap``.
@@ -147,7 +148,7 @@ def train_clap(
 
 
 def clap_network(config: ClapTraining, tokenizer: PreTrainedTokenizerBase) -> ClapModel:
-    """A `ClapModel` whose initial weights are a function of the seed.
+    """Build a `ClapModel` whose initial weights are a function of the seed.
 
     Positions start faint, or they would drown the words.
     """
@@ -164,8 +165,7 @@ def clap_network(config: ClapTraining, tokenizer: PreTrainedTokenizerBase) -> Cl
 
 @torch.no_grad()
 def spread(network: Any, batch: Sequence[Tensor]) -> None:
-    """Set the projections so that a batch's first embeddings have mean 0 and variance 1 in every
-    dimension.
+    """Set the projections so that a batch's first embeddings have mean 0 and variance 1.
 
     At first all texts are alike up to the third decimal, and so are all sounds, though a linear map
     of what little differs tells their genres; training would have to find the way out of that cone
@@ -201,8 +201,9 @@ def _standardise(linear: torch.nn.Linear, x: Tensor) -> None:
 def contrastive_loss(
     audio: Tensor, text: Tensor, audio_scale: Tensor, text_scale: Tensor
 ) -> Tensor:
-    """Mean of both directions' cross-entropies over a batch's pairs (Radford et al. 2021, CLIP; Wu
-    et al. 2023, CLAP).
+    """Average both directions' cross-entropies over a batch's pairs.
+
+    As in CLIP (Radford et al. 2021) and CLAP (Wu et al. 2023).
 
     `ClapModel` has a loss too, but both halves of it ask for the audio of a text, none for the text
     of an audio.
@@ -226,7 +227,7 @@ def prepared(
     captions: list[str],
     step: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Augmented features, token ids and attention mask of one step, from (seed, step) alone."""
+    """Draw augmented features, token ids and attention mask of a step, from (seed, step) alone."""
     rng = np.random.default_rng([config.seed, step, 1])
     clips = torch.stack([_augmented(config, clip, rng) for clip in features])
     tokens = tokenizer(captions, padding=True, return_tensors="pt")
@@ -237,7 +238,7 @@ def prepared(
 
 
 def _augmented(config: ClapTraining, clip: Tensor, rng: np.random.Generator) -> Tensor:
-    """A clip (1, frames, n_mels) at another level, perhaps without some neighbouring bands."""
+    """Return a clip (1, frames, n_mels) at another level, perhaps without some bands."""
     clip = (clip + rng.uniform(-1, 1) * config.gain_db).clamp(min=FLOOR_DB)
     if config.masked and rng.random() < 0.5:
         width = int(rng.integers(1, config.masked + 1))
@@ -260,8 +261,9 @@ def _loss(model: Any, batch: list[Tensor], seed: int) -> Tensor:
 
 
 def averaged(network: ClapModel, ema: Ema) -> ClapModel:
-    """A copy with averaged parameters, and the network's own statistics of its batch norm; in
-    evaluation mode.
+    """Copy the network with averaged parameters, in evaluation mode.
+
+    The statistics of its batch norm are the network's own.
     """
     with torch.random.fork_rng(devices=[]):
         copy = ClapModel(network.config)

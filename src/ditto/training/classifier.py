@@ -36,8 +36,9 @@ class Clips(Protocol):
     """Where clips come from: a pure function of the step."""
 
     def batch(self, step: int, batch_size: int) -> tuple[Tensor, Tensor]:
-        """x_0 (B, 1, n_mels, frames) and conditions (B, 5) without null tags; frames ≥
-        `drawn_frames`.
+        """Return x_0 (B, 1, n_mels, frames) and conditions (B, 5) without null tags.
+
+        There are at least `drawn_frames` frames.
         """
         ...
 
@@ -105,8 +106,7 @@ def train_classifier_on(
 def train_classifier(
     config: ClassifierConfig, data: Path, out: Path, *, held_out: Path | None = None
 ) -> Path:
-    """Train on a data folder, save the weights (float16) in ``out/classifier``, and score them on
-    held-out pieces.
+    """Train on a data folder; save float16 weights in ``out/classifier``, scored on held-out data.
 
     The folder gets ``scores.json`` (the accuracies on `held_out`) and the run's ``log.jsonl`` and
     ``config.json``.
@@ -145,8 +145,9 @@ def save_half(network: ClipClassifier, folder: Path) -> None:
 def accuracies(
     network: ClipClassifier, root: Path, spec: AudioSpec, vocabulary: TagVocabulary, places: int = 4
 ) -> dict[str, float]:
-    """Shares of a data folder's clips whose tags are recognised, tempo also within one bin, and how
-    many clips.
+    """Return the shares of a data folder's clips whose tags are recognised, and how many clips.
+
+    The tempo also counts within one bin.
 
     Clips are taken at `places` evenly spaced places of every piece.
     """
@@ -166,8 +167,9 @@ def accuracies(
 def augmented(
     config: ClassifierConfig, vocabulary: TagVocabulary, x_0: Tensor, tags: Tensor, step: int
 ) -> tuple[Tensor, list[Tensor]]:
-    """Clips (B, 1, n_mels, frames) with gain, stretch and masks drawn from (seed, step), and class
-    probabilities.
+    """Draw gain, stretch and masks of clips (B, 1, n_mels, frames) from (seed, step).
+
+    Returns the clips and class probabilities.
 
     A stretched clip has another tempo, of which its bin is known, not the value; so the tempo's
     target is the share of the stretched bin that falls into each bin. Stretches that would leave
@@ -189,8 +191,9 @@ def augmented(
 def _stretch(
     config: ClassifierConfig, vocabulary: TagVocabulary, tempo_bin: int, rng: np.random.Generator
 ) -> tuple[float, np.ndarray]:
-    """A factor on the tempo and the bins' shares, shape (tempo_bins,), of a clip from bin
-    `tempo_bin`.
+    """Draw a factor on the tempo of a clip from bin `tempo_bin`.
+
+    Returns it with the shares of the bins that the new tempo may be in, (tempo_bins,).
     """
     low, high, bins = vocabulary.tempo_low, vocabulary.tempo_high, vocabulary.tempo_bins
     width = (high - low) / bins
@@ -205,7 +208,7 @@ def _stretch(
 
 
 def _resampled(clip: Tensor, factor: float, frames: int, rng: np.random.Generator) -> Tensor:
-    """`frames` frames of a clip (n_mels, drawn frames) played `factor` times as fast."""
+    """Return `frames` frames of a clip (n_mels, drawn frames) played `factor` times as fast."""
     needed = min(round(frames * factor), clip.shape[-1])
     start = int(rng.integers(clip.shape[-1] - needed + 1))
     return interpolate(
@@ -214,7 +217,7 @@ def _resampled(clip: Tensor, factor: float, frames: int, rng: np.random.Generato
 
 
 def _masked(config: ClassifierConfig, clip: Tensor, rng: np.random.Generator) -> Tensor:
-    """A clip (n_mels, frames) with another level and perhaps a silent band."""
+    """Return a clip (n_mels, frames) at another level and perhaps with silent bands."""
     clip = clip + rng.uniform(-1, 1) * config.gain_db / (AudioSpec().dynamic_range_db / 2)
     if config.masked and rng.random() < 0.5:
         width = int(rng.integers(1, config.masked + 1))

@@ -1,5 +1,6 @@
-"""The loss that distils a diffusion model into a few-step student (DITTO-2 §3), local consistency
-form.
+"""The loss that distils a diffusion model into a few-step student (DITTO-2 §3).
+
+It is the local consistency form.
 
 With x_{t'} = Θ(x_t) one DDIM step of the guided teacher, t' the next timestep of its grid, and s at
 or below t'::
@@ -55,7 +56,7 @@ class Grid:
 
     @classmethod
     def of(cls, schedule: Schedule, steps: int, clean_share: float) -> "Grid":
-        """A grid of evenly spaced timesteps.
+        """Build a grid of evenly spaced timesteps.
 
         Args:
             schedule: ᾱ.
@@ -69,7 +70,7 @@ class Grid:
         return cls(points[:-1], points[1:], torch.tensor(shares))
 
     def draw(self, count: int, generator: torch.Generator, first_share: float = 0.0) -> Tensor:
-        """Places (count,) int64 in the grid, stratified over the batch.
+        """Draw places (count,) int64 in the grid, stratified over the batch.
 
         `first_share` of them are at the first timestep, besides its part of the others, which are
         uniform.
@@ -80,7 +81,7 @@ class Grid:
 
 
 def _mean_share(sigma: Tensor, lower: Tensor, clean_share: float) -> float:
-    """Mean of α over jumps from σ_t to the `lower` levels, falling from σ_t' to 0."""
+    """Average α over jumps from σ_t to the `lower` levels, which fall from σ_t' to 0."""
     if len(lower) == 1:
         return 1.0
     p, r = lower / lower[0], lower / sigma
@@ -113,12 +114,12 @@ class Example:
     weight: Tensor
 
     def to(self, device: torch.device) -> "Example":
-        """The same on another device."""
+        """Move it to another device."""
         return Example(**{name: value.to(device) for name, value in vars(self).items()})
 
 
 def guided(teacher: Denoiser, x_t: Tensor, t: Tensor, cond: Cond, null: Cond, w: Tensor) -> Tensor:
-    """The teacher's x̂_0 (B, …) with a CFG scale of its own for every item, in one call.
+    """Compute the teacher's x̂_0 (B, …) with a CFG scale of its own for every item, in one call.
 
     x̂_0 is affine in whatever the network predicts, so that guiding x̂_0 is guiding that.
     """
@@ -130,7 +131,7 @@ def guided(teacher: Denoiser, x_t: Tensor, t: Tensor, cond: Cond, null: Cond, w:
 
 @torch.no_grad()
 def goal(teacher: Denoiser, target: Student, schedule: Schedule, example: Example) -> Tensor:
-    """What g_φ(x_t) is compared with, (B, …) float32, without gradient.
+    """Compute what g_φ(x_t) is compared with, (B, …) float32, without gradient.
 
     Args:
         teacher: the base model. Both estimates are thresholded by its limit, as sampling chains do
@@ -149,7 +150,7 @@ def goal(teacher: Denoiser, target: Student, schedule: Schedule, example: Exampl
 
 
 def distance(difference: Tensor, kind: str, huber: float = 5.4e-4) -> Tensor:
-    """Size of a difference (B, …), an item each (B,).
+    """Measure a difference (B, …), an item each (B,).
 
     "mse" is the mean square d². "pseudo_huber" is √(d² + c²) − c (Song & Dhariwal 2024): near d for
     all but tiny ones, so that every item pulls alike, however large its error. c = `huber` is that

@@ -8,12 +8,13 @@ trained on.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import soundfile
 import torch
 from accelerate import Accelerator
+from pydantic import Field
 from torch import Tensor
 
 from ditto.audio.chroma import log_chroma
@@ -38,7 +39,7 @@ SHOWN = 4
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Clips with what is to be told of them.
+    """Clips with what is known of them.
 
     Attributes:
         x_0: (B, 1, n_mels, frames).
@@ -57,7 +58,7 @@ class ControlledClips(Protocol):
     """Where clips come from: a pure function of the step."""
 
     def batch(self, step: int, batch_size: int) -> Batch:
-        """The clips of a step."""
+        """Return the clips of a step."""
         ...
 
 
@@ -82,7 +83,7 @@ class ControlledDataset:
         self.files = [root / piece["file"] for piece in read_labels(root)]
 
     def batch(self, step: int, batch_size: int) -> Batch:
-        """The clips of a step."""
+        """Return the clips of a step."""
         rng = np.random.default_rng([self.seed, step])
         pieces, places = (
             rng.integers(len(self.clips), size=batch_size).tolist(),
@@ -99,7 +100,7 @@ class ControlledDataset:
         return Batch(torch.stack(x_0), torch.stack(cond), levels, classes)
 
     def _audio(self, piece: int, place: float) -> Tensor:
-        """The samples under `ClipDataset.clip` of the same piece and place."""
+        """Read the samples under `ClipDataset.clip` of the same piece and place."""
         with soundfile.SoundFile(self.files[piece]) as file:
             start = int(place * (file.frames // self.spec.hop - self.frames + 1))
             file.seek(start * self.spec.hop)
@@ -118,51 +119,34 @@ class ControlNetConfig(DenoiserRecipe):
     """
 
     blocks: int = 3
-    curve_dropout: float = 0.3
-    span_dropout: float = 0.2
+    curve_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    span_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     steps: int = 3000
     lr: float = 5e-4
     decay: float = 0.7
     ema: float = 0.998
 
-    def __post_init__(self) -> None:
-        """Check words and ranges.
-
-        Raises:
-            DataError: a setting has an unknown name or is out of range.
-        """
-        super().__post_init__()
-        for name in ("curve_dropout", "span_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise DataError(
-                    f"{name} must be at least 0 and below 1 in the config, not {getattr(self, name)}"
-                )
-
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """A batch with the step's random draws: noised clips, conditions and curves as far as they are
-    told.
-    """
+    """A batch with the step's random draws: noised clips, conditions, curves as far as given."""
 
     example: Example
     cond: Tensor
     curves: Tensor
 
     def to(self, device: torch.device) -> "Drawn":
-        """The same on a device."""
+        """Move it to a device."""
         e = self.example
         moved = Example(*(tensor.to(device) for tensor in (e.x_0, e.noise, e.x_t, e.t)))
         return Drawn(moved, self.cond.to(device), self.curves.to(device))
 
 
 def draw(config: ControlNetConfig, setting: Setting, batch: Batch, step: int) -> Drawn:
-    """All randomness of a step, from (seed, step) alone; timesteps and noise as in the base's
-    training.
-    """
+    """Draw all randomness of a step, from (seed, step) alone, as in the base's training."""
     t, noise, generator = draw_noise(config, setting.schedule, batch.x_0, step)
     cond = drop_conditions(batch.cond, config.tag_dropout, generator, config.grid_dropout)
-    levels, classes = (told(config, batch.levels.shape, generator) for _ in range(2))
+    levels, classes = (given_frames(config, batch.levels.shape, generator) for _ in range(2))
     curves = encode_curves(
         torch.where(levels, batch.levels, torch.nan),
         torch.where(classes, batch.classes, REST),
@@ -172,10 +156,8 @@ def draw(config: ControlNetConfig, setting: Setting, batch: Batch, step: int) ->
     return Drawn(Example(batch.x_0, noise, x_t, t), cond, curves)
 
 
-def told(config: ControlNetConfig, shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """Where a curve is told, bool (B, frames): nowhere, everywhere, or everywhere but in one
-    stretch.
-    """
+def given_frames(config: ControlNetConfig, shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Draw where a curve is given, bool (B, frames): nowhere, everywhere, or but in one stretch."""
     batch, frames = shape
     whole = torch.rand(batch, 1, generator=generator) >= config.curve_dropout
     cut = torch.rand(batch, 1, generator=generator) < config.span_dropout
@@ -190,7 +172,7 @@ def told(config: ControlNetConfig, shape: torch.Size, generator: torch.Generator
 
 
 def control_loss(adapter: Any, base: PatchTransformer, setting: Setting, drawn: Drawn) -> Tensor:
-    """The base's own training loss, of the adapted output: a float32 scalar."""
+    """Compute the base's own training loss of the adapted output, a float32 scalar."""
     output = adapter(base, drawn.example.x_t, drawn.example.t, drawn.cond, drawn.curves).float()
     return weighted_mse(setting, drawn.example, output)
 
@@ -204,12 +186,11 @@ def train_controlnet(
     held_out: ControlledClips | None = None,
     show: bool = True,
 ) -> ControlAdapter:
-    """Train until `config.steps`, resuming from the newest checkpoint in `out`; returns the EMA
-    adapter.
+    """Train until `config.steps`, resuming from the newest checkpoint in `out`.
 
-    As with `train_base`, the same config, base, data and machine give the same float32 weights on a
-    CPU bit for bit, however often the run was killed. The averaged adapter is also written to
-    ``adapter/`` under `out`, in float16.
+    Returns the EMA adapter. As with `train_base`, the same config, base, data and machine give the
+    same float32 weights on a CPU bit for bit, however often the run was killed. The averaged
+    adapter is also written to ``adapter/`` under `out`, in float16.
 
     Raises:
         DataError: the model is not a patch transformer's, the run began with another one, or
@@ -252,7 +233,7 @@ def train_from_folder(
     *,
     held_out: Path | None = None,
 ) -> ControlAdapter:
-    """`train_controlnet` on a data folder."""
+    """Run `train_controlnet` on a data folder."""
     held = ControlledDataset(held_out, model, seed=config.seed) if held_out else None
     return train_controlnet(
         config, model, ControlledDataset(data, model, seed=config.seed), out, held_out=held
@@ -260,7 +241,7 @@ def train_from_folder(
 
 
 def setting_of(config: ControlNetConfig, model: MusicModel) -> Setting:
-    """What the loss needs to know."""
+    """Collect what the loss needs to know."""
     denoiser = model.denoiser
     return Setting(
         model.schedule,
@@ -279,7 +260,7 @@ def held_out_losses(
     clips: ControlledClips,
     batches: int = 4,
 ) -> dict[str, float]:
-    """Mean loss on fixed clips, timesteps and noise, with all curves told and with none."""
+    """Average the loss over fixed clips, timesteps and noise, with all curves and with none."""
     setting, base = setting_of(config, model), model.network
     sums = {"held_out_loss": 0.0, "held_out_loss_untold": 0.0}
     for i in range(batches):
@@ -300,9 +281,7 @@ def _evaluate(
     clips: ControlledClips,
     run: Run,
 ) -> None:
-    """Log held-out losses and how the loudness of samples follows that of clips; draw the clips
-    above the samples.
-    """
+    """Log held-out losses and how samples follow the loudness of clips; draw both."""
     adapter.eval()
     losses = held_out_losses(config, adapter, model, clips)
     batch = clips.batch(0, SHOWN)
@@ -316,7 +295,7 @@ def _evaluate(
 def sample(
     adapter: ControlAdapter, model: MusicModel, batch: Batch, seed: int, steps: int = 20
 ) -> Tensor:
-    """DDIM samples (B, 1, n_mels, frames) that are told all of a batch's curves."""
+    """Sample clips (B, 1, n_mels, frames) by DDIM, given all of a batch's curves."""
     device = next(model.network.parameters()).device
     curves = encode_curves(batch.levels, batch.classes, *batch.levels.shape).to(device)
     plain = Chain(
@@ -330,6 +309,6 @@ def sample(
 
 
 def _correlation(a: Tensor, b: Tensor) -> float:
-    """Mean Pearson's ρ of rows (B, frames)."""
+    """Average Pearson's ρ of rows (B, frames)."""
     pairs = zip(a.cpu().double().numpy(), b.cpu().double().numpy(), strict=True)
     return float(np.mean([np.corrcoef(x, y)[0, 1] for x, y in pairs]))

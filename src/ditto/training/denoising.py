@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from ditto.models.transformer import PatchTransformer
 from ditto.models.unet import TagUNet
 from ditto.training.loop import step_seed
 from ditto.training.run import Recipe
-from ditto.training.times import TIMES, logit_normal_times, uniform_times
+from ditto.training.times import logit_normal_times, uniform_times
 
 Network = PatchTransformer | TagUNet
 NETWORKS: dict[str, Callable[..., Network]] = {"transformer": PatchTransformer, "unet": TagUNet}
@@ -24,7 +24,7 @@ class Clips(Protocol):
     """Where clips come from: a function of the step alone, so that a killed run resumes exactly."""
 
     def batch(self, step: int, batch_size: int) -> tuple[Tensor, Tensor]:
-        """x_0 (B, 1, n_mels, frames) and conditions (B, 5)."""
+        """Return x_0 (B, 1, n_mels, frames) and conditions (B, 5)."""
         ...
 
 
@@ -49,21 +49,12 @@ class DenoiserRecipe(Recipe):
     grid_dropout: float = 0.15
     data_std: float = 0.26
     max_weight: float = 10.0
-    times: str = "uniform"
+    times: Literal["uniform", "logit_normal"] = "uniform"
     time_mean: float = 0.4
     time_std: float = 1.0
     uniform_share: float = 0.05
-    precision: str = "no"
+    precision: Literal["no", "bf16"] = "no"
     evaluate_every: int = 250
-
-    def __post_init__(self) -> None:
-        """Check the words.
-
-        Raises:
-            DataError: a setting has an unknown name.
-        """
-        super().__post_init__()
-        self.check_words(precision=("no", "bf16"), times=TIMES)
 
 
 @dataclass(frozen=True)
@@ -99,8 +90,8 @@ class BaseConfig(DenoiserRecipe):
     start_from: str = ""
     continued: bool = False
     trained: tuple[str, ...] = ()
-    network_kind: str = "transformer"
-    loss: str = "weighted_mse"
+    network_kind: Literal["transformer", "unet"] = "transformer"
+    loss: Literal["weighted_mse", "velocity_mse", "noise_l1"] = "weighted_mse"
     least_share: float = 0.1
     normalised: bool = False
     slow_ema: float = 0.0
@@ -123,21 +114,11 @@ class BaseConfig(DenoiserRecipe):
         """The noise schedule."""
         return Schedule.cosine(shift=self.data_std if self.shift is None else self.shift)
 
-    def __post_init__(self) -> None:
-        """Check the words.
-
-        Raises:
-            DataError: a setting has an unknown name.
-        """
-        super().__post_init__()
-        object.__setattr__(self, "trained", tuple(self.trained))  # JSON has lists
-        self.check_words(network_kind=NETWORKS, loss=LOSSES)
-
 
 def diffusion_loss(
     network: nn.Module, setting: "Setting", x_0: Tensor, tags: Tensor, t: Tensor, noise: Tensor
 ) -> Tensor:
-    """The training loss, a float32 scalar.
+    """Compute the training loss, a float32 scalar.
 
     Args:
         network: ``(x_t, t, tags) -> output``.
@@ -163,7 +144,7 @@ class Example:
 
 
 def weighted_mse(setting: "Setting", example: Example, output: Tensor) -> Tensor:
-    """Mean weighted square error of x̂_0, in units of the data's variance.
+    """Average the weighted square error of x̂_0, in units of the data's variance.
 
     The weight 1 + (σ_data / σ_t)² makes it ‖v̂ − v‖² for data scaled to variance 1 (Salimans & Ho
     2022), which is EDM's weight too (Karras et al. 2022). Its bound keeps the nearly clean
@@ -178,20 +159,21 @@ def weighted_mse(setting: "Setting", example: Example, output: Tensor) -> Tensor
 
 
 def noise_l1(setting: "Setting", example: Example, output: Tensor) -> Tensor:
-    """Mean |ε̂ − ε| (DITTO, appendix K).
+    """Average |ε̂ − ε| (DITTO, appendix K).
 
     Raises:
         DataError: the network does not predict epsilon.
     """
     if setting.prediction != "epsilon":
         raise DataError(
-            f"the loss noise_l1 needs the prediction epsilon, not {setting.prediction}: change the config"
+            f"the loss noise_l1 needs the prediction epsilon, not {setting.prediction}: change "
+            "the config"
         )
     return (output - example.noise).abs().mean()
 
 
 def velocity_mse(setting: "Setting", example: Example, output: Tensor) -> Tensor:
-    """Mean square error of a straight path's velocity ε − x_0, for data of variance 1.
+    """Average the square error of a straight path's velocity ε − x_0, for data of variance 1.
 
     With s = σ / (1 + σ) the noise's share, (1 − s)·x_0 + s·ε is the path, and its velocity's error
     is that of x̂_0 over s. Below s = `least_share` it weighs no more.
@@ -226,7 +208,7 @@ class Setting:
 
     @classmethod
     def of(cls, config: BaseConfig, network: Network) -> "Setting":
-        """The setting of a run."""
+        """Collect the setting of a run."""
         denoiser = guided_denoiser(network, config.schedule)
         return cls(
             config.schedule,
@@ -242,7 +224,7 @@ class Setting:
 def draw(
     config: DenoiserRecipe, schedule: Schedule, x_0: Tensor, step: int
 ) -> tuple[Tensor, Tensor, torch.Generator]:
-    """Timesteps (stratified over the batch) and noise of one step, from (seed, step) alone."""
+    """Draw timesteps (stratified over the batch) and noise of a step, from (seed, step) alone."""
     generator = torch.Generator().manual_seed(step_seed(config.seed, step))
     if config.times == "uniform":
         t = uniform_times(schedule, len(x_0), generator)

@@ -1,5 +1,4 @@
-"""Small discriminators for adversarial vocoder training: multi-period and multi-resolution
-spectrogram.
+"""Small discriminators for adversarial vocoder training: multi-period and multi-resolution.
 
 The arrangement is that of HiFi-GAN (Kong et al. 2020), UnivNet (Jang et al. 2021) and DAC (Kumar et
 al. 2023), which the paper's vocoder uses, with channels few enough for a CPU. Losses are the hinge
@@ -83,8 +82,9 @@ class SpectrogramDiscriminator(nn.Module):
 
 
 class Discriminators(nn.Module):
-    """All of them; waveforms are brought to a common level first, so that loudness gives nothing
-    away.
+    """All of them.
+
+    Waveforms are brought to a common level first, so that loudness gives nothing away.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Discriminators(nn.Module):
 
 
 def discriminator_loss(real: list[Verdict], fake: list[Verdict]) -> Tensor:
-    """Hinge loss of the discriminators, averaged over them."""
+    """Average the discriminators' hinge loss."""
     losses = [
         relu(1 - r.score).mean() + relu(1 + f.score).mean() for r, f in zip(real, fake, strict=True)
     ]
@@ -111,14 +111,12 @@ def discriminator_loss(real: list[Verdict], fake: list[Verdict]) -> Tensor:
 
 
 def adversarial_loss(fake: list[Verdict]) -> Tensor:
-    """The generator's hinge loss, averaged over the discriminators."""
+    """Average the generator's hinge loss over the discriminators."""
     return torch.stack([-f.score.mean() for f in fake]).mean()
 
 
 def feature_matching_loss(real: list[Verdict], fake: list[Verdict]) -> Tensor:
-    """L1 distance of hidden layers, relative to their size in the real sound, averaged over all
-    layers.
-    """
+    """Average the L1 distance of hidden layers, relative to their size in the real sound."""
     losses = [
         (a.detach() - b).abs().mean() / (a.detach().abs().mean() + 1e-6)
         for r, f in zip(real, fake, strict=True)

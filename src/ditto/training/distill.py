@@ -1,5 +1,4 @@
-"""Distilling a model into a few-step student: CM or CTM (DITTO-2 §3), with the CFG scale as an
-input.
+"""Distilling a model into a few-step student: CM or CTM (DITTO-2 §3), with the CFG scale as input.
 
 Run it with ``ditto-music distill ctm --data datasets/train --out runs/ctm``. The student has the
 teacher's architecture, starts from its weights, and answers in one call what the guided teacher
@@ -8,9 +7,11 @@ takes 2 × 20 for.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
 from accelerate import Accelerator
+from pydantic import Field
 from torch import Tensor, nn
 
 from ditto.data.dataset import ClipDataset
@@ -26,11 +27,15 @@ from ditto.training.consistency_loss import Example, Grid, distance, goal
 from ditto.training.denoising import Clips, DenoiserRecipe
 from ditto.training.loop import Checkpoints, Ema, load_config, read_log, step_seed
 from ditto.training.run import Run
-from ditto.training.student_gap import SCALES, Gap
-from ditto.training.student_init import merged, pupil, restore, trained, twin
+from ditto.training.student_gap import SCALES, TeacherStudentGap
+from ditto.training.student_init import (
+    copy_sharing_frozen,
+    init_student,
+    load_trainable,
+    merge_lora,
+    trainable,
+)
 
-KINDS = ("cm", "ctm")
-DISTANCES = ("mse", "pseudo_huber")
 SHOWN = 4
 
 
@@ -55,52 +60,42 @@ class DistillConfig(DenoiserRecipe):
         evaluate_count: clips whose teacher–student gap is measured.
     """
 
-    kind: str = "ctm"
-    grid: int = 20
+    kind: Literal["cm", "ctm"] = "ctm"
+    grid: Annotated[int, Field(ge=1, le=20)] = 20
     guidance: tuple[float, float] = (1.0, 5.0)
-    clean_share: float = 0.5
-    first_share: float = 0.0
-    loss: str = "mse"
+    clean_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    first_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    loss: Literal["mse", "pseudo_huber"] = "mse"
     steps: int = 1500
     lr: float = 3e-4
     warmup: int = 50
     decay: float = 0.5
     target_ema: float = 0.95
     tag_dropout: float = 0.08
-    lora_rank: int = 0
+    lora_rank: Annotated[int, Field(ge=0)] = 0
     seconds: float | None = None
     evaluate_count: int = 16
 
     def grid_of(self, schedule: Schedule) -> Grid:
-        """The teacher's timesteps."""
+        """Build the grid of the teacher's timesteps."""
         return Grid.of(schedule, self.grid, 1.0 if self.kind == "cm" else self.clean_share)
 
     def __post_init__(self) -> None:
-        """Check words and ranges.
+        """Check the range of w.
 
         Raises:
-            DataError: a setting has an unknown name or is out of range.
+            DataError: it does not rise from 0 or more.
         """
-        super().__post_init__()
-        self.check_words(kind=KINDS, loss=DISTANCES)
-        object.__setattr__(self, "guidance", tuple(self.guidance))  # JSON has lists
-        if not 1 <= self.grid <= 20:
-            raise DataError(f"grid must be 1 to 20 in the config, not {self.grid}")
-        if self.lora_rank < 0:
-            raise DataError(f"lora_rank must be at least 0 in the config, not {self.lora_rank}")
         if not 0 <= self.guidance[0] <= self.guidance[1]:
             raise DataError(
                 f"guidance must be a rising pair in the config, not {list(self.guidance)}"
             )
-        for name in ("clean_share", "first_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise DataError(f"{name} must be 0 to 1 in the config, not {getattr(self, name)}")
 
 
 def draw(
     config: DistillConfig, teacher: MusicModel, grid: Grid, x_0: Tensor, cond: Cond, step: int
 ) -> Example:
-    """The examples of a step: all its randomness, from (seed, step) alone."""
+    """Draw a step's examples: all its randomness, from (seed, step) alone."""
     schedule = teacher.student_schedule
     generator = torch.Generator().manual_seed(step_seed(config.seed, step))
     place = grid.draw(len(x_0), generator, config.first_share)
@@ -122,7 +117,7 @@ def draw(
 
 
 def weight(config: DistillConfig, schedule: Schedule, t: Tensor) -> Tensor:
-    """The weight ω(t) of timesteps (B,): 1 + (σ_data / σ_t)², bounded, as in the base's training.
+    """Compute ω(t) of timesteps (B,): 1 + (σ_data / σ_t)², bounded, as in the base's training.
 
     What is left to be known about x_0 at σ_t has about the variance σ_data²·σ_t²/(σ_data² + σ_t²);
     dividing by it makes the timesteps count alike. So the low noise levels, whose estimates are the
@@ -139,7 +134,7 @@ def distillation_loss(
     config: DistillConfig,
     example: Example,
 ) -> Tensor:
-    """The loss of `ditto.training.consistency_loss`, a float32 scalar."""
+    """Compute the loss of `ditto.training.consistency_loss`, a float32 scalar."""
     aim = goal(teacher, target, student.schedule, example)
     estimate = student(example.x_t, example.t, example.cond, example.w).float()
     return (example.weight * distance((estimate - aim) / config.data_std, config.loss)).mean()
@@ -154,12 +149,11 @@ def train_student(
     held_out: Clips | None = None,
     show: bool = True,
 ) -> nn.Module:
-    """Distil until `config.steps`, resuming from the newest checkpoint in `out`; returns the EMA
-    network.
+    """Distil until `config.steps`, resuming from the newest checkpoint in `out`.
 
-    As with `train_base`, the same config, teacher, data and machine give the same float32 weights
-    on a CPU bit for bit, however often the run was killed, and the same files are written under
-    `out`. The teacher's network is moved to accelerate's device.
+    Returns the EMA network. As with `train_base`, the same config, teacher, data and machine give
+    the same float32 weights on a CPU bit for bit, however often the run was killed, and the same
+    files are written under `out`. The teacher's network is moved to accelerate's device.
 
     Raises:
         DataError: the teacher cannot be distilled or is not the one that the run began with, or
@@ -169,8 +163,8 @@ def train_student(
     device, schedule = accelerator.device, teacher.student_schedule
     for part in teacher.parts():
         nn.Module.to(part, device)
-    network = pupil(teacher, config.lora_rank, config.seed).to(device)
-    target_network, averaged = twin(network), twin(network)
+    network = init_student(teacher, config.lora_rank, config.seed).to(device)
+    target_network, averaged = copy_sharing_frozen(network), copy_sharing_frozen(network)
     run = Run(
         config,
         out,
@@ -202,7 +196,7 @@ def train_student(
             run.averages["ema"].copy_to(averaged)
             _evaluate(gap, teacher, averaged, run)
     run.averages["ema"].copy_to(averaged)
-    return merged(averaged).eval()
+    return merge_lora(averaged).eval()
 
 
 def train_from_folder(
@@ -213,8 +207,9 @@ def train_from_folder(
     *,
     held_out: Path | None = None,
 ) -> nn.Module:
-    """`train_student` on a data folder, with the teacher's window and vocabulary; a pipeline reads
-    recordings too.
+    """Run `train_student` on a data folder, with the teacher's window and vocabulary.
+
+    A pipeline reads recordings too.
 
     Raises:
         DataError: see `train_student`, `ClipDataset` and `LatentClips`.
@@ -240,7 +235,7 @@ def train_from_folder(
 
 
 def load_distilled(out: Path, teacher: MusicModel) -> Student:
-    """The averaged weights of a run's newest checkpoint, as a part of the teacher's model.
+    """Load the averaged weights of a run's newest checkpoint as a part of the teacher's model.
 
     Raises:
         DataError: if the run has no checkpoint yet, or was made with another teacher.
@@ -249,34 +244,38 @@ def load_distilled(out: Path, teacher: MusicModel) -> Student:
     groups, state = Checkpoints(out).newest()
     if state["teacher"] != hash_weights(teacher.network):
         raise DataError(
-            f"{str(out)!r} is of another teacher than {teacher.name!r}: give the one that it was made with"
+            f"{str(out)!r} is of another teacher than {teacher.name!r}: give the one that it was "
+            "made with"
         )
-    network = pupil(teacher, config.lora_rank, config.seed)
-    restore(network, groups["ema"])
+    network = init_student(teacher, config.lora_rank, config.seed)
+    load_trainable(network, groups["ema"])
     return Student(
-        merged(network).requires_grad_(False).eval(), config.kind, config.guidance, state["teacher"]
+        merge_lora(network).requires_grad_(False).eval(),
+        config.kind,
+        config.guidance,
+        state["teacher"],
     )
 
 
 def _follow(network: nn.Module, average: Ema) -> None:
-    """Make a network's parameters the averages themselves, so that it need not be copied to at
-    every step.
-    """
-    for name, parameter in trained(network).items():
+    """Make a network's parameters the averages themselves, so that none need be copied."""
+    for name, parameter in trainable(network).items():
         parameter.data = average.shadow[name]
 
 
-def _gap(config: DistillConfig, teacher: MusicModel, clips: Clips, device: torch.device) -> Gap:
-    """The measure of the gap, on conditions of held-out clips."""
+def _gap(
+    config: DistillConfig, teacher: MusicModel, clips: Clips, device: torch.device
+) -> TeacherStudentGap:
+    """Build the measure of the gap, on conditions of held-out clips."""
     x_0, cond = clips.batch(0, config.evaluate_count)
     base, schedule, shape = teacher.denoiser, teacher.student_schedule, x_0.shape[1:]
-    return Gap(base, schedule, cond.to(device), shape, config.seed, config.grid, config.data_std)
+    return TeacherStudentGap(
+        base, schedule, cond.to(device), shape, config.seed, config.grid, config.data_std
+    )
 
 
-def _evaluate(gap: Gap, teacher: MusicModel, network: nn.Module, run: Run) -> None:
-    """Log the gap to the teacher, and draw the teacher's clips above the student's in 1, 2 and 4
-    steps.
-    """
+def _evaluate(gap: TeacherStudentGap, teacher: MusicModel, network: nn.Module, run: Run) -> None:
+    """Log the gap; draw the teacher's clips above the student's in 1, 2 and 4 steps."""
     student = teacher.student_denoiser(network)
     run.log.write(run.done, **gap.measure(student))
     w = SCALES[-1]

@@ -1,5 +1,4 @@
-"""The parts of a training run: configs, checkpoints that resume bit for bit, EMA, and logs. `Run`
-puts them together.
+"""The parts of a training run: configs, checkpoints, EMA, logs. `Run` puts them together.
 
 A recipe draws all its randomness from ``(seed, step)``, so a run's state is its tensors and its
 step; a killed run that restarts from the last checkpoint repeats the same steps. Checkpoints are
@@ -14,11 +13,12 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import MISSING, asdict, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -72,30 +72,33 @@ def load_config(source: StrPath, kind: type[ConfigT]) -> ConfigT:
         kind: the recipe's dataclass.
 
     Raises:
-        DataError: if the file is missing, is not a JSON object, or has a key that the recipe does
-            not know.
+        DataError: the file is missing, is no JSON object, has a key that the recipe does not know,
+            or a value of another type or out of range.
     """
     path = recipe_path(source)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        return TypeAdapter(kind).validate_json(path.read_bytes(), strict=True)
     except FileNotFoundError:
+        known = ", ".join(recipe_names())
         raise DataError(
-            f"no config file {printable(path)}: give a .json file, or one of {', '.join(recipe_names())}"
+            f"no config file {printable(path)}: give a .json file, or one of {known}"
         ) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise DataError(f"cannot read the config {printable(path)}: {one_line(error)}") from None
-    known = {field.name for field in fields(kind)}  # pyright: ignore[reportArgumentType]
-    unknown = sorted(set(values) - known) if isinstance(values, dict) else ["(not a JSON object)"]
-    if unknown:
+    except ValidationError as error:
+        problems = "; ".join(": ".join([*map(str, e["loc"]), e["msg"]]) for e in error.errors())
+        if any(e["type"] == "unexpected_keyword_argument" for e in error.errors()):
+            known = sorted(field.name for field in fields(kind))  # pyright: ignore[reportArgumentType]
+            problems += f"; known are {', '.join(known)}"
         raise DataError(
-            f"unknown keys in {printable(path)}: {', '.join(unknown)}; known are {', '.join(sorted(known))}"
-        )
-    return kind(**values)
+            f"the config {printable(path)} does not fit: {printable(problems)}"
+        ) from None
 
 
 def step_seed(seed: int, step: int) -> int:
-    """Seed of a step's draws. torch's CPU generator takes 32 bits of it, so seed and step must
-    share these.
+    """Return the seed of a step's draws.
+
+    torch's CPU generator takes 32 bits of it, so seed and step must share these.
 
     Runs of two seeds draw alike only where their steps are a million apart.
     """
@@ -104,9 +107,7 @@ def step_seed(seed: int, step: int) -> int:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Let what draws from torch's process-wide CPU generator draw from `seed`; its state is put
-    back afterwards.
-    """
+    """Seed torch's process-wide CPU generator for a while, then put back its state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -136,7 +137,7 @@ class Checkpoints:
             shutil.rmtree(old)
 
     def latest(self) -> tuple[int, dict[str, Tensors], dict[str, Any]] | None:
-        """Step, groups and state of the newest whole checkpoint, or None."""
+        """Return step, groups and state of the newest whole checkpoint, or None."""
         found = self._all()
         if not found:
             return None
@@ -145,7 +146,7 @@ class Checkpoints:
         return int(state["step"]), groups, state
 
     def newest(self) -> tuple[dict[str, Tensors], dict[str, Any]]:
-        """Groups and state of the newest whole checkpoint.
+        """Return groups and state of the newest whole checkpoint.
 
         Raises:
             DataError: there is none.
@@ -160,8 +161,9 @@ class Checkpoints:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
-    """An optimiser's state as flat tensors ``"<parameter index>.<key>"``; hyperparameters stay with
-    the recipe.
+    """Return an optimiser's state as flat tensors ``"<parameter index>.<key>"``.
+
+    Hyperparameters stay with the recipe.
     """
     state = optimizer.state_dict()["state"]
     return {f"{i}.{k}": torch.as_tensor(v) for i, entry in state.items() for k, v in entry.items()}
@@ -179,8 +181,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
 
 
 class Ema:
-    """Exponential moving average of the parameters that are trained, warmed up so that early
-    weights are forgotten.
+    """Exponential moving average of the parameters that are trained.
+
+    It is warmed up, so that early weights are forgotten.
 
     Args:
         model: its parameters, as they are now, are the average's first value.
@@ -196,9 +199,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Move towards the model's parameters after optimiser step number `step` (from 0), if an
-        update is due.
-        """
+        """Move towards the model's parameters after step `step` (from 0), if an update is due."""
         if (step + 1) % self.every:
             return
         decay = min(self.decay, (1 + step) / (10 + step)) ** self.every
@@ -229,8 +230,9 @@ DECAYS: dict[str, Callable[[float], float]] = {
 def warmup_stable_decay(
     step: int, *, steps: int, warmup: int, decay: float, shape: str = "linear"
 ) -> float:
-    """Learning-rate factor: linear warm-up, constant, then a fall to 0 over the last `decay` share
-    of `steps`.
+    """Compute the learning rate's factor: linear warm-up, constant, then a fall to 0.
+
+    It falls over the last `decay` share of `steps`.
 
     Unlike a cosine it lets a run be extended: only the last stretch depends on where it ends.
     """
@@ -240,8 +242,9 @@ def warmup_stable_decay(
 
 
 class RunLog:
-    """``log.jsonl`` (one object a logged step) and TensorBoard, cut back to the step a run resumes
-    from.
+    """``log.jsonl`` (one object a logged step) and TensorBoard.
+
+    Both are cut back to the step that a run resumes from.
     """
 
     def __init__(self, folder: Path, resume_step: int, writer: SummaryWriter | None) -> None:
@@ -269,7 +272,7 @@ class RunLog:
 
 
 def tensorboard(out: Path, start: int) -> SummaryWriter:
-    """A writer to ``tensorboard/`` under `out`, where events beyond step `start` are void."""
+    """Open a writer to ``tensorboard/`` under `out`, where events beyond step `start` are void."""
     # it imports slowly, and needs a package that only training does
     from torch.utils.tensorboard import SummaryWriter
 
@@ -277,7 +280,7 @@ def tensorboard(out: Path, start: int) -> SummaryWriter:
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """The rows of a ``log.jsonl``; a last line that a kill cut short is left out."""
+    """Read the rows of a ``log.jsonl``, without a last line that a kill cut short."""
     rows: list[dict[str, float]] = []
     if not path.exists():
         return rows
@@ -302,14 +305,10 @@ def start_run(out: Path, config: object) -> None:
     except OSError as error:
         raise OutputError(f"cannot make the run folder {str(out)!r}: {error.strerror}") from None
     path = out / "config.json"
-    values = asdict(config)  # pyright: ignore[reportArgumentType]
+    values = json.loads(json.dumps(asdict(config)))  # pyright: ignore[reportArgumentType]
     if path.exists():
-        old = _defaults(config) | json.loads(path.read_text(encoding="utf-8"))
-        changed = [
-            key
-            for key in values
-            if key != "steps" and _as_json(values[key]) != _as_json(old.get(key))
-        ]
+        old = json.loads(json.dumps(asdict(load_config(path, type(config)))))  # pyright: ignore[reportArgumentType]
+        changed = [key for key in values if key != "steps" and values[key] != old[key]]
         if changed:
             raise OutputError(
                 f"{str(out)!r} holds a run with another {', '.join(changed)}: choose another folder"
@@ -317,14 +316,6 @@ def start_run(out: Path, config: object) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, path)
-
-
-def _defaults(config: object) -> dict[str, Any]:
-    return {f.name: f.default for f in fields(config) if f.default is not MISSING}  # pyright: ignore[reportArgumentType]
-
-
-def _as_json(value: Any) -> Any:
-    return json.loads(json.dumps(value))
 
 
 class Meter:
@@ -341,9 +332,7 @@ class Meter:
 def progress_steps(
     start: int, stop: int, label: str, meter: Meter, show: bool = True
 ) -> Iterator[int]:
-    """Steps `start` … `stop` − 1 with a progress bar that shows the meter's loss and the time
-    left.
-    """
+    """Yield steps `start` … `stop` − 1 with a progress bar: the meter's loss, and the time left."""
     columns: Iterable[Any] = (
         TextColumn(label),
         BarColumn(),

@@ -58,8 +58,9 @@ class Measure:
 
     @torch.no_grad()
     def __call__(self, network: Network, prefix: str = "") -> None:
-        """Log everything, the names beginning with `prefix`; draw four clips above samples of their
-        tags.
+        """Log everything, the names beginning with `prefix`; draw four clips above samples.
+
+        The samples have the tags of the clips.
         """
         network.eval()
         with self.run.accelerator.autocast():
@@ -80,7 +81,7 @@ class Measure:
             mel_grid(self.run.picture, [*real[:4, None], *made[:4, None]], columns=4)
 
     def errors(self, network: nn.Module, sigmas: Sequence[float] = SIGMAS) -> dict[str, float]:
-        """``error_db_<σ>`` for each noise level; the noise is fixed."""
+        """Compute ``error_db_<σ>`` for each noise level; the noise is fixed."""
         half_range, unit, found = self.spec.dynamic_range_db / 2, self.bands.variance**0.5, {}
         for sigma in sigmas:
             squares, count = 0.0, 0
@@ -103,8 +104,9 @@ class Measure:
 def held_out_loss(
     network: nn.Module, setting: Setting, config: BaseConfig, clips: Clips, batches: int = 4
 ) -> float:
-    """Mean loss over fixed held-out clips, timesteps and noise, so that two checkpoints compare
-    exactly.
+    """Average the loss over fixed held-out clips, timesteps and noise.
+
+    Two checkpoints compare exactly.
     """
     losses = []
     for i in range(batches):
@@ -125,7 +127,7 @@ def sample_clips(
     guidance: float = 1.0,
     bands: Bands = PLAIN,
 ) -> Tensor:
-    """DDIM samples (B, 1, n_mels, frames) for `tags`, conditions (B, 5)."""
+    """Sample clips (B, 1, n_mels, frames) by DDIM for `tags`, conditions (B, 5)."""
     chain = Chain(
         guided_denoiser(network, schedule, bands),
         schedule,

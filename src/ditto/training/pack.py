@@ -1,6 +1,4 @@
-"""From runs to a model folder: averaged weights of base, vocoder and student, with the data's
-vocabulary.
-"""
+"""From runs to a model folder: averaged weights of base, vocoder, student; the vocabulary."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +17,7 @@ from ditto.training.vocoder import load_vocoder
 
 
 def pack(base: Path, vocoder: Path, data: Path, out: Path, guidance: float) -> str:
-    """Write a model folder from the newest checkpoints of two runs; returns the model's hash.
+    """Write a model folder from the newest checkpoints of two runs; return the model's hash.
 
     Raises:
         DataError: a run has no checkpoint, or the data folder is not one.
@@ -41,8 +39,7 @@ def pack(base: Path, vocoder: Path, data: Path, out: Path, guidance: float) -> s
 
 
 def pack_fine_tune(run: Path, out: Path) -> str:
-    """Write what a run changed of the embedded base, from its newest checkpoint; returns the
-    model's hash.
+    """Write what a run changed of the embedded base, from its newest checkpoint; return the hash.
 
     Raises:
         DataError: the run has no checkpoint, or did not start from the embedded base.
@@ -56,7 +53,7 @@ def pack_fine_tune(run: Path, out: Path) -> str:
 
 
 def pack_student(run: Path, teacher: Path | None, out: Path, *, alone: bool = False) -> str:
-    """Write the teacher's model with a run's student, or the student `alone`; returns the hash.
+    """Write the teacher's model with a run's student, or the student `alone`; return the hash.
 
     `teacher` is a model folder, None the embedded one; `out` may be the same folder.
 

@@ -10,8 +10,7 @@ from ditto.training.loop import read_log
 
 
 def write_report(run: Path, out: Path) -> list[Path]:
-    """Copy ``config.json``, ``log.jsonl`` and the newest sample picture of `run` to `out`, and draw
-    ``loss.png``.
+    """Copy config, log and the newest sample picture of `run` to `out`, and draw ``loss.png``.
 
     Raises:
         DataError: the run has logged nothing yet.
@@ -34,7 +33,7 @@ def write_report(run: Path, out: Path) -> list[Path]:
 
 
 def _curves(rows: list[dict[str, float]]) -> dict[str, tuple[list[float], list[float]]]:
-    """``name -> (steps, values)`` of every logged number that a logarithmic axis can show."""
+    """Return ``name -> (steps, values)`` of every number that a logarithmic axis can show."""
     names = {name for row in rows for name in row} - {"step", "seconds"}
     curves = {}
     for name in sorted(names):

@@ -1,5 +1,6 @@
-"""One training, from its newest checkpoint to its last step: everything around the loss, which is
-each recipe's own.
+"""One training, from its newest checkpoint to its last step: everything around the loss.
+
+The loss is each recipe's own.
 
 A recipe's loop reads as its algorithm::
 
@@ -10,10 +11,10 @@ A recipe's loop reads as its algorithm::
             evaluate(run.averages["ema"])
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from accelerate import Accelerator
@@ -21,7 +22,6 @@ from torch import Tensor, nn
 
 from ditto.errors import DataError
 from ditto.training.loop import (
-    DECAYS,
     Checkpoints,
     Ema,
     Meter,
@@ -41,8 +41,9 @@ LARGEST_LOSS = 1e6
 
 @dataclass(frozen=True)
 class Recipe:
-    """What determines the weights in every training, given the data; each recipe's config adds its
-    own.
+    """What determines the weights in every training, given the data.
+
+    Each recipe's config adds its own.
 
     Attributes:
         steps, batch_size: optimiser steps and examples a step.
@@ -60,7 +61,7 @@ class Recipe:
     steps: int
     lr: float
     decay: float
-    lr_decay: str = "linear"
+    lr_decay: Literal["linear", "cosine"] = "linear"
     batch_size: int = 16
     warmup: int = 100
     weight_decay: float = 0.0
@@ -70,30 +71,10 @@ class Recipe:
     log_every: int = 20
     checkpoint_every: int = 100
     fused: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        """Check the words.
-
-        Raises:
-            DataError: a setting has an unknown name.
-        """
-        object.__setattr__(self, "betas", tuple(self.betas))  # JSON has lists
-        self.check_words(lr_decay=DECAYS)
-
-    def check_words(self, **known: Iterable[str]) -> None:
-        """Check that the settings of these names are among the words given.
-
-        Raises:
-            DataError: one is not.
-        """
-        for name, words in known.items():
-            if (value := getattr(self, name)) not in words:
-                raise DataError(
-                    f"unknown {name} {value!r} in the config: choose one of {', '.join(words)}"
-                )
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     def rate(self, step: int) -> float:
-        """The learning rate's factor at a step, 0 to 1."""
+        """Compute the learning rate's factor at a step, 0 to 1."""
         return warmup_stable_decay(
             step, steps=self.steps, warmup=self.warmup, decay=self.decay, shape=self.lr_decay
         )
@@ -137,9 +118,7 @@ class Learner:
         self.model, self.optimizer = accelerator.prepare(network, adamw)
 
     def descend(self, loss: Tensor, step: int) -> None:
-        """Lower a scalar loss by one clipped step of AdamW, at the recipe's learning rate for step
-        number `step`.
-        """
+        """Lower a scalar loss by a clipped step of AdamW, at the recipe's rate for step `step`."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * self.recipe.rate(step)
         self.optimizer.zero_grad()
@@ -148,7 +127,7 @@ class Learner:
         self.optimizer.step()
 
     def tensors(self) -> dict[str, Tensors]:
-        """All that a checkpoint needs."""
+        """Return all that a checkpoint needs."""
         model, optimizer = self.names
         frozen, state = self._frozen(), self.network.state_dict()
         weights = {name: tensor for name, tensor in state.items() if name not in frozen}
@@ -164,7 +143,8 @@ class Learner:
         missing, unknown = self.network.load_state_dict(groups[model], strict=False)
         if unknown or set(missing) != self._frozen():
             raise DataError(
-                "the run's checkpoint is of another network: was it begun by another version of Ditto?"
+                "the run's checkpoint is of another network: was it begun by another version "
+                "of Ditto?"
             )
         load_optimizer(self.optimizer, groups[optimizer])
 
@@ -190,7 +170,7 @@ class Run:
         network: what is trained, as it is at step 0.
         averages: names and decays of the averaged weights to be kept.
         average_every: steps between their updates.
-        rivals: others that learn in the same run, each by its own loss.
+        extra_learners: others that learn in the same run, each by its own loss.
         begun_with: hashes of what the run must have begun with, by name (which is the command
             line's option, too).
 
@@ -215,14 +195,14 @@ class Run:
         network: nn.Module,
         *,
         averages: Mapping[str, float] | None = None,
-        rivals: Sequence[Learner] = (),
+        extra_learners: Sequence[Learner] = (),
         begun_with: Mapping[str, str] | None = None,
         average_every: int = 1,
     ) -> None:
         start_run(out, recipe)
         self.recipe, self.out, self.network, self.accelerator = recipe, out, network, accelerator
         self._learner = Learner(accelerator, network, recipe)
-        self._learners = (self._learner, *rivals)
+        self._learners = (self._learner, *extra_learners)
         self.model = self._learner.model
         self.averages = {
             name: Ema(network, decay, average_every) for name, decay in (averages or {}).items()
@@ -243,7 +223,8 @@ class Run:
         for name, value in self._begun_with.items():
             if state[name] != value:
                 raise DataError(
-                    f"{str(self.out)!r} was begun with another {name}: choose another folder, or give --{name}"
+                    f"{str(self.out)!r} was begun with another {name}: choose another folder, or "
+                    f"give --{name}"
                 )
         for learner in self._learners:
             learner.load(groups)
@@ -265,13 +246,11 @@ class Run:
 
     @property
     def picture(self) -> Path:
-        """Where to draw samples of the weights as they are now."""
+        """Path of a picture of samples of the weights as they are now."""
         return self.out / "samples" / f"{self.done:08d}.png"
 
     def steps(self, label: str, show: bool = True) -> Iterator[int]:
-        """The steps that are left, from 0, with a progress bar; saves a checkpoint after those that
-        are due one.
-        """
+        """Yield the steps that are left, with a progress bar; save checkpoints that are due."""
         for step in progress_steps(self.start, self.recipe.steps, label, self._meter, show):
             self.done = step + 1
             yield step
@@ -297,20 +276,17 @@ class Run:
         self._meter.add(value := loss.item())
         if not value < LARGEST_LOSS:
             raise DataError(
-                f"training diverged at step {self.done} (loss {value:g}): lower lr in the config and start afresh"
+                f"training diverged at step {self.done} (loss {value:g}): lower lr in the config "
+                "and start afresh"
             )
         if self.done % self.recipe.log_every == 0:
             smooth = self._meter.smooth
             plain = {name: part.item() for name, part in (parts or {}).items()}
-            self.log.write(
-                self.done,
-                **({"smooth_loss": smooth, "loss": value} | plain if parts else {"loss": smooth}),
-            )
+            numbers = {"smooth_loss": smooth, "loss": value} if parts else {"loss": smooth}
+            self.log.write(self.done, **numbers, **plain)
 
     def due(self, every: int) -> bool:
-        """Whether something that is to happen after every so many steps, and after the last, is to
-        happen now.
-        """
+        """Return whether it is time for what is done every `every` steps, and after the last."""
         return self.done % every == 0 or self.done == self.recipe.steps
 
     def _save(self) -> None:

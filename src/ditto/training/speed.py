@@ -1,6 +1,4 @@
-"""How fast a base's recipe trains here: clips a second of whole steps, on noise in place of
-data.
-"""
+"""How many clips a second a recipe of the base trains on this machine."""
 
 import time
 
@@ -18,8 +16,10 @@ WARM = 3
 
 
 def clips_per_second(config: BaseConfig, steps: int = 12) -> float:
-    """Of the fastest third of `steps` steps: draws, loss, gradient, AdamW and averages; no data are
-    read.
+    """Time whole steps: draws, loss, gradient, AdamW and averages; no data are read.
+
+    The fastest third of `steps` steps counts: others who use the machine slow single steps
+    down; the fastest say what it can do.
 
     Others who use the machine slow single steps down; the fastest say what it can do.
     """

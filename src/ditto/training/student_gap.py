@@ -1,6 +1,4 @@
-"""How far a student still is from its teacher: from the same noise, few steps against the teacher's
-whole chain.
-"""
+"""How far a student is from its teacher: few steps against the teacher's whole chain."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +15,7 @@ SCALES = (1.0, 3.0)
 
 
 @dataclass(eq=False)
-class Gap:
+class TeacherStudentGap:
     """Measures students against a teacher on fixed noise; the teacher's outputs are computed once.
 
     Attributes:
@@ -42,21 +40,22 @@ class Gap:
 
     @property
     def x_T(self) -> Tensor:  # noqa: N802 - the papers' name
-        """The noise, (N, *shape)."""
+        """Noise, (N, *shape)."""
         return torch.randn(
             len(self.cond), *self.shape, generator=torch.Generator().manual_seed(self.seed)
         )
 
     def reference(self, w: float) -> Tensor:
-        """The teacher's x_0 at CFG scale w, (N, *shape)."""
+        """Return the teacher's x_0 at CFG scale w, (N, *shape), sampled once."""
         if w not in self._references:
             self._references[w] = self.sample(self.teacher, self.grid, w)
         return self._references[w]
 
     @torch.no_grad()
     def sample(self, denoiser: Denoiser, steps: int, w: float) -> Tensor:
-        """DDIM samples of any denoiser from the same noise; for a student that is γ-sampling with γ
-        = 0.
+        """Sample by DDIM with any denoiser from the same noise.
+
+        For a student that is γ-sampling with γ = 0.
         """
         grid, device = self.schedule.timesteps(steps), self.cond.device
         parts = []
@@ -65,8 +64,7 @@ class Gap:
         return torch.cat(parts)
 
     def measure(self, student: Denoiser, steps: Sequence[int] = STEPS) -> dict[str, float]:
-        """Of a student, or of the teacher itself in few steps, for every number of steps and every
-        w of `SCALES`.
+        """Measure a student, or the teacher itself, for every number of steps and w of `SCALES`.
 
         ``gap_<steps>_w<w>`` is the mean square difference to the teacher's whole chain over the
         data's variance. ``detail_<steps>_w<w>`` is the energy of the differences between
@@ -85,7 +83,5 @@ class Gap:
 
 
 def detail(x_0: Tensor) -> float:
-    """Mean square difference between neighbouring frames and neighbouring bands of (B, 1, n_mels,
-    frames).
-    """
+    """Average the square difference of neighbouring frames and bands of (B, 1, n_mels, frames)."""
     return (x_0.diff(dim=-1).square().mean() + x_0.diff(dim=-2).square().mean()).item()

@@ -1,5 +1,4 @@
-"""The network that a distillation trains: a whole copy of the teacher's, or LoRA beside its frozen
-weights.
+"""The network that a distillation trains: a copy of the teacher's, or LoRA beside its weights.
 
 LoRA (Hu et al. 2021) adds to a layer's W a product B·A of low rank, B beginning at zero. A and B
 are trained, and the input for w, which no teacher has; peft puts them in, whatever the
@@ -45,9 +44,10 @@ LARGEST_SIGMA = 1000.0
 x_0."""
 
 
-def pupil(teacher: MusicModel, rank: int = 0, seed: int = 0) -> nn.Module:
-    """A network to distil into, which starts as the teacher's; with a rank, all but LoRA and the
-    input for w is frozen.
+def init_student(teacher: MusicModel, rank: int = 0, seed: int = 0) -> nn.Module:
+    """Build a network to distil into, which starts as the teacher's.
+
+    With a rank, all but LoRA and the input for w is frozen.
 
     Raises:
         DataError: peft is missing, or the teacher is of a kind that cannot be distilled.
@@ -68,8 +68,8 @@ def _check(teacher: MusicModel) -> None:
     sigma = schedule.sigma(schedule.timesteps(1)[0], torch.zeros((), dtype=torch.float64)).item()
     if teacher.denoiser.prediction == "epsilon" and sigma > LARGEST_SIGMA:
         raise DataError(
-            f"the base predicts epsilon, up to noise of σ = {sigma:.0f}, from which no x_0 can be computed in one "
-            "step: teach it v_prediction or sample"
+            f"the base predicts epsilon, up to noise of σ = {sigma:.0f}, from which no x_0 can be "
+            "computed in one step: teach it v_prediction or sample"
         )
 
 
@@ -86,15 +86,15 @@ def _add_lora(network: nn.Module, rank: int, seed: int) -> None:
         )
 
 
-def trained(network: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that are trained, by name."""
+def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that are trained, by name."""
     return {
         name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad
     }
 
 
-def twin(network: nn.Module) -> nn.Module:
-    """A copy, with which it shares what is frozen."""
+def copy_sharing_frozen(network: nn.Module) -> nn.Module:
+    """Copy a network; what is frozen is shared."""
     shared = {
         id(parameter): parameter
         for parameter in network.parameters()
@@ -104,13 +104,13 @@ def twin(network: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def restore(network: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Put back the parameters that `trained` gave.
+def load_trainable(network: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put back the parameters that `trainable` gave.
 
     Raises:
         DataError: they are of another network.
     """
-    parameters = trained(network)
+    parameters = trainable(network)
     if parameters.keys() != tensors.keys():
         raise DataError(
             "the run's checkpoint is of another network: was it begun by another version of Ditto?"
@@ -119,14 +119,12 @@ def restore(network: nn.Module, tensors: dict[str, Tensor]) -> None:
         parameter.copy_(tensors[name])
 
 
-def merged(network: nn.Module) -> nn.Module:
-    """The network, in place, as a plain one of its class: LoRA's products are added to their
-    layers' weights.
-    """
+def merge_lora(network: nn.Module) -> nn.Module:
+    """Make the network, in place, a plain one of its class: add LoRA's products to the weights."""
     for name, layer in list(network.named_modules()):
         if not hasattr(layer, "base_layer"):
             continue
-        layer.base_layer = copy.deepcopy(layer.base_layer)  # a twin may share it
+        layer.base_layer = copy.deepcopy(layer.base_layer)  # a copy may share it
         layer.merge()  # pyright: ignore[reportCallIssue]
         parent, _, last = name.rpartition(".")
         setattr(network.get_submodule(parent), last, layer.base_layer)

@@ -14,11 +14,9 @@ from torch import Tensor
 
 from ditto.diffusion.schedule import Schedule
 
-TIMES = ("uniform", "logit_normal")
-
 
 def uniform_times(schedule: Schedule, count: int, generator: torch.Generator) -> Tensor:
-    """Timesteps (count,), uniform and stratified."""
+    """Draw timesteps (count,), uniform and stratified."""
     return _timesteps(schedule, _strata(count, generator))
 
 
@@ -30,7 +28,7 @@ def logit_normal_times(
     std: float,
     uniform_share: float,
 ) -> Tensor:
-    """Timesteps (count,) whose log σ is normal with that mean and deviation; stratified.
+    """Draw timesteps (count,) whose log σ is normal with that mean and deviation; stratified.
 
     `uniform_share` of them are uniform in the timestep, so that the levels of either end are seen,
     which chains start from and end at.

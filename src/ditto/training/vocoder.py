@@ -1,5 +1,4 @@
-"""Training the vocoder: spectral losses first, adversarial fine-tuning after (MusicHiFi's recipe,
-made small).
+"""Training the vocoder: spectral losses first, adversarial after (MusicHiFi's recipe, made small).
 
 Run it with ``ditto-music train vocoder --config vocoder --data datasets/train --out
 runs/vocoder``.
@@ -33,19 +32,18 @@ PEAK_LIMIT = 0.99
 
 
 class Crops(Protocol):
-    """Where crops come from: a pure function of the step, which is what makes a killed run resume
-    exactly.
-    """
+    """Where crops come from: a function of the step alone, so that a killed run resumes exactly."""
 
     def batch(self, step: int, batch_size: int) -> Tensor:
-        """Audio of shape (B, samples), float32."""
+        """Return audio of shape (B, samples), float32."""
         ...
 
 
 @dataclass(frozen=True)
 class VocoderConfig(Recipe):
-    """Everything that determines the weights, given the data. AdamW's settings are the
-    discriminators' too.
+    """Everything that determines the weights, given the data.
+
+    AdamW's settings are the discriminators' too.
 
     Attributes:
         network: keyword arguments of `Vocoder`.
@@ -83,24 +81,25 @@ class VocoderConfig(Recipe):
     fused: ClassVar[bool] = False  # as when the shipped weights were made
 
     def rate(self, step: int) -> float:
-        """The learning rates' factor at a step, 0 to 1."""
+        """Compute the learning rates' factor at a step, 0 to 1."""
         return self.final_lr ** (step / max(self.steps, 1)) * super().rate(step)
 
     @property
     def crop_samples(self) -> int:
-        """Samples that a crop must bring: half a mel window more at each end, so that its mel sees
-        real sound.
+        """Samples that a crop must bring.
+
+        It has half a mel window more at each end, so that its mel sees real sound.
         """
         spec = self.make_network().spec
         return spec.samples(self.crop_frames + 2 * spec.margin_frames)
 
     def make_network(self) -> Vocoder:
-        """The vocoder with initial weights that are a function of the seed."""
+        """Build the vocoder with initial weights that are a function of the seed."""
         with seeded(self.seed):
             return Vocoder(**self.network)
 
     def make_discriminators(self) -> Discriminators:
-        """The discriminators with initial weights that are a function of the seed."""
+        """Build the discriminators with initial weights that are a function of the seed."""
         with seeded(self.seed):
             return Discriminators(**self.discriminators)
 
@@ -113,12 +112,11 @@ def train_vocoder(
     held_out: Crops | None = None,
     show: bool = True,
 ) -> Vocoder:
-    """Train until `config.steps`, resuming from the newest checkpoint in `out`; returns the vocoder
-    with EMA weights.
+    """Train until `config.steps`, resuming from the newest checkpoint in `out`.
 
-    The same config, data and machine give the same float32 weights on a CPU bit for bit, however
-    often the run was killed. Writes ``config.json``, ``log.jsonl``, ``tensorboard/`` and
-    ``step-*/`` under `out`.
+    Returns the EMA vocoder. The same config, data and machine give the same float32 weights on a
+    CPU bit for bit, however often the run was killed. Writes ``config.json``, ``log.jsonl``,
+    ``tensorboard/`` and ``step-*/`` under `out`.
 
     Args:
         config: the recipe.
@@ -140,7 +138,9 @@ def train_vocoder(
         lr=config.discriminator_lr,
         names=("discriminators", "discriminator_optimizer"),
     )
-    run = Run(config, out, accelerator, vocoder, averages={"ema": config.ema}, rivals=[judges])
+    run = Run(
+        config, out, accelerator, vocoder, averages={"ema": config.ema}, extra_learners=[judges]
+    )
     for step in run.steps("vocoder", show):
         x_0, target = split_crop(_load(config, crops, step).to(accelerator.device), vocoder.spec)
         made = run.model(x_0, seed=step)
@@ -156,7 +156,7 @@ def train_vocoder(
 def train_from_folder(
     config: VocoderConfig, data: Path, out: Path, *, held_out: Path | None = None
 ) -> Vocoder:
-    """`train_vocoder` on data folders.
+    """Run `train_vocoder` on data folders.
 
     Raises:
         DataError: a folder is not a data folder or fits badly, or training diverged.
@@ -175,7 +175,7 @@ def train_from_folder(
 def spectral_losses(
     config: VocoderConfig, made: Tensor, target: Tensor, spec: AudioSpec
 ) -> dict[str, Tensor]:
-    """The weighted losses of the reconstruction phase, scalars by name.
+    """Compute the weighted losses of the reconstruction phase, scalars by name.
 
     Multi-resolution STFT (spectral convergence and log magnitude) and L1 of the log-mels in tens of
     dB.
@@ -192,16 +192,14 @@ def spectral_losses(
 
 
 def split_crop(audio: Tensor, spec: AudioSpec) -> tuple[Tensor, Tensor]:
-    """A crop's log-mel and the sound it stands for, both without the margins: (B, n_mels, F) and
-    (B, F * hop).
-    """
+    """Return a crop's log-mel and its sound without the margins: (B, n_mels, F), (B, F * hop)."""
     margin = spec.margin_frames
     inner = slice(margin * spec.hop, audio.shape[1] - margin * spec.hop)
     return log_mel(audio, spec)[..., margin:-margin], audio[:, inner]
 
 
 def load_vocoder(run_dir: Path) -> Vocoder:
-    """The averaged weights of a run's newest checkpoint.
+    """Load the averaged weights of a run's newest checkpoint.
 
     Raises:
         DataError: the run has no checkpoint yet.
@@ -213,7 +211,7 @@ def load_vocoder(run_dir: Path) -> Vocoder:
 def _adversarial_losses(
     config: VocoderConfig, judges: Learner, made: Tensor, target: Tensor, step: int
 ) -> dict[str, Tensor]:
-    """Update the discriminators, then the vocoder's weighted losses against them."""
+    """Update the discriminators, then compute the vocoder's weighted losses against them."""
     level = target.square().mean(dim=1, keepdim=True).sqrt()
     judges.descend(
         discriminator_loss(judges.model(target, level), judges.model(made.detach(), level)), step
@@ -228,7 +226,7 @@ def _adversarial_losses(
 
 
 def _load(config: VocoderConfig, crops: Crops, step: int) -> Tensor:
-    """Crops with random gains, from (seed, step) alone."""
+    """Return crops with random gains, from (seed, step) alone."""
     audio = crops.batch(step, config.batch_size)
     if audio.shape[1] != config.crop_samples:
         raise DataError(

@@ -33,7 +33,7 @@ from ditto.runner import run
 from ditto.training.distill import DistillConfig, distillation_loss, draw, train_from_folder
 from ditto.training.loop import Ema
 from ditto.training.pack import pack_student
-from ditto.training.student_init import merged, pupil, trained, twin
+from ditto.training.student_init import copy_sharing_frozen, init_student, merge_lora, trainable
 
 TINY = DistillConfig(
     guidance=(1.0, 8.0),
@@ -149,9 +149,13 @@ def test_the_loss_of_a_batch_falls_in_50_steps(
     x_0 = torch.randn(2, *model.latent_shape, FRAMES, generator=torch.Generator().manual_seed(0))
     cond = model.encode_prompts(["calm jazz", "loud rock"])
     example = draw(config, model, config.grid_of(model.student_schedule), x_0, cond, 0)
-    network = pupil(model, rank)
-    average, target, teacher = Ema(network, config.target_ema), twin(network), Once(model.denoiser)
-    adamw = torch.optim.AdamW(trained(network).values(), lr=config.lr, fused=True)
+    network = init_student(model, rank)
+    average, target, teacher = (
+        Ema(network, config.target_ema),
+        copy_sharing_frozen(network),
+        Once(model.denoiser),
+    )
+    adamw = torch.optim.AdamW(trainable(network).values(), lr=config.lr, fused=True)
     losses = []
     for step in range(50):
         average.copy_to(target)
@@ -175,15 +179,15 @@ def test_lora_trains_few_weights_shares_the_rest_and_merges_into_a_plain_network
     request: pytest.FixtureRequest, base: str
 ) -> None:
     model: PipelineModel = request.getfixturevalue(base)
-    network, plain = pupil(model, 2), pupil(model)
-    own = trained(network)
+    network, plain = init_student(model, 2), init_student(model)
+    own = trainable(network)
     assert all(".lora_" in name or "cond_proj" in name or "guidance_proj" in name for name in own)
     assert sum(p.numel() for p in own.values()) < 0.4 * sum(p.numel() for p in plain.parameters())
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in own.values():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    other = twin(network)
+    other = copy_sharing_frozen(network)
     for (name, a), b in zip(network.named_parameters(), other.parameters(), strict=True):
         assert (a is b) == (name not in own)
     x_T, cond, times = (
@@ -193,7 +197,7 @@ def test_lora_trains_few_weights_shares_the_rest_and_merges_into_a_plain_network
     )
     with torch.no_grad():
         before = model.student_denoiser(network)(x_T, times, cond, 2.0)
-        after = model.student_denoiser(merged(other))(x_T, times, cond, 2.0)
+        after = model.student_denoiser(merge_lora(other))(x_T, times, cond, 2.0)
         untouched = model.student_denoiser(network)(x_T, times, cond, 2.0)
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4 * before.abs().max().item())
     assert torch.equal(untouched, before)
@@ -204,7 +208,7 @@ def test_the_same_seed_begins_with_the_same_lora_and_leaves_the_process_alone(
     stable_audio: PipelineModel,
 ) -> None:
     state = torch.get_rng_state()
-    one, again, other = (trained(pupil(stable_audio, 2, seed)) for seed in (1, 1, 2))
+    one, again, other = (trainable(init_student(stable_audio, 2, seed)) for seed in (1, 1, 2))
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)
     assert torch.equal(torch.get_rng_state(), state)
@@ -215,7 +219,7 @@ def test_without_peft_lora_is_refused_in_one_line(
 ) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(DataError, match=r"LoRA needs peft: pip install"):
-        pupil(stable_audio, 2)
+        init_student(stable_audio, 2)
 
 
 def test_a_student_is_not_distilled_again(musicldm: PipelineModel) -> None:
