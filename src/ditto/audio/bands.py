@@ -81,12 +81,7 @@ class Bands:
             DataError: it says something else.
         """
         try:
-            return cls(
-                **{
-                    name: [float(value) for value in values]
-                    for name, values in (found or {}).items()
-                }
-            )  # pyright: ignore[reportArgumentType]
+            return cls(**{n: tuple(map(float, values)) for n, values in (found or {}).items()})
         except (TypeError, ValueError, AttributeError):
             raise DataError(
                 "the bands' statistics are damaged: they must be two lists of numbers"

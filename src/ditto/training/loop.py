@@ -205,7 +205,7 @@ class Ema:
         decay = min(self.decay, (1 + step) / (10 + step)) ** self.every
         parameters = dict(model.named_parameters())
         current = [parameters[name].detach() for name in self.shadow]
-        torch._foreach_lerp_(list(self.shadow.values()), current, 1 - decay)
+        torch._foreach_lerp_(list(self.shadow.values()), current, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def load(self, tensors: Tensors) -> None:
         """Take over saved averages."""
