@@ -1,7 +1,13 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 """Files appear whole or not at all, nothing is replaced unasked, paths print on one line."""
 
 import pytest
 
+from ditto import paths
 from ditto.errors import OutputError
 from ditto.paths import atomic_file, atomic_folder, check_output, printable
 
@@ -93,3 +99,17 @@ def test_an_atomic_folder_replaces_the_old_one_or_leaves_it(tmp_path):
         fail()
     assert [path.name for path in folder.iterdir()] == ["new"]
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_leftovers_of_killed_processes_go_and_files_in_use_stay(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True
+    )
+    gone = tmp_path / f"{paths.TEMPORARY}{int(ended.stdout)}-00ff.npy"
+    nameless = tmp_path / f"{paths.TEMPORARY}0123.flac"
+    used = tmp_path / f"{paths.TEMPORARY}{os.getpid()}-00ff.npy"
+    kept = tmp_path / "clip.npy"
+    for file in (gone, nameless, used, kept):
+        file.write_bytes(b"x")
+    paths.remove_leftovers(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([used, kept])

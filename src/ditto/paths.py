@@ -15,7 +15,7 @@ from ditto.errors import OutputError
 
 StrPath = str | os.PathLike[str]
 TEMPORARY = ".ditto-"
-"""Begins the names of temporary files, which only a killed process leaves behind."""
+"""Begins the names of temporary files, ``.ditto-<process>-…``; only a kill leaves them behind."""
 
 
 def printable(path: StrPath) -> str:
@@ -47,7 +47,9 @@ def atomic_file(path: StrPath, *, force: bool = False) -> Iterator[Path]:
     """
     with output_errors(path):
         target = _target(path, force)
-        temporary = target.with_name(f"{TEMPORARY}{secrets.token_hex(8)}{target.suffix}")
+        temporary = target.with_name(
+            f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(8)}{target.suffix}"
+        )
         # mode 0o666 leaves the permissions to the user's umask, which tempfile would not
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         try:
@@ -57,6 +59,27 @@ def atomic_file(path: StrPath, *, force: bool = False) -> Iterator[Path]:
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files that killed processes left in a folder; those in use stay."""
+    for file in folder.glob(f"{TEMPORARY}*"):
+        process = file.name.removeprefix(TEMPORARY).partition("-")[0]
+        if not (process.isdecimal() and _runs(int(process))):
+            file.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    """Tell whether a process of this machine runs; on Windows, where asking kills, suppose so."""
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
 
 
 @contextmanager

@@ -87,9 +87,7 @@ class Bands:
             DataError: it says something else.
         """
         try:
-            return cls(
-                **{name: tuple(map(float, values)) for name, values in (found or {}).items()}
-            )
+            return cls(**{n: tuple(map(float, values)) for n, values in (found or {}).items()})
         except (TypeError, ValueError, AttributeError):
             raise DataError(
                 "the bands' statistics are damaged: they must be two lists of numbers"

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditto.errors import DataError
-from ditto.paths import TEMPORARY, atomic_file, reason
+from ditto.paths import atomic_file, reason, remove_leftovers
 
 Progress = Callable[[int, int], None]
 """Progress callback: (done, total)."""
@@ -60,8 +60,7 @@ def make_folder(path: Path) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        for leftover in path.glob(f"{TEMPORARY}*"):
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(path)
     except OSError as error:
         raise DataError(f"cannot make the folder {path}: {reason(error)}") from error
 
