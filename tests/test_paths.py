@@ -1,9 +1,9 @@
+"""Files appear whole or not at all, nothing is replaced unasked, paths print on one line."""
+
 import os
 import subprocess
 import sys
 from pathlib import Path
-
-"""Files appear whole or not at all, nothing is replaced unasked, paths print on one line."""
 
 import pytest
 
