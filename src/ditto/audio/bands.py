@@ -38,7 +38,8 @@ class Bands:
         object.__setattr__(self, "std", tuple(self.std))
         if len(self.mean) != len(self.std) or any(not value > 0 for value in self.std):
             raise DataError(
-                "the bands' statistics are damaged: they need a mean and a deviation above 0 for each band"
+                "the bands' statistics are damaged: they need a mean and a deviation above 0 for "
+                "each band"
             )
 
     def __bool__(self) -> bool:

@@ -142,7 +142,7 @@ class Schedule:
         return spread / signal
 
     def nearest(self, sigma: Tensor) -> Tensor:
-        """The timesteps (…) whose noise levels are nearest to σ (…), by ratio."""
+        """Return the timesteps (…) whose noise levels are nearest to σ (…), by ratio."""
         levels = ((1 - self.alpha_bar) / self.alpha_bar).log() / 2
         wanted = sigma.to(levels).log()
         return torch.bucketize(wanted, (levels[1:] + levels[:-1]) / 2)
