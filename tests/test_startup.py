@@ -20,3 +20,10 @@ def test_loading_the_embedded_model_imports_nothing_slow() -> None:
 def test_the_package_alone_does_not_import_torch() -> None:
     loaded = modules_after("import ditto; assert 'generate' in dir(ditto)")
     assert "torch" not in loaded
+
+
+def test_a_star_import_brings_the_public_names() -> None:
+    names: dict[str, object] = {}
+    exec("from ditto import *", names)
+    assert {"generate", "Intensity", "Ditto2", "load"} <= names.keys()
+    assert "Path" not in names

@@ -38,6 +38,8 @@ _HOMES = dict(_public_names())
 def __getattr__(name: str) -> object:
     if name == "__version__":
         return version("ditto-music")
+    if name == "__all__":
+        return sorted(_HOMES)
     if name not in _HOMES:
         raise AttributeError(f"module 'ditto' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

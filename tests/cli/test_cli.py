@@ -3,6 +3,7 @@ file."""
 
 import json
 import re
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -319,3 +320,15 @@ def test_the_help_names_the_default_of_corrections(ditto_music: Command) -> None
     assert f"0 is the paper's algorithm. Default: {CORRECTIONS}." in " ".join(
         out.replace("│", " ").split()
     )
+
+
+def test_a_training_without_its_extra_says_what_to_install(
+    ditto_music: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("ditto.training")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    code, out, err = ditto_music("train", "speed")
+    assert (code, out) == (2, "")
+    assert "needs accelerate: pip install 'ditto-music[train]'" in err
+    assert files() == []

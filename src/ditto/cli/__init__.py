@@ -31,6 +31,9 @@ COMMANDS = {
 }
 """Command → module of this package, one line of help."""
 
+EXTRAS = {"accelerate": "train", "tensorboard": "train", "peft": "pipelines"}
+"""Package that is imported only where it is needed → the extra that installs it."""
+
 
 class LazyCommand(TyperCommand):
     """A command whose module is imported when it is called."""
@@ -74,7 +77,7 @@ app = typer.Typer(
 
 
 def show_version(wanted: bool) -> None:
-    """Print the version and leave."""
+    """Print the version and exit."""
     if wanted:
         typer.echo(f"ditto-music {version('ditto-music')}")
         raise typer.Exit
@@ -85,7 +88,7 @@ def ditto_music(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=show_version, is_eager=True, help="Show the version and leave."
+            "--version", callback=show_version, is_eager=True, help="Show the version and exit."
         ),
     ] = False,
 ) -> None:
@@ -99,6 +102,12 @@ def main() -> None:
         app(prog_name="ditto-music")
     except DittoError as error:
         say(f"error: {error}", style="bold red")
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        extra = f"pip install 'ditto-music[{EXTRAS[error.name]}]'"
+        say(f"error: this command needs {error.name}: {extra}", style="bold red")
         sys.exit(2)
     except KeyboardInterrupt:
         console.print("stopped; nothing half-written was kept", highlight=False)

@@ -301,7 +301,7 @@ def finish(edit: Edit, output: Path, force: bool, optimisation: Optimisation) ->
     parts += [f"{name} {value:.3g}" for name, value in edit.errors.items()]
     worst = max((seam["percentile"] for seam in edit.seams()), default=math.nan)
     if not math.isnan(worst):
-        parts.append(f"seams at most at the {worst:.0f}th percentile of the music's own jumps")
+        parts.append(f"seams at most at percentile {worst:.0f} of the music's own jumps")
     say(f"{output}  {', '.join(parts)}")
     leave_if_stopped(optimisation)
 
