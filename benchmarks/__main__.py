@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from benchmarks import controls, listening, quality, speed, tables_ditto, tables_ditto2
+from benchmarks import controls, listening, music, quality, speed, tables_ditto, tables_ditto2
 from benchmarks.measures import Judge
 from benchmarks.plots import draw
 from benchmarks.report import RESULTS, ROOT, Report, write_claims
@@ -30,6 +30,7 @@ TABLES = {
         *tables_ditto.TABLES,
         *tables_ditto2.TABLES,
         controls.TABLE,
+        music.TABLE,
         quality.TABLE,
         speed.table(),
     )
@@ -74,6 +75,10 @@ Config = Annotated[
     str | None,
     typer.Option(help="With speed: time an untrained network, e.g. paper for the papers' UNet."),
 ]
+Spectrograms = Annotated[
+    Path | None, typer.Option(help="With music: draw a clip of every genre into this PNG instead.")
+]
+Old = Annotated[str | None, typer.Option(help="With --spectrograms: a model to compare with.")]
 Out = Annotated[Path, typer.Option(help="Folder of the results.")]
 As = Annotated[str | None, typer.Option("--as", help="Name of the result; the table's by default.")]
 Cache = Annotated[Path, typer.Option(help="Folder of finished clips.")]
@@ -107,6 +112,8 @@ def measure(
     classifier: Classifier = None,
     musicgen: MusicGen = None,
     config: Config = None,
+    spectrograms: Spectrograms = None,
+    old: Old = None,
     out: Out = RESULTS,
     name_as: As = None,
     cache: Cache = ROOT / "runs" / "benchmarks",
@@ -157,6 +164,9 @@ def measure(
     bench = setup.bench() if config is None else untrained(setup, config)
     if config is not None:
         tables = [speed.table(f"speed-{Path(config).stem}", trained=False)]
+    if spectrograms is not None or old is not None:
+        typer.echo(picture(name, bench, spectrograms, old))
+        return
     if workers > 1:
         together = [
             (entry.task, entry.variant, number)
@@ -208,6 +218,19 @@ def publish(report: Report, out: Path) -> None:
     draw(report, out)
     missing = sum(row.error is not None for row in report.rows)
     typer.echo(f"{path}: {len(report.rows)} figures, {missing} of them missing")
+
+
+def picture(name: str, bench: Bench, path: Path | None, old: str | None) -> Path:
+    """Draw a clip of every genre, also by the model `old` if it is given.
+
+    Raises:
+        DittoError: no path was given, or another table than music.
+    """
+    if path is None or name != music.TABLE.name:
+        raise DittoError("--spectrograms is for music alone, and --old for --spectrograms")
+    device = bench.models.model.device.type
+    before = None if old is None else Weights(model=old, device=device).load()
+    return music.spectrogram_page(bench, path, before)
 
 
 def untrained(setup: Setup, config: str) -> Bench:

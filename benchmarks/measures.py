@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.cache import Tensors
+from benchmarks.hearing import Heard, Hearing
 from benchmarks.report import FEWEST, ROOT
 from benchmarks.targets import Targets
 from benchmarks.tasks import Bench, sound
@@ -51,6 +52,7 @@ class Judge:
         classifier: hears where there is no CLAP, and recognises tags.
         text_clap: the CLAP that texts are optimised with; hears if there is no other.
         fewest: clips that a Fréchet distance takes at least.
+        hearing: what foreign ears hear.
     """
 
     model: MusicModel
@@ -59,6 +61,7 @@ class Judge:
     classifier: ClipClassifier | None = None
     text_clap: Clap | None = None
     fewest: int = FEWEST
+    hearing: Hearing | None = None
 
     @classmethod
     def load(cls, bench: Bench, clap: str | None, classifier: Path | None) -> "Judge":
@@ -75,6 +78,7 @@ class Judge:
             clap=Clap.load(claps) if claps else None,
             classifier=ClipClassifier.load(folder) if folder else None,
             text_clap=bench.models.clap,
+            hearing=Hearing(bench.targets, bench.models.model.spec.sample_rate, bench.cache),
         )
 
     @property
@@ -113,6 +117,17 @@ class Judge:
             x_0 = self.model.encode(audio.to(self.model.device)).float().cpu()
         heard = classify(self.classifier, self.model.bands.mel(x_0))
         return heard.embeddings, heard.tags
+
+    @property
+    def foreign(self) -> Hearing:
+        """The foreign ears.
+
+        Raises:
+            DittoError: there are none.
+        """
+        if self.hearing is None:
+            raise DittoError("this figure needs foreign ears: pip install 'ditto-music[ears]'")
+        return self.hearing
 
     @cached_property
     def reference(self) -> Reference:
@@ -178,6 +193,11 @@ class RowResult:
         return self.judge.embed(self.audio).double().numpy()
 
     @cached_property
+    def heard(self) -> Heard:
+        """What the foreign ears hear in every clip, by name."""
+        return self.judge.foreign.heard(self.audio)
+
+    @cached_property
     def recognised(self) -> dict[str, Array]:
         """Whether each tag was heard as asked for; see `ditto.eval.embeddings`."""
         x_0 = self.tensors.get("x_0")
@@ -228,23 +248,31 @@ class Measure:
 class FrechetMeasure(Measure):
     """The Fréchet distance to real clips, in the judge's embedding."""
 
+    def embeddings(self, row: RowResult) -> Array:
+        """Return the embeddings, clips first."""
+        return row.embeddings
+
+    def distance(self, row: RowResult) -> Callable[[Array], float]:
+        """Return the distance of embeddings that rows of this size are compared by."""
+        return row.judge.reference.distance
+
     def values(self, row: RowResult) -> Array:
-        """Return the embeddings (N, D).
+        """Return the embeddings, clips first.
 
         Raises:
             DittoError: there is no judge, or there are too few clips.
         """
         if row.count < row.judge.fewest:
             raise DittoError(f"a Fréchet distance needs {row.judge.fewest} clips or more")
-        return row.embeddings
+        return self.embeddings(row)
 
     def interval(self, row: RowResult) -> Interval:
         """Return the distance with its interval."""
-        return statistic_interval(row.judge.reference.distance, self.values(row))
+        return statistic_interval(self.distance(row), self.values(row))
 
     def ratio(self, above: RowResult, below: RowResult, *, paired: bool = True) -> Interval:
         """Return the ratio of two distances; paired clips are drawn together."""
-        distance = above.judge.reference.distance
+        distance = self.distance(above)
         a, b = self.values(above), self.values(below)
 
         def ratio(x: Array, y: Array) -> float:

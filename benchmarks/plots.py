@@ -1,12 +1,15 @@
 """Pictures of results, drawn from a report alone with matplotlib's object interface."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
 
 from benchmarks.report import Report, Row
 from ditto.paths import atomic_file
@@ -30,16 +33,48 @@ def draw(report: Report, out: Path) -> Path:
     return path
 
 
-def _png(figure: Figure) -> bytes:
-    """Return a PNG at the largest resolution that fits the limit."""
+def _png(figure: Figure, colours: int | None = None) -> bytes:
+    """Return a PNG at the largest resolution that fits the limit, of so many colours or all."""
     data = b""
     for dpi in (80, 60, 45, 30):
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=dpi)
+        if colours is not None:
+            image = Image.open(buffer).convert("RGB").quantize(colours)
+            image.save(buffer := io.BytesIO(), format="png", optimize=True)
         data = buffer.getvalue()
         if len(data) <= LARGEST:
             break
     return data
+
+
+def spectrograms(
+    columns: Mapping[str, NDArray[np.floating]], rows: Sequence[str], path: Path
+) -> Path:
+    """Draw log-mels side by side, all on one scale of 60 dB below each clip's loudest.
+
+    Args:
+        columns: levels in dB (rows, n_mels, frames), by title.
+        rows: names.
+        path: of the PNG.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    figure = _figure(1 + 3.2 * len(columns), 0.4 + 1.4 * len(rows))
+    grid = figure.subplots(len(rows), len(columns), squeeze=False)
+    for across, (title, levels) in enumerate(columns.items()):
+        for down, clip in enumerate(levels):
+            axes, top = grid[down][across], float(clip.max())
+            axes.imshow(clip, origin="lower", aspect="auto", vmin=top - 60, vmax=top, cmap="magma")
+            axes.set(xticks=[], yticks=[])
+            if down == 0:
+                axes.set_title(title, fontsize=11)
+            if across == 0:
+                axes.set_ylabel(rows[down], fontsize=11)
+    with atomic_file(path, force=True) as temporary:
+        temporary.write_bytes(_png(figure, colours=64))
+    return path
 
 
 def bars(report: Report) -> Figure:

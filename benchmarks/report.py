@@ -64,6 +64,7 @@ class Row:
         value, low, high: the figure and its 95 % confidence interval; None where there is none.
         paper: what the paper reports.
         error: why there is no value.
+        count: clips that the figure is of.
     """
 
     row: str
@@ -74,17 +75,24 @@ class Row:
     high: float | None = None
     paper: float | None = None
     error: str | None = None
+    count: int | None = None
 
     @classmethod
     def of(
-        cls, row: str, column: str, unit: str, figure: Interval | float, paper: float | None = None
+        cls,
+        row: str,
+        column: str,
+        unit: str,
+        figure: Interval | float,
+        paper: float | None = None,
+        count: int | None = None,
     ) -> "Row":
         """Return a row of an interval or a number; one that is not finite becomes an error."""
         value, low, high = figure if isinstance(figure, Interval) else (figure, None, None)
         if not math.isfinite(value):
             return cls(row, column, unit, paper=paper, error=f"the result is {value}")
         bounds = (b if b is not None and math.isfinite(b) else None for b in (low, high))
-        return cls(row, column, unit, value, *bounds, paper=paper)
+        return cls(row, column, unit, value, *bounds, paper=paper, count=count)
 
 
 @dataclass(frozen=True)

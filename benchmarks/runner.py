@@ -108,7 +108,7 @@ class Versus:
 
 Results = Mapping[str, RowResult | str]
 """By the row's name: its clips, or why there are none."""
-Extra = Callable[[Bench], list[Row]]
+Extra = Callable[[Bench, Judge, int], list[Row]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +123,7 @@ class Table:
             is a claim.
         claims: further claims, each made of the rows' results.
         given: rows that are not measured.
-        extra: makes rows that are not of clips.
+        extra: makes rows that are not of clips; the last argument is clips a row.
         fresh: times are the point, so no clip of an earlier run is used.
         count: clips a row by default.
     """
@@ -230,8 +230,9 @@ def run_table(
     Raises:
         DataError: the held-out folder cannot be used.
     """
-    extra = table.extra(bench) if table.extra else []  # first, for it times the first call too
     counts = table.counts(bench, count, slow_count)
+    most = max(counts.values(), default=0)
+    extra = table.extra(bench, judge, most) if table.extra else []  # first: times the first call
     results = {entry: _result(entry, bench, judge, number) for entry, number in counts.items()}
     rows = [row for entry, result in results.items() for row in _rows(entry, result)]
     by_name = {entry.name: results[entry] for entry in reversed(table.entries)}
@@ -249,7 +250,7 @@ def run_table(
         command=command,
         model=bench.models.model.describe(),
         embedding=judge.name if heard else "none",
-        count=max(counts.values(), default=0),
+        count=most,
         seed=bench.targets.seed,
         seconds=sum(result.tensors["seconds"].sum().item() for result in made),
         settings={**settings, **bench.overrides},
@@ -277,7 +278,7 @@ def _rows(entry: Entry, result: RowResult | str) -> list[Row]:
         try:
             if isinstance(result, str):
                 raise DittoError(result)
-            rows.append(Row.of(*head, measure.interval(result), published))
+            rows.append(Row.of(*head, measure.interval(result), published, result.count))
         except DittoError as error:
             rows.append(Row(*head, paper=published, error=str(error)))
     return rows

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cache, cached_property
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,45 @@ def real_clips(
     return RealClips(_audio(root, pieces, chosen, spec), tags)
 
 
+@dataclass(frozen=True, eq=False)
+class GenreClips:
+    """Held-out clips of known genre.
+
+    Attributes:
+        audio: (N, samples) float32.
+        genres: of every clip.
+    """
+
+    audio: Tensor
+    genres: list[str]
+
+
+def role_clips(
+    root: Path, spec: AudioSpec, roles: Sequence[str], role: str, seed: int
+) -> GenreClips:
+    """Cut all clips of those pieces of `real_clips`' second half that have a role.
+
+    Genre by genre the pieces are dealt to the roles in turn; one clip of every piece comes first.
+
+    Raises:
+        DataError: there is no such folder, or it has no piece for the role.
+    """
+    pieces = read_labels(root)
+    fitting = [i for i, piece in enumerate(pieces) if _slots(piece, spec)]
+    second = np.random.default_rng(seed).permutation(fitting)[1::2].tolist()
+    dealt = zip(sorted(second, key=lambda i: pieces[i]["genre"]), cycle(roles), strict=False)
+    mine = [i for i, given in dealt if given == role]
+    if not mine:
+        raise DataError(
+            f"{printable(root)} has {len(fitting)} pieces of {spec.clip_seconds:.2f} s: parted into"
+            f" rows, {', '.join(dict.fromkeys(roles))}, there is none for the {role}"
+        )
+    rng = np.random.default_rng([seed, 7])
+    chosen = _places(pieces, rng.permutation(mine).tolist(), spec, rng)
+    genres = [pieces[i]["genre"] for i, _ in chosen]
+    return GenreClips(_audio(root, pieces, chosen, spec), genres)
+
+
 def _slots(piece: dict[str, Any], spec: AudioSpec) -> int:
     """Return how many clips a piece holds, one after the other."""
     return int(piece["seconds"] * spec.sample_rate) // spec.samples(spec.clip_frames)
@@ -257,6 +297,10 @@ class Targets:
             clips = real_clips(self.held_out, spec, self._vocabulary, self.count, self.seed)
             self._clips[spec.clip_frames] = clips
         return self._clips[spec.clip_frames]
+
+    def role(self, roles: Sequence[str], role: str) -> GenreClips:
+        """Return the clips of a role, see `role_clips`."""
+        return role_clips(self.held_out, self._spec, roles, role, self.seed)
 
     @cached_property
     def digest(self) -> str:

@@ -68,12 +68,16 @@ def classifier() -> ClipClassifier:
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six pieces of 2.5 s, two clips each: noise bursts at a tempo."""
-    root = tmp_path_factory.mktemp("heldout")
+    return write_pieces(tmp_path_factory.mktemp("heldout"), 6)
+
+
+def write_pieces(root: Path, count: int) -> Path:
+    """Write a data folder of pieces of 2.5 s, two clips each."""
     (root / "audio").mkdir()
     rng = np.random.default_rng(0)
     lines = []
-    for i in range(6):
-        tempo, seconds = 65.0 + 15 * i, 2.5
+    for i in range(count):
+        tempo, seconds = 65.0 + 15 * (i % 6), 2.5
         samples = int(seconds * SPEC.sample_rate)
         beat = np.arange(samples) / SPEC.sample_rate * tempo / 60 % 1
         audio = 0.2 * rng.standard_normal(samples) * np.exp(-6 * beat)
@@ -92,7 +96,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "labels.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     config = {
         "kind": "composed",
-        "count": 6,
+        "count": count,
         "sample_rate": SPEC.sample_rate,
         "genres": GENRES,
         "moods": MOODS,

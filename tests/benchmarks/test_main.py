@@ -95,3 +95,17 @@ def test_all_is_every_table_of_the_papers():
         "d1-fig10",
         *(f"d2-{name}" for name in ("table1", "table2", "table3", "fig4", "fig5")),
     }
+
+
+def test_a_page_of_spectrograms_beside_another_model(call, common, tmp_path):
+    page, old = tmp_path / "page.png", ("--old", common[1])
+    to = ("--cache", tmp_path / "clips", "--spectrograms", page)
+    code, told, error = call("music", *common, *to, *old)
+    assert code == 0, error
+    assert told.strip() == str(page)
+    assert page.read_bytes().startswith(b"\x89PNG")
+    assert page.stat().st_size <= 300_000
+    for name, options in (("quality", to), ("music", old)):
+        code, _, error = call(name, *common, *options)
+        assert code == 2
+        assert error.startswith("error: --spectrograms is for music alone")

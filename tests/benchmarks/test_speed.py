@@ -35,7 +35,7 @@ def test_phases_and_operations(bench: Bench):
 
 def test_the_table_runs(bench: Bench, judge: Judge):
     table = speed.table()
-    table = replace(table, extra=lambda bench: speed.costs(bench, repeats=1))
+    table = replace(table, extra=lambda bench, *_: speed.costs(bench, repeats=1))
     report = run_table(table, bench, judge, count=2, slow_count=1, command="a command")
     assert all(row.value is not None for row in report.rows)
     whole = report.value("iteration of CTM-1/2: whole", "seconds")
