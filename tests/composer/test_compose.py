@@ -8,8 +8,9 @@ import pytest
 
 from ditto.composer.compose import TEMPO_RANGE, compose, tags_of
 from ditto.composer.dynamics import Measure, gain_db, shape
+from ditto.composer.moods import MOOD_NAMES, MOODS
 from ditto.composer.piece import Piece, labels
-from ditto.composer.styles import GENRES, MOOD_NAMES, MOODS, STYLES
+from ditto.composer.styles import GENRES, STYLES
 from ditto.errors import DataError
 
 LIBROSA_MODES = {

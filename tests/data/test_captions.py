@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from ditto.composer.compose import compose
+from ditto.composer.moods import MOOD_NAMES, MOODS
 from ditto.composer.piece import labels
-from ditto.composer.styles import GENRES, MOOD_NAMES, MOODS, STYLES
+from ditto.composer.styles import GENRES, STYLES
 from ditto.data import wording
 from ditto.data.captions import caption, facts, movement, template, words_of
 from ditto.models.clap_tokenizer import word_tokenizer

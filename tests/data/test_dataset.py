@@ -10,7 +10,8 @@ import torch
 from ditto.audio.features import log_mel
 from ditto.audio.spec import AudioSpec
 from ditto.composer.corpus import compose_dataset
-from ditto.composer.styles import GENRES, MOOD_NAMES
+from ditto.composer.moods import MOOD_NAMES
+from ditto.composer.styles import GENRES
 from ditto.data.dataset import AudioCrops, ClipDataset, mel_cache, read_labels, vocabulary_of
 from ditto.errors import DataError, TagError
 from ditto.models.conditioning import Tags, TagVocabulary

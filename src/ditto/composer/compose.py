@@ -13,8 +13,18 @@ import numpy as np
 from ditto.composer.drums import drum_events, roll
 from ditto.composer.dynamics import FLOOR_DB, Measure, Shape, gain_db, shape
 from ditto.composer.melody import Theme, make_theme, sing
-from ditto.composer.piece import ChordLabel, Mix, Note, Piece, Section, Track
-from ditto.composer.styles import GENRES, MOOD_NAMES, MOODS, STYLES, Mood, Part, Style
+from ditto.composer.moods import MOOD_NAMES, MOODS, Mood
+from ditto.composer.piece import (
+    ChordLabel,
+    Mix,
+    Note,
+    Piece,
+    Section,
+    Track,
+    fit_notes,
+    release_before_repeat,
+)
+from ditto.composer.styles import GENRES, STYLES, Part, Style
 from ditto.composer.textures import Bar, Event, Span, Voice, play
 from ditto.composer.theory import NAMES, Chord, parse_progression
 from ditto.errors import DataError
@@ -22,8 +32,7 @@ from ditto.errors import DataError
 SPLITS = {"train": 0, "heldout": 1}
 TEMPO_RANGE = (60.0, 180.0)
 MUSIC_SECONDS = (24.0, 28.4)
-TAIL_SECONDS = 1.4
-LEAD_IN_SECONDS = 0.05
+LEAD_IN_SECONDS, TAIL_SECONDS = 0.05, 1.4
 FORMS = ("AABA", "ABAB", "ABA", "ABC", "AB", "ABAC", "AAB", "ABCA", "ABCB")
 ROLE_DB = {"lead": 0.0, "drums": -1.0, "bass": -2.0, "comp": -4.0, "colour": -8.0, "halo": -14.0}
 TOUCH_SHARE = 0.3
@@ -74,7 +83,7 @@ def compose(index: int, seed: int = 0, split: str = "train") -> Piece:
     seconds = round(measures[-1].end + TAIL_SECONDS, 4)
     plan = replace(plan, shape=shape(rng, measures, seconds))
     tracks, melody = _tracks(rng, plan)
-    tracks = tuple(replace(t, notes=_fit(t.notes, seconds)) for t in tracks)
+    tracks = tuple(replace(t, notes=fit_notes(t.notes, seconds)) for t in tracks)
     return Piece(
         index=index,
         seed=seed,
@@ -88,7 +97,7 @@ def compose(index: int, seed: int = 0, split: str = "train") -> Piece:
         beat_offset=LEAD_IN_SECONDS,
         seconds=seconds,
         chords=_chord_labels(plan),
-        melody=_fit(melody, seconds),
+        melody=fit_notes(melody, seconds),
         form=_sections(plan),
         loudness=tuple(plan.shape.curve),
         dynamics=tuple((t, round((1 - TOUCH_SHARE) * level, 3)) for t, level in plan.shape.curve),
@@ -448,29 +457,7 @@ def _perform(rng: np.random.Generator, plan: Plan, events: list[Event]) -> tuple
         velocity = min(max(round(plan.mood.velocity * e.touch + 3 * harder), 12), 127)
         note = Note(round(max(start, 0.0), 4), round(max(end - start, 0.04), 4), e.pitch, velocity)
         notes.setdefault((e.pitch, round(e.beat, 3)), note)
-    return _release_before_repeat(sorted(notes.values(), key=lambda n: (n.start, n.pitch)))
-
-
-def _release_before_repeat(notes: list[Note]) -> tuple[Note, ...]:
-    """Shorten a note that would still sound when its pitch is struck again: MIDI cannot hold one
-    pitch twice.
-    """
-    result, following = [], {}
-    for note in reversed(notes):
-        limit = following.get(note.pitch, math.inf) - note.start
-        duration = round(min(note.duration, max(limit - 0.01, 0.02)), 4)
-        result.append(Note(note.start, duration, note.pitch, note.velocity))
-        following[note.pitch] = note.start
-    return tuple(reversed(result))
-
-
-def _fit(notes: tuple[Note, ...], seconds: float) -> tuple[Note, ...]:
-    """Drop and shorten what would sound beyond the end."""
-    return tuple(
-        replace(n, duration=round(min(n.duration, seconds - n.start), 4))
-        for n in notes
-        if n.start < seconds - 0.1
-    )
+    return release_before_repeat(sorted(notes.values(), key=lambda n: (n.start, n.pitch)))
 
 
 def _chord_labels(plan: Plan) -> tuple[ChordLabel, ...]:

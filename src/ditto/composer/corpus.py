@@ -19,9 +19,10 @@ import numpy as np
 
 from ditto.audio.io import encode_flac
 from ditto.composer.compose import SPLITS, TEMPO_RANGE, compose
+from ditto.composer.moods import MOOD_NAMES
 from ditto.composer.piece import labels
 from ditto.composer.render import Renderer, file_sha256, find_soundfont
-from ditto.composer.styles import GENRES, MOOD_NAMES
+from ditto.composer.styles import GENRES
 from ditto.data.files import Progress, open_data_folder, write_bytes, write_json, write_json_lines
 from ditto.errors import DataError
 

@@ -4,7 +4,8 @@ All times are seconds from the start of the piece, pitches MIDI numbers (60 = mi
 1..127, levels dB.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -117,3 +118,25 @@ def labels(piece: Piece) -> dict[str, Any]:
         "dynamics": [list(point) for point in piece.loudness],
         "instruments": [[t.role, t.program, t.is_drums] for t in piece.tracks],
     }
+
+
+def release_before_repeat(notes: list[Note]) -> tuple[Note, ...]:
+    """Shorten a note that would still sound when its pitch is struck again: MIDI cannot hold one
+    pitch twice.
+    """
+    result, following = [], {}
+    for note in reversed(notes):
+        limit = following.get(note.pitch, math.inf) - note.start
+        duration = round(min(note.duration, max(limit - 0.01, 0.02)), 4)
+        result.append(Note(note.start, duration, note.pitch, note.velocity))
+        following[note.pitch] = note.start
+    return tuple(reversed(result))
+
+
+def fit_notes(notes: tuple[Note, ...], seconds: float) -> tuple[Note, ...]:
+    """Drop and shorten what would sound beyond the end."""
+    return tuple(
+        replace(n, duration=round(min(n.duration, seconds - n.start), 4))
+        for n in notes
+        if n.start < seconds - 0.1
+    )
