@@ -3,7 +3,7 @@
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,12 @@ import pytest
 import torch
 
 import ditto
-from ditto.controls.base import Control
+from ditto.controls.base import Control, Sum
+from ditto.controls.brightness import Brightness
+from ditto.controls.curves import Curve
 from ditto.controls.intensity import Intensity
 from ditto.controls.melody import Melody
+from ditto.controls.per_item import PerItem
 from ditto.controls.regions import Region, SelfLoop
 from ditto.controls.structure import Structure, StructureLike
 from ditto.controls.text import Text
@@ -24,6 +27,7 @@ from ditto.latents import Latent
 from ditto.methods import METHODS, Method, make_method
 from ditto.methods.ditto import Ditto
 from ditto.methods.ditto2 import CORRECTED_LR, CORRECTED_MOMENTUM, MAX_TRAVEL, Ditto2
+from ditto.methods.doodl import Doodl
 from ditto.methods.guidance import FREEDOM_STRENGTH, FreeDoM, GuidanceGradients
 from ditto.methods.none import Uncontrolled
 from ditto.models.conditioning import Tags
@@ -431,3 +435,112 @@ def test_edits_take_a_request_or_its_fields_but_not_both(
         ditto.loop(student_model, 0.3, Request(), seed=3)
     with pytest.raises(TypeError, match="a request has no setting colour"):
         ditto.loop(student_model, 0.3, colour=3)
+
+
+@pytest.mark.parametrize("call", ["Request", "replace", "steps", "generate", "inpaint", "vary"])
+def test_the_warnings_name_the_users_line(
+    student_model: MusicModel, tmp_path: Path, call: str
+) -> None:
+    song = tmp_path / "song.wav"
+    ditto.write(song, 0.1 * np.random.default_rng(0).standard_normal((1, 8000)), 8000)
+    latent = Latent(torch.randn(student_model.shape(None))[None], student_model.sha256)
+    settings: dict[str, Any] = {"method": "ditto", "steps": 2, "iterations": 1}
+    calls: dict[str, Any] = {
+        "Request": lambda: Request(SWELL, **settings),
+        "replace": lambda: replace(Request(SWELL), method="ditto"),
+        "steps": lambda: ditto.steps(student_model, SWELL, **settings),
+        "generate": lambda: ditto.generate(student_model, SWELL, **settings),
+        "inpaint": lambda: ditto.inpaint(
+            student_model, song, [(0.4, 0.6)], overlap=0.1, tags="", **settings
+        ),
+        "vary": lambda: ditto.vary(latent, student_model, count=1, steps=2),  # pyright: ignore
+    }
+    with pytest.warns(DeprecationWarning, match="will be removed") as caught:
+        calls[call]()
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_a_beat_of_the_tags_survives_a_report() -> None:
+    request = Request(SWELL, {"tempo": 110, "beat": 2.5})
+    again = Request.from_dict(json.loads(json.dumps(request.to_dict())))
+    assert again == request
+    assert "beat" not in Request(SWELL, {"tempo": 110}).to_dict()["tags"]
+    anywhere = Request(SWELL, {"tempo": 110, "beat": None})
+    assert Request.from_dict(anywhere.to_dict()).tags.beat is None
+
+
+def test_numbers_of_numpy_end_in_a_report() -> None:
+    curve = Curve([[np.float32(0), np.float32(-30)], [np.float64(0.4), np.int64(-20)]])  # pyright: ignore[reportArgumentType]
+    control = (Intensity(curve) * np.float32(2)).during((np.float32(0.1), np.float64(0.3)))  # pyright: ignore[reportArgumentType]
+    melody = Melody.from_notes("C4:1", bpm=np.float32(100))  # pyright: ignore[reportArgumentType]
+    tags = {"tempo": np.int64(110), "beat": np.float32(2)}
+    request = Request([control, melody], tags, seed=np.int32(3), guidance=np.float32(2))  # pyright: ignore[reportArgumentType]
+    again = Request.from_dict(json.loads(json.dumps(request.to_dict())))
+    assert again == request
+    assert hash(again) == hash(request)
+
+
+def test_forms_and_controls_of_items_are_equal_and_hashed() -> None:
+    request = Request(Structure("ABA"))
+    assert Request.from_dict(request.to_dict()) == request
+    assert hash(Request(PerItem([SWELL, SWELL]))) == hash(Request(PerItem((SWELL, SWELL))))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda wrong: Request(wrong), "is no control"),
+        (lambda wrong: Request(tags=wrong), "tags are a mapping, or text|unknown tags"),
+        (lambda wrong: Request(tags={"tempo": wrong}), "tempo must be a number"),
+        (lambda wrong: Request(tags={"beat": wrong}), "beat must be a number"),
+        (lambda wrong: Request(start=wrong), "is no latent"),
+        (lambda wrong: Request.from_dict([wrong]), "does not describe a request"),
+        (lambda wrong: Request.from_dict({"controls": wrong}), "does not describe a request"),
+        (lambda wrong: Intensity(wrong), "a loudness curve is needed, or its text, not"),
+        (lambda wrong: Brightness(wrong), "a brightness curve is needed, or its text, not"),
+        (lambda wrong: Intensity(Curve(wrong)), "a loudness curve needs"),
+        (lambda wrong: Structure(wrong), "a structure is a form such as 'ABA', not"),
+        (lambda wrong: Melody(wrong), "is no tune"),
+        (lambda wrong: Melody.from_notes(wrong), "a melody is written as"),
+        (lambda wrong: Melody.from_notes("C4:1", wrong), "bpm must be a number"),
+        (lambda wrong: Text(wrong), "a text is needed, not"),
+        (lambda wrong: SWELL.during(wrong), "a control counts during pairs of seconds"),
+        (lambda wrong: SWELL.during((0, wrong)), "a control counts during pairs of seconds"),
+        (lambda wrong: PerItem(wrong), "a control for each item is needed"),
+        (lambda wrong: PerItem([wrong]), "is no control"),
+        (lambda wrong: Sum(((SWELL, wrong),)), "weight must be a number"),
+        (lambda wrong: Doodl(formulation=wrong), "doodl has no formulation"),
+    ],
+)
+def test_values_of_a_wrong_type_are_refused_at_once(
+    make: Callable[[Any], object], message: str
+) -> None:
+    with pytest.raises(ditto.DittoError, match=message) as caught:
+        make({1: [object()]} if "bpm" not in message else "fast")
+    assert "\n" not in str(caught.value)
+
+
+def test_no_tags_no_latent_and_no_weight_are_taken_for_one() -> None:
+    with pytest.raises(ControlError, match="not one of brightness"):
+        Intensity(Brightness("dark").curve)
+    with pytest.raises(ControlError, match="not one of loudness"):
+        Brightness(SWELL.curve)
+    for weight in (math.nan, math.inf):
+        with pytest.raises(ControlError, match="weight must be a number"):
+            _ = SWELL * weight
+    with pytest.raises(ControlError, match="divided by 0"):
+        _ = SWELL / 0
+    for wrong in ("3", None, [1]):
+        with pytest.raises(TypeError):
+            _ = SWELL + wrong  # pyright: ignore[reportOperatorIssue]
+        with pytest.raises(TypeError):
+            _ = SWELL / wrong  # pyright: ignore[reportOperatorIssue]
+    with pytest.raises(TagError, match="beat must be a number, not inf"):
+        Tags(tempo=110, beat=math.inf)
+
+
+def test_a_whole_number_is_taken_for_a_real_one(student_model: MusicModel) -> None:
+    for method in (Ditto2(momentum=0), Ditto(momentum=0, steps=2)):
+        assert len(list(ditto.steps(student_model, SWELL, iterations=2, method=method))) == 2
+    with pytest.raises(RequestError, match=r"from 0 to 2147483647, not -1"):
+        Request(seed=-1)

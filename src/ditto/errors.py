@@ -4,6 +4,20 @@ Every message is one line that says what was wrong and what to do about it. The 
 it without a traceback and exits with code 2; the API raises it as it is.
 """
 
+import dataclasses
+import os
+import sys
+import warnings
+
+
+def warn_deprecated(message: str) -> None:
+    """Warn of something that will be removed, at the first line outside this package."""
+    ours = os.path.dirname(__file__) + os.sep, dataclasses.__file__
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(ours):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, DeprecationWarning, stacklevel=level)
+
 
 def one_line(error: Exception) -> str:
     """Return what another library says of an error, on one line of at most 200 characters."""

@@ -8,8 +8,9 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from ditto.errors import OutputError
 
@@ -22,6 +23,11 @@ def printable(path: StrPath) -> str:
     """Return a path (or any text) for a message on one line, control characters escaped."""
     text = os.fspath(path).encode(errors="backslashreplace").decode()
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def shown(value: Any) -> str:
+    """Return a wrong setting on one line of at most 80 characters."""
+    return printable(value if isinstance(value, str) else repr(value))[:80]
 
 
 def reason(error: Exception) -> str:
@@ -102,6 +108,28 @@ def atomic_folder(folder: StrPath) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(final / "old", ignore_errors=True)
+
+
+@contextmanager
+def output_folder(folder: StrPath) -> Iterator[None]:
+    """Make a folder, if it is missing, for the block to fill; a failure leaves no empty one.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    path = Path(folder)
+    missing = [parent for parent in (path, *path.parents) if not parent.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {printable(folder)}: {reason(error)}") from None
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # what is not empty stays
+            for made in missing:
+                made.rmdir()
+        raise
 
 
 def check_output(path: StrPath, *, force: bool = False) -> None:

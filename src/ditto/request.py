@@ -1,19 +1,19 @@
 """A request: everything that determines a clip, given the model."""
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ditto.controls import control_from_dict
 from ditto.controls.base import Control
 from ditto.controls.weights import default_iterations, weighted_sum
-from ditto.errors import ControlError, RequestError, TagError
+from ditto.errors import ControlError, RequestError, TagError, warn_deprecated
 from ditto.latents import Latent
 from ditto.methods import METHODS, Method, make_method
-from ditto.methods.base import check_number, shown
+from ditto.methods.base import check_number
 from ditto.models.conditioning import Tags
 from ditto.models.model import MusicModel
+from ditto.paths import shown
 
 MAX_SEED = 2**31 - 1
 LIMITS = {
@@ -88,6 +88,8 @@ class Request:
             TagError: a tag is unknown.
             TypeError: a setting is unknown.
         """
+        if not isinstance(start, Latent | None):
+            raise RequestError(f"{shown(start)} is no latent: give Latent.load('out.latent')")
         listed = as_controls(controls)
         values = {
             "controls": listed,
@@ -134,6 +136,8 @@ class Request:
         tags = {name: getattr(self.tags, name) for name in TAG_NAMES}
         if tags["prompt"] is None:
             del tags["prompt"]
+        if self.tags.beat != Tags.beat:
+            tags["beat"] = self.tags.beat
         start = {} if self.start is None else {"start": self.start.name}
         return {
             "controls": [control.to_dict() for control in self.controls],
@@ -159,9 +163,11 @@ class Request:
             RequestError: the description is damaged.
         """
         controls = []
-        described = values.get("controls") or []
+        described = values.get("controls") if isinstance(values, Mapping) else None
+        if not isinstance(values, Mapping) or not isinstance(described, Sequence | None):
+            raise RequestError(f"{shown(values)} does not describe a request")
         # The tags of a sound file only name controls that were too long for them.
-        for description in [described] if isinstance(described, str) else described:
+        for description in [described] if isinstance(described, str) else described or ():
             try:
                 whole = isinstance(description, Mapping)
                 controls.append(control_from_dict(description if whole else {}))
@@ -198,7 +204,8 @@ def as_controls(given: Sequence[Control] | Control) -> tuple[Control, ...]:
     Raises:
         ControlError: something else is among them.
     """
-    controls = (given,) if isinstance(given, Control) else tuple(given)
+    several = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
+    controls = tuple(given) if several else (given,)
     for one in controls:
         if not isinstance(one, Control):
             raise ControlError(
@@ -217,7 +224,9 @@ def as_tags(tags: Tags | Mapping[str, Any] | str | None) -> Tags:
         return tags
     if isinstance(tags, str):
         return Tags.parse(tags)
-    unknown = sorted(set(tags or {}) - {*TAG_NAMES, "beat"})
+    if not isinstance(tags, Mapping | None):
+        raise TagError(f"tags are a mapping, or text such as 'genre=jazz', not {shown(tags)}")
+    unknown = sorted(map(str, set(tags or {}) - {*TAG_NAMES, "beat"}))
     if unknown:
         raise TagError(
             f"unknown tags {', '.join(unknown)}: there are genre, mood, tempo and prompt"
@@ -246,11 +255,9 @@ def _method(
         whole_chain = {"steps", "sampler", "checkpointing"} & set(settings)
         method = ("ditto" if whole_chain else "ditto2") if controlled else "none"
     cls = type(make_method(method))
-    warnings.warn(
+    warn_deprecated(
         f"the method by name ({method!r}) and its settings beside it will be removed: give "
-        f"method=ditto.{cls.__name__}(…)",
-        DeprecationWarning,
-        stacklevel=3,
+        f"method=ditto.{cls.__name__}(…)"
     )
     own = {f.name for f in fields(cls)}
     return make_method(method, {name: value for name, value in settings.items() if name in own})

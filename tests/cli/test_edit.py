@@ -249,3 +249,39 @@ def test_a_mistake_is_one_line_exit_code_2_and_no_file(
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "inpaint song.wav --from 0.4 --to 0.6 -o song.wav",
+        "outpaint song.wav --seconds 1.5 -o ./song.wav",
+        "loop song.wav --seconds 1.5 -o link.wav",
+        "generate --intensity-like song.wav -o song.wav",
+        "generate --melody song.wav -o song.wav",
+        "generate --loudness curve.json -o curve.wav",
+        "generate --start kept.latent --latent kept.latent -o out.wav",
+        "invert song.wav -o again.latent",
+    ],
+)
+def test_an_input_is_never_replaced(run: Command, words: str) -> None:
+    Path("link.wav").symlink_to("song.wav")
+    Path("again.wav").symlink_to("song.wav")
+    Path("again-again.wav").symlink_to("song.wav")
+    Path("curve.json").write_text("0:-30")
+    assert run("generate", "--latent", "kept.latent", "-o", "first.wav")[0] == 0
+    before = {path: path.read_bytes() for path in Path().iterdir()}
+    code, _, err = run(*words.split(), "--force")
+    assert code == 2
+    assert "this command reads it, choose another name" in err
+    assert {path: path.read_bytes() for path in Path().iterdir()} == before
+
+
+def test_a_failed_vary_leaves_no_folder(run: Command) -> None:
+    assert run("generate", "--latent", "kept.latent", "-o", "first.wav")[0] == 0
+    code, _, err = run("vary", "kept.latent", "--sampling", "magic", "-o", "new/folder")
+    assert (code, err.count("\n")) == (2, 1)
+    assert not Path("new").exists()
+    Path("mine").mkdir()
+    assert run("vary", "kept.latent", "--seed", -1, "-o", "mine")[0] == 2
+    assert Path("mine").is_dir()

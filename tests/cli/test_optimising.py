@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,6 +73,25 @@ def test_a_second_signal_ends_at_once(run: Command, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Optimisation, "watch", interrupted)
     assert run("generate", "--loudness", "swell", "-K", 9, "-T", 2, "-o", "out.wav")[0] == 130
     assert not Path("out.wav").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["generate", OUTPAINT])
+def test_a_signal_while_files_are_written_waits_for_the_last(
+    run: Command, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, command: str | tuple
+) -> None:
+    def interrupted(*args: Any, **kwargs: Any) -> None:
+        original(*args, **kwargs)
+        os.kill(os.getpid(), number)
+
+    words = (command,) if isinstance(command, str) else command
+    home = "ditto.result" if command == "generate" else "ditto.edit.result"
+    original = import_module(home).write
+    monkeypatch.setattr(f"{home}.write", interrupted)
+    code, _, err = run(*words, "-K", 1, "-T", 2, "-o", "out.wav")
+    assert code == 130, err
+    assert {"out.wav", "out.png", "out.json"} <= {path.name for path in Path().iterdir()}
+    assert not [path for path in Path().iterdir() if path.name.startswith(".ditto-")]
 
 
 def test_a_signal_finishes_an_edit_with_the_best_so_far(

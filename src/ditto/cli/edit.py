@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ditto.cli.optimising import Optimisation, optimising
+from ditto.cli.optimising import Optimisation, optimising, unbroken
 from ditto.cli.options import (
     FORCE,
     MODEL_OPTIONS,
@@ -24,11 +24,11 @@ from ditto.cli.options import (
 from ditto.cli.progress import say
 from ditto.edit import edits, variations
 from ditto.edit.result import Edit
-from ditto.errors import OutputError, RequestError
+from ditto.errors import RequestError
 from ditto.latents import Latent, check_latent
 from ditto.models.conditioning import Tags
 from ditto.models.model import MusicModel
-from ditto.paths import printable, reason
+from ditto.paths import output_folder
 from ditto.request import Request
 from ditto.result import output_files
 
@@ -87,7 +87,7 @@ def inpaint(
     """Make regions of a recording anew, to fit what is around them; the rest stays bit for bit."""
     if len(start) != len(end):
         raise RequestError(f"give one --to for each --from, not {len(end)} for {len(start)}")
-    output_files(output, force=options["force"])
+    options.keep_inputs(output_files(output, force=options["force"]), song)
     regions = list(zip(start, end, strict=True))
     request = requested(options)
     with optimising("inpaint", request) as optimisation:
@@ -116,7 +116,7 @@ def outpaint(
     options: Options,
 ) -> None:
     """Make a recording longer, to any length; the recording itself stays bit for bit."""
-    output_files(output, force=options["force"])
+    options.keep_inputs(output_files(output, force=options["force"]), song)
     request = requested(options)
     with optimising("outpaint", request) as optimisation:
         edit = edits.outpaint(
@@ -163,7 +163,7 @@ def loop(
         seconds = edits.loop_seconds(bpm, bars)
     if song is None and seconds is None:
         raise RequestError("give the loop's length: --seconds, or --bpm and --bars")
-    output_files(output, force=options["force"])
+    options.keep_inputs(output_files(output, force=options["force"]), song)
     request = requested(options, bpm)
     more: dict[str, Any] = {} if overlap is None else {"overlap": overlap}
     with optimising("loop", request) as optimisation:
@@ -204,7 +204,7 @@ def invert(
     sound = output.with_suffix(".wav")
     if sound.exists() and song.exists() and sound.samefile(song):
         sound = output.with_name(f"{output.stem}-again.wav")
-    output_files(sound, force=options["force"])
+    options.keep_inputs([output, *output_files(sound, force=options["force"])], song)
     request = replace(requested(options), seconds=seconds)
     with optimising("invert", request) as optimisation:
         result = variations.invert(
@@ -216,8 +216,9 @@ def invert(
             watch=optimisation.watch,
             stop=optimisation.stop,
         )
-    result.save(sound, force=options["force"])
-    result.latent().save(output, force=options["force"])
+    with unbroken():
+        result.save(sound, force=options["force"])
+        result.latent().save(output, force=options["force"])
     errors = ", ".join(f"{name} {value[0].item():.3g}" for name, value in result.errors.items())
     say(f"{output}  {errors}; what the model makes of it: {sound}")
     leave_if_stopped(optimisation)
@@ -262,18 +263,16 @@ def vary(
         raise RequestError(f"count must be a whole number from 1 to 256, not {count}")
     start, model, seed = Latent.load(latent), options.model, options["seed"]
     prompts = random_prompts(model, count, seed) if random_tags else tags
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {printable(output)}: {reason(error)}") from None
     paths = [output / f"{i:03d}.wav" for i in range(count)]
-    for path in paths:
-        output_files(path, force=options["force"])
-    result = variations.vary(
-        model, start, count=count, how=sampling, seed=seed, prompts=prompts, steps=steps
-    )
-    for i, path in enumerate(paths):
-        result.save(path, i, force=options["force"])
+    with output_folder(output):
+        for path in paths:
+            options.keep_inputs(output_files(path, force=options["force"]), latent)
+        result = variations.vary(
+            model, start, count=count, how=sampling, seed=seed, prompts=prompts, steps=steps
+        )
+        for i, path in enumerate(paths):
+            with unbroken():
+                result.save(path, i, force=options["force"])
     means = [f"mean {name} {value.mean().item():.3g}" for name, value in result.errors.items()]
     say(", ".join([f"{output}/  {count} clips", *means]))
 
@@ -296,7 +295,8 @@ def random_prompts(model: MusicModel, count: int, seed: int) -> list[Tags]:
 
 def finish(edit: Edit, output: Path, force: bool, optimisation: Optimisation) -> None:
     """Write an edit's files and say what came out."""
-    edit.save(output, force=force)
+    with unbroken():
+        edit.save(output, force=force)
     parts = [f"{edit.timeline.seconds:.2f} s at {edit.sample_rate} Hz"]
     parts += [f"{name} {value:.3g}" for name, value in edit.errors.items()]
     worst = max((seam["percentile"] for seam in edit.seams()), default=math.nan)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ditto.cli.optimising import optimising
+from ditto.cli.optimising import optimising, unbroken
 from ditto.cli.options import (
     FORCE,
     MODEL_OPTIONS,
@@ -77,17 +77,18 @@ def generate(
     paths = numbered(output, options["count"])
     latent = options["latent"]
     latents = [] if latent is None else numbered(latent, options["count"])
-    for path in paths:
-        output_files(path, force=options["force"])
+    files = [file for path in paths for file in output_files(path, force=options["force"])]
     for path in latents:
         check_latent(path, force=options["force"])
+    options.keep_inputs([*files, *latents])
     request = options.request()
     result, stopped = carry_out(request, options.model)
     for i, path in enumerate(paths):
-        result.save(path, i, force=options["force"])
+        with unbroken():
+            result.save(path, i, force=options["force"])
+            for latent in latents[i : i + 1]:
+                result.latent(i).save(latent, force=options["force"])
         say(f"{path}  {summary(result, i)}")
-    for i, path in enumerate(latents):
-        result.latent(i).save(path, force=options["force"])
     control, frames = result.request.control, result.x_0.shape[-1]
     for warning in control.warnings(options.model, frames) if control else []:
         say(f"note: {warning}")

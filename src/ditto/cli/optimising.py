@@ -83,6 +83,26 @@ def optimising(label: str, request: Request) -> Iterator[Optimisation]:
 
 
 @contextmanager
+def unbroken() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait until all files of an output are written; twice ends at once.
+
+    Raises:
+        KeyboardInterrupt: after the block, if there was one.
+    """
+    caught = []
+
+    def wait(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        if len(caught) > 1:
+            raise KeyboardInterrupt
+
+    with handling(wait):
+        yield
+    if caught:
+        raise KeyboardInterrupt
+
+
+@contextmanager
 def handling(handler: Any) -> Iterator[None]:
     """Let the handler take Ctrl-C and SIGTERM; only the main thread can."""
     if threading.current_thread() is not threading.main_thread():

@@ -7,7 +7,7 @@ therefore needs no line here.
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +18,13 @@ import typer
 from ditto.cli.progress import say
 from ditto.controls import CONTROLS
 from ditto.controls.base import Control, ParseContext
-from ditto.errors import ControlError
+from ditto.errors import ControlError, OutputError
 from ditto.latents import Latent
 from ditto.methods import METHODS, make_method
 from ditto.models.conditioning import Tags
 from ditto.models.hub import load
 from ditto.models.model import MusicModel
+from ditto.paths import printable
 from ditto.request import Request
 
 CONTROLS_PANEL, METHOD_PANEL, OUTPUT_PANEL, MODEL_PANEL = "Controls", "Method", "Output", "Model"
@@ -253,6 +254,24 @@ class Options(dict[str, Any]):
             model = with_controlnet(model, self["controlnet"])
         return model
 
+    def keep_inputs(self, outputs: Iterable[Path], *inputs: Path | None) -> None:
+        """Refuse to replace a file that the command reads, with ``--force`` too.
+
+        Args:
+            outputs: files that will be written.
+            inputs: that are not options: those of the options are known.
+
+        Raises:
+            OutputError: one would be replaced.
+        """
+        given = {name: value for name, value in self.items() if name != "latent"}
+        read = [value for value in (*inputs, *given.values()) if isinstance(value, str | Path)]
+        for output in outputs:
+            if any(_same_file(value, output) for value in read):
+                raise OutputError(
+                    f"cannot write {printable(output)}: this command reads it, choose another name"
+                )
+
     def request(
         self, tags: Tags | None = None, *, controlled: bool = False, **more: Any
     ) -> Request:
@@ -341,6 +360,14 @@ class Options(dict[str, Any]):
             if during is not None:
                 found = found.during(*spans(during, f"--{kind}-during"))
             yield found
+
+
+def _same_file(value: str | Path, file: Path) -> bool:
+    """Tell whether an option's value, which may be any text, names an existing file."""
+    try:
+        return file.samefile(value)
+    except (OSError, ValueError):
+        return False
 
 
 def _read(kind: Any, value: Any) -> Any:

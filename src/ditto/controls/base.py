@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +28,7 @@ from ditto.audio.spec import AudioSpec
 from ditto.errors import ControlError
 from ditto.models.model import MusicModel
 from ditto.panels import Panel, Spans
+from ditto.paths import shown
 
 FrameSpans = tuple[tuple[int, int], ...]
 """Stretches of frames, (first, after the last)."""
@@ -277,14 +279,22 @@ class Control(ABC):
         return self.errors(Output(x_0, model))
 
     def __add__(self, other: "Control") -> "Sum":
+        if not isinstance(other, Control):
+            return NotImplemented
         return Sum((*self.terms(), *other.terms()))
 
     def __mul__(self, weight: float) -> "Sum":
+        if not isinstance(weight, Real):
+            return NotImplemented
         return Sum(tuple((control, w * weight) for control, w in self.terms()))
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: float) -> "Sum":
+        if not isinstance(divisor, Real):
+            return NotImplemented
+        if divisor == 0:
+            raise ControlError("a control cannot be divided by 0")
         return self * (1 / divisor)
 
 
@@ -298,6 +308,18 @@ class Sum(Control):
 
     parts: tuple[tuple[Control, float], ...]
     kind = "sum"
+
+    def __post_init__(self) -> None:
+        """Check the weights.
+
+        Raises:
+            ControlError: one is not a finite number.
+        """
+        for _, weight in self.parts:
+            if not isinstance(weight, Real) or not math.isfinite(weight):
+                raise ControlError(f"a control's weight must be a number, not {shown(weight)}")
+        parts = tuple((control, float(weight)) for control, weight in self.parts)
+        object.__setattr__(self, "parts", parts)
 
     def terms(self) -> tuple[tuple[Control, float], ...]:
         """Return the parts."""
@@ -365,7 +387,15 @@ class Masked(Control):
 
     def __post_init__(self) -> None:
         """Check the spans."""
-        for start, end in self.spans or ((0.0, 0.0),):
+        try:
+            spans = tuple((float(start), float(end)) for start, end in self.spans)
+        except (TypeError, ValueError):
+            raise ControlError(
+                f"a control counts during pairs of seconds, such as (2.0, 6.0), not "
+                f"{shown(self.spans)}"
+            ) from None
+        object.__setattr__(self, "spans", spans)
+        for start, end in spans or ((0.0, 0.0),):
             if not (math.isfinite(start) and math.isfinite(end) and 0 <= start < end):
                 raise ControlError(
                     "a control must count from some second to a later one, not from "

@@ -10,7 +10,7 @@ from torch import Tensor
 from ditto.audio.features import full_precision, smooth, stft_power
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Output, Window
-from ditto.controls.curves import Curve, Scale, parse_curve
+from ditto.controls.curves import Curve, Scale, as_curve
 from ditto.controls.intensity import mse, pearson
 from ditto.errors import ControlError
 from ditto.models.model import MusicModel
@@ -80,8 +80,7 @@ class Brightness(Control):
         Raises:
             ControlError: the text cannot be read.
         """
-        parsed = parse_curve(curve, FREQUENCY) if isinstance(curve, str) else curve
-        object.__setattr__(self, "curve", parsed)
+        object.__setattr__(self, "curve", as_curve(curve, FREQUENCY))
 
     def target(self, output: Output) -> Tensor:
         """Return the target y in octaves above 1 kHz, smoothed as the feature, shape (frames,)."""

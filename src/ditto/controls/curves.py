@@ -21,7 +21,7 @@ from ditto.audio.features import rms_db, smooth
 from ditto.audio.io import read_mono
 from ditto.audio.spec import AudioSpec
 from ditto.errors import ControlError
-from ditto.paths import StrPath, printable
+from ditto.paths import StrPath, printable, shown
 
 MAX_POINTS, MAX_CSV_BYTES = 20_000, 10_000_000
 MAX_LISTED = 64
@@ -97,6 +97,13 @@ class Curve:
             ControlError: no point, too many, not finite, out of order, or out of range.
         """
         scale = self.scale
+        try:
+            points = tuple((float(time), float(value)) for time, value in self.points)
+        except (TypeError, ValueError):
+            raise ControlError(
+                f"a {scale.name} curve needs points, pairs of numbers, not {shown(self.points)}"
+            ) from None
+        object.__setattr__(self, "points", points)
         if not 1 <= len(self.points) <= MAX_POINTS:
             raise ControlError(
                 f"a {scale.name} curve needs 1 to {MAX_POINTS} points, not {len(self.points)}"
@@ -170,6 +177,20 @@ def _levels(curve: Curve, frames: int, spec: AudioSpec) -> Tensor:
     at = np.interp(np.arange(frames) * spec.hop / spec.sample_rate, times * scale, values)
     with torch.inference_mode(False):
         return torch.from_numpy(at.astype(np.float32))
+
+
+def as_curve(given: str | Curve, scale: Scale = LOUDNESS) -> Curve:
+    """Return a curve of a scale, read if it is text.
+
+    Raises:
+        ControlError: the text cannot be read, or it is a curve of something else.
+    """
+    if isinstance(given, str):
+        return parse_curve(given, scale)
+    if not isinstance(given, Curve) or given.scale != scale:
+        wrong = f"one of {given.scale.name}" if isinstance(given, Curve) else shown(given)
+        raise ControlError(f"a {scale.name} curve is needed, or its text, not {wrong}")
+    return given
 
 
 def parse_curve(text: str, scale: Scale = LOUDNESS) -> Curve:

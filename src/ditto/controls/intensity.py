@@ -12,7 +12,7 @@ from torch import Tensor
 from ditto.audio.features import intensity, mel_rms_db, smooth
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Option, Output, ParseContext, Window
-from ditto.controls.curves import Curve, curve_of_recording, parse_curve, smoothed
+from ditto.controls.curves import Curve, as_curve, curve_of_recording, smoothed
 from ditto.errors import ControlError
 from ditto.models.model import MusicModel
 from ditto.panels import CurvePanel, Panel
@@ -74,7 +74,7 @@ class Intensity(Control):
             raise ControlError(f"intensity is measured by 'mse' or 'correlation', not {measure!r}")
         if domain not in ("sound", "mel"):
             raise ControlError(f"intensity is heard in 'sound' or 'mel', not {domain!r}")
-        object.__setattr__(self, "curve", parse_curve(curve) if isinstance(curve, str) else curve)
+        object.__setattr__(self, "curve", as_curve(curve))
         object.__setattr__(self, "measure", measure)
         object.__setattr__(self, "domain", domain)
         object.__setattr__(self, "offset", offset)

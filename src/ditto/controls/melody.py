@@ -25,7 +25,7 @@ from ditto.controls.notes import (
 from ditto.errors import ControlError
 from ditto.models.model import MusicModel
 from ditto.panels import ChromaPanel, Panel
-from ditto.paths import StrPath
+from ditto.paths import StrPath, shown
 
 MAX_NOTES_LISTED = 64
 """Notes that reports list; of longer melodies they give the number."""
@@ -56,6 +56,18 @@ class Melody(Control):
             ("--track",),
         ),
     )
+
+    def __post_init__(self) -> None:
+        """Check that the tune is one.
+
+        Raises:
+            ControlError: it is something else.
+        """
+        if not isinstance(self.tune, NoteSequence):
+            raise ControlError(
+                f"{shown(self.tune)} is no tune: give ditto.Melody.from_notes('C4:1 E4:1') or "
+                "from_midi"
+            )
 
     @classmethod
     def parse(cls, text: str, context: ParseContext) -> "Melody":

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ditto.audio.chroma import chroma_power
 from ditto.audio.io import SUBTYPES, read_mono
 from ditto.audio.spec import AudioSpec
 from ditto.errors import ControlError
-from ditto.paths import StrPath, printable
+from ditto.paths import StrPath, printable, shown
 
 REST = -1
 """Class of a frame that asks for nothing."""
@@ -155,7 +156,11 @@ def parse_notes(text: str, bpm: float = DEFAULT_BPM) -> NoteSequence:
     Raises:
         ControlError: if a name cannot be read, or there is none.
     """
-    beat, now, notes = 60.0 / bpm, 0.0, []
+    if not isinstance(text, str):
+        raise ControlError(f"a melody is written as 'C4:1 E4:1', not {shown(text)}")
+    if not isinstance(bpm, Real) or not 0 < bpm < math.inf:
+        raise ControlError(f"a melody's bpm must be a number above 0, not {shown(bpm)}")
+    beat, now, notes = 60.0 / float(bpm), 0.0, []
     for word in text.replace(",", " ").split():
         rest, name = _REST.fullmatch(word), _NOTE.fullmatch(word)
         if rest is None and name is None:

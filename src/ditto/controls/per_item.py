@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from ditto.controls.base import Control, Output
+from ditto.errors import ControlError
 from ditto.models.model import MusicModel
 from ditto.panels import Panel
+from ditto.paths import shown
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,19 @@ class PerItem(Control):
 
     controls: Sequence[Control]
     kind = "per item"
+
+    def __post_init__(self) -> None:
+        """Keep a tuple, so that requests have a hash.
+
+        Raises:
+            ControlError: something else than controls is given.
+        """
+        if isinstance(self.controls, str) or not isinstance(self.controls, Sequence):
+            raise ControlError(f"a control for each item is needed, not {shown(self.controls)}")
+        for one in self.controls:
+            if not isinstance(one, Control):
+                raise ControlError(f"{shown(one)} is no control")
+        object.__setattr__(self, "controls", tuple(self.controls))
 
     def loss(self, output: Output) -> Tensor:
         """Return the losses (B,).

@@ -7,7 +7,7 @@ import math
 import re
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,7 +24,7 @@ from ditto.controls.base import Control, Output, ParseContext, Window
 from ditto.errors import ControlError
 from ditto.models.model import MusicModel
 from ditto.panels import MatrixPanel, Panel
-from ditto.paths import StrPath, printable
+from ditto.paths import StrPath, printable, shown
 
 MAX_SECTIONS = 16
 SMOOTH_SECONDS = 1.0
@@ -43,7 +43,7 @@ class Form:
     """
 
     sections: tuple[tuple[str, float], ...]
-    name: str = "form"
+    name: str = field(default="form", compare=False)
 
     def __post_init__(self) -> None:
         """Check the sections.
@@ -152,6 +152,8 @@ class Structure(SelfSimilarity):
 
     def __init__(self, form: str | Form) -> None:
         """Take a `Form`, or the text of one (see `parse_form`)."""
+        if not isinstance(form, str | Form):
+            raise ControlError(f"a structure is a form such as 'ABA', not {shown(form)}")
         object.__setattr__(self, "form", parse_form(form) if isinstance(form, str) else form)
 
     @classmethod

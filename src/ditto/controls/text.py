@@ -13,6 +13,7 @@ from ditto.controls.base import Control, Option, Output, ParseContext
 from ditto.errors import ControlError
 from ditto.models.clap import Clap
 from ditto.models.model import MusicModel
+from ditto.paths import shown
 
 
 @dataclass(frozen=True, init=False)
@@ -41,6 +42,8 @@ class Text(Control):
         Raises:
             ControlError: there is no text.
         """
+        if not isinstance(text, str):
+            raise ControlError(f"a text is needed, not {shown(text)}")
         if not text.strip():
             raise ControlError(
                 "the text is empty: describe the music, e.g. 'a calm jazz trio with vibraphone'"

@@ -1,10 +1,10 @@
 """One-release shim: edits once took the recording first and the model second."""
 
-import warnings
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
 
+from ditto.errors import warn_deprecated
 from ditto.models.model import MusicModel
 
 Edited = TypeVar("Edited")
@@ -16,10 +16,8 @@ def model_first(edit: Callable[..., Edited]) -> Callable[..., Edited]:
     @wraps(edit)
     def call(*args: Any, **kwargs: Any) -> Edited:
         if len(args) > 1 and isinstance(args[1], MusicModel):
-            warnings.warn(
-                f"{edit.__name__}(recording, model, …) will be removed: give the model first",
-                DeprecationWarning,
-                stacklevel=2,
+            warn_deprecated(
+                f"{edit.__name__}(recording, model, …) will be removed: give the model first"
             )
             args = (args[1], args[0], *args[2:])
         return edit(*args, **kwargs)

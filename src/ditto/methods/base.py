@@ -33,7 +33,7 @@ from ditto.optimize import (
     stop_when,
     tolerance,
 )
-from ditto.paths import printable
+from ditto.paths import shown
 
 Sampler = Callable[[Chain, Tensor], Tensor]
 """A whole sampling pass, ``(chain, x_T) -> x_0``."""
@@ -238,7 +238,7 @@ class OptimisingMethod(Method):
         return {
             "iterations": problem.iterations,
             "lr": adam["lr"] if self.lr is None else self.lr,
-            "momentum": adam["momentum"] if self.momentum is None else self.momentum,
+            "momentum": float(adam["momentum"] if self.momentum is None else self.momentum),
         }
 
     def stops(self, problem: Problem) -> list[Stop]:
@@ -273,12 +273,6 @@ def check_number(name: str, value: Any, low: float, high: float) -> int | float:
     kind: Any = Integral if whole else Real
     if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
         number = "whole number" if whole else "number"
-        raise RequestError(
-            f"{name} must be a {number} from {low:g} to {high:g}, not {shown(value)}"
-        )
+        limits = f"{low} to {high}" if whole else f"{low:g} to {high:g}"
+        raise RequestError(f"{name} must be a {number} from {limits}, not {shown(value)}")
     return int(value) if isinstance(value, Integral) else float(value)
-
-
-def shown(value: Any) -> str:
-    """Return a wrong setting on one line of at most 80 characters."""
-    return printable(value if isinstance(value, str) else repr(value))[:80]

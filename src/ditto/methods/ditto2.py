@@ -26,9 +26,10 @@ from ditto.controls.base import Output
 from ditto.diffusion.consistency import Noise, gamma_sample
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import RequestError
-from ditto.methods.base import OptimisingMethod, Problem, check_number, shown
+from ditto.methods.base import OptimisingMethod, Problem, check_number
 from ditto.models.model import MusicModel
 from ditto.optimize import LR, MOMENTUM, Objective, Step, best_so_far, optimize
+from ditto.paths import shown
 
 CORRECTIONS = 8
 CORRECTED_LR, CORRECTED_MOMENTUM, MAX_TRAVEL = 1.5e-2, 0.7, 1.05

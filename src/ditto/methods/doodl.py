@@ -26,9 +26,10 @@ from ditto.diffusion.edict import edict, edict_step, edict_timesteps, edict_unst
 from ditto.diffusion.samplers import Chain
 from ditto.diffusion.schedule import expand_like
 from ditto.errors import RequestError
-from ditto.methods.base import OptimisingMethod, Problem, SamplingMethod, shown
+from ditto.methods.base import OptimisingMethod, Problem, SamplingMethod
 from ditto.methods.ditto import checkpointed_call
 from ditto.optimize import LR, MOMENTUM, Objective, Step, optimize
+from ditto.paths import shown
 
 Formulation = Literal["checkpointed", "invertible"]
 
@@ -156,7 +157,7 @@ class Doodl(OptimisingMethod, SamplingMethod):
             RequestError: one is out of range, or the formulation is unknown.
         """
         super().__post_init__()
-        if self.formulation not in RENDERS:
+        if self.formulation not in (*RENDERS,):
             raise RequestError(
                 f"doodl has no formulation {shown(self.formulation)}: choose {' or '.join(RENDERS)}"
             )

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
 from ditto.errors import TagError
+from ditto.paths import shown
 
 NULL = 0
 """The index of "not given" in every column; all columns NULL is the null condition c_∅ of CFG."""
@@ -42,6 +44,20 @@ class Tags:
     tempo: float | None = None
     beat: float | None = 0.0
     prompt: str | None = None
+
+    def __post_init__(self) -> None:
+        """Keep plain numbers; ranges are the model's.
+
+        Raises:
+            TagError: tempo or beat is no number.
+        """
+        for name in ("tempo", "beat"):
+            value = getattr(self, name)
+            if value is None or type(value) is int:
+                continue
+            if not isinstance(value, Real) or (name == "beat" and not math.isfinite(value)):
+                raise TagError(f"{name} must be a number, not {shown(value)}")
+            object.__setattr__(self, name, float(value))
 
     @classmethod
     def parse(cls, text: str) -> "Tags":
