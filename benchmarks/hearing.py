@@ -176,6 +176,8 @@ def joined(heard: Heard) -> NDArray[np.float64]:
 @cache
 def _source() -> str:
     """Hash the code of the ears and of their features: what other code heard is heard anew."""
-    folders = (Path(module.__file__).parent for module in (ditto.audio.features, ditto.eval.ears))
+    folders = (
+        Path(str(module.__file__)).parent for module in (ditto.audio.features, ditto.eval.ears)
+    )
     files = [file for folder in folders for file in sorted(folder.glob("*.py"))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
