@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+import ditto.audio.features
 import ditto.eval.ears
 from benchmarks.cache import ResultCache
 from benchmarks.targets import Targets
@@ -174,6 +175,9 @@ def joined(heard: Heard) -> NDArray[np.float64]:
 
 @cache
 def _source() -> str:
-    """Hash the ears' own code: what other code heard is heard anew."""
-    files = sorted(Path(ditto.eval.ears.__file__).parent.glob("*.py"))
+    """Hash the code of the ears and of their features: what other code heard is heard anew."""
+    folders = (
+        Path(str(module.__file__)).parent for module in (ditto.audio.features, ditto.eval.ears)
+    )
+    files = [file for folder in folders for file in sorted(folder.glob("*.py"))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]

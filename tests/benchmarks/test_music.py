@@ -10,7 +10,6 @@ import torch
 from benchmarks.cache import ResultCache
 from benchmarks.hearing import FLOOR, PROBE, REFERENCE, ROLES, Heard, Hearing, joined
 from benchmarks.measures import Judge, Measure, RowResult
-from benchmarks.plots import draw
 from benchmarks.report import verdicts
 from benchmarks.runner import run_table
 from benchmarks.targets import Targets
@@ -63,9 +62,7 @@ def judge(bench: Bench, classifier: ClipClassifier) -> Judge:
     return Judge(model, bench.targets, classifier=classifier, fewest=3, hearing=heard)
 
 
-def test_every_row_has_every_column_with_its_count(
-    bench: Bench, judge: Judge, tmp_path: Path
-) -> None:
+def test_every_row_has_every_column_with_its_count(bench: Bench, judge: Judge) -> None:
     report = run_table(music.TABLE, bench, judge, count=COUNT, command="a command")
     names = [entry.name for entry in music.TABLE.entries]
     assert names == [
@@ -95,7 +92,6 @@ def test_every_row_has_every_column_with_its_count(
         assert over == pytest.approx(distance / (floor or 0.0), rel=1e-4)
     assert len(report.claims) == len(music.TABLE.claims) - 1  # there is no CLAP
     assert {claim.count for claim in report.claims} == {COUNT}
-    assert draw(report, tmp_path).stat().st_size <= 300_000
 
 
 def test_all_rows_have_the_tags_of_the_real_clips(bench: Bench) -> None:
