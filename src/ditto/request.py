@@ -204,8 +204,9 @@ def as_controls(given: Sequence[Control] | Control) -> tuple[Control, ...]:
     Raises:
         ControlError: something else is among them.
     """
-    several = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
-    controls = tuple(given) if several else (given,)
+    controls: tuple[Any, ...] = (given,)
+    if isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping):
+        controls = tuple(given)
     for one in controls:
         if not isinstance(one, Control):
             raise ControlError(
