@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,6 +115,17 @@ class Claim:
     count: int
     border: float = 1.0
     side: Literal["above", "below"] = "above"
+
+    def __post_init__(self) -> None:
+        """Check the types, which a file may have wrong.
+
+        Raises:
+            TypeError: one is wrong.
+        """
+        numbers = self.ratio, self.low, self.high, self.count, self.border
+        fine = isinstance(self.claim, str) and self.side in ("above", "below")
+        if not fine or not all(isinstance(number, Real) for number in numbers):
+            raise TypeError(f"a claim needs a sentence and numbers, not {self}")
 
     @property
     def holds(self) -> bool | None:

@@ -159,3 +159,16 @@ def test_the_committed_results_hold_what_they_say():
     for path in paths:
         assert json.loads(path.read_text()) == Report.load(path).to_json(), path.name
         assert path.with_suffix(".png").stat().st_size <= 300_000
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("claim", 5), ("ratio", "x"), ("low", []), ("count", "many"), ("side", {})]
+)
+def test_a_claim_of_a_wrong_type_is_no_result(tmp_path, field, value):
+    path = a_report(claims=[claim(1.5, 2.0, 2.5)]).write(tmp_path)
+    values = json.loads(path.read_text())
+    values["claims"][0][field] = value
+    (tmp_path / "broken.json").write_text(json.dumps(values))
+    with pytest.raises(DataError, match=r"broken\.json is not a benchmark's result: .*") as caught:
+        write_claims(tmp_path)
+    assert "\n" not in str(caught.value)
