@@ -6,7 +6,14 @@ import pytest
 import scipy.signal
 import torch
 
-from ditto.audio.chroma import chroma_filterbank, chroma_power, log_chroma, stride
+from ditto.audio.chroma import (
+    chroma_filterbank,
+    chroma_power,
+    log_chroma,
+    octave_filterbank,
+    octave_power,
+    stride,
+)
 from ditto.audio.spec import AudioSpec
 
 SPEC = AudioSpec()
@@ -104,3 +111,27 @@ def test_chroma_never_runs_in_half_precision() -> None:
 def test_audio_shorter_than_half_a_window_is_refused() -> None:
     with pytest.raises(ValueError, match="more than 2048 samples"):
         chroma_power(noise(1, 2048), SPEC)
+
+
+@pytest.mark.parametrize(("rate", "n_fft"), [(22_050, 4096), (44_100, 4096), (8_000, 512)])
+def test_octaves_add_up_to_librosas_filters_without_their_weight(rate: int, n_fft: int) -> None:
+    expected = librosa.filters.chroma(
+        sr=rate, n_fft=n_fft, tuning=0, octwidth=None, dtype=np.float64
+    )
+    bands = octave_filterbank(rate, n_fft)
+    folded = sum(np.pad(bands, ((0, 4), (0, 0)))[i : i + 12] for i in range(0, 132, 12))
+    known = slice(*(int(hertz * n_fft / rate) for hertz in (40, 8_000)))  # MIDI's pitches
+    np.testing.assert_allclose(folded[:, known], expected[:, known], atol=1e-12)
+
+
+@pytest.mark.parametrize("midi", [48, 60, 61, 72, 95])
+def test_a_sine_has_most_power_in_its_own_semitone(midi: int) -> None:
+    power = octave_power(sine(440 * 2 ** ((midi - 69) / 12)), SPEC)
+    assert power.shape == (1, 128, 86)
+    assert (power[..., 8:-8].argmax(dim=1) == midi).all()
+
+
+def test_the_gradient_of_octaves_is_that_of_finite_differences() -> None:
+    assert torch.autograd.gradcheck(
+        lambda x: octave_power(x, SMALL), (noise(1, 1200).requires_grad_(),), fast_mode=True
+    )

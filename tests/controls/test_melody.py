@@ -10,10 +10,10 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from ditto.audio.chroma import log_chroma
+from ditto.audio.chroma import log_chroma, octave_power
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Output, Window
-from ditto.controls.melody import Melody
+from ditto.controls.base import Output, ParseContext, Window
+from ditto.controls.melody import Melody, hinge, log_octaves
 from ditto.controls.notes import REST, Note, NoteSequence
 from ditto.errors import ControlError
 from ditto.methods.ditto import Ditto
@@ -142,3 +142,115 @@ def test_the_loss_falls(tiny_model: MusicModel) -> None:
         Request(Melody(TUNE), iterations=8, seed=1, method=Ditto(steps=2, lr=0.05)), tiny_model
     )
     assert found.losses.amin() < found.losses[0] - 0.02
+
+
+MARGIN = Melody(TUNE, "margin", 0.4)
+
+
+def lead(log_shares: np.ndarray) -> np.ndarray:
+    """By how much the tune's class leads in each frame with a note, in nats."""
+    found = []
+    for frame in np.flatnonzero(CLASSES != REST):
+        others = np.delete(log_shares[:, frame], CLASSES[frame])
+        found.append(log_shares[CLASSES[frame], frame] - others.max())
+    return np.array(found)
+
+
+def test_a_margin_counts_only_frames_that_lead_by_less() -> None:
+    x = x_0()
+    x[:, :, 0, 5:20] += 2.0  # the first note is played
+    log_shares = log_chroma(MODEL.to_audio(x), SPEC).numpy()
+    leads = [lead(item) for item in log_shares]
+    assert any((one < 0.4).any() for one in leads)
+    assert any((one > 0.4).any() for one in leads)
+    expected = [np.maximum(0, 0.4 - one).mean() for one in leads]
+    np.testing.assert_allclose(MARGIN(x, MODEL), expected, rtol=1e-6)
+    errors, papers = MARGIN.error(x, MODEL), Melody(TUNE).error(x, MODEL)
+    assert {name: value.tolist() for name, value in errors.items()} == {
+        name: value.tolist() for name, value in papers.items()
+    }
+
+
+def test_a_frame_that_leads_has_no_gradient_and_a_rest_neither() -> None:
+    shares = torch.tensor([[[0.6, 0.45, 0.2, 0.3], [0.3, 0.44, 0.5, 0.4], [0.1, 0.11, 0.3, 0.3]]])
+    shares = shares.log().requires_grad_()
+    loss = hinge(shares, torch.tensor([0, 0, 0, REST]), 0.3)
+    by_hand = (0 + 0.3 - math.log(0.45 / 0.44) + 0.3 - math.log(0.2 / 0.5)) / 3
+    assert loss.item() == pytest.approx(by_hand, rel=1e-5)
+    (gradient,) = torch.autograd.grad(loss.sum(), shares)
+    third = 1 / 3
+    expected = [[0, -third, -third, 0], [0, third, third, 0], [0, 0, 0, 0]]
+    torch.testing.assert_close(gradient[0], torch.tensor(expected))
+
+
+@pytest.mark.parametrize("octave", [False, True])
+@pytest.mark.parametrize("measure", ["nll", "margin"])
+def test_gradients_of_all_losses_are_those_of_finite_differences(measure, octave: bool) -> None:
+    control = Melody(TUNE, measure, 0.4, octave)
+    assert torch.autograd.gradcheck(
+        lambda x: control(x, MODEL), (x_0().requires_grad_(),), fast_mode=True
+    )
+
+
+def test_octaves_of_the_bass_do_not_count_unless_the_tune_is_there() -> None:
+    power = torch.full((1, 128, 3), 1e-3)
+    power[:, 36] = 5.0  # C2, C4, C5
+    power[:, 60] = 1.0
+    power[:, 72] = 2.0
+    shares, octaves = log_octaves(power, torch.tensor([60, REST, 36]))
+    assert octaves.tolist() == [5, REST, 3]
+    rest = 1e-3  # each of C6 to C9; of C3 too where the tune is at C2
+    assert shares[0, 5, 0].exp().item() == pytest.approx(1 / (3 + 4 * rest), rel=1e-5)
+    assert shares[0, 3, 0].item() < -15
+    assert shares[0, 3, 2].exp().item() == pytest.approx(5 / (8 + 5 * rest), rel=1e-5)
+
+
+def test_the_octave_is_asked_for_where_it_is_written() -> None:
+    played = torch.full((1, 1, 12, 64), -3.0, dtype=torch.float64)
+    for frame, value in enumerate(CLASSES):
+        played[0, 0, value, frame] = 1.0 if value != REST else -3.0
+    there = NoteSequence((Note(0.25, 0.2, 79),))
+    high = NoteSequence((Note(0.25, 0.2, 91),))
+    for measure in ("nll", "margin"):
+        losses = [Melody(tune, measure, 0.3, True)(played, MODEL) for tune in (there, high)]
+        free = Melody(there, measure)(played, MODEL)
+        torch.testing.assert_close(losses[0], free, atol=0.05, rtol=0)
+        assert losses[1] > free + 1
+    shares, octaves = log_octaves(
+        octave_power(MODEL.to_audio(played), SPEC) + 1e-10, there.pitches(64, SPEC)
+    )
+    heard = hinge(shares, octaves, 0.3)
+    torch.testing.assert_close(
+        Melody(there, "margin", 0.3, True)(played, MODEL),
+        Melody(there, "margin")(played, MODEL) + heard,
+    )
+
+
+def test_losses_are_described_read_and_refused() -> None:
+    control = Melody(TUNE, "margin", 0.5, True)
+    described = control.to_dict()
+    assert (described["measure"], described["margin"], described["octave"]) == ("margin", 0.5, True)
+    assert Melody.from_dict(described) == control
+    assert Melody.from_dict(Melody(TUNE).to_dict()) == Melody(TUNE)
+    with pytest.raises(ControlError, match="'nll' or 'margin', not 'mse'"):
+        Melody(TUNE, "mse")  # pyright: ignore[reportArgumentType]
+    for margin in (0.0, 11.0, math.nan):
+        with pytest.raises(ControlError, match="at most 10 nats"):
+            Melody(TUNE, "margin", margin)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ("nll", 0.3, False)),
+        ({"melody_loss": "margin"}, ("margin", 0.3, False)),
+        ({"melody_margin": 0.5}, ("margin", 0.5, False)),
+        ({"melody_octave": True}, ("nll", 0.3, True)),
+    ],
+)
+def test_options_choose_the_loss(options: dict, expected: tuple) -> None:
+    control = Melody.parse("C4:1", ParseContext(lambda: SPEC, options=options))
+    assert (control.measure, control.margin, control.octave) == expected
+    nll = ParseContext(lambda: SPEC, options={"melody_loss": "nll", "melody_margin": 0.1})
+    with pytest.raises(ControlError, match="needs --melody-loss margin"):
+        Melody.parse("C4:1", nll)

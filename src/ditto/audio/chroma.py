@@ -25,6 +25,7 @@ POWER_FLOOR = 1e-10
 """Added to the power of every class, so that silence gives equal shares to all."""
 
 C0_HZ = 440.0 * 2 ** (-57 / 12)
+MIDI_OF_C0, PITCHES = 12, 128
 WEIGHT_CENTRE, WEIGHT_WIDTH = 5.0, 2.0
 """Gaussian weight of the octaves: centre (octaves above A0) and width (octaves)."""
 
@@ -53,6 +54,27 @@ def chroma_power(audio: Tensor, spec: AudioSpec) -> Tensor:
 
 
 @full_precision
+def octave_power(audio: Tensor, spec: AudioSpec) -> Tensor:
+    """Compute the power of every semitone: a chroma in which octaves are kept apart.
+
+    Windows and frames are those of `chroma_power`, without its high-pass and its weight of octaves.
+
+    Args:
+        audio: shape (B, samples), where samples > n_fft.
+        spec: rates and sizes.
+
+    Returns:
+        Shape (B, 128, samples // hop), by MIDI pitch.
+
+    Raises:
+        ValueError: the audio is too short.
+    """
+    bands = _octave_weights(spec, audio.dtype, audio.device)
+    coarse = bands @ stft_power(audio, _coarse(spec))
+    return _interpolate(coarse, stride(spec), audio.shape[-1] // spec.hop)
+
+
+@full_precision
 def log_chroma(audio: Tensor, spec: AudioSpec) -> Tensor:
     """Compute ln C, each class's share of its frame's power: (B, samples) → (B, 12, frames)."""
     power = chroma_power(audio, spec) + POWER_FLOOR
@@ -69,6 +91,32 @@ def chroma_filterbank(sample_rate: int, n_fft: int) -> np.ndarray:
     Returns:
         Shape (12, n_fft // 2 + 1), float64.
     """
+    pitch, _, bells = _bells(sample_rate, n_fft)
+    above_a0 = (pitch - 9) / CLASSES
+    weights = np.exp(-0.5 * ((above_a0 - WEIGHT_CENTRE) / WEIGHT_WIDTH) ** 2)
+    return (bells * weights)[:, : n_fft // 2 + 1]
+
+
+def octave_filterbank(sample_rate: int, n_fft: int) -> np.ndarray:
+    """Return the weight of every STFT bin in each semitone, by MIDI pitch.
+
+    A bin's weight in a class (see `chroma_filterbank`, without the weight of octaves) goes to that
+    pitch of the class which is nearest, so that the sum over octaves is the weight in the class.
+
+    Returns:
+        Shape (128, n_fft // 2 + 1), float64.
+    """
+    pitch, distance, bells = _bells(sample_rate, n_fft)
+    nearest = np.round(pitch - distance).astype(int) + MIDI_OF_C0
+    bands = np.zeros((PITCHES, bells.shape[1]))
+    columns = np.broadcast_to(np.arange(bells.shape[1]), bells.shape)
+    known = (nearest >= 0) & (nearest < PITCHES)
+    bands[nearest[known], columns[known]] = bells[known]
+    return bands[:, : n_fft // 2 + 1]
+
+
+def _bells(sample_rate: int, n_fft: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return each bin's pitch above C0, its distance from the classes, and its weight in them."""
     hertz = np.arange(1, n_fft) * (sample_rate / n_fft)
     pitch = CLASSES * np.log2(hertz / C0_HZ)
     # Bin 0 has no pitch: like librosa, put it an octave and a half below bin 1.
@@ -77,10 +125,7 @@ def chroma_filterbank(sample_rate: int, n_fft: int) -> np.ndarray:
     distance = pitch - np.arange(CLASSES)[:, None]
     distance = np.remainder(distance + CLASSES / 2 + 10 * CLASSES, CLASSES) - CLASSES / 2
     bells = np.exp(-0.5 * (2 * distance / width) ** 2)
-    bells /= np.linalg.norm(bells, axis=0, keepdims=True)
-    above_a0 = (pitch - 9) / CLASSES
-    weights = np.exp(-0.5 * ((above_a0 - WEIGHT_CENTRE) / WEIGHT_WIDTH) ** 2)
-    return (bells * weights)[:, : n_fft // 2 + 1]
+    return pitch, distance, bells / np.linalg.norm(bells, axis=0, keepdims=True)
 
 
 def stride(spec: AudioSpec) -> int:
@@ -112,3 +157,10 @@ def _weights(spec: AudioSpec, dtype: torch.dtype, device: torch.device) -> Tenso
     # A tensor cached in inference mode could never take part in autograd.
     with torch.inference_mode(False):
         return torch.tensor(weights, dtype=dtype, device=device)
+
+
+@lru_cache(maxsize=32)
+def _octave_weights(spec: AudioSpec, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        bands = octave_filterbank(spec.sample_rate, _coarse(spec).n_fft)
+        return torch.tensor(bands, dtype=dtype, device=device)

@@ -1,14 +1,18 @@
-"""Melody: the strongest pitch class of every frame follows a tune (DITTO section 4)."""
+"""Melody: the strongest pitch class of every frame follows a tune (DITTO section 4).
+
+The papers' −log C falls as long as anything else sounds, so it ends in a tune alone. "margin" is
+done with a frame as soon as its class leads every other by a margin, and leaves the rest to play.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from ditto.audio.chroma import log_chroma
+from ditto.audio.chroma import CLASSES, POWER_FLOOR, log_chroma, octave_power
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Option, Output, ParseContext, Window
 from ditto.controls.notes import (
@@ -27,8 +31,14 @@ from ditto.models.model import MusicModel
 from ditto.panels import ChromaPanel, Panel
 from ditto.paths import StrPath, shown
 
+MAX_MARGIN = 10.0
 MAX_NOTES_LISTED = 64
 """Notes that reports list; of longer melodies they give the number."""
+MIDDLE_C = 60
+"""Octaves below this, unless the tune goes there, are the bass's: the chroma is high-passed too."""
+
+MAX_OCTAVES = 11
+Measure = Literal["nll", "margin"]
 
 
 @dataclass(frozen=True)
@@ -37,9 +47,18 @@ class Melody(Control):
 
     Attributes:
         tune: the target.
+        measure: "nll", the papers' −log C(y); or "margin": max(0, margin − (log C(y) − the largest
+            other log C)), which is 0 where the class leads by the margin.
+        margin: in nats.
+        octave: ask for the octave too. The energy of the note's own semitone then has to stand out,
+            by the same measure, from its class's other octaves above middle C (or above the note,
+            where that is lower).
     """
 
     tune: NoteSequence
+    measure: Measure = "nll"
+    margin: float = 0.3
+    octave: bool = False
     kind = "melody"
     iterations: ClassVar[int] = 150
     help = (
@@ -55,18 +74,28 @@ class Melody(Control):
             "Track of the MIDI file, from 0; by default the top line of all.",
             ("--track",),
         ),
+        Option("melody_loss", str, "nll, or margin: leave alone what the tune leads."),
+        Option("melody_margin", float, "By how much the tune leads, in nats; by default 0.3."),
+        Option("melody_octave", bool, "Ask for the octave in which the melody is written."),
     )
 
     def __post_init__(self) -> None:
-        """Check that the tune is one.
+        """Check the tune and the loss.
 
         Raises:
-            ControlError: it is something else.
+            ControlError: it is no tune, the loss is unknown, or the margin is out of range.
         """
         if not isinstance(self.tune, NoteSequence):
             raise ControlError(
                 f"{shown(self.tune)} is no tune: give ditto.Melody.from_notes('C4:1 E4:1') or "
                 "from_midi"
+            )
+        if self.measure not in ("nll", "margin"):
+            raise ControlError(f"a melody's loss is 'nll' or 'margin', not {shown(self.measure)}")
+        if not 0 < self.margin <= MAX_MARGIN:
+            raise ControlError(
+                f"a melody's margin must be above 0 and at most {MAX_MARGIN:g} nats, not "
+                f"{self.margin:g}"
             )
 
     @classmethod
@@ -78,7 +107,16 @@ class Melody(Control):
         bpm, track = context.options.get("bpm"), context.options.get("melody_track")
         written = Path(text).suffix == "" or ":" in Path(text).suffix
         bpm = context.tempo if bpm is None and written else bpm
-        return cls(parse_melody(text, context.spec(), bpm=bpm, track=track))
+        margin = context.options.get("melody_margin")
+        measure = context.options.get("melody_loss") or ("nll" if margin is None else "margin")
+        if margin is not None and measure != "margin":
+            raise ControlError("--melody-margin needs --melody-loss margin to go with")
+        return cls(
+            parse_melody(text, context.spec(), bpm=bpm, track=track),
+            measure,
+            0.3 if margin is None else margin,
+            bool(context.options.get("melody_octave")),
+        )
 
     @classmethod
     def from_notes(cls, text: str, bpm: float = DEFAULT_BPM) -> "Melody":
@@ -126,7 +164,20 @@ class Melody(Control):
     def loss(self, output: Output) -> Tensor:
         """Return 𝓛 of each item, shape (B,)."""
         feature, target = output.masked(self.feature(output)), output.masked(self.target(output))
-        return nll(feature, target)
+        if self.measure == "margin":
+            loss = hinge(feature, target, self.margin)
+        else:
+            loss = nll(feature, target)
+        return loss + self._octave_loss(output) if self.octave else loss
+
+    def _octave_loss(self, output: Output) -> Tensor:
+        pitches = self.tune.pitches(output.frames, output.model.spec).to(output.x_0.device)
+        pitches = output.masked(pitches)
+        power = output.masked(octave_power(output.audio, output.model.spec)) + POWER_FLOOR
+        shares, octaves = log_octaves(power, pitches)
+        if self.measure == "margin":
+            return hinge(shares, octaves, self.margin)
+        return nll(shares, octaves)
 
     def errors(self, output: Output) -> dict[str, Tensor]:
         """Return the accuracy in % of the frames with a note (chance: 8.3), and 𝓛."""
@@ -179,13 +230,20 @@ class Melody(Control):
             "tune": self.tune.name,
             "seconds": round(self.tune.seconds, 3),
             "notes": notes if len(notes) <= MAX_NOTES_LISTED else len(notes),
+            **({} if self.measure == "nll" else {"measure": self.measure, "margin": self.margin}),
+            **({"octave": True} if self.octave else {}),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Melody":
         """Return the control that `to_dict` wrote."""
         notes = tuple(Note(float(a), float(b), int(c)) for a, b, c in values["notes"])
-        return cls(NoteSequence(notes, values["tune"]))
+        return cls(
+            NoteSequence(notes, values["tune"]),
+            values.get("measure", "nll"),
+            float(values.get("margin", 0.3)),
+            bool(values.get("octave", False)),
+        )
 
 
 def nll(log_shares: Tensor, classes: Tensor) -> Tensor:
@@ -201,6 +259,47 @@ def nll(log_shares: Tensor, classes: Tensor) -> Tensor:
     sounding = classes != REST
     chosen = log_shares.gather(1, classes.clamp(min=0).expand(len(log_shares), 1, -1))[:, 0]
     return -(chosen * sounding).sum(dim=-1) / sounding.sum().clamp(min=1)
+
+
+def hinge(log_shares: Tensor, classes: Tensor, margin: float) -> Tensor:
+    """Return the mean of max(0, margin − lead), the lead being log C(y) − the largest other log C.
+
+    A frame in which the lead is large enough has no gradient.
+
+    Args:
+        log_shares: log C, shape (B, classes, frames).
+        classes: shape (frames,), `REST` for none.
+        margin: in nats.
+
+    Returns:
+        Shape (B,), in nats; 0 where no frame has a class.
+    """
+    sounding, index = classes != REST, classes.clamp(min=0).expand(len(log_shares), 1, -1)
+    chosen = log_shares.gather(1, index)[:, 0]
+    others = log_shares.scatter(1, index, -torch.inf).amax(dim=1)
+    short = (margin - (chosen - others)).clamp(min=0) * sounding
+    return short.sum(dim=-1) / sounding.sum().clamp(min=1)
+
+
+def log_octaves(power: Tensor, pitches: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how the power of each frame's class is shared by octaves, and which is asked for.
+
+    Args:
+        power: of every semitone, shape (B, 128, frames), above 0.
+        pitches: shape (frames,), `REST` for none.
+
+    Returns:
+        ln of the shares, shape (B, 11, frames), and the octaves from MIDI pitch 0, shape (frames,),
+        `REST` for none. Octaves below both middle C and the note get hardly anything.
+    """
+    known = pitches.clamp(min=0)
+    octaves = torch.arange(MAX_OCTAVES, device=power.device)[:, None]
+    of_class = known % CLASSES + CLASSES * octaves
+    counted = (of_class >= known.clamp(max=MIDDLE_C)) & (of_class < power.shape[1])
+    index = of_class.clamp(max=power.shape[1] - 1).expand(len(power), -1, -1)
+    shared = torch.where(counted, power.gather(1, index), POWER_FLOOR**2)
+    shares = shared.log() - shared.sum(dim=1, keepdim=True).log()
+    return shares, torch.where(pitches == REST, pitches, known // CLASSES)
 
 
 def accuracy(log_shares: Tensor, classes: Tensor) -> Tensor:

@@ -93,7 +93,12 @@ class NoteSequence:
 
     def classes(self, frames: int, spec: AudioSpec) -> Tensor:
         """Return each frame's pitch class, 0 (C) to 11, or `REST`; shape (frames,), int64."""
-        return _classes(self, frames, spec).clone()
+        pitches = _pitches(self, frames, spec)
+        return torch.where(pitches == REST, pitches, pitches % 12)
+
+    def pitches(self, frames: int, spec: AudioSpec) -> Tensor:
+        """Return each frame's MIDI pitch, or `REST`; shape (frames,), int64."""
+        return _pitches(self, frames, spec).clone()
 
     def later(self, seconds: float) -> "NoteSequence | None":
         """Return the notes `seconds` later (negative: earlier), cut at 0; None if none is left."""
@@ -106,13 +111,13 @@ class NoteSequence:
 
 
 @lru_cache(maxsize=64)
-def _classes(melody: NoteSequence, frames: int, spec: AudioSpec) -> Tensor:
+def _pitches(melody: NoteSequence, frames: int, spec: AudioSpec) -> Tensor:
     with torch.inference_mode(False):
-        classes = torch.full((frames,), REST)
+        pitches = torch.full((frames,), REST)
         for note in sorted(melody.notes, key=lambda n: n.pitch):
             first, last = (math.ceil(t * spec.frame_rate - 1e-6) for t in (note.onset, note.end))
-            classes[min(first, frames) : min(last, frames)] = note.pitch % 12
-    return classes
+            pitches[min(first, frames) : min(last, frames)] = note.pitch
+    return pitches
 
 
 def parse_melody(
