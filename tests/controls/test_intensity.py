@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ditto.audio.features import mel_rms_db, smooth
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Output, Window
+from ditto.controls.base import Output, ParseContext, Window
 from ditto.controls.curves import Curve
 from ditto.controls.intensity import Intensity, mse, pearson
 from ditto.controls.melody import Melody
@@ -267,3 +267,68 @@ def test_in_a_window_the_curve_goes_on_from_its_start(text: str, measure, start:
     )
     if measure == "mse":
         moved.check(MODEL, 64)
+
+
+def test_a_dead_zone_leaves_frames_alone_that_are_near_enough() -> None:
+    y = target(POINTS)
+    errors = [np.abs(loudness(a) - y) for a in MODEL.to_audio(x_0()).numpy()]
+    zone = float(np.median(errors))
+    expected = [(np.maximum(0, e - zone) ** 2).mean() for e in errors]
+    control = Intensity(TEXT, dead_zone=zone)
+    np.testing.assert_allclose(control(x_0(), MODEL), expected, rtol=1e-5)
+    assert control.error(x_0(), MODEL)["intensity_mse_db2"].tolist() == (
+        Intensity(TEXT)(x_0(), MODEL).tolist()
+    )
+    f = torch.tensor([[1.0, 3.0, -0.5, -4.0]], requires_grad=True)
+    loss = mse(f, torch.zeros(4), 1.0)
+    assert loss.item() == (0 + 4 + 0 + 9) / 4
+    (gradient,) = torch.autograd.grad(loss.sum(), f)
+    assert gradient.tolist() == [[0.0, 1.0, 0.0, -1.5]]
+
+
+def test_a_correlation_that_is_enough_has_no_gradient() -> None:
+    rho = -Intensity(TEXT, "correlation")(x_0(), MODEL)
+    enough = rho.mean().item()
+    x = x_0().requires_grad_()
+    loss = Intensity(TEXT, "correlation", enough=enough)(x, MODEL)
+    torch.testing.assert_close(loss.detach(), (enough - rho).clamp(min=0))
+    (gradient,) = torch.autograd.grad(loss.sum(), x)
+    assert [bool(g.any()) for g in gradient] == (rho < enough).tolist()
+    assert sorted((rho < enough).tolist()) == [False, True]
+
+
+@pytest.mark.parametrize(
+    "control", [Intensity(TEXT, dead_zone=1.0), Intensity(TEXT, "correlation", enough=0.9)]
+)
+def test_gradients_with_a_target_that_can_be_met(control: Intensity) -> None:
+    assert torch.autograd.gradcheck(
+        lambda x: control(x, MODEL), (x_0().requires_grad_(),), fast_mode=True
+    )
+    read = Intensity.from_dict(control.to_dict())
+    assert (read.dead_zone, read.enough, read.measure) == (
+        control.dead_zone,
+        control.enough,
+        control.measure,
+    )
+    assert control.proxy().calibrate(Output(x_0(), MODEL)).dead_zone == control.dead_zone
+
+
+def test_what_is_near_enough_is_refused_where_it_makes_no_sense() -> None:
+    for settings in ({"dead_zone": -1.0}, {"dead_zone": math.nan}):
+        with pytest.raises(ControlError, match="from 0 to 40 dB"):
+            Intensity(TEXT, **settings)
+    with pytest.raises(ControlError, match="give enough"):
+        Intensity(TEXT, "correlation", dead_zone=1.0)
+    for settings in ({"enough": 0.9}, {"measure": "correlation", "enough": 1.5}):
+        with pytest.raises(ControlError, match="enough must be a correlation"):
+            Intensity(TEXT, **settings)
+
+
+def test_options_say_what_is_near_enough() -> None:
+    near = Intensity.parse(
+        "swell", ParseContext(lambda: SPEC, options={"intensity_dead_zone": 1.0})
+    )
+    assert (near.measure, near.dead_zone) == ("mse", 1.0)
+    options = {"correlation": True, "intensity_enough": 0.9}
+    alike = Intensity.parse("swell", ParseContext(lambda: SPEC, options=options))
+    assert (alike.measure, alike.enough) == ("correlation", 0.9)

@@ -232,7 +232,7 @@ def test_losses_are_described_read_and_refused() -> None:
     assert (described["measure"], described["margin"], described["octave"]) == ("margin", 0.5, True)
     assert Melody.from_dict(described) == control
     assert Melody.from_dict(Melody(TUNE).to_dict()) == Melody(TUNE)
-    with pytest.raises(ControlError, match="'nll' or 'margin', not 'mse'"):
+    with pytest.raises(ControlError, match="'nll' or 'margin', not mse"):
         Melody(TUNE, "mse")  # pyright: ignore[reportArgumentType]
     for margin in (0.0, 11.0, math.nan):
         with pytest.raises(ControlError, match="at most 10 nats"):

@@ -26,6 +26,7 @@ hundreds of times nearer than without control, and all else stays behind; with a
 regions are followed about twice as closely, and loudness still to within a dB.
 """
 
+MAX_DEAD_ZONE = 40.0
 Measure = Literal["mse", "correlation"]
 
 
@@ -38,12 +39,17 @@ class Intensity(Control):
         measure: "mse", or "correlation" for 𝓛 = −ρ (Pearson), which follows the curve's shape.
         domain: where the loss takes loudness from: "sound", or "mel", an estimate from the
             spectrogram that spares the vocoder. Errors are those of the sound in either case.
+        dead_zone: of the MSE, dB: 𝓛 = the mean of max(0, |f − y| − dead_zone)². 1 dB is about what
+            can just be heard.
+        enough: of the correlation: 𝓛 = max(0, enough − ρ); None is −ρ.
         offset: sound minus mel loudness by `calibrate`, dB, shape (B, frames) or None.
     """
 
     curve: Curve
     measure: Measure
     domain: Literal["sound", "mel"]
+    dead_zone: float
+    enough: float | None
     offset: Tensor | None = field(compare=False, repr=False)
     kind = "intensity"
     help = (
@@ -56,6 +62,8 @@ class Intensity(Control):
     options = (
         Option("intensity_loss", str, "mse, or correlation: follow the curve's shape only."),
         Option("correlation", bool, "The same as --intensity-loss correlation."),
+        Option("intensity_dead_zone", float, "As near as this, in dB, is on the curve; 0."),
+        Option("intensity_enough", float, "A correlation that is enough; by default none is."),
     )
 
     def __init__(
@@ -64,16 +72,30 @@ class Intensity(Control):
         measure: Measure = "mse",
         domain: Literal["sound", "mel"] = "sound",
         offset: Tensor | None = None,
+        dead_zone: float = 0.0,
+        enough: float | None = None,
     ) -> None:
         """Take a `Curve`, or the text of one (see `ditto.controls.curves.parse_curve`).
 
         Raises:
-            ControlError: the curve, measure or domain is unknown.
+            ControlError: the curve, measure or domain is unknown, or a number is out of range.
         """
         if measure not in ("mse", "correlation"):
             raise ControlError(f"intensity is measured by 'mse' or 'correlation', not {measure!r}")
         if domain not in ("sound", "mel"):
             raise ControlError(f"intensity is heard in 'sound' or 'mel', not {domain!r}")
+        if not 0 <= dead_zone <= MAX_DEAD_ZONE:
+            raise ControlError(
+                f"intensity's dead zone must be from 0 to {MAX_DEAD_ZONE:g} dB, not {dead_zone:g}"
+            )
+        if dead_zone and measure != "mse":
+            raise ControlError("a dead zone in dB is of the MSE: of a correlation, give enough")
+        if enough is not None and not (measure == "correlation" and -1 < enough <= 1):
+            raise ControlError(
+                f"enough must be a correlation of at most 1, and measure it, not {enough:g}"
+            )
+        object.__setattr__(self, "dead_zone", dead_zone)
+        object.__setattr__(self, "enough", enough)
         object.__setattr__(self, "curve", as_curve(curve))
         object.__setattr__(self, "measure", measure)
         object.__setattr__(self, "domain", domain)
@@ -104,13 +126,13 @@ class Intensity(Control):
     @classmethod
     def parse(cls, text: str, context: ParseContext) -> "Intensity":
         """Return the control that ``--intensity`` asks for."""
-        return cls(text, _measure(context))
+        return cls(text, **_loss_settings(context))
 
     @classmethod
     def parse_like(cls, path: Path, context: ParseContext) -> "Intensity":
         """Return the control that ``--intensity-like`` asks for."""
-        measure = _measure(context)
-        return cls.of_recording(path, context.spec(), seconds=context.seconds, measure=measure)
+        control = cls.of_recording(path, context.spec(), seconds=context.seconds)
+        return replace(control, **_loss_settings(context))
 
     def target(self, output: Output) -> Tensor:
         """Return the target y in dB, shape (frames,)."""
@@ -143,7 +165,10 @@ class Intensity(Control):
         """Return 𝓛 of each item, shape (B,)."""
         feature = output.masked(self._loudness(output))
         target = output.masked(self.target(output))
-        return mse(feature, target) if self.measure == "mse" else -pearson(feature, target)
+        if self.measure == "mse":
+            return mse(feature, target, self.dead_zone)
+        rho = pearson(feature, target)
+        return -rho if self.enough is None else (self.enough - rho).clamp(min=0)
 
     def errors(self, output: Output) -> dict[str, Tensor]:
         """Return the MSE in dB² and Pearson's ρ."""
@@ -192,25 +217,44 @@ class Intensity(Control):
 
     def to_dict(self) -> dict[str, Any]:
         """Return name, measure and, unless there are very many, points."""
-        how = {"measure": self.measure, "domain": self.domain}
+        how: dict[str, Any] = {"measure": self.measure, "domain": self.domain}
+        how |= {"dead_zone": self.dead_zone} if self.dead_zone else {}
+        how |= {} if self.enough is None else {"enough": self.enough}
         return {"control": self.kind, **how, **self.curve.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Intensity":
         """Return the control that `to_dict` wrote."""
-        return cls(Curve.from_dict(values), values["measure"], values.get("domain", "sound"))
+        return cls(
+            Curve.from_dict(values),
+            values["measure"],
+            values.get("domain", "sound"),
+            dead_zone=float(values.get("dead_zone", 0.0)),
+            enough=values.get("enough"),
+        )
 
 
-def _measure(context: ParseContext) -> Any:
-    """Return the measure that the options ask for."""
-    if context.options.get("correlation"):
-        return "correlation"
-    return context.options.get("intensity_loss") or "mse"
+def _loss_settings(context: ParseContext) -> dict[str, Any]:
+    """Return measure, dead zone and what is enough, as the options ask for them."""
+    options = context.options
+    return {
+        "measure": "correlation"
+        if options.get("correlation")
+        else options.get("intensity_loss") or "mse",
+        "dead_zone": options.get("intensity_dead_zone") or 0.0,
+        "enough": options.get("intensity_enough"),
+    }
 
 
-def mse(feature: Tensor, target: Tensor) -> Tensor:
-    """Return the mean square error over the last dimension: (B, frames) and (frames,) → (B,)."""
-    return (feature - target).square().mean(dim=-1)
+def mse(feature: Tensor, target: Tensor, dead_zone: float = 0.0) -> Tensor:
+    """Return the mean square error over the last dimension: (B, frames) and (frames,) → (B,).
+
+    Errors are less by `dead_zone`, and at least 0: below it they have no gradient.
+    """
+    error = feature - target
+    if dead_zone:
+        error = (error.abs() - dead_zone).clamp(min=0)
+    return error.square().mean(dim=-1)
 
 
 def pearson(feature: Tensor, target: Tensor) -> Tensor:
