@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from ditto.audio.features import mel_db
-from ditto.audio.similarity import mfcc, savgol_2d, self_similarity, smooth_2d, timbre
+from ditto.audio.similarity import (
+    mfcc,
+    onset_strength,
+    savgol_2d,
+    self_similarity,
+    smooth_2d,
+    timbre,
+)
 from ditto.audio.spec import AudioSpec
 
 SPEC = AudioSpec()
@@ -91,3 +98,18 @@ def test_a_sound_that_never_changes_has_a_finite_gradient() -> None:
     self_similarity(x_0, SPEC, smooth_seconds=1.0).sum().backward()
     assert x_0.grad is not None
     assert x_0.grad.isfinite().all()
+
+
+def test_onset_strength_is_librosas() -> None:
+    spec = AudioSpec(sample_rate=8_000, n_fft=256, hop=64, n_mels=16)
+    clip = torch.rand(2, 16, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    clip = 2 * clip - 1.2  # some levels are below the range
+    got = onset_strength(clip, spec)
+    for item, found in zip(clip, got, strict=True):
+        levels = (item.numpy() - 1) * 80
+        levels = np.maximum(levels, levels.max() - 80)
+        expected = librosa.onset.onset_strength(S=levels, sr=8_000, hop_length=64, center=False)
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
+    assert torch.autograd.gradcheck(
+        lambda x: onset_strength(x, spec), (clip.requires_grad_(),), fast_mode=True
+    )

@@ -10,8 +10,15 @@ import torch
 from torch import Tensor
 
 from ditto.audio.features import log_mel
-from ditto.controls.base import Output, Window
-from ditto.controls.structure import Form, Structure, StructureLike, parse_form
+from ditto.controls.base import Output, ParseContext, Window
+from ditto.controls.structure import (
+    KEEPS_PLAYING,
+    Form,
+    Structure,
+    StructureLike,
+    onset_activity,
+    parse_form,
+)
 from ditto.errors import AudioFileError, ControlError
 from ditto.methods.ditto import Ditto
 from ditto.models.model import MusicModel
@@ -164,3 +171,56 @@ def test_a_window_of_a_recording_has_no_structure(tiny_model: MusicModel) -> Non
             with pytest.raises(ControlError, match="structure cannot be asked of an edit"):
                 one.in_window(window, tiny_model.spec)
     assert Structure("ABA").during((1.0, 1.4)).in_window(window, tiny_model.spec) is None
+
+
+def test_pairs_within_the_tolerance_do_not_count(tiny_model: MusicModel) -> None:
+    plain, control = Structure("ABA"), Structure("ABA", tolerance=0.2)
+    output = Output(x_0(), tiny_model)
+    off = (plain.feature(output) - plain.target(output)).abs().numpy()
+    expected = (np.maximum(0, off - 0.2) ** 2).mean(axis=(1, 2))
+    assert (off < 0.2).any()
+    np.testing.assert_allclose(control.loss(output), expected, rtol=1e-5)
+    assert control.errors(output)["structure_mse"].tolist() == plain.loss(output).tolist()
+    like = StructureLike(x_0(1)[0, 0], tolerance=0.2)
+    zero = like.loss(Output(x_0(1), tiny_model))
+    assert zero.tolist() == [0.0]
+
+
+def test_activity_is_numpys_and_large_where_onsets_stand_out(tiny_model: MusicModel) -> None:
+    strength = torch.tensor([[0.0, 4.0, 0.0, 4.0, 1.0, 1.0, 1.0]])
+    section = torch.tensor([0, 0, 0, 0, 1, 1, 1])
+    assert onset_activity(strength, section).tolist() == [[1.0, 0.0]]
+    held = torch.full((1, 1, 16, 64), 0.2)
+    plucked = held.clone()
+    plucked[..., ::8] += 0.3
+    control = Structure("AB", density=1.0)
+    assert control.activity(Output(held, tiny_model)).tolist() == [[0.0, 0.0]]
+    assert (control.activity(Output(plucked, tiny_model)) > KEEPS_PLAYING).all()
+    half = held.clone()
+    half[..., :32] = plucked[..., :32]
+    for clip, short in ((held, 1.0), (plucked, 0.0), (half, 0.5)):
+        output = Output(clip, tiny_model)
+        added = control.loss(output) - Structure("AB").loss(output)
+        assert added.item() == pytest.approx(short, abs=1e-5)
+
+
+def test_a_form_that_keeps_playing_has_gradient_description_and_limits(
+    tiny_model: MusicModel,
+) -> None:
+    control = Structure("ABA", tolerance=0.1, density=0.5)
+    clip = x_0(1, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: control(x, tiny_model), (clip,), fast_mode=True)
+    read = Structure.from_dict(control.to_dict())
+    assert (read.tolerance, read.density) == (0.1, 0.5)
+    assert "density" not in Structure("ABA").to_dict()
+    during = control.during((0.0, 0.2))(x_0(), tiny_model)
+    assert during.isfinite().all()
+    for settings, message in (
+        ({"tolerance": 1.0}, "0 to below 1"),
+        ({"density": -1.0}, "weight of density"),
+    ):
+        with pytest.raises(ControlError, match=message):
+            Structure("ABA", **settings)
+    options = {"structure_tolerance": 0.2, "structure_density": 2.0}
+    parsed = Structure.parse("ABA", ParseContext(lambda: tiny_model.spec, options=options))
+    assert (parsed.tolerance, parsed.density) == (0.2, 2.0)

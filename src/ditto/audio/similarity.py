@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ditto.audio.features import full_precision, mel_db, savgol, smoothing_window
 from ditto.audio.spec import AudioSpec
@@ -17,6 +18,9 @@ COEFFICIENTS = 20
 
 VARIANCE_FLOOR = 1e-4
 """Added to the variance of each coefficient over time, dB²: suppresses constant coefficients."""
+
+ONSET_RANGE_DB = 80.0
+"""Of levels that count for onsets, below the loudest of the clip."""
 
 LENGTH_FLOOR = 1e-8
 """Added to the squared norm of a frame before it is normalised."""
@@ -64,6 +68,26 @@ def self_similarity(x_0: Tensor, spec: AudioSpec, *, smooth_seconds: float | Non
         window, degree = _window(features.shape[-1], spec, smooth_seconds)
         features = savgol(features.flatten(0, 1), window, degree).view_as(features)
     return 0.5 + 0.5 * features.mT @ features
+
+
+@full_precision
+def onset_strength(x_0: Tensor, spec: AudioSpec) -> Tensor:
+    """Compute how much the spectrum rises at every frame, the mean over mels of the rise in dB.
+
+    Levels below the clip's loudest by `ONSET_RANGE_DB` do not count. At frame 0 it is 0. Equal to
+    ``librosa.onset.onset_strength(S=mel_db, center=False)`` of levels with such a floor.
+
+    Args:
+        x_0: log-mel, shape (B, n_mels, frames).
+        spec: rates and sizes.
+
+    Returns:
+        Shape (B, frames), in dB.
+    """
+    levels = mel_db(x_0, spec)
+    floor = levels.amax(dim=(1, 2), keepdim=True) - ONSET_RANGE_DB
+    rise = levels.maximum(floor).diff(dim=-1).clamp(min=0).mean(dim=1)
+    return pad(rise, (1, 0))
 
 
 @full_precision
