@@ -129,6 +129,43 @@ def test_a_loss_or_gradient_that_is_not_finite_is_an_error(bad) -> None:
         next(optimize(start(), bad, objective, iterations=1))
 
 
+def test_an_item_that_has_met_its_target_stays_and_the_others_go_their_way() -> None:
+    goals = torch.tensor([0.2, 0.0, 0.05])
+
+    def until_there(x_0: Tensor) -> Tensor:
+        return (objective(x_0) - goals[: len(x_0)]).clamp(min=0)
+
+    steps = list(optimize(start(), render, until_there, iterations=30, lr=0.05))
+    losses = torch.stack([step.loss for step in steps])
+    there = [int((losses[:, item] == 0).int().argmax()) for item in (0, 2)]
+    assert all(1 < first < 28 for first in there)
+    for item, first in zip((0, 2), there, strict=True):
+        for step in steps[first:]:
+            assert torch.equal(step.x_T[item], steps[first].x_T[item])
+    free = list(optimize(start(), render, objective, iterations=30, lr=0.05))
+    torch.testing.assert_close(steps[-1].x_T[1], free[-1].x_T[1])
+
+
+def test_an_item_goes_on_without_momentum_if_its_target_moves_away() -> None:
+    phase = [1.0]
+    steps = optimize(
+        start(1), render, lambda x: phase[0] * objective(x), iterations=20, lr=0.05, momentum=0.9
+    )
+    before = [next(steps) for _ in range(10)][-1]
+    phase[0] = 0.0
+    next(steps)  # its update has no gradient
+    held = next(steps)
+    phase[0] = 1.0
+    again = next(steps)
+    assert torch.equal(held.x_T, again.x_T)
+    assert not torch.equal(before.x_T, held.x_T)
+    after = next(steps)
+    x = again.x_T.double().requires_grad_()
+    (gradient,) = torch.autograd.grad(objective(render(x)).sum(), x)
+    moved = (after.x_T - again.x_T).sign()
+    assert torch.equal(moved.double(), -gradient.sign())
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_the_grad_mode_is_what_it_was(enabled: bool) -> None:
     with torch.set_grad_enabled(enabled):

@@ -64,7 +64,8 @@ def optimize(
     """Minimise ``objective(render(x_T))`` over x_T with Adam, yielding every iteration.
 
     Each item of the batch has its own loss, and Adam works elementwise, so an item takes the same
-    path as it would alone.
+    path as it would alone. An item whose gradient is zero has met its target: it stays where it is,
+    without momentum, until there is a gradient again.
 
     Args:
         x_T: initial latents (B, …), float32; left as they are.
@@ -85,7 +86,17 @@ def optimize(
             latent.grad = _gradient(loss, latent)
         loss, x = loss.detach(), latent.detach().clone()
         yield Step(i, loss, x, best_loss=loss, best_x_T=x)
+        still = latent.grad.flatten(1).count_nonzero(dim=1) == 0
         adam.step()
+        if bool(still.any()):
+            _hold(adam, latent, x, still)
+
+
+@torch.no_grad()
+def _hold(adam: torch.optim.Adam, latent: Tensor, x: Tensor, still: Tensor) -> None:
+    """Put the items that are `still` back to x, and take their momentum."""
+    latent[still] = x[still]
+    adam.state[latent]["exp_avg"][still] = 0.0
 
 
 def best_so_far(
