@@ -19,7 +19,7 @@ def render(x_T: Tensor) -> Tensor:
     return torch.sin(2 * x_T) + 0.1 * x_T
 
 
-def objective(x_0: Tensor) -> Tensor:
+def objective(x_0: Tensor, x_T: Tensor | None = None) -> Tensor:
     return (x_0 - 0.5).square().flatten(1).mean(dim=1)
 
 
@@ -132,7 +132,7 @@ def test_a_loss_or_gradient_that_is_not_finite_is_an_error(bad) -> None:
 def test_an_item_that_has_met_its_target_stays_and_the_others_go_their_way() -> None:
     goals = torch.tensor([0.2, 0.0, 0.05])
 
-    def until_there(x_0: Tensor) -> Tensor:
+    def until_there(x_0: Tensor, x_T: Tensor) -> Tensor:
         return (objective(x_0) - goals[: len(x_0)]).clamp(min=0)
 
     steps = list(optimize(start(), render, until_there, iterations=30, lr=0.05))
@@ -149,7 +149,12 @@ def test_an_item_that_has_met_its_target_stays_and_the_others_go_their_way() -> 
 def test_an_item_goes_on_without_momentum_if_its_target_moves_away() -> None:
     phase = [1.0]
     steps = optimize(
-        start(1), render, lambda x: phase[0] * objective(x), iterations=20, lr=0.05, momentum=0.9
+        start(1),
+        render,
+        lambda x, x_T: phase[0] * objective(x),
+        iterations=20,
+        lr=0.05,
+        momentum=0.9,
     )
     before = [next(steps) for _ in range(10)][-1]
     phase[0] = 0.0
@@ -166,6 +171,40 @@ def test_an_item_goes_on_without_momentum_if_its_target_moves_away() -> None:
     assert torch.equal(moved.double(), -gradient.sign())
 
 
+@pytest.mark.parametrize("poison", ["loss", "gradient"])
+def test_an_item_that_fails_stays_and_the_others_go_their_way(poison: str) -> None:
+    made = []
+
+    def spoiled(x_0: Tensor, x_T: Tensor) -> Tensor:
+        made.append(x_T)
+        loss = objective(x_0)
+        if len(made) < 4:
+            return loss
+        one = loss[1]
+        bad = math.nan * one if poison == "loss" else (one - one).sqrt() + one
+        return torch.stack([loss[0], bad, loss[2]])
+
+    steps = list(best_so_far(optimize(start(), render, spoiled, iterations=8, lr=0.05)))
+    free = list(best_so_far(optimize(start(), render, objective, iterations=8, lr=0.05)))
+    for step, alone in zip(steps, free, strict=True):
+        assert torch.equal(step.x_T[[0, 2]], alone.x_T[[0, 2]])
+        assert torch.equal(step.best_x_T[[0, 2]], alone.best_x_T[[0, 2]])
+    for step in steps[3:]:
+        assert step.failed is not None
+        assert step.failed.tolist() == [False, True, False]
+        assert torch.equal(step.x_T[1], free[2].x_T[1])
+        assert step.best_loss.isfinite().all()
+    said = [step.warnings for step in steps]
+    assert said[:3] + said[4:] == [()] * 7
+    assert said[3] == (
+        "clip 2 is left as it was before iteration 4: its loss or gradient is not finite",
+    )
+    level = free[5].best_loss[[0, 2]].max().item()
+    made.clear()
+    again = best_so_far(optimize(start(), render, spoiled, iterations=8, lr=0.05))
+    assert len(list(stop_when(again, [tolerance(level)]))) <= 6
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_the_grad_mode_is_what_it_was(enabled: bool) -> None:
     with torch.set_grad_enabled(enabled):
@@ -178,7 +217,7 @@ def test_the_grad_mode_is_what_it_was(enabled: bool) -> None:
 
 
 def test_losses_are_float32_whatever_the_objective_gives() -> None:
-    step = next(optimize(start(), render, lambda x: objective(x).double(), iterations=1))
+    step = next(optimize(start(), render, lambda x, x_T: objective(x).double(), iterations=1))
     assert step.loss.dtype == step.best_loss.dtype == torch.float32
 
 

@@ -1,9 +1,9 @@
 """The one optimisation loop: Adam on the initial noise latent x_T (Algorithm 1 of both papers).
 
 It knows nothing of music. `render` maps x_T to x_0 (a whole chain, or one jump of a distilled
-model) and `objective` maps x_0 to one loss per item; both must be differentiable. `optimize` is a
-generator, so the caller owns progress bars, early stops, cancelling and previews. `best_so_far`
-and `stop_when` wrap it.
+model) and `objective` maps x_0 and x_T to one loss per item; both must be differentiable.
+`optimize` is a generator, so the caller owns progress bars, early stops, cancelling and previews.
+`best_so_far` and `stop_when` wrap it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,8 @@ LR, MOMENTUM, SECOND_MOMENT = 5e-3, 0.9, 0.999
 """The papers' learning rate for Adam, and its usual β₁ and β₂."""
 
 Render = Callable[[Tensor], Tensor]
-Objective = Callable[[Tensor], Tensor]
+Objective = Callable[[Tensor, Tensor], Tensor]
+"""x_0 and the x_T that it is of → a loss for each item."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class Step:
         x_T: the latent with that loss, a copy.
         best_loss: (B,) lowest loss of each item so far (see `best_so_far`).
         best_x_T: the latent with each item's lowest loss so far.
+        failed: (B,) items that are optimised no more, since their loss or gradient was not finite;
+            None is none of them.
+        warnings: what went wrong in this iteration, in words.
     """
 
     i: int
@@ -38,10 +42,12 @@ class Step:
     x_T: Tensor
     best_loss: Tensor
     best_x_T: Tensor
+    failed: Tensor | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class GradientError(RuntimeError):
-    """The loss does not depend on x_T, or its gradient is not finite."""
+    """The loss does not depend on x_T, or it or its gradient is not finite for any item."""
 
 
 Stop = Callable[[Step], bool]
@@ -65,31 +71,54 @@ def optimize(
 
     Each item of the batch has its own loss, and Adam works elementwise, so an item takes the same
     path as it would alone. An item whose gradient is zero has met its target: it stays where it is,
-    without momentum, until there is a gradient again.
+    without momentum, until there is a gradient again. One whose loss or gradient is not finite goes
+    back to where it was before, and stays there for good.
 
     Args:
         x_T: initial latents (B, …), float32; left as they are.
         render: x_T → x_0, called once per iteration.
-        objective: x_0 → losses (B,).
+        objective: x_0, x_T → losses (B,).
         iterations: K, at least 1.
         lr: Adam's learning rate.
         momentum: Adam's β₁.
 
     Raises:
-        GradientError: if no gradient reaches x_T, or a loss or the gradient is not finite.
+        GradientError: if no gradient reaches x_T, or if for no item loss and gradient are finite.
     """
     latent = x_T.detach().clone().requires_grad_(True)
     adam = torch.optim.Adam([latent], lr=lr, betas=(momentum, SECOND_MOMENT))
+    failed = torch.zeros(len(x_T), dtype=torch.bool, device=x_T.device)
+    before = x_T.detach()
     for i in range(iterations):
         with torch.enable_grad():
-            loss = objective(render(latent)).float()
-            latent.grad = _gradient(loss, latent)
+            loss = objective(render(latent), latent).float()
+            latent.grad, broken = _gradient(loss, latent)
+        new, failed = broken & ~failed, failed | broken
         loss, x = loss.detach(), latent.detach().clone()
-        yield Step(i, loss, x, best_loss=loss, best_x_T=x)
+        if bool(new.any()):
+            x = torch.where(expand_like(new, x), before, x)
+            latent.data.copy_(x)
+        yield Step(
+            i,
+            loss,
+            x,
+            best_loss=loss,
+            best_x_T=x,
+            failed=failed if bool(failed.any()) else None,
+            warnings=_failures(new, i),
+        )
+        before = x
         still = latent.grad.flatten(1).count_nonzero(dim=1) == 0
         adam.step()
         if bool(still.any()):
             _hold(adam, latent, x, still)
+
+
+def _remaining(step: Step) -> Tensor:
+    """Return the best losses, −∞ for items that failed: nothing is left to do."""
+    if step.failed is None:
+        return step.best_loss
+    return step.best_loss.masked_fill(step.failed, -torch.inf)
 
 
 @torch.no_grad()
@@ -133,12 +162,12 @@ def stop_when(steps: Iterator[Step], stops: Sequence[Stop]) -> Iterator[Step]:
 
 
 def tolerance(loss: float) -> Stop:
-    """Stop once every item's best loss is at most `loss`."""
-    return lambda step: bool((step.best_loss <= loss).all())
+    """Stop once every item's best loss is at most `loss`; failed items do not count."""
+    return lambda step: bool((_remaining(step) <= loss).all())
 
 
 def plateau(patience: int, improvement: float = 0.01) -> Stop:
-    """Stop when no item's best loss has improved for a while.
+    """Stop when no item's best loss has improved for a while; failed items do not count.
 
     A best loss that rises belongs to another objective, as when DITTO-2 changes its budget:
     counting then starts anew.
@@ -150,24 +179,35 @@ def plateau(patience: int, improvement: float = 0.01) -> Stop:
     history: list[Tensor] = []
 
     def stop(step: Step) -> bool:
-        if history and bool((step.best_loss > history[-1]).any()):
+        loss = _remaining(step)
+        if history and bool((loss > history[-1]).any()):
             history.clear()
-        history.append(step.best_loss)
+        history.append(loss)
         if len(history) <= patience:
             return False
         before = history[-1 - patience]
-        return bool((before - step.best_loss < improvement * before.abs()).all())
+        return bool((~(before - loss >= improvement * before.abs()) | loss.isneginf()).all())
 
     return stop
 
 
-def _gradient(loss: Tensor, latent: Tensor) -> Tensor:
+def _gradient(loss: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradient, and which items have none that is finite: theirs is 0."""
     gradient = None
     if loss.requires_grad:
         gradient = torch.autograd.grad(loss.sum(), latent, allow_unused=True)[0]
     if gradient is None:
         raise GradientError("no gradient reaches x_T: something between x_T and loss is detached")
-    if not bool(torch.isfinite(gradient).all() & torch.isfinite(loss).all()):
+    fine = torch.isfinite(gradient).flatten(1).all(dim=1) & torch.isfinite(loss.detach())
+    if not bool(fine.any()):
         losses = ", ".join(f"{value:.4g}" for value in loss.tolist())
         raise GradientError(f"a loss or the gradient of x_T is not finite (losses {losses})")
-    return gradient
+    return torch.where(expand_like(fine, gradient), gradient, 0.0), ~fine
+
+
+def _failures(new: Tensor, i: int) -> tuple[str, ...]:
+    return tuple(
+        f"clip {item + 1} is left as it was before iteration {i + 1}: its loss or gradient is not "
+        "finite"
+        for item in new.nonzero().flatten().tolist()
+    )

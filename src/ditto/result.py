@@ -65,7 +65,7 @@ class Result:
         with torch.no_grad():
             sound = model.to_sound(x_0)
             audio, control = sound.mean(dim=1), request.control
-            errors = control.errors(Output(x_0, model, audio)) if control else {}
+            errors = control.errors(Output(x_0, model, audio, x_T=x_T)) if control else {}
         return cls(
             request=request,
             model=model,

@@ -31,7 +31,7 @@ def make_chain(network: PatchTransformer, steps: int, guidance: float = 1.0) -> 
     return Chain(denoiser, SCHEDULE, SCHEDULE.timesteps(steps), TAGS, guidance)
 
 
-def loss(x_0: Tensor) -> Tensor:
+def loss(x_0: Tensor, x_T: Tensor | None = None) -> Tensor:
     return (x_0 - 0.3).square().flatten(1).mean(dim=1)
 
 

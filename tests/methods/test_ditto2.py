@@ -5,10 +5,13 @@ import torch
 from tests.methods.given import LOUDNESS, SHAPE, problem
 from torch import Tensor
 
+from ditto.controls.base import Output
+from ditto.controls.intensity import Intensity
+from ditto.controls.per_item import PerItem
 from ditto.diffusion.denoiser import GuidedDenoiser
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.diffusion.schedule import Schedule
-from ditto.latents import item_noise
+from ditto.latents import draw_x_T, item_noise
 from ditto.methods.ditto2 import (
     Decode,
     Ditto2,
@@ -22,7 +25,9 @@ from ditto.methods.ditto2 import (
 from ditto.models.conditioning import null_tags
 from ditto.models.model import MusicModel
 from ditto.models.transformer import PatchTransformer
-from ditto.optimize import Objective, Step, plateau, stop_when, tolerance
+from ditto.optimize import GradientError, Objective, Step, plateau, stop_when, tolerance
+from ditto.request import Request
+from ditto.runner import Run, run
 
 SCHEDULE = Schedule.cosine(shift=0.5)
 
@@ -38,7 +43,7 @@ def latent() -> Tensor:
     return torch.randn(2, 1, 16, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
 
-def loss(x_0: Tensor) -> Tensor:
+def loss(x_0: Tensor, x_T: Tensor | None = None) -> Tensor:
     return (x_0 - 0.3).square().flatten(1).mean(dim=1)
 
 
@@ -203,7 +208,7 @@ def test_a_proxy_objective_is_calibrated_at_what_is_decoded(tiny_network: PatchT
 
     def calibrate(decoded: Tensor) -> Objective:
         seen.append(decoded)
-        return lambda x_0: 2 * loss(x_0)
+        return lambda x_0, x_T: 2 * loss(x_0)
 
     steps = list(
         ditto2(
@@ -226,7 +231,7 @@ def make_surrogate(network: PatchTransformer, calibrated: list[Tensor]) -> tuple
 
     def calibrate(x_0: Tensor) -> Objective:
         calibrated.append(x_0)
-        return lambda x: len(calibrated) * loss(x)
+        return lambda x, x_T: len(calibrated) * loss(x)
 
     return Surrogate(chain, loss, decode, calibrate, last=5), decoded
 
@@ -243,7 +248,7 @@ def test_each_due_correction_is_made_once_even_if_it_is_rendered_twice(
         torch.testing.assert_close(surrogate.render(latent()), whole)
     assert (len(decoded), len(calibrated), surrogate.made) == (1, 1, 1)
     # The objective changed with the correction, and the shift stays between corrections.
-    torch.testing.assert_close(surrogate.objective(whole), loss(whole))
+    torch.testing.assert_close(surrogate.objective(whole, latent()), loss(whole))
     moved = latent().roll(1, dims=-1)
     shift = surrogate.render(moved) - ddim(make_chain(tiny_network, 1), moved)
     torch.testing.assert_close(shift, whole - plain)
@@ -275,8 +280,31 @@ def test_a_proxy_is_taken_only_where_the_model_has_a_mel(
     x_0 = 0.1 * torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
     given = problem(student_model, LOUDNESS, method=Ditto2())
     objective, calibrate = proxied(given)
-    torch.testing.assert_close(objective(x_0), LOUDNESS.proxy()(x_0, student_model))
-    torch.testing.assert_close(calibrate(x_0)(x_0), LOUDNESS(x_0, student_model))
+    torch.testing.assert_close(objective(x_0, x_0), LOUDNESS.proxy()(x_0, student_model))
+    torch.testing.assert_close(calibrate(x_0)(x_0, x_0), LOUDNESS(x_0, student_model))
     monkeypatch.setattr(MusicModel, "has_mel", False)
     objective, _ = proxied(given)
-    torch.testing.assert_close(objective(x_0), LOUDNESS(x_0, student_model.fast))
+    torch.testing.assert_close(objective(x_0, x_0), LOUDNESS(x_0, student_model.fast))
+
+
+class Poisoned(Intensity):
+    """A loudness whose loss has a value and a gradient of NaN."""
+
+    def loss(self, output: Output) -> Tensor:
+        return super().loss(output) * torch.nan
+
+
+def test_a_batch_with_one_poisoned_item_returns_the_others(student_model: MusicModel) -> None:
+    seconds = {"seed": 5, "count": 3, "iterations": 5, "method": Ditto2(corrections=2)}
+    fine = run(Request(PerItem([LOUDNESS] * 3), **seconds), student_model)
+    poisoned = PerItem([LOUDNESS, Poisoned("swell"), LOUDNESS])
+    steps = Run(Request(poisoned, **seconds), student_model)
+    said = [step.warnings for step in steps]
+    found = steps.result()
+    assert [len(words) for words in said] == [1, 0, 0, 0, 0]
+    assert torch.equal(found.audio[[0, 2]], fine.audio[[0, 2]])
+    assert torch.equal(found.x_T[1], draw_x_T(SHAPE, 5, 3)[1])
+    assert found.audio.isfinite().all()
+    assert found.report(1)["loss"] == [None] * 5
+    with pytest.raises(GradientError, match="not finite"):
+        run(Request(Poisoned("swell"), **seconds), student_model)

@@ -33,7 +33,7 @@ def make_chain(network: PatchTransformer, steps: int, guidance: float = 1.0) -> 
     return Chain(denoiser, SCHEDULE, SCHEDULE.timesteps(steps), TAGS, guidance)
 
 
-def loss(x_0: Tensor) -> Tensor:
+def loss(x_0: Tensor, x_T: Tensor | None = None) -> Tensor:
     return (x_0 - 0.3).square().flatten(1).mean(dim=1)
 
 
@@ -115,7 +115,7 @@ def test_the_object_is_the_functions(whole_model: MusicModel, formulation: Formu
     steps = doodl(
         x_T,
         chain,
-        lambda x_0: LOUDNESS(x_0, whole_model),
+        lambda x_0, x_T: LOUDNESS(x_0, whole_model),
         iterations=3,
         lr=0.05,
         noise=noise,

@@ -134,7 +134,7 @@ def test_the_order_on_the_embedded_model_at_a_high_guidance_scale() -> None:
     steps = ditto_steps(
         ddim_inversion(chain, reference),
         chain,
-        lambda x_0: (x_0 - reference).square().flatten(1).mean(dim=1),
+        lambda x_0, x_T: (x_0 - reference).square().flatten(1).mean(dim=1),
         iterations=5,
         lr=5e-2,
         checkpointing=False,

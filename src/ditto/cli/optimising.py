@@ -40,6 +40,8 @@ class Optimisation:
     def progress(self, window: int, windows: int, step: Step) -> None:
         """Show a step of one window of an edit."""
         self.steps += 1
+        for warning in step.warnings:
+            say(f"warning: {warning}")
         self.update(
             window * self.iterations + step.i + 1,
             total=windows * self.iterations,

@@ -44,6 +44,7 @@ class Output:
         rendered: audio (B, samples), if it exists already.
         mask: frames that count, (frames,) bool; None is all.
         source: an output with the same audio, and which item of it this is (None: all).
+        x_T: the latent that x_0 is of, shape (B, …); None where there is none, or several.
     """
 
     x_0: Tensor
@@ -51,6 +52,7 @@ class Output:
     rendered: Tensor | None = None
     mask: Tensor | None = None
     source: "tuple[Output, int | None] | None" = None
+    x_T: Tensor | None = None
 
     @cached_property
     def audio(self) -> Tensor:
@@ -74,7 +76,8 @@ class Output:
 
     def item(self, i: int) -> "Output":
         """Return item `i` alone; its audio is still made with the whole batch."""
-        return Output(self.x_0[i : i + 1], self.model, mask=self.mask, source=(self, i))
+        x_T = None if self.x_T is None else self.x_T[i : i + 1]
+        return Output(self.x_0[i : i + 1], self.model, None, self.mask, (self, i), x_T)
 
     def during(self, spans: Spans) -> "Output":
         """Return the same output, counting only frames within `spans` (seconds)."""
@@ -270,9 +273,9 @@ class Control(ABC):
         """
         return Masked(self, spans)
 
-    def __call__(self, x_0: Tensor, model: MusicModel) -> Tensor:
-        """Return the loss (B,) of x_0 (B, 1, n_mels, frames)."""
-        return self.loss(Output(x_0, model))
+    def __call__(self, x_0: Tensor, model: MusicModel, x_T: Tensor | None = None) -> Tensor:
+        """Return the loss (B,) of x_0 (B, 1, n_mels, frames), and of x_T if it is given."""
+        return self.loss(Output(x_0, model, x_T=x_T))
 
     def error(self, x_0: Tensor, model: MusicModel) -> dict[str, Tensor]:
         """Return `errors` of x_0."""

@@ -64,15 +64,19 @@ class Problem:
     new_noise: Callable[[], Noise]
     stop: Stop = never
 
-    def objective(self, x_0: Tensor) -> Tensor:
+    def objective(self, x_0: Tensor, x_T: Tensor | None = None) -> Tensor:
         """Return 𝓛(f(x_0), y) of each item, shape (B,).
+
+        Args:
+            x_0: shape (B, …).
+            x_T: the latent that it is of, where there is one: pulls on x_T need it.
 
         Raises:
             ValueError: there is no control.
         """
         if self.control is None:
             raise ValueError("there is no control to follow")
-        return self.control(x_0, self.model)
+        return self.control(x_0, self.model, x_T)
 
     def chain(self, steps: int) -> Chain:
         """Return the base model's sampling chain of T = `steps`."""

@@ -80,7 +80,7 @@ class BestOf(Method):
             fresh = [draw() for _ in range(size - len(candidates))]
             candidates = torch.cat([candidates, *(one[None] for one in fresh)])
             x_0 = self._decoded(candidates.flatten(0, 1), problem, size)
-            losses = problem.objective(x_0).unflatten(0, (size, clips))
+            losses = problem.objective(x_0, candidates.flatten(0, 1)).unflatten(0, (size, clips))
             loss, best = losses.min(dim=0)
             found = candidates[best, torch.arange(clips, device=x_T.device)]
             yield Step(i, loss, found, best_loss=loss, best_x_T=found)

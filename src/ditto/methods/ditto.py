@@ -43,7 +43,7 @@ def ditto(
     Args:
         x_T: initial latents (B, 1, n_mels, frames).
         chain: denoiser, timestep grid (T, the papers' 20), conditioning and CFG scale.
-        objective: 𝓛(f(x_0), y) as a function of x_0, one value per item.
+        objective: 𝓛(f(x_0), y) as a function of x_0 and x_T, one value per item.
         iterations: K (the papers' 70; 150 for melody and structure).
         lr: Adam's learning rate.
         momentum: Adam's β₁.

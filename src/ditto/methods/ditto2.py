@@ -77,7 +77,7 @@ def ditto2(
         x_T: initial latents (B, …).
         chain: a distilled student as the denoiser, conditioning and w; its grid is for decoding and
             is not used here.
-        objective: 𝓛(f(x_0), y) as a function of x_0, one value per item.
+        objective: 𝓛(f(x_0), y) as a function of x_0 and x_T, one value per item.
         iterations: K.
         lr: Adam's learning rate.
         momentum: Adam's β₁.
@@ -99,7 +99,7 @@ def ditto2(
     steps = optimize(
         x_T,
         surrogate.render,
-        lambda x_0: surrogate.objective(x_0),
+        lambda x_0, x_T: surrogate.objective(x_0, x_T),
         iterations=iterations,
         lr=lr,
         momentum=momentum,
@@ -275,6 +275,6 @@ def proxied(problem: Problem) -> tuple[Objective, Calibrate]:
 
     def calibrate(decoded: Tensor) -> Objective:
         calibrated = proxy.calibrate(Output(decoded, model))
-        return lambda x_0: calibrated(x_0, fast)
+        return lambda x_0, x_T=None: calibrated(x_0, fast, x_T)
 
-    return lambda x_0: proxy(x_0, fast), calibrate
+    return lambda x_0, x_T=None: proxy(x_0, fast, x_T), calibrate

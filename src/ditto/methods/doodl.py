@@ -52,7 +52,7 @@ def doodl(
     Args:
         x_T: initial latents (B, …).
         chain: as for `ditto`; only the length of its grid counts (see `edict_timesteps`).
-        objective: 𝓛(f(x_0), y) as a function of x_0, one value per item.
+        objective: 𝓛(f(x_0), y) as a function of x_0 and x_T, one value per item.
         iterations: K.
         lr: Adam's learning rate.
         momentum: Adam's β₁.
@@ -63,10 +63,10 @@ def doodl(
             much.
     """
     length = _length(x_T)
-    drift, used = torch.zeros_like(x_T), x_T
+    drift, used, latent = torch.zeros_like(x_T), x_T, x_T
 
     def render(x: Tensor) -> Tensor:
-        nonlocal drift, used
+        nonlocal drift, used, latent
         if noise is not None:
             drift = drift + noise_std * noise()
         latent = (x + drift) * (length / _length(x + drift))
@@ -74,7 +74,15 @@ def doodl(
         mix = mixing(len(chain.timesteps)) if p is None else p
         return RENDERS[formulation](_coupled(chain), latent, mix)
 
-    for step in optimize(x_T, render, objective, iterations=iterations, lr=lr, momentum=momentum):
+    steps = optimize(
+        x_T,
+        render,
+        lambda x_0, _: objective(x_0, latent),
+        iterations=iterations,
+        lr=lr,
+        momentum=momentum,
+    )
+    for step in steps:
         # The latents that were sampled from are the renormalised ones.
         yield replace(step, x_T=used, best_x_T=used)
 

@@ -9,6 +9,7 @@ One sampling pass with one backward pass through one model call a step: far chea
 blind to what the later steps make of it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,8 +21,9 @@ from ditto.diffusion.schedule import Schedule
 from ditto.errors import RequestError
 from ditto.methods.base import Problem, SamplingMethod
 from ditto.methods.masking import Known, known_region
-from ditto.optimize import Objective
 
+Objective = Callable[[Tensor], Tensor]
+"""x_0 → a loss for each item; no single x_T belongs to an estimate on the way."""
 FREEDOM_STRENGTH, GG_STRENGTH = 0.00625, 0.02
 """Defaults. On the embedded model half of FreeDoM's follows tunes and forms far less closely, and
 with twice of it the clips fit their tags far less well. Guidance Gradients' is for the mean square

@@ -156,7 +156,7 @@ def test_every_control_lowers_its_loss_in_20_iterations(model: PipelineModel) ->
     chain = chain_of(model, 2, 1.0, len(wanted))
     chain = replace(chain, timesteps=chain.timesteps[:1])
 
-    def objective(x_0: Tensor) -> Tensor:
+    def objective(x_0: Tensor, x_T: Tensor) -> Tensor:
         """Each item follows a control of its own."""
         output = Output(x_0, model)
         return torch.cat(

@@ -395,5 +395,5 @@ def test_corrections_hear_the_sound_where_x_0_is_no_mel(musicldm: PipelineModel)
         new_noise=lambda: lambda: x_0,
     )
     objective, calibrate = proxied(problem)
-    torch.testing.assert_close(objective(x_0), control(x_0, musicldm))
+    torch.testing.assert_close(objective(x_0, x_0), control(x_0, musicldm))
     torch.testing.assert_close(calibrate(x_0)(x_0), control(x_0, musicldm))
