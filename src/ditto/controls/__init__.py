@@ -8,6 +8,7 @@ from ditto.controls.base import Control
 from ditto.controls.brightness import Brightness
 from ditto.controls.intensity import Intensity
 from ditto.controls.melody import Melody
+from ditto.controls.pulls import LatentNorm, LatentStatistics, NearUncontrolled
 from ditto.controls.structure import Structure, StructureLike
 from ditto.controls.text import Text
 
@@ -15,6 +16,10 @@ CONTROLS: dict[str, type[Control]] = {
     control.kind: control for control in (Intensity, Melody, Structure, Text, Brightness)
 }
 """Controls that can be asked for by a text; regions are made by edits."""
+PULLS: dict[str, type[Control]] = {
+    pull.kind: pull for pull in (LatentNorm, LatentStatistics, NearUncontrolled)
+}
+"""Terms that pull towards what the model knows."""
 
 
 def control_from_dict(values: Mapping[str, Any]) -> Control:
@@ -23,15 +28,19 @@ def control_from_dict(values: Mapping[str, Any]) -> Control:
     Raises:
         ControlError: the description is incomplete, or of no known control.
     """
-    return weights.control_from_dict(values, CONTROLS)
+    return weights.control_from_dict(values, CONTROLS | PULLS)
 
 
 __all__ = [
     "CONTROLS",
+    "PULLS",
     "Brightness",
     "Control",
     "Intensity",
+    "LatentNorm",
+    "LatentStatistics",
     "Melody",
+    "NearUncontrolled",
     "Structure",
     "StructureLike",
     "Text",
