@@ -35,6 +35,7 @@ class Step:
         failed: (B,) items that are optimised no more, since their loss or gradient was not finite;
             None is none of them.
         warnings: what went wrong in this iteration, in words.
+        judged: whether the best is news; early stops by loss look at no other steps.
     """
 
     i: int
@@ -44,6 +45,7 @@ class Step:
     best_x_T: Tensor
     failed: Tensor | None = None
     warnings: tuple[str, ...] = ()
+    judged: bool = True
 
 
 class GradientError(RuntimeError):
@@ -51,6 +53,8 @@ class GradientError(RuntimeError):
 
 
 Stop = Callable[[Step], bool]
+Revise = Callable[[int, Tensor], tuple[Tensor, Tensor]]
+"""Iteration and x_T → the x_T to go on from, and the share of each item's step to make, (B,)."""
 
 
 def never(step: Step) -> bool:
@@ -66,6 +70,7 @@ def optimize(
     iterations: int,
     lr: float = LR,
     momentum: float = MOMENTUM,
+    revise: Revise | None = None,
 ) -> Iterator[Step]:
     """Minimise ``objective(render(x_T))`` over x_T with Adam, yielding every iteration.
 
@@ -81,6 +86,7 @@ def optimize(
         iterations: K, at least 1.
         lr: Adam's learning rate.
         momentum: Adam's β₁.
+        revise: called before every iteration; an item that it moves loses its momentum.
 
     Raises:
         GradientError: if no gradient reaches x_T, or if for no item loss and gradient are finite.
@@ -88,15 +94,18 @@ def optimize(
     latent = x_T.detach().clone().requires_grad_(True)
     adam = torch.optim.Adam([latent], lr=lr, betas=(momentum, SECOND_MOMENT))
     failed = torch.zeros(len(x_T), dtype=torch.bool, device=x_T.device)
-    before = x_T.detach()
+    good, share = x_T.detach(), None
     for i in range(iterations):
+        if revise is not None:
+            revised, share = revise(i, latent.detach().clone())
+            _hold(adam, latent, revised, (revised != latent).flatten(1).any(dim=1))
         with torch.enable_grad():
             loss = objective(render(latent), latent).float()
             latent.grad, broken = _gradient(loss, latent)
         new, failed = broken & ~failed, failed | broken
         loss, x = loss.detach(), latent.detach().clone()
         if bool(new.any()):
-            x = torch.where(expand_like(new, x), before, x)
+            x = torch.where(expand_like(new, x), good, x)
             latent.data.copy_(x)
         yield Step(
             i,
@@ -107,11 +116,12 @@ def optimize(
             failed=failed if bool(failed.any()) else None,
             warnings=_failures(new, i),
         )
-        before = x
         still = latent.grad.flatten(1).count_nonzero(dim=1) == 0
         adam.step()
-        if bool(still.any()):
-            _hold(adam, latent, x, still)
+        _hold(adam, latent, x, still)
+        if share is not None:
+            latent.data.copy_(torch.lerp(x, latent.data, expand_like(share, x).to(x)))
+        good = x
 
 
 def _remaining(step: Step) -> Tensor:
@@ -123,9 +133,11 @@ def _remaining(step: Step) -> Tensor:
 
 @torch.no_grad()
 def _hold(adam: torch.optim.Adam, latent: Tensor, x: Tensor, still: Tensor) -> None:
-    """Put the items that are `still` back to x, and take their momentum."""
-    latent[still] = x[still]
-    adam.state[latent]["exp_avg"][still] = 0.0
+    """Put the items that are `still` to x, and take their momentum."""
+    if bool(still.any()):
+        latent[still] = x[still].to(latent)
+        if "exp_avg" in adam.state[latent]:
+            adam.state[latent]["exp_avg"][still] = 0.0
 
 
 def best_so_far(
@@ -163,7 +175,7 @@ def stop_when(steps: Iterator[Step], stops: Sequence[Stop]) -> Iterator[Step]:
 
 def tolerance(loss: float) -> Stop:
     """Stop once every item's best loss is at most `loss`; failed items do not count."""
-    return lambda step: bool((_remaining(step) <= loss).all())
+    return lambda step: step.judged and bool((_remaining(step) <= loss).all())
 
 
 def plateau(patience: int, improvement: float = 0.01) -> Stop:
@@ -176,16 +188,22 @@ def plateau(patience: int, improvement: float = 0.01) -> Stop:
         patience: iterations to look back.
         improvement: relative decrease that counts as one.
     """
-    history: list[Tensor] = []
+    history: list[tuple[int, Tensor]] = []
+    seen = 0
 
     def stop(step: Step) -> bool:
-        loss = _remaining(step)
-        if history and bool((loss > history[-1]).any()):
-            history.clear()
-        history.append(loss)
-        if len(history) <= patience:
+        nonlocal seen
+        seen += 1
+        if not step.judged:
             return False
-        before = history[-1 - patience]
+        loss = _remaining(step)
+        if history and bool((loss > history[-1][1]).any()):
+            history.clear()
+        history.append((seen, loss))
+        early = [past for when, past in history if when <= seen - patience]
+        if not early:
+            return False
+        before = early[-1]
         return bool((~(before - loss >= improvement * before.abs()) | loss.isneginf()).all())
 
     return stop

@@ -32,7 +32,14 @@ from ditto.optimize import Step, tolerance
 from ditto.request import Request
 from ditto.runner import run
 
-WORDS = {"surrogate_steps": "adaptive", "formulation": "invertible", "tolerance": -0.5}
+WORDS = {
+    "surrogate_steps": "adaptive",
+    "corrections": "every step",
+    "keep": "decoded",
+    "formulation": "invertible",
+    "tolerance": -0.5,
+}
+OPTIONAL = {"lr", "momentum", "tolerance", "patience", "gamma", "strength", "max_travel"}
 
 
 def changed(name: str) -> dict[str, Any]:
@@ -127,7 +134,7 @@ def test_numpys_numbers_are_welcome_and_become_plain(name: str, field: str) -> N
 @pytest.mark.parametrize("name", METHODS)
 def test_none_is_a_setting_only_where_it_means_the_default(name: str) -> None:
     for field in dataclasses.fields(METHODS[name]):
-        if field.name in ("lr", "momentum", "tolerance", "patience", "gamma", "strength"):
+        if field.name in OPTIONAL:
             assert getattr(make_method(name, {field.name: None}), field.name) is None
         else:
             assert "None" in refused(name, {field.name: None})

@@ -1,5 +1,7 @@
 """DITTO-2: one-step surrogate, several steps for decoding, the adaptive budget."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.methods.given import LOUDNESS, SHAPE, problem
@@ -11,8 +13,10 @@ from ditto.controls.per_item import PerItem
 from ditto.diffusion.denoiser import GuidedDenoiser
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.diffusion.schedule import Schedule
+from ditto.errors import RequestError
 from ditto.latents import draw_x_T, item_noise
 from ditto.methods.ditto2 import (
+    EVERY_STEP,
     Decode,
     Ditto2,
     Surrogate,
@@ -308,3 +312,122 @@ def test_a_batch_with_one_poisoned_item_returns_the_others(student_model: MusicM
     assert found.report(1)["loss"] == [None] * 5
     with pytest.raises(GradientError, match="not finite"):
         run(Request(Poisoned("swell"), **seconds), student_model)
+
+
+def judged(network: PatchTransformer, lr: float = 0.4, iterations: int = 28, corrections=3):
+    """Steps that keep what is decoded, and what was decoded for it, with the losses."""
+    chain, seen = make_chain(network, 4), []
+
+    def decode(x_T: Tensor) -> Tensor:
+        return decode2(x_T, chain, 0.3, item_noise(x_T.shape[1:], 5, len(x_T)))
+
+    def judge(x_0: Tensor, x_T: Tensor) -> Tensor:
+        assert not torch.is_grad_enabled()
+        torch.testing.assert_close(x_0, decode(x_T))
+        seen.append((x_T, loss(x_0)))
+        return seen[-1][1]
+
+    steps = ditto2(
+        latent(),
+        chain,
+        loss,
+        iterations=iterations,
+        lr=lr,
+        decode=decode,
+        corrections=corrections,
+        judge=judge,
+    )
+    return list(steps), seen
+
+
+def test_the_best_that_was_decoded_is_kept(tiny_network: PatchTransformer) -> None:
+    # so large a step that decoding often disagrees
+    steps, seen = judged(tiny_network)
+    assert len(seen) == 1 + 3 + 1, "x_T, the corrections, and the last"
+    assert torch.equal(seen[0][0], latent())
+    losses = torch.stack([value for _, value in seen])
+    best = losses.argmin(dim=0)
+    torch.testing.assert_close(steps[-1].best_loss, losses.amin(dim=0).float())
+    for item, i in enumerate(best.tolist()):
+        assert torch.equal(steps[-1].best_x_T[item], seen[i][0][item])
+    assert [step.i for step in steps if step.judged] == [0, 2, 8, 17, 27]
+    told = torch.stack([step.best_loss for step in steps])
+    assert (told.diff(dim=0) <= 0).all()
+
+
+def test_a_correction_that_does_not_help_is_taken_back(tiny_network: PatchTransformer) -> None:
+    steps, seen = judged(tiny_network)
+    best, refused = seen[0][1].clone(), 0
+    halves = torch.ones(2)
+    for number, i in enumerate((2, 8, 17), start=1):
+        for item in range(2):
+            helps = bool(seen[number][1][item] < best[item])
+            if helps:
+                best[item] = seen[number][1][item]
+                assert torch.equal(steps[i].x_T[item], seen[number][0][item])
+            else:
+                refused += 1
+                halves[item] /= 2
+                torch.testing.assert_close(steps[i].loss[item], best[item].float())
+            # Adam moves a value by about lr: by less where steps are halved.
+            moved = (steps[i + 1].x_T[item] - steps[i].x_T[item]).abs().mean()
+            if not helps:
+                assert moved <= 0.4 * halves[item] * 1.01
+    assert refused, "no correction was refused: the test shows nothing"
+
+
+def test_early_stops_look_at_what_was_decoded(tiny_network: PatchTransformer) -> None:
+    steps, _ = judged(tiny_network, lr=0.05)
+    level = steps[-1].best_loss.max().item()
+    assert (steps[0].best_loss > level).any(), "the first is too good for the test"
+    stopped = list(stop_when(iter(steps), [tolerance(level)]))
+    assert stopped[-1].judged
+    assert (stopped[-1].best_loss <= level).all()
+    assert any((step.loss <= level).all() for step in stopped[:-1]), "the surrogate was there first"
+    assert len(list(stop_when(iter(steps), [plateau(4, 1e-9)]))) == 28
+    flat = [replace(step, best_loss=steps[0].best_loss) for step in steps]
+    # Nothing new by iteration 8, which is the first that was judged 4 or more after another.
+    assert list(stop_when(iter(flat), [plateau(4)]))[-1].i == 8
+
+
+def test_corrected_at_every_step_it_has_the_value_of_what_is_decoded(
+    tiny_network: PatchTransformer,
+) -> None:
+    steps, decode = corrected(tiny_network, EVERY_STEP, iterations=9)  # pyright: ignore[reportArgumentType]
+    for step in steps:
+        torch.testing.assert_close(step.loss, loss(decode(step.x_T.double())).float())
+    assert torch.equal(steps[-1].best_loss, torch.stack([s.loss for s in steps]).amin(dim=0))
+    x = latent().requires_grad_()
+    surrogate = ddim(make_chain(tiny_network, 1), x)
+    held = surrogate + (decode(latent()) - surrogate).detach()
+    (gradient,) = torch.autograd.grad(loss(held).sum(), x)
+    moved = (steps[1].x_T - steps[0].x_T).sign()
+    assert (moved == -gradient.sign()).float().mean() > 0.999
+
+
+def test_settings_of_what_is_kept(student_model: MusicModel) -> None:
+    settings = {"seed": 5, "count": 2, "iterations": 12}
+    method = Ditto2(keep="decoded", corrections=3, lr=0.05)
+    steps = Run(Request(LOUDNESS, method=method, **settings), student_model)
+    told = list(steps)
+    found = steps.result()
+    torch.testing.assert_close(
+        told[-1].best_loss, LOUDNESS(found.x_0, student_model), atol=1e-4, rtol=1e-4
+    )
+    assert (told[-1].best_loss <= told[0].best_loss).all()
+    straight = Ditto2(corrections="every step", lr=0.05)
+    assert (
+        run(Request(LOUDNESS, method=straight, **settings), student_model).losses.isfinite().all()
+    )
+    resolved = Request(LOUDNESS, method=Ditto2(max_travel=0.06), **settings).resolved(student_model)
+    assert resolved.method is not None
+    assert resolved.method.lr == pytest.approx(0.005)  # pyright: ignore[reportAttributeAccessIssue]
+    assert Request.from_dict(resolved.to_dict()).method == resolved.method
+    for wrong, message in (
+        ({"keep": "best"}, '"surrogate" or "decoded"'),
+        ({"keep": "decoded", "corrections": 0}, "needs corrections"),
+        ({"corrections": "often"}, '0 to 1000, or "every step"'),
+        ({"corrections": -1}, "from 0 to 1000"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            Ditto2(**wrong)

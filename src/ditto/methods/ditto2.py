@@ -9,13 +9,20 @@ The clip is optimised in M steps and decoded in T', and the two differ (the pape
 A few times on the way the surrogate can be *corrected* by what decoding gives: it becomes
 ``G(x_T) + [decoded − G(x_T)]``, the bracket constant until the next correction. This is output
 space mapping (Bandler et al. 2004): a cheap model, shifted to agree with the costly one where it
-is evaluated. It is not in the paper; ``corrections=0`` is Algorithm 1 as printed.
+is evaluated. It is not in the paper; ``corrections=0`` is Algorithm 1 as printed, and with "every
+step" it is a straight-through estimator: the value of what is decoded, the gradient of one step.
+
+A shift agrees with decoding where it was made, but its gradient does not, so that where a target
+cannot be met at all the corrected surrogate leads past the best. With ``keep="decoded"`` what was
+decoded is judged by the true loss: the best of it is the result, and a clip that got worse since
+the last correction goes back to its best and on in steps half as long, as a trust region does
+(Alexandrov & Lewis 2001).
 
 The chain's denoiser is a student distilled to few steps; one step of an undistilled model says
 little about the others.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -25,13 +32,15 @@ from torch import Tensor
 from ditto.controls.base import Output
 from ditto.diffusion.consistency import Noise, gamma_sample
 from ditto.diffusion.samplers import Chain, ddim
+from ditto.diffusion.schedule import expand_like
 from ditto.errors import RequestError
 from ditto.methods.base import OptimisingMethod, Problem, check_number
 from ditto.models.model import MusicModel
 from ditto.optimize import LR, MOMENTUM, Objective, Step, best_so_far, optimize
 from ditto.paths import shown
 
-CORRECTIONS = 8
+CORRECTIONS, EVERY_STEP = 8, "every step"
+Corrections = int | Literal["every step"]
 CORRECTED_LR, CORRECTED_MOMENTUM, MAX_TRAVEL = 1.5e-2, 0.7, 1.05
 """Adam with corrections: largest learning rate, β₁, and the largest K · lr.
 
@@ -65,13 +74,15 @@ def ditto2(
     surrogate_steps: int | Sequence[int] = 1,
     decode: Decode | None = None,
     calibrate: Calibrate | None = None,
-    corrections: int = CORRECTIONS,
+    corrections: Corrections = CORRECTIONS,
+    judge: Objective | None = None,
 ) -> Iterator[Step]:
     """Run lines 1–7 of Algorithm 1 of DITTO-2, with corrections if there is a `decode`.
 
     Losses of different M, or from before and after a correction, do not compare: each change
-    restarts the best, so the last step's `best_x_T` is the best under the last objective. Decode it
-    with `decode2`.
+    restarts the best, so the last step's `best_x_T` is the best under the last objective; but with
+    a `judge` the best is that of what was decoded: x_T, what corrections found, and what the last
+    objective calls best. Decode it with `decode2`.
 
     Args:
         x_T: initial latents (B, …).
@@ -84,7 +95,9 @@ def ditto2(
         surrogate_steps: M, or one M for each of the K iterations (see `adaptive_schedule`).
         decode: lines 8–12, always with the same noise; called without gradients.
         calibrate: gives a new objective at every fourth correction, counted from the last.
-        corrections: how many, at growing intervals; fewer where there are few iterations.
+        corrections: how many, at growing intervals, fewer where there are few iterations; or one in
+            every iteration.
+        judge: the true loss of what is decoded; called without gradients.
 
     Raises:
         ValueError: `surrogate_steps` has another length than K.
@@ -94,6 +107,10 @@ def ditto2(
     if len(budget) != iterations:
         raise ValueError(f"surrogate_steps has {len(budget)} entries for {iterations} iterations")
     phases = _phases(budget, corrections if decode else 0)
+    kept = None
+    if judge is not None and decode is not None:
+        kept = Kept(decode, judge, {i for i, phase in enumerate(phases) if _changes(phases, i)})
+        decode = kept.latest
     surrogate = Surrogate(chain, objective, decode, calibrate, last=phases[-1][1])
     surrogate.enter(*phases[0])
     steps = optimize(
@@ -103,18 +120,84 @@ def ditto2(
         iterations=iterations,
         lr=lr,
         momentum=momentum,
+        revise=None if kept is None else kept.revise,
     )
-    for step in best_so_far(steps, restart=lambda step: phases[step.i] != phases[step.i - 1]):
-        yield step
+
+    def restart(step: Step) -> bool:
+        # A loss of what is decoded compares with every other.
+        return corrections != EVERY_STEP and phases[step.i] != phases[step.i - 1]
+
+    for step in best_so_far(steps, restart):
+        if kept is not None and step.i + 1 == iterations:
+            kept.consider(step.best_x_T)
+        yield step if kept is None else kept.told(step, last=step.i + 1 == iterations)
         if step.i + 1 < iterations:
             surrogate.enter(*phases[step.i + 1])
 
 
-def _phases(budget: Sequence[int], corrections: int) -> list[tuple[int, int]]:
+def _changes(phases: Sequence[tuple[int, int]], i: int) -> bool:
+    """Tell whether a correction is due in iteration i, or it is the first."""
+    return i == 0 or phases[i][1] != phases[i - 1][1]
+
+
+def _phases(budget: Sequence[int], corrections: Corrections) -> list[tuple[int, int]]:
     """Return M and the number of corrections made so far, for each iteration."""
+    if isinstance(corrections, str):
+        return [(calls, i + 1) for i, calls in enumerate(budget)]
     count = len(budget)
     due = [int(count * ((n + 1) / (corrections + 1)) ** SPREAD) for n in range(corrections)]
     return [(calls, sum(0 < first <= i for first in due)) for i, calls in enumerate(budget)]
+
+
+class Kept:
+    """What was decoded on the way, the best of it by the true loss, and steps that shrink.
+
+    Attributes:
+        decode, judge: see `ditto2`.
+        due: iterations before which x_T is decoded.
+        loss: (B,) lowest true loss of each item.
+        x_T, x_0: with that loss, and decoded.
+        share: (B,) of each item's step, 1 until it is halved.
+    """
+
+    def __init__(self, decode: Decode, judge: Objective, due: Container[int]) -> None:
+        """Begin without anything decoded."""
+        self.decode, self.judge, self.due = decode, judge, due
+        self.loss: Tensor | None = None
+
+    @torch.no_grad()
+    def consider(self, x_T: Tensor) -> Tensor:
+        """Decode x_T, keep what is better, and return which items are not."""
+        x_0 = self.decode(x_T)
+        loss = self.judge(x_0, x_T).float()
+        if self.loss is None:
+            # A clip whose loss is not finite yields to any that is.
+            self.loss = torch.where(loss.isfinite(), loss, torch.inf)
+            self.x_T, self.x_0, self.share = x_T, x_0, torch.ones_like(loss)
+            return torch.zeros_like(loss, dtype=torch.bool)
+        better = loss < self.loss
+        self.loss = torch.where(better, loss, self.loss)
+        self.x_T = torch.where(expand_like(better, x_T), x_T, self.x_T)
+        self.x_0 = torch.where(expand_like(better, x_0), x_0, self.x_0)
+        return ~better
+
+    def revise(self, i: int, x_T: Tensor) -> tuple[Tensor, Tensor]:
+        """Go back to the best, in steps half as long, where decoding does not agree."""
+        if i in self.due:
+            worse = self.consider(x_T)
+            self.share = torch.where(worse, self.share / 2, self.share)
+            return self.x_T, self.share
+        return x_T, self.share
+
+    def latest(self, x_T: Tensor) -> Tensor:
+        """Return what is decoded of the x_T that `revise` gave."""
+        return self.x_0
+
+    def told(self, step: Step, last: bool) -> Step:
+        """Return the step with the best that was decoded."""
+        assert self.loss is not None
+        judged = last or step.i in self.due
+        return replace(step, best_loss=self.loss, best_x_T=self.x_T, judged=judged)
 
 
 @dataclass
@@ -177,7 +260,12 @@ class Ditto2(OptimisingMethod):
     Attributes:
         surrogate_steps: M, the student's steps while optimising, or "adaptive": 1, then 2, then 4.
         decode_steps: T', the student's steps for the output.
-        corrections: times the surrogate is corrected by decoding; 0 is the paper's algorithm.
+        corrections: times the surrogate is corrected by decoding, or "every step"; 0 is the paper's
+            algorithm.
+        keep: "surrogate", the best by the corrected surrogate; or "decoded", the best of what was
+            decoded, by the true loss: corrections that do not help are taken back.
+        max_travel: the default lr is at most this / K, which bounds how far x_T goes from the noise
+            that the model knows; by default 1.05 with corrections, else none.
         gamma: share of fresh noise in decoding, 0 to 1; by default 0.05, of a CM student 1.
         lr: Adam's learning rate on x_T; by default 0.015 with corrections (K · lr at most 1.05),
             the papers' 5e-3 without.
@@ -186,28 +274,37 @@ class Ditto2(OptimisingMethod):
 
     surrogate_steps: int | Literal["adaptive"] = 1
     decode_steps: int = 2
-    corrections: int = CORRECTIONS
+    corrections: int | Literal["every step"] = CORRECTIONS
+    keep: Literal["surrogate", "decoded"] = "surrogate"
+    max_travel: float | None = None
     gamma: float | None = None
     name = "ditto2"
     summary = "DITTO-2, through the student"
     limits = OptimisingMethod.limits | {
         "decode_steps": (1, 20),
-        "corrections": (0, 1000),
+        "max_travel": (1e-3, 1e3),
         "gamma": (0.0, 1.0),
     }
 
     def __post_init__(self) -> None:
         """Check the settings."""
         super().__post_init__()
-        if self.surrogate_steps == "adaptive":
-            return
-        if isinstance(self.surrogate_steps, str):
-            raise RequestError(
-                'surrogate_steps must be a whole number from 1 to 20, or "adaptive", '
-                f"not {shown(self.surrogate_steps)}"
-            )
-        steps = check_number("surrogate_steps", self.surrogate_steps, 1, 20)
-        object.__setattr__(self, "surrogate_steps", steps)
+        for name, word, low, high in (
+            ("surrogate_steps", "adaptive", 1, 20),
+            ("corrections", EVERY_STEP, 0, 1000),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, str) and value != word:
+                raise RequestError(
+                    f'{name} must be a whole number from {low} to {high}, or "{word}", '
+                    f"not {shown(value)}"
+                )
+            if value != word:
+                object.__setattr__(self, name, check_number(name, value, low, high))
+        if self.keep not in ("surrogate", "decoded"):
+            raise RequestError(f'keep must be "surrogate" or "decoded", not {shown(self.keep)}')
+        if self.keep == "decoded" and not self.corrections:
+            raise RequestError('keep "decoded" needs corrections, which decode')
 
     def resolve(self, model: MusicModel, guidance: float, iterations: int) -> Self:
         """Fill in Adam's settings and γ.
@@ -232,15 +329,19 @@ class Ditto2(OptimisingMethod):
 
     def adam(self, iterations: int) -> dict[str, float]:
         """Return Adam's defaults: larger steps and less momentum with corrections."""
-        if not self.corrections:
-            return super().adam(iterations)
-        return {"lr": min(CORRECTED_LR, MAX_TRAVEL / iterations), "momentum": CORRECTED_MOMENTUM}
+        if self.corrections:
+            adam = {"lr": CORRECTED_LR, "momentum": CORRECTED_MOMENTUM}
+            travel = MAX_TRAVEL if self.max_travel is None else self.max_travel
+        else:
+            adam, travel = super().adam(iterations), self.max_travel
+        return adam if travel is None else adam | {"lr": min(adam["lr"], travel / iterations)}
 
     def optimise(self, x_T: Tensor, problem: Problem) -> Iterator[Step]:
         """Run lines 1–7 of Algorithm 1, with corrections."""
-        objective, calibrate = problem.objective, None
+        objective, calibrate, judge = problem.objective, None, None
         if self.corrections and problem.control is not None:
             objective, calibrate = proxied(problem)
+            judge = problem.objective if self.keep == "decoded" else None
         budget = self.surrogate_steps
         if isinstance(budget, str):
             budget = adaptive_schedule(problem.iterations)
@@ -252,6 +353,7 @@ class Ditto2(OptimisingMethod):
             decode=(lambda x: self.decode(x, problem)) if calibrate else None,
             calibrate=calibrate,
             corrections=self.corrections,
+            judge=judge,
             **self.settings(problem),
         )
         return self.until_stopped(steps, problem)
