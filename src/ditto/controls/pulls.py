@@ -140,7 +140,8 @@ class NearUncontrolled(Pull):
     It is the idea of DITTO's similarity controls, with the model's own clip as the reference::
 
         plain = ditto.generate(model, seed=7)
-        ditto.generate(model, tune + 0.1 * ditto.NearUncontrolled(plain.x_0), seed=7)
+        near = ditto.NearUncontrolled(plain.x_0)
+        ditto.generate(model, ditto.Structure("ABA") + 0.1 * near, seed=7)
 
     𝓛 in "mel" is the mean square difference of levels in tens of dB, each the mean of a quarter of
     a second and a few bands; in "clap" 1 − cos of CLAP's embeddings of the sounds.
