@@ -21,9 +21,11 @@ from ditto.cli.options import (
     option,
 )
 from ditto.cli.progress import say
+from ditto.errors import RequestError
 from ditto.latents import check_latent
-from ditto.models.model import MusicModel
+from ditto.models.model import MusicModel, needs_windows
 from ditto.optimize import GradientError
+from ditto.paths import printable
 from ditto.request import Request
 from ditto.result import Result, numbered, output_files
 from ditto.runner import Run
@@ -35,7 +37,13 @@ CLIPS = [
     option(
         "count", int, "Clips to make; several get numbered names.", panel=OUTPUT_PANEL, default=1
     ),
-    option("seconds", float, "Length; the model's window by default.", panel=OUTPUT_PANEL),
+    option(
+        "seconds",
+        float,
+        "Length; the model's window by default, and longer music in several windows.",
+        panel=OUTPUT_PANEL,
+    ),
+    option("fade", float, "Fade out over the last seconds.", panel=OUTPUT_PANEL, default=0.0),
     option("latent", Path, "Keep x_T in this .latent, for `vary` and --start.", panel=OUTPUT_PANEL),
     FORCE,
 ]
@@ -62,6 +70,8 @@ ditto-music generate --melody tune.mid --structure ABA --loudness swell -o all.w
 
 ditto-music generate --text "a calm jazz trio with vibraphone" -o out.wav
 
+ditto-music generate --seconds 90 --loudness "0:-40 45:-14 90:-40" --fade 2 -o song.wav
+
 ditto-music generate --method ditto --loudness swell -o whole-chain.wav
 
 ditto-music generate --method none --count 4 -o plain.wav
@@ -74,6 +84,10 @@ def generate(
     options: Options,
 ) -> None:
     """Make music that follows the controls: a WAV, and beside it a PNG and a JSON report."""
+    if options["seconds"] is not None and needs_windows(options.model, options["seconds"]):
+        return generate_song(output, options)
+    if options["fade"]:
+        raise RequestError("--fade goes with music of several windows: give more --seconds")
     paths = numbered(output, options["count"])
     latent = options["latent"]
     latents = [] if latent is None else numbered(latent, options["count"])
@@ -95,6 +109,39 @@ def generate(
     if stopped:
         say(f"note: {stopped}: this is the best of {len(result.losses)} iterations")
         raise typer.Exit(130 if stopped == "stopped" else 1)
+
+
+def generate_song(output: Path, options: Options) -> None:
+    """Make music that is longer than the model's window; windows that are done are kept."""
+    from ditto.edit.song import song  # what most clips do without
+
+    if options["latent"] is not None:
+        raise RequestError("music of several windows has no single latent: leave out --latent")
+    request, model, part = options.request(), options.model, output.with_suffix(".part")
+    # What an interrupted run of the same command left is its own to replace.
+    force = options["force"] or part.exists()
+    files = output_files(output, force=force)
+    options.keep_inputs([*files, part])
+    with optimising("generate", request) as optimisation:
+        edit = song(
+            model,
+            options["seconds"],
+            request,
+            fade=options["fade"],
+            keep=part,
+            progress=optimisation.progress,
+            stop=optimisation.stop,
+        )
+    with unbroken():
+        edit.save(output, force=force)
+    parts = [f"{edit.timeline.seconds:.2f} s"]
+    parts += [f"{name} {value:.3g}" for name, value in edit.errors.items()]
+    say(f"{output}  {', '.join(parts)}")
+    if optimisation.stopped:
+        say(
+            f"note: stopped: this is the beginning; the same command goes on from {printable(part)}"
+        )
+        raise typer.Exit(130)
 
 
 def carry_out(request: Request, model: MusicModel) -> tuple[Result, str]:

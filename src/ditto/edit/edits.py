@@ -18,8 +18,8 @@ from ditto.audio.limiter import CEILING
 from ditto.controls.regions import SelfLoop
 from ditto.edit.legacy import model_first
 from ditto.edit.result import Edit, Part
-from ditto.edit.timeline import FADE_SECONDS, Timeline, crossfaded
-from ditto.edit.windows import GapFiller, Progress
+from ditto.edit.timeline import FADE_SECONDS, Timeline, crossfaded, silence
+from ditto.edit.windows import GapFiller, ModelWindow, Progress
 from ditto.errors import RequestError
 from ditto.models.model import MusicModel
 from ditto.optimize import Step, Stop, never
@@ -242,24 +242,42 @@ def loop_recording(
             f"start can be made: not {whole:g} s"
         )
     _check_repeats(repeats)
-    length, again = timeline.at(whole), min(timeline.length, timeline.at(overlap + 0.2))
-    # The loop unrolled: the recording, the gap, and the recording's start once more.
-    unrolled = timeline.extended(0, length - timeline.length + again)
-    unrolled.samples[:, length:], unrolled.known[length:] = timeline.samples[:, :again], True
     filler = GapFiller(
         "loop", model, request_of(request, settings), overlap, progress=progress, stop=stop
     )
-    parts = tuple(map(Part.of, filler.fill(unrolled, [(timeline.length, length)])))
+    return _led_back(filler, timeline, timeline.at(whole), repeats)
+
+
+def _led_back(
+    filler: GapFiller, timeline: Timeline, length: int, repeats: int, begun: tuple[Part, ...] = ()
+) -> Edit:
+    """Return a loop of `length` samples: a recording, and what leads back to its start.
+
+    Args:
+        filler: makes what is missing.
+        timeline: the recording, shorter than the loop.
+        length: samples of a round.
+        repeats: how often it is written.
+        begun: what the recording was made by, where it is none of the user's.
+    """
+    again = min(timeline.length, timeline.at(filler.overlap + 0.2))
+    # The loop unrolled: the recording, the gap, and the recording's start once more.
+    unrolled = timeline.extended(0, length - timeline.length + again)
+    unrolled.samples[:, length:], unrolled.known[length:] = timeline.samples[:, :again], True
+    gap = (timeline.length, length)
+    parts = tuple(map(Part.of, filler.fill(unrolled, [gap], len(begun))))
     fade = min(timeline.at(FADE_SECONDS), again)
     once = unrolled.samples[:, :length]
     once[:, :fade] = unrolled.samples[:, length : length + fade]
     looped = replace(
         unrolled, samples=np.tile(once, repeats), known=np.ones(length * repeats, bool)
     )
-    gaps = tuple((i * length + timeline.length, (i + 1) * length) for i in range(repeats))
-    within = filler.joins(unrolled, [(timeline.length, length)])
+    new = 0 if begun else timeline.length
+    gaps = tuple((i * length + new, (i + 1) * length) for i in range(repeats))
+    within = filler.joins(unrolled, [gap])
     joins = tuple(i * length + edge for i in range(repeats) for edge in within)
-    return Edit("loop", model, looped, parts, gaps, timeline, joins)
+    before = None if begun else timeline
+    return Edit("loop", filler.model, looped, (*begun, *parts), gaps, before, joins)
 
 
 def loop(
@@ -275,9 +293,12 @@ def loop(
 ) -> Edit:
     """Make a loop from nothing, exact to the sample: a clip that returns to its start (appendix E).
 
+    One that does not fit the model's window is begun with a window, continued, and led back to its
+    start.
+
     Args:
         model: from `ditto.load`.
-        seconds: length of the loop; with its overlap it must fit the model's window.
+        seconds: length of the loop.
         request: tags, method, controls and what else makes the music.
         overlap: seconds that are made twice, at least 0.1; less is taken if the window has no room.
         repeats: how often the loop is written.
@@ -286,18 +307,19 @@ def loop(
         settings: fields of `Request`, in place of `request`.
 
     Raises:
-        RequestError: the loop does not fit the window.
+        RequestError: the length or the overlap is out of range.
     """
     spec, request = model.spec, request_of(request, settings)
     frames = model.shape(None)[-1]
     window = spec.seconds(frames)
     _check_repeats(repeats)
-    if not SHORTEST_OVERLAP <= overlap <= seconds or seconds + SHORTEST_OVERLAP > window:
+    if not SHORTEST_OVERLAP <= overlap <= seconds or not seconds <= MAX_SECONDS:
         raise RequestError(
-            f"a loop from nothing lasts from the overlap of {overlap:g} s to "
-            f"{window - SHORTEST_OVERLAP:.2f} s, not {seconds:g} s: for longer ones give a "
-            "recording"
+            f"a loop lasts from its overlap of {overlap:g} s to {MAX_SECONDS:g} s, not {seconds:g}"
         )
+    if seconds + SHORTEST_OVERLAP > window:
+        filler = GapFiller("loop", model, request, overlap, progress=progress, stop=stop)
+        return _long_loop(filler, seconds, repeats)
     period = round(seconds * spec.frame_rate)
     control = SelfLoop(period, min(round(overlap * spec.frame_rate), frames - period, period))
     request = replace(request, controls=(control, *request.controls), seconds=None, count=1)
@@ -313,6 +335,17 @@ def loop(
     timeline = Timeline(np.tile(once, repeats), np.ones(length * repeats, bool), spec.sample_rate)
     gaps = tuple((i * length, (i + 1) * length) for i in range(repeats))
     return Edit("loop", model, timeline, (Part.of(result),), gaps)
+
+
+def _long_loop(filler: GapFiller, seconds: float, repeats: int) -> Edit:
+    """Return a loop of several windows: the first, and what leads from it back to its start."""
+    whole = silence(filler.model, seconds)
+    window = ModelWindow.of(whole, filler.model, filler.overlap)
+    # The way back needs as much room as it shares with either side.
+    first = min(window.length, whole.length - window.overlap)
+    begun = filler.begin(whole, first)
+    timeline = replace(whole, samples=whole.samples[:, :first], known=whole.known[:first])
+    return _led_back(filler, timeline, whole.length, repeats, (Part.of(begun),))
 
 
 def closed(sound: np.ndarray, length: int, fade: int) -> np.ndarray:

@@ -22,6 +22,7 @@ from ditto.paths import StrPath
 
 FADE_SECONDS = 0.1
 """Length of a cross-fade."""
+SHORT_SECONDS = 0.5
 
 _DOUBLE = ("PCM_32", "DOUBLE")
 """Encodings that float32 cannot hold bit for bit."""
@@ -137,6 +138,12 @@ class Timeline:
         """Return a copy with samples of its own."""
         return replace(self, samples=self.samples.copy(), known=self.known.copy())
 
+    def fade_out(self, seconds: float) -> None:
+        """Fade the last seconds out, in place, along half a cosine."""
+        count = min(self.at(seconds), self.length)
+        ramp = 0.5 + 0.5 * np.cos(np.pi * (np.arange(count) + 1) / max(count, 1))
+        self.samples[:, self.length - count :] *= ramp.astype(self.samples.dtype)
+
     def fill(self, gap: tuple[int, int], clip: np.ndarray, start: int, fade: int) -> None:
         """Fill a gap, in place, from a clip (channels, n) that begins at sample `start`.
 
@@ -180,6 +187,18 @@ class Timeline:
         ):
             return "FLOAT"
         return "PCM_24" if container in ("WAV", "FLAC") and self.subtype else None
+
+
+def silence(model: MusicModel, seconds: float) -> Timeline:
+    """Return a timeline of the model's rate and channels of which nothing is known."""
+    length = round(seconds * model.spec.sample_rate)
+    least = min(SHORT_SECONDS, model.spec.seconds(model.shape(None)[-1]))
+    with torch.no_grad():
+        short = torch.zeros(1, *model.shape(least), device=model.device)
+        channels = model.to_sound(short).shape[1]
+    return Timeline(
+        np.zeros((channels, length), np.float32), np.zeros(length, bool), model.spec.sample_rate
+    )
 
 
 def _run(known: np.ndarray, longest: int) -> int:

@@ -7,12 +7,15 @@ clip's sound takes the gap's place.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ditto.controls.base import Control, FrameSpans, Window, shortest_span
 from ditto.controls.regions import Region
+from ditto.edit.result import mel_columns
 from ditto.edit.timeline import FADE_SECONDS, Timeline, clip_at_rate
 from ditto.errors import RequestError
 from ditto.models.conditioning import Tags
@@ -21,6 +24,9 @@ from ditto.optimize import Step, Stop, never
 from ditto.request import Request
 from ditto.result import Result
 from ditto.runner import run
+
+COLUMNS = 512
+"""Of a whole song's log-mel, as the form of the whole sees it."""
 
 Progress = Callable[[int, int, Step], None]
 """Called with (part, parts, step) after every iteration."""
@@ -108,7 +114,7 @@ class GapFiller:
     """Fills gaps, window by window.
 
     Attributes:
-        kind: "inpaint", "outpaint" or "loop".
+        kind: "inpaint", "outpaint", "loop" or "song".
         model, request: what makes the music; the request's controls are asked for in the gaps, in
             the recording's time.
         overlap: seconds of context that a window shares with each side.
@@ -127,8 +133,15 @@ class GapFiller:
     progress: Progress | None = None
     stop: Stop = never
 
-    def fill(self, timeline: Timeline, gaps: Sequence[tuple[int, int]]) -> Iterator[Result]:
+    def fill(
+        self, timeline: Timeline, gaps: Sequence[tuple[int, int]], made: int = 0
+    ) -> Iterator[Result]:
         """Fill all gaps of a recording, in place, window by window.
+
+        Args:
+            timeline: the recording.
+            gaps: samples, (first, after the last).
+            made: windows before these, which progress and seeds count on from.
 
         Yields:
             What was made for each window.
@@ -139,7 +152,17 @@ class GapFiller:
         timeline.forget(gaps)
         plan = list(self._plan(timeline, gaps))
         for i, piece in enumerate(plan):
-            yield self._fill(timeline, piece, i, len(plan))
+            yield self._fill(timeline, piece, made + i, made + len(plan))
+
+    def begin(self, timeline: Timeline, length: int) -> Result:
+        """Make the first window of music that has no recording, in place.
+
+        Args:
+            timeline: nothing of it known.
+            length: samples to make, at most a window's.
+        """
+        rest = list(self._plan(timeline, [(length, timeline.length)]))
+        return self._fill(timeline, WindowPlan((0, length), 0), 0, 1 + len(rest))
 
     def joins(self, timeline: Timeline, gaps: Sequence[tuple[int, int]]) -> tuple[int, ...]:
         """Return where the windows that fill the gaps begin and end, in samples."""
@@ -158,11 +181,11 @@ class GapFiller:
 
     def _fill(self, timeline: Timeline, piece: WindowPlan, i: int, of: int) -> Result:
         """Make a window's clip and put it in place."""
-        region = self._region(timeline, piece)
+        region = [self._region(timeline, piece)] if timeline.known.any() else []
         start = (piece.start - timeline.origin) / timeline.sample_rate
         request = replace(
             self.request,
-            controls=(region, *self._controls(timeline, piece)),
+            controls=(*region, *self._controls(timeline, piece)),
             seed=self.request.seed + i,
             tags=self._tags(start),
             seconds=None,
@@ -198,7 +221,7 @@ class GapFiller:
                 f"there is too little sound to go on from at {at:.2f} s: the recording needs at "
                 f"least {least:.2f} s beside what is to be made"
             )
-        return Region(self.kind, reference, _spans(known))
+        return Region("outpaint" if self.kind == "song" else self.kind, reference, _spans(known))
 
     def _near(self, timeline: Timeline, piece: WindowPlan, frames: int) -> np.ndarray:
         """Return which frames lie within the overlap of the gap, shape (frames,), bool."""
@@ -215,10 +238,21 @@ class GapFiller:
         new = (max(piece.gap[0] / rate - start, 0.0), min(piece.gap[1] / rate - start, length))
         if new[1] - new[0] < shortest_span(spec):
             return
+        before = partial(self._before, timeline, piece) if self.kind == "song" else None
         for control in self.request.controls:
-            moved = control.in_window(Window(start, timeline.seconds, new), spec)
+            moved = control.in_window(Window(start, timeline.seconds, new, before), spec)
             if moved is not None:
                 yield moved.during(new)
+
+    def _before(self, timeline: Timeline, piece: WindowPlan) -> tuple[Tensor, int]:
+        """Return `Window.before`: at most `COLUMNS` columns for the whole, however long it is."""
+        spec = self.model.spec
+        stride = max(1, round(timeline.seconds * spec.frame_rate / COLUMNS))
+        first = piece.gap[0]
+        if not first:
+            return torch.zeros(spec.n_mels, 0), stride
+        past = replace(timeline, samples=timeline.samples[:, :first], known=timeline.known[:first])
+        return mel_columns(past, spec, stride), stride
 
     def _tags(self, start: float) -> Tags:
         """Return the tags, with beats counted on to `start` seconds of the recording."""

@@ -177,7 +177,8 @@ class MusicModel:
             frames = self.spec.clip_frames
         if not 0 < frames <= self.spec.clip_frames:
             raise RequestError(
-                f"seconds must be above 0 and at most {self.spec.clip_seconds:.2f}, not {seconds:g}"
+                f"seconds must be above 0 and at most {self.spec.clip_seconds:.2f} in one window, "
+                f"not {seconds:g}; ditto.song makes longer music"
             )
         return 1, self.spec.n_mels, frames
 
@@ -444,3 +445,14 @@ def student_denoiser(
     config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
     kind, skip_std = config["prediction"], float(config.get("skip_std", 0.0))
     return StudentDenoiser(call or network, schedule, kind, skip_std, bands.limited)
+
+
+def needs_windows(model: MusicModel, seconds: float | None) -> bool:
+    """Tell whether music of that length is made in several windows of the model."""
+    if seconds is None or not seconds > model.spec.seconds(model.shape(None)[-1]):
+        return False
+    try:
+        model.shape(seconds)
+    except RequestError:
+        return True
+    return False
