@@ -135,7 +135,8 @@ class MusicModel:
     @cached_property
     def schedule(self) -> Schedule:
         """The noise schedule that the network was trained with."""
-        return Schedule.cosine(shift=self.shift)
+        prediction = getattr(self.network, "config", {}).get("prediction", "sample")
+        return Schedule.cosine(shift=self.shift).suited(prediction)
 
     @property
     def denoiser(self) -> GuidedDenoiser:

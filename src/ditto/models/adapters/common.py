@@ -136,7 +136,8 @@ class PipelineModel(MusicModel):
         A student that takes one step must take it from noise, and two are better not both at the
         ends.
         """
-        return replace(self.schedule, spacing="trailing", offset=0, end=1.0)
+        schedule = replace(self.schedule, spacing="trailing", offset=0, end=1.0)
+        return schedule.suited(self.prediction)
 
     def student_denoiser(
         self, network: nn.Module, call: Callable[..., Tensor] | None = None
