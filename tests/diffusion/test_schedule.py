@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ditto.diffusion.schedule import CLEAN, NOISE_SIGMA, Prediction, Schedule
+from ditto.diffusion.schedule import CLEAN, EPSILON_SIGMA, Prediction, Schedule
 
 SCHEDULE = Schedule.cosine()
 PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction", "sample")
@@ -129,9 +129,9 @@ def test_impossible_numbers_of_steps_are_refused(steps: int) -> None:
 def test_grids_for_epsilon_begin_at_the_last_noise_that_is_any_use() -> None:
     shifted = Schedule.cosine(shift=0.26)
     for schedule in (SCHEDULE, shifted):
-        first = schedule.noise
+        first = schedule.last_below(EPSILON_SIGMA)
         sigma = ((1 - schedule.alpha_bar) / schedule.alpha_bar).sqrt()
-        assert sigma[first] <= NOISE_SIGMA < sigma[first + 1]
+        assert sigma[first] <= EPSILON_SIGMA < sigma[first + 1]
         suited = schedule.suited("epsilon")
         assert suited.timesteps(1) == [first]
         assert suited.timesteps(20)[0] == suited.timesteps(20, "span")[0] == first

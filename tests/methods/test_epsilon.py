@@ -9,7 +9,7 @@ from tests.conftest import VOCABULARY
 from torch import Tensor
 
 import ditto
-from ditto.diffusion.schedule import NOISE_SIGMA
+from ditto.diffusion.schedule import EPSILON_SIGMA
 from ditto.methods.ditto import Ditto
 from ditto.methods.ditto2 import Ditto2
 from ditto.methods.none import Uncontrolled
@@ -71,7 +71,7 @@ def test_its_chains_begin_where_an_x_0_can_be_computed(papers_model: MusicModel)
     for steps in (1, 2, 8, 20):
         grid = schedule.timesteps(steps)
         assert len(set(grid)) == steps
-        assert 0.9 * NOISE_SIGMA < schedule.sigma(grid[0], x_T).item() <= NOISE_SIGMA
+        assert 0.9 * EPSILON_SIGMA < schedule.sigma(grid[0], x_T).item() <= EPSILON_SIGMA
 
     def first(t: int) -> Tensor:
         times = torch.full((2,), t)

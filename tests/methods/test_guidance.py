@@ -176,7 +176,7 @@ def test_on_the_embedded_model_the_loudness_follows() -> None:
 @pytest.mark.parametrize("sampler", FreeDoM.samplers)
 def test_the_freedom_object_is_the_function(whole_model: MusicModel, sampler: str) -> None:
     chain, x_T, noise = start(whole_model)
-    advance = {"advance": ancestral(noise)} if sampler == "ddpm" else {}
+    advance = {"advance": ancestral(noise, 2.6)} if sampler == "ddpm" else {}
     expected = freedom(
         x_T, chain, lambda x_0: LOUDNESS(x_0, whole_model), noise, strength=0.3, **advance
     )

@@ -20,9 +20,9 @@ from torch import Tensor
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 Spacing = Literal["trailing", "leading", "linspace", "span"]
 CLEAN = -1
-NOISE_SIGMA, LARGEST_SIGMA = 15.0, 100.0
-"""σ from which on x_t is as good as noise, for x_0 of a size near 1 (Stable Diffusion's chains begin
-at 14.6); and up to which x̂_0 is computed from ε̂ (AudioLDM2's begin at 84)."""
+EPSILON_SIGMA, LARGEST_SIGMA = 15.0, 100.0
+"""σ where chains begin that predict ε, and up to which ε̂ tells x̂_0 at all. Chains of Stable
+Diffusion begin at 14.6, those of AudioLDM2 at 84."""
 
 
 def expand_like(values: Tensor, like: Tensor) -> Tensor:
@@ -85,20 +85,20 @@ class Schedule:
         """Number of training timesteps."""
         return len(self.alpha_bar)
 
-    @property
-    def noise(self) -> int:
-        """The last timestep of σ ≤ `NOISE_SIGMA`, or 0: there x_t is as good as noise."""
-        return max(int((self.alpha_bar >= 1 / (1 + NOISE_SIGMA**2)).sum()) - 1, 0)
+    def last_below(self, sigma: float) -> int:
+        """Return the last timestep whose σ is at most this; the first if there is none."""
+        return max(int((self.alpha_bar >= 1 / (1 + sigma**2)).sum()) - 1, 0)
 
     def suited(self, prediction: Prediction) -> "Schedule":
         """Return the schedule whose grids suit a network.
 
-        Where it predicts ε, and the last σ is beyond `LARGEST_SIGMA`, they begin at `noise`: of an
-        x_t that is noise alone ε̂ says nothing of x_0. At the cosine schedule's last timestep an
-        error of a thousandth in ε̂ is one of 20 in x̂_0.
+        Where it predicts ε, and the last σ is beyond `LARGEST_SIGMA`, they begin at
+        `EPSILON_SIGMA`: of an x_t that is noise alone ε̂ says nothing of x_0. At the cosine
+        schedule's last timestep an error of a thousandth in ε̂ is one of 20 in x̂_0.
         """
-        beyond = self.alpha_bar[-1] < 1 / (1 + LARGEST_SIGMA**2)
-        return replace(self, first=self.noise) if prediction == "epsilon" and beyond else self
+        if prediction != "epsilon" or self.alpha_bar[-1] >= 1 / (1 + LARGEST_SIGMA**2):
+            return self
+        return replace(self, first=self.last_below(EPSILON_SIGMA))
 
     def at(self, t: Tensor | int, like: Tensor) -> Tensor:
         """Return ᾱ_t (`end` where t is −1) in the dtype of `like` (B, …), broadcast against it."""

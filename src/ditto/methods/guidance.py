@@ -177,12 +177,12 @@ class FreeDoM(GuidanceMethod):
         noise = problem.new_noise()
         return freedom(
             x_T,
-            problem.chain(self.steps),
+            self.chain(problem),
             problem.objective,
             noise,
             strength=FREEDOM_STRENGTH if self.strength is None else self.strength,
             time_travel=self.time_travel,
-            advance=self.advance(noise),
+            advance=self.advance(problem, noise),
         )
 
 
@@ -214,9 +214,9 @@ class GuidanceGradients(GuidanceMethod):
         default = GG_STRENGTH / problem.model.bands.variance
         return guidance_gradients(
             x_T,
-            problem.chain(self.steps),
+            self.chain(problem),
             problem.objective,
             strength=default if self.strength is None else self.strength,
             known=None if known is None else known.like(x_T),
-            advance=self.advance(problem.new_noise()),
+            advance=self.advance(problem, problem.new_noise()),
         )

@@ -135,7 +135,7 @@ class NaiveMasking(MaskingMethod):
 
     def decode(self, x_T: Tensor, problem: Problem) -> Tensor:
         """Sample x_0 with the region overwritten."""
-        chain = problem.chain(self.steps)
+        chain = self.chain(problem)
         return naive_masking(x_T, chain, self.known(problem), problem.new_noise())
 
 
@@ -154,7 +154,7 @@ class MultiDiffusion(MaskingMethod):
 
     def decode(self, x_T: Tensor, problem: Problem) -> Tensor:
         """Sample x_0 with the region averaged in."""
-        chain, noise = problem.chain(self.steps), problem.new_noise()
+        chain, noise = self.chain(problem), problem.new_noise()
         return multidiffusion(x_T, chain, self.known(problem), noise, until=self.until)
 
 

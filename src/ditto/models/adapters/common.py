@@ -81,6 +81,11 @@ class PipelineModel(MusicModel):
         return self
 
     @property
+    def data_std(self) -> float:
+        """1: pipelines scale their latents so."""
+        return 1.0
+
+    @property
     def has_mel(self) -> bool:
         """False: x_0 is an autoencoder's, and `to_mel` decodes it."""
         return False
