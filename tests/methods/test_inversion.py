@@ -1,12 +1,12 @@
 """Inversion: each method against its definition, and their order at a high guidance scale."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from tests.conftest import randomised
+from tests.methods.given import HELD_OUT
 from torch import Tensor
 
 import ditto
@@ -146,10 +146,6 @@ def test_the_order_on_the_embedded_model_at_a_high_guidance_scale() -> None:
     assert by_null_text < 0.5 * by_ddim < naive
     assert last.best_loss.item() < 0.6 * by_ddim
     assert not any(parameter.grad is not None for parameter in model.network.parameters())
-
-
-HELD_OUT = Path(__file__).parents[1] / "golden" / "heldout.safetensors"
-"""Three held-out clips of 3 s, of as many genres: log-mels in steps of 1/127, and conditions."""
 
 
 def test_on_the_embedded_model_held_out_clips_come_back() -> None:
