@@ -122,6 +122,8 @@ class Request:
         if method is None:
             name = "ditto2" if model.distilled else "ditto"
             method = make_method(name if self.controls else "none")
+        if self.start is not None and getattr(method, "grid", "") is None:
+            method = replace(method, grid=self.start.grid)  # pyright: ignore[reportCallIssue]
         guidance = model.guidance if self.guidance is None else self.guidance
         iterations = self.iterations or default_iterations(self.controls)
         return replace(

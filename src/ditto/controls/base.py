@@ -309,7 +309,7 @@ class Control(ABC):
 
 @dataclass(frozen=True)
 class Sum(Control):
-    """(1/n)·Σ λ_i 𝓛_i over n controls (DITTO §4, multi-objective).
+    """(1/n)·Σ λ_i 𝓛_i over n controls (DITTO appendix H).
 
     Attributes:
         parts: controls with their λ.

@@ -34,7 +34,7 @@ Limit = Callable[[Tensor], Tensor]
 
 
 def dynamic_threshold(x_0: Tensor, ratio: float = 0.995, maximum: float = 1.0) -> Tensor:
-    """Threshold x̂_0 (B, …) dynamically (Imagen; DITTO appendix K), like diffusers' DDIM.
+    """Threshold x̂_0 (B, …) dynamically (Imagen; DITTO §5.1), like diffusers' DDIM.
 
     With s the `ratio` quantile of each item's |x̂_0|, limited to [1, `maximum`], x̂_0 is clipped to
     [−s, s] and divided by s. With ``maximum=1`` (diffusers' default) this clips to [−1, 1].

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -14,7 +15,9 @@ from ditto.controls.regions import Region
 from ditto.edit.edits import request_of
 from ditto.edit.legacy import model_first
 from ditto.errors import ControlError, RequestError
-from ditto.latents import Latent, item_noise
+from ditto.latents import VARIATION_SEED, Latent, item_noise
+from ditto.methods.base import SamplingMethod
+from ditto.methods.ditto2 import Ditto2
 from ditto.methods.guidance import FREEDOM_STRENGTH, FreeDoM
 from ditto.methods.inversion import (
     ddim_inversion,
@@ -105,12 +108,16 @@ def inverted(
     Raises:
         RequestError: null-text inversion of a model without tags.
     """
-    x_ref = x_ref.to(model.device)
-    steps = getattr(request.method, "steps", 20)
-    plain = replace(request, method=Uncontrolled(steps=steps))
+    x_ref, method = x_ref.to(model.device), request.method
+    steps, grid = getattr(method, "steps", 20), getattr(method, "grid", None) or "leading"
+    plain = replace(request, method=Uncontrolled(steps=steps, grid=grid))
     region = Region.invert(x_ref[0].cpu())
+    if isinstance(method, SamplingMethod):
+        request = replace(request, method=replace(method, grid=grid))
+    by_student = how == "ditto" and isinstance(request.resolved(model).method, Ditto2)
     # The teacher's chain, whatever the method: a student has no way back.
-    chain = problem_of(plain.resolved(model), model, x_ref.shape[1:]).chain(steps)
+    problem = problem_of(plain.resolved(model), model, x_ref.shape[1:])
+    chain = problem.chain(steps, None if by_student else grid)
     if how == "null-text":
         started = time.perf_counter()
         try:
@@ -193,7 +200,7 @@ def vary(
         latent: of an optimised clip.
         count: B, the number of clips.
         how: "ddpm", or "ddpm+freedom", which also follows the controls' gradients at every step.
-        seed: item i draws its noise from ``seed + i``.
+        seed: item i draws its noise by ``seed + i``, other noise than a request of that seed.
         prompts: tags for all, or one set for each; None keeps the latent's (the paper's fixed
             prompt).
         controls: what to follow and measure; None takes those the latent was made with.
@@ -217,8 +224,8 @@ def vary(
             f"{printable(latent.name)} was made without controls that FreeDoM could follow: give "
             "some"
         )
-    T = steps or int(getattr(made.method, "steps", 20))
-    follow = FreeDoM(steps=T, sampler="ddpm", strength=strength, time_travel=1)
+    T, grid = steps or int(getattr(made.method, "steps", 20)), getattr(made.method, "grid", None)
+    follow = FreeDoM(steps=T, sampler="ddpm", grid=grid, strength=strength, time_travel=1)
     if prompts is None or isinstance(prompts, Tags | Mapping | str):
         tags = [made.tags if prompts is None else as_tags(prompts)] * count
     else:
@@ -234,13 +241,15 @@ def vary(
         count=count,
         guidance=made.guidance,
         start=latent,
-        method=Uncontrolled(steps=T, sampler="ddpm") if how == "ddpm" else follow,
+        method=Uncontrolled(steps=T, sampler="ddpm", grid=grid) if how == "ddpm" else follow,
     )
     plan = Run(request, model)
     length = model.spec.seconds(latent.x_T.shape[-1])
     cond = torch.cat([model.cond(one, 1, length) for one in tags])
+    shape, device = plan.x_T.shape[1:], model.device
+    noise = partial(item_noise, shape, seed, count, device, first=VARIATION_SEED)
     started = time.perf_counter()
-    x_0 = plan.method.decode(plan.x_T, replace(plan.problem, cond=cond))
+    x_0 = plan.method.decode(plan.x_T, replace(plan.problem, cond=cond, new_noise=noise))
     timings = {"optimize": 0.0, "decode": time.perf_counter() - started}
     return Variations.of(
         plan.request,

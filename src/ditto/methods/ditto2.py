@@ -242,7 +242,7 @@ class Surrogate:
 
 
 def adaptive_schedule(iterations: int) -> list[int]:
-    """Return the adaptive budget (DITTO-2 §4.3): M=1 for ⌊K/2⌋, 2 for ⌊3K/8⌋, 4 for the rest."""
+    """Return the adaptive budget (DITTO-2 §5.3): M=1 for ⌊K/2⌋, 2 for ⌊3K/8⌋, 4 for the rest."""
     ones, twos = iterations // 2, 3 * iterations // 8
     return [1] * ones + [2] * twos + [4] * (iterations - ones - twos)
 

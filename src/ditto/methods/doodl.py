@@ -153,6 +153,7 @@ class Doodl(OptimisingMethod, SamplingMethod):
         formulation: of the gradient, "checkpointed" or "invertible".
     """
 
+    grid: Literal["trailing", "leading"] | None = "leading"
     formulation: Formulation = "checkpointed"
     name = "doodl"
     summary = "DOODL, through EDICT's two chains"
@@ -165,6 +166,8 @@ class Doodl(OptimisingMethod, SamplingMethod):
             RequestError: one is out of range, or the formulation is unknown.
         """
         super().__post_init__()
+        if self.grid != "leading":
+            raise RequestError(f"the grid of EDICT's chains is leading, not {shown(self.grid)}")
         if self.formulation not in (*RENDERS,):
             raise RequestError(
                 f"doodl has no formulation {shown(self.formulation)}: choose {' or '.join(RENDERS)}"
@@ -174,7 +177,7 @@ class Doodl(OptimisingMethod, SamplingMethod):
         """Run DOODL."""
         steps = doodl(
             x_T,
-            problem.chain(self.steps),
+            self.chain(problem),
             problem.objective,
             formulation=self.formulation,
             noise=problem.new_noise(),
@@ -184,4 +187,4 @@ class Doodl(OptimisingMethod, SamplingMethod):
 
     def decode(self, x_T: Tensor, problem: Problem) -> Tensor:
         """Sample x_0 by EDICT."""
-        return decode_doodl(x_T, problem.chain(self.steps))
+        return decode_doodl(x_T, self.chain(problem))

@@ -87,7 +87,7 @@ class Tags:
         return cls(tags.get("genre"), tags.get("mood"), tempo, prompt=prompt.strip() or None)
 
     def caption(self) -> str:
-        """Return the prompt, or the papers' template (DITTO §5).
+        """Return the prompt, or DITTO-2's template (its §4.3).
 
         That is "A [mood] [genre] song at [tempo] beats per minute.".
         """

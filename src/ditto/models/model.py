@@ -20,7 +20,7 @@ from ditto.audio.features import log_mel
 from ditto.audio.limiter import limited
 from ditto.audio.spec import AudioSpec
 from ditto.diffusion.consistency import StudentDenoiser
-from ditto.diffusion.denoiser import GuidedDenoiser
+from ditto.diffusion.denoiser import GuidedDenoiser, dynamic_threshold
 from ditto.diffusion.schedule import Schedule
 from ditto.errors import DataError, ModelError, RequestError, one_line
 from ditto.models.conditioning import Tags, TagVocabulary, drop_conditions, null_tags
@@ -40,6 +40,8 @@ from ditto.models.folder import (
 from ditto.models.network import hash_weights, in_precision, with_extra_inputs
 from ditto.paths import printable
 
+LOG_MEL_STD = 0.26
+"""Of the composed training set, in [−1, 1] over 160 dB."""
 LENGTH_TOLERANCE = 1.01
 """A requested duration of up to 1 % above the window counts as the window."""
 
@@ -135,7 +137,8 @@ class MusicModel:
     @cached_property
     def schedule(self) -> Schedule:
         """The noise schedule that the network was trained with."""
-        return Schedule.cosine(shift=self.shift)
+        prediction = getattr(self.network, "config", {}).get("prediction", "sample")
+        return Schedule.cosine(shift=self.shift).suited(prediction)
 
     @property
     def denoiser(self) -> GuidedDenoiser:
@@ -202,6 +205,11 @@ class MusicModel:
     # Sound and x_0.
 
     @property
+    def data_std(self) -> float:
+        """Standard deviation of x_0 over music: about that of log-mels, or 1 if normalised."""
+        return 1.0 if self.bands else LOG_MEL_STD
+
+    @property
     def has_mel(self) -> bool:
         """Whether `to_mel` needs no audio, since x_0 is a mel."""
         return True
@@ -229,6 +237,10 @@ class MusicModel:
             return self
         vocoder: Any = self.vocoder
         return replace(self, vocoder=in_precision(vocoder.fast(), self.precision))
+
+    def compressed(self, x_0: Tensor) -> Tensor:
+        """Threshold x_0 (B, 1, n_mels, frames) as Imagen does: by the percentile of the log-mel."""
+        return self.bands.normalised(dynamic_threshold(self.bands.mel(x_0), maximum=torch.inf))
 
     # What distillation needs.
 

@@ -81,6 +81,11 @@ class PipelineModel(MusicModel):
         return self
 
     @property
+    def data_std(self) -> float:
+        """1: pipelines scale their latents so."""
+        return 1.0
+
+    @property
     def has_mel(self) -> bool:
         """False: x_0 is an autoencoder's, and `to_mel` decodes it."""
         return False
@@ -136,7 +141,8 @@ class PipelineModel(MusicModel):
         A student that takes one step must take it from noise, and two are better not both at the
         ends.
         """
-        return replace(self.schedule, spacing="trailing", offset=0, end=1.0)
+        schedule = replace(self.schedule, spacing="trailing", offset=0, end=1.0)
+        return schedule.suited(self.prediction)
 
     def student_denoiser(
         self, network: nn.Module, call: Callable[..., Tensor] | None = None
