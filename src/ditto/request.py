@@ -125,6 +125,7 @@ class Request:
             name = "ditto2" if model.distilled else "ditto"
             method = make_method(name if self.controls else "none")
         guidance = model.guidance if self.guidance is None else self.guidance
+        model.check_guidance(guidance)
         iterations = self.iterations or default_iterations(self.controls)
         return replace(
             self,

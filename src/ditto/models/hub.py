@@ -70,6 +70,7 @@ KINDS = {
     "StableAudio3Pipeline": Kind(
         "stable_audio_3", "transformer", ("vae",), FLOWS, ("duration_embedder",)
     ),
+    "AceStepPipeline": Kind("ace_step", "transformer", ("vae",), FLOWS, ("condition_encoder",)),
 }
 """By the ``_class_name`` of a pipeline's index."""
 

@@ -212,6 +212,13 @@ class MusicModel:
         """
         return self.vocabulary.encode(tags).expand(batch, -1).to(self.device, copy=True)
 
+    def check_guidance(self, guidance: float) -> None:
+        """Refuse a CFG scale w that the model cannot be sampled with.
+
+        Raises:
+            RequestError: with what to do.
+        """
+
     # Sound and x_0.
 
     @property

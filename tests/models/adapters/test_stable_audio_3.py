@@ -114,12 +114,9 @@ def test_chunks_of_the_decoder_reach_as_far_as_they_must(
 
 
 def test_the_published_decoders_reach_few_frames() -> None:
-    depths = {(6,): 6, (12,): 12}
-    for depth, reach in depths.items():
-        config = same(strides=(8,)).config
-        assert (
-            decoder_reach(type("C", (), {**config, "encoder_transformer_depths": depth})) == reach
-        )
+    for depth in (6, 12):
+        config = {**same().config, "encoder_transformer_depths": (depth,)}
+        assert decoder_reach(SimpleNamespace(**config)) == depth
 
 
 def test_only_the_distilled_is_its_own_student(

@@ -131,7 +131,7 @@ def make_stable_audio_3(base: bool = False) -> StableAudio3Pipeline:
 
 
 def make_ace_step(base: bool = False) -> AceStepPipeline:
-    """Frames of 64 samples; the base guides, turbo does not."""
+    """Frames of 256 samples; the base guides, turbo does not."""
     size: dict[str, Any] = {
         "hidden_size": 16,
         "intermediate_size": 32,
@@ -165,7 +165,7 @@ def make_ace_step(base: bool = False) -> AceStepPipeline:
     vae = built(
         lambda: AutoencoderOobleck(
             encoder_hidden_size=8,
-            downsampling_ratios=[2, 4, 8],
+            downsampling_ratios=[4, 8, 8],
             channel_multiples=[1, 2, 4],
             decoder_channels=4,
             decoder_input_channels=4,
