@@ -14,7 +14,7 @@ from ditto.cli.options import (
     OUTPUT_PANEL,
     REQUEST_OPTIONS,
     SEED,
-    TAGS,
+    TAG_OPTIONS,
     Options,
     command,
     control_options,
@@ -51,8 +51,8 @@ BEAT = option(
     panel=OUTPUT_PANEL,
     default=0.0,
 )
-MAKING = [[TAGS], [*method_options(), *REQUEST_OPTIONS], [SEED, BEAT, FORCE], MODEL_OPTIONS]
-EDITING = [[TAGS, *control_options()], *MAKING[1:]]
+MAKING = [TAG_OPTIONS, [*method_options(), *REQUEST_OPTIONS], [SEED, BEAT, FORCE], MODEL_OPTIONS]
+EDITING = [[*TAG_OPTIONS, *control_options()], *MAKING[1:]]
 
 
 def requested(options: Options, bpm: float | None = None) -> Request:

@@ -13,7 +13,7 @@ from ditto.cli.options import (
     REQUEST_OPTIONS,
     SEED,
     START,
-    TAGS,
+    TAG_OPTIONS,
     Options,
     command,
     control_options,
@@ -51,7 +51,7 @@ CLIPS = [
 
 @command(
     app,
-    [TAGS, *control_options()],
+    [*TAG_OPTIONS, *control_options()],
     [*method_options(), *REQUEST_OPTIONS, START],
     CLIPS,
     MODEL_OPTIONS,

@@ -8,7 +8,7 @@ therefore needs no line here.
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
@@ -18,7 +18,7 @@ import typer
 from ditto.cli.progress import say
 from ditto.controls import CONTROLS
 from ditto.controls.base import Control, ParseContext
-from ditto.errors import ControlError, OutputError
+from ditto.errors import ControlError, OutputError, TagError, one_line
 from ditto.latents import Latent
 from ditto.methods import METHODS, make_method
 from ditto.models.conditioning import Tags
@@ -202,6 +202,14 @@ REQUEST_OPTIONS: Parameters = [
 TAGS = option(
     "tags", str, 'Tags, e.g. "genre=jazz mood=calm tempo=110".', panel=CONTROLS_PANEL, default=""
 )
+LYRICS = option(
+    "lyrics",
+    str,
+    "Words to sing, or a .txt file of them; for models that sing.",
+    panel=CONTROLS_PANEL,
+)
+KEY = option("key", str, "Such as 'C minor'; for models that know keys.", panel=CONTROLS_PANEL)
+TAG_OPTIONS: Parameters = [TAGS, LYRICS, KEY]
 SEED = option("seed", int, "Seed of the first clip or window.", panel=OUTPUT_PANEL, default=0)
 FORCE = flag("force", "Replace outputs that exist.", panel=OUTPUT_PANEL)
 START = option("start", Path, "Begin from this .latent in place of noise.", panel=METHOD_PANEL)
@@ -239,8 +247,16 @@ class Options(dict[str, Any]):
 
     @cached_property
     def words(self) -> Tags:
-        """The tags."""
-        return Tags.parse(self["tags"])
+        """The tags.
+
+        Raises:
+            TagError: they cannot be read.
+        """
+        tags = Tags.parse(self["tags"])
+        lyrics, key = self.get("lyrics"), self.get("key")
+        if key is not None:
+            tags = replace(tags, key=key)
+        return tags if lyrics is None else replace(tags, lyrics=_lyrics(lyrics))
 
     @cached_property
     def model(self) -> MusicModel:
@@ -360,6 +376,23 @@ class Options(dict[str, Any]):
             if during is not None:
                 found = found.during(*spans(during, f"--{kind}-during"))
             yield found
+
+
+def _lyrics(text: str) -> str:
+    r"""Return lyrics given as text, where ``\n`` is a new line, or as the name of a .txt file.
+
+    Raises:
+        TagError: the file cannot be read, or there are no words.
+    """
+    if text.lower().endswith(".txt"):
+        try:
+            text = Path(text).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise TagError(f"cannot read the lyrics {printable(text)}: {one_line(error)}") from None
+    words = text.replace("\\n", "\n").strip()
+    if not words:
+        raise TagError("the lyrics are empty: write the words to sing, or leave --lyrics out")
+    return words
 
 
 def _same_file(value: str | Path, file: Path) -> bool:

@@ -6,12 +6,12 @@ hold every sampler to diffusers' scheduler of that name, step by step.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from ditto.diffusion.denoiser import Cond, Denoiser, limit_of
+from ditto.diffusion.denoiser import Cond, Denoiser, ProjectedDenoiser, limit_of
 from ditto.diffusion.schedule import CLEAN, Schedule
 
 Call = Callable[..., Tensor]
@@ -36,6 +36,8 @@ class Chain:
         threshold: dynamic thresholding of x̂_0 at every step, as far as the denoiser has a `limit`;
             ε̂ follows from the thresholded x̂_0 (diffusers' ``use_clipped_model_output``).
         call: how each model call is made; `ditto.methods.ditto` passes gradient checkpointing.
+        memory: what a denoiser whose guidance depends on the step before told of each timestep, in
+            the present pass.
     """
 
     denoiser: Denoiser
@@ -45,11 +47,24 @@ class Chain:
     guidance: float = 1.0
     threshold: bool = True
     call: Call = plain_call
+    memory: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def predict(self, x_t: Tensor, t: int) -> Tensor:
         """Estimate x̂_0 at timestep `t`, thresholded if the chain asks for it."""
         times = torch.full((len(x_t),), t, dtype=torch.long, device=x_t.device)
-        return self.call(self._estimate, x_t, times)
+        if not remembers(self.denoiser, self.guidance):
+            return self.call(self._estimate, x_t, times)
+        earlier = min((other for other in self.memory if other > t), default=None)
+        before = None if earlier is None else self.memory[earlier]
+        # An argument and a result of the call, so that recomputing it is what it was.
+        x_0, self.memory[t] = self.call(self._recall, x_t, times, before).unbind()
+        return x_0
+
+    def _recall(self, x_t: Tensor, times: Tensor, before: Tensor | None) -> Tensor:
+        """Return x̂_0 and what is to be remembered, (2, B, …)."""
+        assert isinstance(self.denoiser, ProjectedDenoiser)
+        x_0, told = self.denoiser.recall(x_t, times, self.cond, self.guidance, before)
+        return torch.stack([limit_of(self.denoiser)(x_0) if self.threshold else x_0, told])
 
     def _estimate(self, x_t: Tensor, times: Tensor) -> Tensor:
         # Thresholds inside the checkpoint: a step then keeps only x_t for the backward pass.
@@ -57,8 +72,14 @@ class Chain:
         return limit_of(self.denoiser)(x_0) if self.threshold else x_0
 
     def pairs(self) -> list[tuple[int, int]]:
-        """List (t, next t) along the grid; the last next is `CLEAN`."""
+        """List (t, next t) along the grid, for a new pass; the last next is `CLEAN`."""
+        self.memory.clear()
         return list(zip(self.timesteps, [*self.timesteps, CLEAN][1:], strict=True))
+
+
+def remembers(denoiser: Denoiser, guidance: float) -> bool:
+    """Return whether a denoiser's steps at CFG scale w depend on those before."""
+    return isinstance(denoiser, ProjectedDenoiser) and denoiser.remembers(guidance)
 
 
 def ddim_step(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: int, t_next: int) -> Tensor:

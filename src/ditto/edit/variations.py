@@ -245,7 +245,7 @@ def vary(
     )
     plan = Run(request, model)
     length = model.spec.seconds(latent.x_T.shape[-1])
-    cond = torch.cat([model.cond(one, 1, length) for one in tags])
+    cond = model.cond_each(tags, length)
     shape, device = plan.x_T.shape[1:], model.device
     noise = partial(item_noise, shape, seed, count, device, first=VARIATION_SEED)
     started = time.perf_counter()

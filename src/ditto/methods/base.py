@@ -118,18 +118,18 @@ class Problem:
         bounded = threshold != "none"
         return Chain(denoiser, model.schedule, grid, self.cond, self.guidance, bounded)
 
-    def student_chain(self, steps: int) -> Chain:
-        """Return the student's sampling chain of T' = `steps`.
+    def student_chain(self, steps: int | None) -> Chain:
+        """Return the student's sampling chain of T' = `steps`; None is the student's default.
 
         Raises:
             RequestError: the model has no student.
         """
         model = self.model
-        if model.student is None:
+        if model.student is None or model.distilled is None:
             raise RequestError(
                 f"the model {model.name!r} has no student, which this method needs: choose ditto"
             )
-        grid = model.student_schedule.timesteps(steps)
+        grid = model.student_schedule.timesteps(steps or model.distilled.steps)
         return Chain(model.student, model.student_schedule, grid, self.cond, self.guidance)
 
 

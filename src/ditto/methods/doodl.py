@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from ditto.diffusion.consistency import Noise
 from ditto.diffusion.edict import edict, edict_step, edict_timesteps, edict_unstep, mixing
-from ditto.diffusion.samplers import Chain
+from ditto.diffusion.samplers import Chain, remembers
 from ditto.diffusion.schedule import expand_like
 from ditto.errors import RequestError
 from ditto.methods.base import OptimisingMethod, Problem, SamplingMethod
@@ -171,6 +171,18 @@ class Doodl(OptimisingMethod, SamplingMethod):
         if self.formulation not in (*RENDERS,):
             raise RequestError(
                 f"doodl has no formulation {shown(self.formulation)}: choose {' or '.join(RENDERS)}"
+            )
+
+    def check(self, problem: Problem) -> None:
+        """Refuse guidance that cannot be undone.
+
+        Raises:
+            RequestError: a step depends on the ones before.
+        """
+        if remembers(problem.model.denoiser, problem.guidance):
+            raise RequestError(
+                "doodl cannot undo this model's guidance, which depends on the steps before: "
+                "choose ditto, or guidance 1"
             )
 
     def optimise(self, x_T: Tensor, problem: Problem) -> Iterator[Step]:

@@ -48,22 +48,29 @@ class Kind:
         module: of `ditto.models.adapters`; its function ``adapt_<module>`` makes the model.
         denoiser: name of the component that denoises.
         decoders: names of the components that make sound of x_0.
-        packages: what it needs besides diffusers, with the lowest version.
+        packages: what it needs, with the lowest version.
+        others: names of further components that it cannot do without.
     """
 
     module: str
     denoiser: str
     decoders: tuple[str, ...]
     packages: dict[str, tuple[int, ...]]
+    others: tuple[str, ...] = ()
 
 
 TRANSFORMERS = {"transformers": (5, 0)}
+FLOWS = {**TRANSFORMERS, "diffusers": (0, 40)}
 KINDS = {
     "AudioLDM2Pipeline": Kind("audioldm2", "unet", ("vae", "vocoder"), TRANSFORMERS),
     "MusicLDMPipeline": Kind("musicldm", "unet", ("vae", "vocoder"), TRANSFORMERS),
     "StableAudioPipeline": Kind(
         "stable_audio", "transformer", ("vae",), {**TRANSFORMERS, "torchsde": (0, 2, 6)}
     ),
+    "StableAudio3Pipeline": Kind(
+        "stable_audio_3", "transformer", ("vae",), FLOWS, ("duration_embedder",)
+    ),
+    "AceStepPipeline": Kind("ace_step", "transformer", ("vae",), FLOWS, ("condition_encoder",)),
 }
 """By the ``_class_name`` of a pipeline's index."""
 
@@ -72,9 +79,17 @@ OWN = ("MusicModel", FINE_TUNE)
 
 KNOWN = f"those that Ditto plays (its own, {', '.join(KINDS)})"
 
-LIBRARIES = ("diffusers", "transformers", "audioldm2", "stable_audio", "musicldm")
-"""That a pipeline's index may name a component's class from; the last three are diffusers' own
-modules."""
+LIBRARIES = (
+    "diffusers",
+    "transformers",
+    "audioldm2",
+    "stable_audio",
+    "musicldm",
+    "stable_audio_3",
+    "ace_step",
+)
+"""That a pipeline's index may name a component's class from; all but the first two are diffusers'
+own modules."""
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILES = ["*.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors"]
@@ -145,7 +160,7 @@ def adapt(
     """Make a model of a pipeline's components, which are frozen and, where asked, moved.
 
     Args:
-        pipe: an `AudioLDM2Pipeline`, `MusicLDMPipeline` or `StableAudioPipeline`.
+        pipe: one of `KINDS`.
         device: of denoiser and decoders; None leaves them where they are.
         precision: of the denoiser; None leaves it as it is.
         negative_prompt: for classifier-free guidance.
@@ -265,7 +280,8 @@ def _check_files(folder: Path, name: str, index: dict[str, Any]) -> None:
     """
     kind = KINDS[index["_class_name"]]
     components = {key: value for key, value in index.items() if isinstance(value, list)}
-    for needed in (kind.denoiser, *kind.decoders, "scheduler", "text_encoder", "tokenizer"):
+    others = ("scheduler", "text_encoder", "tokenizer", *kind.others)
+    for needed in (kind.denoiser, *kind.decoders, *others):
         if needed not in components:
             raise ModelError(f"{name} is incomplete: its {INDEX} names no {needed}")
     for component, (library, cls) in components.items():

@@ -45,22 +45,32 @@ LOG_MEL_STD = 0.26
 LENGTH_TOLERANCE = 1.01
 """A requested duration of up to 1 % above the window counts as the window."""
 
+OWN = "own"
+"""Kind of a student that is the denoiser itself, which its makers taught few steps."""
+
 
 @dataclass(frozen=True, eq=False)
 class Student:
     """A few-step network distilled from a denoiser (DITTO-2).
 
     Attributes:
-        network: ``(x_t, t, tags, w) -> output``.
-        kind: "cm" or "ctm".
+        network: ``(x_t, t, tags, w) -> output``; the denoiser itself of the kind `OWN`.
+        kind: "cm", "ctm" or "own".
         guidance: range of the CFG scales w that it was trained with.
-        teacher: `hash_weights` of the denoiser that it was distilled from.
+        teacher: `hash_weights` of the denoiser that it was distilled from; "" if unknown.
+        steps: T', steps that a clip is decoded in by default.
     """
 
     network: nn.Module
     kind: str
     guidance: tuple[float, float]
     teacher: str
+    steps: int = 2
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the denoiser itself."""
+        return self.kind == OWN
 
     def save(self, folder: Path, card: str = "") -> str:
         """Write a folder with the student alone, for `MusicModel.with_student`.
@@ -189,6 +199,10 @@ class MusicModel:
         """Draw x_T ~ N(0, 1) of one item, float32 on the CPU, as the model's own pipeline does."""
         return torch.randn(tuple(shape), generator=generator)
 
+    def cond_each(self, tags: Sequence[Tags], seconds: float | None = None) -> Tensor:
+        """Return the conditioning (len(tags), …) of several sets of tags, see `cond`."""
+        return torch.cat([self.cond(one, 1, seconds) for one in tags])
+
     def cond(self, tags: Tags, batch: int = 1, seconds: float | None = None) -> Tensor:
         """Return the conditioning (batch, …) of one set of tags.
 
@@ -201,6 +215,13 @@ class MusicModel:
             TagError: the model does not know a tag.
         """
         return self.vocabulary.encode(tags).expand(batch, -1).to(self.device, copy=True)
+
+    def check_guidance(self, guidance: float) -> None:
+        """Refuse a CFG scale w that the model cannot be sampled with.
+
+        Raises:
+            RequestError: with what to do.
+        """
 
     # Sound and x_0.
 
@@ -310,7 +331,7 @@ class MusicModel:
 
     def parts(self) -> list[nn.Module]:
         """Return every network that a clip goes through."""
-        student = self.distilled and self.distilled.network
+        student = None if self.distilled is None or self.distilled.own else self.distilled.network
         every = (self.network, self.vocoder, student, self.controlnet)
         return [part for part in every if part is not None]
 

@@ -170,7 +170,8 @@ def describe_model(model: MusicModel) -> list[str]:
     """Describe a model line by line: name, hash, window, tags, size."""
     names = model.vocabulary
     parts = {"denoiser": model.network, "vocoder": model.vocoder}
-    parts |= {"student": model.distilled.network} if model.distilled else {}
+    student = model.distilled
+    parts |= {"student": student.network} if student is not None and not student.own else {}
     millions = {
         part: sum(p.numel() for p in network.parameters()) / 1e6 for part, network in parts.items()
     }
@@ -186,7 +187,14 @@ def describe_model(model: MusicModel) -> list[str]:
         *(tags if names.genres else ["prompts    any text"]),
         f"guidance   {model.guidance:g}",
         *(f"{part:10s} {size:.1f} M parameters" for part, size in millions.items()),
+        *([OWN_STUDENT.format(steps=student.steps)] if student is not None and student.own else []),
     ]
+
+
+OWN_STUDENT = (
+    "student    the denoiser itself, distilled by its makers: ditto2 decodes in {steps} steps of "
+    "Euler's method (gamma 0), for noise added on the way would forget x_T"
+)
 
 
 def _peak(
