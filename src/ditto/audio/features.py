@@ -9,7 +9,7 @@ range. Levels are in dB: 0 dB is a full-scale sine in a spectrogram, and a mean 
 """
 
 from collections.abc import Callable
-from functools import lru_cache, wraps
+from functools import wraps
 from typing import Concatenate, ParamSpec
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool1d, conv1d, pad
 
 from ditto.audio.spec import AudioSpec
+from ditto.tables import table
 
 P = ParamSpec("P")
 
@@ -254,17 +255,13 @@ def _coverage(frames: Tensor, spec: AudioSpec) -> Tensor:
     return ((before.clamp(max=half) + after.clamp(max=half)) / spec.n_fft).to(frames.dtype)
 
 
-# The caches below leave inference mode: a tensor made in it could never take part in autograd.
-
-
-@lru_cache(maxsize=32)
+@table()
 def _window(spec: AudioSpec, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
-        window = torch.hann_window(spec.n_fft, periodic=True, dtype=torch.float64)
-        return (window / (window.sum() / 2)).to(device=device, dtype=dtype)
+    window = torch.hann_window(spec.n_fft, periodic=True, dtype=torch.float64)
+    return (window / (window.sum() / 2)).to(dtype).to(device)
 
 
-@lru_cache(maxsize=32)
+@table()
 def _filterbank(spec: AudioSpec, dtype: torch.dtype, device: torch.device) -> Tensor:
     # Not transformers.audio_utils.mel_filter_bank: every vocoder needs this when it is loaded, and
     # importing transformers takes as long as importing PyTorch.
@@ -277,11 +274,10 @@ def _filterbank(spec: AudioSpec, dtype: torch.dtype, device: torch.device) -> Te
         raise ValueError(
             f"{spec.n_mels} mels are too many for n_fft = {spec.n_fft}: a filter has no bin"
         )
-    with torch.inference_mode(False):
-        return torch.tensor(filters, dtype=dtype, device=device)
+    return torch.tensor(filters, dtype=dtype).to(device)
 
 
-@lru_cache(maxsize=32)
+@table()
 def _polynomial_fit(
     window: int, polyorder: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
@@ -290,8 +286,7 @@ def _polynomial_fit(
     Row i gives the fitted value at frame i.
     """
     basis, _ = np.linalg.qr(np.vander(np.linspace(-1.0, 1.0, window), polyorder + 1))
-    with torch.inference_mode(False):
-        return torch.tensor(basis @ basis.T, dtype=dtype, device=device)
+    return torch.tensor(basis @ basis.T, dtype=dtype).to(device)
 
 
 # Slaney's mel scale (Auditory Toolbox): 3 mels to 200 Hz up to 1 kHz, then 27 mels to each factor

@@ -151,7 +151,7 @@ class PipelineModel(MusicModel):
         def output(x_t: Tensor, t: Tensor, cond: Tensor, w: Tensor) -> Tensor:
             dtype = cast(Any, network).dtype
             prompt = cond.chunk(2, dim=1)[0].to(dtype)
-            features = guidance_features(w, config.time_cond_proj_dim).to(dtype)
+            features = guidance_features(w, config.time_cond_proj_dim).to(w.device, dtype)
             predicted = self.predict(function, x_t.to(dtype), t, prompt, timestep_cond=features)
             return predicted.to(x_t.dtype)
 
