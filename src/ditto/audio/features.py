@@ -9,6 +9,7 @@ range. Levels are in dB: 0 dB is a full-scale sine in a spectrogram, and a mean 
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Concatenate, ParamSpec
 
@@ -26,6 +27,11 @@ MEAN_SQUARE_FLOOR = 1e-10
 """Added to a mean square before its logarithm: digital silence is at -100 dB."""
 
 
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Switch autocast off; "meta", the device without values, has none."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
 def full_precision(
     feature: Callable[Concatenate[Tensor, P], Tensor],
 ) -> Callable[Concatenate[Tensor, P], Tensor]:
@@ -33,7 +39,7 @@ def full_precision(
 
     @wraps(feature)
     def wrapped(x: Tensor, *args: P.args, **kwargs: P.kwargs) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             return feature(x if x.dtype == torch.float64 else x.float(), *args, **kwargs)
 
     return wrapped

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
+from ditto.audio.features import without_autocast
 from ditto.tables import table, widened
 
 Padding = Literal["repeatpad", "repeat", "pad"]
@@ -83,7 +84,7 @@ class ClapFrontEnd:
             Shape (B, windows, channels, frames, n_mels), float32 (float64 for float64 audio), at
             least -100 dB.
         """
-        with torch.autocast(audio.device.type, enabled=False):
+        with without_autocast(audio.device):
             wide = audio if audio.dtype == torch.float64 else audio.float()
             return self.decibels(self.windows(resample(wide, sample_rate, self.sample_rate)))
 

@@ -169,6 +169,13 @@ class PipelineModel(MusicModel):
         return torch.where(lost, null_condition(cond), cond)
 
     @property
+    def encoders(self) -> list[nn.Module]:
+        """Networks that encode prompts."""
+        used = {id(network) for network in (self.network, self.vae, self.vocoder)}
+        components = self.pipe.components.values()
+        return [n for n in components if isinstance(n, nn.Module) and id(n) not in used]
+
+    @property
     def decoders(self) -> list[nn.Module]:
         """Networks that decode x_0, in the order of their use."""
         return [self.vae] if self.vae is self.vocoder else [self.vae, self.vocoder]
@@ -222,7 +229,10 @@ class PipelineModel(MusicModel):
         """
         length = self.spec.clip_seconds if seconds is None else seconds
         with torch.no_grad():
-            return self.encoded(list(prompts), length).float().to(self.device)
+            conditions = self.encoded(list(prompts), length).float().to(self.device)
+        for encoder in self.encoders if self.low_memory else ():
+            encoder.to("cpu")
+        return conditions
 
     def to_sound(self, x_0: Tensor) -> Tensor:
         """Decode x_0 to the sound that is saved, (B, channels, frames · hop) within ±1."""
