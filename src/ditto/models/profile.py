@@ -357,6 +357,13 @@ def what_fits(model: MusicModel, seconds: float, count: int, guidance: float) ->
     plain += "" if model.low_memory else ", or --low-memory (low_memory=True)"
     if room is None:
         return plain
+    try:
+        return _what_fits(model, room, seconds, count, guidance)
+    except (RuntimeError, MemoryError):  # not even that
+        return plain
+
+
+def _what_fits(model: MusicModel, room: int, seconds: float, count: int, guidance: float) -> str:
     room -= _bytes(model.computing()) + SLACK
     length, shortest = seconds, _shortest(model)
     half = max(seconds / 2, shortest)
