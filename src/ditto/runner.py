@@ -11,6 +11,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -18,16 +19,21 @@ import torch
 from torch import Tensor
 
 from ditto.controls.base import Control
+from ditto.errors import OutOfMemoryError
 from ditto.latents import draw_x_T, item_noise
 from ditto.methods.base import Problem
 from ditto.models.conditioning import Tags
+from ditto.models.device import is_out_of_memory
 from ditto.models.model import MusicModel
-from ditto.optimize import Step, Stop, never
+from ditto.optimize import GradientError, Step, Stop, never
 from ditto.request import Request
 from ditto.result import Result
 
 Watch = Callable[[Step], None]
 """Called after every iteration, for progress bars and previews; an exception cancels."""
+
+
+HALF_REMEDY = "float16 holds no number above 65504, take --precision bfloat16 or float32"
 
 
 class Run:
@@ -55,9 +61,10 @@ class Run:
         """
         self.request, self.model = request.resolved(model), model
         shape = checked_shape(self.request, model)
-        self.problem = problem_of(self.request, model, shape, stop)
-        self.method.check(self.problem)
-        self.x_T = initial_x_T(self.request, model, shape)
+        with memory_errors(self.request, model):
+            self.problem = problem_of(self.request, model, shape, stop)
+            self.method.check(self.problem)
+            self.x_T = initial_x_T(self.request, model, shape)
         self.total = self.method.total(self.problem)
         self.losses: list[Tensor] = []
         self.seconds = 0.0
@@ -72,24 +79,68 @@ class Run:
         return self
 
     def __next__(self) -> Step:
-        """Make one iteration."""
+        """Make one iteration.
+
+        Raises:
+            GradientError: see `ditto.optimize.optimize`.
+            OutOfMemoryError: with what would fit.
+        """
         started = time.perf_counter()
-        step = next(self._steps)
+        with memory_errors(self.request, self.model):
+            try:
+                step = next(self._steps)
+            except GradientError as error:
+                half = torch.float16 in (self.model.precision, self.model.decoder_precision)
+                if not half or "finite" not in str(error):
+                    raise
+                raise GradientError(f"{error}: {HALF_REMEDY}") from None
         self.losses.append(step.loss)
         self.x_T = step.best_x_T
         self.seconds += time.perf_counter() - started
         return step
 
     def result(self) -> Result:
-        """Decode the best latents so far; may be called before the last step."""
+        """Decode the best latents so far; may be called before the last step.
+
+        Raises:
+            OutOfMemoryError: with what would fit.
+        """
         started = time.perf_counter()
-        with torch.no_grad():
+        with torch.no_grad(), memory_errors(self.request, self.model):
             x_0 = self.method.decode(self.x_T, self.problem)
             losses = torch.stack(self.losses) if self.losses else torch.zeros(0, len(self.x_T))
             timings = {"optimize": self.seconds}
             result = Result.of(self.request, self.model, self.x_T, x_0, losses, timings)
         timings["decode"] = time.perf_counter() - started
         return result
+
+
+@contextmanager
+def memory_errors(request: Request, model: MusicModel) -> Iterator[None]:
+    """Turn a lack of memory in the block into one line about what would fit.
+
+    Args:
+        request: resolved.
+        model: what it runs on.
+
+    Raises:
+        OutOfMemoryError: in place of what PyTorch raises on any device.
+    """
+    try:
+        yield
+        return
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # beyond the handler, whose error would keep the tensors of the block
+    from ditto.models.profile import what_fits  # slow to import
+
+    seconds = request.seconds or model.spec.clip_seconds
+    clips = "a clip" if request.count == 1 else f"{request.count} clips"
+    raise OutOfMemoryError(
+        f"{model.device} has not enough memory for {clips} of {seconds:.2f} s: "
+        + what_fits(model, seconds, request.count, request.guidance or 0.0)
+    )
 
 
 def run(

@@ -103,6 +103,14 @@ def main() -> None:
     except DittoError as error:
         say(f"error: {error}", style="bold red")
         sys.exit(2)
+    except (RuntimeError, MemoryError) as error:
+        from ditto.models.device import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        words = "give fewer --seconds, a smaller --count or --low-memory"
+        say(f"error: there is not enough memory for this: {words}", style="bold red")
+        sys.exit(2)
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:
             raise

@@ -171,5 +171,5 @@ def summary(result: Result, item: int) -> str:
     """Return length, errors and time of one clip in one line."""
     parts = [f"{result.audio.shape[1] / result.model.spec.sample_rate:.2f} s"]
     parts += [f"{name} {value[item].item():.3g}" for name, value in result.errors.items()]
-    parts.append(f"made in {sum(result.timings.values()):.1f} s")
+    parts.append(f"made in {sum(result.timings.values()):.1f} s on {result.model.device}")
     return ", ".join(parts)

@@ -15,13 +15,14 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from ditto.cli.progress import say
+from ditto.cli.progress import DEVICE_HELP, say
 from ditto.controls import CONTROLS
 from ditto.controls.base import Control, ParseContext
 from ditto.errors import ControlError, OutputError, TagError, one_line
 from ditto.latents import Latent
 from ditto.methods import METHODS, make_method
 from ditto.models.conditioning import Tags
+from ditto.models.device import device_name
 from ditto.models.hub import load
 from ditto.models.model import MusicModel
 from ditto.paths import printable
@@ -213,6 +214,10 @@ TAG_OPTIONS: Parameters = [TAGS, LYRICS, KEY]
 SEED = option("seed", int, "Seed of the first clip or window.", panel=OUTPUT_PANEL, default=0)
 FORCE = flag("force", "Replace outputs that exist.", panel=OUTPUT_PANEL)
 START = option("start", Path, "Begin from this .latent in place of noise.", panel=METHOD_PANEL)
+DEVICE = option("device", str, DEVICE_HELP, panel=MODEL_PANEL, default="auto")
+LOW_MEMORY = flag(
+    "low_memory", "Need less memory, and a third to a half more time.", panel=MODEL_PANEL
+)
 MODEL_OPTIONS: Parameters = [
     option(
         "model",
@@ -232,6 +237,7 @@ MODEL_OPTIONS: Parameters = [
         "A ControlNet's folder, from `ditto-music train controlnet`.",
         panel=MODEL_PANEL,
     ),
+    DEVICE,
     option(
         "precision",
         str,
@@ -239,6 +245,14 @@ MODEL_OPTIONS: Parameters = [
         panel=MODEL_PANEL,
         default="auto",
     ),
+    option(
+        "decoder_precision",
+        str,
+        "Of what makes the sound: float32, bfloat16 or float16.",
+        panel=MODEL_PANEL,
+        default="float32",
+    ),
+    LOW_MEMORY,
 ]
 
 
@@ -261,7 +275,15 @@ class Options(dict[str, Any]):
     @cached_property
     def model(self) -> MusicModel:
         """The model, loaded when it is first needed."""
-        model = load(self["model"], precision=self["precision"])
+        model = load(
+            self["model"],
+            device=self["device"],
+            precision=self["precision"],
+            decoder_precision=self["decoder_precision"],
+            low_memory=self["low_memory"],
+        )
+        if self["device"] == "auto" and model.device.type != "cpu":
+            say(f"note: on {device_name(model.device)}; --device cpu is the processor")
         if self.get("student") is not None:
             model = model.with_student(self["student"])
         if self.get("controlnet") is not None:

@@ -11,7 +11,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,6 +29,7 @@ from ditto.errors import ControlError
 from ditto.models.model import MusicModel
 from ditto.panels import MatrixPanel, Panel
 from ditto.paths import StrPath, printable, shown
+from ditto.tables import table
 
 MAX_SECTIONS, MAX_DENSITY = 16, 100.0
 KEEPS_PLAYING = 0.3
@@ -213,11 +214,9 @@ class Structure(SelfSimilarity):
 
     def activity(self, output: Output) -> Tensor:
         """Return `onset_activity` of each section, shape (B, sections)."""
-        spec, ends = output.model.spec, np.cumsum([length for _, length in self.form.sections])
-        frame = (np.arange(output.frames) + 0.5) / output.frames
-        section = torch.from_numpy(np.searchsorted(ends / ends[-1], frame)).to(output.x_0.device)
+        section = _sections(self.form, output.frames, output.x_0.device)
         return onset_activity(
-            output.masked(onset_strength(output.mel, spec)), output.masked(section)
+            output.masked(onset_strength(output.mel, output.model.spec)), output.masked(section)
         )
 
     @classmethod
@@ -244,7 +243,7 @@ class Structure(SelfSimilarity):
 
     def target(self, output: Output) -> Tensor:
         """Return the target y, shape (frames, frames)."""
-        return _smoothed(self.form, output.frames, output.model.spec).to(output.x_0.device)
+        return _smoothed(self.form, output.frames, output.model.spec, output.x_0.device)
 
     def check(self, model: MusicModel, frames: int) -> None:
         """Refuse sections that are shorter than a tenth of a second."""
@@ -397,18 +396,17 @@ class StructureLike(SelfSimilarity):
         return cls(log_mel(audio[None], spec)[0], Path(path).name)
 
     @cached_property
-    def _matrices(self) -> dict[tuple[int, AudioSpec], Tensor]:
+    def _matrices(self) -> dict[tuple[int, AudioSpec, torch.device], Tensor]:
         return {}
 
     def target(self, output: Output) -> Tensor:
         """Return the target y, shape (frames, frames)."""
-        key = output.frames, output.model.spec
+        key = output.frames, output.model.spec, output.x_0.device
         if key not in self._matrices:
             with torch.no_grad():
-                self._matrices[key] = self_similarity(
-                    self.reference[None, :, : output.frames], key[1]
-                )[0]
-        return self._matrices[key].to(output.x_0.device)
+                mel = self.reference[None, :, : output.frames]
+                self._matrices[key] = self_similarity(mel, key[1])[0].to(key[2])
+        return self._matrices[key]
 
     def check(self, model: MusicModel, frames: int) -> None:
         """Refuse a recording that is shorter than the clip, or was heard by another model."""
@@ -456,7 +454,14 @@ def onset_activity(strength: Tensor, section: Tensor) -> Tensor:
     return torch.stack(above, dim=1)
 
 
-@lru_cache(maxsize=16)
-def _smoothed(form: Form, frames: int, spec: AudioSpec) -> Tensor:
-    with torch.inference_mode(False), torch.no_grad():
-        return smooth_2d(form.matrix(frames)[None], spec, SMOOTH_SECONDS)[0]
+@table(maxsize=16)
+def _smoothed(form: Form, frames: int, spec: AudioSpec, device: torch.device) -> Tensor:
+    return smooth_2d(form.matrix(frames)[None], spec, SMOOTH_SECONDS)[0].to(device)
+
+
+@table(maxsize=16)
+def _sections(form: Form, frames: int, device: torch.device) -> Tensor:
+    """Return the number of every frame's section, shape (frames,), int64."""
+    ends = np.cumsum([length for _, length in form.sections])
+    frame = (np.arange(frames) + 0.5) / frames
+    return torch.from_numpy(np.searchsorted(ends / ends[-1], frame)).to(device)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ditto.errors import TagError
 from ditto.paths import shown
+from ditto.tables import table, widened
 
 NULL = 0
 """The index of "not given" in every column; all columns NULL is the null condition c_∅ of CFG."""
@@ -262,15 +263,20 @@ def drop_conditions(
 
 
 def guidance_features(guidance: Tensor, count: int) -> Tensor:
-    """Return sinusoidal features (B, count) float64 of CFG scales w (B,), for students.
+    """Return sinusoidal features (B, count) of CFG scales w (B,), for students; `widened`.
 
     The sines' periods are 4 to 64: guidance is affine in w, so what depends on it should change
     slowly. (Those of latent consistency models, whose fastest sine turns 160 times within one unit
     of w, do not.)
     """
-    periods = torch.logspace(2, 6, count // 2, base=2, device=guidance.device, dtype=torch.float64)
-    angles = 2 * math.pi * guidance.to(torch.float64)[:, None] / periods
+    wide = widened(guidance)
+    angles = 2 * math.pi * wide[:, None] / _periods(count // 2, wide.device)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+@table(maxsize=8)
+def _periods(count: int, device: torch.device) -> Tensor:
+    return torch.logspace(2, 6, count, base=2, dtype=torch.float64).to(device)
 
 
 class TagEmbedding(nn.Module):

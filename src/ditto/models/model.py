@@ -126,6 +126,8 @@ class MusicModel:
         bands: normalisation of the mel bands; x_0 is the normalised log-mel.
         precision: dtype in which the networks compute (`in_precision`); weights, x_T and losses
             stay float32.
+        decoder_precision: the same for the vocoder that is heard.
+        low_memory: whether the networks' blocks are checkpointed (`ditto.models.low_memory`).
     """
 
     network: nn.Module
@@ -141,6 +143,8 @@ class MusicModel:
     base_sha256: str = ""
     bands: Bands = PLAIN
     precision: torch.dtype = torch.float32
+    decoder_precision: torch.dtype = torch.float32
+    low_memory: bool = False
 
     # What samplers and controls call.
 
@@ -160,11 +164,20 @@ class MusicModel:
         return in_precision(self.network, self.precision)
 
     @cached_property
+    def _vocoder_in_precision(self) -> nn.Module:
+        return in_precision(self.vocoder, self.decoder_precision)
+
+    @cached_property
+    def _student_in_precision(self) -> nn.Module:
+        assert self.distilled is not None
+        return in_precision(self.distilled.network, self.precision)
+
+    @cached_property
     def student(self) -> StudentDenoiser | None:
         """The distilled ``(x_t, t, cond, guidance) -> x̂_0`` that needs few steps, or None."""
         if self.distilled is None:
             return None
-        return self.student_denoiser(in_precision(self.distilled.network, self.precision))
+        return self.student_denoiser(self._student_in_precision)
 
     @property
     def device(self) -> torch.device:
@@ -245,7 +258,7 @@ class MusicModel:
 
     def to_audio(self, x_0: Tensor) -> Tensor:
         """Decode x_0 to audio (B, frames · hop) within ±1, differentiably (V of the papers)."""
-        return limited(self.vocoder(self.to_mel(x_0)))
+        return limited(self._vocoder_in_precision(self.to_mel(x_0)))
 
     def to_sound(self, x_0: Tensor) -> Tensor:
         """Decode x_0 to what is saved, (B, channels, samples), whose mono mix is `to_audio`."""
@@ -325,6 +338,10 @@ class MusicModel:
         """
         dtype = next(self.network.parameters()).dtype
         nn.Module.to(student.network, self.device, dtype)  # diffusers' own `to` warns needlessly
+        if self.low_memory:
+            from ditto.models.low_memory import checkpoint_blocks  # which builds on this module
+
+            checkpoint_blocks(student.network)
         return replace(self, distilled=student, sha256=hash_with_student(self.sha256, sha256))
 
     # What is said of it, and its folder.
@@ -335,10 +352,20 @@ class MusicModel:
         every = (self.network, self.vocoder, student, self.controlnet)
         return [part for part in every if part is not None]
 
+    def computing(self) -> list[nn.Module]:
+        """Return `parts`, and their copies that compute in lower precision."""
+        copies = [self._network_in_precision, self._vocoder_in_precision, self.fast.vocoder]
+        copies += [self._student_in_precision] if self.distilled else []
+        return [*self.parts(), *copies]
+
     def describe(self) -> dict[str, str]:
-        """Return name, hash and precision, for reports."""
-        precision = str(self.precision).removeprefix("torch.")
-        return {"name": self.name, "sha256": self.sha256, "precision": precision}
+        """Return name, hash, precision and device, for reports."""
+        precision, decoder = (
+            str(dtype).removeprefix("torch.") for dtype in (self.precision, self.decoder_precision)
+        )
+        described = {"name": self.name, "sha256": self.sha256, "precision": precision}
+        described |= {} if decoder == "float32" else {"decoder_precision": decoder}
+        return described | {"device": str(self.device)}
 
     def save(self, folder: Path) -> str:
         """Write the folder, weights in float16; return the hash that loading will give.

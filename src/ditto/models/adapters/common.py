@@ -166,7 +166,7 @@ class PipelineModel(MusicModel):
         def output(x_t: Tensor, t: Tensor, cond: Tensor, w: Tensor) -> Tensor:
             dtype = cast(Any, network).dtype
             prompt = cond.chunk(2, dim=1)[0].to(dtype)
-            features = guidance_features(w, config.time_cond_proj_dim).to(dtype)
+            features = guidance_features(w, config.time_cond_proj_dim).to(w.device, dtype)
             x, time = self.seen(x_t, t)
             predicted = self.predict(function, x.to(dtype), time, prompt, timestep_cond=features)
             return predicted.to(x_t.dtype)
@@ -200,6 +200,13 @@ class PipelineModel(MusicModel):
         """Drop conditions for CFG: with probability `rate` an item loses its prompt."""
         lost = torch.rand(len(cond), 1, generator=generator) < rate
         return torch.where(lost, null_condition(cond), cond)
+
+    @property
+    def encoders(self) -> list[nn.Module]:
+        """Networks that encode prompts."""
+        used = {id(network) for network in (self.network, self.vae, self.vocoder)}
+        components = self.pipe.components.values()
+        return [n for n in components if isinstance(n, nn.Module) and id(n) not in used]
 
     @property
     def decoders(self) -> list[nn.Module]:
@@ -264,7 +271,10 @@ class PipelineModel(MusicModel):
             one.check(lyrics=self.sings, key=self.knows_keys)
         length = self.spec.clip_seconds if seconds is None else seconds
         with torch.no_grad():
-            return self.encoded_tags(list(tags), length).float().to(self.device)
+            conditions = self.encoded_tags(list(tags), length).float().to(self.device)
+        for encoder in self.encoders if self.low_memory else ():
+            encoder.to("cpu")
+        return conditions
 
     def encode_prompts(self, prompts: Sequence[str], seconds: float | None = None) -> Tensor:
         """Encode prompts, as of `cond_each`."""
