@@ -363,5 +363,5 @@ def test_what_is_called_the_windows_length_is_the_window() -> None:
     model = load()
     assert model.shape(6.0) == model.shape(5.944) == model.shape()
     assert model.shape(5.5)[-1] < model.shape()[-1]
-    with pytest.raises(RequestError, match=r"at most 5\.94, not 6\.1"):
+    with pytest.raises(RequestError, match=r"at most 5\.94 in one window, not 6\.1"):
         model.shape(6.1)
