@@ -209,8 +209,9 @@ def adapt(
     # diffusers' own `to` warns of what is not so here
     if precision is not None:
         nn.Module.to(denoiser, dtype_of(precision, denoiser.device))
-    for decoder in decoders if decoder_precision is not None else ():
-        nn.Module.to(decoder, dtype_of(decoder_precision, denoiser.device))
+    if decoder_precision is not None:
+        for decoder in decoders:
+            nn.Module.to(decoder, dtype_of(decoder_precision, denoiser.device))
     make = getattr(import_module(f"ditto.models.adapters.{kind.module}"), f"adapt_{kind.module}")
     origin = getattr(pipe, "name_or_path", "") or pipe.config.get("_name_or_path") or cls
     model = make(pipe, name=name or str(origin), sha256=sha256, negative_prompt=negative_prompt)
