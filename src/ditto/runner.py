@@ -244,6 +244,8 @@ def problem_of(
     """
     assert request.guidance is not None
     assert request.iterations is not None
+    assert request.method is not None
+    model = request.method.prepared(model, request.controls)
     return Problem(
         model=model,
         controls=request.controls,

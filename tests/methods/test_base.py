@@ -42,6 +42,8 @@ WORDS = {
     "tolerance": -0.5,
 }
 OPTIONAL = {"grid", "lr", "momentum", "tolerance", "patience", "gamma", "strength", "max_travel"}
+OPTIONAL |= {"decode_steps"}
+OWN_OPTIONAL = {"native": {"steps", "sampler"}}
 
 
 def changed(name: str) -> dict[str, Any]:
@@ -136,7 +138,8 @@ def test_numpys_numbers_are_welcome_and_become_plain(name: str, field: str) -> N
 @pytest.mark.parametrize("name", METHODS)
 def test_none_is_a_setting_only_where_it_means_the_default(name: str) -> None:
     for field in dataclasses.fields(METHODS[name]):
-        if field.name in OPTIONAL and (name, field.name) != ("doodl", "grid"):
+        own = OWN_OPTIONAL.get(name, set())
+        if field.name in OPTIONAL | own and (name, field.name) != ("doodl", "grid"):
             assert getattr(make_method(name, {field.name: None}), field.name) is None
         else:
             assert "None" in refused(name, {field.name: None})

@@ -8,6 +8,7 @@ import torch
 from tests.methods.given import LOUDNESS, made, problem, start
 
 from ditto.audio.bands import Bands
+from ditto.diffusion.consistency import gamma_sample
 from ditto.diffusion.denoiser import limit_of
 from ditto.diffusion.samplers import ddim, ddpm, dpm_solver_pp
 from ditto.errors import RequestError
@@ -25,6 +26,7 @@ def test_each_sampler_is_that_of_its_module(whole_model: MusicModel, sampler: st
             "ddim": lambda: ddim(chain, x_T),
             "dpm++": lambda: dpm_solver_pp(chain, x_T),
             "ddpm": lambda: ddpm(chain, x_T, noise, 2.6),
+            "ping-pong": lambda: gamma_sample(chain, x_T, 1.0, noise),
         }[sampler]()
     result = made(whole_model, Uncontrolled(steps=4, sampler=sampler), LOUDNESS)
     assert torch.equal(result.x_0, expected)

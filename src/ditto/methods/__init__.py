@@ -1,8 +1,8 @@
 """Every method by its name, on the command line and in reports.
 
-"naive", "multidiffusion" and "md50" keep a region (inpaint, outpaint, a recording's loop) and take
-no other control; "controlnet" takes a loudness curve, a melody or both; the others take any
-control.
+"naive", "multidiffusion", "md50" and "native" keep a region (inpaint, outpaint, a recording's loop)
+and take no other control; "controlnet" takes a loudness curve, a melody or both; the others take
+any control.
 """
 
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from ditto.methods.ditto2 import Ditto2
 from ditto.methods.doodl import Doodl
 from ditto.methods.guidance import FreeDoM, GuidanceGradients
 from ditto.methods.masking import MultiDiffusion, MultiDiffusion50, NaiveMasking
+from ditto.methods.native import NativeInpainting
 from ditto.methods.none import Uncontrolled
 
 METHODS: dict[str, type[Method]] = {
@@ -32,6 +33,7 @@ METHODS: dict[str, type[Method]] = {
         MultiDiffusion,
         MultiDiffusion50,
         NaiveMasking,
+        NativeInpainting,
         MusicControlNet,
         Uncontrolled,
     )
@@ -73,6 +75,7 @@ __all__ = [
     "MultiDiffusion50",
     "MusicControlNet",
     "NaiveMasking",
+    "NativeInpainting",
     "Problem",
     "Uncontrolled",
     "make_method",

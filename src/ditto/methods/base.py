@@ -9,7 +9,7 @@ A method is used as a solver is in optimistix::
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self, get_args
@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 from torch import Tensor
 
 from ditto.controls.base import Control
-from ditto.diffusion.consistency import Noise
+from ditto.diffusion.consistency import Noise, gamma_sample
 from ditto.diffusion.denoiser import Cond
 from ditto.diffusion.samplers import (
     NOISE_RATIO,
@@ -174,6 +174,14 @@ class Method(ABC):
         """
         return self
 
+    def prepared(self, model: MusicModel, controls: Sequence[Control]) -> MusicModel:
+        """Return the model that the problem is posed on; most methods take it as it is.
+
+        Raises:
+            DittoError: the method cannot use it for these controls.
+        """
+        return model
+
     def check(self, problem: Problem) -> None:  # noqa: B027 - most methods take any problem
         """Refuse a problem that the method cannot solve, before any work.
 
@@ -204,7 +212,7 @@ class SamplingMethod(Method):
 
     Attributes:
         steps: T, sampling steps.
-        sampler: ddim, dpm++ or ddpm, as far as the method admits it.
+        sampler: ddim, dpm++, ddpm or ping-pong, as far as the method admits it.
         grid: where the steps lie: "trailing", from pure noise on, or "leading", from a step below,
             as latents of inversions need; by default the latent's, or the model's.
         threshold: of every step's estimate: "static" clips it to the log-mel's range, "dynamic" is
@@ -242,6 +250,9 @@ class SamplingMethod(Method):
 
     def sample(self, problem: Problem) -> Sampler:
         """Return the sampler; a stochastic one starts the problem's noise anew."""
+        if self.sampler == "ping-pong":
+            noise = problem.new_noise()
+            return lambda chain, x_T: gamma_sample(chain, x_T, 1.0, noise)
         if self.sampler == "ddpm":
             noise, kept = problem.new_noise(), NOISE_RATIO * problem.model.data_std
             return lambda chain, x_T: ddpm(chain, x_T, noise, kept)

@@ -63,6 +63,20 @@ def known_region(controls: Sequence[Control]) -> Known | None:
     return None if region is None else Known.of_spans(*region)
 
 
+def only_region(controls: Sequence[Control]) -> Known:
+    """Return the region that is all that is asked for.
+
+    Raises:
+        ControlError: another kind of control, or several.
+    """
+    known = known_region(controls)
+    if known is None:
+        raise ControlError(
+            "masking takes one region to keep (inpaint, outpaint or loop) and no other control"
+        )
+    return known
+
+
 def naive_masking(x_T: Tensor, chain: Chain, known: Known, noise: Noise) -> Tensor:
     """Sample; after every step x_{t−1} ← M·N(√ᾱ·x_ref, (1 − ᾱ)·I) + (1 − M)·x_{t−1}.
 
@@ -133,11 +147,7 @@ class MaskingMethod(SamplingMethod):
 
     def known(self, problem: Problem) -> Known:
         """Return the region to keep, on the problem's device."""
-        known = known_region(problem.controls)
-        if known is None:
-            raise ControlError(
-                "masking takes one region to keep (inpaint, outpaint or loop) and no other control"
-            )
+        known = only_region(problem.controls)
         return Known(known.mask.to(problem.model.device), known.reference.to(problem.model.device))
 
 

@@ -14,7 +14,7 @@ class Uncontrolled(SamplingMethod):
 
     name = "none"
     summary = "no control"
-    samplers = ("ddim", "dpm++", "ddpm")
+    samplers = ("ddim", "dpm++", "ddpm", "ping-pong")
 
     @torch.no_grad()
     def decode(self, x_T: Tensor, problem: Problem) -> Tensor:

@@ -236,6 +236,25 @@ class MusicModel:
             RequestError: with what to do.
         """
 
+    @property
+    def own_sampler(self) -> str:
+        """What its makers sample it by, as methods call samplers."""
+        return "ddim"
+
+    def keeping(self, mask: Tensor, reference: Tensor) -> "MusicModel":
+        """Return the model told of a region that it must keep, by its own inpainting.
+
+        Args:
+            mask: (frames,), 1 where x_0 is known.
+            reference: (…, frames) of x_0 there.
+
+        Raises:
+            RequestError: it has none.
+        """
+        raise RequestError(
+            f"the model {self.name!r} has no inpainting of its own: choose ditto2, ditto or naive"
+        )
+
     # Sound and x_0.
 
     @property

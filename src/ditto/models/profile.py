@@ -407,11 +407,14 @@ def describe_model(model: MusicModel) -> list[str]:
         f"moods      {', '.join(names.moods)}",
         f"tempo      {names.tempo_low:g} to {names.tempo_high:g} beats per minute",
     ]
+    prompts = "prompts    any text"
+    if getattr(model, "sings", False):
+        prompts += "; lyrics, tempo and key are conditions of their own"
     return [
         f"name       {model.name}",
         f"sha256     {model.sha256}",
         f"window     {model.spec.clip_seconds:.2f} s at {model.spec.sample_rate} Hz",
-        *(tags if names.genres else ["prompts    any text"]),
+        *(tags if names.genres else [prompts]),
         f"guidance   {model.guidance:g}",
         *(f"{part:10s} {size:.1f} M parameters" for part, size in millions.items()),
         *([OWN_STUDENT.format(steps=student.steps)] if student is not None and student.own else []),

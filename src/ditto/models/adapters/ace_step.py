@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, ClassVar, cast
 
 import torch
-from diffusers.pipelines.ace_step.pipeline_ace_step import AceStepPipeline
+from diffusers.pipelines.ace_step.pipeline_ace_step import TASK_INSTRUCTIONS, AceStepPipeline
 from torch import Tensor
 
 from ditto.diffusion.denoiser import GuidedDenoiser, ProjectedDenoiser
@@ -143,6 +143,7 @@ class AceStepModel(FlowModel):
             audio_duration=seconds,
             bpm=None if tags.tempo is None else round(tags.tempo),
             keyscale=tags.key,
+            instruction=TASK_INSTRUCTIONS["text2music" if self.known is None else "repaint"],
         )
 
     def predict(
@@ -166,7 +167,11 @@ class AceStepModel(FlowModel):
     def _context(self, x_t: Tensor) -> Tensor:
         """Return what is to be filled in, and where: (B, 2 · channels, frames)."""
         source = self._silence[:, : x_t.shape[-1]].to(x_t)
-        return torch.cat([source, torch.ones_like(source)]).expand(len(x_t), -1, -1)
+        fill = torch.ones_like(source)
+        if self.known is not None:
+            mask, reference = (tensor.to(x_t) for tensor in self.known)
+            source, fill = torch.where(mask > 0, reference, source), fill - mask
+        return torch.cat([source, fill]).expand(len(x_t), -1, -1)
 
     @cached_property
     def _silence(self) -> Tensor:

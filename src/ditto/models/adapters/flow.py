@@ -6,9 +6,9 @@ both computed in float32 before anything is cast: time features may turn 10 000 
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -24,7 +24,14 @@ OWN_STEPS = 8
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FlowModel(PipelineModel):
-    """A pipeline of a rectified flow; `predict` computes u = ε − x_0 and its `t` is τ, float32."""
+    """A pipeline of a rectified flow; `predict` computes u = ε − x_0 and its `t` is τ, float32.
+
+    Attributes:
+        known: mask (1, frames) and latent (channels, frames) of a region that the network is told
+            to keep, see `keeping`; None is none.
+    """
+
+    known: tuple[Tensor, Tensor] | None = None
 
     @cached_property
     @abstractmethod
@@ -40,6 +47,11 @@ class FlowModel(PipelineModel):
         """Return x_τ (B, …, frames) and τ (B,), float32."""
         signal, spread = self.schedule.scales(t, x_t)
         return x_t / (signal + spread), self.schedule.time(t)
+
+    def keeping(self, mask: Tensor, reference: Tensor) -> Self:
+        """See `MusicModel.keeping`; the reference counts where the mask is 1 only."""
+        mask, reference = mask.to(self.device)[None], reference.to(self.device)
+        return replace(self, known=(mask, reference * mask))
 
     @property
     @abstractmethod

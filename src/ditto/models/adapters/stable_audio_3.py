@@ -98,9 +98,22 @@ class StableAudio3Model(FlowModel):
             t,
             encoder_hidden_states=tokens.unflatten(1, (-1, config.cond_token_dim)),
             global_hidden_states=length,
+            local_add_cond=self._told_region(x_t),
             return_dict=False,
             **inputs,
         )[0]
+
+    def _told_region(self, x_t: Tensor) -> Tensor | None:
+        """Return mask and latent of the known region, (B, 1 + channels, frames), or None."""
+        if self.known is None:
+            return None
+        return torch.cat(self.known).to(x_t).expand(len(x_t), -1, -1)
+
+    @property
+    def own_sampler(self) -> str:
+        """Ping-pong of the distilled."""
+        stochastic = cast(Any, self.pipe).scheduler.config.stochastic_sampling
+        return "ping-pong" if stochastic else "ddim"
 
     @property
     def reach(self) -> int:

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from ditto.errors import ModelError
 from ditto.models.network import with_extra_inputs
 
+FLOWS = ("StableAudio3DiTModel", "AceStepTransformer1DModel")
+"""Denoisers that have no input for w, and get none here."""
+
 FEATURES = 32
 """Size of the embedding of w."""
 
@@ -82,11 +85,16 @@ def new_student(network: nn.Module) -> nn.Module:
     """Copy a pipeline's denoiser, in float32, with an input for w that has no effect yet.
 
     Raises:
-        ModelError: it has one already, as a student has.
+        ModelError: it has one already, as a student has, or is a flow's.
     """
     if cast(Any, network).config.get("time_cond_proj_dim") is not None:
         raise ModelError(
             "this model's denoiser is a student already: distil the model that it comes from"
+        )
+    if type(network).__name__ in FLOWS:
+        raise ModelError(
+            "flows are not distilled here: load a checkpoint that its makers distilled, such as "
+            "ACE-Step turbo, which is its own student"
         )
     guided = isinstance(network, StableAudioDiTModel)
     kind = GuidedStableAudioDiT.__name__ if guided else type(network).__name__
