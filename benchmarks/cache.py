@@ -60,7 +60,8 @@ class ResultCache:
         if not (self.resume or path in self._made) or not path.is_file():
             return None
         try:
-            return load_file(path)
+            # copies: views of the file would keep it open, and Windows from replacing it
+            return {name: value.clone() for name, value in load_file(path).items()}
         except (SafetensorError, OSError) as error:
             kind = type(error).__name__
             raise DataError(

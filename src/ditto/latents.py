@@ -64,7 +64,7 @@ class Latent:
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                x_T = file.get_tensor("x_T")
+                x_T = file.get_tensor("x_T").clone()  # else a view of the file, which stays open
             if metadata.get("format") != FORMAT:
                 raise ValueError
             latent = cls(

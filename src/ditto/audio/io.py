@@ -50,6 +50,9 @@ MAX_TAG_BYTES, MAX_SOFTWARE_BYTES = 2000, 100
 """Longest tags. In wav libsndfile drops longer ones; it cuts `software` within a character, which
 crashes in flac."""
 
+SHARED_DESCRIPTORS = os.name != "nt"
+"""Whether all libraries of a process share one C runtime, and so its file descriptors."""
+
 _BLOCK_FRAMES = 1 << 16
 # After a seek the first mp3 frames decode wrongly, since a frame borrows up to 511 bytes from its
 # predecessors; so does the first block of Vorbis. A seek into the last Ogg page is off by what is
@@ -289,11 +292,20 @@ class _SoundFile(soundfile.SoundFile):
         return False
 
 
+def _sound_file(raw: BinaryIO) -> _SoundFile:
+    """Return a sound file that reads from an open file.
+
+    By its descriptor, or, where libsndfile may have another C runtime with descriptors of its own,
+    through Python.
+    """
+    return _SoundFile(raw.fileno(), closefd=False) if SHARED_DESCRIPTORS else _SoundFile(raw)
+
+
 @contextmanager
 def _opened(path: StrPath) -> Iterator[soundfile.SoundFile]:
     """Open a sound file; any failure in the block becomes an `AudioFileError`."""
     try:
-        with _regular_file(path) as raw, _SoundFile(raw.fileno(), closefd=False) as file:
+        with _regular_file(path) as raw, _sound_file(raw) as file:
             _check_header(path, file)
             yield file
     except OSError as error:

@@ -8,6 +8,7 @@ import sys
 import warnings
 from importlib import import_module
 from importlib.metadata import version
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -97,6 +98,9 @@ def ditto_music(
 
 def main() -> None:
     """Run the command line; a user's mistake ends as one line on standard error and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a pipe on Windows may not know all characters
+            stream.reconfigure(errors="replace")
     warnings.filterwarnings("ignore", category=FutureWarning)  # what libraries tell each other
     try:
         app(prog_name="ditto-music")

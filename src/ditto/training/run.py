@@ -141,6 +141,7 @@ class Learner:
             names,
         )
         self.lr = recipe.lr if lr is None else lr
+        network.to(accelerator.device)  # before the optimiser takes hold of the parameters
         adamw = torch.optim.AdamW(
             [p for p in network.parameters() if p.requires_grad],
             lr=self.lr,
