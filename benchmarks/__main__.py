@@ -14,7 +14,16 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from benchmarks import controls, listening, music, quality, speed, tables_ditto, tables_ditto2
+from benchmarks import (
+    ablation,
+    controls,
+    listening,
+    music,
+    quality,
+    speed,
+    tables_ditto,
+    tables_ditto2,
+)
 from benchmarks.measures import Judge
 from benchmarks.plots import draw
 from benchmarks.report import RESULTS, ROOT, Report, write_claims
@@ -29,6 +38,7 @@ TABLES = {
     for table in (
         *tables_ditto.TABLES,
         *tables_ditto2.TABLES,
+        ablation.TABLE,
         controls.TABLE,
         music.TABLE,
         quality.TABLE,
@@ -71,6 +81,9 @@ Clap = Annotated[str | None, typer.Option(help="The CLAP that judges, a folder o
 TextClap = Annotated[str | None, typer.Option(help="The CLAP that texts are optimised with.")]
 Classifier = Annotated[Path | None, typer.Option(help="Folder of the tag classifier.")]
 MusicGen = Annotated[str | None, typer.Option("--musicgen", help="A folder or Hub id.")]
+MusicGenMelody = Annotated[
+    str | None, typer.Option("--musicgen-melody", help="The same, of the kind that takes melodies.")
+]
 Config = Annotated[
     str | None,
     typer.Option(help="With speed: time an untrained network, e.g. paper for the papers' UNet."),
@@ -111,6 +124,7 @@ def measure(
     text_clap: TextClap = None,
     classifier: Classifier = None,
     musicgen: MusicGen = None,
+    musicgen_melody: MusicGenMelody = None,
     config: Config = None,
     spectrograms: Spectrograms = None,
     old: Old = None,
@@ -143,6 +157,7 @@ def measure(
             unconditional=shipped(model, unconditional, "unconditional"),
             text_clap=text_clap,
             musicgen=musicgen,
+            musicgen_melody=musicgen_melody,
         ),
         held_out=held_out,
         cache=cache,

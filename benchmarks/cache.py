@@ -1,9 +1,11 @@
 """Clips on disk, so that tables share them and a killed run goes on; and where a result came from.
 
 A clip's file is named by a hash of everything that determines it and what it took: the resolved
-request (targets, tags, seed and method in it), the models, the precision and the machine.
+request (targets, tags, seed and method in it), the models, the precision, the machine, and the code
+of the methods, whose constants no request names.
 """
 
+import ast
 import hashlib
 import json
 import os
@@ -11,6 +13,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +22,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import ditto
 from ditto.errors import DataError, OutputError
 from ditto.paths import atomic_file, printable
 
-VERSION = 2
+VERSION = 3
 """Of what tasks make: raise it when they change, and no old clip is used again."""
 
 Tensors = dict[str, Tensor]
@@ -68,6 +72,10 @@ class ResultCache:
                 f"{printable(path)} is damaged ({kind}): delete it, or give --no-resume"
             ) from None
 
+    def made(self, path: Path) -> bool:
+        """Tell whether a clip was made in this run and by this process, so that its times count."""
+        return path in self._made
+
     def write(self, path: Path, tensors: Tensors) -> None:
         """Keep a clip, whole or not at all.
 
@@ -97,6 +105,30 @@ def machine() -> dict[str, Any]:
         "gpu": gpu,
         "torch": torch.__version__,
     }
+
+
+CODE = ("diffusion/*.py", "methods/*.py", "edit/variations.py", "latents.py", "optimize.py")
+"""Files of the package that no request describes in full."""
+
+
+@cache
+def code_digest(root: Path = Path(ditto.__file__).parent) -> str:
+    """Hash the code of `CODE` without comments and docstrings."""
+    digest = hashlib.sha256()
+    for path in sorted(file for pattern in CODE for file in root.glob(pattern)):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list):
+                node.body = [each for each in body if not _is_text(each)]  # pyright: ignore[reportAttributeAccessIssue]
+        digest.update(f"{path.name} {ast.dump(tree)}".encode())
+    return digest.hexdigest()[:20]
+
+
+def _is_text(node: ast.AST) -> bool:
+    """Tell whether a statement is a docstring, or the text below a constant."""
+    value = getattr(node, "value", None)
+    return isinstance(node, ast.Expr) and isinstance(value, ast.Constant)
 
 
 def git_commit() -> str | None:

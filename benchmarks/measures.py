@@ -17,7 +17,7 @@ from benchmarks.cache import Tensors
 from benchmarks.hearing import Heard, Hearing
 from benchmarks.report import FEWEST, ROOT
 from benchmarks.targets import Targets
-from benchmarks.tasks import Bench, sound
+from benchmarks.tasks import COSINE_SCALE, Bench, sound
 from ditto.errors import DittoError
 from ditto.eval.bootstrap import Interval, mean_interval, ratio_interval, statistic_interval
 from ditto.eval.classifier import ClipClassifier
@@ -179,6 +179,11 @@ class RowResult:
         return len(self.tensors["seconds"])
 
     @property
+    def timed(self) -> bool:
+        """Whether all clips were made in this run."""
+        return bool(self.tensors.get("timed", torch.ones(1)).all())
+
+    @property
     def audio(self) -> Tensor:
         """Sounds (N, samples), float32."""
         return sound(self.tensors["audio"])
@@ -245,6 +250,20 @@ class Measure:
         return ratio_interval(a, b, paired=paired)
 
 
+class TimedMeasure(Measure):
+    """A time, of clips that were all made in this run."""
+
+    def values(self, row: RowResult) -> Array:
+        """Return one time a clip.
+
+        Raises:
+            DittoError: a clip is of another run, or of another process beside this one.
+        """
+        if not row.timed:
+            raise DittoError("timed in another run: give --no-resume, and one worker")
+        return super().values(row)
+
+
 class FrechetMeasure(Measure):
     """The Fréchet distance to real clips, in the judge's embedding."""
 
@@ -307,7 +326,10 @@ def _in_checkout(name: str) -> str:
 
 MSE, RHO = Measure("intensity_mse_db2", "dB^2"), Measure("intensity_rho", "", 1.0)
 ACCURACY = Measure("melody_accuracy_percent", "%", 100.0)
-STRUCTURE = Measure("structure_mse")
+STRUCTURE = Measure(
+    "structure_mse_cosine",
+    compute=lambda row: COSINE_SCALE * row.tensors["structure_mse"].double().numpy(),
+)
 OUTPAINT, INPAINT = Measure("outpaint_mse"), Measure("inpaint_mse")
 LOOP, INVERT = Measure("loop_mse"), Measure("invert_mse")
 SEAM, SEAMS = Measure("seam_jump", "dB"), Measure("seam_jumps", "dB")
@@ -317,9 +339,9 @@ CLAP_SCORE = Measure("clap_score", "", 1.0, lambda row: row.judge.scores(row, ro
 OWN_CLAP_SCORE = Measure(
     "clap_score_optimised", "", 1.0, lambda row: row.judge.scores(row, row.judge.text_clap)
 )
-TIME = Measure("seconds_per_clip", "s")
+TIME = TimedMeasure("seconds_per_clip", "s")
 CONVERGENCE = Measure("steps_to_converge", "steps", 0.0, _converged)
-STEP_TIME = Measure("seconds_per_step", "s")
+STEP_TIME = TimedMeasure("seconds_per_step", "s")
 MEMORY = Measure("mean_memory_gb", "GB")
 REUSE = Measure("reuse_loss")
 VARIANCES = (

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from benchmarks.cache import ResultCache, Tensors, machine
+from benchmarks.cache import ResultCache, Tensors, code_digest, machine
 from benchmarks.targets import PerItem, Targets
 from benchmarks.variants import DITTO, Models, Variant
 from ditto.audio.chroma import log_chroma
@@ -21,19 +21,16 @@ from ditto.audio.features import intensity, log_mel
 from ditto.audio.similarity import self_similarity
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Output
-from ditto.controls.regions import Region, SelfLoop
+from ditto.controls.regions import Region
 from ditto.controls.text import Text
-from ditto.edit.edits import SELF_OVERLAP, closed
-from ditto.edit.timeline import FADE_SECONDS, Timeline
+from ditto.diffusion.consistency import Noise
 from ditto.edit.variations import How, Inversion, inverted, vary
-from ditto.edit.windows import GapFiller
 from ditto.errors import ModelError
 from ditto.eval.batch_variance import intra_batch_variance
 from ditto.eval.efficiency import Memory
 from ditto.eval.seams import seam_jump
-from ditto.latents import Latent, draw_x_T
+from ditto.latents import NOISE_SEED, VARIATION_SEED, Latent, draw_x_T, item_noise
 from ditto.methods.controlnet import MusicControlNet
-from ditto.methods.none import Uncontrolled
 from ditto.models.conditioning import Tags
 from ditto.models.model import MusicModel
 from ditto.request import Request
@@ -45,10 +42,8 @@ LOOP_OVERLAP, WIDE_OVERLAP = 1.0, 2.0
 BATCH = 10
 """B of the reuse of latents and of the variance within batches (appendices I and J)."""
 MEMORY_ITERATIONS = 2
-OVERLAP, GAP = 1.0, 4.0
-"""Seconds, of a recording's out- and inpainting."""
-LONGER = 5.05
-"""How many times as long a clip becomes in `extend`: 5.94 s become 30."""
+COSINE_SCALE = 4.0
+"""From errors of the control's self-similarity, (1 + cos) / 2, to those of the papers' T·Tᵀ."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +133,12 @@ class Bench:
             for i, clip in zip(chunk, self._make(task, variant, chunk), strict=True):
                 self.cache.write(paths[i], clip)
                 clips[i] = self.cache.read(paths[i])
-        ready = [clip for clip in clips.values() if clip is not None]
+        # Times count if they were taken in this run, the clip's own and what it was optimised by.
+        ready = [
+            clip | {"timed": clip.get("timed", one(1.0)) * self.cache.made(paths[i])}
+            for i, clip in clips.items()
+            if clip is not None
+        ]
         return {name: torch.cat([clip[name] for clip in ready]) for name in ready[0]}
 
     def _make(self, task: Task, variant: Variant, chunk: Sequence[int]) -> list[Tensors]:
@@ -159,7 +159,9 @@ class Bench:
             "task": task.name,
             "request": request.to_dict(),
             "through": variant.through and variant.through.to_dict(),
+            "other_noise": variant.other_noise,
             "held_out": self.targets.digest,
+            "code": code_digest(),
             "machine": machine() | ({"threads": self.threads} if self.threads else {}),
             "batch": size,
             "overrides": {name: repr(value) for name, value in self.overrides.items()},
@@ -214,18 +216,28 @@ def _generate_together(
     """Make clips as one batch; what only decodes otherwise takes x_T of the clips it shares."""
     requests = [task.request(bench, variant, i) for i in numbers]
     model, alike = bench.models.of(variant), variant.optimised_alike()
-    plan = _plan(requests, model)
+    plan, timed = _plan(requests, model), {}
     if alike is not None and plan.total:
         same = bench.some(task, alike, numbers)
         plan.x_T, plan.losses = same["x_T"].to(model.device), list(same["losses"].T)
         plan.seconds = (same["seconds_per_step"].sum() * same["losses"].shape[1]).item()
+        timed = {"timed": same["timed"]}
     elif plan.total:
         started = time.perf_counter()
         for step in plan.method.optimise(plan.x_T, plan.problem):
             plan.x_T = step.best_x_T
             plan.losses.append(step.loss)
         plan.seconds = now(model.device) - started
-    return kept(plan.result())
+    if variant.other_noise:
+        plan.problem = replace(plan.problem, new_noise=_other_noise(plan))
+    return kept(plan.result()) | timed
+
+
+def _other_noise(plan: Run) -> Callable[[], Noise]:
+    """Return noise of another stream than that which the clips were optimised with."""
+    shape, seed = plan.x_T.shape[1:], plan.request.seed
+    count, device = plan.request.count, plan.model.device
+    return partial(item_noise, shape, seed, count, device, first=VARIATION_SEED)
 
 
 def _plan(requests: Sequence[Request], model: MusicModel) -> Run:
@@ -264,18 +276,23 @@ def _reference(bench: Bench, variant: Variant, i: int) -> Tensor:
 def _region(
     kind: str, seconds: float, reference: Tensor, spec: AudioSpec
 ) -> tuple[Region, list[float]]:
-    """Return what is kept of x_ref (…, frames), and where the seams are, in seconds."""
-    frames, rate = reference.shape[-1], spec.frame_rate
-    wanted = round(seconds * rate)
+    """Return what is kept of x_ref (…, frames), and where the seams are, in seconds.
+
+    Frames whose windows pass the clip's ends hold reflected sound, and are not asked for.
+    """
+    frames, rate, margin = reference.shape[-1], spec.frame_rate, spec.margin_frames
+    wanted, whole = round(seconds * rate), reference[..., margin : frames - margin]
     if kind == "outpaint":
         overlap = min(wanted, int(0.55 * frames))
-        return Region.outpaint(reference, overlap, frames), [overlap / rate]
+        return Region.outpaint(whole, overlap, frames), [overlap / rate]
     if kind == "loop":
         overlap = min(wanted, frames // 4)
-        return Region.loop(reference, overlap, frames), [overlap / rate, (frames - overlap) / rate]
+        return Region.loop(whole, overlap, frames), [overlap / rate, (frames - overlap) / rate]
     gap = min(wanted, int(0.7 * frames))
     start = (frames - gap) // 2
-    return Region.inpaint(reference, ((start, start + gap),)), [start / rate, (start + gap) / rate]
+    region = Region.inpaint(reference, ((start, start + gap),))
+    seams = [start / rate, (start + gap) / rate]
+    return region.without(((0, margin), (frames - margin, frames))), seams
 
 
 def invert(bench: Bench, task: Task, variant: Variant, i: int, *, how: Inversion) -> Tensors:
@@ -295,26 +312,46 @@ def memory(bench: Bench, task: Task, variant: Variant, i: int) -> Tensors:
 
 
 def reuse(
-    bench: Bench, task: Task, variant: Variant, i: int, *, how: How, random_prompts: bool
+    bench: Bench,
+    task: Task,
+    variant: Variant,
+    i: int,
+    *,
+    how: How,
+    random_prompts: bool,
+    fresh: bool = False,
 ) -> Tensors:
-    """Measure the mean loss of B clips from the latent that DITTO optimised (Table 10)."""
+    """Measure the mean loss of B clips from the latent that DITTO optimised (Table 10).
+
+    With `fresh` each clip has fresh noise in place of the latent: what the latent is worth.
+    """
     request, model = task.request(bench, variant, i), bench.models.of(variant)
     name = task.targets[0]
-    source = bench.some(CONTROLS[name], DITTO, [i])["x_T"]
-    clips = vary(
-        model,
-        Latent(source, model.sha256, {"guidance": request.guidance}),
-        count=BATCH,
-        how=how,
-        seed=request.seed,
-        prompts=bench.targets.prompts(i, BATCH) if random_prompts else request.tags,
-        controls=request.controls,
-        steps=getattr(request.method, "steps", None),
-    )
-    with torch.no_grad():
-        loss = request.controls[0].loss(Output(clips.x_0, model, clips.audio)).mean()
-    seconds = clips.timings["decode"] / BATCH
-    return {"reuse_loss": one(loss.item()), "seconds_per_clip": one(seconds)}
+    prompts = bench.targets.prompts(i, BATCH) if random_prompts else [request.tags] * BATCH
+    seed = bench.targets.seed + BATCH * i  # clips of two latents share no noise
+    if fresh:
+        noise = draw_x_T(model.shape(), NOISE_SEED + seed, BATCH, model.noise)
+        parts = [(x_T[None], prompts[k : k + 1], seed + k) for k, x_T in enumerate(noise)]
+    else:
+        parts = [(bench.some(CONTROLS[name], DITTO, [i])["x_T"], prompts, seed)]
+    losses, seconds = [], 0.0
+    for x_T, tags, first in parts:
+        clips = vary(
+            model,
+            Latent(x_T, model.sha256, {"guidance": request.guidance}),
+            count=len(tags),
+            how=how,
+            seed=first,
+            prompts=tags,
+            controls=request.controls,
+            steps=getattr(request.method, "steps", None),
+        )
+        with torch.no_grad():
+            losses.append(request.controls[0].loss(Output(clips.x_0, model, clips.audio)))
+        seconds += clips.timings["decode"] / BATCH
+    scale = COSINE_SCALE if name == "structure" else 1.0
+    loss = scale * torch.cat(losses).mean().item()
+    return {"reuse_loss": one(loss), "seconds_per_clip": one(seconds)}
 
 
 def spread(bench: Bench, task: Task, variant: Variant, i: int, *, shared: bool) -> Tensors:
@@ -352,91 +389,17 @@ def musicgen(
     bench: Bench, task: Task, variant: Variant, i: int, *, melody: bool = False
 ) -> Tensors:
     """Make MusicGen's clip of the same caption, at the model's rate and length."""
-    model, spec = bench.models.musicgen, bench.models.model.spec
+    models, spec = bench.models, bench.models.model.spec
+    model, option = models.musicgen, "--musicgen"
     if melody:
-        raise ModelError("no weights: MusicGen with melody conditioning is not run here")
+        model, option = models.musicgen_melody, "--musicgen-melody"
     if model is None:
-        raise ModelError("no weights: this row needs MusicGen, give it with --musicgen")
+        raise ModelError(f"no weights: this row needs MusicGen, give it with {option}")
     caption, length = bench.targets.tags(i).caption(), spec.samples(spec.clip_frames)
     audio = model.generate([caption], spec.clip_seconds, seed=bench.targets.seed + i)
     clip = soxr.resample(audio[0].numpy(), model.sample_rate, spec.sample_rate)[:length]
     padded = np.pad(clip, (0, length - len(clip))).astype(np.float32)
     return {"audio": pcm(torch.from_numpy(padded)[None])}
-
-
-def fill(
-    bench: Bench, task: Task, variant: Variant, i: int, *, kind: str, overlap: float = OVERLAP
-) -> Tensors:
-    """Edit a recording as a user does: go on from its end, or make its middle anew."""
-    recording = _recording(bench, i)
-    overlap = min(overlap, 0.4 * recording.seconds)
-    length = recording.length
-    gap = (length, 2 * length - recording.at(overlap) - 64)
-    if kind == "inpaint":
-        half = recording.at(min(GAP, recording.seconds - 2 * overlap) / 2)
-        gap = (length // 2 - half, length // 2 + half)
-    timeline = recording.extended(0, max(gap[1] - length, 0))
-    result, *_ = _filler(bench, task, variant, i, kind, overlap).fill(timeline, [gap])
-    return kept(result) | _jumps(timeline, gap, bench)
-
-
-def extend(bench: Bench, task: Task, variant: Variant, i: int) -> Tensors:
-    """Go on from a recording for several windows; the sound that is kept is the last one's."""
-    recording = _recording(bench, i)
-    timeline = recording.extended(0, round((LONGER - 1) * recording.length))
-    gaps = [(recording.length, timeline.length)]
-    overlap = min(OVERLAP, 0.4 * recording.seconds)
-    filler = _filler(bench, task, variant, i, "outpaint", overlap)
-    windows = [kept(result) for result in filler.fill(timeline, gaps)]
-    error = torch.stack([window["outpaint_mse"] for window in windows]).mean(dim=0)
-    seconds = torch.stack([window["seconds_per_clip"] for window in windows]).sum(dim=0)
-    whole = {"outpaint_mse": error, "seconds_per_clip": seconds}
-    return windows[-1] | whole | _jumps(timeline, filler.joins(timeline, gaps), bench)
-
-
-def loop(bench: Bench, task: Task, variant: Variant, i: int) -> Tensors:
-    """Make a loop from nothing; its join is heard when it is repeated."""
-    model, spec = bench.models.of(variant), bench.models.model.spec
-    overlap = round(SELF_OVERLAP * spec.frame_rate)
-    control = SelfLoop(model.shape()[-1] - overlap, overlap)
-    result = run(task.request(bench, variant, i, control), model)
-    fade = round(_fade(variant) * spec.sample_rate)
-    once = closed(result.audio.numpy(), spec.samples(control.period), fade)
-    known = np.ones(2 * once.shape[1], bool)
-    twice = Timeline(np.tile(once, 2), known, spec.sample_rate)
-    return kept(result) | _jumps(twice, [once.shape[1]], bench)
-
-
-def _recording(bench: Bench, i: int) -> Timeline:
-    """Return held-out clip i as a recording."""
-    samples = bench.targets.real().audio[i].numpy()[None]
-    return Timeline(samples, np.ones(samples.shape[1], bool), bench.models.model.spec.sample_rate)
-
-
-def _filler(
-    bench: Bench, task: Task, variant: Variant, i: int, kind: str, overlap: float
-) -> GapFiller:
-    return GapFiller(
-        kind,
-        bench.models.of(variant),
-        task.request(bench, variant, i),
-        overlap,
-        all_context=kind == "inpaint",
-        fade=_fade(variant),
-    )
-
-
-def _fade(variant: Variant) -> float:
-    """Return seconds of cross-fades: without control, clips are cut and pasted."""
-    return 0.0 if isinstance(variant.method, Uncontrolled) else FADE_SECONDS
-
-
-def _jumps(timeline: Timeline, edges: Sequence[int], bench: Bench) -> Tensors:
-    """Return the spectral jump at every edge within the sound, ``seam_jumps`` (1, edges)."""
-    heard = torch.from_numpy(timeline.samples[0])
-    inner = [edge / timeline.sample_rate for edge in edges if 0 < edge < timeline.length]
-    jumps = [seam_jump(heard, at, bench.models.model.spec) for at in inner]
-    return {"seam_jumps": torch.tensor([jumps], dtype=torch.float64)}
 
 
 def _clips(name: str, *targets: str) -> Task:
@@ -473,23 +436,13 @@ MUSICGEN_MELODY = Task("text, MusicGen with melody", partial(musicgen, melody=Tr
 FIXED = Task("fixed x_T", partial(spread, shared=True))
 FREE = Task("free x_T", partial(spread, shared=False))
 REUSE = {
-    (name, how, prompts): Task(
-        f"reuse {name} {how} {prompts}",
-        partial(reuse, how=how, random_prompts=prompts == "random prompts"),
+    (name, how, prompts, fresh): Task(
+        f"reuse {name} {how} {prompts}{', fresh x_T' if fresh else ''}",
+        partial(reuse, how=how, random_prompts=prompts == "random prompts", fresh=fresh),
         (name,),
     )
     for name in ("intensity", "melody", "structure")
     for how in ("ddpm", "ddpm+freedom")
     for prompts in ("random prompts", "fixed prompt")
-}
-RECORDINGS = {
-    "outpainting": Task("outpainting of a recording", partial(fill, kind="outpaint")),
-    "inpainting": Task("inpainting of a recording", partial(fill, kind="inpaint")),
-    "extending": Task("outpainting to 30 s", extend),
-    "looping": Task("loop from nothing, closed", loop),
-    "intensity+outpainting": Task(
-        "intensity+outpainting of a recording",
-        partial(fill, kind="outpaint", overlap=WIDE_OVERLAP),
-        ("intensity",),
-    ),
+    for fresh in (False, True)
 }

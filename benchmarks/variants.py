@@ -56,6 +56,7 @@ class Variant:
         guidance: CFG scale w, if not that of all rows.
         tags: of every clip, if not the clip's own.
         through: whose optimised x_T the method decodes, if not its own.
+        other_noise: decode with other noise than the clip was optimised with.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Variant:
     guidance: float | None = None
     tags: Tags | None = None
     through: Method | None = None
+    other_noise: bool = False
 
     def with_(self, **changes: Any) -> "Variant":
         """Return the variant with some fields changed, its own or its method's."""
@@ -77,6 +79,8 @@ class Variant:
     def optimised_alike(self) -> "Variant | None":
         """Return the variant whose optimisation this one shares, if only its decoding differs."""
         method = self.method
+        if self.other_noise:
+            return replace(self, other_noise=False)
         if self.through is not None:
             return replace(self, method=self.through, through=None)
         if not isinstance(method, Ditto2) or method.corrections:
@@ -90,6 +94,9 @@ VARIANT_FIELDS = {f.name for f in fields(Variant)}
 TTM = Variant("Default TTM", Uncontrolled())
 NAIVE, MD = Variant("Naive", NaiveMasking()), Variant("MD", MultiDiffusion())
 MD50 = Variant("MD-50", MultiDiffusion50())
+MD_ONE = Variant("MD, one noise", MultiDiffusion(one_noise=True))
+MD50_ONE = Variant("MD-50, one noise", MultiDiffusion50(one_noise=True))
+"""The papers' MultiDiffusion, and without its lack of noise in the region."""
 GG, FREEDOM = Variant("GG", GuidanceGradients()), Variant("FreeDoM", FreeDoM())
 CONTROLNET = Variant("ControlNet", MusicControlNet())
 DOODL = Variant("DOODL", Doodl(), slow=True)
@@ -113,7 +120,7 @@ class Models:
         cm: the base with a CM student.
         others: further bases.
         clap: the CLAP that texts are optimised with.
-        musicgen: for text adherence.
+        musicgen, musicgen_melody: for text adherence.
         load_seconds: that loading the base took.
     """
 
@@ -122,6 +129,7 @@ class Models:
     others: Mapping[Base, MusicModel] = field(default_factory=dict)
     clap: Clap | None = None
     musicgen: MusicGen | None = None
+    musicgen_melody: MusicGen | None = None
     load_seconds: float = 0.0
 
     def of(self, variant: Variant) -> MusicModel:
@@ -160,6 +168,7 @@ class Models:
         readers = {
             "clap": self.clap and self.clap.sha256,
             "musicgen": self.musicgen and self.musicgen.name,
+            "musicgen_melody": self.musicgen_melody and self.musicgen_melody.name,
         }
         return {
             "model": weights_digest(model),
@@ -180,7 +189,7 @@ class Weights:
         long: a base of 24 s.
         unconditional: a base without tags, with a student.
         text_clap: a folder or Hub id: what texts are optimised with.
-        musicgen: a folder or Hub id.
+        musicgen, musicgen_melody: folders or Hub ids.
     """
 
     model: str | None = None
@@ -191,6 +200,7 @@ class Weights:
     unconditional: Source = None
     text_clap: str | None = None
     musicgen: str | None = None
+    musicgen_melody: str | None = None
 
     def load(self) -> Models:
         """Load all of it.
@@ -210,6 +220,7 @@ class Weights:
             others={base: load(s, device=device) for base, s in sources.items() if s is not None},
             clap=Clap.load(self.text_clap) if has_clap else None,
             musicgen=MusicGen.load(self.musicgen) if self.musicgen else None,
+            musicgen_melody=MusicGen.load(self.musicgen_melody) if self.musicgen_melody else None,
             load_seconds=seconds,
         )
 

@@ -84,7 +84,7 @@ def test_verdicts_are_corrected_within_a_table():
     ]
 
 
-@pytest.mark.parametrize("count", [2, 7, 8, 16, 64])
+@pytest.mark.parametrize("count", [2, 4, 7, 8, 16, 32, 64])
 @pytest.mark.parametrize("shared", [0.0, 0.8])
 def test_without_a_difference_either_verdict_is_rare(count, shared):
     """Errors of two methods alike, log-normal, with and without what the clips share."""

@@ -11,11 +11,17 @@ from benchmarks.plots import draw
 from benchmarks.runner import Table, run_table
 from benchmarks.tasks import Bench
 
-from benchmarks import controls, quality, tables_ditto, tables_ditto2
+from benchmarks import ablation, controls, quality, tables_ditto, tables_ditto2
 
 TABLES = {
     table.name: table
-    for table in (*tables_ditto.TABLES, *tables_ditto2.TABLES, controls.TABLE, quality.TABLE)
+    for table in (
+        *tables_ditto.TABLES,
+        *tables_ditto2.TABLES,
+        ablation.TABLE,
+        controls.TABLE,
+        quality.TABLE,
+    )
 }
 MISSING = ("structure, ControlNet", "24s", "U-", "MusicGen", "CM-", "CM in", "DITTO-2 CM")
 

@@ -4,15 +4,33 @@ from dataclasses import replace
 
 import pytest
 import torch
-from benchmarks.cache import ResultCache
-from benchmarks.tasks import CONTROLS, FIXED, FREE, PLAIN, Bench, pcm, sound
-from benchmarks.variants import CTM, DITTO, DOODL, PUBLISHED_CTM, TTM
+from benchmarks.ablation import ADAMS, GAIN, LADDER, TABLE
+from benchmarks.cache import ResultCache, code_digest
+from benchmarks.measures import STRUCTURE, TIME, RowResult
+from benchmarks.tasks import (
+    CONTROLS,
+    FIXED,
+    FREE,
+    OUTPAINTING,
+    PLAIN,
+    REUSE,
+    Bench,
+    _reference,
+    _region,
+    pcm,
+    sound,
+)
+from benchmarks.variants import CTM, DITTO, DOODL, GG, PUBLISHED_CTM, TTM
 
+from ditto.audio.features import log_mel
+from ditto.controls.base import Output
 from ditto.controls.intensity import Intensity
+from ditto.edit.variations import vary
+from ditto.errors import DittoError
 from ditto.methods.ditto import Ditto
-from ditto.methods.ditto2 import Ditto2
+from ditto.methods.ditto2 import CalibratedProxies, Ditto2, Surrogate, _phases
 from ditto.request import Request
-from ditto.runner import run
+from ditto.runner import Run, run
 
 
 def afresh(bench: Bench, folder, **changes) -> Bench:
@@ -101,3 +119,146 @@ def test_a_shared_x_T_is_seen_in_the_variance(bench):
     fixed, free = (bench.clips(task, TTM, 2) for task in (FIXED, FREE))
     # A model that hardly hears its tags makes nearly the same of one x_T.
     assert (fixed["intensity_variance"] < free["intensity_variance"]).all()
+
+
+def test_times_of_another_run_do_not_count(bench, judge, tmp_path):
+    first = afresh(bench, tmp_path)
+    task = CONTROLS["loudness"]
+    row = RowResult(first.clips(task, PUBLISHED_CTM, 2), judge)
+    assert TIME.values(row).min() > 0
+    again = afresh(bench, tmp_path)
+    row = RowResult(again.clips(task, PUBLISHED_CTM, 3), judge)  # one of them is new
+    with pytest.raises(DittoError, match="timed in another run: give --no-resume, and one worker"):
+        TIME.interval(row)
+    # A new decoding of what another run optimised was not timed as a whole either.
+    longer = again.clips(task, PUBLISHED_CTM.with_(decode_steps=4), 1)
+    assert longer["timed"].tolist() == [0]
+    alone = ResultCache(tmp_path, resume=False)
+    row = RowResult(replace(bench, cache=alone).clips(task, PUBLISHED_CTM, 1), judge)
+    assert TIME.values(row).min() > 0
+
+
+def test_what_no_request_names_is_in_a_clips_identity(bench, tmp_path, monkeypatch):
+    root = tmp_path / "package"
+    (root / "methods").mkdir(parents=True)
+    file = root / "methods" / "guidance.py"
+    texts = [
+        '"""A module."""\nSTRENGTH = 0.02\n"""Default."""\n',
+        '"""Other words."""\n# a comment\nSTRENGTH = 0.02\n',
+        '"""A module."""\nSTRENGTH = 0.04\n',
+    ]
+    digests = []
+    for text in texts:
+        file.write_text(text)
+        digests.append(code_digest.__wrapped__(root))
+    assert digests[0] == digests[1] != digests[2]
+    before = bench._path(PLAIN, GG, 0, 1)
+    monkeypatch.setattr("benchmarks.tasks.code_digest", lambda: "other")
+    assert bench._path(PLAIN, GG, 0, 1) != before
+
+
+def test_clips_can_be_decoded_with_other_noise(bench, tmp_path):
+    fresh = afresh(bench, tmp_path)
+    variant = CTM.with_(gamma=1.0)
+    same = fresh.some(CONTROLS["loudness"], variant, [0])
+    other = fresh.some(CONTROLS["loudness"], variant.with_(other_noise=True), [0])
+    assert torch.equal(same["x_T"], other["x_T"])
+    assert torch.equal(same["losses"], other["losses"])
+    assert not torch.equal(same["audio"], other["audio"])
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+
+
+def test_no_reflected_sound_is_asked_for(bench):
+    """Of frames whose windows pass the clip's end, one does not know how the piece went on."""
+    spec, whole = bench.models.model.spec, bench.targets.real().audio[:1]
+    other = torch.cat([whole[0], torch.randn(spec.n_fft)])[None]
+    reflected = log_mel(whole, spec)
+    known = log_mel(other, spec)[..., : reflected.shape[-1]]
+    differs = (reflected - known)[0].abs().amax(dim=0) > 1e-5
+    assert differs[-spec.margin_frames :].any()
+    assert not differs[: -spec.margin_frames].any()
+    reference = _reference(bench, TTM, 0)[0]
+    frames, margin = reference.shape[-1], spec.margin_frames
+    inner = reference[..., margin : frames - margin].flatten(0, 1).T
+    for kind, seconds in (("outpaint", 0.4), ("loop", 0.2), ("inpaint", 0.3)):
+        region, _ = _region(kind, seconds, reference, spec)
+        asked = torch.cat([region.reference[..., a:b] for a, b in region.spans], dim=-1)
+        for column in asked.flatten(0, 1).T:
+            assert ((inner - column).abs().amax(dim=1) == 0).any()
+    assert bench.clips(OUTPAINTING[1], TTM, 1)["seam_jump"].isfinite().all()
+
+
+def test_structure_is_in_the_papers_scale(bench, judge):
+    """Errors of T·Tᵀ, not of (1 + cos) / 2."""
+    row = RowResult(bench.clips(CONTROLS["structure"], TTM, 1), judge)
+    control, model = bench.targets.control(0, "structure"), bench.models.model
+    x_0 = run(CONTROLS["structure"].request(bench, TTM, 0), model).x_0
+    output = Output(x_0, model)
+    difference = (2 * control.feature(output) - 1) - (2 * control.target(output) - 1)
+    assert STRUCTURE.values(row)[0] == pytest.approx(difference.square().mean().item(), rel=1e-4)
+
+
+def test_clips_of_two_latents_share_no_noise(bench, tmp_path, monkeypatch):
+    seen = []
+
+    def counted(*args, **settings):
+        seen.append((settings["seed"], settings["count"]))
+        return vary(*args, **settings)
+
+    monkeypatch.setattr("benchmarks.tasks.vary", counted)
+    fresh = afresh(bench, tmp_path)
+    task = REUSE["intensity", "ddpm", "fixed prompt", False]
+    assert len(fresh.clips(task, TTM, 2)["reuse_loss"]) == 2
+    noises = [{seed + k for k in range(count)} for seed, count in seen]
+    assert not noises[0] & noises[1]
+    seen.clear()
+    control = fresh.clips(REUSE["intensity", "ddpm", "fixed prompt", True], TTM, 1)
+    assert [count for _, count in seen] == [1] * 10  # each from an x_T of its own
+    assert {seed for seed, _ in seen} == noises[0]
+    assert control["reuse_loss"].isfinite().all()
+
+
+def test_a_constant_gain_takes_the_mean_error_away(bench):
+    plain = bench.clips(CONTROLS["loudness"], TTM, 2)
+    louder = bench.clips(GAIN, TTM, 2)
+    assert (louder["intensity_mse_db2"] < plain["intensity_mse_db2"]).all()
+    torch.testing.assert_close(louder["intensity_rho"], plain["intensity_rho"], atol=0.05, rtol=0)
+
+
+def test_the_ablation_is_every_correction_by_either_adam():
+    rows = {entry.name: entry.variant.method for entry in TABLE.entries}
+    ladder = [rows[variant.name] for variant in LADDER.values()]
+    assert {(m.corrections, m.lr, m.momentum) for m in ladder} == {
+        (n, adam["lr"], adam["momentum"])
+        for n in (0, 1, 2, 4, 8, "every step")
+        for adam in ADAMS.values()
+    }
+    helped = [method for name, method in rows.items() if name.startswith("DITTO, proxies")]
+    assert all(method.proxies and not method.checkpointing for method in helped)
+    assert {entry.variant.guidance for entry in TABLE.entries if entry.group} == {3.0}
+    for versus in TABLE.claims:
+        assert {versus.above, versus.below} <= set(rows)
+
+
+def test_ditto_hears_by_proxies_when_ditto2_does(bench):
+    request = CONTROLS["loudness"].request(bench, CTM, 0)
+    plan = Run(replace(request, iterations=70), bench.models.model)
+    due, made, at = CalibratedProxies(plan.problem).due, [], []
+    surrogate = Surrogate(
+        plan.problem.student_chain(2),
+        lambda x_0, x_T: x_0.flatten(1).mean(dim=1),
+        lambda x_T: x_T,
+        lambda x_0: made.append(x_0) or surrogate.objective,
+        last=8,
+    )
+    with torch.no_grad():
+        for i, phase in enumerate(_phases([1] * 70, 8)):
+            surrogate.enter(*phase)
+            count = len(made)
+            surrogate.render(plan.x_T)
+            at += [i] if len(made) > count else []
+    assert due == set(at)
+    assert len(due) == 2
+    helped = bench.clips(CONTROLS["loudness"], DITTO.with_(proxies=True), 1)
+    plain = bench.clips(CONTROLS["loudness"], DITTO, 1)
+    assert not torch.equal(helped["losses"], plain["losses"])

@@ -12,19 +12,26 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, MusicgenForConditionalGeneration, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    MusicgenForConditionalGeneration,
+    MusicgenMelodyForConditionalGeneration,
+    PreTrainedTokenizerBase,
+)
 
 from ditto.errors import ModelError, RequestError, one_line
 from ditto.paths import printable
 
 DEFAULT = "facebook/musicgen-small"
+KINDS = {"musicgen_melody": MusicgenMelodyForConditionalGeneration}
 MAX_SECONDS = 30.0
 """Length of MusicGen's training clips; quality degrades beyond."""
 
 
 @dataclass(frozen=True, eq=False)
 class MusicGen:
-    """Generate audio by MusicGen.
+    """Generate audio by MusicGen, or by the kind of it that also takes melodies, without one.
 
     Attributes:
         model: frozen, in evaluation mode, float32.
@@ -32,7 +39,7 @@ class MusicGen:
         name: folder or Hub id.
     """
 
-    model: MusicgenForConditionalGeneration
+    model: MusicgenForConditionalGeneration | MusicgenMelodyForConditionalGeneration
     tokenizer: PreTrainedTokenizerBase
     name: str = "unnamed"
 
@@ -46,7 +53,9 @@ class MusicGen:
         local = Path(source).is_dir()
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-            loaded: Any = MusicgenForConditionalGeneration.from_pretrained(
+            kind = AutoConfig.from_pretrained(source, local_files_only=local).model_type
+            cls_of = KINDS.get(kind, MusicgenForConditionalGeneration)
+            loaded: Any = cls_of.from_pretrained(
                 source,
                 dtype=torch.float32,
                 use_safetensors=True,

@@ -352,10 +352,8 @@ class Ditto2(OptimisingMethod):
     def adam(self, iterations: int) -> dict[str, float]:
         """Return Adam's defaults: larger steps and less momentum with corrections."""
         if self.corrections:
-            adam = {"lr": CORRECTED_LR, "momentum": CORRECTED_MOMENTUM}
-            travel = MAX_TRAVEL if self.max_travel is None else self.max_travel
-        else:
-            adam, travel = super().adam(iterations), self.max_travel
+            return corrected_adam(iterations, self.max_travel)
+        adam, travel = super().adam(iterations), self.max_travel
         return adam if travel is None else adam | {"lr": min(adam["lr"], travel / iterations)}
 
     def optimise(self, x_T: Tensor, problem: Problem) -> Iterator[Step]:
@@ -387,6 +385,40 @@ class Ditto2(OptimisingMethod):
 
     def _chain(self, problem: Problem) -> Chain:
         return problem.student_chain(self.decode_steps)
+
+
+class CalibratedProxies:
+    """The objective by cheap proxies, calibrated by the clip when `Ditto2`'s would be.
+
+    Attributes:
+        due: iterations that begin with a calibration.
+    """
+
+    def __init__(self, problem: Problem, corrections: int = CORRECTIONS) -> None:
+        """Begin without a calibration, see `proxied`."""
+        self.objective, self.calibrate = proxied(problem)
+        phases = _phases([1] * problem.iterations, corrections)
+        last = phases[-1][1]
+        self.due = {
+            i
+            for i in range(1, len(phases))
+            if _changes(phases, i) and (last - phases[i][1]) % CALIBRATE_EVERY == 0
+        }
+        self.i = 0
+
+    def __call__(self, x_0: Tensor, x_T: Tensor) -> Tensor:
+        """Return the losses (B,) of an iteration."""
+        if self.i in self.due:
+            with torch.no_grad():
+                self.objective = self.calibrate(x_0.detach())
+        self.i += 1
+        return self.objective(x_0, x_T)
+
+
+def corrected_adam(iterations: int, max_travel: float | None = None) -> dict[str, float]:
+    """Return Adam's settings with corrections."""
+    travel = MAX_TRAVEL if max_travel is None else max_travel
+    return {"lr": min(CORRECTED_LR, travel / iterations), "momentum": CORRECTED_MOMENTUM}
 
 
 def proxied(problem: Problem) -> tuple[Objective, Calibrate]:
