@@ -239,8 +239,9 @@ def vary(
     plan = Run(request, model)
     length = model.spec.seconds(latent.x_T.shape[-1])
     cond = torch.cat([model.cond(one, 1, length) for one in tags])
+    plan.problem = replace(plan.problem, cond=cond)
     started = time.perf_counter()
-    x_0 = plan.method.decode(plan.x_T, replace(plan.problem, cond=cond))
+    x_0 = plan.decode()
     timings = {"optimize": 0.0, "decode": time.perf_counter() - started}
     return Variations.of(
         plan.request,

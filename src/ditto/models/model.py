@@ -38,7 +38,7 @@ from ditto.models.folder import (
     write_index,
 )
 from ditto.models.network import hash_weights, in_precision, with_extra_inputs
-from ditto.paths import printable
+from ditto.paths import printable, shown
 
 LENGTH_TOLERANCE = 1.01
 """A requested duration of up to 1 % above the window counts as the window."""
@@ -362,6 +362,16 @@ class MusicModel:
         }
         write_index(folder, index)
         return hash_of_parts(hashes)
+
+
+def check_model(model: object) -> None:
+    """Check what is given as a model.
+
+    Raises:
+        ModelError: it is something else.
+    """
+    if not isinstance(model, MusicModel):
+        raise ModelError(f"{shown(model)} is no model: give the one that ditto.load() returns")
 
 
 def _class_of(network: nn.Module) -> list[str]:
