@@ -131,6 +131,7 @@ def read(
     seconds: float | None = None,
     max_seconds: float = MAX_SECONDS,
     require_sound: bool = False,
+    double: bool = False,
 ) -> Audio:
     """Read a sound file (wav, flac, ogg, mp3 or any other that libsndfile knows) or a part of it.
 
@@ -142,6 +143,7 @@ def read(
         seconds: length of the part; None reads to the end.
         max_seconds: longest sound accepted if `seconds` is None.
         require_sound: refuse silence (a peak below -100 dB).
+        double: read float64, which holds 32-bit samples bit for bit.
 
     Returns:
         All channels at the file's own rate, at least 0.05 s.
@@ -150,7 +152,8 @@ def read(
         AudioFileError: the file cannot be read, is too short or too long, holds NaN or infinities,
             or is silent.
     """
-    return _read(path, start, seconds, max_seconds, require_sound, mono=False)
+    kind = "float64" if double else "float32"
+    return _read(path, start, seconds, max_seconds, require_sound, mono=False, kind=kind)
 
 
 def read_mono(
@@ -202,6 +205,7 @@ def write(
     subtype: str | None = None,
     tags: Mapping[str, str] | None = None,
     repeats: int = 1,
+    gain: float = 1.0,
     force: bool = False,
 ) -> None:
     """Write a sound file atomically, in the format of its ending (.wav, .flac, .ogg, .mp3).
@@ -216,6 +220,7 @@ def write(
             ogg.
         tags: values by name (see `TAGS`). libsndfile appends its own name to `software`.
         repeats: how often the samples are written, one after the other.
+        gain: factor of all samples.
         force: replace an existing file.
 
     Raises:
@@ -227,7 +232,7 @@ def write(
     if frames.ndim != 2 or not frames.size:
         raise ValueError(f"samples must have shape (channels, n) or (n,), not {np.shape(samples)}")
     encoding = check_format(path, frames.shape[1], sample_rate, subtype)
-    _check_range(path, frames, encoding)
+    _check_range(path, frames, encoding, gain)
     _check_tags(tags or {})
     form = {"format": SUBTYPES[path.suffix.lower()][0], "subtype": encoding}
     with (
@@ -242,7 +247,8 @@ def write(
         for _ in range(repeats):
             for first in range(0, len(frames), _BLOCK_FRAMES):
                 sink.check()
-                file.write(frames[first : first + _BLOCK_FRAMES])
+                block = frames[first : first + _BLOCK_FRAMES]
+                file.write(block if gain == 1 else block * block.dtype.type(gain))
 
 
 class _Sink:
@@ -407,8 +413,8 @@ def _encoding(path: Path, subtype: str | None) -> str:
     return encoding
 
 
-def _check_range(path: Path, frames: np.ndarray, encoding: str) -> None:
-    peak = float(max(-frames.min(), frames.max()))  # NaN if any sample is; copies nothing
+def _check_range(path: Path, frames: np.ndarray, encoding: str, gain: float) -> None:
+    peak = gain * float(max(-frames.min(), frames.max()))  # NaN if any sample is; copies nothing
     if not np.isfinite(peak):
         raise OutputError(
             f"cannot write {printable(path)}: "
@@ -447,6 +453,11 @@ def _opened(path: StrPath) -> Iterator[soundfile.SoundFile]:
             yield file
     except OSError as error:
         raise AudioFileError(f"cannot read {printable(path)}: {reason(error)}") from error
+    except MemoryError:
+        raise AudioFileError(
+            f"{printable(path)} holds too much sound for this machine's memory: "
+            "choose a part (start and seconds)"
+        ) from None
     except soundfile.LibsndfileError as error:
         raise AudioFileError(
             f"cannot read {printable(path)}: it is damaged or no sound file (wav, flac, ogg or "
@@ -489,6 +500,7 @@ def _read(
     max_seconds: float,
     require_sound: bool,
     mono: bool,
+    kind: str = "float32",
 ) -> Audio:
     if not (0 <= start < np.inf and (seconds is None or 0 < seconds < np.inf)):
         raise AudioFileError(
@@ -500,7 +512,7 @@ def _read(
         first = round(start * rate)
         count = round((max_seconds if seconds is None else seconds) * rate)
         _seek(path, file, first)
-        samples = _decode(path, file, count, mono)
+        samples = _decode(path, file, count, mono, kind)
         if seconds is None and len(file.read(1)):
             raise AudioFileError(
                 f"{printable(path)} is longer than {max_seconds:g} s: "
@@ -529,24 +541,37 @@ def _seek(path: StrPath, file: soundfile.SoundFile, first: int) -> None:
         file.read(min(_BLOCK_FRAMES, first - skipped), dtype="float32")
 
 
-def _decode(path: StrPath, file: soundfile.SoundFile, count: int, mono: bool) -> np.ndarray:
-    """Decode up to `count` frames from here on; shape (channels, n), or (1, n) if `mono`."""
-    blocks: list[np.ndarray] = []
-    done = values = 0
+def _decode(
+    path: StrPath, file: soundfile.SoundFile, count: int, mono: bool, kind: str = "float32"
+) -> np.ndarray:
+    """Decode up to `count` frames from here on; shape (channels, n), or (1, n) if `mono`.
+
+    The array is made at once, for as many frames as the header promises, so that a long file needs
+    its samples' memory and no more.
+    """
+    channels = 1 if mono else file.channels
+    promised = min(count, max(file.frames - file.tell(), 0))
+    samples = np.empty((channels, min(promised, MAX_VALUES // channels)), kind)
+    done = 0
     while done < count:
-        block = file.read(min(_BLOCK_FRAMES, count - done), dtype="float32", always_2d=True)
+        block = file.read(min(_BLOCK_FRAMES, count - done), dtype=kind, always_2d=True)
         if not len(block):
             break
-        blocks.append(block.mean(axis=1, keepdims=True) if mono else block)
-        done, values = done + len(block), values + blocks[-1].size
-        if values > MAX_VALUES:
+        if (done + len(block)) * channels > MAX_VALUES:
             raise AudioFileError(
                 f"{printable(path)} holds too much sound to read at once: "
                 "choose a part (start and seconds)"
             )
-    if not blocks:
-        return np.zeros((1, 0), np.float32)
-    return np.ascontiguousarray(np.concatenate(blocks).T)
+        if done + len(block) > samples.shape[1]:
+            more = max(promised - samples.shape[1], samples.shape[1] // 2, len(block))
+            samples = np.concatenate([samples, np.empty((channels, more), kind)], axis=1)
+        samples[:, done : done + len(block)] = (
+            block.mean(axis=1, keepdims=True) if mono else block
+        ).T
+        done += len(block)
+    if done == samples.shape[1]:
+        return samples
+    return samples[:, :done] if done > 0.9 * samples.shape[1] else samples[:, :done].copy()
 
 
 def _check_length(
