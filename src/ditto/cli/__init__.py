@@ -18,7 +18,7 @@ from ditto.errors import DittoError
 
 COMMANDS = {
     "generate": ("generate", "Make music that follows the controls."),
-    "inpaint": ("edit", "Make regions of a recording anew; the rest stays bit for bit."),
+    "inpaint": ("edit", "Make regions of a recording anew, to fit what is around them."),
     "outpaint": ("edit", "Make a recording longer, to any length."),
     "loop": ("edit", "Make a seamless loop, from a recording or from nothing."),
     "invert": ("edit", "Find the latent from which the model makes a recording again."),

@@ -23,7 +23,6 @@ from ditto.cli.options import (
 from ditto.cli.progress import say
 from ditto.latents import check_latent
 from ditto.models.model import MusicModel
-from ditto.optimize import GradientError
 from ditto.request import Request
 from ditto.result import Result, numbered, output_files
 from ditto.runner import Run
@@ -81,6 +80,7 @@ def generate(
     for path in latents:
         check_latent(path, force=options["force"])
     options.keep_inputs([*files, *latents])
+    options.check_inputs()
     request = options.request()
     result, stopped = carry_out(request, options.model)
     for i, path in enumerate(paths):
@@ -108,14 +108,10 @@ def carry_out(request: Request, model: MusicModel) -> tuple[Result, str]:
     """
     request = request.resolved(model)
     with optimising(getattr(request.method, "name", ""), request) as optimisation:
-        run, failure = Run(request, model, optimisation.stop), ""
-        try:
-            for step in run:
-                optimisation.watch(step)
-        except GradientError as error:
-            if not run.losses:
-                raise
-            failure = str(error)
+        run = Run(request, model, optimisation.stop)
+        for step in run:
+            optimisation.watch(step)
+        failure = "; ".join(dict.fromkeys(run.failures.values()))
         stopped = optimisation.stopped and len(run.losses) < run.total
         return run.result(), failure or ("stopped" if stopped else "")
 
