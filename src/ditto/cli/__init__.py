@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ditto.cli.progress import console, say
+from ditto.cli.progress import say
 from ditto.errors import DittoError
 
 COMMANDS = {
@@ -30,6 +30,8 @@ COMMANDS = {
     "bench": ("models", "Say where the benchmarks are."),
 }
 """Command → module of this package, one line of help."""
+
+STOPPED = "stopped; nothing half-written was kept"
 
 EXTRAS = {"accelerate": "train", "tensorboard": "train", "peft": "pipelines"}
 """Package that is imported only where it is needed → the extra that installs it."""
@@ -52,8 +54,8 @@ class LazyGroup(TyperGroup):
         """Call the command; Ctrl-C ends it with one line and exit code 130."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            say("stopped; nothing half-written was kept")
+        except KeyboardInterrupt as stop:
+            say(str(stop) or STOPPED)
             raise typer.Exit(130) from None
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -109,6 +111,17 @@ def main() -> None:
         extra = f"pip install 'ditto-music[{EXTRAS[error.name]}]'"
         say(f"error: this command needs {error.name}: {extra}", style="bold red")
         sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("stopped; nothing half-written was kept", highlight=False)
+    except KeyboardInterrupt as stop:
+        say(str(stop) or STOPPED)
         sys.exit(130)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        say("error: out of memory: give a smaller --count or --seconds", style="bold red")
+        sys.exit(2)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Tell whether an error says that memory has run out; torch has several for it."""
+    said = ("can't allocate memory", "out of memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in said)
