@@ -23,6 +23,7 @@ COMMANDS = {
     "loop": ("edit", "Make a seamless loop, from a recording or from nothing."),
     "invert": ("edit", "Find the latent from which the model makes a recording again."),
     "vary": ("edit", "Make other clips from one latent, in seconds."),
+    "again": ("again", "Make a clip again from its report, and say whether it is the same."),
     "models": ("models", "Show what a model is: size, tags, hash; and what a run on it costs."),
     "train": ("train", "Train the parts of a model."),
     "distill": ("train", "Distil a model into a student of few steps."),

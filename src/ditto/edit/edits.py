@@ -78,13 +78,14 @@ def inpaint(
     """
     check_model(model)
     request = request_of(request, settings)
+    overlap = _number("overlap", overlap)
     timeline = opened(recording)
     gaps = _gaps(timeline, regions)
     filler = GapFiller(
         "inpaint",
         model,
         request,
-        _number("overlap", overlap),
+        overlap,
         all_context=True,
         progress=progress,
         stop=stop,
@@ -102,6 +103,8 @@ def inpaint(
         gaps=done,
         before=timeline.original,
         joins=tuple(at for at in joins if any(first <= at <= last for first, last in done)),
+        request=request,
+        asked={"regions": [list(region) for region in regions], "overlap": overlap},
         notes=told(filler),
     )
 
@@ -253,6 +256,8 @@ def outpaint(
         gaps=(gap,),
         before=longer.original,
         joins=joins,
+        request=request,
+        asked={"seconds": seconds, "overlap": overlap, "direction": direction},
         notes=told(filler),
     )
 
@@ -350,6 +355,8 @@ def loop_recording(
         before=once.original,
         joins=joins,
         repeats=repeats,
+        request=request,
+        asked={"seconds": seconds, "overlap": overlap, "repeats": repeats},
         notes=told(filler),
     )
 
@@ -383,7 +390,7 @@ def loop(
     check_model(model)
     seconds, overlap = _number("seconds", seconds), _number("overlap", overlap)
     repeats = check_repeats(repeats)
-    spec, request = model.spec, request_of(request, settings)
+    spec, asked = model.spec, request_of(request, settings)
     frames = model.shape(None)[-1]
     window = spec.seconds(frames)
     if not SHORTEST_OVERLAP <= overlap <= seconds or seconds + SHORTEST_OVERLAP > window:
@@ -394,7 +401,7 @@ def loop(
         )
     period = round(seconds * spec.frame_rate)
     control = SelfLoop(period, min(round(overlap * spec.frame_rate), frames - period, period))
-    request = replace(request, controls=(control, *request.controls), seconds=None, count=1)
+    request = replace(asked, controls=(control, *asked.controls), seconds=None, count=1)
 
     def watch(step: Step) -> None:
         if progress is not None:
@@ -411,6 +418,8 @@ def loop(
         parts=(Part.of(result),),
         gaps=((0, length),),
         repeats=repeats,
+        request=asked,
+        asked={"seconds": seconds, "overlap": overlap, "repeats": repeats},
         notes=result.notes,
     )
 

@@ -1,7 +1,8 @@
 """Results of edits and their files: sound, picture before and after, report."""
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,8 @@ class Edit:
         before: the recording, if there was one.
         joins: where windows of what is new meet, in samples, besides the gaps' ends.
         repeats: how often the sound is written.
+        request: what it was asked by.
+        asked: the edit's other arguments, as JSON, by which it can be repeated.
         notes: what a user should know about how it went.
     """
 
@@ -83,6 +86,8 @@ class Edit:
     before: Original | None = None
     joins: tuple[int, ...] = ()
     repeats: int = 1
+    request: Request | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -172,6 +177,8 @@ class Edit:
                 for name, value in self.errors.items()
             },
             "notes": list(self.notes),
+            "asked": dict(self.asked),
+            "request": None if self.request is None else self.request.to_dict(),
             "model": self.model.describe(),
             "versions": versions(),
             "machine": machine(),

@@ -217,7 +217,7 @@ class GapFiller:
                 self.progress(i, of, step)
 
         result = run(request, self.model, watch=watch, stop=self.stop)
-        self.notes += [f"window {i + 1} of {of}: {note}" for note in result.notes]
+        self.notes.extend(f"window {i + 1} of {of}: {note}" for note in result.notes)
         sound = result.audio[0] if result.sound is None else result.sound[0]
         clip = timeline.spread(clip_at_rate(sound, self.model, timeline.sample_rate), piece.start)
         fade = min(timeline.at(self.fade), timeline.at(self.overlap))

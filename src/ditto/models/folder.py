@@ -34,8 +34,8 @@ from ditto.models.network import (
     CLASSES,
     CONFIG,
     WEIGHTS,
+    build_for,
     build_network,
-    check_shapes,
     hash_weights,
 )
 from ditto.paths import atomic_folder, printable
@@ -131,8 +131,7 @@ def load_part(folder: Path, part: str, kind: object, index: Mapping[str, Any]) -
     try:
         # from_pretrained of diffusers' classes would fill weights that a file lacks at random
         config = json.loads((folder / part / CONFIG).read_text(encoding="utf-8"))
-        check_shapes(lambda: build_network(kind, config, part), file)
-        network = build_network(kind, config, part)
+        network = build_for(file, config, lambda: build_network(kind, config, part))
         network.load_state_dict(load_file(file))
     except ANY_FAULT as error:
         raise ModelError(

@@ -42,8 +42,8 @@ CLASSES = {
 }
 """Module of each class, by the part of a model that it may be."""
 
-MAX_BUFFERS = 2**27
-"""Most values of a network's tables that are no weights."""
+MAX_SETTING = 2**22
+"""Largest number of a config that may exceed the number of weights, such as a sampling rate."""
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -83,10 +83,9 @@ class Network(nn.Module):
                 or its config does not fit its weights.
         """
         config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
-        check_shapes(lambda: cls.from_config(config), Path(folder) / WEIGHTS)
-        with torch.random.fork_rng(devices=[]):
-            network = cls.from_config(config)
-        network.load_state_dict(load_file(Path(folder) / WEIGHTS))
+        file = Path(folder) / WEIGHTS
+        network = build_for(file, config, lambda: cls.from_config(config))
+        network.load_state_dict(load_file(file))
         return network.requires_grad_(False).eval()
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
@@ -99,28 +98,45 @@ class Network(nn.Module):
         save_file(weights, Path(folder) / WEIGHTS, metadata={"format": "pt"})
 
 
-def check_shapes(build: Callable[[], nn.Module], file: Path) -> None:
-    """Compare the shapes of a network with those in a weight file's header, before either is made.
+def build_for(file: Path, config: Mapping[str, Any], build: Callable[[], N]) -> N:
+    """Build a network that is to get the weights of a file, whose header is compared with it.
 
-    The network is built without memory, and no further than the file has weights: a config may ask
-    for any width or depth.
+    A config may ask for any width or depth: building stops as soon as it wants more weights than
+    the file has, before any of them is written to.
+
+    Args:
+        file: of safetensors.
+        config: of the network.
+        build: makes it.
 
     Raises:
-        ValueError: with the first that differs.
+        ValueError: config and weights do not fit, with the first that differs.
         SafetensorError: the file is no safetensors file.
     """
     with safe_open(file, framework="pt") as weights:
         shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118 - no mapping
     values = sum(map(math.prod, shapes.values()))
-    with torch.device("meta"), torch.random.fork_rng(devices=[]), at_most(values):
+    if _largest(config) > max(values, MAX_SETTING):
+        raise ValueError(f"its config holds the number {_largest(config):g}")
+    with torch.random.fork_rng(devices=[]), at_most(values):
         network = build()
     for name, tensor in network.state_dict().items():
         if shapes.pop(name, None) != tuple(tensor.shape):
             raise ValueError(f"its config asks for {name} of shape {tuple(tensor.shape)}")
     if shapes:
         raise ValueError(f"its config has no place for {next(iter(shapes))}")
-    if sum(buffer.numel() for buffer in network.buffers()) > MAX_BUFFERS:
-        raise ValueError("its config asks for tables of absurd size")
+    return network
+
+
+def _largest(value: Any) -> float:
+    """Return the largest magnitude of a number in JSON; infinity for what is not finite."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return max(map(_largest, value), default=0.0)
+    if isinstance(value, int | float):
+        return abs(value) if math.isfinite(value) else math.inf
+    return 0.0
 
 
 @contextmanager
