@@ -30,14 +30,14 @@ from benchmarks.variants import CTM, PUBLISHED_CTM, TTM, Models
 from ditto.audio.features import log_mel, mel_db
 from ditto.eval.bootstrap import Interval, mean_interval, ratio_interval
 from ditto.eval.ears.tempo import tempo_hits
-from ditto.methods.ditto2 import Ditto2
+from ditto.models.model import Student
 
 REAL, VOCODED, TEACHER = "real", "real, through the vocoder", "teacher, T=20"
 STUDENTS = {
     steps: f"student, {steps} step{'s' if steps > 1 else ''}"
-    for steps in sorted({1, 2, 4, Ditto2().decode_steps})
+    for steps in sorted({1, 2, 4, Student.steps})
 }
-DEFAULT = STUDENTS[Ditto2().decode_steps]
+DEFAULT = STUDENTS[Student.steps]
 STEERED = {"loudness": "intensity", "melody": "melody", "form": "structure"}
 """Controls by their names in rows; their clips have the held-out clips' tags."""
 FLOOR_ROW, CHANCE = "floor: other real clips", "chance: real, with others' tempi"

@@ -297,12 +297,23 @@ def write_claims(out: Path) -> Path:
         "",
         f"{counts[0].upper()}{counts[1:]}.",
         "",
-        "| claim | ratio and interval | n | verdict | link |",
-        "|---|---|---|---|---|",
+        _row("result", *verdict_names),
+        "|---|---|---|---|",
     ]
-    for report, claim, verdict in made:
-        cells = (claim.claim, _interval(claim), str(claim.count), verdict, _link(report, out))
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    for report in filter(lambda report: report.claims, reports):
+        told = verdicts(report.claims)
+        lines.append(_row(_link(report, out), *(str(told.count(name)) for name in verdict_names)))
+    for title, names in {"Decided": verdict_names[:2], "Undecided": verdict_names[2:]}.items():
+        lines += ["", f"## {title}", ""]
+        lines += [
+            _row("claim", "ratio and interval", "n", "verdict", "result"),
+            "|---|---|---|---|---|",
+        ]
+        lines += [
+            _row(claim.claim, _interval(claim), str(claim.count), verdict, _file(report))
+            for report, claim, verdict in made
+            if verdict in names
+        ]
     silent = [_link(report, out) for report in reports if not report.claims]
     lines += ["", f"Without claims: {', '.join(silent)}."] if silent else []
     with atomic_file(page := out / "README.md", force=True) as temporary:
@@ -310,10 +321,18 @@ def write_claims(out: Path) -> Path:
     return page
 
 
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _file(report: Report) -> str:
+    return f"[{report.name}]({report.name}.json)"
+
+
 def _link(report: Report, out: Path) -> str:
     picture = f" · [picture]({report.name}.png)"
     has_picture = (out / f"{report.name}.png").is_file()
-    return f"[{report.name}]({report.name}.json)" + (picture if has_picture else "")
+    return _file(report) + (picture if has_picture else "")
 
 
 def _interval(claim: Claim) -> str:

@@ -48,7 +48,8 @@ def test_saving_writes_sound_picture_and_report(result: Result, tmp_path: Path) 
     assert report["request"]["seed"] == 8
     assert report["request"]["count"] == 1
     assert report["request"]["tags"] == {"genre": "jazz", "mood": None, "tempo": 100}
-    assert report["model"] == {"name": "tiny", "sha256": "", "precision": "float32"}
+    described = {"name": "tiny", "sha256": "", "precision": "float32", "device": "cpu"}
+    assert report["model"] == described
     assert report["errors"]["intensity_mse_db2"] == pytest.approx(
         result.errors["intensity_mse_db2"][1].item(), rel=1e-4
     )

@@ -209,7 +209,12 @@ def same(batch: Result, item: int, alone: Result) -> bool:
 
 @pytest.mark.parametrize(
     "method",
-    [QUICK, ditto2(corrections=2), ditto2(gamma=0.5, decode_steps=3), replace(QUICK, tolerance=9.0)],
+    [
+        QUICK,
+        ditto2(corrections=2),
+        ditto2(gamma=0.5, decode_steps=3),
+        replace(QUICK, tolerance=9.0),
+    ],
 )
 def test_item_3_of_4_is_what_it_would_be_alone_to_the_bit(
     student_model: MusicModel, method: Method

@@ -27,3 +27,12 @@ def test_a_star_import_brings_the_public_names() -> None:
     exec("from ditto import *", names)
     assert {"generate", "Intensity", "Ditto2", "load"} <= names.keys()
     assert "Path" not in names
+
+
+def test_optimising_imports_neither_the_compiler_nor_scipy() -> None:
+    loaded = modules_after(
+        "import ditto\n"
+        "model = ditto.load()\n"
+        "ditto.generate(model, ditto.Intensity('crescendo'), seconds=1, iterations=2)"
+    )
+    assert loaded.isdisjoint(SLOW)

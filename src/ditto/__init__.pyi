@@ -10,6 +10,7 @@ from .edit.edits import inpaint as inpaint
 from .edit.edits import loop as loop
 from .edit.edits import loop_recording as loop_recording
 from .edit.edits import outpaint as outpaint
+from .edit.song import song as song
 from .edit.variations import invert as invert
 from .edit.variations import vary as vary
 from .errors import DittoError as DittoError

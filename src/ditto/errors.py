@@ -50,6 +50,10 @@ class RequestError(DittoError):
     """A request's settings are out of range or do not go together."""
 
 
+class OutOfMemoryError(DittoError):
+    """A request needs more memory than there is."""
+
+
 class DataError(DittoError):
     """Training data cannot be made or read."""
 

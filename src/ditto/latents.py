@@ -4,7 +4,7 @@ A ``.latent`` file is a safetensors file: one tensor ``x_T`` and JSON in its met
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,10 +84,15 @@ class Latent:
             )
         x_T = x_T.float()
         if not bool(torch.isfinite(x_T).all()):
-            raise RequestError(
-                f"the latent {name} holds values that are not finite: make it again"
-            )
+            raise RequestError(f"the latent {name} holds values that are not finite: make it again")
         return cls(x_T, model, request, Path(path).name)
+
+    @property
+    def grid(self) -> Any:
+        """The grid that x_T begins, where its request names one that a method can have."""
+        method = self.request.get("method")
+        grid = method.get("grid") if isinstance(method, Mapping) else None
+        return grid if grid in ("trailing", "leading") else None
 
     def check(self, model: MusicModel, shape: tuple[int, ...]) -> None:
         """Refuse a latent of another model or length.
@@ -125,8 +130,9 @@ def check_latent(path: StrPath, *, force: bool = False) -> None:
     check_output(path, force=force)
 
 
-NOISE_SEED = 2**31
-"""Generators of later noise are seeded this far above those of x_T, whose seeds end below it."""
+NOISE_SEED, VARIATION_SEED = 2**31, 2**32
+"""Generators of later noise, and of that of variations, are seeded this far above those of x_T,
+whose seeds end below."""
 
 
 def item_seed(seed: int, item: int) -> int:
@@ -155,12 +161,24 @@ def draw_x_T(  # noqa: N802 - the papers' name
 
 
 def item_noise(
-    shape: Sequence[int], seed: int, count: int, device: torch.device | str = "cpu"
+    shape: Sequence[int],
+    seed: int,
+    count: int,
+    device: torch.device | str = "cpu",
+    *,
+    first: int = NOISE_SEED,
 ) -> Noise:
-    """Return a source of noise (count, *shape); item i has a generator of its own, as alone."""
-    generators = [
-        torch.Generator().manual_seed(NOISE_SEED + item_seed(seed, i)) for i in range(count)
-    ]
+    """Return a source of noise (count, *shape); item i has a generator of its own, as alone.
+
+    Args:
+        shape: of one item.
+        seed: of the first item.
+        count: items.
+        device: of the noise.
+        first: what the seeds are counted from.
+    """
+    seeds = (first + item_seed(seed, i) for i in range(count))
+    generators = [torch.Generator().manual_seed(each) for each in seeds]
 
     def draw() -> Tensor:
         drawn = [torch.randn(tuple(shape), generator=generator) for generator in generators]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 from ditto.diffusion.schedule import expand_like
 
@@ -57,6 +58,48 @@ Revise = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 """Iteration and x_T → the x_T to go on from, and the share of each item's step to make, (B,)."""
 
 
+@dataclass(frozen=True)
+class AdamState:
+    """Adam's running moments of one tensor.
+
+    torch's own arithmetic without its `Optimizer` objects: the first of them imports the compiler,
+    which takes as long as torch itself.
+
+    Attributes:
+        mean: of the gradient.
+        square: of its square.
+        count: updates so far.
+    """
+
+    mean: Tensor
+    square: Tensor
+    count: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor) -> "AdamState":
+        """Return the state before the first update of x."""
+        return cls(torch.zeros_like(x), torch.zeros_like(x), torch.zeros(()))
+
+    @torch.no_grad()
+    def descend(self, x: Tensor, gradient: Tensor, *, lr: float, momentum: float) -> None:
+        """Update x in place."""
+        adam(
+            [x],
+            [gradient],
+            [self.mean],
+            [self.square],
+            [],
+            [self.count],
+            amsgrad=False,
+            beta1=momentum,
+            beta2=SECOND_MOMENT,
+            lr=lr,
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
+        )
+
+
 def never(step: Step) -> bool:
     """Run all iterations."""
     return False
@@ -92,16 +135,16 @@ def optimize(
         GradientError: if no gradient reaches x_T, or if for no item loss and gradient are finite.
     """
     latent = x_T.detach().clone().requires_grad_(True)
-    adam = torch.optim.Adam([latent], lr=lr, betas=(momentum, SECOND_MOMENT))
+    state = AdamState.of(latent)
     failed = torch.zeros(len(x_T), dtype=torch.bool, device=x_T.device)
     good, share = x_T.detach(), None
     for i in range(iterations):
         if revise is not None:
             revised, share = revise(i, latent.detach().clone())
-            _hold(adam, latent, revised, (revised != latent).flatten(1).any(dim=1))
+            _hold(state, latent, revised, (revised != latent).flatten(1).any(dim=1))
         with torch.enable_grad():
             loss = objective(render(latent), latent).float()
-            latent.grad, broken = _gradient(loss, latent)
+            gradient, broken = _gradient(loss, latent)
         new, failed = broken & ~failed, failed | broken
         loss, x = loss.detach(), latent.detach().clone()
         if bool(new.any()):
@@ -116,9 +159,9 @@ def optimize(
             failed=failed if bool(failed.any()) else None,
             warnings=_failures(new, i),
         )
-        still = latent.grad.flatten(1).count_nonzero(dim=1) == 0
-        adam.step()
-        _hold(adam, latent, x, still)
+        still = gradient.flatten(1).count_nonzero(dim=1) == 0
+        state.descend(latent, gradient, lr=lr, momentum=momentum)
+        _hold(state, latent, x, still)
         if share is not None:
             latent.data.copy_(torch.lerp(x, latent.data, expand_like(share, x).to(x)))
         good = x
@@ -132,12 +175,11 @@ def _remaining(step: Step) -> Tensor:
 
 
 @torch.no_grad()
-def _hold(adam: torch.optim.Adam, latent: Tensor, x: Tensor, still: Tensor) -> None:
+def _hold(state: AdamState, latent: Tensor, x: Tensor, still: Tensor) -> None:
     """Put the items that are `still` to x, and take their momentum."""
     if bool(still.any()):
         latent[still] = x[still].to(latent)
-        if "exp_avg" in adam.state[latent]:
-            adam.state[latent]["exp_avg"][still] = 0.0
+        state.mean[still] = 0.0
 
 
 def best_so_far(

@@ -147,6 +147,7 @@ def edit_picture(
     title: str,
     *,
     before: Tensor | None = None,
+    panels: Sequence[Panel] = (),
     stride: int = 1,
     force: bool = False,
 ) -> None:
@@ -160,6 +161,7 @@ def edit_picture(
         losses: of each window.
         title: over the picture.
         before: log-mel of the recording, if there was one.
+        panels: target against achieved, over the whole.
         stride: frames per column.
         force: replace a file that exists.
 
@@ -167,7 +169,8 @@ def edit_picture(
         OutputError: if the file exists (without `force`) or cannot be written.
     """
     losses = [curve for curve in losses if curve]
-    heights = [*([2.8] if before is not None else []), 2.8, *([2.2] if losses else [])]
+    heights = [*([2.8] if before is not None else []), 2.8, *map(_height, panels)]
+    heights += [2.2] if losses else []
     figure = _figure(10, sum(heights))
     axes = list(
         figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[
@@ -179,12 +182,15 @@ def edit_picture(
         _spectrogram(axes[0], before, spec, stride)
         axes.pop(0).set_title("before", fontsize=9)
     _spectrogram(axes[0], after, spec, stride)
-    axes[0].set_title("after; between the lines is new, the rest is kept", fontsize=9)
+    if before is not None:
+        axes[0].set_title("after; between the lines is new, the rest is kept", fontsize=9)
     for start, end in new:
         axes[0].axvline(start, color="cyan", linewidth=1)
         axes[0].axvline(end, color="cyan", linestyle="--", linewidth=1)
+    for place, panel in zip(axes[1:], panels, strict=False):
+        draw_panel(panel, place, spec)
     for curve in losses:
-        _losses(axes[1], curve)
+        _losses(axes[-1], curve)
     _save(figure, path, force)
 
 

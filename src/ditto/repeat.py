@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from ditto.audio.io import SUBTYPES, read, read_tags
-from ditto.edit import edits
+from ditto.edit import edits, variations
 from ditto.edit.result import Edit
+from ditto.edit.song import song
 from ditto.errors import AudioFileError, RequestError
 from ditto.latents import Latent
 from ditto.models.model import MusicModel, check_model
@@ -134,7 +135,11 @@ def again(
         made = _edit_again(kept, model, recording, watch)
     else:
         request, item = _request(kept, start)
-        made = run(request, model, watch=watch)
+        how = kept.report["request"].get("vary")
+        if how is None:
+            made = run(request, model, watch=watch)
+        else:
+            made = _varied_again(model, request, how)
     same, largest = None, 0.0
     if kept.sound is not None:
         largest = _difference(kept.sound, lambda path: _save(made, item, path))
@@ -163,6 +168,21 @@ def _request(kept: Kept, start: Latent | None) -> tuple[Request, int]:
     return replace(request, start=start), int(item or 0)
 
 
+def _varied_again(model: MusicModel, request: Request, how: Any) -> Result:
+    """Make a variation again."""
+    assert request.start is not None
+    return variations.vary(
+        model,
+        request.start,
+        count=request.count,
+        how=how,
+        seed=request.seed,
+        prompts=request.tags,
+        controls=request.controls,
+        steps=getattr(request.method, "steps", None),
+    )
+
+
 def _edit_again(
     kept: Kept, model: MusicModel, recording: StrPath | None, watch: Watch | None
 ) -> Edit:
@@ -175,7 +195,7 @@ def _edit_again(
         recording = Path(kept.name).with_name(str(name))
         if not recording.is_file():
             raise RequestError(f"{kept.name} is an edit of {printable(str(name))}: give it")
-    kinds = {"inpaint": edits.inpaint, "outpaint": edits.outpaint}
+    kinds = {"inpaint": edits.inpaint, "outpaint": edits.outpaint, "song": song}
     make = kinds.get(str(report["edit"]), edits.loop if name is None else edits.loop_recording)
     first = () if recording is None or name is None else (recording,)
 
@@ -187,7 +207,9 @@ def _edit_again(
     try:
         return make(model, *first, **dict(asked), request=request, progress=progress)
     except TypeError:
-        raise RequestError(f"{kept.name} does not describe an edit: its report is damaged") from None
+        raise RequestError(
+            f"{kept.name} does not describe an edit: its report is damaged"
+        ) from None
 
 
 def _text(file: Path) -> str:

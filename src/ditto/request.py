@@ -24,7 +24,9 @@ LIMITS = {
     "iterations": (1, 10_000),
 }
 """Ranges of the numbers of a request; of ints, whole numbers."""
-TAG_NAMES = ("genre", "mood", "tempo", "prompt")
+ALWAYS_TOLD = ("genre", "mood", "tempo")
+TAG_NAMES = (*ALWAYS_TOLD, "prompt", "lyrics", "key")
+"""Tags; those of `ALWAYS_TOLD` are in every report, the others where they are given."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Request:
 
     Attributes:
         controls: what the output must follow; none is plain generation.
-        tags: genre, mood, tempo (or a prompt).
+        tags: genre, mood, tempo (or a prompt), lyrics, key.
         seed: of the first item; item i of a batch draws x_T from ``seed + i``, as it would alone.
         count: clips to make at once.
         seconds: length; None is the model's window.
@@ -122,7 +124,10 @@ class Request:
         if method is None:
             name = "ditto2" if model.distilled else "ditto"
             method = make_method(name if self.controls else "none")
+        if self.start is not None and getattr(method, "grid", "") is None:
+            method = replace(method, grid=self.start.grid)  # pyright: ignore[reportCallIssue]
         guidance = model.guidance if self.guidance is None else self.guidance
+        model.check_guidance(guidance)
         iterations = self.iterations or default_iterations(self.controls)
         return replace(
             self,
@@ -134,8 +139,7 @@ class Request:
     def to_dict(self) -> dict[str, Any]:
         """Return the request as JSON; `from_dict` reads it."""
         tags = {name: getattr(self.tags, name) for name in TAG_NAMES}
-        if tags["prompt"] is None:
-            del tags["prompt"]
+        tags = {n: tag for n, tag in tags.items() if n in ALWAYS_TOLD or tag is not None}
         if self.tags.beat != Tags.beat:
             tags["beat"] = self.tags.beat
         start = {} if self.start is None else {"start": self.start.name}
@@ -229,9 +233,7 @@ def as_tags(tags: Tags | Mapping[str, Any] | str | None) -> Tags:
         raise TagError(f"tags are a mapping, or text such as 'genre=jazz', not {shown(tags)}")
     unknown = sorted(map(str, set(tags or {}) - {*TAG_NAMES, "beat"}))
     if unknown:
-        raise TagError(
-            f"unknown tags {', '.join(unknown)}: there are genre, mood, tempo and prompt"
-        )
+        raise TagError(f"unknown tags {', '.join(unknown)}: there are {', '.join(TAG_NAMES)}")
     return Tags(**(tags or {}))
 
 

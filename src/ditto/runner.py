@@ -11,6 +11,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,10 +20,11 @@ import torch
 from torch import Tensor
 
 from ditto.controls.base import Control
+from ditto.errors import OutOfMemoryError
 from ditto.latents import draw_x_T, item_noise, item_seed
 from ditto.methods.base import Problem
 from ditto.models.conditioning import Tags
-from ditto.models.device import one_by_one
+from ditto.models.device import is_out_of_memory, one_by_one
 from ditto.models.model import MusicModel, check_model
 from ditto.optimize import GradientError, Step, Stop, never, side_by_side
 from ditto.request import Request
@@ -30,6 +32,9 @@ from ditto.result import Result
 
 Watch = Callable[[Step], None]
 """Called after every iteration, for progress bars and previews; an exception cancels."""
+
+
+HALF_REMEDY = "float16 holds no number above 65504, take --precision bfloat16 or float32"
 
 
 class Run:
@@ -66,9 +71,10 @@ class Run:
         check_model(model)
         self.request, self.model = request.resolved(model), model
         shape = checked_shape(self.request, model)
-        self.problem = problem_of(self.request, model, shape, stop)
-        self.method.check(self.problem)
-        self.x_T = initial_x_T(self.request, model, shape)
+        with memory_errors(self.request, model):
+            self.problem = problem_of(self.request, model, shape, stop)
+            self.method.check(self.problem)
+            self.x_T = initial_x_T(self.request, model, shape)
         self.total = self.method.total(self.problem.alone(0) if self.one_by_one else self.problem)
         self.losses: list[Tensor] = []
         self.failures: dict[int, str] = {}
@@ -90,9 +96,15 @@ class Run:
         return self
 
     def __next__(self) -> Step:
-        """Make one iteration."""
+        """Make one iteration.
+
+        Raises:
+            GradientError: see `ditto.optimize.optimize`.
+            OutOfMemoryError: with what would fit.
+        """
         started = time.perf_counter()
-        step = next(self._steps)
+        with memory_errors(self.request, self.model):
+            step = next(self._steps)
         self.x_T = step.best_x_T
         self.seconds += time.perf_counter() - started
         return step
@@ -132,10 +144,15 @@ class Run:
         try:
             return next(steps, None)
         except GradientError as error:
-            self.failures[item] = str(error)
+            self.failures[item] = self._said(error)
             if before is None and len(self.failures) == len(self.x_T):
-                raise
+                raise GradientError(self._said(error)) from None
             return None
+
+    def _said(self, error: GradientError) -> str:
+        """Return an error's words, with what to do where the precision is to blame."""
+        half = torch.float16 in (self.model.precision, self.model.decoder_precision)
+        return f"{error}: {HALF_REMEDY}" if half and "finite" in str(error) else str(error)
 
     def _as_drawn(self, latest: Mapping[int, Step]) -> dict[int, Step]:
         """Return a step for each item that has none: x_T as it was drawn."""
@@ -161,8 +178,8 @@ class Run:
                 yield step
         except GradientError as error:
             if not self.losses:
-                raise
-            self.failures |= dict.fromkeys(range(len(self.x_T)), str(error))
+                raise GradientError(self._said(error)) from None
+            self.failures |= dict.fromkeys(range(len(self.x_T)), self._said(error))
 
     def decode(self) -> Tensor:
         """Return x_0 (B, …) of the best latents so far."""
@@ -172,9 +189,13 @@ class Run:
         return torch.cat([self.method.decode(x.clone(), self.problem.alone(i)) for i, x in items])
 
     def result(self) -> Result:
-        """Decode the best latents so far; may be called before the last step."""
+        """Decode the best latents so far; may be called before the last step.
+
+        Raises:
+            OutOfMemoryError: with what would fit.
+        """
         started = time.perf_counter()
-        with torch.no_grad():
+        with torch.no_grad(), memory_errors(self.request, self.model):
             x_0 = self.decode()
             losses = torch.stack(self.losses) if self.losses else torch.zeros(0, len(self.x_T))
             timings = {"optimize": self.seconds}
@@ -184,6 +205,34 @@ class Run:
             )
         timings["decode"] = time.perf_counter() - started
         return result
+
+
+@contextmanager
+def memory_errors(request: Request, model: MusicModel) -> Iterator[None]:
+    """Turn a lack of memory in the block into one line about what would fit.
+
+    Args:
+        request: resolved.
+        model: what it runs on.
+
+    Raises:
+        OutOfMemoryError: in place of what PyTorch raises on any device.
+    """
+    try:
+        yield
+        return
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # beyond the handler, whose error would keep the tensors of the block
+    from ditto.models.profile import what_fits  # slow to import
+
+    seconds = request.seconds or model.spec.clip_seconds
+    clips = "a clip" if request.count == 1 else f"{request.count} clips"
+    raise OutOfMemoryError(
+        f"{model.device} has not enough memory for {clips} of {seconds:.2f} s: "
+        + what_fits(model, seconds, request.count, request.guidance or 0.0)
+    )
 
 
 def run(

@@ -124,6 +124,7 @@ def test_the_page_collects_all_claims(tmp_path):
         "| a \\| b | 0.4 (0.3 – 0.5), against 0.9 | 16 | not reproduced | [quality](quality.json) |"
     )
     assert line in text
+    assert "| [quality](quality.json) | 0 | 1 | 0 |" in text
     assert "Without claims: [silent](silent.json)." in text
 
 

@@ -175,7 +175,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no step": (["-T", "0"], "steps"),
     "too many steps": (["-T", "1001"], "steps"),
     "no length": (["--seconds", "0"], "seconds"),
-    "too long": (["--seconds", "60"], "at most 0.51"),
+    "too long": (["--seconds", "4000"], "to 3600"),
     "not a number of seconds": (["--seconds", "nan"], "seconds"),
     "lr": (["--lr", "-1"], "lr"),
     "guidance": (["--guidance", "inf"], "guidance"),

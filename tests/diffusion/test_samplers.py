@@ -10,7 +10,15 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import Tensor
 
-from ditto.diffusion.samplers import Chain, ddim, ddim_invert, ddpm, dpm_solver_pp
+from ditto.diffusion.samplers import (
+    Chain,
+    ddim,
+    ddim_invert,
+    ddim_step,
+    ddpm,
+    ddpm_step,
+    dpm_solver_pp,
+)
 from ditto.diffusion.schedule import Schedule, Spacing
 
 SCHEDULE = Schedule.cosine()
@@ -113,6 +121,22 @@ def test_ddpm_is_diffusers(steps: int) -> None:
     torch.testing.assert_close(result, x, rtol=1e-9, atol=1e-9)
 
 
+def test_ancestral_sampling_can_keep_x_T_where_it_is_noise_alone() -> None:
+    """At σ = 20 000 the ancestral step keeps 0.06 % of ε̂, which DDIM's keeps whole."""
+    recorder, grid = Recorder(x_0_model), SCHEDULE.timesteps(20)
+    ddpm(chain(recorder, 20), start(), lambda: torch.zeros_like(start()), kept=10.0)
+    x = start()
+    for i, step in enumerate((ddim_step, ddim_step, ddpm_step)):
+        t, t_next = grid[i], grid[i + 1]
+        assert (SCHEDULE.sigma(t, x) > 10).all() == (step is ddim_step)
+        noise = () if step is ddim_step else (lambda: torch.zeros_like(start()),)
+        x = step(SCHEDULE, x, x_0_model(x, t), t, t_next, *noise)  # pyright: ignore[reportArgumentType]
+        torch.testing.assert_close(recorder.seen[i + 1], x)
+    fresh = Recorder(x_0_model)
+    ddpm(chain(fresh, 20), start(), lambda: torch.zeros_like(start()))
+    assert fresh.seen[1].abs().max() < 0.1 < recorder.seen[1].std()
+
+
 @pytest.mark.parametrize("steps", STEPS)
 def test_dpm_solver_is_diffusers(steps: int) -> None:
     recorder = Recorder(x_0_model)
@@ -147,7 +171,7 @@ def test_inversion_is_diffusers(steps: int, spacing: Spacing) -> None:
         return SCHEDULE.to_x_0(epsilon_model(x, t), x, t, "epsilon")
 
     recorder = Recorder(denoise)
-    result = ddim_invert(chain(recorder, steps, spacing), start())
+    result = ddim_invert(chain(recorder, steps, spacing), start(), ahead=True)
     scheduler = DDIMInverseScheduler(
         beta_schedule="squaredcos_cap_v2",
         timestep_spacing=spacing,
@@ -158,6 +182,19 @@ def test_inversion_is_diffusers(steps: int, spacing: Spacing) -> None:
     scheduler.set_timesteps(steps)
     assert scheduler.timesteps.tolist() == SCHEDULE.timesteps(steps, spacing)[::-1]
     assert_same_path(recorder, result, walk(scheduler, epsilon_model))
+
+
+def test_inversion_asks_about_x_at_its_own_level() -> None:
+    recorder = Recorder(gaussian)
+    x_T = ddim_invert(chain(recorder, 4, "leading"), start())
+    x, asked = start(), [0, *SCHEDULE.timesteps(4, "leading")[:0:-1]]
+    for told, t in zip(asked, SCHEDULE.timesteps(4, "leading")[::-1], strict=True):
+        torch.testing.assert_close(recorder.seen.pop(0), x)
+        alpha_bar = SCHEDULE.alpha_bar[told]
+        epsilon = (x - alpha_bar.sqrt() * gaussian(x, told)) / (1 - alpha_bar).sqrt()
+        clean = x if t == 0 else (x - (1 - alpha_bar).sqrt() * epsilon) / alpha_bar.sqrt()
+        x = SCHEDULE.alpha_bar[t].sqrt() * clean + (1 - SCHEDULE.alpha_bar[t]).sqrt() * epsilon
+    torch.testing.assert_close(x_T, x)
 
 
 def gaussian(x: Tensor, t: int) -> Tensor:

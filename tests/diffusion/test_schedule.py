@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ditto.diffusion.schedule import CLEAN, Prediction, Schedule
+from ditto.diffusion.schedule import CLEAN, EPSILON_SIGMA, Prediction, Schedule
 
 SCHEDULE = Schedule.cosine()
 PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction", "sample")
@@ -124,6 +124,22 @@ def test_timesteps_are_diffusers(spacing: str) -> None:
 def test_impossible_numbers_of_steps_are_refused(steps: int) -> None:
     with pytest.raises(ValueError, match="between 1 and 1000"):
         SCHEDULE.timesteps(steps)
+
+
+def test_grids_for_epsilon_begin_at_the_last_noise_that_is_any_use() -> None:
+    shifted = Schedule.cosine(shift=0.26)
+    for schedule in (SCHEDULE, shifted):
+        first = schedule.last_below(EPSILON_SIGMA)
+        sigma = ((1 - schedule.alpha_bar) / schedule.alpha_bar).sqrt()
+        assert sigma[first] <= EPSILON_SIGMA < sigma[first + 1]
+        suited = schedule.suited("epsilon")
+        assert suited.timesteps(1) == [first]
+        assert suited.timesteps(20)[0] == suited.timesteps(20, "span")[0] == first
+        assert suited.timesteps(first + 1) == list(range(first, -1, -1))
+        with pytest.raises(ValueError, match=f"between 1 and {first + 1}"):
+            suited.timesteps(first + 2)
+        assert suited.timesteps(20, "leading") == schedule.timesteps(20, "leading")
+        assert schedule.suited("sample") is schedule
 
 
 def test_the_skip_is_the_best_mix_of_input_and_output() -> None:

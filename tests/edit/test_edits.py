@@ -229,7 +229,7 @@ BAD: dict[str, tuple[Any, str]] = {
         lambda s, m: loop(m, 0.2, QUICK, overlap=0.1, repeats=0),
         "repeats must be 1 to 1000",
     ),
-    "loop longer than the window": (lambda s, m: loop(m, 0.5, QUICK), "give a recording"),
+    "loop longer than an hour": (lambda s, m: loop(m, 4000, QUICK), "to 3600 s"),
 }
 
 

@@ -8,7 +8,7 @@ import torch
 
 from ditto.audio.features import log_mel
 from ditto.audio.spec import AudioSpec
-from ditto.edit.result import BLOCK, _heard, _mel
+from ditto.edit.result import BLOCK, _heard, mel_columns
 from ditto.edit.timeline import Timeline
 
 SPEC = AudioSpec()
@@ -39,11 +39,11 @@ def test_a_spectrogram_in_pieces_is_that_of_the_whole() -> None:
     timeline = Timeline(
         noise(SPEC.sample_rate, 20.0), np.ones(20 * SPEC.sample_rate, bool), SPEC.sample_rate
     )
-    mel = _mel(timeline, SPEC, 1)
+    mel = mel_columns(timeline, SPEC, 1)
     whole = log_mel(torch.from_numpy(timeline.samples.mean(axis=0))[None], SPEC)[0]
     # The last frames are padded with silence here, and reflected there.
     torch.testing.assert_close(mel[:, :-4], whole[:, : mel.shape[1] - 4], atol=1e-5, rtol=0)
-    strided = _mel(timeline, SPEC, 3)
+    strided = mel_columns(timeline, SPEC, 3)
     expected = librosa.util.frame(mel.numpy(), frame_length=3, hop_length=3).mean(axis=1)
     np.testing.assert_allclose(strided.numpy()[:, : expected.shape[1]], expected, atol=1e-5)
 
@@ -51,6 +51,6 @@ def test_a_spectrogram_in_pieces_is_that_of_the_whole() -> None:
 def test_a_spectrogram_at_another_rate_is_of_the_same_sound() -> None:
     time = np.arange(12 * 44_100) / 44_100
     tone = (0.5 * np.sin(2 * np.pi * 1000 * time))[None].astype(np.float32)
-    mel = _mel(Timeline(tone, np.ones(len(time), bool), 44_100), SPEC, 2)
+    mel = mel_columns(Timeline(tone, np.ones(len(time), bool), 44_100), SPEC, 2)
     centres = librosa.mel_frequencies(SPEC.n_mels + 2, fmax=SPEC.sample_rate / 2)[1:-1]
     assert (np.abs(centres[mel.argmax(dim=0).numpy()] - 1000) < 30).all()

@@ -8,12 +8,14 @@ import pytest
 import soundfile
 import torch
 
+import ditto
+from ditto.audio.features import mel_rms_db
 from ditto.controls.base import Output
 from ditto.controls.intensity import Intensity
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.edit.variations import INVERSIONS, Variations, _window, invert, vary
 from ditto.errors import RequestError
-from ditto.latents import item_noise
+from ditto.latents import Latent, draw_x_T, item_noise
 from ditto.methods.ditto import Ditto, decode
 from ditto.methods.inversion import (
     ddim_inversion,
@@ -21,6 +23,7 @@ from ditto.methods.inversion import (
     naive_inversion,
     null_text_inversion,
 )
+from ditto.methods.none import Uncontrolled
 from ditto.models.conditioning import Tags
 from ditto.models.model import MusicModel
 from ditto.request import Request
@@ -32,7 +35,8 @@ QUICK = Request(tags=Tags("jazz"), iterations=12, guidance=1.0, method=Ditto(ste
 
 def chain_of(request: Request, model: MusicModel) -> Chain:
     """The chain that a request of T = 4 samples with."""
-    return problem_of(request.resolved(model), model, model.shape(None)).chain(4)
+    problem = problem_of(request.resolved(model), model, model.shape(None))
+    return problem.chain(4, "leading")
 
 
 @pytest.fixture
@@ -122,6 +126,39 @@ def test_freedom_follows_the_latents_controls_more_closely(
     plain = vary(tiny_model, made.latent(), count=4)
     guided = vary(tiny_model, made.latent(), count=4, how="ddpm+freedom", strength=0.2)
     assert loss(guided, tiny_model) < loss(plain, tiny_model)
+
+
+def test_an_inverted_latent_is_decoded_on_its_own_grid(tiny_model: MusicModel, song: Path) -> None:
+    inverted = invert(tiny_model, song, QUICK, how="ddim")
+    latent = inverted.latent()
+    assert latent.grid == "leading"
+    plain = replace(QUICK, start=latent, method=Uncontrolled(steps=4))
+    torch.testing.assert_close(run(plain, tiny_model).x_0, inverted.x_0)
+    varied = vary(tiny_model, latent, count=2)
+    assert varied.request.method == Uncontrolled(steps=4, sampler="ddpm", grid="leading")
+    asked = replace(plain, method=Uncontrolled(steps=4, grid="trailing"))
+    assert not torch.equal(run(asked, tiny_model).x_0, inverted.x_0)
+
+
+def test_variations_draw_other_noise_than_requests_of_their_seed(
+    made: Result, tiny_model: MusicModel
+) -> None:
+    varied = vary(tiny_model, made.latent(), seed=3, count=1)
+    method = Uncontrolled(steps=6, sampler="ddpm")
+    request = Request((), Tags("jazz"), seed=3, start=made.latent(), method=method)
+    assert not torch.allclose(run(request, tiny_model).x_0, varied.x_0, atol=1e-3)
+
+
+def test_on_the_embedded_model_variations_keep_their_latent() -> None:
+    """Clips of one latent vary less than half as much in loudness as clips of several."""
+    model = ditto.load()
+    levels = []
+    for seed in range(3):
+        latent = Latent(draw_x_T(model.shape(3.0), seed, 1), model.sha256)
+        varied = vary(model, latent, count=3, seed=10 * seed, prompts="genre=jazz")
+        levels.append(mel_rms_db(varied.x_0[:, 0], model.spec))
+    within = torch.stack(levels).var(dim=1).mean()
+    assert within < 0.5 * torch.cat(levels).var(dim=0).mean()
 
 
 def test_prompts_may_be_fixed_new_or_one_for_each(

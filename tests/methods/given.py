@@ -1,6 +1,7 @@
 """What tests of method objects share: a clip's shape, two controls, and a request of three
 iterations for two clips."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from ditto.request import Request
 from ditto.result import Result
 from ditto.runner import problem_of, run
 
+HELD_OUT = Path(__file__).parents[1] / "golden" / "heldout.safetensors"
+"""Three held-out clips of 3 s, of as many genres: log-mels in steps of 1/127, and conditions."""
 SHAPE = (1, 16, 64)
 LOUDNESS = Intensity("swell")
 REGION = Region.inpaint(torch.linspace(-1, 0, 16 * 64).reshape(SHAPE), ((20, 40),))

@@ -111,7 +111,7 @@ def test_the_object_is_the_function(whole_model: MusicModel, sampler: str) -> No
     melody, adapter = Melody.from_notes("C4:1 E4:1", bpm=600), whole_model.controlnet
     curves = control_curves([LOUDNESS, melody], whole_model, 2, FRAMES)
     assert isinstance(adapter, ControlAdapter)
-    samplers = {"ddim": ddim, "dpm++": dpm_solver_pp, "ddpm": lambda c, x: ddpm(c, x, noise)}
+    samplers = {"ddim": ddim, "dpm++": dpm_solver_pp, "ddpm": lambda c, x: ddpm(c, x, noise, 2.6)}
     with torch.no_grad():
         expected = controlnet(x_T, chain, adapter, curves, samplers[sampler])
     result = made(whole_model, MusicControlNet(steps=4, sampler=sampler), LOUDNESS, melody)

@@ -124,6 +124,24 @@ def test_md_50_leaves_the_second_half_to_the_model() -> None:
         assert torch.equal(x_next, own_step(x_t, t, t_next))
 
 
+@pytest.mark.parametrize(("one_noise", "low", "high"), [(False, 0.5, 0.75), (True, 0.95, 1.05)])
+def test_one_noise_leaves_the_region_the_noise_that_the_model_expects(
+    one_noise: bool, low: float, high: float
+) -> None:
+    """Two fresh noises average to less: at a fixed point to 1/√3."""
+    shape = (1, 1, 40, 40)
+    draws = iter(range(1, 100))
+    known = Known(torch.ones(40), 0.3 * randn(99, *shape))
+    denoiser = Pixelwise()
+    chain = Chain(denoiser, SCHEDULE, SCHEDULE.timesteps(20), COND[:1])
+    noise = lambda: randn(next(draws), *shape)  # noqa: E731
+    multidiffusion(randn(0, *shape), chain, known, noise, one_noise=one_noise)
+    for x_t, t in list(zip(denoiser.seen, chain.timesteps, strict=True))[4:12]:
+        signal, spread = SCHEDULE.scales(t, x_t)
+        nominal = (signal**2 * 0.09 + spread**2).sqrt()
+        assert low < (x_t.std() / nominal).item() < high
+
+
 def test_spans_of_frames_make_a_mask() -> None:
     known = Known.of_spans(KNOWN.reference[0], [(0, 2), (6, 8)])
     assert known.mask.tolist() == [1, 1, 0, 0, 0, 0, 1, 1]
@@ -180,6 +198,7 @@ def test_on_the_embedded_model_the_known_half_is_kept_and_the_other_half_follows
         (MultiDiffusion(steps=4), 1.0),
         (MultiDiffusion50(steps=4), 0.5),
         (MultiDiffusion(steps=4, until=0.25), 0.25),
+        (MultiDiffusion(steps=4, one_noise=True), 1.0),
     ],
 )
 def test_the_objects_are_the_functions(
@@ -192,7 +211,9 @@ def test_the_objects_are_the_functions(
         if until is None:
             expected = naive_masking(x_T, chain, known, noise)
         else:
-            expected = multidiffusion(x_T, chain, known, noise, until=until)
+            one_noise = isinstance(method, MultiDiffusion) and method.one_noise
+            settings = {"until": until, "one_noise": one_noise}
+            expected = multidiffusion(x_T, chain, known, noise, **settings)
     result = made(whole_model, method, REGION)
     assert torch.equal(result.x_0, expected)
     assert result.losses.shape == (0, 2)

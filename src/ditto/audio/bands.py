@@ -7,7 +7,7 @@ the same for all, and none is learned before the others.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ditto.errors import DataError
+from ditto.tables import table
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ class Bands:
         return torch.minimum(torch.maximum(x, low), high)
 
     @staticmethod
-    def _column(values: Sequence[float], like: Tensor) -> Tensor:
-        return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
+    def _column(values: tuple[float, ...], like: Tensor) -> Tensor:
+        return _tensor(values, like.dtype, like.device)[:, None]
 
     @classmethod
     def of(cls, found: Mapping[str, Any] | None) -> "Bands":
@@ -92,6 +93,11 @@ class Bands:
             raise DataError(
                 "the bands' statistics are damaged: they must be two lists of numbers"
             ) from None
+
+
+@table()
+def _tensor(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=dtype).to(device)
 
 
 PLAIN = Bands()

@@ -5,7 +5,6 @@ differentiable, float32 or float64, one frame every `hop` samples.
 """
 
 from dataclasses import replace
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from ditto.audio.features import full_precision, stft_power
 from ditto.audio.spec import AudioSpec
+from ditto.tables import table
 
 CLASSES = 12
 """Pitch classes C, C♯, … B, numbered 0 to 11 (the papers count from 1)."""
@@ -146,7 +146,7 @@ def _interpolate(coarse: Tensor, step: int, frames: int) -> Tensor:
     return torch.cat([filled.flatten(-2), held], dim=-1)[..., :frames]
 
 
-@lru_cache(maxsize=32)
+@table()
 def _weights(spec: AudioSpec, dtype: torch.dtype, device: torch.device) -> Tensor:
     n_fft = _coarse(spec).n_fft
     hertz = np.arange(n_fft // 2 + 1) * (spec.sample_rate / n_fft)
@@ -154,13 +154,10 @@ def _weights(spec: AudioSpec, dtype: torch.dtype, device: torch.device) -> Tenso
     cutoff, angles = (np.pi * f / spec.sample_rate for f in (HIGH_PASS_HZ, hertz[1:]))
     response = np.concatenate([[0.0], 1 / (1 + (np.tan(cutoff) / np.tan(angles)) ** 4)])
     weights = chroma_filterbank(spec.sample_rate, n_fft) * response
-    # A tensor cached in inference mode could never take part in autograd.
-    with torch.inference_mode(False):
-        return torch.tensor(weights, dtype=dtype, device=device)
+    return torch.tensor(weights, dtype=dtype).to(device)
 
 
-@lru_cache(maxsize=32)
+@table()
 def _octave_weights(spec: AudioSpec, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
-        bands = octave_filterbank(spec.sample_rate, _coarse(spec).n_fft)
-        return torch.tensor(bands, dtype=dtype, device=device)
+    bands = octave_filterbank(spec.sample_rate, _coarse(spec).n_fft)
+    return torch.tensor(bands, dtype=dtype).to(device)

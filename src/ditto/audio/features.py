@@ -9,7 +9,8 @@ range. Levels are in dB: 0 dB is a full-scale sine in a spectrogram, and a mean 
 """
 
 from collections.abc import Callable
-from functools import lru_cache, wraps
+from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
 from typing import Concatenate, ParamSpec
 
 import numpy as np
@@ -18,11 +19,17 @@ from torch import Tensor
 from torch.nn.functional import avg_pool1d, conv1d, pad
 
 from ditto.audio.spec import AudioSpec
+from ditto.tables import table
 
 P = ParamSpec("P")
 
 MEAN_SQUARE_FLOOR = 1e-10
 """Added to a mean square before its logarithm: digital silence is at -100 dB."""
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Switch autocast off; "meta", the device without values, has none."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def full_precision(
@@ -32,7 +39,7 @@ def full_precision(
 
     @wraps(feature)
     def wrapped(x: Tensor, *args: P.args, **kwargs: P.kwargs) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             return feature(x if x.dtype == torch.float64 else x.float(), *args, **kwargs)
 
     return wrapped
@@ -254,17 +261,13 @@ def _coverage(frames: Tensor, spec: AudioSpec) -> Tensor:
     return ((before.clamp(max=half) + after.clamp(max=half)) / spec.n_fft).to(frames.dtype)
 
 
-# The caches below leave inference mode: a tensor made in it could never take part in autograd.
-
-
-@lru_cache(maxsize=32)
+@table()
 def _window(spec: AudioSpec, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
-        window = torch.hann_window(spec.n_fft, periodic=True, dtype=torch.float64)
-        return (window / (window.sum() / 2)).to(device=device, dtype=dtype)
+    window = torch.hann_window(spec.n_fft, periodic=True, dtype=torch.float64)
+    return (window / (window.sum() / 2)).to(dtype).to(device)
 
 
-@lru_cache(maxsize=32)
+@table()
 def _filterbank(spec: AudioSpec, dtype: torch.dtype, device: torch.device) -> Tensor:
     # Not transformers.audio_utils.mel_filter_bank: every vocoder needs this when it is loaded, and
     # importing transformers takes as long as importing PyTorch.
@@ -277,11 +280,10 @@ def _filterbank(spec: AudioSpec, dtype: torch.dtype, device: torch.device) -> Te
         raise ValueError(
             f"{spec.n_mels} mels are too many for n_fft = {spec.n_fft}: a filter has no bin"
         )
-    with torch.inference_mode(False):
-        return torch.tensor(filters, dtype=dtype, device=device)
+    return torch.tensor(filters, dtype=dtype).to(device)
 
 
-@lru_cache(maxsize=32)
+@table()
 def _polynomial_fit(
     window: int, polyorder: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
@@ -290,8 +292,7 @@ def _polynomial_fit(
     Row i gives the fitted value at frame i.
     """
     basis, _ = np.linalg.qr(np.vander(np.linspace(-1.0, 1.0, window), polyorder + 1))
-    with torch.inference_mode(False):
-        return torch.tensor(basis @ basis.T, dtype=dtype, device=device)
+    return torch.tensor(basis @ basis.T, dtype=dtype).to(device)
 
 
 # Slaney's mel scale (Auditory Toolbox): 3 mels to 200 Hz up to 1 kHz, then 27 mels to each factor

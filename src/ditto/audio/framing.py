@@ -5,12 +5,13 @@ overlap-add are each other's transpose, and so, up to a weight, are the real FFT
 Using that is several times faster on a CPU than autograd's gradients of `unfold` and `rfft`.
 """
 
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
+
+from ditto.tables import table
 
 
 def frames_of(signal: Tensor, n_fft: int, hop: int) -> Tensor:
@@ -81,14 +82,13 @@ class _RealFft(Function):
         return torch.fft.irfft(grads[0] * weights, ctx.n_fft, norm="forward")
 
 
-@lru_cache(maxsize=8)
+@table(maxsize=8)
 def _mirror_weights(n_fft: int, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
-        weights = torch.full((n_fft // 2 + 1,), 0.5, device=device)
-        weights[0] = 1.0
-        if n_fft % 2 == 0:
-            weights[-1] = 1.0
-        return weights
+    weights = torch.full((n_fft // 2 + 1,), 0.5)
+    weights[0] = 1.0
+    if n_fft % 2 == 0:
+        weights[-1] = 1.0
+    return weights.to(device)
 
 
 def _hops(samples: int, hop: int) -> int:

@@ -296,9 +296,7 @@ def _writing(path: Path, sink: _Sink) -> Iterator[_Sink]:
         sink.raw.flush()
 
 
-def check_format(
-    path: StrPath, channels: int, sample_rate: int, subtype: str | None = None
-) -> str:
+def check_format(path: StrPath, channels: int, sample_rate: int, subtype: str | None = None) -> str:
     """Find out before long work whether a sound of some channels and rate can be written.
 
     The encoder is tried on a moment of sound, in memory.

@@ -3,8 +3,6 @@
 Conventions as in `ditto.audio.features`. Everything is computed from a log-mel, without a vocoder.
 """
 
-from functools import lru_cache
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,6 +10,7 @@ from torch.nn.functional import pad
 
 from ditto.audio.features import full_precision, mel_db, savgol, smoothing_window
 from ditto.audio.spec import AudioSpec
+from ditto.tables import table
 
 COEFFICIENTS = 20
 """Number of cepstral coefficients; timbre omits the first, which is the level."""
@@ -111,11 +110,9 @@ def _window(frames: int, spec: AudioSpec, seconds: float) -> tuple[int, int]:
     return window, min(3, window - 1)
 
 
-@lru_cache(maxsize=32)
+@table()
 def _cosines(n_mels: int, coefficients: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     angles = np.outer(np.arange(coefficients), 2 * np.arange(n_mels) + 1) * (np.pi / (2 * n_mels))
     matrix = np.cos(angles) * np.sqrt(2 / n_mels)
     matrix[0] /= np.sqrt(2)
-    # A tensor cached in inference mode could never take part in autograd.
-    with torch.inference_mode(False):
-        return torch.tensor(matrix, dtype=dtype, device=device)
+    return torch.tensor(matrix, dtype=dtype).to(device)

@@ -106,6 +106,14 @@ def main() -> None:
     except DittoError as error:
         say(f"error: {error}", style="bold red")
         sys.exit(2)
+    except (RuntimeError, MemoryError) as error:
+        from ditto.models.device import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        words = "give fewer --seconds, a smaller --count or --low-memory"
+        say(f"error: there is not enough memory for this: {words}", style="bold red")
+        sys.exit(2)
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:
             raise
@@ -115,14 +123,3 @@ def main() -> None:
     except KeyboardInterrupt as stop:
         say(str(stop) or STOPPED)
         sys.exit(130)
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        say("error: out of memory: give a smaller --count or --seconds", style="bold red")
-        sys.exit(2)
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Tell whether an error says that memory has run out; torch has several for it."""
-    said = ("can't allocate memory", "out of memory", "not enough memory")
-    return isinstance(error, MemoryError) or any(words in str(error) for words in said)

@@ -18,12 +18,7 @@ from ditto.result import output_files
 app = typer.Typer()
 
 
-@command(
-    app,
-    [START, FORCE],
-    MODEL_OPTIONS,
-    epilog="Example: ditto-music again out.json",
-)
+@command(app, [START, FORCE], MODEL_OPTIONS, epilog="Example: ditto-music again out.json")
 def again(
     report: Annotated[
         Path, typer.Argument(help="The .json beside a sound, or the sound file itself.")

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ditto.audio.io import info
 from ditto.cli.optimising import Optimisation, optimising, unbroken
 from ditto.cli.options import (
     FORCE,
@@ -13,7 +14,7 @@ from ditto.cli.options import (
     OUTPUT_PANEL,
     REQUEST_OPTIONS,
     SEED,
-    TAGS,
+    TAG_OPTIONS,
     Options,
     command,
     control_options,
@@ -21,7 +22,6 @@ from ditto.cli.options import (
     option,
 )
 from ditto.cli.progress import say
-from ditto.audio.io import info
 from ditto.edit import edits, variations
 from ditto.edit.result import Edit
 from ditto.edit.timeline import FADE_SECONDS, Timeline
@@ -53,8 +53,8 @@ BEAT = option(
     panel=OUTPUT_PANEL,
     default=0.0,
 )
-MAKING = [[TAGS], [*method_options(), *REQUEST_OPTIONS], [SEED, BEAT, FORCE], MODEL_OPTIONS]
-EDITING = [[TAGS, *control_options()], *MAKING[1:]]
+MAKING = [TAG_OPTIONS, [*method_options(), *REQUEST_OPTIONS], [SEED, BEAT, FORCE], MODEL_OPTIONS]
+EDITING = [[*TAG_OPTIONS, *control_options()], *MAKING[1:]]
 
 
 def opened(song: Path, output: Path, options: Options) -> Timeline:

@@ -13,7 +13,7 @@ from ditto.cli.options import (
     REQUEST_OPTIONS,
     SEED,
     START,
-    TAGS,
+    TAG_OPTIONS,
     Options,
     command,
     control_options,
@@ -21,8 +21,10 @@ from ditto.cli.options import (
     option,
 )
 from ditto.cli.progress import say
+from ditto.errors import RequestError
 from ditto.latents import check_latent
-from ditto.models.model import MusicModel
+from ditto.models.model import MusicModel, needs_windows
+from ditto.paths import printable
 from ditto.request import Request
 from ditto.result import Result, numbered, output_files
 from ditto.runner import Run
@@ -34,7 +36,13 @@ CLIPS = [
     option(
         "count", int, "Clips to make; several get numbered names.", panel=OUTPUT_PANEL, default=1
     ),
-    option("seconds", float, "Length; the model's window by default.", panel=OUTPUT_PANEL),
+    option(
+        "seconds",
+        float,
+        "Length; the model's window by default, and longer music in several windows.",
+        panel=OUTPUT_PANEL,
+    ),
+    option("fade", float, "Fade out over the last seconds.", panel=OUTPUT_PANEL, default=0.0),
     option("latent", Path, "Keep x_T in this .latent, for `vary` and --start.", panel=OUTPUT_PANEL),
     FORCE,
 ]
@@ -42,7 +50,7 @@ CLIPS = [
 
 @command(
     app,
-    [TAGS, *control_options()],
+    [*TAG_OPTIONS, *control_options()],
     [*method_options(), *REQUEST_OPTIONS, START],
     CLIPS,
     MODEL_OPTIONS,
@@ -61,6 +69,8 @@ ditto-music generate --melody tune.mid --structure ABA --loudness swell -o all.w
 
 ditto-music generate --text "a calm jazz trio with vibraphone" -o out.wav
 
+ditto-music generate --seconds 90 --loudness "0:-40 45:-14 90:-40" --fade 2 -o song.wav
+
 ditto-music generate --method ditto --loudness swell -o whole-chain.wav
 
 ditto-music generate --method none --count 4 -o plain.wav
@@ -73,6 +83,11 @@ def generate(
     options: Options,
 ) -> None:
     """Make music that follows the controls: a WAV, and beside it a PNG and a JSON report."""
+    options.check_inputs()
+    if options["seconds"] is not None and needs_windows(options.model, options["seconds"]):
+        return generate_song(output, options)
+    if options["fade"]:
+        raise RequestError("--fade goes with music of several windows: give more --seconds")
     paths = numbered(output, options["count"])
     latent = options["latent"]
     latents = [] if latent is None else numbered(latent, options["count"])
@@ -80,7 +95,6 @@ def generate(
     for path in latents:
         check_latent(path, force=options["force"])
     options.keep_inputs([*files, *latents])
-    options.check_inputs()
     request = options.request()
     result, stopped = carry_out(request, options.model)
     for i, path in enumerate(paths):
@@ -95,6 +109,41 @@ def generate(
     if stopped:
         say(f"note: {stopped}: this is the best of {len(result.losses)} iterations")
         raise typer.Exit(130 if stopped == "stopped" else 1)
+
+
+def generate_song(output: Path, options: Options) -> None:
+    """Make music that is longer than the model's window; windows that are done are kept."""
+    from ditto.edit.song import song  # what most clips do without
+
+    if options["latent"] is not None:
+        raise RequestError("music of several windows has no single latent: leave out --latent")
+    request, model, part = options.request(), options.model, output.with_suffix(".part")
+    # What an interrupted run of the same command left is its own to replace.
+    force = options["force"] or part.exists()
+    files = output_files(output, force=force)
+    options.keep_inputs([*files, part])
+    with optimising("generate", request) as optimisation:
+        edit = song(
+            model,
+            options["seconds"],
+            request,
+            fade=options["fade"],
+            keep=part,
+            progress=optimisation.progress,
+            stop=optimisation.stop,
+        )
+    with unbroken():
+        edit.save(output, force=force)
+    for note in edit.notes:
+        say(f"note: {note}")
+    parts = [f"{edit.timeline.seconds:.2f} s"]
+    parts += [f"{name} {value:.3g}" for name, value in edit.errors.items()]
+    say(f"{output}  {', '.join(parts)}")
+    if optimisation.stopped:
+        say(
+            f"note: stopped: this is the beginning; the same command goes on from {printable(part)}"
+        )
+        raise typer.Exit(130)
 
 
 def carry_out(request: Request, model: MusicModel) -> tuple[Result, str]:
@@ -120,5 +169,5 @@ def summary(result: Result, item: int) -> str:
     """Return length, errors and time of one clip in one line."""
     parts = [f"{result.audio.shape[1] / result.model.spec.sample_rate:.2f} s"]
     parts += [f"{name} {value[item].item():.3g}" for name, value in result.errors.items()]
-    parts.append(f"made in {sum(result.timings.values()):.1f} s")
+    parts.append(f"made in {sum(result.timings.values()):.1f} s on {result.model.device}")
     return ", ".join(parts)

@@ -1,12 +1,21 @@
 """``ditto-music models``, and where the benchmarks are."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ditto.cli.progress import DEVICE_HELP
 from ditto.errors import RequestError
 
 app = typer.Typer()
+
+EXAMPLES = {
+    "loudness": "crescendo",
+    "brightness": "brighten",
+    "melody": "C4:1 E4:1 G4:2",
+    "structure": "AB",
+}
+"""Controls that a run's cost is estimated for; the cost is that of any target of theirs."""
 
 
 @app.command(epilog="Example: ditto-music models cvssp/audioldm2-music --estimate -T 20 -K 70")
@@ -27,17 +36,38 @@ def models(
     iterations: Annotated[
         int, typer.Option("--iterations", "-K", help="Optimisation iterations.")
     ] = 70,
+    control: Annotated[
+        str, typer.Option(help=f"What the run follows: {', '.join(EXAMPLES)}.")
+    ] = "loudness",
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
+    precision: Annotated[str, typer.Option(help="As in `generate`.")] = "auto",
+    decoder_precision: Annotated[str, typer.Option(help="As in `generate`.")] = "float32",
 ) -> None:
     """Show what a model is: size, tags, hash; and what a run on it costs."""
+    from ditto.controls import CONTROLS
+    from ditto.controls.base import ParseContext
+    from ditto.models.device import device_name
     from ditto.models.hub import load
     from ditto.models.profile import describe_model, estimate_cost
 
-    loaded = load(source or model)
+    if control not in EXAMPLES:
+        raise RequestError(f"there is no estimate of {control!r}: choose {', '.join(EXAMPLES)}")
+    settings: Any = {"precision": precision, "decoder_precision": decoder_precision}
+    loaded = load(source or model, device=device, **settings)
     typer.echo("\n".join(describe_model(loaded)))
     if estimate:
+        kind = next(c for c in CONTROLS.values() if control in (c.kind, *c.other_names))
+        target = kind.parse(EXAMPLES[control], ParseContext(lambda: loaded.spec))
         cost = estimate_cost(
-            loaded, seconds=seconds, count=count, steps=steps, iterations=iterations
+            loaded,
+            seconds=seconds,
+            count=count,
+            steps=steps,
+            iterations=iterations,
+            loss=target,
+            proxy=target.proxy() if loaded.has_mel else target,
         )
+        typer.echo(f"on         {device_name(loaded.device)}, {control}")
         typer.echo("\n".join(cost.lines()))
 
 

@@ -8,7 +8,7 @@ therefore needs no line here.
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
@@ -16,16 +16,17 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from ditto.audio.io import info
-from ditto.cli.progress import say
+from ditto.cli.progress import DEVICE_HELP, say
 from ditto.controls import CONTROLS
 from ditto.controls.base import Control, ParseContext
-from ditto.errors import ControlError
+from ditto.errors import ControlError, TagError, one_line
 from ditto.latents import Latent
 from ditto.methods import METHODS, make_method
 from ditto.models.conditioning import Tags
+from ditto.models.device import device_name
 from ditto.models.hub import load
 from ditto.models.model import MusicModel
-from ditto.paths import refuse_inputs
+from ditto.paths import printable, refuse_inputs
 from ditto.request import Request
 
 CONTROLS_PANEL, METHOD_PANEL, OUTPUT_PANEL, MODEL_PANEL = "Controls", "Method", "Output", "Model"
@@ -203,9 +204,21 @@ REQUEST_OPTIONS: Parameters = [
 TAGS = option(
     "tags", str, 'Tags, e.g. "genre=jazz mood=calm tempo=110".', panel=CONTROLS_PANEL, default=""
 )
+LYRICS = option(
+    "lyrics",
+    str,
+    "Words to sing, or a .txt file of them; for models that sing.",
+    panel=CONTROLS_PANEL,
+)
+KEY = option("key", str, "Such as 'C minor'; for models that know keys.", panel=CONTROLS_PANEL)
+TAG_OPTIONS: Parameters = [TAGS, LYRICS, KEY]
 SEED = option("seed", int, "Seed of the first clip or window.", panel=OUTPUT_PANEL, default=0)
 FORCE = flag("force", "Replace outputs that exist.", panel=OUTPUT_PANEL)
 START = option("start", Path, "Begin from this .latent in place of noise.", panel=METHOD_PANEL)
+DEVICE = option("device", str, DEVICE_HELP, panel=MODEL_PANEL, default="auto")
+LOW_MEMORY = flag(
+    "low_memory", "Need less memory, and a third to a half more time.", panel=MODEL_PANEL
+)
 MODEL_OPTIONS: Parameters = [
     option(
         "model",
@@ -225,6 +238,7 @@ MODEL_OPTIONS: Parameters = [
         "A ControlNet's folder, from `ditto-music train controlnet`.",
         panel=MODEL_PANEL,
     ),
+    DEVICE,
     option(
         "precision",
         str,
@@ -232,6 +246,14 @@ MODEL_OPTIONS: Parameters = [
         panel=MODEL_PANEL,
         default="auto",
     ),
+    option(
+        "decoder_precision",
+        str,
+        "Of what makes the sound: float32, bfloat16 or float16.",
+        panel=MODEL_PANEL,
+        default="float32",
+    ),
+    LOW_MEMORY,
 ]
 
 
@@ -240,13 +262,29 @@ class Options(dict[str, Any]):
 
     @cached_property
     def words(self) -> Tags:
-        """The tags."""
-        return Tags.parse(self["tags"])
+        """The tags.
+
+        Raises:
+            TagError: they cannot be read.
+        """
+        tags = Tags.parse(self["tags"])
+        lyrics, key = self.get("lyrics"), self.get("key")
+        if key is not None:
+            tags = replace(tags, key=key)
+        return tags if lyrics is None else replace(tags, lyrics=_lyrics(lyrics))
 
     @cached_property
     def model(self) -> MusicModel:
         """The model, loaded when it is first needed."""
-        model = load(self["model"], precision=self["precision"])
+        model = load(
+            self["model"],
+            device=self["device"],
+            precision=self["precision"],
+            decoder_precision=self["decoder_precision"],
+            low_memory=self["low_memory"],
+        )
+        if self["device"] == "auto" and model.device.type != "cpu":
+            say(f"note: on {device_name(model.device)}; --device cpu is the processor")
         if self.get("student") is not None:
             model = model.with_student(self["student"])
         if self.get("controlnet") is not None:
@@ -367,6 +405,23 @@ class Options(dict[str, Any]):
             if during is not None:
                 found = found.during(*spans(during, f"--{kind}-during"))
             yield found
+
+
+def _lyrics(text: str) -> str:
+    r"""Return lyrics given as text, where ``\n`` is a new line, or as the name of a .txt file.
+
+    Raises:
+        TagError: the file cannot be read, or there are no words.
+    """
+    if text.lower().endswith(".txt"):
+        try:
+            text = Path(text).read_text(encoding="utf-8-sig")
+        except (OSError, ValueError) as error:
+            raise TagError(f"cannot read the lyrics {printable(text)}: {one_line(error)}") from None
+    words = text.replace("\\n", "\n").strip()
+    if not words:
+        raise TagError("the lyrics are empty: write the words to sing, or leave --lyrics out")
+    return words
 
 
 def _read(kind: Any, value: Any) -> Any:

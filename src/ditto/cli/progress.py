@@ -10,6 +10,8 @@ from ditto.paths import printable
 
 console = Console(stderr=True)
 
+DEVICE_HELP = "Where to compute: auto, cpu, cuda, cuda:1, … or mps; auto is a GPU if there is one."
+
 Update = Callable[..., None]
 """``update(done, total=None, loss=None, part="")``: steps of the work, a loss, "2/5" windows."""
 

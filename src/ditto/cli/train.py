@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ditto.cli.progress import DEVICE_HELP
 from ditto.errors import DataError
 
 app = typer.Typer()
@@ -19,6 +20,7 @@ app.add_typer(distill_app, name="distill")
 Config = Annotated[str, typer.Option(help="Recipe: the name of an installed one, or a JSON file.")]
 Data = Annotated[Path, typer.Option(help="A folder made by `ditto-music data`.")]
 Run = Annotated[Path, typer.Option(help="Folder of the run; a killed run resumes from it.")]
+Device = Annotated[str, typer.Option(help=DEVICE_HELP)]
 HeldOut = Annotated[Path | None, typer.Option(help="The held-out data folder.")]
 Teacher = Annotated[
     Path | None,
@@ -98,10 +100,14 @@ def command_of(name: str, recipe: Recipe) -> Callable[..., None]:
                 typer.Option(help="The base's model folder; the embedded model by default."),
             ] = None,
             held_out: HeldOut = None,
+            device: Device = "auto",
         ) -> None:
             from ditto.models.hub import load
+            from ditto.training.run import training_on
 
-            carry_out(recipe, config, data, out, held_out, load(base, precision="float32"))
+            with training_on(device) as place:
+                model = load(base, device=place, precision="float32")
+                carry_out(recipe, config, data, out, held_out, model)
 
         return from_model
 
@@ -110,8 +116,12 @@ def command_of(name: str, recipe: Recipe) -> Callable[..., None]:
         data: Data = Path("datasets/train"),
         out: Run = Path("runs") / name,
         held_out: HeldOut = None,
+        device: Device = "auto",
     ) -> None:
-        carry_out(recipe, config, data, out, held_out)
+        from ditto.training.run import training_on
+
+        with training_on(device):
+            carry_out(recipe, config, data, out, held_out)
 
     return from_scratch
 
@@ -133,10 +143,12 @@ def student_command(kind: str) -> Callable[..., None]:
         out: Run = Path("runs") / kind,
         teacher: Teacher = None,
         held_out: HeldOut = None,
+        device: Device = "auto",
     ) -> None:
         from ditto.models.hub import load
         from ditto.training.distill import DistillConfig, train_from_folder
         from ditto.training.loop import load_config
+        from ditto.training.run import training_on
 
         settings = load_config(config, DistillConfig)
         if settings.kind != kind:
@@ -144,8 +156,9 @@ def student_command(kind: str) -> Callable[..., None]:
                 f"{config!r} is a config of kind {settings.kind!r}: give it to `distill "
                 f"{settings.kind}`"
             )
-        model = load(teacher, precision="float32")
-        train_from_folder(settings, model, data, out, held_out=held_out)
+        with training_on(device) as place:
+            model = load(teacher, device=place, precision="float32")
+            train_from_folder(settings, model, data, out, held_out=held_out)
 
     return distill
 
@@ -169,11 +182,14 @@ def pack_student(
     alone: Annotated[
         bool, typer.Option("--alone", help="Write the student alone, for `generate --student`.")
     ] = False,
+    device: Annotated[
+        str, typer.Option(help="Where to load the teacher; nothing is computed.")
+    ] = "cpu",
 ) -> None:
     """Put a student's averaged weights into its teacher's model folder, or one of its own."""
     from ditto.training.pack import pack_student
 
-    typer.echo(f"sha256 {pack_student(run, teacher, out, alone=alone)}")
+    typer.echo(f"sha256 {pack_student(run, teacher, out, alone=alone, device=device)}")
 
 
 @train_app.command(
@@ -207,13 +223,16 @@ def pack(
 
 
 @train_app.command("speed", epilog="Example: ditto-music train speed --config base")
-def speed(config: Config = "base") -> None:
+def speed(config: Config = "base", device: Device = "auto") -> None:
     """Say how many clips a second a recipe of the base trains here; no data are read."""
     from ditto.training.denoising import BaseConfig
     from ditto.training.loop import load_config
+    from ditto.training.run import training_on
     from ditto.training.speed import clips_per_second
 
-    typer.echo(f"{clips_per_second(load_config(config, BaseConfig)):.1f} clips a second")
+    with training_on(device) as place:
+        rate = clips_per_second(load_config(config, BaseConfig))
+        typer.echo(f"{rate:.1f} clips a second on {place}")
 
 
 @train_app.command(

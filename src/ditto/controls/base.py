@@ -135,11 +135,14 @@ class Window:
         start: where it begins, in seconds of the recording.
         total: length of the recording in seconds.
         new: the part of it that is to be made, (from, to) in seconds of the window.
+        before: of music made window by window: returns the log-mel of all that comes before what is
+            new, (n_mels, columns), and how many frames a column is the mean of; None elsewhere.
     """
 
     start: float
     total: float
     new: tuple[float, float]
+    before: "Callable[[], tuple[Tensor, int]] | None" = None
 
 
 class Control(ABC):
@@ -153,6 +156,8 @@ class Control(ABC):
         noun: what it is called in messages.
         other_names: other spellings of the option.
         options: further options that go with it.
+        grows_evenly: whether the feature grows with the clip's length, and not with its square: it
+            is then measured over a whole song.
     """
 
     kind: str
@@ -162,6 +167,7 @@ class Control(ABC):
     noun: ClassVar[str] = "the control"
     other_names: ClassVar[tuple[str, ...]] = ()
     options: ClassVar[tuple[Option, ...]] = ()
+    grows_evenly: ClassVar[bool] = True
 
     @abstractmethod
     def loss(self, output: Output) -> Tensor:
@@ -262,8 +268,7 @@ class Control(ABC):
         return None
 
     def for_item(self, item: int) -> "Control":
-        """Return what one item of a batch follows: the same, unless each has a control of its own.
-        """
+        """Return what one item of a batch follows: the same, unless each has a control of its own."""
         return self
 
     def adapter_target(self, model: MusicModel, frames: int) -> tuple[str, Tensor] | None:
@@ -312,7 +317,7 @@ class Control(ABC):
 
 @dataclass(frozen=True)
 class Sum(Control):
-    """(1/n)·Σ λ_i 𝓛_i over n controls (DITTO §4, multi-objective).
+    """(1/n)·Σ λ_i 𝓛_i over n controls (DITTO appendix H).
 
     Attributes:
         parts: controls with their λ.

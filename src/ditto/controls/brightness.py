@@ -15,6 +15,7 @@ from ditto.controls.intensity import mse, pearson
 from ditto.errors import ControlError
 from ditto.models.model import MusicModel
 from ditto.panels import CurvePanel, Panel
+from ditto.tables import table
 
 DARK, MIDDLE, BRIGHT = 700.0, 1400.0, 2800.0
 FREQUENCY = Scale(
@@ -84,9 +85,7 @@ class Brightness(Control):
 
     def target(self, output: Output) -> Tensor:
         """Return the target y in octaves above 1 kHz, smoothed as the feature, shape (frames,)."""
-        spec = output.model.spec
-        octaves = torch.log2(self.curve.levels(output.frames, spec) / REFERENCE_HZ)
-        return smooth(octaves[None], spec)[0].to(output.x_0.device)
+        return _target(self.curve, output.frames, output.model.spec, output.x_0.device)
 
     def feature(self, output: Output) -> Tensor:
         """Return f(x_0) in octaves above 1 kHz, shape (B, frames)."""
@@ -132,3 +131,9 @@ class Brightness(Control):
     def from_dict(cls, values: Mapping[str, Any]) -> "Brightness":
         """Return the control that `to_dict` wrote."""
         return cls(Curve.from_dict(values, FREQUENCY))
+
+
+@table(maxsize=64)
+def _target(curve: Curve, frames: int, spec: AudioSpec, device: torch.device) -> Tensor:
+    octaves = torch.log2(curve.levels(frames, spec) / REFERENCE_HZ)
+    return smooth(octaves[None], spec)[0].to(device)

@@ -22,6 +22,7 @@ from ditto.audio.io import read_mono
 from ditto.audio.spec import AudioSpec
 from ditto.errors import ControlError
 from ditto.paths import StrPath, printable, shown
+from ditto.tables import table
 
 MAX_POINTS, MAX_CSV_BYTES = 20_000, 10_000_000
 MAX_LISTED = 4096
@@ -276,18 +277,19 @@ def curve_of_recording(path: StrPath, spec: AudioSpec, seconds: float | None = N
     return Curve(points, name=Path(path).name)
 
 
-def smoothed(curve: Curve, frames: int, spec: AudioSpec) -> Tensor:
+def smoothed(
+    curve: Curve, frames: int, spec: AudioSpec, device: torch.device | str = "cpu"
+) -> Tensor:
     """Return the target y, shape (frames,): the curve, smoothed as the feature is.
 
     A jump that the smoothed loudness of no sound could follow is thus not asked for.
     """
-    return _smoothed(curve, frames, spec).clone()
+    return _smoothed(curve, frames, spec, torch.device(device)).clone()
 
 
-@lru_cache(maxsize=64)
-def _smoothed(curve: Curve, frames: int, spec: AudioSpec) -> Tensor:
-    with torch.inference_mode(False), torch.no_grad():
-        return smooth(curve.levels(frames, spec)[None], spec)[0]
+@table(maxsize=64)
+def _smoothed(curve: Curve, frames: int, spec: AudioSpec, device: torch.device) -> Tensor:
+    return smooth(curve.levels(frames, spec)[None], spec)[0].to(device)
 
 
 def _point(time: str, value: str, *, where: str, scale: Scale) -> tuple[float, float]:

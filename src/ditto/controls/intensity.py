@@ -136,7 +136,7 @@ class Intensity(Control):
 
     def target(self, output: Output) -> Tensor:
         """Return the target y in dB, shape (frames,)."""
-        return smoothed(self.curve, output.frames, output.model.spec).to(output.x_0.device)
+        return smoothed(self.curve, output.frames, output.model.spec, output.x_0.device)
 
     def feature(self, output: Output) -> Tensor:
         """Return f(x_0) in dB, shape (B, frames)."""

@@ -155,7 +155,7 @@ class Melody(Control):
 
     def target(self, output: Output) -> Tensor:
         """Return the target y, shape (frames,): 0 (C) to 11, or `REST` without a note."""
-        return self.tune.classes(output.frames, output.model.spec).to(output.x_0.device)
+        return self.tune.classes(output.frames, output.model.spec, output.x_0.device)
 
     def feature(self, output: Output) -> Tensor:
         """Return f(x_0) = log C, shape (B, 12, frames)."""
@@ -171,7 +171,7 @@ class Melody(Control):
         return loss + self._octave_loss(output) if self.octave else loss
 
     def _octave_loss(self, output: Output) -> Tensor:
-        pitches = self.tune.pitches(output.frames, output.model.spec).to(output.x_0.device)
+        pitches = self.tune.pitches(output.frames, output.model.spec, output.x_0.device)
         pitches = output.masked(pitches)
         power = output.masked(octave_power(output.audio, output.model.spec)) + POWER_FLOOR
         shares, octaves = log_octaves(power, pitches)

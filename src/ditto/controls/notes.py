@@ -8,7 +8,6 @@ import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from ditto.audio.io import SUBTYPES, read_mono
 from ditto.audio.spec import AudioSpec
 from ditto.errors import ControlError
 from ditto.paths import StrPath, printable, shown
+from ditto.tables import table
 
 REST = -1
 """Class of a frame that asks for nothing."""
@@ -91,14 +91,14 @@ class NoteSequence:
         """When the last note ends."""
         return max(note.end for note in self.notes)
 
-    def classes(self, frames: int, spec: AudioSpec) -> Tensor:
+    def classes(self, frames: int, spec: AudioSpec, device: torch.device | str = "cpu") -> Tensor:
         """Return each frame's pitch class, 0 (C) to 11, or `REST`; shape (frames,), int64."""
-        pitches = _pitches(self, frames, spec)
+        pitches = _pitches(self, frames, spec, torch.device(device))
         return torch.where(pitches == REST, pitches, pitches % 12)
 
-    def pitches(self, frames: int, spec: AudioSpec) -> Tensor:
+    def pitches(self, frames: int, spec: AudioSpec, device: torch.device | str = "cpu") -> Tensor:
         """Return each frame's MIDI pitch, or `REST`; shape (frames,), int64."""
-        return _pitches(self, frames, spec).clone()
+        return _pitches(self, frames, spec, torch.device(device)).clone()
 
     def later(self, seconds: float) -> "NoteSequence | None":
         """Return the notes `seconds` later (negative: earlier), cut at 0; None if none is left."""
@@ -110,14 +110,13 @@ class NoteSequence:
         return NoteSequence(left, self.name) if left else None
 
 
-@lru_cache(maxsize=64)
-def _pitches(melody: NoteSequence, frames: int, spec: AudioSpec) -> Tensor:
-    with torch.inference_mode(False):
-        pitches = torch.full((frames,), REST)
-        for note in sorted(melody.notes, key=lambda n: n.pitch):
-            first, last = (math.ceil(t * spec.frame_rate - 1e-6) for t in (note.onset, note.end))
-            pitches[min(first, frames) : min(last, frames)] = note.pitch
-    return pitches
+@table(maxsize=64)
+def _pitches(melody: NoteSequence, frames: int, spec: AudioSpec, device: torch.device) -> Tensor:
+    pitches = torch.full((frames,), REST)
+    for note in sorted(melody.notes, key=lambda n: n.pitch):
+        first, last = (math.ceil(t * spec.frame_rate - 1e-6) for t in (note.onset, note.end))
+        pitches[min(first, frames) : min(last, frames)] = note.pitch
+    return pitches.to(device)
 
 
 def parse_melody(

@@ -11,7 +11,7 @@ of the first two.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -23,6 +23,7 @@ from ditto.controls.base import Control, Output
 from ditto.errors import ControlError
 from ditto.models.clap import Clap
 from ditto.models.model import MusicModel
+from ditto.tables import table
 
 
 class Pull(Control):
@@ -109,7 +110,7 @@ class LatentStatistics(Pull):
         flat = output.x_T.flatten(1)
         terms = [self._surprise(flat)]
         for seed in range(self.shuffles):
-            order = _permutation(flat.shape[1], seed).to(flat.device)
+            order = _permutation(flat.shape[1], seed, flat.device)
             terms.append(self._surprise(flat[:, order]))
         return torch.stack(terms).mean(dim=0)
 
@@ -176,6 +177,8 @@ class NearUncontrolled(Pull):
             raise ControlError(
                 f"the uncontrolled clip has {self.reference.shape[-1]} frames, and this {frames}"
             )
+        if self.space == "clap":
+            self._ear.to(model.device)
 
     def feature(self, output: Output) -> Tensor:
         """Return what is compared: pooled levels, or the unit embedding; (B, …)."""
@@ -222,6 +225,6 @@ class NearUncontrolled(Pull):
 POOL_SECONDS, POOL_BANDS = 0.25, 5
 
 
-@lru_cache(maxsize=64)
-def _permutation(count: int, seed: int) -> Tensor:
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+@table(maxsize=64)
+def _permutation(count: int, seed: int, device: torch.device) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).to(device)

@@ -6,6 +6,7 @@ fit any model whose x_0 has time on its last axis.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from ditto.controls.base import Control, FrameSpans, Output
 from ditto.errors import ControlError
 from ditto.models.model import MusicModel
 from ditto.panels import Panel, RegionPanel
+from ditto.tables import Constant
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,15 +125,18 @@ class Region(Control):
 
     def _difference(self, output: Output) -> Tensor:
         """Return x_0 − y where it counts, shape (B, …, frames that count)."""
-        made, reference = (
-            output.model.bands.mel(x) for x in (output.x_0, self.reference.to(output.x_0))
-        )
+        mel, reference = output.model.bands.mel, self._constant.like(output.x_0)
+        made, reference = mel(output.x_0), mel(reference)
         difference = torch.cat(
             [made[..., a:b] - reference[..., a:b] for a, b in self.spans], dim=-1
         )
         if output.mask is None:
             return difference
         return difference[..., torch.cat([output.mask[a:b] for a, b in self.spans])]
+
+    @cached_property
+    def _constant(self) -> Constant:
+        return Constant(self.reference)
 
     def check(self, model: MusicModel, frames: int) -> None:
         """Refuse a reference of another length or of another model's shape."""

@@ -11,13 +11,14 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool1d
 
 from ditto.audio.features import log_mel
 from ditto.audio.io import read_mono
@@ -28,6 +29,7 @@ from ditto.errors import ControlError
 from ditto.models.model import MusicModel
 from ditto.panels import MatrixPanel, Panel
 from ditto.paths import StrPath, printable, shown
+from ditto.tables import table
 
 MAX_SECTIONS, MAX_DENSITY = 16, 100.0
 KEEPS_PLAYING = 0.3
@@ -70,9 +72,13 @@ class Form:
 
     def labels(self, frames: int) -> np.ndarray:
         """Return the letter (as a number) of each of `frames` frames, shape (frames,)."""
+        return self.labels_at((np.arange(frames) + 0.5) / frames)
+
+    def labels_at(self, share: np.ndarray) -> np.ndarray:
+        """Return the letter (as a number) at each share of the whole, 0 to 1; of its shape."""
         letters = sorted({letter for letter, _ in self.sections})
         ends = np.cumsum([length for _, length in self.sections])
-        section = np.searchsorted(ends / ends[-1], (np.arange(frames) + 0.5) / frames)
+        section = np.searchsorted(ends / ends[-1], share).clip(max=len(self.sections) - 1)
         return np.array([letters.index(letter) for letter, _ in self.sections])[section]
 
     def matrix(self, frames: int) -> Tensor:
@@ -103,6 +109,7 @@ class SelfSimilarity(Control):
 
     kind = "structure"
     iterations: ClassVar[int] = 150
+    grows_evenly: ClassVar[bool] = False
     smooth_seconds: ClassVar[float | None] = None
     tolerance: float = 0.0
 
@@ -130,7 +137,7 @@ class SelfSimilarity(Control):
             difference = (difference.abs() - tolerance).clamp(min=0)
         return difference.square().mean(dim=(1, 2))
 
-    def in_window(self, window: Window, spec: AudioSpec) -> "SelfSimilarity":
+    def in_window(self, window: Window, spec: AudioSpec) -> "Control | None":
         """Refuse: a structure is that of one clip as a whole.
 
         Raises:
@@ -207,11 +214,9 @@ class Structure(SelfSimilarity):
 
     def activity(self, output: Output) -> Tensor:
         """Return `onset_activity` of each section, shape (B, sections)."""
-        spec, ends = output.model.spec, np.cumsum([length for _, length in self.form.sections])
-        frame = (np.arange(output.frames) + 0.5) / output.frames
-        section = torch.from_numpy(np.searchsorted(ends / ends[-1], frame)).to(output.x_0.device)
+        section = _sections(self.form, output.frames, output.x_0.device)
         return onset_activity(
-            output.masked(onset_strength(output.mel, spec)), output.masked(section)
+            output.masked(onset_strength(output.mel, output.model.spec)), output.masked(section)
         )
 
     @classmethod
@@ -222,9 +227,23 @@ class Structure(SelfSimilarity):
         control = StructureLike.of_recording(path, context.spec())
         return replace(control, tolerance=context.options.get("structure_tolerance") or 0.0)
 
+    def in_window(self, window: Window, spec: AudioSpec) -> "Control | None":
+        """Return what the form of a song asks of one window: likeness to what comes before.
+
+        Raises:
+            ControlError: the window is of an edit, where the form of the whole is the recording's.
+        """
+        if window.before is None:
+            return super().in_window(window, spec)
+        past, stride = window.before()
+        control = StructureInSong(
+            self.form, past, stride, window.start, window.total, self.tolerance
+        )
+        return control if control.pairs(window.new, spec) else None
+
     def target(self, output: Output) -> Tensor:
         """Return the target y, shape (frames, frames)."""
-        return _smoothed(self.form, output.frames, output.model.spec).to(output.x_0.device)
+        return _smoothed(self.form, output.frames, output.model.spec, output.x_0.device)
 
     def check(self, model: MusicModel, frames: int) -> None:
         """Refuse sections that are shorter than a tenth of a second."""
@@ -257,6 +276,88 @@ class Structure(SelfSimilarity):
             float(values.get("tolerance", 0.0)),
             float(values.get("density", 0.0)),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class StructureInSong(Control):
+    """The form of a song that is made window by window, as one window can follow it.
+
+    f = the similarity of the window's timbre to that of all that comes before it, and to its own;
+    y = 1 where both have one letter, else 0. Timbre is standardised over all of it, as in one clip.
+    Levels are means of `stride` frames, which takes the place of the smoothing.
+
+    Attributes:
+        form: of the whole.
+        past: log-mel of what comes before the new part, (n_mels, columns).
+        stride: frames that a column is the mean of.
+        start: of the window, in seconds of the whole.
+        total: length of the whole in seconds.
+        tolerance: see `Structure`.
+    """
+
+    form: Form
+    past: Tensor
+    stride: int
+    start: float
+    total: float
+    tolerance: float = 0.0
+    kind = "structure"
+    iterations: ClassVar[int] = 150
+    noun = "a structure"
+
+    def check(self, model: MusicModel, frames: int) -> None:
+        """Refuse music that was heard by another model."""
+        if len(self.past) != model.spec.n_mels:
+            raise ControlError(
+                f"the music so far has {len(self.past)} mels, but the model {model.spec.n_mels}"
+            )
+
+    def pairs(self, new: tuple[float, float], spec: AudioSpec) -> bool:
+        """Tell whether the new part, from and to in seconds of the window, has two letters or a
+        past: a single section alone is like itself whatever it is.
+        """
+        share = (self.start + np.linspace(*new, 64)) / self.total
+        return self.past.shape[1] > 0 or len(set(self.form.labels_at(share).tolist())) > 1
+
+    def feature(self, output: Output) -> Tensor:
+        """Return f(x_0), shape (B, columns of the window, columns of the past and the window)."""
+        spec = output.model.spec
+        new = avg_pool1d(output.masked(output.mel), self.stride, ceil_mode=True)
+        past = self.past.to(new).expand(len(new), -1, -1)
+        return self_similarity(torch.cat([past, new], dim=-1), spec)[:, past.shape[-1] :]
+
+    def target(self, output: Output) -> Tensor:
+        """Return the target y, of the feature's shape without the batch."""
+        rate = output.model.spec.frame_rate
+        frame = output.masked(torch.arange(output.frames, device=output.x_0.device).float())
+        new = avg_pool1d(frame[None], self.stride, ceil_mode=True)[0].cpu().numpy()
+        past = (np.arange(self.past.shape[1]) + 0.5) * self.stride
+        times = np.concatenate([past / rate, self.start + new / rate])
+        labels = torch.from_numpy(self.form.labels_at(times / self.total))
+        alike = labels[len(past) :, None] == labels[None]
+        return alike.to(output.x_0)
+
+    def loss(self, output: Output) -> Tensor:
+        """Return 𝓛 of each item, shape (B,)."""
+        return self._mse(output, self.tolerance)
+
+    def errors(self, output: Output) -> dict[str, Tensor]:
+        """Return the MSE of the matrices."""
+        return {"structure_mse": self._mse(output)}
+
+    def _mse(self, output: Output, tolerance: float = 0.0) -> Tensor:
+        short = ((self.feature(output) - self.target(output)).abs() - tolerance).clamp(min=0)
+        return short.square().mean(dim=(1, 2))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the form and the window's place."""
+        sections = [list(section) for section in self.form.sections]
+        return {
+            "control": self.kind,
+            "sections": sections,
+            "from": round(self.start, 4),
+            "of": round(self.total, 4),
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,18 +396,17 @@ class StructureLike(SelfSimilarity):
         return cls(log_mel(audio[None], spec)[0], Path(path).name)
 
     @cached_property
-    def _matrices(self) -> dict[tuple[int, AudioSpec], Tensor]:
+    def _matrices(self) -> dict[tuple[int, AudioSpec, torch.device], Tensor]:
         return {}
 
     def target(self, output: Output) -> Tensor:
         """Return the target y, shape (frames, frames)."""
-        key = output.frames, output.model.spec
+        key = output.frames, output.model.spec, output.x_0.device
         if key not in self._matrices:
             with torch.no_grad():
-                self._matrices[key] = self_similarity(
-                    self.reference[None, :, : output.frames], key[1]
-                )[0]
-        return self._matrices[key].to(output.x_0.device)
+                mel = self.reference[None, :, : output.frames]
+                self._matrices[key] = self_similarity(mel, key[1])[0].to(key[2])
+        return self._matrices[key]
 
     def check(self, model: MusicModel, frames: int) -> None:
         """Refuse a recording that is shorter than the clip, or was heard by another model."""
@@ -354,7 +454,14 @@ def onset_activity(strength: Tensor, section: Tensor) -> Tensor:
     return torch.stack(above, dim=1)
 
 
-@lru_cache(maxsize=16)
-def _smoothed(form: Form, frames: int, spec: AudioSpec) -> Tensor:
-    with torch.inference_mode(False), torch.no_grad():
-        return smooth_2d(form.matrix(frames)[None], spec, SMOOTH_SECONDS)[0]
+@table(maxsize=16)
+def _smoothed(form: Form, frames: int, spec: AudioSpec, device: torch.device) -> Tensor:
+    return smooth_2d(form.matrix(frames)[None], spec, SMOOTH_SECONDS)[0].to(device)
+
+
+@table(maxsize=16)
+def _sections(form: Form, frames: int, device: torch.device) -> Tensor:
+    """Return the number of every frame's section, shape (frames,), int64."""
+    ends = np.cumsum([length for _, length in form.sections])
+    frame = (np.arange(frames) + 0.5) / frames
+    return torch.from_numpy(np.searchsorted(ends / ends[-1], frame)).to(device)

@@ -14,6 +14,7 @@ from ditto.errors import ControlError
 from ditto.models.clap import Clap
 from ditto.models.model import MusicModel
 from ditto.paths import shown
+from ditto.tables import Constant
 
 
 @dataclass(frozen=True, init=False)
@@ -69,10 +70,14 @@ class Text(Control):
         with torch.inference_mode(False), torch.no_grad():
             return self.clap.embed_text([self.text])[0]
 
+    @cached_property
+    def _constant(self) -> Constant:
+        return Constant(self.target)
+
     def cosine(self, output: Output) -> Tensor:
         """Return the CLAP score cos(f, y) of each item, shape (B,)."""
         heard = self.clap.embed_audio(output.audio, output.model.spec.sample_rate)
-        return heard @ self.target.to(heard)
+        return heard @ self._constant.like(heard)
 
     def loss(self, output: Output) -> Tensor:
         """Return 𝓛 of each item, shape (B,)."""
@@ -90,6 +95,7 @@ class Text(Control):
             ModelError: CLAP cannot be loaded.
         """
         _ = self.target
+        self.clap.to(model.device)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the text, the CLAP used, and the words that it does not know."""

@@ -149,9 +149,7 @@ def prepare_folder(
         raise DataError(f"the held-out share must be at least 0 and less than 1, not {heldout}")
     files = [file for file in recordings(folder) if not _within(file, out)]
     if not files:
-        raise DataError(
-            f"{printable(folder)} holds no recordings but the data in {printable(out)}"
-        )
+        raise DataError(f"{printable(folder)} holds no recordings but the data in {printable(out)}")
     allowed = Allowed(genres, moods, tempo_range)
     rows = read_tags_csv(tags_csv, folder, allowed) if tags_csv else {}
     config = {

@@ -44,7 +44,10 @@ class StudentDenoiser:
         self, x_t: Tensor, t: Tensor, cond: Cond, guidance: float | Tensor = 1.0
     ) -> Tensor:
         """Compute x̂_0 = g(x_t, c, w, t); `guidance` is w, a number or one per item (B,)."""
-        w = torch.as_tensor(guidance, dtype=torch.float32, device=x_t.device).expand(len(x_t))
+        if isinstance(guidance, Tensor):
+            w = guidance.to(x_t.device, torch.float32).expand(len(x_t))
+        else:
+            w = torch.full((len(x_t),), guidance, dtype=torch.float32, device=x_t.device)
         output = self.network(x_t, t, cond, w)
         return self.schedule.to_x_0(output, x_t, t, self.prediction, skip_std=self.skip_std)
 

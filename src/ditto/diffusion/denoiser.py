@@ -34,7 +34,7 @@ Limit = Callable[[Tensor], Tensor]
 
 
 def dynamic_threshold(x_0: Tensor, ratio: float = 0.995, maximum: float = 1.0) -> Tensor:
-    """Threshold x̂_0 (B, …) dynamically (Imagen; DITTO appendix K), like diffusers' DDIM.
+    """Threshold x̂_0 (B, …) dynamically (Imagen; DITTO §5.1), like diffusers' DDIM.
 
     With s the `ratio` quantile of each item's |x̂_0|, limited to [1, `maximum`], x̂_0 is clipped to
     [−s, s] and divided by s. With ``maximum=1`` (diffusers' default) this clips to [−1, 1].
@@ -80,6 +80,59 @@ class GuidedDenoiser:
         both = self.network(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([cond, null]))
         conditional, unconditional = both.chunk(2)
         return guidance * conditional + (1 - guidance) * unconditional
+
+
+@dataclass(frozen=True)
+class ProjectedDenoiser(GuidedDenoiser):
+    """Guide by adaptive projected guidance above w = 1 (APG; Sadat et al. 2024, arXiv 2410.02416).
+
+    With d = f(c) − f(c_∅) + momentum · d of the step before, limited to the length `longest` over
+    time, and d⊥ its part at right angles to f(c) over time: ``f(c) + (w − 1) · d⊥``. d is what a
+    chain carries from step to step (`Chain.predict`); a call alone begins anew.
+
+    Attributes:
+        momentum: share of the step before; a negative one takes back what recurs.
+        longest: Euclidean length over time, of each channel.
+    """
+
+    momentum: float = -0.75
+    longest: float = 2.5
+
+    def remembers(self, guidance: float) -> bool:
+        """Return whether a step at w depends on the one before."""
+        return guidance > 1.0
+
+    def _output(self, x_t: Tensor, t: Tensor, cond: Cond, guidance: float) -> Tensor:
+        if not self.remembers(guidance):
+            return super()._output(x_t, t, cond, guidance)
+        return self._projected(x_t, t, cond, guidance, None)[0]
+
+    def recall(
+        self, x_t: Tensor, t: Tensor, cond: Cond, guidance: float, before: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Estimate x̂_0 (B, …) given d of the step before, if there was one; return d too."""
+        output, difference = self._projected(x_t, t, cond, guidance, before)
+        x_0 = self.schedule.to_x_0(output, x_t, t, self.prediction, skip_std=self.skip_std)
+        return x_0, difference
+
+    def _projected(
+        self, x_t: Tensor, t: Tensor, cond: Cond, guidance: float, before: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        null = self.null_cond(cond)
+        both = self.network(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([cond, null]))
+        conditional, unconditional = both.chunk(2)
+        difference = conditional - unconditional
+        if before is not None:
+            difference = difference + self.momentum * before
+        push = difference * (self.longest / _length(difference).clamp(min=self.longest))
+        direction = conditional / _length(conditional).clamp(min=1e-12)
+        across = push - (push * direction).sum(dim=-1, keepdim=True) * direction
+        return conditional + (guidance - 1) * across, difference
+
+
+def _length(x: Tensor) -> Tensor:
+    """Return the Euclidean length over time, (…, 1)."""
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True)
 
 
 def limit_of(denoiser: Denoiser) -> Limit:

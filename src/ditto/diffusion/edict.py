@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ditto.diffusion.samplers import Chain
 from ditto.diffusion.schedule import Schedule
+from ditto.tables import widened
 
 Pair = tuple[Tensor, Tensor]
 """x and y of the two chains, (B, …), float64."""
@@ -40,11 +41,11 @@ def edict_timesteps(schedule: Schedule, steps: int) -> list[int]:
 
 
 def edict(chain: Chain, x_T: Tensor, p: float, y_T: Tensor | None = None) -> Pair:
-    """Sample both chains, x_T and y_T (default: x_T), (B, …) → x_0 and y_0 in float64.
+    """Sample both chains, x_T and y_T (default: x_T), (B, …) → x_0 and y_0, `widened`.
 
-    The network is called in x_T's dtype.
+    The network is called in x_T's dtype, on the device of the chain's condition.
     """
-    pair = x_T.double(), (x_T if y_T is None else y_T).double()
+    pair = widened(x_T), widened(x_T if y_T is None else y_T)
     for t, t_next in chain.pairs():
         pair = edict_step(chain, pair, t, t_next, p, x_T.dtype)
     return pair
@@ -82,4 +83,5 @@ def _ddim_coefficients(schedule: Schedule, t: int, t_next: int, like: Tensor) ->
 
 def _epsilon(chain: Chain, x_t: Tensor, t: int, dtype: torch.dtype) -> Tensor:
     """Estimate ε̂ in float64 by a model call in `dtype`."""
-    return chain.schedule.to_epsilon(chain.predict(x_t.to(dtype), t).double(), x_t, t)
+    x_0 = chain.predict(x_t.to(dtype).to(chain.cond.device), t)
+    return chain.schedule.to_epsilon(widened(x_0), x_t, t)

@@ -4,13 +4,14 @@ A step is a function of tensors alone, so it can be recomputed under gradient ch
 hold every sampler to diffusers' scheduler of that name, step by step.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from ditto.diffusion.denoiser import Cond, Denoiser, limit_of
+from ditto.diffusion.denoiser import Cond, Denoiser, ProjectedDenoiser, limit_of
 from ditto.diffusion.schedule import CLEAN, Schedule
 
 Call = Callable[..., Tensor]
@@ -35,6 +36,8 @@ class Chain:
         threshold: dynamic thresholding of x̂_0 at every step, as far as the denoiser has a `limit`;
             ε̂ follows from the thresholded x̂_0 (diffusers' ``use_clipped_model_output``).
         call: how each model call is made; `ditto.methods.ditto` passes gradient checkpointing.
+        memory: what a denoiser whose guidance depends on the step before told of each timestep, in
+            the present pass.
     """
 
     denoiser: Denoiser
@@ -44,11 +47,24 @@ class Chain:
     guidance: float = 1.0
     threshold: bool = True
     call: Call = plain_call
+    memory: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def predict(self, x_t: Tensor, t: int) -> Tensor:
         """Estimate x̂_0 at timestep `t`, thresholded if the chain asks for it."""
         times = torch.full((len(x_t),), t, dtype=torch.long, device=x_t.device)
-        return self.call(self._estimate, x_t, times)
+        if not remembers(self.denoiser, self.guidance):
+            return self.call(self._estimate, x_t, times)
+        earlier = min((other for other in self.memory if other > t), default=None)
+        before = None if earlier is None else self.memory[earlier]
+        # An argument and a result of the call, so that recomputing it is what it was.
+        x_0, self.memory[t] = self.call(self._recall, x_t, times, before).unbind()
+        return x_0
+
+    def _recall(self, x_t: Tensor, times: Tensor, before: Tensor | None) -> Tensor:
+        """Return x̂_0 and what is to be remembered, (2, B, …)."""
+        assert isinstance(self.denoiser, ProjectedDenoiser)
+        x_0, told = self.denoiser.recall(x_t, times, self.cond, self.guidance, before)
+        return torch.stack([limit_of(self.denoiser)(x_0) if self.threshold else x_0, told])
 
     def _estimate(self, x_t: Tensor, times: Tensor) -> Tensor:
         # Thresholds inside the checkpoint: a step then keeps only x_t for the backward pass.
@@ -56,8 +72,14 @@ class Chain:
         return limit_of(self.denoiser)(x_0) if self.threshold else x_0
 
     def pairs(self) -> list[tuple[int, int]]:
-        """List (t, next t) along the grid; the last next is `CLEAN`."""
+        """List (t, next t) along the grid, for a new pass; the last next is `CLEAN`."""
+        self.memory.clear()
         return list(zip(self.timesteps, [*self.timesteps, CLEAN][1:], strict=True))
+
+
+def remembers(denoiser: Denoiser, guidance: float) -> bool:
+    """Return whether a denoiser's steps at CFG scale w depend on those before."""
+    return isinstance(denoiser, ProjectedDenoiser) and denoiser.remembers(guidance)
 
 
 def ddim_step(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: int, t_next: int) -> Tensor:
@@ -88,18 +110,32 @@ def ddpm_step(
     return mean if t_next == CLEAN else mean + variance.sqrt() * noise()
 
 
-def ancestral(noise: Callable[[], Tensor]) -> Advance:
-    """Bind the noise of `ddpm_step`, for methods that take an `Advance`."""
+NOISE_RATIO = 10.0
+"""σ_t over the deviation of x_0 from which on x_t counts as noise alone: x_0 is 20 dB below."""
+
+
+def ancestral(noise: Callable[[], Tensor], kept: float = math.inf) -> Advance:
+    """Bind the noise of `ddpm_step`, for methods that take an `Advance`.
+
+    Where x_t is noise alone that step puts fresh noise in x_T's place, and nothing but chance is
+    left of a latent. DDIM's step, made there instead, keeps it.
+
+    Args:
+        noise: draws ε of x_T's shape.
+        kept: σ from which on DDIM's step is made.
+    """
 
     def step(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: int, t_next: int) -> Tensor:
+        if kept < math.inf and t > schedule.last_below(kept):
+            return ddim_step(schedule, x_t, x_0, t, t_next)
         return ddpm_step(schedule, x_t, x_0, t, t_next, noise)
 
     return step
 
 
-def ddpm(chain: Chain, x_T: Tensor, noise: Callable[[], Tensor]) -> Tensor:
-    """Sample ancestrally: x_T (B, …) → x_0; `noise()` draws ε of x_T's shape."""
-    x_t, step = x_T, ancestral(noise)
+def ddpm(chain: Chain, x_T: Tensor, noise: Callable[[], Tensor], kept: float = math.inf) -> Tensor:
+    """Sample ancestrally: x_T (B, …) → x_0; see `ancestral`."""
+    x_t, step = x_T, ancestral(noise, kept)
     for t, t_next in chain.pairs():
         x_t = step(chain.schedule, x_t, chain.predict(x_t, t), t, t_next)
     return x_t
@@ -131,20 +167,28 @@ def dpm_solver_pp(chain: Chain, x_T: Tensor) -> Tensor:
     raise ValueError("a chain needs at least one timestep")
 
 
-def ddim_invert(chain: Chain, x_0: Tensor) -> Tensor:
-    """Invert DDIM, x_0 (B, …) → x_T (Song et al. 2021, §4.3), like diffusers' DDIMInverse.
+def ddim_invert(chain: Chain, x_0: Tensor, *, ahead: bool = False) -> Tensor:
+    """Invert DDIM, x_0 (B, …) → x_T (Song et al. 2021, §4.3; Dhariwal & Nichol 2021).
 
-    The step from t_next to t calls the network at t, as sampling does, but with x at t_next: the
-    only source of error, which vanishes with small steps.
+    The step from t_next to t asks the network about x at t_next, where sampling asks at t: the only
+    source of error, which vanishes with small steps. The grid should not begin at pure noise, where
+    nothing is left of x_0: take a "leading" one.
+
+    Args:
+        chain: its grid counts.
+        x_0: the clip.
+        ahead: tell the network that x is at t already, as diffusers' DDIMInverse and the authors of
+            null-text inversion do. On the embedded model the error is then five times as large.
     """
-    return ddim_invert_path(chain, x_0)[0]
+    return ddim_invert_path(chain, x_0, ahead=ahead)[0]
 
 
-def ddim_invert_path(chain: Chain, x_0: Tensor) -> list[Tensor]:
+def ddim_invert_path(chain: Chain, x_0: Tensor, *, ahead: bool = False) -> list[Tensor]:
     """Return all T + 1 x_t (B, …) of `ddim_invert` in the order of sampling, x_T first."""
     schedule, path = chain.schedule, [x_0]
     for t, t_next in reversed(chain.pairs()):
-        epsilon = schedule.to_epsilon(chain.predict(path[0], t), path[0], t)
+        told = t if ahead else max(t_next, 0)  # clean data is nearest to timestep 0
+        epsilon = schedule.to_epsilon(chain.predict(path[0], told), path[0], told)
         clean = schedule.to_x_0(epsilon, path[0], t_next, "epsilon")
         path.insert(0, schedule.add_noise(clean, epsilon, t))
     return path

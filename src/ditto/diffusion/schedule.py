@@ -7,19 +7,32 @@ With ᾱ_t the cumulative noise schedule::
     σ_t = √(1 − ᾱ_t) / √ᾱ_t                  (VE noise level: x_t / √ᾱ_t = x_0 + σ_t · ε)
 
 A timestep is an integer in ``[0, num_train)``; `CLEAN` (-1) is clean data (ᾱ = 1).
+
+A rectified flow has x_τ = (1 − τ)·x_0 + τ·ε and predicts u = ε − x_0 at times τ in (0, 1]. Divided
+by √((1 − τ)² + τ²), its x_τ is x_t above, with::
+
+    √ᾱ = (1 − τ) / √((1 − τ)² + τ²)      τ = √(1 − ᾱ) / (√ᾱ + √(1 − ᾱ))      σ = τ / (1 − τ)
+    x̂_0 = (x_t − √(1 − ᾱ) · u) / (√ᾱ + √(1 − ᾱ))
+
+In these variables DDIM is Euler's method on the flow: ε̂ = x̂_0 + u, and the next x_τ' is
+(1 − τ')·x̂_0 + τ'·ε̂ = x_τ + (τ' − τ)·u. CTM's γ-sampling with γ = 1 is what flows call ping-pong.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-Prediction = Literal["epsilon", "v_prediction", "sample"]
+Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 Spacing = Literal["trailing", "leading", "linspace", "span"]
 CLEAN = -1
+EPSILON_SIGMA, LARGEST_SIGMA = 15.0, 100.0
+"""σ where chains begin that predict ε, and up to which ε̂ tells x̂_0 at all. Chains of Stable
+Diffusion begin at 14.6, those of AudioLDM2 at 84."""
 
 
 def expand_like(values: Tensor, like: Tensor) -> Tensor:
@@ -36,12 +49,14 @@ class Schedule:
         spacing: default spacing of `timesteps`.
         offset: added to every timestep of a "leading" grid (diffusers' ``steps_offset``).
         end: ᾱ at `CLEAN`; diffusers' DDIM with ``set_alpha_to_one=False`` ends at ᾱ_0 instead of 1.
+        first: timestep where "trailing" and "span" grids begin; None is the last.
     """
 
     alpha_bar: Tensor
     spacing: Spacing = "trailing"
     offset: int = 0
     end: float = 1.0
+    first: int | None = None
 
     def __post_init__(self) -> None:
         """Check ᾱ."""
@@ -75,10 +90,36 @@ class Schedule:
         alpha_bar = torch.cumprod(1 - torch.tensor(betas, dtype=torch.float64), dim=0)
         return cls(alpha_bar / (alpha_bar + shift**2 * (1 - alpha_bar)))
 
+    @staticmethod
+    def flow(warp: Callable[[Tensor], Tensor]) -> "Flow":
+        """Make the schedule of a rectified flow.
+
+        Args:
+            warp: times τ of evenly spaced places in (0, 1], elementwise and rising to 1 at 1, in
+                the dtype that it is given.
+        """
+        tau = warp(torch.arange(1, LEVELS + 1, dtype=torch.float64) / LEVELS)
+        return Flow(_alpha_bar_of(tau), warp=warp)
+
     @property
     def num_train(self) -> int:
         """Number of training timesteps."""
         return len(self.alpha_bar)
+
+    def last_below(self, sigma: float) -> int:
+        """Return the last timestep whose σ is at most this; the first if there is none."""
+        return max(int((self.alpha_bar >= 1 / (1 + sigma**2)).sum()) - 1, 0)
+
+    def suited(self, prediction: Prediction) -> "Schedule":
+        """Return the schedule whose grids suit a network.
+
+        Where it predicts ε, and the last σ is beyond `LARGEST_SIGMA`, they begin at
+        `EPSILON_SIGMA`: of an x_t that is noise alone ε̂ says nothing of x_0. At the cosine
+        schedule's last timestep an error of a thousandth in ε̂ is one of 20 in x̂_0.
+        """
+        if prediction != "epsilon" or self.alpha_bar[-1] >= 1 / (1 + LARGEST_SIGMA**2):
+            return self
+        return replace(self, first=self.last_below(EPSILON_SIGMA))
 
     def at(self, t: Tensor | int, like: Tensor) -> Tensor:
         """Return ᾱ_t (`end` where t is −1) in the dtype of `like` (B, …), broadcast against it."""
@@ -129,6 +170,8 @@ class Schedule:
             return share * (x_t / signal) + (1 - share) * output
         if prediction == "v_prediction":
             return signal * x_t - spread * output
+        if prediction == "flow":
+            return (x_t - spread * output) / (signal + spread)
         return (x_t - spread * output) / signal
 
     def to_epsilon(self, x_0: Tensor, x_t: Tensor, t: Tensor | int) -> Tensor:
@@ -150,23 +193,97 @@ class Schedule:
     def timesteps(self, steps: int, spacing: Spacing | None = None) -> list[int]:
         """Return a falling grid of `steps` timesteps, spaced like diffusers' DDIM.
 
-        ``trailing``, the spacing of our own models, starts at the last timestep (pure noise).
-        ``span`` is ``linspace``, except that a single step starts at the last timestep.
+        ``trailing``, the spacing of our own models, begins at the last timestep (pure noise), or at
+        `first`. ``span`` is ``linspace``, except that a single step begins where ``trailing`` does.
 
         Raises:
-            ValueError: `steps` is not in 1 … num_train.
+            ValueError: `steps` is not in 1 … the number of timesteps that there are.
         """
-        if not 1 <= steps <= self.num_train:
-            raise ValueError(f"steps must be between 1 and {self.num_train}, not {steps}")
+        last = self.num_train - 1
         spacing = spacing or self.spacing
+        if spacing in ("trailing", "span") and self.first is not None:
+            last = self.first
+        if not 1 <= steps <= last + 1:
+            raise ValueError(f"steps must be between 1 and {last + 1}, not {steps}")
         if spacing == "leading":
-            stride, last = self.num_train // steps, self.num_train - 1
+            stride = self.num_train // steps
             return [min(i * stride + self.offset, last) for i in reversed(range(steps))]
         if spacing == "span" and steps == 1:
-            return [self.num_train - 1]
+            return [last]
         # numpy's functions, as in diffusers, to round halves alike; arange may go one step too far.
         if spacing in ("linspace", "span"):
-            grid = np.linspace(0, self.num_train - 1, steps)[::-1]
+            grid = np.linspace(0, last, steps)[::-1]
         else:
-            grid = np.arange(self.num_train, 0, -self.num_train / steps)[:steps].round() - 1
+            grid = np.arange(last + 1, 0, -(last + 1) / steps)[:steps].round() - 1
         return grid.round().astype(int).tolist()
+
+
+LEVELS = 1000
+"""Of `Flow.alpha_bar`, as many as diffusion models have. The last place of grids other than
+"trailing" is 1 / LEVELS."""
+PARTS = 2**40
+"""Timesteps of a flow to τ = 1: every float32 from 2^-16 on is a whole number of them."""
+NOISE = 1 - 2.0**-26
+"""τ of x_T, where ᾱ would be 0 at 1 itself: x_T then differs by less than float32 can hold."""
+
+
+def _alpha_bar_of(tau: Tensor) -> Tensor:
+    """Return ᾱ (…) float64 of a flow's times τ (…)."""
+    tau = tau.clamp(max=NOISE)
+    return (1 - tau).square() / ((1 - tau).square() + tau.square())
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Flow(Schedule):
+    """The schedule of a rectified flow; see the module's formulas.
+
+    A timestep t counts 2^-40ths of τ, so that it is an integer as everywhere, and yet exactly the
+    float32 τ that a pipeline tells its network, whatever T.
+
+    Attributes:
+        warp: see `Schedule.flow`.
+        alpha_bar: of `LEVELS` evenly spaced places, for whoever asks; nothing is looked up in it.
+    """
+
+    warp: Callable[[Tensor], Tensor]
+
+    @property
+    def num_train(self) -> int:
+        """Number of timesteps."""
+        return PARTS + 1
+
+    def time(self, t: Tensor | int) -> Tensor:
+        """Return τ, float32, of the shape and on the device of t (1 for pure noise)."""
+        return torch.as_tensor(t).float() / PARTS
+
+    def timestep(self, tau: Tensor) -> Tensor:
+        """Return the timesteps (…) int64 of times τ (…)."""
+        return (tau.to("cpu", torch.float64) * PARTS).round().long()
+
+    def _at(self, t: Tensor | int) -> Tensor:
+        index = torch.as_tensor(t).to("cpu").reshape(-1)
+        return _alpha_bar_of(index.double() / PARTS).masked_fill(index < 0, self.end)
+
+    def nearest(self, sigma: Tensor) -> Tensor:
+        """Return the timesteps (…) of noise levels σ (…)."""
+        tau = 1 - 1 / (1 + sigma.to("cpu", torch.float64))
+        return self.timestep(tau.masked_fill(tau >= NOISE, 1.0))
+
+    def timesteps(self, steps: int, spacing: Spacing | None = None) -> list[int]:
+        """Return a falling grid of `steps` timesteps, evenly spaced before the warp.
+
+        ``trailing`` starts at pure noise; it is what flows are sampled with.
+
+        Raises:
+            ValueError: `steps` is not in 1 … `LEVELS`.
+        """
+        if not 1 <= steps <= LEVELS:
+            raise ValueError(f"steps must be between 1 and {LEVELS}, not {steps}")
+        spacing = spacing or self.spacing
+        # In float32, as pipelines do it: every bit of τ counts for networks of fine time features.
+        if spacing in ("linspace", "span"):
+            places = torch.linspace(1.0, 1 / LEVELS, steps)
+        else:
+            places = torch.linspace(1.0, 0.0, steps + 1)
+            places = places[1:] + 1 / LEVELS if spacing == "leading" else places[:-1]
+        return self.timestep(self.warp(places)).tolist()

@@ -19,8 +19,8 @@ from ditto.audio.limiter import CEILING
 from ditto.controls.regions import SelfLoop
 from ditto.edit.legacy import model_first
 from ditto.edit.result import Edit, Part
-from ditto.edit.timeline import FADE_SECONDS, Known, Timeline, crossfaded
-from ditto.edit.windows import GapFiller, Progress
+from ditto.edit.timeline import FADE_SECONDS, Known, Timeline, crossfaded, silence
+from ditto.edit.windows import GapFiller, ModelWindow, Progress
 from ditto.errors import RequestError
 from ditto.methods.base import check_number
 from ditto.models.model import MusicModel, check_model
@@ -237,9 +237,7 @@ def outpaint(
     backwards = direction == "backwards"
     longer = timeline.extended(new if backwards else 0, 0 if backwards else new)
     gap = (0, new) if backwards else (timeline.length, longer.length)
-    filler = GapFiller(
-        "outpaint", model, request, overlap, progress=progress, stop=stop, halt=halt
-    )
+    filler = GapFiller("outpaint", model, request, overlap, progress=progress, stop=stop, halt=halt)
     joins = filler.joins(longer, [gap])
     del timeline, recording  # held once: what is longer has the samples too
     parts = tuple(map(Part.of, filler.fill(longer, [gap])))
@@ -331,16 +329,37 @@ def loop_recording(
             f"the loop must be longer than the {_length(timeline)}, so that a way back to its "
             f"start can be made: not {whole:g} s"
         )
-    length, own = timeline.at(whole), timeline.length
-    again = min(own, timeline.at(overlap + 0.2))
+    filler = GapFiller("loop", model, request, overlap, progress=progress, stop=stop)
+    asked = {"seconds": seconds, "overlap": overlap, "repeats": repeats}
+    return _led_back(filler, timeline, timeline.at(whole), repeats, asked)
+
+
+def _led_back(
+    filler: GapFiller,
+    timeline: Timeline,
+    length: int,
+    repeats: int,
+    asked: dict[str, Any],
+    begun: tuple[Part, ...] = (),
+) -> Edit:
+    """Return a loop of `length` samples: a recording, and what leads back to its start.
+
+    Args:
+        filler: makes what is missing.
+        timeline: the recording, shorter than the loop.
+        length: samples of a round.
+        repeats: how often it is written.
+        asked: what the user asked for.
+        begun: what the recording was made by, where it is none of the user's.
+    """
+    own = timeline.length
+    again = min(own, timeline.at(filler.overlap + 0.2))
     # The loop unrolled: the recording, the gap, and the recording's start once more.
     unrolled = timeline.extended(0, length - own + again)
-    del timeline, recording
     unrolled.samples[:, length:], unrolled.known[length:] = unrolled.samples[:, :again], True
-    filler = GapFiller("loop", model, request, overlap, progress=progress, stop=stop)
     gap = (own, length)
     joins = filler.joins(unrolled, [gap])
-    parts = tuple(map(Part.of, filler.fill(unrolled, [gap])))
+    parts = tuple(map(Part.of, filler.fill(unrolled, [gap], len(begun))))
     if filler.unfilled:
         raise RequestError(f"the loop could not be closed: {'; '.join(filler.notes)}")
     fade = min(unrolled.at(FADE_SECONDS), again)
@@ -348,15 +367,15 @@ def loop_recording(
     once = unrolled.between(0, length)
     return Edit(
         kind="loop",
-        model=model,
+        model=filler.model,
         timeline=once,
-        parts=parts,
-        gaps=(gap,),
-        before=once.original,
+        parts=(*begun, *parts),
+        gaps=((0 if begun else own, length),),
+        before=None if begun else once.original,
         joins=joins,
         repeats=repeats,
-        request=request,
-        asked={"seconds": seconds, "overlap": overlap, "repeats": repeats},
+        request=filler.request,
+        asked=asked,
         notes=told(filler),
     )
 
@@ -374,9 +393,12 @@ def loop(
 ) -> Edit:
     """Make a loop from nothing, exact to the sample: a clip that returns to its start (appendix E).
 
+    One that does not fit the model's window is begun with a window, continued, and led back to its
+    start.
+
     Args:
         model: from `ditto.load`.
-        seconds: length of the loop; with its overlap it must fit the model's window.
+        seconds: length of the loop.
         request: tags, method, controls and what else makes the music.
         overlap: seconds that are made twice, at least 0.1; less is taken if the window has no room.
         repeats: how often the loop is written.
@@ -385,7 +407,7 @@ def loop(
         settings: fields of `Request`, in place of `request`.
 
     Raises:
-        RequestError: the loop does not fit the window.
+        RequestError: the length or the overlap is out of range.
     """
     check_model(model)
     seconds, overlap = _number("seconds", seconds), _number("overlap", overlap)
@@ -393,12 +415,13 @@ def loop(
     spec, asked = model.spec, request_of(request, settings)
     frames = model.shape(None)[-1]
     window = spec.seconds(frames)
-    if not SHORTEST_OVERLAP <= overlap <= seconds or seconds + SHORTEST_OVERLAP > window:
+    if not SHORTEST_OVERLAP <= overlap <= seconds or not seconds <= MAX_SECONDS:
         raise RequestError(
-            f"a loop from nothing lasts from the overlap of {overlap:g} s to "
-            f"{window - SHORTEST_OVERLAP:.2f} s, not {seconds:g} s: for longer ones give a "
-            "recording"
+            f"a loop lasts from its overlap of {overlap:g} s to {MAX_SECONDS:g} s, not {seconds:g}"
         )
+    if seconds + SHORTEST_OVERLAP > window:
+        filler = GapFiller("loop", model, asked, overlap, progress=progress, stop=stop)
+        return _long_loop(filler, seconds, repeats)
     period = round(seconds * spec.frame_rate)
     control = SelfLoop(period, min(round(overlap * spec.frame_rate), frames - period, period))
     request = replace(asked, controls=(control, *asked.controls), seconds=None, count=1)
@@ -422,6 +445,18 @@ def loop(
         asked={"seconds": seconds, "overlap": overlap, "repeats": repeats},
         notes=result.notes,
     )
+
+
+def _long_loop(filler: GapFiller, seconds: float, repeats: int) -> Edit:
+    """Return a loop of several windows: the first, and what leads from it back to its start."""
+    whole = silence(filler.model, seconds)
+    window = ModelWindow.of(whole, filler.model, filler.overlap)
+    # The way back needs as much room as it shares with either side.
+    first = min(window.length, whole.length - window.overlap)
+    begun = filler.begin(whole, first)
+    timeline = replace(whole, samples=whole.samples[:, :first], known=whole.known[:first])
+    asked = {"seconds": seconds, "overlap": filler.overlap, "repeats": repeats}
+    return _led_back(filler, timeline, whole.length, repeats, asked, (Part.of(begun),))
 
 
 def closed(sound: np.ndarray, length: int, fade: int) -> np.ndarray:

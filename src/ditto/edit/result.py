@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from torch import Tensor
 from ditto.audio.features import log_mel
 from ditto.audio.io import fitting_tag, write
 from ditto.audio.spec import AudioSpec
+from ditto.controls.base import Control, Output
 from ditto.edit.timeline import FADE_SECONDS, Original, Timeline
 from ditto.eval.seams import seam_jump, share_below, typical_jumps
 from ditto.models.model import MusicModel
+from ditto.panels import Panel
 from ditto.paths import StrPath, atomic_file, printable, refuse_inputs
 from ditto.request import Request
 from ditto.result import MAX_COMMENT, Result, machine, output_files, versions
@@ -56,7 +59,11 @@ class Part:
         errors = {name: values[0].item() for name, values in result.errors.items()}
         request = replace(result.request, controls=())
         return cls(
-            request, torch.tensor(result.curve()), errors, sum(result.timings.values()), result.report()
+            request,
+            torch.tensor(result.curve()),
+            errors,
+            sum(result.timings.values()),
+            result.report(),
         )
 
 
@@ -65,15 +72,15 @@ class Edit:
     """An edited recording.
 
     Attributes:
-        kind: "inpaint", "outpaint" or "loop".
+        kind: "inpaint", "outpaint", "loop" or "song".
         model: what made the new parts.
         timeline: the sound; of a loop, one round.
         parts: what was made, window by window.
         gaps: what is new, in samples.
         before: the recording, if there was one.
         joins: where windows of what is new meet, in samples, besides the gaps' ends.
-        repeats: how often the sound is written.
         request: what it was asked by.
+        repeats: how often the sound is written.
         asked: the edit's other arguments, as JSON, by which it can be repeated.
         notes: what a user should know about how it went.
     """
@@ -85,8 +92,8 @@ class Edit:
     gaps: tuple[tuple[int, int], ...]
     before: Original | None = None
     joins: tuple[int, ...] = ()
-    repeats: int = 1
     request: Request | None = None
+    repeats: int = 1
     asked: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -111,15 +118,40 @@ class Edit:
         """Sampling rate in Hz."""
         return self.timeline.sample_rate
 
+    @cached_property
+    def _whole(self) -> tuple[Output, list[Control]] | None:
+        """A song as its controls hear it, and those that can; None for other edits."""
+        if self.kind != "song" or self.request is None or not self.model.has_mel:
+            return None
+        spec = self.model.spec
+        heard = _heard(self.samples, self.sample_rate, spec)[None].to(self.model.device)
+        with torch.no_grad():
+            output = Output(self.model.encode(heard), self.model, rendered=heard)
+        return output, [c for c in self.request.controls if c.bare().grows_evenly]
+
+    @property
+    def panels(self) -> list[Panel]:
+        """Target and achieved curves over a whole song; none for other edits."""
+        if self._whole is None:
+            return []
+        output, controls = self._whole
+        return [panel for control in controls for panel in control.panels(output, 0)]
+
     @property
     def errors(self) -> dict[str, float]:
-        """Mean error of each control over the parts."""
+        """Error of each control: over a song what can be measured over it, else the parts' mean."""
         names = dict.fromkeys(name for part in self.parts for name in part.errors)
         values = {
             name: [part.errors[name] for part in self.parts if name in part.errors]
             for name in names
         }
-        return {name: float(np.mean(value)) for name, value in values.items()}
+        means = {name: float(np.mean(value)) for name, value in values.items()}
+        if self._whole is None:
+            return means
+        output, controls = self._whole
+        with torch.no_grad():
+            told = [control.errors(output) for control in controls]
+        return means | {name: value[0].item() for errors in told for name, value in errors.items()}
 
     def seams(self) -> list[dict[str, float | None]]:
         """Return time, spectral jump in dB and its percentile in the known music, for every seam.
@@ -232,7 +264,7 @@ class Edit:
         spec = self.model.spec
         stride = -(-int(self.timeline.seconds * spec.frame_rate) // COLUMNS)
         mels = [
-            _mel(timeline, spec, stride)
+            mel_columns(timeline, spec, stride)
             for timeline in (self.before, self.timeline)
             if timeline is not None
         ]
@@ -246,6 +278,7 @@ class Edit:
             losses,
             self._title(),
             before=mels[0] if self.before else None,
+            panels=self.panels,
             stride=stride,
             force=force,
         )
@@ -310,7 +343,7 @@ def _heard(samples: np.ndarray, sample_rate: int, spec: AudioSpec) -> Tensor:
     return torch.from_numpy(np.concatenate(list(blocks)))
 
 
-def _mel(timeline: Timeline | Original, spec: AudioSpec, stride: int) -> Tensor:
+def mel_columns(timeline: Timeline | Original, spec: AudioSpec, stride: int) -> Tensor:
     """Return the log-mel (n_mels, columns), each column the mean of `stride` frames."""
     frames = max(int(timeline.seconds * spec.frame_rate), 1)
     size = -(-PIECE_FRAMES // stride) * stride

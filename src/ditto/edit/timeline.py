@@ -22,6 +22,7 @@ from ditto.paths import StrPath, printable
 
 FADE_SECONDS = 0.1
 """Length of a cross-fade."""
+SHORT_SECONDS = 0.5
 
 Patch = tuple[int, np.ndarray]
 """Where samples lie that were overwritten, and what they were, shape (channels, n)."""
@@ -205,6 +206,12 @@ class Timeline:
             overwritten=list(self.overwritten),
         )
 
+    def fade_out(self, seconds: float) -> None:
+        """Fade the last seconds out, in place, along half a cosine."""
+        count = min(self.at(seconds), self.length)
+        ramp = 0.5 + 0.5 * np.cos(np.pi * (np.arange(count) + 1) / max(count, 1))
+        self.samples[:, self.length - count :] *= ramp.astype(self.samples.dtype)
+
     def fill(self, gap: tuple[int, int], clip: np.ndarray, start: int, fade: int) -> None:
         """Fill a gap, in place, from a clip (channels, n) that begins at sample `start`.
 
@@ -346,6 +353,10 @@ class Known:
         new = [(start, end)] if not value and start < end else []
         self.unknown = sorted([*left, *new, *right])
 
+    def sum(self) -> int:
+        """Count the known samples."""
+        return self.length - sum(last - first for first, last in self.unknown)
+
     def all(self) -> bool:
         """Tell whether everything is known."""
         return not self.unknown
@@ -364,6 +375,21 @@ class Known:
     def between(self, start: int, end: int) -> "Known":
         """Return what is known of a part."""
         return Known.of(self[start:end])
+
+
+def silence(model: MusicModel, seconds: float) -> Timeline:
+    """Return a timeline of the model's rate and channels of which nothing is known."""
+    length = round(seconds * model.spec.sample_rate)
+    least = min(SHORT_SECONDS, model.spec.seconds(model.shape(None)[-1]))
+    with torch.no_grad():
+        short = torch.zeros(1, *model.shape(least), device=model.device)
+        channels = model.to_sound(short).shape[1]
+    return Timeline(
+        np.zeros((channels, length), np.float32),
+        Known(length, [(0, length)]),
+        model.spec.sample_rate,
+        own=0,
+    )
 
 
 def _run(known: np.ndarray, longest: int) -> int:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -11,10 +12,13 @@ from torch import Tensor
 from ditto.audio.io import read_mono
 from ditto.controls.base import Control
 from ditto.controls.regions import Region
+from ditto.diffusion.consistency import Noise
 from ditto.edit.edits import request_of
 from ditto.edit.legacy import model_first
 from ditto.errors import ControlError, RequestError
-from ditto.latents import Latent, item_noise
+from ditto.latents import VARIATION_SEED, Latent, item_noise, item_seed
+from ditto.methods.base import SamplingMethod
+from ditto.methods.ditto2 import Ditto2
 from ditto.methods.guidance import FREEDOM_STRENGTH, FreeDoM
 from ditto.methods.inversion import (
     ddim_inversion,
@@ -105,12 +109,16 @@ def inverted(
     Raises:
         RequestError: null-text inversion of a model without tags.
     """
-    x_ref = x_ref.to(model.device)
-    steps = getattr(request.method, "steps", 20)
-    plain = replace(request, method=Uncontrolled(steps=steps))
+    x_ref, method = x_ref.to(model.device), request.method
+    steps, grid = getattr(method, "steps", 20), getattr(method, "grid", None) or "leading"
+    plain = replace(request, method=Uncontrolled(steps=steps, grid=grid))
     region = Region.invert(x_ref[0].cpu())
+    if isinstance(method, SamplingMethod):
+        request = replace(request, method=replace(method, grid=grid))
+    by_student = how == "ditto" and isinstance(request.resolved(model).method, Ditto2)
     # The teacher's chain, whatever the method: a student has no way back.
-    chain = problem_of(plain.resolved(model), model, x_ref.shape[1:]).chain(steps)
+    problem = problem_of(plain.resolved(model), model, x_ref.shape[1:])
+    chain = problem.chain(steps, None if by_student else grid)
     if how == "null-text":
         started = time.perf_counter()
         try:
@@ -193,7 +201,7 @@ def vary(
         latent: of an optimised clip.
         count: B, the number of clips.
         how: "ddpm", or "ddpm+freedom", which also follows the controls' gradients at every step.
-        seed: item i draws its noise from ``seed + i``.
+        seed: item i draws its noise by ``seed + i``, other noise than a request of that seed.
         prompts: tags for all, or one set for each; None keeps the latent's (the paper's fixed
             prompt).
         controls: what to follow and measure; None takes those the latent was made with.
@@ -217,8 +225,8 @@ def vary(
             f"{printable(latent.name)} was made without controls that FreeDoM could follow: give "
             "some"
         )
-    T = steps or int(getattr(made.method, "steps", 20))
-    follow = FreeDoM(steps=T, sampler="ddpm", strength=strength, time_travel=1)
+    T, grid = steps or int(getattr(made.method, "steps", 20)), getattr(made.method, "grid", None)
+    follow = FreeDoM(steps=T, sampler="ddpm", grid=grid, strength=strength, time_travel=1)
     if prompts is None or isinstance(prompts, Tags | Mapping | str):
         tags = [made.tags if prompts is None else as_tags(prompts)] * count
     else:
@@ -234,12 +242,19 @@ def vary(
         count=count,
         guidance=made.guidance,
         start=latent,
-        method=Uncontrolled(steps=T, sampler="ddpm") if how == "ddpm" else follow,
+        method=Uncontrolled(steps=T, sampler="ddpm", grid=grid) if how == "ddpm" else follow,
     )
     plan = Run(request, model)
     length = model.spec.seconds(latent.x_T.shape[-1])
-    cond = torch.cat([model.cond(one, 1, length) for one in tags])
-    plan.problem = replace(plan.problem, cond=cond)
+    cond = model.cond_each(tags, length)
+    shape, device = plan.x_T.shape[1:], model.device
+
+    def noise(item: int, clips: int = 1) -> Noise:
+        first = VARIATION_SEED
+        return item_noise(shape, item_seed(seed, item), clips, device, first=first)
+
+    own = partial(noise, 0, count)
+    plan.problem = replace(plan.problem, cond=cond, new_noise=own, noise_of=noise)
     started = time.perf_counter()
     x_0 = plan.decode()
     timings = {"optimize": 0.0, "decode": time.perf_counter() - started}

@@ -7,12 +7,15 @@ clip's sound takes the gap's place.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ditto.controls.base import Control, FrameSpans, Window, shortest_span
 from ditto.controls.regions import Region
+from ditto.edit.result import mel_columns
 from ditto.edit.timeline import FADE_SECONDS, Timeline, clip_at_rate
 from ditto.errors import RequestError
 from ditto.latents import item_seed
@@ -25,6 +28,8 @@ from ditto.runner import run
 
 CANCELLING, SILENT_POWER = 1000.0, 1e-9
 """Power of the channels over that of their mean from which they cancel out, and what is silence."""
+COLUMNS = 512
+"""Of a whole song's log-mel, as the form of the whole sees it."""
 
 Progress = Callable[[int, int, Step], None]
 """Called with (part, parts, step) after every iteration."""
@@ -115,7 +120,7 @@ class GapFiller:
     """Fills gaps, window by window.
 
     Attributes:
-        kind: "inpaint", "outpaint" or "loop".
+        kind: "inpaint", "outpaint", "loop" or "song".
         model, request: what makes the music; the request's controls are asked for in the gaps, in
             the recording's time.
         overlap: seconds of context that a window shares with each side.
@@ -140,8 +145,15 @@ class GapFiller:
     unfilled: list[tuple[int, int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def fill(self, timeline: Timeline, gaps: Sequence[tuple[int, int]]) -> Iterator[Result]:
+    def fill(
+        self, timeline: Timeline, gaps: Sequence[tuple[int, int]], made: int = 0
+    ) -> Iterator[Result]:
         """Fill all gaps of a recording, in place, window by window.
+
+        Args:
+            timeline: the recording.
+            gaps: samples, (first, after the last).
+            made: windows before these, which progress and seeds count on from.
 
         Yields:
             What was made for each window.
@@ -154,17 +166,27 @@ class GapFiller:
         plan = list(self._plan(timeline, gaps))
         for i, piece in enumerate(plan):
             try:
-                yield self._fill(timeline, piece, i, len(plan))
+                yield self._fill(timeline, piece, made + i, made + len(plan))
             except GradientError as error:
-                if i == 0:
+                if made + i == 0:
                     raise
-                self.notes.append(f"ended before window {i + 1} of {len(plan)}: {error}")
+                self.notes.append(f"ended before window {made + i + 1}: {error}")
                 self._leave(plan[i:])
                 return
             if i + 1 < len(plan) and self.halt is not None and self.halt():
                 self.notes.append(f"stopped after window {i + 1} of {len(plan)}")
                 self._leave(plan[i + 1 :])
                 return
+
+    def begin(self, timeline: Timeline, length: int) -> Result:
+        """Make the first window of music that has no recording, in place.
+
+        Args:
+            timeline: nothing of it known.
+            length: samples to make, at most a window's.
+        """
+        rest = list(self._plan(timeline, [(length, timeline.length)]))
+        return self._fill(timeline, WindowPlan((0, length), 0), 0, 1 + len(rest))
 
     def _leave(self, plan: Sequence[WindowPlan]) -> None:
         """Remember what was not filled, windows that touch as one."""
@@ -200,11 +222,11 @@ class GapFiller:
 
     def _fill(self, timeline: Timeline, piece: WindowPlan, i: int, of: int) -> Result:
         """Make a window's clip and put it in place."""
-        region = self._region(timeline, piece)
+        region = [self._region(timeline, piece)] if timeline.known.any() else []
         start = (piece.start - timeline.origin) / timeline.sample_rate
         request = replace(
             self.request,
-            controls=(region, *self._controls(timeline, piece)),
+            controls=(*region, *self._controls(timeline, piece)),
             seed=item_seed(self.request.seed, i),
             tags=self._tags(start),
             seconds=None,
@@ -242,7 +264,7 @@ class GapFiller:
                 f"there is too little sound to go on from at {at:.2f} s: the recording needs at "
                 f"least {least:.2f} s beside what is to be made"
             )
-        return Region(self.kind, reference, _spans(known))
+        return Region("outpaint" if self.kind == "song" else self.kind, reference, _spans(known))
 
     def _check_heard(self, timeline: Timeline, piece: WindowPlan) -> None:
         """Note a recording whose channels cancel out, of which the model hears nothing."""
@@ -275,10 +297,21 @@ class GapFiller:
         new = (max(piece.gap[0] / rate - start, 0.0), min(piece.gap[1] / rate - start, length))
         if new[1] - new[0] < shortest_span(spec):
             return
+        before = partial(self._before, timeline, piece) if self.kind == "song" else None
         for control in self.request.controls:
-            moved = control.in_window(Window(start, timeline.seconds, new), spec)
+            moved = control.in_window(Window(start, timeline.seconds, new, before), spec)
             if moved is not None:
                 yield moved.during(new)
+
+    def _before(self, timeline: Timeline, piece: WindowPlan) -> tuple[Tensor, int]:
+        """Return `Window.before`: at most `COLUMNS` columns for the whole, however long it is."""
+        spec = self.model.spec
+        stride = max(1, round(timeline.seconds * spec.frame_rate / COLUMNS))
+        first = piece.gap[0]
+        if not first:
+            return torch.zeros(spec.n_mels, 0), stride
+        past = replace(timeline, samples=timeline.samples[:, :first], known=timeline.known[:first])
+        return mel_columns(past, spec, stride), stride
 
     def _tags(self, start: float) -> Tags:
         """Return the tags, with beats counted on to `start` seconds of the recording."""

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
+from ditto.tables import widened
+
 
 def intra_batch_variance(feature: Tensor) -> float:
     """Compute the variance of a feature over the clips, averaged over the feature's values.
@@ -22,7 +24,7 @@ def intra_batch_variance(feature: Tensor) -> float:
     """
     if len(feature) < 2:
         raise ValueError("a variance needs two clips or more")
-    return feature.double().flatten(1).var(dim=0).mean().item()
+    return widened(feature).flatten(1).var(dim=0).mean().item()
 
 
 class Effect(NamedTuple):

@@ -13,14 +13,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Integral, Real
-from typing import Any, ClassVar, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from torch import Tensor
 
 from ditto.controls.base import Control
 from ditto.diffusion.consistency import Noise
 from ditto.diffusion.denoiser import Cond
-from ditto.diffusion.samplers import Advance, Chain, ancestral, ddim, ddim_step, ddpm, dpm_solver_pp
+from ditto.diffusion.samplers import (
+    NOISE_RATIO,
+    Advance,
+    Chain,
+    ancestral,
+    ddim,
+    ddim_step,
+    ddpm,
+    dpm_solver_pp,
+)
+from ditto.diffusion.schedule import Spacing
 from ditto.errors import RequestError
 from ditto.models.model import MusicModel
 from ditto.optimize import (
@@ -36,6 +46,8 @@ from ditto.optimize import (
 )
 from ditto.paths import shown
 
+Threshold = Literal["static", "dynamic", "none"]
+GRIDS = None, "trailing", "leading"
 Sampler = Callable[[Chain, Tensor], Tensor]
 """A whole sampling pass, ``(chain, x_T) -> x_0``."""
 
@@ -96,24 +108,46 @@ class Problem:
             raise ValueError("there is no control to follow")
         return self.control(x_0, self.model, x_T)
 
-    def chain(self, steps: int) -> Chain:
-        """Return the base model's sampling chain of T = `steps`."""
-        model = self.model
-        grid = model.schedule.timesteps(steps)
-        return Chain(model.denoiser, model.schedule, grid, self.cond, self.guidance)
+    def chain(
+        self, steps: int, spacing: Spacing | None = None, threshold: Threshold = "static"
+    ) -> Chain:
+        """Return the base model's sampling chain.
 
-    def student_chain(self, steps: int) -> Chain:
-        """Return the student's sampling chain of T' = `steps`.
+        Args:
+            steps: T.
+            spacing: of the grid; None is the model's.
+            threshold: of x̂_0 at every step, see `SamplingMethod`.
+
+        Raises:
+            RequestError: the model has no so many timesteps, or a latent is to be thresholded.
+        """
+        model = self.model
+        try:
+            grid = model.schedule.timesteps(steps, spacing)
+        except ValueError as error:
+            raise RequestError(f"{error} for {model.name!r}") from None
+        denoiser = model.denoiser
+        if threshold == "dynamic":
+            if denoiser.limit is None:
+                raise RequestError(
+                    f"the x_0 of {model.name!r} has no bounds: leave out the threshold"
+                )
+            denoiser = replace(denoiser, limit=model.compressed)
+        bounded = threshold != "none"
+        return Chain(denoiser, model.schedule, grid, self.cond, self.guidance, bounded)
+
+    def student_chain(self, steps: int | None) -> Chain:
+        """Return the student's sampling chain of T' = `steps`; None is the student's default.
 
         Raises:
             RequestError: the model has no student.
         """
         model = self.model
-        if model.student is None:
+        if model.student is None or model.distilled is None:
             raise RequestError(
                 f"the model {model.name!r} has no student, which this method needs: choose ditto"
             )
-        grid = model.student_schedule.timesteps(steps)
+        grid = model.student_schedule.timesteps(steps or model.distilled.steps)
         return Chain(model.student, model.student_schedule, grid, self.cond, self.guidance)
 
 
@@ -189,10 +223,16 @@ class SamplingMethod(Method):
     Attributes:
         steps: T, sampling steps.
         sampler: ddim, dpm++ or ddpm, as far as the method admits it.
+        grid: where the steps lie: "trailing", from pure noise on, or "leading", from a step below,
+            as latents of inversions need; by default the latent's, or the model's.
+        threshold: of every step's estimate: "static" clips it to the log-mel's range, "dynamic" is
+            Imagen's (the papers'), by the percentile of each clip, and "none" leaves it.
     """
 
     steps: int = 20
     sampler: str = "ddim"
+    grid: Literal["trailing", "leading"] | None = None
+    threshold: Threshold = "static"
     samplers: ClassVar[tuple[str, ...]] = ("ddim",)
     limits: ClassVar[dict[str, tuple[float, float]]] = {"steps": (1, 1000)}
 
@@ -208,17 +248,27 @@ class SamplingMethod(Method):
                 f"the method {self.name} does not sample by {shown(self.sampler)}: "
                 f"choose {' or '.join(self.samplers)}"
             )
+        for name, words in (("grid", GRIDS), ("threshold", get_args(Threshold))):
+            value = getattr(self, name)
+            if not isinstance(value, str | None) or value not in words:
+                choice = " or ".join(word for word in words if word)
+                raise RequestError(f"{name} must be {choice}, not {shown(value)}")
+
+    def chain(self, problem: Problem) -> Chain:
+        """Return the base model's chain with these settings."""
+        return problem.chain(self.steps, self.grid, self.threshold)
 
     def sample(self, problem: Problem) -> Sampler:
         """Return the sampler; a stochastic one starts the problem's noise anew."""
         if self.sampler == "ddpm":
-            noise = problem.new_noise()
-            return lambda chain, x_T: ddpm(chain, x_T, noise)
+            noise, kept = problem.new_noise(), NOISE_RATIO * problem.model.data_std
+            return lambda chain, x_T: ddpm(chain, x_T, noise, kept)
         return {"ddim": ddim, "dpm++": dpm_solver_pp}[self.sampler]
 
-    def advance(self, noise: Noise) -> Advance:
+    def advance(self, problem: Problem, noise: Noise) -> Advance:
         """Return one step of the sampler, for methods that guide every step."""
-        return ancestral(noise) if self.sampler == "ddpm" else ddim_step
+        kept = NOISE_RATIO * problem.model.data_std
+        return ancestral(noise, kept) if self.sampler == "ddpm" else ddim_step
 
 
 @dataclass(frozen=True, kw_only=True)

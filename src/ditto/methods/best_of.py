@@ -29,13 +29,13 @@ class BestOf(Method):
     Attributes:
         count: N, candidates per clip; the first is the request's own x_T.
         batch: candidates the student decodes at once, where a single clip is asked for.
-        decode_steps: T', the student's steps.
+        decode_steps: T', the student's steps; None is its default.
         gamma: share of fresh noise in decoding, 0 to 1; None is the default of the student's kind.
     """
 
     count: int = 64
     batch: int = 16
-    decode_steps: int = 2
+    decode_steps: int | None = None
     gamma: float | None = None
     name = "best-of"
     summary = "the best of N seeds, without optimising"
@@ -48,13 +48,14 @@ class BestOf(Method):
     }
 
     def resolve(self, model: MusicModel, guidance: float, iterations: int) -> Self:
-        """Fill in γ.
+        """Fill in T' and γ.
 
         Raises:
             RequestError: the model has no student, or one that was not taught this guidance.
         """
         student = Ditto2(decode_steps=self.decode_steps, gamma=self.gamma)
-        return replace(self, gamma=student.resolve(model, guidance, iterations).gamma)
+        student = student.resolve(model, guidance, iterations)
+        return replace(self, gamma=student.gamma, decode_steps=student.decode_steps)
 
     def check(self, problem: Problem) -> None:
         """Refuse a problem without controls."""
@@ -72,7 +73,7 @@ class BestOf(Method):
     @torch.no_grad()
     def _search(self, x_T: Tensor, problem: Problem) -> Iterator[Step]:
         clips, together, draw = len(x_T), self._together(problem), problem.new_noise()
-        for _ in range(self.decode_steps):
+        for _ in problem.student_chain(self.decode_steps).timesteps:
             draw()  # decoding begins with these
         candidates = x_T[None]
         for i in range(self.total(problem)):

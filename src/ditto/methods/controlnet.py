@@ -95,4 +95,4 @@ class MusicControlNet(SamplingMethod):
         model = problem.model
         curves = control_curves(problem.controls, model, len(x_T), x_T.shape[-1]).to(x_T)
         adapter = in_precision(adapter_of(model), model.precision)
-        return controlnet(x_T, problem.chain(self.steps), adapter, curves, self.sample(problem))
+        return controlnet(x_T, self.chain(problem), adapter, curves, self.sample(problem))

@@ -82,7 +82,7 @@ class Ditto(OptimisingMethod, SamplingMethod):
         """Run Algorithm 1 of DITTO."""
         steps = ditto(
             x_T,
-            problem.chain(self.steps),
+            self.chain(problem),
             problem.objective,
             sampler=self.sample(problem),
             checkpointing=self.checkpointing,
@@ -92,4 +92,4 @@ class Ditto(OptimisingMethod, SamplingMethod):
 
     def decode(self, x_T: Tensor, problem: Problem) -> Tensor:
         """Sample x_0 once more."""
-        return decode(x_T, problem.chain(self.steps), self.sample(problem))
+        return decode(x_T, self.chain(problem), self.sample(problem))

@@ -35,7 +35,7 @@ from ditto.diffusion.samplers import Chain, ddim
 from ditto.diffusion.schedule import expand_like
 from ditto.errors import RequestError
 from ditto.methods.base import OptimisingMethod, Problem, check_number
-from ditto.models.model import MusicModel
+from ditto.models.model import OWN, MusicModel
 from ditto.optimize import LR, MOMENTUM, Objective, Step, best_so_far, optimize
 from ditto.paths import shown
 
@@ -53,9 +53,13 @@ SPREAD = 1.7
 at first, and one step and a few then differ most."""
 CALIBRATE_EVERY = 4
 """Corrections per calibration, which may need sound and then takes several times as long."""
-GAMMAS = {"cm": 1.0, "ctm": 0.05}
+GAMMAS = {"cm": 1.0, "ctm": 0.05, OWN: 0.0}
 """Default γ of each kind of student. CM knows only ping-pong sampling. CTM's is the smallest of
-DITTO-2's range, 0.05 to 0.35: fresh noise takes the output off its target."""
+DITTO-2's range, 0.05 to 0.35: fresh noise takes the output off its target. A model that is its own
+student takes many steps from near pure noise, where noise added is x_T forgotten: with γ = 1 and
+8 steps nothing of x_T is left, and the surrogate says nothing of what is heard."""
+FORGETS = 2
+"""More steps than this with γ = 1 leave too little of x_T for a model that is its own student."""
 
 Decode = Callable[[Tensor], Tensor]
 """x_T → x_0 as it will be decoded, the same at every call."""
@@ -242,7 +246,7 @@ class Surrogate:
 
 
 def adaptive_schedule(iterations: int) -> list[int]:
-    """Return the adaptive budget (DITTO-2 §4.3): M=1 for ⌊K/2⌋, 2 for ⌊3K/8⌋, 4 for the rest."""
+    """Return the adaptive budget (DITTO-2 §5.3): M=1 for ⌊K/2⌋, 2 for ⌊3K/8⌋, 4 for the rest."""
     ones, twos = iterations // 2, 3 * iterations // 8
     return [1] * ones + [2] * twos + [4] * (iterations - ones - twos)
 
@@ -259,21 +263,23 @@ class Ditto2(OptimisingMethod):
 
     Attributes:
         surrogate_steps: M, the student's steps while optimising, or "adaptive": 1, then 2, then 4.
-        decode_steps: T', the student's steps for the output.
+        decode_steps: T', the student's steps for the output; by default 2, of a model that is its
+            own student 8.
         corrections: times the surrogate is corrected by decoding, or "every step"; 0 is the paper's
             algorithm.
         keep: "surrogate", the best by the corrected surrogate; or "decoded", the best of what was
             decoded, by the true loss: corrections that do not help are taken back.
         max_travel: the default lr is at most this / K, which bounds how far x_T goes from the noise
             that the model knows; by default 1.05 with corrections, else none.
-        gamma: share of fresh noise in decoding, 0 to 1; by default 0.05, of a CM student 1.
+        gamma: share of fresh noise in decoding, 0 to 1; by default 0.05, of a CM student 1, of a
+            model that is its own student 0.
         lr: Adam's learning rate on x_T; by default 0.015 with corrections (K · lr at most 1.05),
             the papers' 5e-3 without.
         momentum: Adam's β₁; by default 0.7 with corrections, 0.9 without.
     """
 
     surrogate_steps: int | Literal["adaptive"] = 1
-    decode_steps: int = 2
+    decode_steps: int | None = None
     corrections: int | Literal["every step"] = CORRECTIONS
     keep: Literal["surrogate", "decoded"] = "surrogate"
     max_travel: float | None = None
@@ -307,7 +313,7 @@ class Ditto2(OptimisingMethod):
             raise RequestError('keep "decoded" needs corrections, which decode')
 
     def resolve(self, model: MusicModel, guidance: float, iterations: int) -> Self:
-        """Fill in Adam's settings and γ.
+        """Fill in Adam's settings, T' and γ.
 
         Raises:
             RequestError: the model has no student, or one that was not taught this guidance.
@@ -324,8 +330,24 @@ class Ditto2(OptimisingMethod):
                 f"this model's student knows guidance from {low:g} to {high:g}, not {guidance:g}: "
                 "choose ditto"
             )
-        method = super().resolve(model, guidance, iterations)
-        return replace(method, gamma=GAMMAS[student.kind] if self.gamma is None else self.gamma)
+        return replace(
+            super().resolve(model, guidance, iterations),
+            decode_steps=self.decode_steps or student.steps,
+            gamma=GAMMAS[student.kind] if self.gamma is None else self.gamma,
+        )
+
+    def check(self, problem: Problem) -> None:
+        """Refuse decoding that would forget what was optimised.
+
+        Raises:
+            RequestError: with what to change.
+        """
+        student, steps = problem.model.distilled, self.decode_steps or 0
+        if student is not None and student.own and self.gamma == 1 and steps > FORGETS:
+            raise RequestError(
+                f"gamma 1 in {steps} steps forgets x_T, which is what ditto2 optimises: leave "
+                f"gamma out, or decode in at most {FORGETS} steps"
+            )
 
     def adam(self, iterations: int) -> dict[str, float]:
         """Return Adam's defaults: larger steps and less momentum with corrections."""
@@ -347,7 +369,7 @@ class Ditto2(OptimisingMethod):
             budget = adaptive_schedule(problem.iterations)
         steps = ditto2(
             x_T,
-            problem.student_chain(self.decode_steps),
+            self._chain(problem),
             objective,
             surrogate_steps=budget,
             decode=(lambda x: self.decode(x, problem)) if calibrate else None,
@@ -361,8 +383,10 @@ class Ditto2(OptimisingMethod):
     def decode(self, x_T: Tensor, problem: Problem) -> Tensor:
         """Run lines 8–12 of Algorithm 1."""
         gamma = 0.0 if self.gamma is None else self.gamma
-        chain = problem.student_chain(self.decode_steps)
-        return decode2(x_T, chain, gamma, problem.new_noise())
+        return decode2(x_T, self._chain(problem), gamma, problem.new_noise())
+
+    def _chain(self, problem: Problem) -> Chain:
+        return problem.student_chain(self.decode_steps)
 
 
 def proxied(problem: Problem) -> tuple[Objective, Calibrate]:

@@ -23,13 +23,14 @@ from torch.autograd.function import once_differentiable
 
 from ditto.diffusion.consistency import Noise
 from ditto.diffusion.edict import edict, edict_step, edict_timesteps, edict_unstep, mixing
-from ditto.diffusion.samplers import Chain
+from ditto.diffusion.samplers import Chain, remembers
 from ditto.diffusion.schedule import expand_like
 from ditto.errors import RequestError
 from ditto.methods.base import OptimisingMethod, Problem, SamplingMethod
 from ditto.methods.ditto import checkpointed_call
 from ditto.optimize import LR, MOMENTUM, Objective, Step, optimize
 from ditto.paths import shown
+from ditto.tables import widened
 
 Formulation = Literal["checkpointed", "invertible"]
 
@@ -90,14 +91,14 @@ def doodl(
 @torch.no_grad()
 def decode_doodl(x_T: Tensor, chain: Chain, p: float | None = None) -> Tensor:
     """Return x_0 of an optimised x_T by EDICT: the last sampling pass."""
-    return edict(_coupled(chain), x_T, mixing(len(chain.timesteps)) if p is None else p)[0].to(
-        x_T.dtype
-    )
+    mix = mixing(len(chain.timesteps)) if p is None else p
+    return edict(_coupled(chain), x_T, mix)[0].to(x_T.dtype).to(x_T.device)
 
 
 def checkpointed(chain: Chain, x_T: Tensor, p: float) -> Tensor:
     """Return EDICT's x_0 with every model call under gradient checkpointing."""
-    return edict(replace(chain, call=checkpointed_call), x_T, p)[0].to(x_T.dtype)
+    x_0 = edict(replace(chain, call=checkpointed_call), x_T, p)[0]
+    return x_0.to(x_T.dtype).to(x_T.device)
 
 
 def invertible(chain: Chain, x_T: Tensor, p: float) -> Tensor:
@@ -117,23 +118,23 @@ RENDERS: dict[Formulation, Callable[[Chain, Tensor, float], Tensor]] = {
 class _Invertible(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_T: Tensor, chain: Chain, p: float) -> Tensor:
-        ctx.chain, ctx.p, ctx.dtype = chain, p, x_T.dtype
+        ctx.chain, ctx.p, ctx.dtype, ctx.device = chain, p, x_T.dtype, x_T.device
         x_0, y_0 = edict(chain, x_T, p)
         ctx.save_for_backward(x_0, y_0)
-        return x_0.to(x_T.dtype)
+        return x_0.to(x_T.dtype).to(x_T.device)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         pair = ctx.saved_tensors
-        slope = grad_outputs[0].double(), torch.zeros_like(pair[1])
+        slope = widened(grad_outputs[0]), torch.zeros_like(pair[1])
         for t, t_next in reversed(ctx.chain.pairs()):
             pair = edict_unstep(ctx.chain, pair, t, t_next, ctx.p, ctx.dtype)
             with torch.enable_grad():
                 before = pair[0].detach().requires_grad_(), pair[1].detach().requires_grad_()
                 after = edict_step(ctx.chain, before, t, t_next, ctx.p, ctx.dtype)
                 slope = torch.autograd.grad(after, before, slope)
-        return (slope[0] + slope[1]).to(ctx.dtype), None, None
+        return (slope[0] + slope[1]).to(ctx.dtype).to(ctx.device), None, None
 
 
 def _coupled(chain: Chain) -> Chain:
@@ -153,6 +154,7 @@ class Doodl(OptimisingMethod, SamplingMethod):
         formulation: of the gradient, "checkpointed" or "invertible".
     """
 
+    grid: Literal["trailing", "leading"] | None = "leading"
     formulation: Formulation = "checkpointed"
     name = "doodl"
     summary = "DOODL, through EDICT's two chains"
@@ -165,16 +167,30 @@ class Doodl(OptimisingMethod, SamplingMethod):
             RequestError: one is out of range, or the formulation is unknown.
         """
         super().__post_init__()
+        if self.grid != "leading":
+            raise RequestError(f"the grid of EDICT's chains is leading, not {shown(self.grid)}")
         if self.formulation not in (*RENDERS,):
             raise RequestError(
                 f"doodl has no formulation {shown(self.formulation)}: choose {' or '.join(RENDERS)}"
+            )
+
+    def check(self, problem: Problem) -> None:
+        """Refuse guidance that cannot be undone.
+
+        Raises:
+            RequestError: a step depends on the ones before.
+        """
+        if remembers(problem.model.denoiser, problem.guidance):
+            raise RequestError(
+                "doodl cannot undo this model's guidance, which depends on the steps before: "
+                "choose ditto, or guidance 1"
             )
 
     def optimise(self, x_T: Tensor, problem: Problem) -> Iterator[Step]:
         """Run DOODL."""
         steps = doodl(
             x_T,
-            problem.chain(self.steps),
+            self.chain(problem),
             problem.objective,
             formulation=self.formulation,
             noise=problem.new_noise(),
@@ -184,4 +200,4 @@ class Doodl(OptimisingMethod, SamplingMethod):
 
     def decode(self, x_T: Tensor, problem: Problem) -> Tensor:
         """Sample x_0 by EDICT."""
-        return decode_doodl(x_T, problem.chain(self.steps))
+        return decode_doodl(x_T, self.chain(problem))

@@ -24,7 +24,9 @@ from ditto.methods.masking import Known, known_region
 
 Objective = Callable[[Tensor], Tensor]
 """x_0 → a loss for each item; no single x_T belongs to an estimate on the way."""
-FREEDOM_STRENGTH, GG_STRENGTH = 0.00625, 0.02
+SMALL = 1e-15
+"""Largest value of a gradient below which its squares lose digits, or all of themselves."""
+FREEDOM_STRENGTH, GG_STRENGTH = 0.00625, 0.04
 """Defaults. On the embedded model half of FreeDoM's follows tunes and forms far less closely, and
 with twice of it the clips fit their tags far less well. Guidance Gradients' is for the mean square
 error of a region."""
@@ -66,8 +68,8 @@ def freedom(
         travelled = travel[0] * len(pairs) <= i < travel[1] * len(pairs)
         for left in reversed(range(time_travel if travelled else 1)):
             x_0, gradient = estimate_and_gradient(chain, x_t, t, objective)
-            size = strength * schedule.scales(t, x_t)[1] / rms(gradient)
-            x_next = advance(schedule, x_t, x_0, t, t_next) - size * gradient
+            size = strength * schedule.scales(t, x_t)[1]
+            x_next = advance(schedule, x_t, x_0, t, t_next) - scaled(gradient, size)
             x_t = back_to(schedule, x_next, t_next, t, noise()) if left else x_next
     return x_t
 
@@ -78,22 +80,24 @@ def guidance_gradients(
     objective: Objective,
     *,
     strength: float = GG_STRENGTH,
+    values: int | None = None,
     known: Known | None = None,
     advance: Advance = ddim_step,
 ) -> Tensor:
     """Run Guidance Gradients: a constant step size and, for a linear feature, data consistency.
 
-    x_t ← x_t − strength · d · ∇𝓛, where d is the number of values of an item: a loss that is a mean
-    over them thus counts as their sum. Then x̂_0 is set to the reference where it is known, and the
-    sampler steps on.
+    x_t ← x_t − strength · d · ∇𝓛, where d is the number of values that the loss is a mean over: it
+    thus counts as their sum, and a step moves each as far whatever their number. Then x̂_0 is set to
+    the reference where it is known, and the sampler steps on.
 
     Args:
         x_T: initial latents (B, …).
         chain: denoiser, grid, conditioning and CFG scale.
         objective: 𝓛(f(x_0), y) as a function of x_0, one value an item.
         strength: constant, for a mean square error of x_0; divide it as the loss is multiplied. On
-            the embedded model 0.03 follows a region and 0.1 overshoots, which shows as x_0 of too
+            the embedded model 0.04 follows a region and 0.1 overshoots, which shows as x_0 of too
             large a spread.
+        values: d; None is the number of the known values, or without any of all of an item.
         known: the region that a linear feature masks, with its reference; None without data
             consistency.
         advance: as for `freedom`.
@@ -102,9 +106,11 @@ def guidance_gradients(
         x_0, equal to the reference where it is known.
     """
     x_t, schedule = x_T, chain.schedule
+    if values is None:
+        values = x_T[0].numel() if known is None else known.values(x_T)
     for t, t_next in chain.pairs():
         x_0, gradient = estimate_and_gradient(chain, x_t, t, objective)
-        x_t = x_t - strength * x_t[0].numel() * gradient
+        x_t = x_t - strength * values * gradient
         if known is not None:
             x_0 = known.blend(x_0, known.reference)
         x_t = advance(schedule, x_t, x_0, t, t_next)
@@ -131,10 +137,19 @@ def back_to(schedule: Schedule, x_next: Tensor, t_next: int, t: int, noise: Tens
     return ratio.sqrt() * x_next + (1 - ratio).sqrt() * noise
 
 
+def scaled(gradient: Tensor, size: Tensor) -> Tensor:
+    """Scale each item's gradient (B, …) to a root mean square of `size`; one of zeros stays."""
+    step = size / rms(gradient) * gradient
+    return torch.where(gradient == 0, gradient, step)
+
+
 def rms(x: Tensor) -> Tensor:
-    """Return the root mean square of each item, (B, 1, …), above zero so that 0 / rms is no NaN."""
-    mean = x.square().mean(dim=tuple(range(1, x.ndim)), keepdim=True)
-    return mean.sqrt().clamp(min=torch.finfo(x.dtype).tiny)
+    """Return the root mean square of each item, (B, 1, …), also of values whose square is 0."""
+    over = tuple(range(1, x.ndim))
+    peak = x.abs().amax(dim=over, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+    exact = x.square().mean(dim=over, keepdim=True).sqrt()
+    small = (x / peak).square().mean(dim=over, keepdim=True).sqrt() * peak
+    return torch.where(peak < SMALL, small, exact)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,12 +192,12 @@ class FreeDoM(GuidanceMethod):
         noise = problem.new_noise()
         return freedom(
             x_T,
-            problem.chain(self.steps),
+            self.chain(problem),
             problem.objective,
             noise,
             strength=FREEDOM_STRENGTH if self.strength is None else self.strength,
             time_travel=self.time_travel,
-            advance=self.advance(noise),
+            advance=self.advance(problem, noise),
         )
 
 
@@ -191,7 +206,7 @@ class GuidanceGradients(GuidanceMethod):
     """Guidance Gradients (Levy et al. 2023).
 
     Attributes:
-        strength: by default 0.02 for a single region; other losses need one for their scale.
+        strength: by default 0.04 for a single region; other losses need one for their scale.
     """
 
     name = "gg"
@@ -214,9 +229,9 @@ class GuidanceGradients(GuidanceMethod):
         default = GG_STRENGTH / problem.model.bands.variance
         return guidance_gradients(
             x_T,
-            problem.chain(self.steps),
+            self.chain(problem),
             problem.objective,
             strength=default if self.strength is None else self.strength,
             known=None if known is None else known.like(x_T),
-            advance=self.advance(problem.new_noise()),
+            advance=self.advance(problem, problem.new_noise()),
         )

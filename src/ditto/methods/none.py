@@ -19,4 +19,4 @@ class Uncontrolled(SamplingMethod):
     @torch.no_grad()
     def decode(self, x_T: Tensor, problem: Problem) -> Tensor:
         """Sample x_0."""
-        return self.sample(problem)(problem.chain(self.steps), x_T)
+        return self.sample(problem)(self.chain(problem), x_T)

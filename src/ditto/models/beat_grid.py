@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ditto.models.conditioning import COLUMNS
+from ditto.tables import table
 
 CYCLES = (1 / 4, 1 / 3, 1 / 2, 1.0, 2.0, 3.0, 4.0)
 """Cycles a beat: bars of four and of three beats, half bars, beats, eighths, triplets,
@@ -34,9 +35,14 @@ def beat_features(tags: Tensor, frames: int, frame_rate: float) -> Tensor:
     start = tags[:, COLUMNS.index("beat_thousandths")].to(torch.float32) / 1000.0
     seconds = torch.arange(frames, device=tags.device, dtype=torch.float32) / frame_rate
     beats = start[:, None] + seconds * tempo[:, None]
-    cycles = torch.tensor(CYCLES, device=tags.device)
+    cycles = _cycles(tags.device)
     phase = beats[..., None] * cycles
     away = (phase - phase.round()) / (cycles * tempo.clamp(min=1e-3)[:, None, None])
     bump = torch.exp(-0.5 * (away / ONSET_SECONDS).square())
     angle = 2 * math.pi * phase
     return torch.cat([angle.cos(), angle.sin(), bump], dim=-1) * (tempo > 0)[:, None, None]
+
+
+@table(maxsize=8)
+def _cycles(device: torch.device) -> Tensor:
+    return torch.tensor(CYCLES).to(device)

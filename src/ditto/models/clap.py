@@ -90,7 +90,7 @@ class Clap:
         return cls(model, tokenizer, ClapFrontEnd.of(settings), name)
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
-        """Embed N texts as unit vectors (N, D).
+        """Embed N texts as unit vectors (N, D), on the CPU.
 
         Raises:
             ControlError: a text is empty, longer than CLAP reads, or has no word that CLAP knows.
@@ -103,7 +103,11 @@ class Clap:
         output: Any = self.model.get_text_features(
             tokens["input_ids"], attention_mask=tokens["attention_mask"]
         )
-        return output.pooler_output
+        return output.pooler_output.cpu()
+
+    def to(self, device: torch.device) -> None:
+        """Move the network to a device, which sounds to embed then need not leave."""
+        self.model.to(device)  # pyright: ignore[reportArgumentType]
 
     def embed_audio(self, audio: Tensor, sample_rate: int) -> Tensor:
         """Embed audio (B, samples) as unit vectors (B, D), differentiably.

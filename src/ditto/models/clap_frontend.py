@@ -7,13 +7,15 @@ spaced windows that cover it.
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, pad
+
+from ditto.audio.features import without_autocast
+from ditto.tables import table, widened
 
 Padding = Literal["repeatpad", "repeat", "pad"]
 FLOOR = 1e-10
@@ -82,7 +84,7 @@ class ClapFrontEnd:
             Shape (B, windows, channels, frames, n_mels), float32 (float64 for float64 audio), at
             least -100 dB.
         """
-        with torch.autocast(audio.device.type, enabled=False):
+        with without_autocast(audio.device):
             wide = audio if audio.dtype == torch.float64 else audio.float()
             return self.decibels(self.windows(resample(wide, sample_rate, self.sample_rate)))
 
@@ -105,20 +107,20 @@ class ClapFrontEnd:
         """
         flat = audio.reshape(-1, audio.shape[-1])
         # Within a float32 FFT, loud tones leave more than the floor in all other bins.
-        window = torch.hann_window(self.n_fft, dtype=torch.float64, device=audio.device)
+        wide = widened(flat)
         spectrum = torch.stft(
-            flat.double(),
+            wide,
             self.n_fft,
             self.hop,
-            window=window,
+            window=_window(self.n_fft, wide.device),
             center=True,
             pad_mode="reflect",
             return_complex=True,
         )
         # not abs().square(): this has a finite gradient at zero
         power = spectrum.real.square() + spectrum.imag.square()
-        mel = power.mT @ _filters(self, audio.device)
-        levels = (10 * torch.log10(mel.clamp(min=FLOOR))).to(audio.dtype)
+        mel = power.mT @ _filters(self, wide.device)
+        levels = (10 * torch.log10(mel.clamp(min=FLOOR))).to(audio.dtype).to(audio.device)
         return levels.unflatten(0, audio.shape[:-1])[..., None, :, :].expand(
             *audio.shape[:-1], 4 if self.fusion else 1, *levels.shape[-2:]
         )
@@ -151,7 +153,13 @@ def resample(audio: Tensor, source: int, target: int) -> Tensor:
     return phases.mT.flatten(1)[:, :length]
 
 
-@lru_cache(maxsize=8)
+@table(maxsize=8)
+def _window(n_fft: int, device: torch.device) -> Tensor:
+    """Return the Hann window, float64."""
+    return torch.hann_window(n_fft, dtype=torch.float64).to(device)
+
+
+@table(maxsize=8)
 def _polyphase(up: int, down: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, int]:
     """Return the kernel (up, 1, taps), a row per output phase, and the samples it reaches back."""
     from scipy.signal import firwin
@@ -163,11 +171,10 @@ def _polyphase(up: int, down: int, dtype: torch.dtype, device: torch.device) -> 
     index = outputs * down - inputs * up + half
     inside = (index >= 0) & (index <= 2 * half)
     kernel = np.where(inside, taps[index.clip(0, 2 * half)], 0.0)
-    with torch.inference_mode(False):
-        return torch.tensor(kernel[:, None], dtype=dtype, device=device), margin
+    return torch.tensor(kernel[:, None], dtype=dtype).to(device), margin
 
 
-@lru_cache(maxsize=8)
+@table(maxsize=8)
 def _filters(front_end: ClapFrontEnd, device: torch.device) -> Tensor:
     """Return the extractor's own mel filters (n_fft // 2 + 1, n_mels), float64."""
     from transformers.audio_utils import mel_filter_bank
@@ -185,5 +192,4 @@ def _filters(front_end: ClapFrontEnd, device: torch.device) -> Tensor:
         front_end.sample_rate,
         **scale,
     )
-    with torch.inference_mode(False):
-        return torch.tensor(filters, dtype=torch.float64, device=device)
+    return torch.tensor(filters, dtype=torch.float64).to(device)

@@ -1,6 +1,7 @@
 """Tags (genre, mood, tempo) as class indices and as embeddings (DITTO appendix K)."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from ditto.errors import TagError
 from ditto.paths import shown
+from ditto.tables import table, widened
 
 NULL = 0
 """The index of "not given" in every column; all columns NULL is the null condition c_∅ of CFG."""
@@ -28,7 +30,7 @@ BEAT_CYCLE = 12
 
 @dataclass(frozen=True)
 class Tags:
-    """Genre, mood, tempo or prompt that a user asks for; `None` leaves a tag open.
+    """Genre, mood, tempo, prompt and more that a user asks for; `None` leaves a tag open.
 
     Attributes:
         genre: one of the model's genres.
@@ -37,6 +39,8 @@ class Tags:
         beat: where the clip starts in the count of beats that `tempo` makes, 0 being the start of a
             bar; None is anywhere.
         prompt: free text, for models that read any; it takes the place of the tags' own sentence.
+        lyrics: words to sing, for models that sing.
+        key: such as "C minor" or "F#m", for models that know keys.
     """
 
     genre: str | None = None
@@ -44,12 +48,14 @@ class Tags:
     tempo: float | None = None
     beat: float | None = 0.0
     prompt: str | None = None
+    lyrics: str | None = None
+    key: str | None = None
 
     def __post_init__(self) -> None:
-        """Keep plain numbers; ranges are the model's.
+        """Keep plain numbers, and keys as "C minor"; ranges are the model's.
 
         Raises:
-            TagError: tempo or beat is no number.
+            TagError: tempo or beat is no number, or the key is none.
         """
         for name in ("tempo", "beat"):
             value = getattr(self, name)
@@ -58,10 +64,12 @@ class Tags:
             if not isinstance(value, Real) or (name == "beat" and not math.isfinite(value)):
                 raise TagError(f"{name} must be a number, not {shown(value)}")
             object.__setattr__(self, name, float(value))
+        if self.key is not None:
+            object.__setattr__(self, "key", _key(self.key))
 
     @classmethod
     def parse(cls, text: str) -> "Tags":
-        """Read tags from ``"genre=jazz mood=calm tempo=110"`` (spaces or commas between).
+        """Read tags from ``"genre=jazz mood=calm tempo=110 key=Am"`` (spaces or commas between).
 
         What follows ``prompt=`` is the prompt, to the text's end.
 
@@ -75,19 +83,40 @@ class Tags:
         tags: dict[str, str] = {}
         for part in text.replace(",", " ").split():
             key, equals, value = part.partition("=")
-            if not equals or not value or key not in ("genre", "mood", "tempo"):
+            if not equals or not value or key not in ("genre", "mood", "tempo", "key"):
                 raise TagError(
-                    f"cannot read the tag {part!r}: write genre=…, mood=… or tempo=…, e.g. "
+                    f"cannot read the tag {part!r}: write genre=…, mood=…, tempo=… or key=…, e.g. "
                     "'genre=jazz'"
                 )
             if key in tags:
                 raise TagError(f"the tag {key!r} is given twice")
             tags[key] = value
         tempo = _tempo(tags["tempo"]) if "tempo" in tags else None
-        return cls(tags.get("genre"), tags.get("mood"), tempo, prompt=prompt.strip() or None)
+        return cls(
+            tags.get("genre"),
+            tags.get("mood"),
+            tempo,
+            prompt=prompt.strip() or None,
+            key=tags.get("key"),
+        )
+
+    def check(self, *, lyrics: bool = False, key: bool = False) -> None:
+        """Refuse what a model does not take.
+
+        Args:
+            lyrics: whether it takes words to sing.
+            key: whether it takes a key.
+
+        Raises:
+            TagError: with what to leave out.
+        """
+        if self.lyrics is not None and not lyrics:
+            raise TagError("this model does not sing: leave the lyrics out")
+        if self.key is not None and not key:
+            raise TagError("this model does not know keys: leave the key out")
 
     def caption(self) -> str:
-        """Return the prompt, or the papers' template (DITTO §5).
+        """Return the prompt, or DITTO-2's template (its §4.3).
 
         That is "A [mood] [genre] song at [tempo] beats per minute.".
         """
@@ -105,6 +134,20 @@ def _tempo(text: str) -> float:
         return float(text)
     except ValueError:
         raise TagError(f"tempo must be a number of beats per minute, not {text!r}") from None
+
+
+def _key(text: object) -> str:
+    """Return a key as "C minor" or "F# major".
+
+    Raises:
+        TagError: it cannot be read.
+    """
+    found = re.fullmatch(r"\s*([A-Ga-g])([#♯b♭]?)[\s_-]*(m|M|min|minor|maj|major)?\s*", str(text))
+    if found is None:
+        raise TagError(f"cannot read the key {shown(text)}: write e.g. 'C minor' or 'F# major'")
+    note, sign, mode = found.groups()
+    sign = {"♯": "#", "♭": "b"}.get(sign, sign)
+    return f"{note.upper()}{sign} {'minor' if mode in ('m', 'min', 'minor') else 'major'}"
 
 
 @dataclass(frozen=True)
@@ -132,8 +175,10 @@ class TagVocabulary:
         """Encode tags as a condition (5,) int64, see `COLUMNS`.
 
         Raises:
-            TagError: a name that the model does not know, a tempo outside its range, or a prompt.
+            TagError: a name that the model does not know, a tempo outside its range, a prompt,
+                lyrics, or a key.
         """
+        tags.check()
         if tags.prompt is not None:
             raise TagError(
                 "this model reads no prompts: give it tags, such as 'genre=jazz tempo=110'"
@@ -218,15 +263,20 @@ def drop_conditions(
 
 
 def guidance_features(guidance: Tensor, count: int) -> Tensor:
-    """Return sinusoidal features (B, count) float64 of CFG scales w (B,), for students.
+    """Return sinusoidal features (B, count) of CFG scales w (B,), for students; `widened`.
 
     The sines' periods are 4 to 64: guidance is affine in w, so what depends on it should change
     slowly. (Those of latent consistency models, whose fastest sine turns 160 times within one unit
     of w, do not.)
     """
-    periods = torch.logspace(2, 6, count // 2, base=2, device=guidance.device, dtype=torch.float64)
-    angles = 2 * math.pi * guidance.to(torch.float64)[:, None] / periods
+    wide = widened(guidance)
+    angles = 2 * math.pi * wide[:, None] / _periods(count // 2, wide.device)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+@table(maxsize=8)
+def _periods(count: int, device: torch.device) -> Tensor:
+    return torch.logspace(2, 6, count, base=2, dtype=torch.float64).to(device)
 
 
 class TagEmbedding(nn.Module):

@@ -30,14 +30,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ditto.errors import ModelError, OutputError, one_line
-from ditto.models.network import (
-    CLASSES,
-    CONFIG,
-    WEIGHTS,
-    build_for,
-    build_network,
-    hash_weights,
-)
+from ditto.models.network import CLASSES, CONFIG, WEIGHTS, build_for, build_network, hash_weights
 from ditto.paths import atomic_folder, printable
 
 EMBEDDED = Path(__file__).parents[1] / "weights" / "base"

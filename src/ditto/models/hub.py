@@ -20,7 +20,14 @@ from safetensors import SafetensorError
 from torch import nn
 
 from ditto.errors import ModelError, one_line
-from ditto.models.device import Precision, checked_precision, dtype_of
+from ditto.models.device import (
+    DecoderPrecision,
+    Precision,
+    checked_decoder_precision,
+    checked_precision,
+    chosen_device,
+    dtype_of,
+)
 from ditto.models.fine_tune import FINE_TUNE, load_fine_tune
 from ditto.models.folder import (
     CONTROLNET,
@@ -30,6 +37,7 @@ from ditto.models.folder import (
     hash_networks,
     read_index,
 )
+from ditto.models.low_memory import low_memory as in_low_memory
 from ditto.models.model import MusicModel, load_own, load_student
 
 if TYPE_CHECKING:
@@ -48,22 +56,29 @@ class Kind:
         module: of `ditto.models.adapters`; its function ``adapt_<module>`` makes the model.
         denoiser: name of the component that denoises.
         decoders: names of the components that make sound of x_0.
-        packages: what it needs besides diffusers, with the lowest version.
+        packages: what it needs, with the lowest version.
+        others: names of further components that it cannot do without.
     """
 
     module: str
     denoiser: str
     decoders: tuple[str, ...]
     packages: dict[str, tuple[int, ...]]
+    others: tuple[str, ...] = ()
 
 
 TRANSFORMERS = {"transformers": (5, 0)}
+FLOWS = {**TRANSFORMERS, "diffusers": (0, 40)}
 KINDS = {
     "AudioLDM2Pipeline": Kind("audioldm2", "unet", ("vae", "vocoder"), TRANSFORMERS),
     "MusicLDMPipeline": Kind("musicldm", "unet", ("vae", "vocoder"), TRANSFORMERS),
     "StableAudioPipeline": Kind(
         "stable_audio", "transformer", ("vae",), {**TRANSFORMERS, "torchsde": (0, 2, 6)}
     ),
+    "StableAudio3Pipeline": Kind(
+        "stable_audio_3", "transformer", ("vae",), FLOWS, ("duration_embedder",)
+    ),
+    "AceStepPipeline": Kind("ace_step", "transformer", ("vae",), FLOWS, ("condition_encoder",)),
 }
 """By the ``_class_name`` of a pipeline's index."""
 
@@ -72,9 +87,17 @@ OWN = ("MusicModel", FINE_TUNE)
 
 KNOWN = f"those that Ditto plays (its own, {', '.join(KINDS)})"
 
-LIBRARIES = ("diffusers", "transformers", "audioldm2", "stable_audio", "musicldm")
-"""That a pipeline's index may name a component's class from; the last three are diffusers' own
-modules."""
+LIBRARIES = (
+    "diffusers",
+    "transformers",
+    "audioldm2",
+    "stable_audio",
+    "musicldm",
+    "stable_audio_3",
+    "ace_step",
+)
+"""That a pipeline's index may name a component's class from; all but the first two are diffusers'
+own modules."""
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILES = ["*.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors"]
@@ -84,8 +107,10 @@ HUB_NOT = ["*.fp16.safetensors", "*.non_ema.safetensors"]
 def load(
     source: str | os.PathLike[str] | None = None,
     *,
-    device: str | torch.device = "cpu",
+    device: str | torch.device = "auto",
     precision: Precision = "auto",
+    decoder_precision: DecoderPrecision = "float32",
+    low_memory: bool = False,
     negative_prompt: str | None = None,
 ) -> MusicModel:
     """Load a model, frozen and ready for every control and method.
@@ -94,17 +119,22 @@ def load(
         source: None is the embedded model; otherwise a folder that `MusicModel.save`,
             `save_fine_tune` or a pipeline's ``save_pretrained`` wrote, or the name of one on the
             Hub, such as ``"cvssp/audioldm2-music"``, which is downloaded once.
-        device: of the denoiser and the decoders; text encoders stay on the CPU.
+        device: of the denoiser and the decoders, "auto", "cpu", "cuda", "cuda:1", … or "mps";
+            "auto" is the first of cuda, mps and cpu that is there. Text encoders stay on the CPU.
         precision: of the denoiser's arithmetic. "auto" is float32 for a pipeline; for Ditto's own
-            models bfloat16 where the processor multiplies it natively, otherwise float32. x_T,
-            decoders and losses are float32 always.
+            models bfloat16 where the processor multiplies it natively, otherwise float32. x_T and
+            losses are float32 always.
+        decoder_precision: of the decoders'.
+        low_memory: need less memory and more time (`ditto.models.low_memory`).
         negative_prompt: of a pipeline, for classifier-free guidance.
 
     Raises:
-        ModelError: the source is missing, incomplete, damaged or another kind of model, or a
-            package is missing.
+        ModelError: the source is missing, incomplete, damaged or another kind of model, a package
+            is missing, or there is no such device.
     """
     checked_precision(precision)
+    checked_decoder_precision(decoder_precision)
+    device = chosen_device(device)
     folder = EMBEDDED if source is None else _local_folder(source)
     name = folder.name if source is None or folder == Path(source) else str(source)
     index = read_index(folder, (*OWN, *KINDS), KNOWN, name)
@@ -120,11 +150,18 @@ def load(
             model = with_controlnet(model, folder / CONTROLNET)
         for network in model.parts():
             network.to(device)
-        return replace(model, precision=dtype_of(precision, device))
+        model = replace(
+            model,
+            precision=dtype_of(precision, device),
+            decoder_precision=dtype_of(decoder_precision, device),
+        )
+        return in_low_memory(model) if low_memory else model
     model = adapt(
         _load_pipeline(folder, name, index),
         device=device,
         precision="float32" if precision == "auto" else precision,
+        decoder_precision=decoder_precision,
+        low_memory=low_memory,
         negative_prompt=negative_prompt,
         name=name,
     )
@@ -139,21 +176,26 @@ def adapt(
     *,
     device: str | torch.device | None = None,
     precision: Precision | None = None,
+    decoder_precision: DecoderPrecision | None = None,
+    low_memory: bool = False,
     negative_prompt: str | None = None,
     name: str | None = None,
 ) -> "PipelineModel":
     """Make a model of a pipeline's components, which are frozen and, where asked, moved.
 
     Args:
-        pipe: an `AudioLDM2Pipeline`, `MusicLDMPipeline` or `StableAudioPipeline`.
-        device: of denoiser and decoders; None leaves them where they are.
+        pipe: one of `KINDS`.
+        device: of denoiser and decoders, see `load`; None leaves them where they are.
         precision: of the denoiser; None leaves it as it is.
+        decoder_precision: of the decoders; None leaves them as they are.
+        low_memory: see `load`; prompt encoders too are moved to the CPU, once they were used.
         negative_prompt: for classifier-free guidance.
         name: for reports; None is where the pipeline was loaded from.
 
     Raises:
-        ModelError: another kind of pipeline, or a package is missing.
+        ModelError: another kind of pipeline, a package is missing, or there is no such device.
     """
+    place = None if device is None else chosen_device(device)
     cls = next((base.__name__ for base in type(pipe).__mro__ if base.__name__ in KINDS), None)
     if cls is None:
         raise ModelError(f"this is another kind of model than {KNOWN}: a {type(pipe).__name__}")
@@ -161,18 +203,19 @@ def adapt(
     _check_packages(kind, cls)
     components = pipe.components
     denoiser, decoders = components[kind.denoiser], [components[part] for part in kind.decoders]
+    sha256 = hash_networks([denoiser, *decoders])  # the same in whatever precision they run
     for network in (denoiser, *decoders):
-        network.to(device) if device is not None else None
-    if precision is not None:  # diffusers' own `to` warns of what is not so here
+        network.to(place) if place is not None else None
+    # diffusers' own `to` warns of what is not so here
+    if precision is not None:
         nn.Module.to(denoiser, dtype_of(precision, denoiser.device))
+    for decoder in decoders if decoder_precision is not None else ():
+        nn.Module.to(decoder, dtype_of(decoder_precision, denoiser.device))
     make = getattr(import_module(f"ditto.models.adapters.{kind.module}"), f"adapt_{kind.module}")
     origin = getattr(pipe, "name_or_path", "") or pipe.config.get("_name_or_path") or cls
-    return make(
-        pipe,
-        name=name or str(origin),
-        sha256=hash_networks([denoiser, *decoders]),
-        negative_prompt=negative_prompt,
-    )
+    model = make(pipe, name=name or str(origin), sha256=sha256, negative_prompt=negative_prompt)
+    model = replace(model, precision=denoiser.dtype, decoder_precision=decoders[0].dtype)
+    return in_low_memory(model) if low_memory else model
 
 
 def push_to_hub(
@@ -265,7 +308,8 @@ def _check_files(folder: Path, name: str, index: dict[str, Any]) -> None:
     """
     kind = KINDS[index["_class_name"]]
     components = {key: value for key, value in index.items() if isinstance(value, list)}
-    for needed in (kind.denoiser, *kind.decoders, "scheduler", "text_encoder", "tokenizer"):
+    others = ("scheduler", "text_encoder", "tokenizer", *kind.others)
+    for needed in (kind.denoiser, *kind.decoders, *others):
         if needed not in components:
             raise ModelError(f"{name} is incomplete: its {INDEX} names no {needed}")
     for component, (library, cls) in components.items():

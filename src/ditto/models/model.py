@@ -21,7 +21,7 @@ from ditto.audio.features import log_mel
 from ditto.audio.limiter import limited
 from ditto.audio.spec import AudioSpec
 from ditto.diffusion.consistency import StudentDenoiser
-from ditto.diffusion.denoiser import GuidedDenoiser
+from ditto.diffusion.denoiser import GuidedDenoiser, dynamic_threshold
 from ditto.diffusion.schedule import Schedule
 from ditto.errors import DataError, ModelError, RequestError, one_line
 from ditto.models.conditioning import Tags, TagVocabulary, drop_conditions, null_tags
@@ -41,8 +41,13 @@ from ditto.models.folder import (
 from ditto.models.network import hash_weights, in_precision, with_extra_inputs
 from ditto.paths import printable, shown
 
+LOG_MEL_STD = 0.26
+"""Of the composed training set, in [−1, 1] over 160 dB."""
 LENGTH_TOLERANCE = 1.01
 """A requested duration of up to 1 % above the window counts as the window."""
+
+OWN = "own"
+"""Kind of a student that is the denoiser itself, which its makers taught few steps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,16 +55,23 @@ class Student:
     """A few-step network distilled from a denoiser (DITTO-2).
 
     Attributes:
-        network: ``(x_t, t, tags, w) -> output``.
-        kind: "cm" or "ctm".
+        network: ``(x_t, t, tags, w) -> output``; the denoiser itself of the kind `OWN`.
+        kind: "cm", "ctm" or "own".
         guidance: range of the CFG scales w that it was trained with.
-        teacher: `hash_weights` of the denoiser that it was distilled from.
+        teacher: `hash_weights` of the denoiser that it was distilled from; "" if unknown.
+        steps: T', steps that a clip is decoded in by default.
     """
 
     network: nn.Module
     kind: str
     guidance: tuple[float, float]
     teacher: str
+    steps: int = 2
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the denoiser itself."""
+        return self.kind == OWN
 
     def save(self, folder: Path, card: str = "") -> str:
         """Write a folder with the student alone, for `MusicModel.with_student`.
@@ -115,6 +127,8 @@ class MusicModel:
         bands: normalisation of the mel bands; x_0 is the normalised log-mel.
         precision: dtype in which the networks compute (`in_precision`); weights, x_T and losses
             stay float32.
+        decoder_precision: the same for the vocoder that is heard.
+        low_memory: whether the networks' blocks are checkpointed (`ditto.models.low_memory`).
     """
 
     network: nn.Module
@@ -130,13 +144,16 @@ class MusicModel:
     base_sha256: str = ""
     bands: Bands = PLAIN
     precision: torch.dtype = torch.float32
+    decoder_precision: torch.dtype = torch.float32
+    low_memory: bool = False
 
     # What samplers and controls call.
 
     @cached_property
     def schedule(self) -> Schedule:
         """The noise schedule that the network was trained with."""
-        return Schedule.cosine(shift=self.shift)
+        prediction = getattr(self.network, "config", {}).get("prediction", "sample")
+        return Schedule.cosine(shift=self.shift).suited(prediction)
 
     @property
     def denoiser(self) -> GuidedDenoiser:
@@ -148,11 +165,20 @@ class MusicModel:
         return in_precision(self.network, self.precision)
 
     @cached_property
+    def _vocoder_in_precision(self) -> nn.Module:
+        return in_precision(self.vocoder, self.decoder_precision)
+
+    @cached_property
+    def _student_in_precision(self) -> nn.Module:
+        assert self.distilled is not None
+        return in_precision(self.distilled.network, self.precision)
+
+    @cached_property
     def student(self) -> StudentDenoiser | None:
         """The distilled ``(x_t, t, cond, guidance) -> x̂_0`` that needs few steps, or None."""
         if self.distilled is None:
             return None
-        return self.student_denoiser(in_precision(self.distilled.network, self.precision))
+        return self.student_denoiser(self._student_in_precision)
 
     @property
     def device(self) -> torch.device:
@@ -178,13 +204,18 @@ class MusicModel:
             frames = self.spec.clip_frames
         if not 0 < frames <= self.spec.clip_frames:
             raise RequestError(
-                f"seconds must be above 0 and at most {self.spec.clip_seconds:.2f}, not {seconds:g}"
+                f"seconds must be above 0 and at most {self.spec.clip_seconds:.2f} in one window, "
+                f"not {seconds:g}; ditto.song makes longer music"
             )
         return 1, self.spec.n_mels, frames
 
     def noise(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
         """Draw x_T ~ N(0, 1) of one item, float32 on the CPU, as the model's own pipeline does."""
         return torch.randn(tuple(shape), generator=generator)
+
+    def cond_each(self, tags: Sequence[Tags], seconds: float | None = None) -> Tensor:
+        """Return the conditioning (len(tags), …) of several sets of tags, see `cond`."""
+        return torch.cat([self.cond(one, 1, seconds) for one in tags])
 
     def cond(self, tags: Tags, batch: int = 1, seconds: float | None = None) -> Tensor:
         """Return the conditioning (batch, …) of one set of tags.
@@ -199,7 +230,19 @@ class MusicModel:
         """
         return self.vocabulary.encode(tags).expand(batch, -1).to(self.device, copy=True)
 
+    def check_guidance(self, guidance: float) -> None:
+        """Refuse a CFG scale w that the model cannot be sampled with.
+
+        Raises:
+            RequestError: with what to do.
+        """
+
     # Sound and x_0.
+
+    @property
+    def data_std(self) -> float:
+        """Standard deviation of x_0 over music: about that of log-mels, or 1 if normalised."""
+        return 1.0 if self.bands else LOG_MEL_STD
 
     @property
     def has_mel(self) -> bool:
@@ -216,7 +259,7 @@ class MusicModel:
 
     def to_audio(self, x_0: Tensor) -> Tensor:
         """Decode x_0 to audio (B, frames · hop) within ±1, differentiably (V of the papers)."""
-        return limited(self.vocoder(self.to_mel(x_0)))
+        return limited(self._vocoder_in_precision(self.to_mel(x_0)))
 
     def to_sound(self, x_0: Tensor) -> Tensor:
         """Decode x_0 to what is saved, (B, channels, samples), whose mono mix is `to_audio`."""
@@ -229,6 +272,10 @@ class MusicModel:
             return self
         vocoder: Any = self.vocoder
         return replace(self, vocoder=in_precision(vocoder.fast(), self.precision))
+
+    def compressed(self, x_0: Tensor) -> Tensor:
+        """Threshold x_0 (B, 1, n_mels, frames) as Imagen does: by the percentile of the log-mel."""
+        return self.bands.normalised(dynamic_threshold(self.bands.mel(x_0), maximum=torch.inf))
 
     # What distillation needs.
 
@@ -292,20 +339,34 @@ class MusicModel:
         """
         dtype = next(self.network.parameters()).dtype
         nn.Module.to(student.network, self.device, dtype)  # diffusers' own `to` warns needlessly
+        if self.low_memory:
+            from ditto.models.low_memory import checkpoint_blocks  # which builds on this module
+
+            checkpoint_blocks(student.network)
         return replace(self, distilled=student, sha256=hash_with_student(self.sha256, sha256))
 
     # What is said of it, and its folder.
 
     def parts(self) -> list[nn.Module]:
         """Return every network that a clip goes through."""
-        student = self.distilled and self.distilled.network
+        student = None if self.distilled is None or self.distilled.own else self.distilled.network
         every = (self.network, self.vocoder, student, self.controlnet)
         return [part for part in every if part is not None]
 
+    def computing(self) -> list[nn.Module]:
+        """Return `parts`, and their copies that compute in lower precision."""
+        copies = [self._network_in_precision, self._vocoder_in_precision, self.fast.vocoder]
+        copies += [self._student_in_precision] if self.distilled else []
+        return [*self.parts(), *copies]
+
     def describe(self) -> dict[str, str]:
-        """Return name, hash and precision, for reports."""
-        precision = str(self.precision).removeprefix("torch.")
-        return {"name": self.name, "sha256": self.sha256, "precision": precision}
+        """Return name, hash, precision and device, for reports."""
+        precision, decoder = (
+            str(dtype).removeprefix("torch.") for dtype in (self.precision, self.decoder_precision)
+        )
+        described = {"name": self.name, "sha256": self.sha256, "precision": precision}
+        described |= {} if decoder == "float32" else {"decoder_precision": decoder}
+        return described | {"device": str(self.device)}
 
     def save(self, folder: Path) -> str:
         """Write the folder, weights in float16; return the hash that loading will give.
@@ -477,3 +538,14 @@ def student_denoiser(
     config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
     kind, skip_std = config["prediction"], float(config.get("skip_std", 0.0))
     return StudentDenoiser(call or network, schedule, kind, skip_std, bands.limited)
+
+
+def needs_windows(model: MusicModel, seconds: float | None) -> bool:
+    """Tell whether music of that length is made in several windows of the model."""
+    if seconds is None or not seconds > model.spec.seconds(model.shape(None)[-1]):
+        return False
+    try:
+        model.shape(seconds)
+    except RequestError:
+        return True
+    return False

@@ -1,30 +1,44 @@
 """Memory and time of a computation: a counter of live tensors, and an estimate before a run.
 
 `estimate_cost` rehearses one iteration (a step or two of the chain, decoding, loss, gradient) on
-PyTorch's fake tensors, which have shapes and no values, and counts what is alive at any moment. So
+tensors that have shapes and no values, and counts what is alive at any moment. So
 the figure includes what recomputing and the backward pass allocate, for the library's real graph.
-It leaves out the allocator's slack and cuDNN's workspaces.
+It leaves out the allocator's slack and cuDNN's workspaces, for which `fits` leaves `SLACK`.
 """
 
+import copy
+import math
 import time
 import weakref
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.checkpoint import checkpoint
 
+from ditto.diffusion.samplers import Chain, ddim, plain_call
 from ditto.models.conditioning import Tags
+from ditto.models.device import memory_of, synchronise
+from ditto.models.low_memory import rehearsed_low_memory
 from ditto.models.model import MusicModel
 
 BACKWARD = 2.0
 """Time of a backward pass over that of its forward pass."""
+
+GIB = 2**30
+CARDS = (8, 12, 24)
+"""Memory of common graphics cards, GiB."""
+SLACK = GIB
+"""Of a card's memory, what is left to the driver, the allocator and the libraries' workspaces."""
+
+Loss = Callable[[Tensor, MusicModel], Tensor]
+"""x_0 and the model → losses (B,), as a control's."""
 
 
 class MemoryTracker(TorchDispatchMode):
@@ -37,8 +51,10 @@ class MemoryTracker(TorchDispatchMode):
         peak: the most that ever were.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, counts: Callable[[Tensor], bool] = lambda tensor: True) -> None:
+        """Start at zero; only tensors for which `counts` is True count."""
         super().__init__()
+        self._counts = counts
         self.now = self.peak = 0
         self._storages: set[int] = set()
 
@@ -47,9 +63,15 @@ class MemoryTracker(TorchDispatchMode):
         inputs = {_key(leaf) for leaf in tree_iter((args, kwargs)) if isinstance(leaf, Tensor)}
         outputs = func(*args, **(kwargs or {}))
         for leaf in tree_iter(outputs):
-            if isinstance(leaf, Tensor) and _key(leaf) not in inputs:
+            if not isinstance(leaf, Tensor) or not self._counts(leaf):
+                continue
+            if _key(leaf) not in inputs:
                 self._add(_key(leaf), leaf.untyped_storage())
         return outputs
+
+    def ignore(self, tensors: Iterable[Tensor]) -> None:
+        """Do not count the storages of these tensors, which must stay alive, nor their views."""
+        self._storages |= {_key(tensor) for tensor in tensors}
 
     def _add(self, key: int, storage: torch.UntypedStorage) -> None:
         if key in self._storages:
@@ -75,7 +97,9 @@ class Cost:
     Attributes:
         weights: bytes of denoiser and decoders.
         encoders: bytes of prompt encoders, which stay on the CPU.
-        working: bytes that an iteration needs at its peak besides.
+        working: bytes that an iteration of DITTO needs at its peak besides.
+        low_working: the same with ``low_memory``.
+        student_working, low_student_working: the same of DITTO-2; None without a student.
         step_seconds: one guided denoiser call, without gradients.
         decode_seconds: one decoding, without gradients.
         steps, iterations: T and K that were asked about.
@@ -85,11 +109,14 @@ class Cost:
     weights: int
     encoders: int
     working: int
+    low_working: int
     step_seconds: float
     decode_seconds: float
     steps: int
     iterations: int
     checkpointing: bool
+    student_working: int | None = None
+    low_student_working: int | None = None
 
     @property
     def memory(self) -> int:
@@ -97,23 +124,171 @@ class Cost:
         return self.weights + self.working
 
     @property
+    def low_memory(self) -> int:
+        """Bytes on the device at the peak with ``low_memory``."""
+        return self.weights + self.low_working
+
+    @property
     def seconds(self) -> float:
         """Seconds of K iterations of DITTO and of decoding the clip."""
         once = self.steps * self.step_seconds + self.decode_seconds
         return once * (1 + self.iterations * (1 + BACKWARD + self.checkpointing))
 
+    def fits(self, gigabytes: float) -> str:
+        """Tell whether a card of this memory (GiB) is enough: "yes", "with --low-memory" or "no".
+
+        The method is DITTO-2 where there is a student, else DITTO.
+        """
+        student = self.student_working is not None
+        plain = self.student_working if student else self.working
+        low = self.low_student_working if student else self.low_working
+        room = gigabytes * GIB - SLACK - self.weights
+        if (plain or 0) <= room:
+            return "yes"
+        return "with --low-memory" if (low or 0) <= room else "no"
+
     def lines(self) -> list[str]:
-        """Return two lines for people: memory and time."""
-        total, weights, working, encoders = (
-            f"{size / 2**30:.2f}"
-            for size in (self.memory, self.weights, self.working, self.encoders)
+        """Return lines for people: memory, cards and time."""
+        total, weights, working, encoders, low = (
+            f"{size / GIB:.2f}"
+            for size in (self.memory, self.weights, self.working, self.encoders, self.low_memory)
         )
+        ditto2 = []
+        if self.student_working is not None and self.low_student_working is not None:
+            sizes = self.student_working, self.low_student_working
+            one, less = (f"{(self.weights + size) / GIB:.2f}" for size in sizes)
+            ditto2 = [f"ditto2     {one} GiB, with --low-memory {less}"]
         return [
             f"memory     {total} GiB = {weights} weights + {working} at the peak of an iteration; "
             f"prompt encoders on the CPU: {encoders}",
+            f"low memory {low} GiB with --low-memory",
+            *ditto2,
+            "fits       " + ", ".join(f"{size} GB: {self.fits(size)}" for size in CARDS),
             f"time       {self.seconds:.0f} s for T={self.steps} K={self.iterations}: a guided "
             f"step takes {self.step_seconds:.3g} s, decoding {self.decode_seconds:.3g} s",
         ]
+
+
+@dataclass(frozen=True, eq=False)
+class Rehearsal:
+    """An iteration to be rehearsed.
+
+    Attributes:
+        model: what runs.
+        x_T: latents (B, …), whose values do not count.
+        cond: of the batch.
+        guidance: CFG scale w.
+        loss: of a control.
+        proxy: what DITTO-2 takes in its place.
+    """
+
+    model: MusicModel
+    x_T: Tensor
+    cond: Tensor
+    guidance: float
+    loss: Loss
+    proxy: Loss
+
+    @classmethod
+    def of(
+        cls,
+        model: MusicModel,
+        seconds: float | None,
+        count: int,
+        guidance: float | None,
+        loss: Loss | None = None,
+        proxy: Loss | None = None,
+    ) -> "Rehearsal":
+        """Return that of a request; see `estimate_cost`."""
+        x_T = torch.zeros(count, *model.shape(seconds), device=model.device)
+        w = model.guidance if guidance is None else guidance
+        cond = model.cond(Tags(), count, seconds)
+        loss = _sound_power if loss is None else loss
+        return cls(model, x_T, cond, w, loss, loss if proxy is None else proxy)
+
+    def ditto(self, steps: int, checkpointing: bool) -> int:
+        """Return the bytes that an iteration of DITTO takes at its peak, besides the weights."""
+        one = self._peak(1, checkpointing)
+        if steps == 1:
+            return one
+        # a checkpointed step keeps its latents; another all that the second adds to the first
+        more = self.x_T.nbytes if checkpointing else self._peak(2, False) - one
+        return one + (steps - 1) * max(0, more)
+
+    def ditto2(self) -> int | None:
+        """Return the same of DITTO-2 with one step of the student; None without one."""
+        model = self.model
+        if model.student is None:
+            return None
+        return self._peak(1, False, student=True)
+
+    def _peak(self, steps: int, checkpointing: bool, *, student: bool = False) -> int:
+        with _without_values(self.model) as (model, memory):
+            heard = model.fast if student else model
+            denoiser = model.student if student else model.denoiser
+            schedule = model.student_schedule if student else model.schedule
+            assert denoiser is not None
+            call = _checkpointed_call if checkpointing else plain_call
+            cond, grid = self.cond.to(model.device), schedule.timesteps(steps)
+            chain = Chain(denoiser, schedule, grid, cond, self.guidance, call=call)
+            shape = self.x_T.shape
+            with memory:
+                latent = torch.zeros(shape, device=model.device, requires_grad=True)
+                kept = [torch.zeros(shape, device=model.device) for _ in range(LATENTS)]
+                x_0 = ddim(chain, latent)
+                if student:  # a correction hears what was decoded, while the graph is alive
+                    with torch.no_grad():
+                        self.loss(x_0.detach(), model)
+                loss = (self.proxy if student else self.loss)(x_0, heard)
+                torch.autograd.grad(loss.sum(), latent)
+        del kept
+        return memory.peak
+
+
+@contextmanager
+def _without_values(model: MusicModel) -> Iterator[tuple[MusicModel, MemoryTracker]]:
+    """Yield a model that computes without values in the block, and what counts its memory.
+
+    Our own networks are copied to the meta device. A pipeline's stay, in a mode that lets any
+    tensor be one without values; code of other people's often asks what device it is on.
+    """
+    model.schedule, model.student_schedule  # noqa: B018 - tables are to be real
+    if not hasattr(model, "pipe"):
+        yield _on_meta(model), MemoryTracker(lambda tensor: tensor.device.type == "meta")
+        return
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    # The mode takes a weight for a tensor of its own, of which a view would count as new.
+    weights = [mode.from_tensor(t) for part in model.computing() for t in _tensors(part)]
+    memory = MemoryTracker(lambda tensor: isinstance(tensor, FakeTensor))
+    memory.ignore(weights)
+    with mode:
+        yield model, memory
+
+
+def _on_meta(model: MusicModel) -> MusicModel:
+    def moved(network: nn.Module) -> nn.Module:
+        return copy.deepcopy(network).to("meta")
+
+    student = model.distilled and replace(model.distilled, network=moved(model.distilled.network))
+    changed = {"network": moved(model.network), "vocoder": moved(model.vocoder)}
+    copied = replace(model, **changed, distilled=student)
+    copied.computing()  # makes those in lower precision
+    schedule = copy.copy(model.schedule)
+    object.__setattr__(schedule, "alpha_bar", model.schedule.alpha_bar.to("meta"))
+    copied.__dict__["schedule"] = schedule
+    return copied
+
+
+LATENTS = 6
+"""Tensors of x_T's size that an optimisation keeps: Adam's moments, the gradient, the best."""
+
+
+def _checkpointed_call(function: Callable[..., Tensor], *args: object) -> Tensor:
+    return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)  # pyright: ignore[reportReturnType]
+
+
+def _sound_power(x_0: Tensor, model: MusicModel) -> Tensor:
+    return model.to_audio(x_0).square().mean(dim=1)
 
 
 def estimate_cost(
@@ -125,8 +300,10 @@ def estimate_cost(
     steps: int = 20,
     iterations: int = 70,
     checkpointing: bool = True,
+    loss: Loss | None = None,
+    proxy: Loss | None = None,
 ) -> Cost:
-    """Estimate what DITTO on this model costs on the device where it is.
+    """Estimate what DITTO, and DITTO-2 if there is a student, on this model costs where it is.
 
     Args:
         model: from `ditto.load`.
@@ -136,29 +313,29 @@ def estimate_cost(
         steps: T.
         iterations: K.
         checkpointing: as in `ditto.Request`.
+        loss: a control; None is any that hears the sound.
+        proxy: what DITTO-2 takes in its place, if it takes one.
 
     Raises:
         DittoError: the model cannot make clips of that length.
     """
-    w = model.guidance if guidance is None else guidance
-    x_T = torch.zeros(count, *model.shape(seconds), device=model.device)
+    plain = Rehearsal.of(model, seconds, count, guidance, loss, proxy)
+    with rehearsed_low_memory(model) as lean:
+        low = replace(plain, model=lean)
+        low_working, low_student = low.ditto(steps, checkpointing), low.ditto2()
+    working, student = plain.ditto(steps, checkpointing), plain.ditto2()
+    x_T, cond, w = plain.x_T, plain.cond, plain.guidance
     t = torch.full((count,), model.schedule.timesteps(1)[0], device=model.device)
-    cond = model.cond(Tags(), count, seconds)
-    decoders, encoders = _decoders_and_encoders(model)
-
-    def step(x_t: Tensor) -> Tensor:
-        return model.denoiser(x_t, t, cond, w)
-
-    calls = 2 if steps > 1 and not checkpointing else 1
-    working = _peak(model, x_T, step, calls, checkpointing)
-    if not checkpointing:  # each further step keeps what the second added to the first
-        working += max(0, steps - calls) * max(0, working - _peak(model, x_T, step, 1, False))
+    encoders = getattr(model, "encoders", [])
     with torch.no_grad():
         return Cost(
-            weights=sum(map(_bytes, (model.network, *decoders))),
-            encoders=sum(map(_bytes, encoders)),
-            working=working + steps * x_T.nbytes * 3,
-            step_seconds=_seconds(step, x_T),
+            weights=_bytes(model.computing()),
+            encoders=_bytes(encoders),
+            working=working,
+            low_working=low_working,
+            student_working=student,
+            low_student_working=low_student,
+            step_seconds=_seconds(lambda x: model.denoiser(x, t, cond, w), x_T),
             decode_seconds=_seconds(model.to_sound, x_T),
             steps=steps,
             iterations=iterations,
@@ -166,11 +343,62 @@ def estimate_cost(
         )
 
 
+def what_fits(model: MusicModel, seconds: float, count: int, guidance: float) -> str:
+    """Say what of a request that ran out of memory would fit, in a few words with the options.
+
+    Args:
+        model: what ran out.
+        seconds: length of its clips.
+        count: clips at once.
+        guidance: CFG scale w.
+    """
+    room = memory_of(model.device)
+    plain = "give fewer --seconds or a smaller --count"
+    plain += "" if model.low_memory else ", or --low-memory (low_memory=True)"
+    if room is None:
+        return plain
+    try:
+        return _what_fits(model, room, seconds, count, guidance)
+    except (RuntimeError, MemoryError):  # not even that
+        return plain
+
+
+def _what_fits(model: MusicModel, room: int, seconds: float, count: int, guidance: float) -> str:
+    room -= _bytes(model.computing()) + SLACK
+    length, shortest = seconds, _shortest(model)
+    half = max(seconds / 2, shortest)
+    with rehearsed_low_memory(model) as lean:
+        whole, part = (_rehearsed(lean, s, guidance) for s in (length, half))
+    # what an iteration needs grows with the sound in all: a constant, and so much a second
+    each = (whole - part) / (length - half) if length > half else whole / length
+    possible = (room - whole + each * length) / each
+    low = "" if model.low_memory else " with --low-memory (low_memory=True)"
+    if low and possible >= count * length:
+        return "it would fit" + low
+    if possible >= length:
+        return f"--count {min(count - 1, int(possible / length))} would fit{low}"
+    if possible >= shortest:
+        return f"{math.floor(10 * possible) / 10:g} --seconds would fit{low}"
+    return f"not even a short clip would fit{low}: give a smaller model, or --device cpu"
+
+
+def _rehearsed(model: MusicModel, seconds: float, guidance: float) -> int:
+    """Return the bytes of an iteration for one clip, by the method that is the default."""
+    rehearsal = Rehearsal.of(model, seconds, 1, guidance)
+    return rehearsal.ditto2() or rehearsal.ditto(2, True)
+
+
+def _shortest(model: MusicModel) -> float:
+    """Return the seconds of a clip that every model can make: half a window of the features."""
+    return (model.spec.n_fft // 2 + 2 * model.spec.hop) / model.spec.sample_rate
+
+
 def describe_model(model: MusicModel) -> list[str]:
     """Describe a model line by line: name, hash, window, tags, size."""
     names = model.vocabulary
     parts = {"denoiser": model.network, "vocoder": model.vocoder}
-    parts |= {"student": model.distilled.network} if model.distilled else {}
+    student = model.distilled
+    parts |= {"student": student.network} if student is not None and not student.own else {}
     millions = {
         part: sum(p.numel() for p in network.parameters()) / 1e6 for part, network in parts.items()
     }
@@ -186,43 +414,23 @@ def describe_model(model: MusicModel) -> list[str]:
         *(tags if names.genres else ["prompts    any text"]),
         f"guidance   {model.guidance:g}",
         *(f"{part:10s} {size:.1f} M parameters" for part, size in millions.items()),
+        *([OWN_STUDENT.format(steps=student.steps)] if student is not None and student.own else []),
     ]
 
 
-def _peak(
-    model: MusicModel,
-    x_T: Tensor,
-    step: Callable[[Tensor], Tensor],
-    calls: int,
-    checkpointing: bool,
-) -> int:
-    """Return the most bytes alive at once in an iteration, besides those before it."""
-    # Vocoders of our own keep tables that must not be made of fake tensors; they are small enough
-    # to run.
-    fake = FakeTensorMode(allow_non_fake_inputs=True) if hasattr(model, "pipe") else nullcontext()
-    with fake, MemoryTracker() as memory:
-        x = torch.zeros(x_T.shape, device=x_T.device, requires_grad=True)
-        x_0 = x
-        for _ in range(calls):
-            once = checkpoint(step, x_0, use_reentrant=False) if checkpointing else step(x_0)
-            x_0 = 0.5 * (x_0 + cast(Tensor, once))
-        torch.autograd.grad(model.to_audio(x_0).square().mean(), x)
-    return memory.peak
+OWN_STUDENT = (
+    "student    the denoiser itself, distilled by its makers: ditto2 decodes in {steps} steps of "
+    "Euler's method (gamma 0), for noise added on the way would forget x_T"
+)
 
 
-def _decoders_and_encoders(model: MusicModel) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Split a model's networks besides the denoiser: what decodes x_0, and what encodes prompts."""
-    pipe: Any = getattr(model, "pipe", None)
-    if pipe is None:
-        return [model.vocoder], []
-    networks = {id(n): n for n in pipe.components.values() if isinstance(n, nn.Module)}
-    decoders = {id(n): n for n in (model.vocoder, pipe.components.get("vae")) if n is not None}
-    used = decoders.keys() | {id(model.network)}
-    return list(decoders.values()), [n for key, n in networks.items() if key not in used]
+def _bytes(modules: list[nn.Module]) -> int:
+    tensors = (t for module in modules for t in _tensors(module))
+    return sum({t.data_ptr(): t.nbytes for t in tensors}.values())
 
 
-def _bytes(module: nn.Module) -> int:
-    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
 
 
 def _seconds(function: Callable[[Tensor], Tensor], x: Tensor) -> float:
@@ -231,7 +439,6 @@ def _seconds(function: Callable[[Tensor], Tensor], x: Tensor) -> float:
     for _ in range(2):
         start = time.perf_counter()
         function(x)
-        if x.is_cuda:
-            torch.cuda.synchronize(x.device)
+        synchronise(x.device)
         times.append(time.perf_counter() - start)
     return min(times)

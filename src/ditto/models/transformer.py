@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from ditto.models.beat_grid import FEATURES, beat_features
 from ditto.models.conditioning import TagEmbedding, guidance_features
 from ditto.models.network import Network
+from ditto.tables import table, widened
 
 Shared = tuple[Tensor, tuple[Tensor, Tensor]]
 """What every `Block` takes beside its tokens: the modulation (B, 6, width) and the `rotary` of the
@@ -99,8 +100,8 @@ class PatchTransformer(Network):
         for layer in filter(None, zero):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-        for table in self.tag_embedding.parameters():
-            nn.init.normal_(table, std=0.2)
+        for weight in self.tag_embedding.parameters():
+            nn.init.normal_(weight, std=0.2)
 
     def forward(
         self, x_t: Tensor, t: Tensor, tags: Tensor, guidance: Tensor | None = None
@@ -176,12 +177,10 @@ class TimestepEmbedding(nn.Module):
 
     def forward(self, t: Tensor, dtype: torch.dtype) -> Tensor:
         """Embed timesteps (B,) in `dtype`."""
-        half = self.features // 2
-        rates = torch.exp(
-            -math.log(10_000.0) * torch.arange(half, device=t.device, dtype=torch.float64) / half
-        )
-        angles = t.to(torch.float64)[:, None] * rates
-        return self.layers(torch.cat([angles.cos(), angles.sin()], dim=-1).to(dtype))
+        wide = widened(t)
+        angles = wide[:, None] * _rates(self.features // 2, wide.device)
+        features = torch.cat([angles.cos(), angles.sin()], dim=-1)
+        return self.layers(features.to(dtype).to(t.device))
 
 
 class GuidanceEmbedding(nn.Module):
@@ -200,7 +199,7 @@ class GuidanceEmbedding(nn.Module):
 
     def forward(self, guidance: Tensor, dtype: torch.dtype) -> Tensor:
         """Embed CFG scales (B,) in `dtype`."""
-        return self.layer(guidance_features(guidance, self.features).to(dtype))
+        return self.layer(guidance_features(guidance, self.features).to(guidance.device, dtype))
 
 
 class Block(nn.Module):
@@ -249,12 +248,26 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.softmax(q * q.shape[-1] ** -0.5 @ k.mT, dim=-1) @ v
 
 
+@table(maxsize=8)
+def _rates(count: int, device: torch.device) -> Tensor:
+    """Return the frequencies of the timestep's sinusoids, shape (count,), float64."""
+    steps = torch.arange(count, dtype=torch.float64)
+    return torch.exp(-math.log(10_000.0) * steps / count).to(device)
+
+
 def rotary(length: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Return the rotary embedding's cosines and sines (length, width / 2) (Su et al. 2021)."""
+    return _rotary(length, width, like.dtype, like.device)
+
+
+@table(maxsize=16)
+def _rotary(
+    length: int, width: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
     half = width // 2
-    rates = 10_000.0 ** (-torch.arange(half, dtype=torch.float64, device=like.device) / half)
-    angles = torch.arange(length, dtype=torch.float64, device=like.device)[:, None] * rates
-    return angles.cos().to(like.dtype), angles.sin().to(like.dtype)
+    rates = 10_000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
+    angles = torch.arange(length, dtype=torch.float64)[:, None] * rates
+    return angles.cos().to(dtype).to(device), angles.sin().to(dtype).to(device)
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor], heads: int) -> Tensor:

@@ -19,7 +19,6 @@ phases, which do carry gradients.
 """
 
 import math
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +30,7 @@ from ditto.audio.features import mel_db, mel_filterbank
 from ditto.audio.framing import frames_of, overlap_add, real_fft
 from ditto.audio.spec import AudioSpec
 from ditto.models.network import Network
+from ditto.tables import table
 
 LEVEL_FRAMES = 9
 """Frames over which levels are averaged."""
@@ -199,20 +199,18 @@ class Vocoder(Network):
         """
         levels = mel_db(x_0, self.spec)
         owner, hertz = peaks(levels, self.centres)
-        first = torch.from_numpy(np.random.default_rng(seed).random(self.spec.n_mels)).to(levels)
+        first = _first_phases(self.spec.n_mels, seed, levels.dtype, levels.device)
         angle = 2 * math.pi * carriers(owner, hertz, first, self.spec)
         share = tonality(levels, owner, self.centres)
         tones = torch.stack([share * angle.cos(), share * angle.sin(), 1 - share])[
             :, :, self.band_of_bin
         ]
         real, imaginary, noise = tones.transpose(2, 3)
-        hiss = _hiss(self.config["n_fft"], self.spec.hop, x_0.shape[-1], seed)
-        real, imaginary = (
-            real + noise * hiss.real.to(noise),
-            imaginary + noise * hiss.imaginary.to(noise),
-        )
-        size = (real.square() + imaginary.square()).clamp(min=1e-12).rsqrt()
-        return Spectrum(real * size, imaginary * size)
+        size = self.config["n_fft"], self.spec.hop, x_0.shape[-1]
+        hiss = _hiss(*size, seed, noise.dtype, noise.device)
+        real, imaginary = real + noise * hiss.real, imaginary + noise * hiss.imaginary
+        scale = (real.square() + imaginary.square()).clamp(min=1e-12).rsqrt()
+        return Spectrum(real * scale, imaginary * scale)
 
     def synthesise(self, spectrum: Spectrum) -> Tensor:
         """Invert an STFT to exactly frames * hop samples: (B, frames * hop)."""
@@ -271,8 +269,16 @@ class FastVocoder(nn.Module):
         return self.vocoder(x_0, feedback=0)
 
 
-@lru_cache(maxsize=8)
-def _hiss(n_fft: int, hop: int, frames: int, seed: int) -> Spectrum:
+@table(maxsize=8)
+def _first_phases(bands: int, seed: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the bands' phases before the first frame, in cycles, shape (bands,)."""
+    return torch.from_numpy(np.random.default_rng(seed).random(bands)).to(dtype).to(device)
+
+
+@table(maxsize=8)
+def _hiss(
+    n_fft: int, hop: int, frames: int, seed: int, dtype: torch.dtype, device: torch.device
+) -> Spectrum:
     """Return white noise's phases at the frames' centres as numbers of magnitude 1.
 
     Shape (frames, n_fft // 2 + 1) each.
@@ -281,23 +287,26 @@ def _hiss(n_fft: int, hop: int, frames: int, seed: int) -> Spectrum:
     window = torch.hann_window(n_fft, dtype=torch.float64)
     stft = torch.fft.rfft(frames_of(torch.from_numpy(samples), n_fft, hop)[0] * window)
     phasors = stft / stft.abs().clamp(min=1e-12) * (1.0 - 2.0 * (torch.arange(n_fft // 2 + 1) % 2))
-    return Spectrum(phasors.real.contiguous(), phasors.imag.contiguous())
+    parts = phasors.real.contiguous(), phasors.imag.contiguous()
+    return Spectrum(*(part.to(dtype).to(device) for part in parts))
 
 
 def _inverse(frames: Tensor, window: Tensor, hop: int) -> Tensor:
     """Overlap-add windowed frames of a centred STFT: (B, frames, n_fft) → (B, frames * hop)."""
     count, n_fft = frames.shape[1:]
     added = overlap_add(frames * window, hop)[:, n_fft // 2 : n_fft // 2 + count * hop]
-    return added * _unwindowed(n_fft, hop, count, added.device).to(added) / window.amax().square()
+    unwindowed = _unwindowed(n_fft, hop, count, added.dtype, added.device)
+    return added * unwindowed / window.amax().square()
 
 
-@lru_cache(maxsize=16)
-def _unwindowed(n_fft: int, hop: int, count: int, device: torch.device) -> Tensor:
+@table(maxsize=16)
+def _unwindowed(
+    n_fft: int, hop: int, count: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
     """Return 1 / (sum of the squared Hann windows) at each of the count * hop samples."""
-    with torch.inference_mode(False):
-        square = torch.hann_window(n_fft, dtype=torch.float64, device=device).square()
-        total = overlap_add(square.expand(1, count, n_fft), hop)
-        return 1 / total[:, n_fft // 2 : n_fft // 2 + count * hop]
+    square = torch.hann_window(n_fft, dtype=torch.float64).square()
+    total = overlap_add(square.expand(1, count, n_fft), hop)
+    return (1 / total[:, n_fft // 2 : n_fft // 2 + count * hop]).to(dtype).to(device)
 
 
 def carriers(owner: Tensor, hertz: Tensor, first: Tensor, spec: AudioSpec) -> Tensor:

@@ -126,7 +126,7 @@ def _begun_bands(config: BaseConfig, data: Path, spec: AudioSpec, out: Path) -> 
     """
     if not (out / BANDS).exists():
         if config.start_from == EMBEDDED:
-            bands = load().bands
+            bands = load(device="cpu").bands
         elif config.start_from:
             bands = load_bands(Path(config.start_from))
         else:
@@ -170,7 +170,7 @@ def started(config: BaseConfig) -> Network:
     """
     network = network_of(config)
     if config.start_from == EMBEDDED:
-        _take(load().network.state_dict(), network)
+        _take(load(device="cpu").network.state_dict(), network)
     elif config.start_from:
         own, found = network.state_dict(), Checkpoints(Path(config.start_from)).newest()[0]["ema"]
         taken = {

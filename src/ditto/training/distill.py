@@ -23,6 +23,7 @@ from ditto.errors import DataError
 from ditto.models.model import MusicModel, Student
 from ditto.models.network import hash_weights
 from ditto.plots import mel_grid
+from ditto.tables import widened
 from ditto.training.consistency_loss import Example, Grid, distance, goal
 from ditto.training.denoising import Clips, DenoiserRecipe
 from ditto.training.loop import Checkpoints, Ema, load_config, read_log, step_seed
@@ -123,8 +124,8 @@ def weight(config: DistillConfig, schedule: Schedule, t: Tensor) -> Tensor:
     dividing by it makes the timesteps count alike. So the low noise levels, whose estimates are the
     goals of the higher ones, are not drowned by them.
     """
-    ratio = config.data_std / schedule.sigma(t, t.double())
-    return (1 + ratio.square()).clamp(max=config.max_weight).float()
+    ratio = config.data_std / schedule.sigma(t, widened(t))
+    return (1 + ratio.square()).clamp(max=config.max_weight).float().to(t.device)
 
 
 def distillation_loss(

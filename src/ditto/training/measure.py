@@ -128,12 +128,8 @@ def sample_clips(
     bands: Bands = PLAIN,
 ) -> Tensor:
     """Sample clips (B, 1, n_mels, frames) by DDIM for `tags`, conditions (B, 5)."""
-    chain = Chain(
-        guided_denoiser(network, schedule, bands),
-        schedule,
-        schedule.timesteps(steps),
-        tags,
-        guidance,
-    )
+    denoiser = guided_denoiser(network, schedule, bands)
+    schedule = schedule.suited(denoiser.prediction)
+    chain = Chain(denoiser, schedule, schedule.timesteps(steps), tags, guidance)
     noise = torch.randn(len(tags), *shape, generator=torch.Generator().manual_seed(seed))
     return ddim(chain, noise)

@@ -52,15 +52,18 @@ def pack_fine_tune(run: Path, out: Path) -> str:
     return save_fine_tune(load_ema(run), AudioSpec(clip_frames=config.frames), out)
 
 
-def pack_student(run: Path, teacher: Path | None, out: Path, *, alone: bool = False) -> str:
+def pack_student(
+    run: Path, teacher: Path | None, out: Path, *, alone: bool = False, device: str = "cpu"
+) -> str:
     """Write the teacher's model with a run's student, or the student `alone`; return the hash.
 
-    `teacher` is a model folder, None the embedded one; `out` may be the same folder.
+    `teacher` is a model folder, None the embedded one; `out` may be the same folder;
+    `device` is where the teacher is loaded.
 
     Raises:
         DataError: the run has no checkpoint, or was made with another teacher.
     """
-    model = load(teacher)
+    model = load(teacher, device=device)
     distilled = load_distilled(run, model)
     return (
         distilled.save(out, model.student_card())

@@ -11,17 +11,21 @@ A recipe's loop reads as its algorithm::
             evaluate(run.averages["ema"])
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from ditto.errors import DataError
 from ditto.interrupts import waiting
+from ditto.models.device import chosen_device
 from ditto.training.loop import (
     Checkpoints,
     Ema,
@@ -35,6 +39,9 @@ from ditto.training.loop import (
     tensorboard,
     warmup_stable_decay,
 )
+
+DEVICE_VARIABLE, RANK_VARIABLE = "ACCELERATE_TORCH_DEVICE", "LOCAL_RANK"
+"""Environment variables of accelerate: the device; set by its launcher, one for each process."""
 
 LARGEST_LOSS = 1e6
 """A loss that is not below it has diverged: all losses here are of the order of 1."""
@@ -79,6 +86,32 @@ class Recipe:
         return warmup_stable_decay(
             step, steps=self.steps, warmup=self.warmup, decay=self.decay, shape=self.lr_decay
         )
+
+
+@contextmanager
+def training_on(device: str) -> Iterator[str]:
+    """Have accelerate train on a device within the block; yield the device for models to load.
+
+    Under ``accelerate launch`` the launcher gives every process its device, and models are loaded
+    on the CPU.
+
+    Raises:
+        ModelError: there is no such device.
+    """
+    place = str(chosen_device(device))
+    if RANK_VARIABLE in os.environ:
+        yield "cpu"
+        return
+    before = os.environ.get(DEVICE_VARIABLE)
+    os.environ[DEVICE_VARIABLE] = place
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        yield place
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        del os.environ[DEVICE_VARIABLE]
+        if before is not None:
+            os.environ[DEVICE_VARIABLE] = before
 
 
 class Learner:

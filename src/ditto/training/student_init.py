@@ -39,20 +39,14 @@ LAYERS = (
 transformer's."""
 
 
-LARGEST_SIGMA = 1000.0
-"""Up to which x̂_0 is computed from ε̂: an error of a thousandth in ε̂ is then one of the size of
-x_0."""
-
-
 def init_student(teacher: MusicModel, rank: int = 0, seed: int = 0) -> nn.Module:
     """Build a network to distil into, which starts as the teacher's.
 
     With a rank, all but LoRA and the input for w is frozen.
 
     Raises:
-        DataError: peft is missing, or the teacher is of a kind that cannot be distilled.
+        DataError: peft is missing.
     """
-    _check(teacher)
     network = teacher.new_student()
     if rank:
         known = {name for name, _ in teacher.network.named_parameters()}
@@ -61,16 +55,6 @@ def init_student(teacher: MusicModel, rank: int = 0, seed: int = 0) -> nn.Module
         for parameter in added:
             parameter.requires_grad_(True)
     return network
-
-
-def _check(teacher: MusicModel) -> None:
-    schedule = teacher.student_schedule
-    sigma = schedule.sigma(schedule.timesteps(1)[0], torch.zeros((), dtype=torch.float64)).item()
-    if teacher.denoiser.prediction == "epsilon" and sigma > LARGEST_SIGMA:
-        raise DataError(
-            f"the base predicts epsilon, up to noise of σ = {sigma:.0f}, from which no x_0 can be "
-            "computed in one step: teach it v_prediction or sample"
-        )
 
 
 def _add_lora(network: nn.Module, rank: int, seed: int) -> None:

@@ -69,6 +69,10 @@ class PipelineModel(MusicModel):
     chunk: int = 256
     licence: ClassVar[dict[str, str]]
     """Of the published weights, as a model card's metadata."""
+    sings: ClassVar[bool] = False
+    """Whether lyrics are among its conditions."""
+    knows_keys: ClassVar[bool] = False
+    """Whether keys are among its conditions."""
 
     @cached_property
     @abstractmethod
@@ -79,6 +83,11 @@ class PipelineModel(MusicModel):
     def fast(self) -> MusicModel:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The model itself: pipelines have no faster decoder."""
         return self
+
+    @property
+    def data_std(self) -> float:
+        """1: pipelines scale their latents so."""
+        return 1.0
 
     @property
     def has_mel(self) -> bool:
@@ -99,15 +108,19 @@ class PipelineModel(MusicModel):
     def predict(
         self, network: Callable[..., Any], x_t: Tensor, t: Tensor, cond: Tensor, **inputs: Tensor
     ) -> Tensor:
-        """Run the denoiser or its student; all tensors are in the network's dtype.
+        """Run the denoiser or its student; all tensors but t are in the network's dtype.
 
         Args:
             network: the one or the other.
-            x_t: (B, …, frames).
-            t: (B,).
+            x_t: (B, …, frames), as of `seen`.
+            t: (B,), as of `seen`.
             cond: one half of a condition, (B, N).
             inputs: further inputs of a student.
         """
+
+    def seen(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x_t (B, …, frames) and the time (B,) as the network knows them."""
+        return x_t, t
 
     @abstractmethod
     def encoded(self, prompts: list[str], seconds: float) -> Tensor:
@@ -127,7 +140,8 @@ class PipelineModel(MusicModel):
     def _output(self, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         network = cast(Any, self.network)
         prompt = cond.chunk(2, dim=1)[0].to(network.dtype)
-        return self.predict(network, x_t.to(network.dtype), t, prompt).to(x_t.dtype)
+        x, time = self.seen(x_t, t)
+        return self.predict(network, x.to(network.dtype), time, prompt).to(x_t.dtype)
 
     @cached_property
     def student_schedule(self) -> Schedule:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -136,7 +150,8 @@ class PipelineModel(MusicModel):
         A student that takes one step must take it from noise, and two are better not both at the
         ends.
         """
-        return replace(self.schedule, spacing="trailing", offset=0, end=1.0)
+        schedule = replace(self.schedule, spacing="trailing", offset=0, end=1.0)
+        return schedule.suited(self.prediction)
 
     def student_denoiser(
         self, network: nn.Module, call: Callable[..., Tensor] | None = None
@@ -151,14 +166,32 @@ class PipelineModel(MusicModel):
         def output(x_t: Tensor, t: Tensor, cond: Tensor, w: Tensor) -> Tensor:
             dtype = cast(Any, network).dtype
             prompt = cond.chunk(2, dim=1)[0].to(dtype)
-            features = guidance_features(w, config.time_cond_proj_dim).to(dtype)
-            predicted = self.predict(function, x_t.to(dtype), t, prompt, timestep_cond=features)
+            features = guidance_features(w, config.time_cond_proj_dim).to(w.device, dtype)
+            x, time = self.seen(x_t, t)
+            predicted = self.predict(function, x.to(dtype), time, prompt, timestep_cond=features)
             return predicted.to(x_t.dtype)
 
         return StudentDenoiser(output, self.student_schedule, self.prediction, limit=None)
 
+    @cached_property
+    def student(self) -> StudentDenoiser | None:
+        """See `MusicModel.student`; a model that is its own student does without w."""
+        if self.distilled is None or not self.distilled.own:
+            return super().student
+        return StudentDenoiser(
+            lambda x_t, t, cond, w: self._output(x_t, t, cond),
+            self.student_schedule,
+            self.prediction,
+            limit=None,
+        )
+
     def new_student(self) -> nn.Module:
         """See `MusicModel.new_student`."""
+        if self.distilled is not None and self.distilled.own:
+            raise ModelError(
+                "this model's makers distilled it: it is its own student, which ditto2 takes as it "
+                "is"
+            )
         return new_student(self.network)
 
     def drop_conditions(
@@ -167,6 +200,13 @@ class PipelineModel(MusicModel):
         """Drop conditions for CFG: with probability `rate` an item loses its prompt."""
         lost = torch.rand(len(cond), 1, generator=generator) < rate
         return torch.where(lost, null_condition(cond), cond)
+
+    @property
+    def encoders(self) -> list[nn.Module]:
+        """Networks that encode prompts."""
+        used = {id(network) for network in (self.network, self.vae, self.vocoder)}
+        components = self.pipe.components.values()
+        return [n for n in components if isinstance(n, nn.Module) and id(n) not in used]
 
     @property
     def decoders(self) -> list[nn.Module]:
@@ -210,19 +250,39 @@ class PipelineModel(MusicModel):
         return None
 
     def cond(self, tags: Tags, batch: int = 1, seconds: float | None = None) -> Tensor:
-        """Encode a prompt, or the sentence that tags make, as a condition (batch, N)."""
-        return self.encode_prompts([tags.caption()], seconds).expand(batch, -1).clone()
+        """Encode a prompt, or the sentence that tags make, as a condition (batch, N).
 
-    def encode_prompts(self, prompts: Sequence[str], seconds: float | None = None) -> Tensor:
-        """Encode prompts as conditions (len(prompts), N), float32, without gradients.
+        Raises:
+            TagError: lyrics or a key, which the model does not take.
+        """
+        return self.cond_each([tags], seconds).expand(batch, -1).clone()
+
+    def cond_each(self, tags: Sequence[Tags], seconds: float | None = None) -> Tensor:
+        """Encode several sets of tags together, (len(tags), N), float32, without gradients.
 
         Args:
-            prompts: one per condition.
+            tags: one set per condition.
             seconds: length of the clips; None is the pipeline's own default.
+
+        Raises:
+            TagError: lyrics or a key, which the model does not take.
         """
+        for one in tags:
+            one.check(lyrics=self.sings, key=self.knows_keys)
         length = self.spec.clip_seconds if seconds is None else seconds
         with torch.no_grad():
-            return self.encoded(list(prompts), length).float().to(self.device)
+            conditions = self.encoded_tags(list(tags), length).float().to(self.device)
+        for encoder in self.encoders if self.low_memory else ():
+            encoder.to("cpu")
+        return conditions
+
+    def encode_prompts(self, prompts: Sequence[str], seconds: float | None = None) -> Tensor:
+        """Encode prompts, as of `cond_each`."""
+        return self.cond_each([Tags(prompt=prompt) for prompt in prompts], seconds)
+
+    def encoded_tags(self, tags: list[Tags], seconds: float) -> Tensor:
+        """Encode sets of tags as conditions (len(tags), N): by default their captions."""
+        return self.encoded([one.caption() for one in tags], seconds)
 
     def to_sound(self, x_0: Tensor) -> Tensor:
         """Decode x_0 to the sound that is saved, (B, channels, frames · hop) within ±1."""
@@ -240,7 +300,7 @@ class PipelineModel(MusicModel):
         """Write the pipeline's own files, which diffusers loads too, and a card."""
         self.pipe.save_pretrained(folder, safe_serialization=True)
         (folder / "README.md").write_text(self.card(), encoding="utf-8")
-        if self.distilled is None:
+        if self.distilled is None or self.distilled.own:
             return self.sha256
         student = self.distilled.write(folder)
         kind = type(self.pipe).__name__
@@ -255,7 +315,7 @@ class PipelineModel(MusicModel):
             f"A `{kind}` saved by Ditto, which controls it by its initial noise: `ditto.load(...)` "
             f"reads this folder, and so does `{kind}.from_pretrained`."
         )
-        if self.distilled is not None:
+        if self.distilled is not None and not self.distilled.own:
             kind = self.distilled.kind.upper()
             text += f" `student/` is its denoiser, distilled to few steps ({kind})."
         return self._card(self.name, text)

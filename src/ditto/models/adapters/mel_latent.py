@@ -4,7 +4,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
@@ -21,6 +21,7 @@ from ditto.models.adapters.common import (
     in_chunks,
     schedule_of,
 )
+from ditto.tables import table
 
 MEL_FFT = 1024
 MEL_TOP_HERTZ = 8000.0
@@ -175,16 +176,16 @@ def front_end(audio: Tensor, sample_rate: int, hop: int, bins: int) -> Tensor:
     power = spectrum.real.square() + spectrum.imag.square()
     # the root of exactly zero has no finite gradient
     magnitude = power.clamp(min=1e-20).sqrt()[..., : audio.shape[-1] // hop]
-    return (_filters(sample_rate, bins).to(magnitude) @ magnitude).clamp(min=MEL_FLOOR).log()
+    filters = _filters(sample_rate, bins, magnitude.dtype, magnitude.device)
+    return (filters @ magnitude).clamp(min=MEL_FLOOR).log()
 
 
-@lru_cache(maxsize=8)
-def _filters(sample_rate: int, bins: int) -> Tensor:
+@table(maxsize=8)
+def _filters(sample_rate: int, bins: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     from transformers.audio_utils import mel_filter_bank
 
     top = min(MEL_TOP_HERTZ, sample_rate / 2)
     filters = mel_filter_bank(
         MEL_FFT // 2 + 1, bins, 0.0, top, sample_rate, norm="slaney", mel_scale="slaney"
     )
-    with torch.inference_mode(False):
-        return torch.from_numpy(np.ascontiguousarray(filters.T))
+    return torch.from_numpy(np.ascontiguousarray(filters.T)).to(dtype).to(device)
