@@ -1,4 +1,4 @@
-"""A clip again, from its report: is it the same, and if not, what is not as it was?
+"""A clip again, from its report: whether it is the same, and if not, what is not as it was.
 
 Request, model and machine are in every report, and, less what has no room, in the sound file's own
 tags. On the CPU the same request, weights, versions and instructions give the same samples, bit for

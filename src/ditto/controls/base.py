@@ -268,7 +268,7 @@ class Control(ABC):
         return None
 
     def for_item(self, item: int) -> "Control":
-        """Return what one item of a batch follows: the same, unless each has a control of its own."""
+        """Return what one item of a batch follows: the same, unless each has one of its own."""
         return self
 
     def adapter_target(self, model: MusicModel, frames: int) -> tuple[str, Tensor] | None:

@@ -19,7 +19,6 @@ from ditto.audio.io import encode_flac, info, read_mono
 from ditto.audio.spec import AudioSpec
 from ditto.data.files import Progress, open_data_folder, write_bytes, write_json, write_json_lines
 from ditto.errors import AudioFileError, DataError
-from ditto.paths import printable
 
 PREPARE_VERSION = 1
 SUFFIXES = frozenset(
@@ -27,7 +26,7 @@ SUFFIXES = frozenset(
 )
 COLUMNS = ("file", "genre", "mood", "tempo")
 HIDDEN = "."
-"""Begins the names of files that are no recordings of the user's, such as a Mac's ``._song.wav``."""
+"""Begins the names of files that are no recordings, such as a Mac's ``._song.wav``."""
 SILENCE = 1e-4
 """Segments whose peak is below this (-80 dB) are left out."""
 
@@ -147,9 +146,7 @@ def prepare_folder(
     """
     if not 0 <= heldout < 1:
         raise DataError(f"the held-out share must be at least 0 and less than 1, not {heldout}")
-    files = [file for file in recordings(folder) if not _within(file, out)]
-    if not files:
-        raise DataError(f"{printable(folder)} holds no recordings but the data in {printable(out)}")
+    files = recordings(folder, out)
     allowed = Allowed(genres, moods, tempo_range)
     rows = read_tags_csv(tags_csv, folder, allowed) if tags_csv else {}
     config = {
@@ -171,16 +168,11 @@ def prepare_folder(
     for done, segment in enumerate(segments, start=1):
         split = "heldout" if _is_heldout(segment.source, folder, heldout) else "train"
         name = segment.source.relative_to(folder).as_posix()
-        place = f"from {segment.start:.1f} s on for {segment.seconds:.1f} s"
-        try:
-            label = _piece(out / split, next(indices[split]), segment, sample_rate)
-        except AudioFileError as error:
-            skipped.append(f"{name} is left out {place}: {error}")
-            label = None
+        label = _piece(out / split, next(indices[split]), segment, sample_rate)
+        if isinstance(label, str):
+            place = f"from {segment.start:.1f} s on for {segment.seconds:.1f} s"
+            skipped.append(f"{name} {label} {place}")
         else:
-            if label is None:
-                skipped.append(f"{name} is silent {place}")
-        if label is not None:
             source = {"source": name, "source_start": round(segment.start, 4)}
             labels[split].append({**label, **asdict(rows.get(name, Row())), **source})
         if progress:
@@ -241,8 +233,8 @@ def _file_name(where: str, cells: Mapping[str | None, Any], folder: Path) -> str
     return name.as_posix()
 
 
-def recordings(folder: Path) -> list[Path]:
-    """List the sound files in a folder and its subfolders, sorted.
+def recordings(folder: Path, out: Path | None = None) -> list[Path]:
+    """List the sound files in a folder and its subfolders, sorted, but for those in `out`.
 
     Raises:
         DataError: the folder is missing or holds no sound file.
@@ -252,7 +244,10 @@ def recordings(folder: Path) -> list[Path]:
     files = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(HIDDEN) and path.is_file()
+        if path.suffix.lower() in SUFFIXES
+        and not path.name.startswith(HIDDEN)
+        and path.is_file()
+        and not (out and _within(path, out))
     )
     if not files:
         raise DataError(f"{folder} holds no recordings ({', '.join(sorted(SUFFIXES))})")
@@ -299,16 +294,18 @@ def _segments(
     return segments, skipped
 
 
-def _piece(out: Path, index: int, segment: Segment, sample_rate: int) -> dict[str, Any] | None:
-    """Convert a segment unless its file exists, and return its label; None if it is silent."""
+def _piece(out: Path, index: int, segment: Segment, sample_rate: int) -> dict[str, Any] | str:
+    """Convert a segment unless its file exists, and return its label, or why it is left out."""
     path = out / "audio" / f"{index:06d}.flac"
     spec = AudioSpec(sample_rate=sample_rate)
     if not path.exists():
-        audio = read_mono(
-            segment.source, spec, start=segment.start, seconds=segment.seconds, require_sound=False
-        )
+        part = {"start": segment.start, "seconds": segment.seconds}
+        try:
+            audio = read_mono(segment.source, spec, **part, require_sound=False)
+        except AudioFileError as error:
+            return f"is left out ({error})"
         if float(np.max(np.abs(audio))) < SILENCE:
-            return None
+            return "is silent"
         write_bytes(path, encode_flac(np.clip(audio, -1.0, 1.0), sample_rate))
     data = path.read_bytes()
     return {
