@@ -258,8 +258,16 @@ class _Sink:
     """
 
     def __init__(self, raw: BinaryIO) -> None:
-        self.raw, self.seek, self.tell = raw, raw.seek, raw.tell
+        self.raw, self.tell = raw, raw.tell
         self.error: BaseException | None = None
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move, which writes what is buffered, or remember why that failed."""
+        try:
+            return self.raw.seek(offset, whence)
+        except BaseException as error:
+            self.error = self.error or error
+            return -1
 
     def write(self, data: Any) -> int:
         """Write, or remember why it failed; Ctrl-C may come here too."""
@@ -510,7 +518,7 @@ def _read(
         first = round(start * rate)
         count = round((max_seconds if seconds is None else seconds) * rate)
         _seek(path, file, first)
-        samples = _decode(path, file, count, mono, kind)
+        samples = _decode(path, file, first, count, mono, kind)
         if seconds is None and len(file.read(1)):
             raise AudioFileError(
                 f"{printable(path)} is longer than {max_seconds:g} s: "
@@ -540,7 +548,7 @@ def _seek(path: StrPath, file: soundfile.SoundFile, first: int) -> None:
 
 
 def _decode(
-    path: StrPath, file: soundfile.SoundFile, count: int, mono: bool, kind: str = "float32"
+    path: StrPath, file: soundfile.SoundFile, first: int, count: int, mono: bool, kind: str
 ) -> np.ndarray:
     """Decode up to `count` frames from here on; shape (channels, n), or (1, n) if `mono`.
 
@@ -548,7 +556,7 @@ def _decode(
     its samples' memory and no more.
     """
     channels = 1 if mono else file.channels
-    promised = min(count, max(file.frames - file.tell(), 0))
+    promised = min(count, max(file.frames - first, 0))
     samples = np.empty((channels, min(promised, MAX_VALUES // channels)), kind)
     done = 0
     while done < count:

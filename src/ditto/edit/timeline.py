@@ -357,6 +357,10 @@ class Known:
         """Count the known samples."""
         return self.length - sum(last - first for first, last in self.unknown)
 
+    def any(self) -> bool:
+        """Tell whether anything is known."""
+        return self.sum() > 0
+
     def all(self) -> bool:
         """Tell whether everything is known."""
         return not self.unknown
