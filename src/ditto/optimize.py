@@ -206,6 +206,22 @@ def best_so_far(
         yield best
 
 
+def side_by_side(steps: Sequence[Step]) -> Step:
+    """Return the steps of items that are optimised one by one as one step of their batch."""
+    fine = torch.zeros(1, dtype=torch.bool)
+    failed = [fine if step.failed is None else step.failed.cpu() for step in steps]
+    return Step(
+        i=max(step.i for step in steps),
+        loss=torch.cat([step.loss for step in steps]),
+        x_T=torch.cat([step.x_T for step in steps]),
+        best_loss=torch.cat([step.best_loss for step in steps]),
+        best_x_T=torch.cat([step.best_x_T for step in steps]),
+        failed=torch.cat(failed) if bool(torch.cat(failed).any()) else None,
+        warnings=tuple(warning for step in steps for warning in step.warnings),
+        judged=any(step.judged for step in steps),
+    )
+
+
 def stop_when(steps: Iterator[Step], stops: Sequence[Stop]) -> Iterator[Step]:
     """Yield steps until one of `stops` returns True; every stop sees every step."""
     for step in steps:

@@ -6,13 +6,15 @@ figure) is touched.
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import singledispatch
+from functools import cache, singledispatch
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.text import Text
 from torch import Tensor
 
 from ditto.audio.spec import AudioSpec
@@ -183,7 +185,8 @@ def edit_picture(
         axes.pop(0).set_title("before", fontsize=9)
     _spectrogram(axes[0], after, spec, stride)
     if before is not None:
-        axes[0].set_title("after; between the lines is new, the rest is kept", fontsize=9)
+        told = "after; between the lines is new, 0.1 s beside them is faded, the rest is kept"
+        axes[0].set_title(told, fontsize=9)
     for start, end in new:
         axes[0].axvline(start, color="cyan", linewidth=1)
         axes[0].axvline(end, color="cyan", linestyle="--", linewidth=1)
@@ -238,8 +241,26 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _save(figure: Figure, path: Path, force: bool) -> None:
+    known = _characters()
+    for text in figure.findobj(Text):
+        # Names and prompts are words, no formulae; what no font here has is shown by its number.
+        text.set_parse_math(False)
+        text.set_text("".join(_drawable(c, known) for c in text.get_text()))
     with atomic_file(path, force=force) as temporary:
         figure.savefig(temporary, format="png", dpi=90)
+
+
+@cache
+def _characters() -> frozenset[int]:
+    """Return the characters of the font that pictures are written in."""
+    return frozenset(get_font(findfont(FontProperties())).get_charmap())
+
+
+def _drawable(character: str, known: frozenset[int]) -> str:
+    """Return a character, or its escape where the font lacks it."""
+    if character == "\n" or ord(character) in known:
+        return character
+    return character.encode("unicode_escape").decode()
 
 
 def _spectrogram(axes: Axes, mel: Tensor, spec: AudioSpec, stride: int = 1) -> None:

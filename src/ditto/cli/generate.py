@@ -24,7 +24,6 @@ from ditto.cli.progress import say
 from ditto.errors import RequestError
 from ditto.latents import check_latent
 from ditto.models.model import MusicModel, needs_windows
-from ditto.optimize import GradientError
 from ditto.paths import printable
 from ditto.request import Request
 from ditto.result import Result, numbered, output_files
@@ -84,6 +83,7 @@ def generate(
     options: Options,
 ) -> None:
     """Make music that follows the controls: a WAV, and beside it a PNG and a JSON report."""
+    options.check_inputs()
     if options["seconds"] is not None and needs_windows(options.model, options["seconds"]):
         return generate_song(output, options)
     if options["fade"]:
@@ -134,6 +134,8 @@ def generate_song(output: Path, options: Options) -> None:
         )
     with unbroken():
         edit.save(output, force=force)
+    for note in edit.notes:
+        say(f"note: {note}")
     parts = [f"{edit.timeline.seconds:.2f} s"]
     parts += [f"{name} {value:.3g}" for name, value in edit.errors.items()]
     say(f"{output}  {', '.join(parts)}")
@@ -155,14 +157,10 @@ def carry_out(request: Request, model: MusicModel) -> tuple[Result, str]:
     """
     request = request.resolved(model)
     with optimising(getattr(request.method, "name", ""), request) as optimisation:
-        run, failure = Run(request, model, optimisation.stop), ""
-        try:
-            for step in run:
-                optimisation.watch(step)
-        except GradientError as error:
-            if not run.losses:
-                raise
-            failure = str(error)
+        run = Run(request, model, optimisation.stop)
+        for step in run:
+            optimisation.watch(step)
+        failure = "; ".join(dict.fromkeys(run.failures.values()))
         stopped = optimisation.stopped and len(run.losses) < run.total
         return run.result(), failure or ("stopped" if stopped else "")
 

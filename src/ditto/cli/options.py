@@ -15,17 +15,18 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
+from ditto.audio.io import info
 from ditto.cli.progress import DEVICE_HELP, say
 from ditto.controls import CONTROLS
 from ditto.controls.base import Control, ParseContext
-from ditto.errors import ControlError, OutputError, TagError, one_line
+from ditto.errors import ControlError, TagError, one_line
 from ditto.latents import Latent
 from ditto.methods import METHODS, make_method
 from ditto.models.conditioning import Tags
 from ditto.models.device import device_name
 from ditto.models.hub import load
 from ditto.models.model import MusicModel
-from ditto.paths import printable
+from ditto.paths import printable, refuse_inputs
 from ditto.request import Request
 
 CONTROLS_PANEL, METHOD_PANEL, OUTPUT_PANEL, MODEL_PANEL = "Controls", "Method", "Output", "Model"
@@ -304,11 +305,17 @@ class Options(dict[str, Any]):
         """
         given = {name: value for name, value in self.items() if name != "latent"}
         read = [value for value in (*inputs, *given.values()) if isinstance(value, str | Path)]
-        for output in outputs:
-            if any(_same_file(value, output) for value in read):
-                raise OutputError(
-                    f"cannot write {printable(output)}: this command reads it, choose another name"
-                )
+        refuse_inputs(outputs, read)
+
+    def check_inputs(self) -> None:
+        """Read the headers of the recordings among the options, before the model is loaded.
+
+        Raises:
+            AudioFileError: one is missing or no recording.
+        """
+        for name, value in self.items():
+            if name.endswith("_like") and value is not None:
+                info(value)
 
     def request(
         self, tags: Tags | None = None, *, controlled: bool = False, **more: Any
@@ -408,21 +415,13 @@ def _lyrics(text: str) -> str:
     """
     if text.lower().endswith(".txt"):
         try:
-            text = Path(text).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = Path(text).read_text(encoding="utf-8-sig")
+        except (OSError, ValueError) as error:
             raise TagError(f"cannot read the lyrics {printable(text)}: {one_line(error)}") from None
     words = text.replace("\\n", "\n").strip()
     if not words:
         raise TagError("the lyrics are empty: write the words to sing, or leave --lyrics out")
     return words
-
-
-def _same_file(value: str | Path, file: Path) -> bool:
-    """Tell whether an option's value, which may be any text, names an existing file."""
-    try:
-        return file.samefile(value)
-    except (OSError, ValueError):
-        return False
 
 
 def _read(kind: Any, value: Any) -> Any:

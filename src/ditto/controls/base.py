@@ -267,6 +267,10 @@ class Control(ABC):
         """
         return None
 
+    def for_item(self, item: int) -> "Control":
+        """Return what one item of a batch follows: the same, unless each has one of its own."""
+        return self
+
     def adapter_target(self, model: MusicModel, frames: int) -> tuple[str, Tensor] | None:
         """Return what a ControlNet is fed: ("levels" in dB or "classes", (frames,)), or None."""
         return None
@@ -291,6 +295,10 @@ class Control(ABC):
         if not isinstance(other, Control):
             return NotImplemented
         return Sum((*self.terms(), *other.terms()))
+
+    def __radd__(self, other: Any) -> "Control":
+        """Begin a sum: ``sum([a, b])`` adds the first control to 0."""
+        return self if other == 0 and isinstance(other, Real) else NotImplemented
 
     def __mul__(self, weight: float) -> "Sum":
         if not isinstance(weight, Real):
@@ -374,6 +382,10 @@ class Sum(Control):
         moved = [(control.in_window(window, spec), weight) for control, weight in self.parts]
         parts = tuple((control, weight) for control, weight in moved if control is not None)
         return Sum(parts) if parts else None
+
+    def for_item(self, item: int) -> "Sum":
+        """Return the sum of what the item follows."""
+        return Sum(tuple((control.for_item(item), weight) for control, weight in self.parts))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the parts with their weights."""
@@ -475,6 +487,10 @@ class Masked(Control):
         spans = tuple((start, end) for start, end in clipped if end - start >= shortest_span(spec))
         moved = self.control.in_window(window, spec) if spans else None
         return None if moved is None else moved.during(*spans)
+
+    def for_item(self, item: int) -> "Masked":
+        """Return what the item follows, within the same spans."""
+        return replace(self, control=self.control.for_item(item))
 
     def default_weight(self, others: Sequence[Control]) -> float:
         """Return the control's weight."""

@@ -11,6 +11,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -65,6 +66,7 @@ class Problem:
         new_noise: starts the request's noise again: a source of ε of x_T's shape, each item's from
             a generator of its own.
         stop: the caller's early stop.
+        noise_of: starts the noise of one item again.
     """
 
     model: MusicModel
@@ -75,6 +77,22 @@ class Problem:
     iterations: int
     new_noise: Callable[[], Noise]
     stop: Stop = never
+    noise_of: Callable[[int], Noise] | None = None
+
+    def alone(self, item: int) -> "Problem":
+        """Return the problem of one item of the batch, as if it were made alone.
+
+        The caller's early stop is left out, since it looks at the whole batch.
+        """
+        noise = self.noise_of
+        return replace(
+            self,
+            controls=tuple(control.for_item(item) for control in self.controls),
+            control=None if self.control is None else self.control.for_item(item),
+            cond=self.cond[item : item + 1],
+            new_noise=self.new_noise if noise is None else partial(noise, item),
+            stop=never,
+        )
 
     def objective(self, x_0: Tensor, x_T: Tensor | None = None) -> Tensor:
         """Return 𝓛(f(x_0), y) of each item, shape (B,).

@@ -5,6 +5,7 @@ from it (`ditto.models.adapters.common`). How the folders look is said in `ditto
 `ditto.models.hub` loads any of them.
 """
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -38,7 +39,7 @@ from ditto.models.folder import (
     write_index,
 )
 from ditto.models.network import hash_weights, in_precision, with_extra_inputs
-from ditto.paths import printable
+from ditto.paths import printable, shown
 
 LOG_MEL_STD = 0.26
 """Of the composed training set, in [−1, 1] over 160 dB."""
@@ -444,6 +445,16 @@ class MusicModel:
         return hash_of_parts(hashes)
 
 
+def check_model(model: object) -> None:
+    """Check what is given as a model.
+
+    Raises:
+        ModelError: it is something else.
+    """
+    if not isinstance(model, MusicModel):
+        raise ModelError(f"{shown(model)} is no model: give the one that ditto.load() returns")
+
+
 def _class_of(network: nn.Module) -> list[str]:
     """Return module and class, as the Hub's pipelines name their parts."""
     return [type(network).__module__, type(network).__name__]
@@ -465,23 +476,45 @@ def load_own(folder: Path = EMBEDDED) -> MusicModel:
         hashes, bands = dict(index["sha256"]), Bands.of(index.get("bands"))
         if hashes.get("bands") != (bands.sha256 if bands else None):
             raise ValueError("the bands' hash is not the one promised")
+        spec, vocabulary = AudioSpec(**index["spec"]), TagVocabulary(**(names | lists))
+        guidance, shift = float(index["guidance"]), float(index["shift"])
+        _check_index(denoiser, spec, vocabulary, (guidance, shift))
         return MusicModel(
             network=denoiser,
             vocoder=vocoder,
-            spec=AudioSpec(**index["spec"]),
-            vocabulary=TagVocabulary(**(names | lists)),
-            guidance=float(index["guidance"]),
-            shift=float(index["shift"]),
+            spec=spec,
+            vocabulary=vocabulary,
+            guidance=guidance,
+            shift=shift,
             name="embedded" if folder == EMBEDDED else folder.name,
             sha256=hash_of_parts(hashes),
             distilled=student,
             base_sha256=hash_of_parts({p: h for p, h in hashes.items() if p != "student"}),
             bands=bands,
         )
-    except (KeyError, TypeError, ValueError, DataError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, DataError) as error:
         raise ModelError(
             f"{printable(folder / INDEX)} is not a Ditto model's index: {one_line(error)}"
         ) from None
+
+
+def _check_index(
+    network: nn.Module, spec: AudioSpec, vocabulary: TagVocabulary, numbers: tuple[float, ...]
+) -> None:
+    """Compare an index with the network that it describes.
+
+    Raises:
+        ValueError: they do not fit.
+    """
+    config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
+    if list(config.get("tag_sizes", vocabulary.sizes)) != list(vocabulary.sizes):
+        raise ValueError("its vocabulary has another size than its network")
+    if config.get("n_mels", spec.n_mels) != spec.n_mels:
+        raise ValueError("its spectrogram has another number of bands than its network")
+    if not all(isinstance(word, str) for word in (*vocabulary.genres, *vocabulary.moods)):
+        raise ValueError("its genres and moods are not all words")
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("its guidance or shift is not finite")
 
 
 def load_student(folder: Path, index: Mapping[str, Any]) -> Student:
