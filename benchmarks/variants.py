@@ -107,7 +107,9 @@ the time."""
 CTM = Variant("DITTO-2 CTM", Ditto2(), student="ctm")
 CM = Variant("DITTO-2 CM", Ditto2(), student="cm")
 """DITTO-2 as a user gets it, corrected."""
-PUBLISHED_CTM, PUBLISHED_CM = CTM.with_(corrections=0), CM.with_(corrections=0)
+PUBLISHED_CTM, PUBLISHED_CM = (
+    each.with_(corrections=0, surrogate_steps=1, decode_steps=2) for each in (CTM, CM)
+)
 """DITTO-2 as its paper's Table 1 has it: M = 1, T' = 2."""
 
 
