@@ -70,7 +70,9 @@ class Output:
         """Log-mel of x_0, shape (B, n_mels, frames), in [−1, 1]."""
         return self.model.to_mel(self.x_0)
 
-    def read(self, feature: Feature, of_mel: Callable[[Tensor, AudioSpec], Tensor]) -> Tensor | None:
+    def read(
+        self, feature: Feature, of_mel: Callable[[Tensor, AudioSpec], Tensor]
+    ) -> Tensor | None:
         """Return a feature estimated without the decoder.
 
         Args:

@@ -42,11 +42,11 @@ HEADS, ALONE = "heads", "MusicHeads"
 """The part's name in a model's folder, and the ``_class_name`` of a folder of heads alone."""
 
 Feature = Literal["loudness", "chroma", "onsets", "timbre", "clap"]
-OUTPUTS: dict[Feature, int] = {"loudness": 1, "chroma": 12, "onsets": 1, "timbre": 19, "clap": 128}
-"""What a head reads, a frame: RMS in dB; ln of the pitch classes' shares; onset strength in dB; the
-MFCCs without the first, in dB. CLAP's embedding is one of the whole clip, a unit vector."""
-LEVELS: tuple[Feature, ...] = ("loudness", "onsets", "timbre")
-"""Features in dB, of which a head gives tens."""
+OUTPUTS: dict[Feature, int] = {"loudness": 1, "chroma": 12, "onsets": 1, "timbre": 19}
+"""What a head reads of a frame: RMS in dB; ln of the pitch classes' shares; onset strength in dB;
+the MFCCs without the first, in dB. CLAP's embedding is one of the clip, a unit vector."""
+UNITS: dict[Feature, float] = {"loudness": 10.0, "onsets": 1.0, "timbre": 10.0}
+"""dB that one unit of a head's output is."""
 
 
 class Reader(Network):
@@ -118,7 +118,7 @@ class Heads(Network):
         features: what is read.
         step, width, depth, kernel: of each `Reader`.
         decoder: `decoder_hash` of the model whose sound the features are of.
-        clap: the CLAP's, if its embedding is read.
+        clap, embedding: the CLAP's hash, and the size of its embedding, if that is read.
     """
 
     def __init__(
@@ -131,14 +131,16 @@ class Heads(Network):
         kernel: int = 5,
         decoder: str = "",
         clap: str = "",
+        embedding: int = 128,
     ) -> None:
         super().__init__()
+        outputs = OUTPUTS | {"clap": embedding}
         unknown = [name for name in features if name not in get_args(Feature)]
         if unknown or not features:
             raise ValueError(f"heads read {', '.join(get_args(Feature))}, not {unknown}")
         self.readers = nn.ModuleDict(
             {
-                name: Reader(channels, OUTPUTS[name], step, width, depth, kernel, name == "clap")
+                name: Reader(channels, outputs[name], step, width, depth, kernel, name == "clap")
                 for name in features
             }
         )
@@ -151,14 +153,14 @@ class Heads(Network):
             feature: one of the heads'.
 
         Returns:
-            Shape (B, frames), (B, 12, frames), (B, 19, frames) or (B, 128), see `OUTPUTS`.
+            Shape (B, frames), (B, 12, frames), (B, 19, frames) or (B, embedding), see `OUTPUTS`.
         """
         read = self.readers[feature](x)
         if feature == "chroma":
             return log_softmax(read, dim=1)
         if feature == "clap":
             return normalize(read, dim=-1)
-        return 10 * read if feature == "timbre" else 10 * read[:, 0]
+        return UNITS[feature] * (read if feature == "timbre" else read[:, 0])
 
 
 def read_from(model: "MusicModel", x_0: Tensor) -> Tensor:
@@ -232,8 +234,10 @@ class HeadsFile:
 
 
 def describe(heads: Heads) -> dict[str, Any]:
-    """Return the index's entry of heads: class and features."""
-    return {"class": type(heads).__name__, "features": list(heads.readers)}
+    """Return the index's entry of heads: class, features and the CLAP's hash."""
+    clap = heads.config["clap"]
+    entry = {"class": type(heads).__name__, "features": list(heads.readers)}
+    return entry | ({"clap": clap} if clap else {})
 
 
 def heads_alone(folder: Path, model: "MusicModel") -> HeadsFile:
