@@ -92,7 +92,8 @@ def test_heads_are_part_of_a_folder_and_no_part_of_the_models_hash(
     assert loaded.readers is not None
     assert loaded.readers.features == ["loudness", "chroma", "onsets", "timbre"]
     read, again = (model.read(x_0(), "chroma") for model in (with_heads, loaded))
-    assert read is not None and again is not None
+    assert read is not None
+    assert again is not None
     torch.testing.assert_close(again, read)
     assert load(tmp_path / "plain").read(x_0(), "chroma") is None
 

@@ -188,9 +188,7 @@ def _interpolate(coarse: Tensor, step: int, frames: int) -> Tensor:
 
 
 @table()
-def _tones(
-    spec: AudioSpec, weights: Weights, dtype: torch.dtype, device: torch.device
-) -> Tensor:
+def _tones(spec: AudioSpec, weights: Weights, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return the power by class of a tone of power 1 at the centre of each mel band."""
     filters = mel_filterbank(spec, dtype=torch.float64)
     bins = torch.arange(filters.shape[1], dtype=torch.float64)

@@ -81,9 +81,7 @@ def mel_centroid_octaves(x_0: Tensor, spec: AudioSpec) -> Tensor:
 
 
 @table()
-def _bands(
-    spec: AudioSpec, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _bands(spec: AudioSpec, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the centre of every mel band in hertz, and its width in bins, (n_mels, 1) each."""
     filters = mel_filterbank(spec, dtype=torch.float64)
     hertz = torch.linspace(0, spec.sample_rate / 2, filters.shape[1], dtype=torch.float64)
@@ -199,7 +197,6 @@ class Brightness(Control):
     def from_dict(cls, values: Mapping[str, Any]) -> "Brightness":
         """Return the control that `to_dict` wrote."""
         return cls(Curve.from_dict(values, FREQUENCY), values.get("domain", "sound"))
-
 
 
 @table(maxsize=64)

@@ -38,7 +38,8 @@ class Intensity(Control):
         curve: the target.
         measure: "mse", or "correlation" for 𝓛 = −ρ (Pearson), which follows the curve's shape.
         domain: where the loss takes loudness from: "sound", or "mel", an estimate from x_0 (its
-            spectrogram, or a head's) that spares the vocoder. Errors are those of the sound in either case.
+            spectrogram, or a head's) that spares the vocoder. Errors are those of the sound in
+            either case.
         dead_zone: of the MSE, dB: 𝓛 = the mean of max(0, |f − y| − dead_zone)². 1 dB is about what
             can just be heard.
         enough: of the correlation: 𝓛 = max(0, enough − ρ); None is −ρ.

@@ -400,8 +400,8 @@ class Ditto2(OptimisingMethod):
 def proxied(problem: Problem) -> tuple[Objective, Calibrate]:
     """Return the objective by the control's cheap proxy, and what calibrates it at a decoded x_0.
 
-    The proxy needs a mel of x_0, or heads; without them the control itself is used. What needs sound
-    all the same gets that of the model's fast vocoder.
+    The proxy needs a mel of x_0, or heads; without them the control itself is used. What needs
+    sound all the same gets that of the model's fast vocoder.
     """
     model, control = problem.model, problem.control
     assert control is not None
