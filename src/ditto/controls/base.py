@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ditto.audio.spec import AudioSpec
 from ditto.errors import ControlError
+from ditto.models.heads import Feature
 from ditto.models.model import MusicModel
 from ditto.panels import Panel, Spans
 from ditto.paths import shown
@@ -68,6 +69,23 @@ class Output:
     def mel(self) -> Tensor:
         """Log-mel of x_0, shape (B, n_mels, frames), in [−1, 1]."""
         return self.model.to_mel(self.x_0)
+
+    def read(
+        self, feature: Feature, of_mel: Callable[[Tensor, AudioSpec], Tensor]
+    ) -> Tensor | None:
+        """Return a feature estimated without the decoder.
+
+        Args:
+            feature: which of the heads'.
+            of_mel: estimates it from the log-mel, where x_0 is one and there is no head.
+
+        Returns:
+            The head's, or `of_mel`'s; None where x_0 is another latent that no head reads.
+        """
+        read = self.model.read(self.x_0, feature)
+        if read is None and self.model.has_mel:
+            return of_mel(self.mel, self.model.spec)
+        return read
 
     @property
     def frames(self) -> int:

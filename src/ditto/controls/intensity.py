@@ -37,8 +37,9 @@ class Intensity(Control):
     Attributes:
         curve: the target.
         measure: "mse", or "correlation" for 𝓛 = −ρ (Pearson), which follows the curve's shape.
-        domain: where the loss takes loudness from: "sound", or "mel", an estimate from the
-            spectrogram that spares the vocoder. Errors are those of the sound in either case.
+        domain: where the loss takes loudness from: "sound", or "mel", an estimate from x_0 (its
+            spectrogram, or a head's) that spares the vocoder. Errors are those of the sound in
+            either case.
         dead_zone: of the MSE, dB: 𝓛 = the mean of max(0, |f − y| − dead_zone)². 1 dB is about what
             can just be heard.
         enough: of the correlation: 𝓛 = max(0, enough − ρ); None is −ρ.
@@ -146,7 +147,10 @@ class Intensity(Control):
         """Return the loudness that the loss takes, in dB, shape (B, frames)."""
         if self.domain == "sound":
             return self.feature(output)
-        loudness = smooth(mel_rms_db(output.mel, output.model.spec), output.model.spec)
+        estimate = output.read("loudness", mel_rms_db)
+        if estimate is None:
+            estimate = mel_rms_db(output.mel, output.model.spec)
+        loudness = smooth(estimate, output.model.spec)
         return loudness if self.offset is None else loudness + self.offset
 
     def proxy(self) -> "Intensity":

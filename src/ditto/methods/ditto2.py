@@ -269,6 +269,9 @@ class Ditto2(OptimisingMethod):
             algorithm.
         keep: "surrogate", the best by the corrected surrogate; or "decoded", the best of what was
             decoded, by the true loss: corrections that do not help are taken back.
+        hear: what the loss is of while optimising with corrections: an "estimate", which needs no
+            decoder where a control has one and is corrected by what is heard; or the "sound", as in
+            the papers, by the whole decoder.
         max_travel: the default lr is at most this / K, which bounds how far x_T goes from the noise
             that the model knows; by default 1.05 with corrections, else none.
         gamma: share of fresh noise in decoding, 0 to 1; by default 0.05, of a CM student 1, of a
@@ -282,6 +285,7 @@ class Ditto2(OptimisingMethod):
     decode_steps: int | None = None
     corrections: int | Literal["every step"] = CORRECTIONS
     keep: Literal["surrogate", "decoded"] = "surrogate"
+    hear: Literal["estimate", "sound"] = "estimate"
     max_travel: float | None = None
     gamma: float | None = None
     name = "ditto2"
@@ -309,6 +313,8 @@ class Ditto2(OptimisingMethod):
                 object.__setattr__(self, name, check_number(name, value, low, high))
         if self.keep not in ("surrogate", "decoded"):
             raise RequestError(f'keep must be "surrogate" or "decoded", not {shown(self.keep)}')
+        if self.hear not in ("estimate", "sound"):
+            raise RequestError(f'hear must be "estimate" or "sound", not {shown(self.hear)}')
         if self.keep == "decoded" and not self.corrections:
             raise RequestError('keep "decoded" needs corrections, which decode')
 
@@ -359,8 +365,10 @@ class Ditto2(OptimisingMethod):
     def optimise(self, x_T: Tensor, problem: Problem) -> Iterator[Step]:
         """Run lines 1–7 of Algorithm 1, with corrections."""
         objective, calibrate, judge = problem.objective, None, None
-        if self.corrections and problem.control is not None:
-            objective, calibrate = proxied(problem)
+        corrected = bool(self.corrections) and problem.control is not None
+        if corrected:
+            if self.hear == "estimate":
+                objective, calibrate = proxied(problem)
             judge = problem.objective if self.keep == "decoded" else None
         budget = self.surrogate_steps
         if isinstance(budget, str):
@@ -370,7 +378,7 @@ class Ditto2(OptimisingMethod):
             self._chain(problem),
             objective,
             surrogate_steps=budget,
-            decode=(lambda x: self.decode(x, problem)) if calibrate else None,
+            decode=(lambda x: self.decode(x, problem)) if corrected else None,
             calibrate=calibrate,
             corrections=self.corrections,
             judge=judge,
@@ -424,12 +432,13 @@ def corrected_adam(iterations: int, max_travel: float | None = None) -> dict[str
 def proxied(problem: Problem) -> tuple[Objective, Calibrate]:
     """Return the objective by the control's cheap proxy, and what calibrates it at a decoded x_0.
 
-    The proxy needs a mel of x_0; without one the control itself is used. Sound is the model's fast
-    vocoder's.
+    The proxy needs a mel of x_0, or heads; without them the control itself is used. What needs
+    sound all the same gets that of the model's fast vocoder.
     """
     model, control = problem.model, problem.control
     assert control is not None
-    proxy, fast = (control.proxy() if model.has_mel else control), model.fast
+    cheap = model.has_mel or model.readers is not None
+    proxy, fast = (control.proxy() if cheap else control), model.fast
 
     def calibrate(decoded: Tensor) -> Objective:
         calibrated = proxy.calibrate(Output(decoded, model))

@@ -7,10 +7,12 @@ It follows the Hub's layout::
     vocoder/          the same
     student/          the same, optional: the denoiser distilled to few steps
     controlnet/       the same, optional: an adapter for loudness and melody
+    heads/            the same, optional: networks that read features off x_0
 
 The index's ``_class_name`` is one of
 
 - ``MusicModel``: all of the above;
+- ``MusicHeads``: heads alone, for models of one decoder;
 - ``MusicStudent``: a student alone, for the model whose denoiser's `hash_weights` it names;
 - ``MusicFineTune``: the weights in which a denoiser differs from the embedded one, in float16, and
   its spectrogram; all else is the embedded model's;
@@ -47,7 +49,7 @@ CONTROLNET = "controlnet"
 PIPELINE_STUDENT = "_ditto_student"
 """Key of a pipeline's index that describes the student; diffusers ignores names with ``_``."""
 
-IN_HALF = ("PatchTransformer", "TagUNet", "Vocoder", "ControlAdapter")
+IN_HALF = ("PatchTransformer", "TagUNet", "Vocoder", "ControlAdapter", "Heads")
 """Classes whose weights are stored in float16; others are stored as they are."""
 
 

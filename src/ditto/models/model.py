@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ from ditto.models.folder import (
     save_part,
     write_index,
 )
+from ditto.models.heads import HEADS, Feature, HeadsFile, describe, heads_alone, read_from
 from ditto.models.network import hash_weights, in_precision, with_extra_inputs
 from ditto.paths import printable, shown
 
@@ -123,6 +124,7 @@ class MusicModel:
         sha256: hash over all weights, which outputs carry.
         distilled: the student, if there is one.
         controlnet: a `ditto.models.controlnet.ControlAdapter`, if there is one.
+        readers: heads that read features off x_0, if there are any.
         base_sha256: hash over denoiser and vocoder alone, whatever the student.
         bands: normalisation of the mel bands; x_0 is the normalised log-mel.
         precision: dtype in which the networks compute (`in_precision`); weights, x_T and losses
@@ -141,6 +143,7 @@ class MusicModel:
     sha256: str = ""
     distilled: Student | None = None
     controlnet: nn.Module | None = None
+    readers: HeadsFile | None = None
     base_sha256: str = ""
     bands: Bands = PLAIN
     precision: torch.dtype = torch.float32
@@ -296,6 +299,29 @@ class MusicModel:
         """Threshold x_0 (B, 1, n_mels, frames) as Imagen does: by the percentile of the log-mel."""
         return self.bands.normalised(dynamic_threshold(self.bands.mel(x_0), maximum=torch.inf))
 
+    @property
+    def decoders(self) -> list[nn.Module]:
+        """Networks that make sound of x_0."""
+        return [self.vocoder]
+
+    def read(self, x_0: Tensor, feature: Feature) -> Tensor | None:
+        """Return a feature as a head reads it off x_0, see `Heads`; None without such a head.
+
+        Raises:
+            ModelError: the heads are damaged.
+        """
+        if self.readers is None or feature not in self.readers.features:
+            return None
+        return self.readers.on(self.device)(read_from(self, x_0), feature)
+
+    def with_heads(self, folder: str | os.PathLike[str]) -> Self:
+        """Return a copy with the heads of a folder that ``ditto-music train heads`` wrote.
+
+        Raises:
+            ModelError: the folder is damaged or holds no heads, or those of another decoder.
+        """
+        return replace(self, readers=heads_alone(Path(folder), self))
+
     # What distillation needs.
 
     @property
@@ -422,13 +448,18 @@ class MusicModel:
 
     def _write(self, folder: Path) -> str:
         """Write networks and index into a new folder; return the model's hash."""
-        parts = {"denoiser": self.network, "vocoder": self.vocoder}
-        classes = {part: _class_of(network) for part, network in parts.items()}
+        parts: dict[str, nn.Module] = {"denoiser": self.network, "vocoder": self.vocoder}
+        classes: dict[str, Any] = {part: _class_of(network) for part, network in parts.items()}
         if self.distilled is not None:
             parts["student"] = self.distilled.network
         if self.controlnet is not None:
             parts[CONTROLNET] = self.controlnet
+        if self.readers is not None:
+            parts[HEADS] = self.readers.network
         hashes = {part: save_part(folder, part, network) for part, network in parts.items()}
+        if self.readers is not None:
+            heads = self.readers.network
+            classes[HEADS] = describe(heads) | {"vocoder": hashes["vocoder"]}
         hashes |= {"bands": self.bands.sha256} if self.bands else {}
         index = {
             "_class_name": "MusicModel",
@@ -491,6 +522,7 @@ def load_own(folder: Path = EMBEDDED) -> MusicModel:
             distilled=student,
             base_sha256=hash_of_parts({p: h for p, h in hashes.items() if p != "student"}),
             bands=bands,
+            readers=HeadsFile.of(folder, index) if HEADS in index else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError, DataError) as error:
         raise ModelError(

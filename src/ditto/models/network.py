@@ -32,6 +32,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 CLASSES = {
     "denoiser": {"PatchTransformer": "ditto.models.transformer", "TagUNet": "ditto.models.unet"},
     "vocoder": {"Vocoder": "ditto.models.vocoder"},
+    "heads": {"Heads": "ditto.models.heads"},
     "student": {
         "PatchTransformer": "ditto.models.transformer",
         "TagUNet": "ditto.models.unet",
