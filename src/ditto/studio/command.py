@@ -1,0 +1,80 @@
+"""``ditto-music studio``."""
+
+import os
+import socket
+import webbrowser
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ditto.errors import RequestError
+
+if TYPE_CHECKING:
+    from ditto.models.model import MusicModel
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: ditto-music studio --open")
+def studio(
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 7860,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; the default is for this machine only.")
+    ] = "127.0.0.1",
+    model: Annotated[
+        str | None,
+        typer.Option(help="A model's folder, or its name on the Hub; the embedded one by default."),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="Of the networks: auto, float32, bfloat16 or float16.")
+    ] = "auto",
+    queue: Annotated[int, typer.Option(help="Jobs that may wait.", min=1, max=1000)] = 16,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+) -> None:
+    """Open the studio: the commands that make music, as a page in the browser."""
+    # Before gradio is imported: it would ask other machines for news and fonts.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    check_port(host, port)
+    import gradio  # noqa: F401 - where it is missing, say so before the model is loaded
+
+    from ditto.studio.work import Studio
+
+    made = Studio(loader(model, precision), queue)
+    from ditto.studio.server import serve
+
+    def ready(address: str) -> None:
+        typer.echo(f"The studio is open at {address} (Ctrl-C ends it)")
+        if open_page:
+            webbrowser.open(address)
+
+    serve(made, host, port, ready)
+
+
+def loader(model: str | None, precision: str) -> "Callable[[], MusicModel]":
+    """Return a function that loads the model."""
+
+    def load() -> "MusicModel":
+        from ditto.models.hub import load as load_model
+
+        return load_model(model, precision=precision)  # pyright: ignore[reportArgumentType]
+
+    return load
+
+
+def check_port(host: str, port: int) -> None:
+    """Refuse a port that is taken.
+
+    Raises:
+        RequestError: nothing can listen there.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise RequestError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port"
+        ) from None
