@@ -313,7 +313,7 @@ def vary_tab(studio: Studio) -> None:
 
 
 def run(
-    studio: Studio, button: gr.Button, wish: Callable[..., Job], inputs: list[gr.HTML], result: Part
+    studio: Studio, button: gr.Button, wish: Callable[..., Job], inputs: list[gr.HTML], result: gr.HTML
 ) -> None:
     """Let a button carry out a wish, and its tab's result follow it.
 
