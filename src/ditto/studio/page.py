@@ -199,18 +199,25 @@ def edit_tab(studio: Studio) -> None:
                 ["backwards", "extend backwards"],
                 ["loop", "lead back to its start (loop)"],
             ]
+            longer = ["forwards", "backwards", "loop"]
             what = part(
                 "numbers",
                 {},
                 elem_id="edit-what",
                 title="What to do",
-                hint="Extending and loops need the length of the whole: in seconds, or of a loop "
-                "in bars at a tempo. What is not made anew stays bit for bit.",
+                hint="What is not made anew stays bit for bit. The length is that of the whole in "
+                "the end: in seconds, or of a loop in bars of four beats at a tempo.",
                 parts=[
                     {"name": "action", "label": "action", "options": kinds},
-                    {"name": "seconds", "label": "seconds in all", "min": 0, "step": 0.1},
-                    {"name": "bars", "label": "bars in all", "min": 1, "step": 1},
-                    {"name": "bpm", "label": "bpm", "min": 20, "max": 400, "step": 1},
+                    {
+                        "name": "seconds",
+                        "label": "seconds in all",
+                        "min": 0,
+                        "step": 0.1,
+                        "when": longer,
+                    },
+                    {"name": "bars", "label": "bars in all", "min": 1, "step": 1, "when": ["loop"]},
+                    {"name": "bpm", "label": "bpm", "min": 20, "max": 400, "when": ["loop"]},
                 ],
             )
             fields = ["tempo", "iterations", "guidance", "method", "overlap", "beat"]
@@ -300,6 +307,7 @@ def vary_tab(studio: Studio) -> None:
                 "result",
                 {},
                 elem_id="vary-result",
+                brief=True,
                 empty="Keep the latent of a clip (“vary this” under it, or its .latent), "
                 "and make others of its kind.",
             )
@@ -313,7 +321,11 @@ def vary_tab(studio: Studio) -> None:
 
 
 def run(
-    studio: Studio, button: gr.Button, wish: Callable[..., Job], inputs: list[gr.HTML], result: gr.HTML
+    studio: Studio,
+    button: gr.Button,
+    wish: Callable[..., Job],
+    inputs: list[gr.HTML],
+    result: gr.HTML,
 ) -> None:
     """Let a button carry out a wish, and its tab's result follow it.
 

@@ -32,6 +32,9 @@ LABELS = {
     "clap_score": ("Text, CLAP score", ""),
     "brightness_mse_octaves2": ("Brightness, mean square error", "octaves²"),
     "brightness_rho": ("Brightness, correlation", ""),
+    "inpaint_mse": ("What is kept, mean square error", ""),
+    "outpaint_mse": ("The overlap, mean square error", ""),
+    "loop_mse": ("Start against end, mean square error", ""),
 }
 """Names of errors in reports → what the page calls them, unit."""
 

@@ -148,6 +148,9 @@ window.ditto = {};
     }).observe(element);
   }
 
+  /** Tell Gradio a part's first value: what is set while the part is being made is lost. */
+  const first = (tell) => setTimeout(tell, 0);
+
   function seconds(time) {
     const minutes = Math.floor(time / 60), rest = (time - 60 * minutes).toFixed(2);
     return minutes ? `${minutes}:${rest.padStart(5, "0")}` : `${rest} s`;
@@ -203,5 +206,5 @@ window.ditto = {};
   }
 
   Object.assign(window.ditto, { html, svg, clamp, rounded, tab, setTempo, history, card, upload,
-    messages, chooser, onWidth, seconds, copy, nav });
+    messages, chooser, onWidth, first, seconds, copy, nav });
 })();

@@ -250,6 +250,6 @@
     }
     ditto.onWidth(body, (now) => { width = now; draw(); });
     shared.addEventListener("tempo", () => draw());
-    show(state);
+    ditto.first(() => show(state));
   };
 })();

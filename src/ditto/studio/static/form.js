@@ -123,6 +123,6 @@
       window.addEventListener("pointermove", move);
       window.addEventListener("pointerup", end, { once: true });
     }
-    show(sections);
+    ditto.first(() => show(sections));
   };
 })();

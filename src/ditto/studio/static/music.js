@@ -76,7 +76,7 @@
       genre.value = props.chosen.genre || "";
       tempo.value = props.chosen.tempo || "";
     }
-    tell();
+    ditto.first(tell);
   };
 
   /** A text for CLAP. */
@@ -87,26 +87,30 @@
       title: "Text", hint: "what it should sound like, by CLAP", body: area,
       text: () => area.value.trim(),
     });
-    card.tell();
+    ditto.first(card.tell);
   };
 
-  /** Fields of the loop's length, or of a variation. props: parts: [{name, label, …settings}]. */
+  /** Fields of the loop's length, or of a variation. props: parts: [{name, label, …settings}];
+      what has `when` is there for these values of the first field. */
   ditto.numbers = (element, props, trigger) => {
-    const inputs = props.parts.map(({ name, label, options, ...settings }) => [name, label, options
+    const inputs = props.parts.map(({ name, label, options, when, ...settings }) => [name, label, options
       ? html("select", { "aria-label": label, change: tell },
         options.map(([value, text]) => html("option", { value }, text)))
-      : number(label, settings, tell)]);
+      : number(label, settings, tell), when]);
+    const fields = inputs.map(([name, label, input]) => field(label, input, name === "action"));
     element.replaceChildren(html("section", { class: "card", "aria-label": props.title },
-      html("div", { class: "fields" }, inputs.map(([name, label, input]) => field(label, input, name === "action"))),
+      html("div", { class: "fields" }, fields),
       html("p", { class: "hint" }, props.hint)));
     function tell() {
       props.value = {};
-      for (const [name, , input] of inputs) {
-        if (input.value === "") continue;
+      const action = inputs[0][2].value;
+      inputs.forEach(([, , , when], i) => { fields[i].hidden = when && !when.includes(action); });
+      for (const [i, [name, , input]] of inputs.entries()) {
+        if (input.value === "" || fields[i].hidden) continue;
         props.value[name] = input.type === "number" ? Number(input.value) : input.value;
       }
       trigger("change");
     }
-    tell();
+    ditto.first(tell);
   };
 })();

@@ -30,7 +30,7 @@
     const past = ditto.history(() => regions.map((one) => [...one]), show);
     const zoom = (label, title, factor) => html("button", { type: "button", class: "small", title,
       "aria-label": title, click: () => wave.zoom(factor, factor < 1 ? focus() : undefined) }, label);
-    const view = html("div", { hidden: true, keydown: past.keys },
+    const view = html("div", { class: "recording", hidden: true, keydown: past.keys },
       wave.svg, scroller,
       html("div", { class: "tools" }, play, clock,
         html("label", { class: "check" }, loop, "loop region"),
@@ -187,7 +187,7 @@
             click: () => set(regions.filter((_, j) => j !== i), -1) }, "✕"));
       }));
     }
-    tell();
+    ditto.first(tell);
   };
 
   /** A latent: chosen here, or kept from a result by "vary this". The value: {token, name}. */

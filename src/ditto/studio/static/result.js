@@ -88,7 +88,7 @@
   }
 
   /** One clip: player, pictures, errors, downloads. */
-  function clipView(clip) {
+  function clipView(clip, brief) {
     const said = ditto.messages();
     const wave = new ditto.Wave(90, "Waveform");
     let other = clip.other, side = 0;
@@ -116,18 +116,21 @@
         ditto.choose("vary");
       } }, "vary this")
       : null;
+    const panels = clip.panels.map((one) => panel(one, clip.seconds));
     const view = html("article", { class: "clip", "data-side": 0 },
       clip.title ? html("p", { class: "hint" }, clip.title) : null,
       html("div", { class: "tools" }, play, clock, sides),
       wave.svg, said.line,
       html("dl", { class: "errors" }, clip.errors.map(({ key, label, value }) =>
         html("div", {}, html("dt", {}, label), html("dd", { "data-error": key }, value)))),
-      picture, clip.panels.map((one) => panel(one, clip.seconds)),
+      picture, brief && panels.length
+        ? html("details", {}, html("summary", {}, "Target against achieved"), panels)
+        : panels,
       html("div", { class: "tools" }, downloads, vary),
       clip.command ? copyable("command", clip.command, "command") : null,
       clip.python ? copyable("Python", clip.python, "python") : null,
-      clip.picture ? html("details", {}, html("summary", {}, "Spectrograms before and after"),
-        html("img", { class: "whole", src: clip.picture, alt: "Spectrograms before and after, losses",
+      clip.picture ? html("details", {}, html("summary", {}, "Spectrogram and losses"),
+        html("img", { class: "whole", src: clip.picture, alt: "Spectrogram of the whole, and the losses",
           loading: "lazy" })) : null);
     if (clip.loop) player.region = [0, clip.seconds];
 
@@ -140,7 +143,7 @@
       [...sides.children].forEach((button, i) => button.setAttribute("aria-pressed", i === now));
     }
     wave.drawn = () => {
-      if (clip.new) wave.mark(clip.new, "new");
+      if (other && clip.new) wave.mark(clip.new, "new");
       wave.playhead(player.time);
     };
     wave.svg.addEventListener("pointerdown", (event) => player.seek(wave.time(wave.place(event))));
@@ -228,7 +231,7 @@
       said.say(now.line, now.state === "failed" ? "error" : "note");
       now.clips.forEach((clip, i) => {
         if (!shown[i]) {
-          shown[i] = clipView(clip);
+          shown[i] = clipView(clip, props.brief);
           clips.append(shown[i].view);
         } else if (clip.other) shown[i].add(clip.other);
       });

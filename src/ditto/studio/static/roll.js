@@ -325,6 +325,6 @@
     }
     ditto.onWidth(body, (now) => { width = now; draw(); });
     shared.addEventListener("tempo", () => draw());
-    show(notes);
+    ditto.first(() => show(notes));
   };
 })();
