@@ -20,6 +20,7 @@ from ditto.controls.notes import (
     REST,
     Note,
     NoteSequence,
+    names_file,
     parse_melody,
     parse_notes,
     read_midi,
@@ -105,7 +106,7 @@ class Melody(Control):
         Written notes take their tempo from ``--bpm`` or the tags; a file has its own.
         """
         bpm, track = context.options.get("bpm"), context.options.get("melody_track")
-        written = Path(text).suffix == "" or ":" in Path(text).suffix
+        written = not names_file(text)
         bpm = context.tempo if bpm is None and written else bpm
         margin = context.options.get("melody_margin")
         measure = context.options.get("melody_loss") or ("nll" if margin is None else "margin")

@@ -4,6 +4,7 @@ import os
 import socket
 import webbrowser
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,7 +42,11 @@ def studio(
 
     from ditto.studio.work import Studio
 
-    made = Studio(loader(model, precision), queue)
+    options = {"precision": precision} if precision != "auto" else {}
+    if model is not None:
+        # Of a folder only the name: the page shows no path of this machine.
+        options = {"model": Path(model).name if Path(model).exists() else model} | options
+    made = Studio(loader(model, precision), queue, options)
     from ditto.studio.server import serve
 
     def ready(address: str) -> None:

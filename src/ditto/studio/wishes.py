@@ -347,9 +347,9 @@ def control_of(word: str, asked: Asked, spec: AudioSpec, tempo: float | None) ->
     kind = CONTROLS[WORDS[word]]
     if kind is Melody:
         control: Control = Melody.from_notes(asked.text, bpm=tempo or DEFAULT_BPM)
+    elif word != "text" and asked.text.lower().endswith(".csv"):
+        raise ControlError(f"give the {word} itself here, not the name of a file")
     else:
-        if word != "text" and asked.text.lower().endswith(".csv"):
-            raise ControlError(f"give the {word} itself here, not the name of a file")
         control = kind.parse(asked.text, ParseContext(lambda: spec, tempo=tempo))
     if asked.during:
         control = control.during(*spans_of(asked.during, word))

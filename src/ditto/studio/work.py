@@ -1,5 +1,6 @@
 """What the studio does: carries out wishes on its one model, and looks into uploads."""
 
+import shlex
 import threading
 import time
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from ditto.studio.wishes import EditWish, Generate, Vary
 
 PREVIEW_SECONDS = 3.0
 """Time between two previews."""
-MAX_SECONDS, MAX_CHANNELS = 600.0, 2
+MAX_SECONDS, MAX_CHANNELS = 300.0, 2
 """Of an upload."""
 PLAYED = {("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "FLOAT"), ("FLAC", "PCM_16"), ("MP3", "")}
 """Formats that every browser plays as they are; of MP3 any encoding."""
@@ -41,10 +42,12 @@ class Studio:
     Attributes:
         load: returns the model; called once, beside everything else that starts.
         queue: jobs that may wait.
+        options: how the model was loaded, by the words of `ditto.load` ("model" is its source).
     """
 
     load: Callable[[], MusicModel]
     queue: int = QUEUE
+    options: dict[str, str] = field(default_factory=dict)
     store: Store = field(default_factory=Store)
 
     def __post_init__(self) -> None:
@@ -84,6 +87,18 @@ class Studio:
         self.jobs.close()
         self.store.close()
 
+    def spelt(self, command: str, python: str) -> dict[str, str]:
+        """Return a wish's command and snippet, with the model that the studio has."""
+        flags = [word for name, value in self.options.items() for word in (f"--{name}", value)]
+        settings = [
+            repr(value) if name == "model" else f"{name}={value!r}"
+            for name, value in self.options.items()
+        ]
+        return {
+            "command": f"{command} {shlex.join(flags)}".strip(),
+            "python": python.replace("ditto.load()", f"ditto.load({', '.join(settings)})"),
+        }
+
     # Wishes.
 
     def generate(self, wish: Generate, *, compare: bool = True) -> Job:
@@ -98,7 +113,7 @@ class Studio:
         """
         model = self.model
         request = wish.request(model.spec, seconds=wish.seconds).resolved(model)
-        spelt = {"command": wish.command(), "python": wish.python()}
+        spelt = self.spelt(wish.command(), wish.python())
 
         def work(job: Job) -> None:
             folder = self.store.new()
@@ -126,7 +141,7 @@ class Studio:
         request = wish.request(model.spec, wish.whole_tags(model)).resolved(model)
         iterations = request.iterations or default_iterations(request.controls)
         name = None if recording is None else recording.name
-        spelt = {"command": wish.command(name), "python": wish.python(model, name)}
+        spelt = self.spelt(wish.command(name), wish.python(model, name))
 
         def work(job: Job) -> None:
             folder, previews = self.store.new(), Previews(model, request, self.store)
@@ -154,7 +169,7 @@ class Studio:
         if latent.suffix != ".latent":
             latent = self.store.find(wish.latent, "out.latent")
         self.latent(latent)
-        spelt = {"command": wish.command(latent.name), "python": wish.python(latent.name)}
+        spelt = self.spelt(wish.command(latent.name), wish.python(latent.name))
 
         def work(job: Job) -> None:
             job.phase = "sampling"
