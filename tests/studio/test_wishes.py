@@ -19,12 +19,12 @@ from ditto.request import Request
 from ditto.studio.wishes import EditWish, Generate, Vary, read_wish
 
 
-class Caught(Exception):
+class CaughtError(Exception):
     """What would have been done."""
 
 
 def caught(*args: Any, **kwargs: Any) -> Any:
-    raise Caught(args, kwargs)
+    raise CaughtError(args, kwargs)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def by_command(line: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> tupl
     for name in ("inpaint", "outpaint", "loop", "loop_recording"):
         monkeypatch.setattr(edits, name, caught)
     monkeypatch.setattr(variations, "vary", caught)
-    with pytest.raises(Caught) as done:
+    with pytest.raises(CaughtError) as done:
         cli.app(shlex.split(line)[1:], standalone_mode=False)
     return done.value.args[0], done.value.args[1]
 
@@ -50,7 +50,7 @@ def by_command(line: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> tupl
 def by_python(text: str, name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
     """Return what a snippet hands to a function of Ditto's."""
     monkeypatch.setattr(ditto, name, caught, raising=False)
-    with pytest.raises(Caught) as done:
+    with pytest.raises(CaughtError) as done:
         exec(text, {})
     return done.value.args[0], done.value.args[1]
 
@@ -107,18 +107,14 @@ EDITS = [
 
 @pytest.mark.parametrize(("values", "verb"), EDITS)
 def test_an_edit_is_the_same_in_all_spellings(
-    values: dict,
-    verb: str,
-    model: MusicModel,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    values: dict, verb: str, model: MusicModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     name = None if verb == "loop" else "-my song.wav"
     recording = None if name is None else Path(name)
     wish = read_wish(EditWish, values)
     line, text = wish.command(name), wish.python(model, name)
     commanded, keywords = by_command(line, monkeypatch, tmp_path)
-    with pytest.raises(Caught) as done:
+    with pytest.raises(CaughtError) as done:
         wish.edit(model, recording, lambda *_: None, lambda _: False)
     made, more = done.value.args
 
@@ -155,7 +151,7 @@ def test_variations_are_the_same_in_all_spellings(
     wish = read_wish(Vary, {"latent": "x", "count": 3, "tags": "genre=rock", "seed": 4, "steps": 5})
     with monkeypatch.context() as patch:
         _, commanded = by_command(wish.command("a b.latent"), patch, tmp_path)
-        with pytest.raises(Caught) as done:
+        with pytest.raises(CaughtError) as done:
             wish.vary(model, Path("a b.latent"))
         _, made = done.value.args
     assert commanded == made
@@ -192,7 +188,9 @@ def test_a_wrong_wish_is_one_line(values: dict, message: str, model: MusicModel)
 )
 def test_no_text_names_a_file_of_the_server(word: str, text: str, model: MusicModel) -> None:
     wish = read_wish(Generate, {word: {"text": text}})
-    with pytest.raises(ControlError, match="not the name of a file|cannot read '.*' in the melody"):
+    with pytest.raises(
+        ControlError, match=r"not the name of a file|cannot read '.*' in the melody"
+    ):
         wish.request(model.spec)
 
 

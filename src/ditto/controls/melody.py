@@ -6,7 +6,6 @@ done with a frame as soon as its class leads every other by a margin, and leaves
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch

@@ -4,6 +4,7 @@ Sounds are addresses on this server, ``studio/files/…``; recordings and latent
 token that ``POST studio/upload/sound?name=song.wav`` answers.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -121,7 +122,7 @@ async def _over(studio: Studio, submit: Callable[[], Job]) -> Job:
         gr.Error: it was refused, or failed.
     """
     try:
-        job = submit()
+        job = await asyncio.to_thread(submit)
     except DittoError as error:
         raise gr.Error(studio.store.clean(str(error)), print_exception=False) from None
     async for _ in studio.jobs.watch(job):

@@ -1,5 +1,6 @@
 """The page: four tabs of parts, and the API that Gradio makes of three functions."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -339,7 +340,7 @@ def run(
 
     async def carry_out(*values: Any) -> AsyncIterator[dict[str, Any]]:
         try:
-            job = wish(*values)
+            job = await asyncio.to_thread(wish, *values)
         except DittoError as error:
             refused = Job(lambda job: None)
             refused.state, refused.line = "failed", studio.store.clean(str(error))

@@ -36,6 +36,7 @@ POLICY = (
 CLOSED = re.compile(
     r"/(gradio_api/)?(upload|upload_progress|file[=/]|proxy=|stream/|process_recording|vibe|undo-vibe"
     r"|run-history|deep_link|dev/|component_server|monitoring|runs\b|custom_component)"
+    r"|/(openapi\.json|docs|redoc)"
 )
 """Routes of Gradio's that the studio has no use for."""
 LOCAL = ("127.0.0.1", "localhost", "::1")

@@ -21,7 +21,7 @@ from ditto.models.model import MusicModel
 from ditto.optimize import GradientError, Step
 from ditto.request import Request
 from ditto.result import Result
-from ditto.runner import Run, problem_of
+from ditto.runner import Run, checked_shape, problem_of
 from ditto.studio import show, tunes
 from ditto.studio.files import OURS, Store
 from ditto.studio.jobs import QUEUE, Job, Jobs
@@ -113,6 +113,7 @@ class Studio:
         """
         model = self.model
         request = wish.request(model.spec, seconds=wish.seconds).resolved(model)
+        check(request, model)
         spelt = self.spelt(wish.command(), wish.python())
 
         def work(job: Job) -> None:
@@ -275,6 +276,17 @@ class Studio:
             "about": made.tags.caption(),
             "controls": [control.bare().kind for control in made.controls],
         }
+
+
+def check(request: Request, model: MusicModel) -> None:
+    """Refuse a resolved request that does not fit the model, before it waits for its turn.
+
+    Raises:
+        DittoError: it does not.
+    """
+    problem = problem_of(request, model, checked_shape(request, model))
+    if request.method is not None:
+        request.method.check(problem)
 
 
 def uncontrolled(request: Request, model: MusicModel) -> Result:
