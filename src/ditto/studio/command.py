@@ -4,8 +4,9 @@ import os
 import socket
 import webbrowser
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +28,7 @@ def studio(
         str | None,
         typer.Option(help="A model's folder, or its name on the Hub; the embedded one by default."),
     ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, xpu.")] = "auto",
     precision: Annotated[
         str, typer.Option(help="Of the networks: auto, float32, bfloat16 or float16.")
     ] = "auto",
@@ -38,15 +40,16 @@ def studio(
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     check_port(host, port)
-    import gradio  # noqa: F401 - where it is missing, say so before the model is loaded
-
+    if find_spec("gradio") is None:  # said before the model is loaded
+        raise ModuleNotFoundError("there is no gradio", name="gradio")
     from ditto.studio.work import Studio
 
-    options = {"precision": precision} if precision != "auto" else {}
+    where = {"device": device, "precision": precision}
+    options = {name: value for name, value in where.items() if value != "auto"}
     if model is not None:
         # Of a folder only the name: the page shows no path of this machine.
         options = {"model": Path(model).name if Path(model).exists() else model} | options
-    made = Studio(loader(model, precision), queue, options)
+    made = Studio(loader(model, device, precision), queue, options)
     from ditto.studio.server import serve
 
     def ready(address: str) -> None:
@@ -57,13 +60,14 @@ def studio(
     serve(made, host, port, ready)
 
 
-def loader(model: str | None, precision: str) -> "Callable[[], MusicModel]":
+def loader(model: str | None, device: str, precision: str) -> "Callable[[], MusicModel]":
     """Return a function that loads the model."""
 
     def load() -> "MusicModel":
         from ditto.models.hub import load as load_model
 
-        return load_model(model, precision=precision)  # pyright: ignore[reportArgumentType]
+        how: Any = precision
+        return load_model(model, device=device, precision=how)
 
     return load
 

@@ -256,8 +256,8 @@ def loop_tab(studio: Studio) -> None:
                 {},
                 elem_id="loop-length",
                 title="Length",
-                hint=f"A loop from nothing has at most {studio.window - 0.1:.2f} s: two bars of "
-                "four beats at 100 to 180 beats per minute, or one.",
+                hint="Bars have four beats. What does not fit one window of the model, "
+                f"{studio.window:.1f} s, is made in several.",
                 parts=[
                     {"name": "bpm", "label": "bpm", "min": 20, "max": 400, "value": 120},
                     {"name": "bars", "label": "bars", "min": 1, "max": 16, "value": 2},

@@ -252,22 +252,20 @@ def serve(studio: Studio, host: str, port: int, ready: Callable[[str], None]) ->
         port: to listen on.
         ready: called with the page's address once it answers.
     """
-    app = make_app(studio, host)
-    config = uvicorn.Config(
-        Guard(app, host), host=host, port=port, log_level="warning", timeout_graceful_shutdown=3
-    )
-    server = uvicorn.Server(config)
-
-    async def run() -> None:
-        serving = asyncio.create_task(server.serve())
-        while not (server.started or serving.done()):
-            await asyncio.sleep(0.05)
-        if server.started:
-            shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-            ready(f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/")
-        await serving
-
     try:
-        asyncio.run(run())
+        asyncio.run(_serve(Guard(make_app(studio, host), host), host, port, ready))
     finally:
         studio.close()
+
+
+async def _serve(app: ASGIApp, host: str, port: int, ready: Callable[[str], None]) -> None:
+    server = uvicorn.Server(
+        uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=3)
+    )
+    serving = asyncio.create_task(server.serve())
+    while not (server.started or serving.done()):
+        await asyncio.sleep(0.05)
+    if server.started:
+        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+        ready(f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/")
+    await serving

@@ -6,6 +6,7 @@ controls are read by the controls themselves.
 
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -35,7 +36,7 @@ WORDS = {
 }
 """Control as the page and the command line call it → its kind."""
 MAX_TEXT = 20_000
-MAX_ITERATIONS, MAX_COUNT, MAX_REPEATS, MAX_OUTPAINT = 500, 16, 16, 180.0
+MAX_ITERATIONS, MAX_COUNT, MAX_REPEATS, MAX_SECONDS = 500, 16, 16, 180.0
 
 Progress = Callable[[int, int, Step], None]
 
@@ -134,8 +135,8 @@ class Music(Words):
             listed = "".join(f"        {control},\n" for control in controls)
             found.append(f"controls=[\n{listed}    ]")
         if tags is not None:
-            asked = {"genre": tags.genre, "mood": tags.mood, "tempo": tags.tempo, "beat": tags.beat}
-            kept = {name: value for name, value in asked.items() if value not in (None, 0.0)}
+            plain = vars(Tags())
+            kept = {name: value for name, value in vars(tags).items() if value != plain[name]}
             found += [f"tags={kept!r}"] if kept else []
         elif self.tags:
             found.append(f"tags={self.tags!r}")
@@ -213,7 +214,7 @@ class EditWish(Music):
         words = model.vocabulary
         if self.kind == "loop" and tempo is None and self.bpm is not None:
             tempo = self.bpm if words.tempo_low <= self.bpm <= words.tempo_high else None
-        return Tags(tags.genre, tags.mood, tempo, self.beat, tags.prompt)
+        return replace(tags, tempo=tempo, beat=self.beat)
 
     def edit(
         self, model: MusicModel, recording: Path | None, progress: Progress, stop: Stop
@@ -227,6 +228,11 @@ class EditWish(Music):
         more: dict[str, Any] = {"progress": progress, "stop": stop}
         more |= {} if self.overlap is None else {"overlap": self.overlap}
         seconds = self.length()
+        if seconds is not None and seconds > MAX_SECONDS:
+            raise RequestError(
+                f"at most {MAX_SECONDS:g} s can be made here, not {seconds:g}: for more use "
+                f"ditto-music {self.kind}"
+            )
         if self.kind == "loop" and recording is None:
             if seconds is None:
                 raise RequestError("give the loop's length: seconds, or bpm and bars")
@@ -240,11 +246,6 @@ class EditWish(Music):
             return edits.inpaint(model, recording, self.regions, request, **more)
         if seconds is None:
             raise RequestError("give the length of the whole in seconds")
-        if seconds > MAX_OUTPAINT and self.kind == "outpaint":
-            raise RequestError(
-                f"a recording can be made up to {MAX_OUTPAINT:g} s long here: "
-                "use ditto-music outpaint for longer ones"
-            )
         direction = "backwards" if self.backwards else "forwards"
         return edits.outpaint(model, recording, seconds, request, direction=direction, **more)
 
