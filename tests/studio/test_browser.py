@@ -247,7 +247,8 @@ def test_a_run_is_stopped_and_keeps_its_best(page: Any, tmp_path: Path, studio: 
     page.check("#loudness-on")
     settings(page, "create", iterations=400)
     page.click("#create-go")
-    page.wait_for_selector("#create-result .state:has-text('iteration 3 ')")
+    page.wait_for_selector("#create-result audio[src*=preview]:not([hidden])")
+    assert "left" in page.text_content("#create-result .state")
     page.click("#create-result button.stop")
     assert re.fullmatch(
         r"stopped: this is the best of \d+ iterations", wait(page, "create", "stopped")
