@@ -29,8 +29,9 @@ demo: .venv/run
 		--intensity crescendo --seed 7 --force --output out/demo.wav
 	@echo "Listen to out/demo.wav; see out/demo.png and out/demo.json"
 
+# The page is tested in Debian's chromium, which .ci/run installs; without one those tests are skipped.
 test: .venv/dev
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 check: .venv/dev
 	$(BIN)/ruff check .

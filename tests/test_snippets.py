@@ -44,6 +44,7 @@ REASONS = (
     "needs a data set",
     "takes hours",
     "runs the tests",
+    "serves until it is stopped",
     "sketch",
 )
 SKETCHES = {"ditto/training/run.py": "the loop of a training, without its data and loss"}

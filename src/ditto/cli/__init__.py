@@ -25,17 +25,18 @@ COMMANDS = {
     "invert": ("edit", "Find the latent from which the model makes a recording again."),
     "vary": ("edit", "Make other clips from one latent, in seconds."),
     "again": ("again", "Make a clip again from its report, and say whether it is the same."),
+    "studio": ("ditto.studio.command", "Open all this as a page in the browser."),
     "models": ("models", "Show what a model is: size, tags, hash; and what a run on it costs."),
     "train": ("train", "Train the parts of a model."),
     "distill": ("train", "Distil a model into a student of few steps."),
     "data": ("data", "Make training data."),
     "bench": ("models", "Say where the benchmarks are."),
 }
-"""Command → module of this package, one line of help."""
+"""Command → module (of this package, or its whole name), one line of help."""
 
 STOPPED = "stopped; nothing half-written was kept"
 
-EXTRAS = {"accelerate": "train", "tensorboard": "train", "peft": "pipelines"}
+EXTRAS = {"accelerate": "train", "tensorboard": "train", "peft": "pipelines", "gradio": "studio"}
 """Package that is imported only where it is needed → the extra that installs it."""
 
 
@@ -45,7 +46,8 @@ class LazyCommand(TyperCommand):
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **more: Any) -> Any:
         """Import the real command and let it parse its arguments."""
         module, _ = COMMANDS[str(self.name)]
-        group: Any = typer.main.get_group(import_module(f"ditto.cli.{module}").app)
+        whole = module if "." in module else f"ditto.cli.{module}"
+        group: Any = typer.main.get_group(import_module(whole).app)
         return group.commands[self.name].make_context(info_name, args, *rest, **more)
 
 

@@ -69,7 +69,7 @@ def flag(name: str, help_text: str, *spellings: str, panel: str) -> inspect.Para
 
 
 def control_options() -> Parameters:
-    """Return the options of every control: its text, a recording to be like, when it counts."""
+    """Return the options of every control: its text, a recording, when it counts, how much."""
     found: Parameters = []
     for kind, control in CONTROLS.items():
         names = (kind, *control.other_names)
@@ -97,6 +97,15 @@ def control_options() -> Parameters:
                 str,
                 "When it counts, in seconds: '2-6' or '0-1 4-6'; else always.",
                 *spelt("during"),
+                panel=CONTROLS_PANEL,
+            )
+        )
+        found.append(
+            option(
+                f"{kind}_weight",
+                float,
+                "λ beside the other controls; as soon as one is given, the others' are 1.",
+                *spelt("weight"),
                 panel=CONTROLS_PANEL,
             )
         )
@@ -387,12 +396,15 @@ class Options(dict[str, Any]):
         """
         context = ParseContext(lambda: self.model.spec, seconds, tempo, self)
         for kind, control in CONTROLS.items():
-            text, like, during = (self.get(f"{kind}{end}") for end in ("", "_like", "_during"))
+            text, like, during, weight = (
+                self.get(f"{kind}{end}") for end in ("", "_like", "_during", "_weight")
+            )
             if text is not None and like is not None:
                 raise ControlError(f"give either --{kind} or --{kind}-like, not both")
             if text is None and like is None:
                 own = [o.name for o in control.options if self.get(o.name) not in (None, False)]
                 lonely = [f"{kind}_during"] * (during is not None) + own
+                lonely += [f"{kind}_weight"] * (weight is not None)
                 if lonely:
                     raise ControlError(
                         f"--{lonely[0].replace('_', '-')} needs {control.noun} to go with"
@@ -404,7 +416,7 @@ class Options(dict[str, Any]):
                 found = control.parse(str(text), context)
             if during is not None:
                 found = found.during(*spans(during, f"--{kind}-during"))
-            yield found
+            yield found if weight is None else found * weight
 
 
 def _lyrics(text: str) -> str:

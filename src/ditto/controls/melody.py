@@ -6,7 +6,6 @@ done with a frame as soon as its class leads every other by a margin, and leaves
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -28,6 +27,7 @@ from ditto.controls.notes import (
     REST,
     Note,
     NoteSequence,
+    names_file,
     parse_melody,
     parse_notes,
     read_midi,
@@ -123,7 +123,7 @@ class Melody(Control):
         Written notes take their tempo from ``--bpm`` or the tags; a file has its own.
         """
         bpm, track = context.options.get("bpm"), context.options.get("melody_track")
-        written = Path(text).suffix == "" or ":" in Path(text).suffix
+        written = not names_file(text)
         bpm = context.tempo if bpm is None and written else bpm
         margin = context.options.get("melody_margin")
         measure = context.options.get("melody_loss") or ("nll" if margin is None else "margin")

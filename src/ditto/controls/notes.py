@@ -150,6 +150,11 @@ def parse_melody(
     )
 
 
+def names_file(text: str) -> bool:
+    """Tell whether a melody's text is the path of a file: notes end in no such ending."""
+    return Path(text).suffix.lower() in (*MIDI_ENDINGS, *SCORE_ENDINGS, *SUBTYPES)
+
+
 def parse_notes(text: str, bpm: float = DEFAULT_BPM) -> NoteSequence:
     """Read note names with beats, ``"C4:1 F#4:0.5 Bb3 R:1"``.
 
