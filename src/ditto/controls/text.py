@@ -142,8 +142,8 @@ class Text(Control):
         control = Text(self.text, self.source, domain)
         object.__setattr__(control, "offset", offset)
         for name in ("clap", "target"):
-            if name in self.__dict__:
-                control.__dict__[name] = self.__dict__[name]
+            if name in vars(self):
+                vars(control)[name] = vars(self)[name]
         return control
 
     def errors(self, output: Output) -> dict[str, Tensor]:

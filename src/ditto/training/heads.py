@@ -314,7 +314,7 @@ def train_heads(
     pool = Pool(setting, clips, config.pool, config.seed, out / "pool")
     network = new_heads(config, setting)
     for reader in network.readers.values():
-        reader.standardise(read_from(model, pool.x_0[:64].float()))  # pyright: ignore[reportCallIssue]
+        reader.standardise(read_from(model, pool.x_0[:64].float()))  # pyright: ignore[reportArgumentType]
     run = Run(
         config,
         out,
@@ -394,7 +394,7 @@ def train_from_folder(
 
     def clips(folder: Path) -> Clips:
         if not model.has_mel:
-            return LatentClips(folder, model, seed=config.seed)  # pyright: ignore[reportCallIssue]
+            return LatentClips(folder, model, seed=config.seed)  # pyright: ignore[reportArgumentType]
         return ClipDataset(
             folder,
             model.spec,
