@@ -5,14 +5,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import soundfile
 from PIL import Image
 from playwright.sync_api import sync_playwright
 from tests.studio.conftest import BROWSERS, ROOT, start
 from tests.studio.test_browser import drag, settings, wait
 
 FOLDER = ROOT / "docs" / "studio"
+SONG = ROOT / "docs" / "audio" / "outpaint.mp3"
 COLOURS = 128
 
 
@@ -28,15 +27,6 @@ def picture(page: Any, name: str) -> None:
     page.set_viewport_size({"width": 1280, "height": 900})
 
 
-def song(file: Path) -> None:
-    """Write eight seconds of plucked chords."""
-    time = np.arange(8 * 44_100) / 44_100
-    roots = np.array([220.0, 174.6, 130.8, 196.0])[(time // 2).astype(int)]
-    pluck = np.exp(-5 * (time % 0.5)) * (0.6 + 0.4 * ((time % 2) < 0.5))
-    tones = sum(np.sin(2 * np.pi * roots * ratio * time) for ratio in (1, 1.25, 1.5, 2))
-    soundfile.write(file, 0.12 * pluck * tones, 44_100)
-
-
 def create(page: Any) -> None:
     page.check("#loudness-on")
     drag(page, "#create-loudness svg", (0.09, 0.75), (0.3, 0.55), (0.62, 0.22), (0.97, 0.72))
@@ -49,13 +39,14 @@ def create(page: Any) -> None:
     page.wait_for_selector("#create-result .sides-switch button:nth-child(2)")
 
 
-def edit(page: Any, file: Path) -> None:
+def edit(page: Any) -> None:
     page.click("#tab-edit")
-    page.set_input_files("#recording-file", file)
-    page.wait_for_selector("#edit-recording .message:has-text('8.00 s')")
-    drag(page, "#edit-recording svg.big", (0.26, 0.5), (0.45, 0.5))
+    page.set_input_files("#recording-file", SONG)
+    page.wait_for_selector(f"#edit-recording .message:has-text('{SONG.name}: ')")
+    drag(page, "#edit-recording svg.big", (0.2, 0.5), (0.34, 0.5))
     drag(page, "#edit-recording svg.big", (0.7, 0.5), (0.8, 0.5))
-    settings(page, "edit", iterations=30)
+    page.select_option('#edit-music [aria-label="Genre"]', "jazz")
+    settings(page, "edit", iterations=40)
     page.click("#edit-go")
     wait(page, "edit")
 
@@ -75,8 +66,7 @@ def main() -> None:
             page.wait_for_timeout(500)
             create(page)
             picture(page, "create")
-            song(Path(folder) / "song.wav")
-            edit(page, Path(folder) / "song.wav")
+            edit(page)
             picture(page, "edit")
             page.click("#tab-loop")
             settings(page, "loop", iterations=20)
