@@ -17,6 +17,7 @@ import typer
 from benchmarks import (
     ablation,
     controls,
+    gpu,
     listening,
     music,
     quality,
@@ -48,7 +49,9 @@ TABLES = {
 PAPERS = [name for name in TABLES if name.startswith("d")]
 """What "all" measures, besides the listening test's page."""
 WEIGHTS = ROOT / "weights"
-NAMES = ", ".join([*TABLES, f"{listening.NAME} (the listening test)", "all", "claims", "sounds"])
+NAMES = ", ".join(
+    [*TABLES, f"{listening.NAME} (the listening test)", gpu.NAME, "all", "claims", "sounds"]
+)
 
 Name = Annotated[str, typer.Argument(help=f"One of {NAMES}.", show_default=False)]
 Ratings = Annotated[
@@ -72,7 +75,7 @@ Iterations = Annotated[
 Guidance = Annotated[float | None, typer.Option(help="CFG scale w; the model's by default.")]
 HeldOut = Annotated[Path, typer.Option(help="Folder of the held-out data.")]
 Model = Annotated[str | None, typer.Option(help="A folder or Hub id; the embedded by default.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda; with gpu also cuda:1, … or mps.")]
 Cm = Annotated[Path | None, typer.Option(help="Folder of a CM student.")]
 ControlNet = Annotated[Path | None, typer.Option("--controlnet", help="Folder of an adapter.")]
 Long = Annotated[str | None, typer.Option(help="A model with a window of 24 s.")]
@@ -86,7 +89,9 @@ MusicGenMelody = Annotated[
 ]
 Config = Annotated[
     str | None,
-    typer.Option(help="With speed: time an untrained network, e.g. paper for the papers' UNet."),
+    typer.Option(
+        help="With speed: time an untrained network, e.g. paper (the papers' UNet); with gpu: tiny."
+    ),
 ]
 Spectrograms = Annotated[
     Path | None, typer.Option(help="With music: draw a clip of every genre into this PNG instead.")
@@ -138,12 +143,9 @@ def measure(
 
     Weights of the checkout (weights/) are found where the model is the embedded one.
     """
-    if name == "claims":
-        typer.echo(write_claims(out))
+    if alone(name, device, config, out):
         return
-    if name == "sounds":
-        import_module("benchmarks.sounds").main()
-        return
+    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
     overrides: dict[str, Any] = {"iterations": iterations, "guidance": guidance}
     threads = None if workers == 1 else max(1, torch.get_num_threads() // workers)
     tables = chosen(name)
@@ -169,7 +171,6 @@ def measure(
         threads=threads,
         show=not quiet,
     )
-    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
     if name == listening.NAME:
         listen(setup, ratings or [], count or 10, out, command)
         return
@@ -204,6 +205,26 @@ def measure(
         publish(report, out)
     if name == "all":
         listening.export(bench, out, count=count or 10)
+
+
+def alone(name: str, device: str, config: str | None, out: Path) -> bool:
+    """Do what is no table: claims, sounds, gpu; return whether it was one of them.
+
+    Raises:
+        DittoError: gpu has no such config.
+    """
+    if name == "claims":
+        typer.echo(write_claims(out))
+    elif name == "sounds":
+        import_module("benchmarks.sounds").main()
+    elif name == gpu.NAME:
+        if config not in gpu.CONFIGS:
+            raise DittoError(f"gpu has no config {config!r}: leave it out, or give tiny")
+        command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+        publish(gpu.measured(device, gpu.CONFIGS[config], command=command), out)
+    else:
+        return False
+    return True
 
 
 def chosen(name: str) -> list[Table]:

@@ -49,7 +49,7 @@ REASONS = (
 )
 SKETCHES = {"ditto/training/run.py": "the loop of a training, without its data and loss"}
 RESULTS = {path.stem for path in (ROOT / "docs" / "results").glob("*.json")}
-BENCHMARKS = RESULTS | {"all", "sounds", "d1-table4"}
+BENCHMARKS = RESULTS | {"all", "sounds", "d1-table4", "gpu"}
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _MARK = re.compile(r"<!-- not run: (.*?) -->\n\Z")

@@ -225,9 +225,7 @@ SEED = option("seed", int, "Seed of the first clip or window.", panel=OUTPUT_PAN
 FORCE = flag("force", "Replace outputs that exist.", panel=OUTPUT_PANEL)
 START = option("start", Path, "Begin from this .latent in place of noise.", panel=METHOD_PANEL)
 DEVICE = option("device", str, DEVICE_HELP, panel=MODEL_PANEL, default="auto")
-LOW_MEMORY = flag(
-    "low_memory", "Need less memory, and a third to a half more time.", panel=MODEL_PANEL
-)
+LOW_MEMORY = flag("low_memory", "Need less memory, for one more forward pass.", panel=MODEL_PANEL)
 MODEL_OPTIONS: Parameters = [
     option(
         "model",
