@@ -169,10 +169,14 @@ def test_mutated_models_are_loaded_or_refused_in_one_line(
 @contextlib.contextmanager
 def one_line(path: Path, seed: int) -> Iterator[None]:
     """Allow a `DittoError` of one line, and nothing else."""
-    try:
-        yield
-    except DittoError as error:
-        assert len(str(error).splitlines()) == 1, (path, seed)
+    said = ""
+    with contextlib.suppress(DittoError):
+        try:
+            yield
+        except DittoError as error:
+            said = str(error)
+            raise
+    assert len(said.splitlines()) <= 1, (path, seed)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -182,7 +186,8 @@ def test_kills_leave_inputs_and_whole_outputs(
 ) -> None:
     rng = random.Random(seed)
     song = (folder / "song.wav").read_bytes()
-    words = "outpaint song.wav --seconds 8 --overlap 0.1 -K 20 -T 4 -o out.wav --force".split()
+    words = ["outpaint", "song.wav", "--seconds", "8", "--overlap", "0.1", "-K", "20", "-T", "4"]
+    words += ["-o", "out.wav", "--force"]
     program = "import sys; from ditto.cli import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", program, *words, "--model", str(model_folder)],
