@@ -228,6 +228,7 @@ def test_a_constant_gain_takes_the_mean_error_away(bench):
 def test_the_ablation_is_every_correction_by_either_adam():
     rows = {entry.name: entry.variant.method for entry in TABLE.entries}
     ladder = [rows[variant.name] for variant in LADDER.values()]
+    assert {m.decode_steps for m in ladder} == {2}
     assert {(m.corrections, m.lr, m.momentum) for m in ladder} == {
         (n, adam["lr"], adam["momentum"])
         for n in (0, 1, 2, 4, 8, "every step")
