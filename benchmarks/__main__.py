@@ -24,6 +24,7 @@ from benchmarks import (
     speed,
     tables_ditto,
     tables_ditto2,
+    tradeoff,
 )
 from benchmarks.measures import Judge
 from benchmarks.plots import draw
@@ -44,6 +45,7 @@ TABLES = {
         music.TABLE,
         quality.TABLE,
         speed.table(),
+        tradeoff.TABLE,
     )
 }
 PAPERS = [name for name in TABLES if name.startswith("d")]
@@ -66,7 +68,9 @@ SlowCount = Annotated[
 Rows = Annotated[
     list[str] | None, typer.Option(help="Only rows whose name contains this; may be repeated.")
 ]
-Seed = Annotated[int, typer.Option(help="Seed of the first clip.")]
+Seed = Annotated[
+    int | None, typer.Option(help="Seed of the first clip; 0, or 1000 where settings are chosen.")
+]
 Workers = Annotated[int, typer.Option(min=1, help="Processes side by side, sharing the cores.")]
 Batch = Annotated[int, typer.Option(min=1, help="Clips made at once, where a task allows it.")]
 Iterations = Annotated[
@@ -113,7 +117,7 @@ def measure(
     count: Count = None,
     slow_count: SlowCount = None,
     rows: Rows = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     workers: Workers = 1,
     batch: Batch = 1,
     iterations: Iterations = None,
@@ -163,7 +167,7 @@ def measure(
         ),
         held_out=held_out,
         cache=cache,
-        seed=seed,
+        seed=first_seed(tables, seed),
         resume=resume and not any(table.fresh for table in tables),
         real=max(REFERENCE, *(count or table.count for table in tables), 0),
         overrides={key: value for key, value in overrides.items() if value is not None},
@@ -240,6 +244,20 @@ def chosen(name: str) -> list[Table]:
     if name not in TABLES:
         raise DittoError(f"there is no benchmark {name!r}: choose of {NAMES}")
     return [TABLES[name]]
+
+
+def first_seed(tables: list[Table], seed: int | None) -> int:
+    """Return the seed of the first clip: what was given, or the tables' own.
+
+    Raises:
+        DittoError: settings would be chosen on seeds that results are made on.
+    """
+    least = max((table.seed for table in tables), default=0)
+    if seed is not None and seed < least:
+        raise DittoError(
+            f"{tables[0].name} is for choosing settings: give a --seed of {least} or more"
+        )
+    return least if seed is None else seed
 
 
 def shipped(model: str | None, given: Path | str | None, name: str) -> Path | str | None:

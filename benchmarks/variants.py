@@ -21,6 +21,7 @@ from ditto.methods.ditto import Ditto
 from ditto.methods.ditto2 import Ditto2
 from ditto.methods.doodl import Doodl
 from ditto.methods.guidance import FreeDoM, GuidanceGradients
+from ditto.methods.latch import LatCH
 from ditto.methods.masking import MultiDiffusion, MultiDiffusion50, NaiveMasking
 from ditto.methods.none import Uncontrolled
 from ditto.models.clap import EMBEDDED, Clap
@@ -98,6 +99,7 @@ MD_ONE = Variant("MD, one noise", MultiDiffusion(one_noise=True))
 MD50_ONE = Variant("MD-50, one noise", MultiDiffusion50(one_noise=True))
 """The papers' MultiDiffusion, and without its lack of noise in the region."""
 GG, FREEDOM = Variant("GG", GuidanceGradients()), Variant("FreeDoM", FreeDoM())
+LATCH = Variant("LatCH", LatCH())
 CONTROLNET = Variant("ControlNet", MusicControlNet())
 DOODL = Variant("DOODL", Doodl(), slow=True)
 CHECKPOINTED = Variant("DITTO", Ditto())
@@ -174,6 +176,7 @@ class Models:
         }
         return {
             "model": weights_digest(model),
+            **({"heads": model.readers.sha256} if model.readers else {}),
             "adapter": hash_weights(model.controlnet) if adapted else None,  # pyright: ignore[reportArgumentType]
             **(readers if texts else {}),
         }
