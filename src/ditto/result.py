@@ -42,6 +42,8 @@ class Result:
         timings: seconds by phase.
         sound: (B, channels, samples) as it is saved, where that is more than `audio`.
         notes: what a user should know about how it went.
+        candidate: (B,) which of several noises each clip came from, from 0, where there was a
+            choice.
     """
 
     request: Request
@@ -54,6 +56,7 @@ class Result:
     timings: dict[str, float]
     sound: Tensor | None = None
     notes: tuple[str, ...] = ()
+    candidate: Tensor | None = None
 
     @classmethod
     def of(
@@ -99,6 +102,7 @@ class Result:
             "seconds": self.samples(item).shape[-1] / self.model.spec.sample_rate,
             "errors": {name: _json(value[item].item()) for name, value in self.errors.items()},
             "loss": [_json(value) for value in self.curve(item)],
+            **({} if self.candidate is None else {"candidate": int(self.candidate[item])}),
             "timings": {name: round(value, 3) for name, value in self.timings.items()},
         }
         if self.notes:

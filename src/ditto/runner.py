@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ditto.controls.base import Control
-from ditto.errors import OutOfMemoryError
+from ditto.errors import OutOfMemoryError, RequestError
 from ditto.latents import draw_x_T, item_noise, item_seed
 from ditto.methods.base import Problem
 from ditto.models.conditioning import Tags
@@ -79,6 +79,7 @@ class Run:
         self.losses: list[Tensor] = []
         self.failures: dict[int, str] = {}
         self._told: set[int] = set()
+        self.candidate: Tensor | None = None
         self.seconds = 0.0
         self._steps = self._optimise() if self.total else iter(())
 
@@ -105,7 +106,7 @@ class Run:
         started = time.perf_counter()
         with memory_errors(self.request, self.model):
             step = next(self._steps)
-        self.x_T = step.best_x_T
+        self.x_T, self.candidate = step.best_x_T, step.candidate
         self.seconds += time.perf_counter() - started
         return step
 
@@ -201,7 +202,14 @@ class Run:
             timings = {"optimize": self.seconds}
             notes = tuple(f"clip {i + 1}: {why}" for i, why in sorted(self.failures.items()))
             result = Result.of(
-                self.request, self.model, self.x_T, x_0, losses, timings, notes=notes
+                self.request,
+                self.model,
+                self.x_T,
+                x_0,
+                losses,
+                timings,
+                notes=notes,
+                candidate=None if self.candidate is None else self.candidate.cpu(),
             )
         timings["decode"] = time.perf_counter() - started
         return result
@@ -318,6 +326,10 @@ def checked_shape(request: Request, model: MusicModel) -> tuple[int, ...]:
         frames = request.start.x_T.shape[-1] if request.seconds is None else shape[-1]
         shape = (*shape[:-1], frames)
         request.start.check(model, shape)
+        if getattr(request.method, "candidates", 1) > 1:
+            raise RequestError(
+                "candidates are noises of other seeds, and this begins from a latent: leave one out"
+            )
     for control in request.controls:
         control.check(model, shape[-1])
     return shape
