@@ -56,13 +56,16 @@ class Run:
         failures: why items ended early, by item.
     """
 
-    def __init__(self, request: Request, model: MusicModel, stop: Stop = never) -> None:
+    def __init__(
+        self, request: Request, model: MusicModel, stop: Stop = never, *, compare: bool = True
+    ) -> None:
         """Check the request and draw x_T.
 
         Args:
             request: what to make.
             model: from `ditto.load`.
             stop: called with every step; True ends the optimisation.
+            compare: whether reports say how much of the clip without control is kept.
 
         Raises:
             DittoError: the request does not fit the model (unknown tag, a curve beyond the clip's
@@ -75,6 +78,7 @@ class Run:
             self.problem = problem_of(self.request, model, shape, stop)
             self.method.check(self.problem)
             self.x_T = initial_x_T(self.request, model, shape)
+        self.compare, self._begun = compare, self.x_T
         self.total = self.method.total(self.problem.alone(0) if self.one_by_one else self.problem)
         self.losses: list[Tensor] = []
         self.failures: dict[int, str] = {}
@@ -210,9 +214,27 @@ class Run:
                 timings,
                 notes=notes,
                 candidate=None if self.candidate is None else self.candidate.cpu(),
+                without=self._uncontrolled if self._comparable else None,
             )
         timings["decode"] = time.perf_counter() - started
         return result
+
+    @property
+    def _comparable(self) -> bool:
+        """Whether there is a clip without control, which edits and inversions have not."""
+        controls = self.request.controls
+        kept = any(term.bare().known_region() for c in controls for term, _ in c.bare().terms())
+        return self.compare and bool(controls) and not kept
+
+    @torch.no_grad()
+    def _uncontrolled(self) -> Tensor | None:
+        """Return x_0 (B, …) of the x_T that was drawn, without control."""
+        if not self.one_by_one:
+            return self.method.uncontrolled(self._begun, self.problem)
+        items = enumerate(self._begun.split(1))
+        made = [self.method.uncontrolled(x.clone(), self.problem.alone(i)) for i, x in items]
+        whole = [x_0 for x_0 in made if x_0 is not None]
+        return torch.cat(whole) if len(whole) == len(made) else None
 
 
 @contextmanager
@@ -244,7 +266,12 @@ def memory_errors(request: Request, model: MusicModel) -> Iterator[None]:
 
 
 def run(
-    request: Request, model: MusicModel, *, watch: Watch | None = None, stop: Stop = never
+    request: Request,
+    model: MusicModel,
+    *,
+    watch: Watch | None = None,
+    stop: Stop = never,
+    compare: bool = True,
 ) -> Result:
     """Carry out a request.
 
@@ -253,12 +280,13 @@ def run(
         model: from `ditto.load`.
         watch: called after every iteration.
         stop: called with every step; True ends the optimisation.
+        compare: see `Run`.
 
     Raises:
         DittoError: the request does not fit the model (an unknown tag, a curve beyond the clip's
             end, …).
     """
-    steps = Run(request, model, stop)
+    steps = Run(request, model, stop, compare=compare)
     for step in steps:
         if watch is not None:
             watch(step)
@@ -271,6 +299,7 @@ def steps(
     *,
     tags: Tags | Mapping[str, Any] | str | None = None,
     stop: Stop = never,
+    compare: bool = True,
     **settings: Any,
 ) -> Run:
     """Return the optimisation's steps one by one; ``.result()`` decodes the best so far.
@@ -281,13 +310,14 @@ def steps(
         tags: `Tags`, a mapping with genre, mood and tempo, or text such as "genre=jazz tempo=110";
             for a model that reads prompts also a mapping with prompt.
         stop: see `run`.
+        compare: see `Run`.
         settings: the other fields of `Request` (seed, count, method, …); an unknown name is a
             TypeError.
 
     Raises:
         DittoError: see `Request` and `run`.
     """
-    return Run(Request(controls, tags, **settings), model, stop)
+    return Run(Request(controls, tags, **settings), model, stop, compare=compare)
 
 
 def generate(
@@ -297,6 +327,7 @@ def generate(
     tags: Tags | Mapping[str, Any] | str | None = None,
     watch: Watch | None = None,
     stop: Stop = never,
+    compare: bool = True,
     **settings: Any,
 ) -> Result:
     """Make music that follows the controls: `run` in one call.
@@ -307,12 +338,14 @@ def generate(
         tags: see `steps`.
         watch: called after every iteration.
         stop: see `run`.
+        compare: see `Run`.
         settings: see `steps`.
 
     Raises:
         DittoError: see `Request` and `run`.
     """
-    return run(Request(controls, tags, **settings), model, watch=watch, stop=stop)
+    request = Request(controls, tags, **settings)
+    return run(request, model, watch=watch, stop=stop, compare=compare)
 
 
 def checked_shape(request: Request, model: MusicModel) -> tuple[int, ...]:

@@ -77,6 +77,10 @@ class BestOf(Method):
             latest, so_far = (found.loss, found.x_T), (best.loss, best.x_T)
             yield Step(i, *latest, *so_far, candidate=best.number)
 
+    def uncontrolled(self, x_T: Tensor, problem: Problem) -> Tensor:
+        """Decode the request's own noise."""
+        return self.decode(x_T, problem)
+
     def decode(self, x_T: Tensor, problem: Problem) -> Tensor:
         """Decode candidates."""
         gamma = 0.0 if self.gamma is None else self.gamma
