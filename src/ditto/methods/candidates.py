@@ -19,6 +19,8 @@ from ditto.optimize import Step
 TOGETHER = 16
 """Candidates decoded at once, where a single clip is asked for."""
 MAX_CANDIDATES = 100_000
+NO_STUDENT = 0
+"""Decoding steps of methods that decode by the base model's chain."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +83,9 @@ def search(
         batch: decoded at once.
     """
     draw = problem.new_noise()
-    if hasattr(decoder, "decode_steps"):
-        for _ in problem.student_chain(decoder.decode_steps).timesteps:
+    decode_steps = getattr(decoder, "decode_steps", NO_STUDENT)
+    if decode_steps is not NO_STUDENT:
+        for _ in problem.student_chain(decode_steps).timesteps:
             draw()  # decoding begins with these
     candidates, first = x_T[None], 0
     for size in batches(count, problem, batch):
