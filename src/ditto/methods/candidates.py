@@ -84,7 +84,7 @@ def search(
     """
     draw = problem.new_noise()
     decode_steps = getattr(decoder, "decode_steps", NO_STUDENT)
-    if decode_steps is not NO_STUDENT:
+    if decode_steps != NO_STUDENT:
         for _ in problem.student_chain(decode_steps).timesteps:
             draw()  # decoding begins with these
     candidates, first = x_T[None], 0
