@@ -192,6 +192,8 @@ def measure(
             (entry.task, entry.variant, number)
             for table in tables
             for entry, number in table.counts(bench, count or table.count, slow_count).items()
+            # How many candidates these have depends on times that the others give.
+            if entry.variant.as_long_as is None
         ]
         make_clips(setup, together, workers)
         bench.cache.resume = True  # what was to be made afresh now is

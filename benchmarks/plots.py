@@ -162,7 +162,7 @@ def scatter(report: Report) -> Figure:
     }
     for row, (seconds, error, distance) in points.items():
         if seconds is not None and error is not None:
-            colour = COLOURS[row.partition("-")[0]]
+            colour = COLOURS.get(row.partition("-")[0], "tab:gray")
             size = 60 if distance is None else min(4 * distance, 400)
             wide.scatter(seconds, error, s=size, color=colour, alpha=0.5)
             wide.annotate(row, (seconds, error), fontsize=9)

@@ -15,7 +15,7 @@ import torch
 
 from ditto.errors import ModelError
 from ditto.eval.musicgen import MusicGen
-from ditto.methods import Method
+from ditto.methods import BestOf, Method
 from ditto.methods.controlnet import MusicControlNet
 from ditto.methods.ditto import Ditto
 from ditto.methods.ditto2 import Ditto2
@@ -58,6 +58,8 @@ class Variant:
         tags: of every clip, if not the clip's own.
         through: whose optimised x_T the method decodes, if not its own.
         other_noise: decode with other noise than the clip was optimised with.
+        as_long_as: another variant, a clip of which takes as long: how many candidates a `BestOf`
+            has time for on this machine, see `Bench.settled`.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Variant:
     tags: Tags | None = None
     through: Method | None = None
     other_noise: bool = False
+    as_long_as: "Variant | None" = None
 
     def with_(self, **changes: Any) -> "Variant":
         """Return the variant with some fields changed, its own or its method's."""
@@ -113,6 +116,13 @@ PUBLISHED_CTM, PUBLISHED_CM = (
     each.with_(corrections=0, surrogate_steps=1, decode_steps=2) for each in (CTM, CM)
 )
 """DITTO-2 as its paper's Table 1 has it: M = 1, T' = 2."""
+
+
+def searched(other: Variant) -> Variant:
+    """Return the search over seeds, without optimising, that takes as long as a variant's clip."""
+    return Variant(
+        "best of N, equal time", BestOf(), "ctm", base=other.base, as_long_as=other, tags=other.tags
+    )
 
 
 @dataclass(frozen=True, eq=False)

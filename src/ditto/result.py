@@ -3,8 +3,10 @@
 import json
 import math
 import platform
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +18,7 @@ from torch import Tensor
 from ditto.audio.io import SUBTYPES, check_format, fitting_tag, write
 from ditto.controls.base import Control, Output
 from ditto.errors import OutputError
+from ditto.eval.kept import Kept, kept
 from ditto.latents import Latent, item_seed
 from ditto.methods.base import check_number
 from ditto.models.device import native_precision, one_by_one
@@ -42,6 +45,9 @@ class Result:
         timings: seconds by phase.
         sound: (B, channels, samples) as it is saved, where that is more than `audio`.
         notes: what a user should know about how it went.
+        candidate: (B,) which of several noises each clip came from, from 0, where there was a
+            choice.
+        without: makes x_0 (B, …) of the same seeds without control; None if there is none.
     """
 
     request: Request
@@ -54,6 +60,8 @@ class Result:
     timings: dict[str, float]
     sound: Tensor | None = None
     notes: tuple[str, ...] = ()
+    candidate: Tensor | None = None
+    without: Callable[[], Tensor | None] | None = None
 
     @classmethod
     def of(
@@ -86,19 +94,35 @@ class Result:
             **more,
         )
 
+    @cached_property
+    def kept(self) -> Kept | None:
+        """How much is left of the clips without control; found out when it is first asked for.
+
+        None where there is no such clip: without a control, in edits, and of guidance.
+        """
+        started = time.perf_counter()
+        with torch.no_grad():
+            x_0 = None if self.without is None else self.without()
+            if x_0 is None:
+                return None
+            plain = self.model.to_sound(x_0).mean(dim=1)
+            found = kept(self.audio, plain.cpu(), self.model.spec)
+        self.timings["compare"] = time.perf_counter() - started
+        return found
+
     def report(self, item: int = 0) -> dict[str, Any]:
         """Return everything about one item as JSON: request, model, versions, errors, timings."""
         item = self.checked_item(item)
-        request = self.request.to_dict()
+        beside = {} if self.kept is None else {"kept": self.kept.to_dict(item)}
         whole = {
-            "request": request | {"seed": item_seed(self.request.seed, item), "count": 1},
-            "model": self.model.describe(),
-            "versions": versions(),
+            **self._made(item),
             "machine": machine(),
             "sample_rate": self.model.spec.sample_rate,
             "seconds": self.samples(item).shape[-1] / self.model.spec.sample_rate,
             "errors": {name: _json(value[item].item()) for name, value in self.errors.items()},
+            **beside,
             "loss": [_json(value) for value in self.curve(item)],
+            **({} if self.candidate is None else {"candidate": int(self.candidate[item])}),
             "timings": {name: round(value, 3) for name, value in self.timings.items()},
         }
         if self.notes:
@@ -108,6 +132,15 @@ class Result:
             # Arithmetic is shared there: only the whole batch gives the same samples again.
             whole["batch"] = {"seed": self.request.seed, "count": count, "item": item}
         return whole
+
+    def _made(self, item: int) -> dict[str, Any]:
+        """Return what one item was made with."""
+        request = self.request.to_dict()
+        return {
+            "request": request | {"seed": item_seed(self.request.seed, item), "count": 1},
+            "model": self.model.describe(),
+            "versions": versions(),
+        }
 
     def checked_item(self, item: int) -> int:
         """Return an item's number as a plain one.
@@ -164,6 +197,7 @@ class Result:
                 panels=control.panels(output, item) if control else [],
                 losses=self.curve(item),
                 title=title,
+                uncontrolled=None if self.kept is None else self.kept.mel[item],
                 force=force,
             )
         return [sound, picture, report]
@@ -177,7 +211,7 @@ class Result:
     def latent(self, item: int = 0) -> Latent:
         """Return x_T of one item, to keep, vary, or start from again."""
         item = self.checked_item(item)
-        request = self.report(item)["request"]
+        request = self._made(item)["request"]
         x_T = self.x_T[item : item + 1].clone()
         return Latent(x_T, self.model.sha256, request, f"seed {request['seed']}")
 
@@ -195,11 +229,7 @@ class Result:
 
     def _comment(self, item: int) -> str:
         """Return request, model and versions as JSON, less what a tag has no room for."""
-        whole = {
-            key: value
-            for key, value in self.report(item).items()
-            if key in ("request", "model", "versions")
-        }
+        whole = self._made(item)
         text = json.dumps(whole, separators=(",", ":"))
         if len(text.encode()) <= MAX_COMMENT:
             return text

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ditto.controls.base import Control
-from ditto.errors import OutOfMemoryError
+from ditto.errors import OutOfMemoryError, RequestError
 from ditto.latents import draw_x_T, item_noise, item_seed
 from ditto.methods.base import Problem
 from ditto.models.conditioning import Tags
@@ -56,13 +56,16 @@ class Run:
         failures: why items ended early, by item.
     """
 
-    def __init__(self, request: Request, model: MusicModel, stop: Stop = never) -> None:
+    def __init__(
+        self, request: Request, model: MusicModel, stop: Stop = never, *, compare: bool = True
+    ) -> None:
         """Check the request and draw x_T.
 
         Args:
             request: what to make.
             model: from `ditto.load`.
             stop: called with every step; True ends the optimisation.
+            compare: whether reports say how much of the clip without control is kept.
 
         Raises:
             DittoError: the request does not fit the model (unknown tag, a curve beyond the clip's
@@ -75,10 +78,12 @@ class Run:
             self.problem = problem_of(self.request, model, shape, stop)
             self.method.check(self.problem)
             self.x_T = initial_x_T(self.request, model, shape)
+        self.compare, self._begun = compare, self.x_T
         self.total = self.method.total(self.problem.alone(0) if self.one_by_one else self.problem)
         self.losses: list[Tensor] = []
         self.failures: dict[int, str] = {}
         self._told: set[int] = set()
+        self.candidate: Tensor | None = None
         self.seconds = 0.0
         self._steps = self._optimise() if self.total else iter(())
 
@@ -105,7 +110,7 @@ class Run:
         started = time.perf_counter()
         with memory_errors(self.request, self.model):
             step = next(self._steps)
-        self.x_T = step.best_x_T
+        self.x_T, self.candidate = step.best_x_T, step.candidate
         self.seconds += time.perf_counter() - started
         return step
 
@@ -201,10 +206,35 @@ class Run:
             timings = {"optimize": self.seconds}
             notes = tuple(f"clip {i + 1}: {why}" for i, why in sorted(self.failures.items()))
             result = Result.of(
-                self.request, self.model, self.x_T, x_0, losses, timings, notes=notes
+                self.request,
+                self.model,
+                self.x_T,
+                x_0,
+                losses,
+                timings,
+                notes=notes,
+                candidate=None if self.candidate is None else self.candidate.cpu(),
+                without=self._uncontrolled if self._comparable else None,
             )
         timings["decode"] = time.perf_counter() - started
         return result
+
+    @property
+    def _comparable(self) -> bool:
+        """Whether there is a clip without control, which edits and inversions have not."""
+        controls = self.request.controls
+        kept = any(term.bare().known_region() for c in controls for term, _ in c.bare().terms())
+        return self.compare and bool(controls) and not kept
+
+    @torch.no_grad()
+    def _uncontrolled(self) -> Tensor | None:
+        """Return x_0 (B, …) of the x_T that was drawn, without control."""
+        if not self.one_by_one:
+            return self.method.uncontrolled(self._begun, self.problem)
+        items = enumerate(self._begun.split(1))
+        made = [self.method.uncontrolled(x.clone(), self.problem.alone(i)) for i, x in items]
+        whole = [x_0 for x_0 in made if x_0 is not None]
+        return torch.cat(whole) if len(whole) == len(made) else None
 
 
 @contextmanager
@@ -236,7 +266,12 @@ def memory_errors(request: Request, model: MusicModel) -> Iterator[None]:
 
 
 def run(
-    request: Request, model: MusicModel, *, watch: Watch | None = None, stop: Stop = never
+    request: Request,
+    model: MusicModel,
+    *,
+    watch: Watch | None = None,
+    stop: Stop = never,
+    compare: bool = True,
 ) -> Result:
     """Carry out a request.
 
@@ -245,12 +280,13 @@ def run(
         model: from `ditto.load`.
         watch: called after every iteration.
         stop: called with every step; True ends the optimisation.
+        compare: see `Run`.
 
     Raises:
         DittoError: the request does not fit the model (an unknown tag, a curve beyond the clip's
             end, …).
     """
-    steps = Run(request, model, stop)
+    steps = Run(request, model, stop, compare=compare)
     for step in steps:
         if watch is not None:
             watch(step)
@@ -263,6 +299,7 @@ def steps(
     *,
     tags: Tags | Mapping[str, Any] | str | None = None,
     stop: Stop = never,
+    compare: bool = True,
     **settings: Any,
 ) -> Run:
     """Return the optimisation's steps one by one; ``.result()`` decodes the best so far.
@@ -273,13 +310,14 @@ def steps(
         tags: `Tags`, a mapping with genre, mood and tempo, or text such as "genre=jazz tempo=110";
             for a model that reads prompts also a mapping with prompt.
         stop: see `run`.
+        compare: see `Run`.
         settings: the other fields of `Request` (seed, count, method, …); an unknown name is a
             TypeError.
 
     Raises:
         DittoError: see `Request` and `run`.
     """
-    return Run(Request(controls, tags, **settings), model, stop)
+    return Run(Request(controls, tags, **settings), model, stop, compare=compare)
 
 
 def generate(
@@ -289,6 +327,7 @@ def generate(
     tags: Tags | Mapping[str, Any] | str | None = None,
     watch: Watch | None = None,
     stop: Stop = never,
+    compare: bool = True,
     **settings: Any,
 ) -> Result:
     """Make music that follows the controls: `run` in one call.
@@ -299,12 +338,14 @@ def generate(
         tags: see `steps`.
         watch: called after every iteration.
         stop: see `run`.
+        compare: see `Run`.
         settings: see `steps`.
 
     Raises:
         DittoError: see `Request` and `run`.
     """
-    return run(Request(controls, tags, **settings), model, watch=watch, stop=stop)
+    request = Request(controls, tags, **settings)
+    return run(request, model, watch=watch, stop=stop, compare=compare)
 
 
 def checked_shape(request: Request, model: MusicModel) -> tuple[int, ...]:
@@ -318,6 +359,10 @@ def checked_shape(request: Request, model: MusicModel) -> tuple[int, ...]:
         frames = request.start.x_T.shape[-1] if request.seconds is None else shape[-1]
         shape = (*shape[:-1], frames)
         request.start.check(model, shape)
+        if getattr(request.method, "candidates", 1) > 1:
+            raise RequestError(
+                "candidates are noises of other seeds, and this begins from a latent: leave one out"
+            )
     for control in request.controls:
         control.check(model, shape[-1])
     return shape

@@ -44,6 +44,14 @@ CLIPS = [
     ),
     option("fade", float, "Fade out over the last seconds.", panel=OUTPUT_PANEL, default=0.0),
     option("latent", Path, "Keep x_T in this .latent, for `vary` and --start.", panel=OUTPUT_PANEL),
+    option(
+        "compare",
+        bool,
+        "Say how much is kept of the clip without control, and show it in the picture.",
+        "--no-compare",
+        panel=OUTPUT_PANEL,
+        default=True,
+    ),
     FORCE,
 ]
 
@@ -96,7 +104,7 @@ def generate(
         check_latent(path, force=options["force"])
     options.keep_inputs([*files, *latents])
     request = options.request()
-    result, stopped = carry_out(request, options.model)
+    result, stopped = carry_out(request, options.model, compare=options["compare"])
     for i, path in enumerate(paths):
         with unbroken():
             result.save(path, i, force=options["force"])
@@ -146,7 +154,7 @@ def generate_song(output: Path, options: Options) -> None:
         raise typer.Exit(130)
 
 
-def carry_out(request: Request, model: MusicModel) -> tuple[Result, str]:
+def carry_out(request: Request, model: MusicModel, *, compare: bool = True) -> tuple[Result, str]:
     """Run with a progress bar; a stop or a failure after the first iteration keeps the best so far.
 
     Returns:
@@ -157,7 +165,7 @@ def carry_out(request: Request, model: MusicModel) -> tuple[Result, str]:
     """
     request = request.resolved(model)
     with optimising(getattr(request.method, "name", ""), request) as optimisation:
-        run = Run(request, model, optimisation.stop)
+        run = Run(request, model, optimisation.stop, compare=compare)
         for step in run:
             optimisation.watch(step)
         failure = "; ".join(dict.fromkeys(run.failures.values()))
@@ -169,5 +177,6 @@ def summary(result: Result, item: int) -> str:
     """Return length, errors and time of one clip in one line."""
     parts = [f"{result.audio.shape[1] / result.model.spec.sample_rate:.2f} s"]
     parts += [f"{name} {value[item].item():.3g}" for name, value in result.errors.items()]
+    parts += [] if result.kept is None else [result.kept.words(item)]
     parts.append(f"made in {sum(result.timings.values()):.1f} s on {result.model.device}")
     return ", ".join(parts)

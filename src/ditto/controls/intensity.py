@@ -19,13 +19,15 @@ from ditto.panels import CurvePanel, Panel
 from ditto.paths import StrPath
 
 WITH_MELODY, WITH_OTHERS = 1 / 40, 1 / 400
-"""λ of the intensity, whose loss is in dB², beside a melody, and beside regions or a structure.
+"""λ of the intensity, whose loss is in dB², beside a melody or another loss in nats, and beside
+regions or a structure.
 
 These are a tenth of the papers' (appendix H). With theirs the embedded model's loudness ends
 hundreds of times nearer than without control, and all else stays behind; with a tenth, tunes and
 regions are followed about twice as closely, and loudness still to within a dB.
 """
 
+IN_NATS = {"melody", "chords", "beats"}
 MAX_DEAD_ZONE = 40.0
 Measure = Literal["mse", "correlation"]
 
@@ -198,11 +200,11 @@ class Intensity(Control):
             )
 
     def default_weight(self, others: Sequence[Control]) -> float:
-        """Return λ of the MSE: `WITH_MELODY` beside a melody, `WITH_OTHERS` beside other kinds."""
+        """Return λ of the MSE: `WITH_MELODY` beside losses in nats, `WITH_OTHERS` beside others."""
         different = {other.kind for other in others} - {self.kind}
         if self.measure != "mse" or not different:
             return 1.0
-        return WITH_MELODY if "melody" in different else WITH_OTHERS
+        return WITH_MELODY if different & IN_NATS else WITH_OTHERS
 
     def in_window(self, window: Window, spec: AudioSpec) -> "Intensity":
         """Return the control with the part of the curve that lies in the window."""

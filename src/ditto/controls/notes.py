@@ -201,29 +201,62 @@ def read_midi(path: StrPath, *, bpm: float | None = None, track: int | None = No
     Raises:
         ControlError: the file cannot be read, has no such track, or has no notes there.
     """
-    _check_file(path)
+    midi = _open_midi(path, "melody", track)
+    return NoteSequence(tuple(_midi_notes(midi, bpm, track)), Path(path).name)
+
+
+def read_hits(
+    path: StrPath, *, bpm: float | None = None, track: int | None = None
+) -> list[tuple[float, int]]:
+    """Read when notes of a MIDI file begin: those of its drums, or of all if it has none.
+
+    Args:
+        path: the file.
+        bpm: beats per minute; None is the file's own tempo.
+        track: from 0; None is all.
+
+    Returns:
+        (seconds, velocity from 1 to 127), rising.
+
+    Raises:
+        ControlError: the file cannot be read, has no such track, or has no notes there.
+    """
+    midi = _open_midi(path, "beats", track)
+    struck = [
+        (now, message)
+        for now, index, message in _midi_times(midi, bpm)
+        if message.type == "note_on" and message.velocity > 0 and track in (None, index)
+    ]
+    drums = [hit for hit in struck if hit[1].channel == DRUMS]
+    hits = [(now, message.velocity) for now, message in drums or struck]
+    if not 1 <= len(hits) <= MAX_NOTES:
+        raise ControlError(
+            f"{printable(path)} has {len(hits)} notes there: beats take 1 to {MAX_NOTES}, give "
+            "another file or track"
+        )
+    return hits
+
+
+def _open_midi(path: StrPath, what: str, track: int | None) -> mido.MidiFile:
+    _check_file(path, what)
     try:
         midi = mido.MidiFile(path, clip=True)
     except (OSError, EOFError, ValueError, LookupError, TypeError, mido.KeySignatureError) as error:
         reason = getattr(error, "strerror", None) or "it is damaged or no MIDI file"
-        raise ControlError(f"cannot read the melody {printable(path)}: {reason}") from None
+        raise ControlError(f"cannot read the {what} {printable(path)}: {reason}") from None
     if midi.ticks_per_beat <= 0:
         raise ControlError(
-            f"cannot read the melody {printable(path)}: it counts film frames in place of beats"
+            f"cannot read the {what} {printable(path)}: it counts film frames in place of beats"
         )
     _check_part(path, "track", track, len(midi.tracks))
-    return NoteSequence(tuple(_midi_notes(midi, bpm, track)), Path(path).name)
+    return midi
 
 
 def _midi_notes(midi: mido.MidiFile, bpm: float | None, track: int | None) -> Iterator[Note]:
     """Yield the file's notes in the order in which they end."""
     begun: dict[tuple[int, int, int], float] = {}
-    now, tick, tempo = 0.0, 0, 60e6 / (bpm or DEFAULT_BPM)
-    for at, index, message in _midi_events(midi):
-        now += (at - tick) * tempo / midi.ticks_per_beat / 1e6
-        tick = at
-        if message.type == "set_tempo" and bpm is None:
-            tempo = message.tempo
+    now = 0.0
+    for now, index, message in _midi_times(midi, bpm):
         if (
             message.type not in ("note_on", "note_off")
             or message.channel == DRUMS
@@ -239,6 +272,17 @@ def _midi_notes(midi: mido.MidiFile, bpm: float | None, track: int | None) -> It
     yield from (
         Note(start, now - start, pitch) for (_, _, pitch), start in begun.items() if start < now
     )
+
+
+def _midi_times(midi: mido.MidiFile, bpm: float | None) -> Iterator[tuple[float, int, Any]]:
+    """Yield (seconds, track, message) of all tracks, by the file's tempo or at `bpm`."""
+    now, tick, tempo = 0.0, 0, 60e6 / (bpm or DEFAULT_BPM)
+    for at, index, message in _midi_events(midi):
+        now += (at - tick) * tempo / midi.ticks_per_beat / 1e6
+        tick = at
+        if message.type == "set_tempo" and bpm is None:
+            tempo = message.tempo
+        yield now, index, message
 
 
 def _midi_events(midi: mido.MidiFile) -> list[tuple[int, int, Any]]:
@@ -362,18 +406,18 @@ def _run(value: int, start: int, end: int, spec: AudioSpec) -> Note:
     return Note(onset, (end - 0.5) / spec.frame_rate - onset, 72 + value)
 
 
-def _check_file(path: StrPath) -> None:
+def _check_file(path: StrPath, what: str = "melody") -> None:
     """Refuse what is no regular file of a sane size."""
     try:
         status = Path(path).stat()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "a file's name cannot hold a null character"
-        raise ControlError(f"cannot read the melody {printable(path)}: {reason}") from None
+        raise ControlError(f"cannot read the {what} {printable(path)}: {reason}") from None
     if not stat.S_ISREG(status.st_mode):
-        raise ControlError(f"cannot read the melody {printable(path)}: it is not a regular file")
+        raise ControlError(f"cannot read the {what} {printable(path)}: it is not a regular file")
     if not 0 < status.st_size <= MAX_SCORE_BYTES:
         size = f"over {MAX_SCORE_BYTES // 10**6} MB"
-        raise ControlError(f"cannot read the melody {printable(path)}: it is empty, or {size}")
+        raise ControlError(f"cannot read the {what} {printable(path)}: it is empty, or {size}")
 
 
 def _check_part(path: StrPath, kind: str, chosen: int | None, count: int) -> None:

@@ -219,6 +219,10 @@ class Method(ABC):
     def decode(self, x_T: Tensor, problem: Problem) -> Tensor:
         """Return x_0 (B, …) of x_T; called without gradients."""
 
+    def uncontrolled(self, x_T: Tensor, problem: Problem) -> Tensor | None:
+        """Return x_0 (B, …) that x_T gives without control, if that costs little; else None."""
+        return None
+
     def to_dict(self) -> dict[str, Any]:
         """Return name and settings as JSON."""
         return {"name": self.name} | dataclasses.asdict(self)
@@ -323,6 +327,10 @@ class OptimisingMethod(Method):
             "lr": adam["lr"] if self.lr is None else self.lr,
             "momentum": float(adam["momentum"] if self.momentum is None else self.momentum),
         }
+
+    def uncontrolled(self, x_T: Tensor, problem: Problem) -> Tensor:
+        """Decode x_T as it was before it was optimised."""
+        return self.decode(x_T, problem)
 
     def stops(self, problem: Problem) -> list[Stop]:
         """Return the early stops of the method and of the caller."""

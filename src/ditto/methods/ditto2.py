@@ -35,6 +35,7 @@ from ditto.diffusion.samplers import Chain, ddim
 from ditto.diffusion.schedule import expand_like
 from ditto.errors import RequestError
 from ditto.methods.base import OptimisingMethod, Problem, check_number
+from ditto.methods.candidates import MAX_CANDIDATES, begun
 from ditto.models.model import OWN, MusicModel
 from ditto.optimize import LR, MOMENTUM, Objective, Step, best_so_far, optimize
 from ditto.paths import shown
@@ -272,6 +273,8 @@ class Ditto2(OptimisingMethod):
         hear: what the loss is of while optimising with corrections: an "estimate", which needs no
             decoder where a control has one and is corrected by what is heard; or the "sound", as in
             the papers, by the whole decoder.
+        candidates: noises to choose the start from: the one whose clip without control is nearest
+            the target; 1 begins at the request's own.
         max_travel: the default lr is at most this / K, which bounds how far x_T goes from the noise
             that the model knows; by default 1.05 with corrections, else none.
         gamma: share of fresh noise in decoding, 0 to 1; by default 0.05, of a CM student 1, of a
@@ -286,12 +289,14 @@ class Ditto2(OptimisingMethod):
     corrections: int | Literal["every step"] = CORRECTIONS
     keep: Literal["surrogate", "decoded"] = "surrogate"
     hear: Literal["estimate", "sound"] = "estimate"
+    candidates: int = 1
     max_travel: float | None = None
     gamma: float | None = None
     name = "ditto2"
     summary = "DITTO-2, through the student"
     limits = OptimisingMethod.limits | {
         "decode_steps": (1, 20),
+        "candidates": (1, MAX_CANDIDATES),
         "max_travel": (1e-3, 1e3),
         "gamma": (0.0, 1.0),
     }
@@ -363,7 +368,12 @@ class Ditto2(OptimisingMethod):
         return adam if travel is None else adam | {"lr": min(adam["lr"], travel / iterations)}
 
     def optimise(self, x_T: Tensor, problem: Problem) -> Iterator[Step]:
-        """Run lines 1–7 of Algorithm 1, with corrections."""
+        """Run lines 1–7 of Algorithm 1, with corrections, from the best of the candidates."""
+        return begun(
+            x_T, problem, self, self.candidates, lambda start: self._optimise(start, problem)
+        )
+
+    def _optimise(self, x_T: Tensor, problem: Problem) -> Iterator[Step]:
         objective, calibrate, judge = problem.objective, None, None
         corrected = bool(self.corrections) and problem.control is not None
         if corrected:
