@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -237,12 +237,12 @@ def write(
     encoding = check_format(path, frames.shape[1], sample_rate, subtype)
     _check_range(path, frames, encoding, gain)
     _check_tags(tags or {})
-    form = {"format": SUBTYPES[path.suffix.lower()][0], "subtype": encoding}
+    form: dict[str, Any] = {"format": SUBTYPES[path.suffix.lower()][0], "subtype": encoding}
     with (
         atomic_file(path, force=force) as temporary,
         open(temporary, "wb") as raw,
         _writing(path, _Sink(raw)) as sink,
-        soundfile.SoundFile(sink, "w", sample_rate, frames.shape[1], **form) as file,
+        soundfile.SoundFile(cast(Any, sink), "w", sample_rate, frames.shape[1], **form) as file,
     ):
         for name, value in (tags or {}).items():
             setattr(file, name, _without_surrogates(value))
@@ -572,7 +572,7 @@ def _decode(
     samples = np.empty((channels, min(promised, MAX_VALUES // channels)), kind)
     done = 0
     while done < count:
-        block = file.read(min(_BLOCK_FRAMES, count - done), dtype=kind, always_2d=True)
+        block = file.read(min(_BLOCK_FRAMES, count - done), dtype=cast(Any, kind), always_2d=True)
         if not len(block):
             break
         if (done + len(block)) * channels > MAX_VALUES:

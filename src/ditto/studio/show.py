@@ -14,7 +14,6 @@ from ditto.audio.io import write
 from ditto.controls.base import Control, Output
 from ditto.controls.melody import Melody
 from ditto.edit.result import Edit
-from ditto.edit.timeline import Timeline
 from ditto.panels import ChromaPanel, CurvePanel, MatrixPanel, Panel
 from ditto.result import Result
 from ditto.studio.tunes import write_midi
@@ -134,9 +133,9 @@ def show_edit(edit: Edit, before: Path | None, folder: Path) -> dict[str, Any]:
     """
     sound, picture, report = edit.save(folder / SOUND)
     rate, seams = edit.sample_rate, edit.seams()
-    worst = max((seam["percentile"] for seam in seams), default=None)
+    worst = max((seam["percentile"] or 0.0 for seam in seams), default=np.nan)
     lines = errors(edit.errors)
-    if worst is not None and np.isfinite(worst):
+    if np.isfinite(worst):
         told = f"percentile {worst:.0f} of the music's own jumps"
         lines.append({"key": "seams", "label": "Seams, at most", "value": told})
     downloads = [("WAV", sound), ("JSON", report), ("picture", picture)]
@@ -158,7 +157,7 @@ def show_edit(edit: Edit, before: Path | None, folder: Path) -> dict[str, Any]:
 
 def show_before(edit: Edit, before: Path) -> dict[str, Any]:
     """Return the recording as the other side of an edit, and where it begins in the whole."""
-    recording: Timeline | None = edit.before
+    recording = edit.before
     assert recording is not None
     return {
         "name": "Before",

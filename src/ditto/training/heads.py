@@ -314,7 +314,7 @@ def train_heads(
     pool = Pool(setting, clips, config.pool, config.seed, out / "pool")
     network = new_heads(config, setting)
     for reader in network.readers.values():
-        reader.standardise(read_from(model, pool.x_0[:64].float()))  # pyright: ignore[reportArgumentType]
+        reader.standardise(read_from(model, pool.x_0[:64].float()))  # pyright: ignore[reportCallIssue]
     run = Run(
         config,
         out,
