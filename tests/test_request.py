@@ -237,7 +237,7 @@ def test_every_control_goes_to_json_and_back(control: Control) -> None:
         StructureLike(torch.zeros(16, 64)),
         Region.invert(torch.zeros(1, 16, 64)),
         SelfLoop(40, 12),
-        Intensity(" ".join(f"{i / 200}:-20" for i in range(80))),
+        Intensity(" ".join(f"{i / 20_000}:-20" for i in range(5000))),
     ],
 )
 def test_what_json_cannot_hold_is_said_or_left_out(control: Control) -> None:

@@ -8,7 +8,7 @@ import soundfile
 from ditto.audio.spec import AudioSpec
 from ditto.data.dataset import ClipDataset, read_labels, vocabulary_of
 from ditto.data.prepare import Row, prepare_folder, read_tags_csv
-from ditto.errors import AudioFileError, DataError
+from ditto.errors import DataError
 
 
 def tone(hertz: float, seconds: float, rate: int, channels: int = 1) -> np.ndarray:
@@ -170,7 +170,32 @@ def test_bad_folders_and_shares_are_one_line(folder: Path, tmp_path: Path) -> No
         prepare_folder(folder, tmp_path / "out", heldout=1.0)
 
 
-def test_a_damaged_recording_is_named(folder: Path, tmp_path: Path) -> None:
+def test_damaged_recordings_are_left_out_and_named(folder: Path, tmp_path: Path) -> None:
     (folder / "broken.wav").write_bytes(b"this is no sound" * 100)
-    with pytest.raises(AudioFileError, match=r"broken\.wav"):
-        prepare_folder(folder, tmp_path / "out")
+    whole = (folder / "b.flac").read_bytes()
+    (folder / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    (folder / "._a.wav").write_bytes(b"a Mac's shadow of a.wav")
+    made = prepare_folder(folder, tmp_path / "out", heldout=0.0)
+    assert made.train > 0
+    for name in ("broken.wav", "cut.flac"):
+        assert any(line.startswith(f"{name} is left out") for line in made.skipped), name
+    assert not any("._a.wav" in line for line in made.skipped)
+
+
+def test_where_nothing_can_be_read_the_reason_is_said(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "broken.wav").write_bytes(b"this is no sound" * 100)
+    with pytest.raises(DataError, match=r"nothing could be prepared: broken\.wav is left out"):
+        prepare_folder(tmp_path / "in", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname.wav", "../a.wav", "x/../../a.wav"])
+def test_tags_are_of_files_within_the_folder(folder: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "tags.csv").write_text(f"file,genre\n{name},jazz\n")
+    with pytest.raises(DataError, match="by its path within"):
+        prepare_folder(folder, tmp_path / "out", tags_csv=tmp_path / "tags.csv")
+
+
+def test_data_made_before_are_no_recordings(folder: Path) -> None:
+    first = prepare_folder(folder, folder / "out", heldout=0.0)
+    assert prepare_folder(folder, folder / "out", heldout=0.0) == first

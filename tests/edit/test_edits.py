@@ -227,7 +227,7 @@ BAD: dict[str, tuple[Any, str]] = {
     ),
     "repeats": (
         lambda s, m: loop(m, 0.2, QUICK, overlap=0.1, repeats=0),
-        "repeats must be 1 to 1000",
+        "repeats must be a whole number from 1 to 1000",
     ),
     "loop longer than an hour": (lambda s, m: loop(m, 4000, QUICK), "to 3600 s"),
 }

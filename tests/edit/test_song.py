@@ -173,7 +173,8 @@ def test_a_long_loop_returns_to_its_start(tiny_model: MusicModel) -> None:
     assert edit.samples.shape == (1, 24_000)
     np.testing.assert_array_equal(edit.samples[:, :12_000], edit.samples[:, 12_000:])
     assert len(edit.parts) >= 3
-    assert edit.gaps == ((0, 12_000), (12_000, 24_000))
+    assert (edit.gaps, edit.repeats) == (((0, 12_000),), 2)
+    assert edit.report()["new"] == [[0.0, 1.5], [1.5, 3.0]]
     # At the end the sound leads into the start as it does within: no larger step than elsewhere.
     steps = np.abs(np.diff(edit.samples[0]))
     assert steps[11_999] <= steps.max()

@@ -321,7 +321,9 @@ class Options(dict[str, Any]):
             AudioFileError: one is missing or no recording.
         """
         for name, value in self.items():
-            if name.endswith("_like") and value is not None:
+            # Both forms of one control are a mistake of their own, which comes first.
+            both = self.get(name.removesuffix("_like")) is not None
+            if name.endswith("_like") and value is not None and not both:
                 info(value)
 
     def request(

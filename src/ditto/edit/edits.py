@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -129,12 +130,14 @@ def told(filler: GapFiller) -> tuple[str, ...]:
 
 
 def _number(name: str, value: Any) -> float:
-    """Return a finite number of a call as a plain float.
+    """Return a number of a call as a plain float; its range is checked where it is used.
 
     Raises:
         RequestError: it is none.
     """
-    return float(check_number(name, value, -1e9, 1e9))
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise RequestError(f"{name} must be a number, not {shown(value)}")
+    return float(value)
 
 
 def request_of(request: Request | None, settings: dict[str, Any]) -> Request:

@@ -133,6 +133,8 @@ class Checkpoints:
             OutputError: it cannot be written; the checkpoints before it stay.
         """
         remove_leftovers(self.folder)
+        for half in self.folder.glob(".step-*.tmp"):  # of a version that named them so
+            shutil.rmtree(half, ignore_errors=True)
         with atomic_folder(self.folder / f"step-{step:08d}") as temporary:
             for name, tensors in groups.items():
                 save_file(
