@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ditto.cli.optimising import Optimisation, optimising, unbroken
+from ditto.cli.optimising import Optimisation, optimising, say_understood, unbroken
 from ditto.cli.options import (
     FORCE,
     MODEL_OPTIONS,
@@ -26,7 +26,7 @@ from ditto.edit import edits, variations
 from ditto.edit.result import Edit
 from ditto.errors import RequestError
 from ditto.latents import Latent, check_latent
-from ditto.models.conditioning import Tags
+from ditto.models.conditioning import Tags, TagVocabulary
 from ditto.models.model import MusicModel
 from ditto.paths import output_folder
 from ditto.request import Request
@@ -63,10 +63,31 @@ def requested(options: Options, bpm: float | None = None) -> Request:
         bpm: of a loop, where the tags have no tempo.
     """
     tags = replace(options.words, beat=options["beat"])
-    words = options.model.vocabulary
-    if bpm is not None and tags.tempo is None and words.tempo_low <= bpm <= words.tempo_high:
-        tags = replace(tags, tempo=bpm)
-    return options.request(tags, controlled=True)
+    if bpm is not None:
+        if options.get("melody") is not None:
+            options["bpm"] = bpm
+        if tags.tempo is None:
+            tags = replace(tags, tempo=known_tempo(bpm, options.model.vocabulary))
+    request = options.request(tags, controlled=True)
+    say_understood(request)
+    return request
+
+
+def known_tempo(bpm: float, words: TagVocabulary) -> float | None:
+    """Return a tempo that the model knows and whose beats fall together with those of `bpm`.
+
+    That is `bpm` itself, or its half or double; None if the model knows neither.
+    """
+    for tempo in (bpm, bpm / 2, bpm * 2, bpm / 4, bpm * 4):
+        if words.tempo_low <= tempo <= words.tempo_high:
+            if tempo != bpm:
+                say(
+                    f"note: the model knows {words.tempo_low:g} to {words.tempo_high:g} BPM: for "
+                    f"{bpm:g} it is told {tempo:g}, whose beats fall together with them"
+                )
+            return tempo
+    say(f"note: the model knows no tempo like {bpm:g} BPM: it is told none")
+    return None
 
 
 @command(

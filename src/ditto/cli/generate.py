@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ditto.cli.optimising import optimising, unbroken
+from ditto.cli.optimising import optimising, say_understood, unbroken
 from ditto.cli.options import (
     FORCE,
     MODEL_OPTIONS,
@@ -156,6 +156,7 @@ def carry_out(request: Request, model: MusicModel) -> tuple[Result, str]:
     request = request.resolved(model)
     with optimising(getattr(request.method, "name", ""), request) as optimisation:
         run, failure = Run(request, model, optimisation.stop), ""
+        say_understood(request)
         try:
             for step in run:
                 optimisation.watch(step)

@@ -341,9 +341,6 @@ class Options(dict[str, Any]):
             settings["start"] = Latent.load(self["start"])
         settings |= more
         controls = list(self.controls(tags.tempo, settings.get("seconds"), edit=controlled))
-        for control in controls:
-            for line in control.understood():
-                say(f"{control.bare().kind}: {line}")
         return Request(
             controls,
             tags,

@@ -282,7 +282,7 @@ def parse_midi(data: bytes, path: StrPath = "a MIDI file") -> MidiFile:
         raise ControlError(
             f"cannot read the melody {printable(path)}: it is damaged or no MIDI file"
         )
-    size, kind, _, division = struct.unpack(">LhHh", data[head + 4 : head + 14])
+    size, kind, count, division = struct.unpack(">LhHh", data[head + 4 : head + 14])
     frames, parts = -(division >> 8), division & 0xFF
     if division == 0 or (division < 0 and (frames not in _FRAME_RATES or not parts)):
         raise ControlError(
@@ -293,7 +293,7 @@ def parse_midi(data: bytes, path: StrPath = "a MIDI file") -> MidiFile:
     position = head + 8 + max(size, 6) if size < len(data) else head + 14
     while (start := _next_track(data, position, midi)) is not None:
         position = _add_track(data, start, midi)
-    if not midi.tracks:
+    if not midi.tracks and count:
         raise ControlError(
             f"cannot read the melody {printable(path)}: it is damaged: it has no track"
         )
