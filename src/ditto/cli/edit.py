@@ -132,6 +132,15 @@ def outpaint(
     backwards: Annotated[
         bool, typer.Option("--backwards", help="Grow at the start, not at the end.")
     ] = False,
+    begin: Annotated[
+        float | None,
+        typer.Option(
+            "--from",
+            "--begin",
+            help="Where in the recording to go on from, in seconds; by default its end, or, where "
+            "that is a fade-out or silence, the last of its music.",
+        ),
+    ] = None,
     overlap: Overlap = None,
     *,
     options: Options,
@@ -147,6 +156,7 @@ def outpaint(
             request,
             overlap=1.0 if overlap is None else overlap,
             direction="backwards" if backwards else "forwards",
+            begin=begin,
             progress=optimisation.progress,
             stop=optimisation.stop,
         )
@@ -324,6 +334,8 @@ def finish(edit: Edit, output: Path, force: bool, optimisation: Optimisation) ->
     if not math.isnan(worst):
         parts.append(f"seams at most at percentile {worst:.0f} of the music's own jumps")
     say(f"{output}  {', '.join(parts)}")
+    for note in edit.notes:
+        say(f"note: {note}")
     leave_if_stopped(optimisation)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from ditto.audio.limiter import CEILING
 from ditto.controls.regions import SelfLoop
+from ditto.edit.ending import music_end
 from ditto.edit.legacy import model_first
 from ditto.edit.result import Edit, Part
 from ditto.edit.timeline import FADE_SECONDS, Timeline, crossfaded, silence
@@ -134,6 +135,7 @@ def outpaint(
     *,
     overlap: float = 1.0,
     direction: Literal["forwards", "backwards"] = "forwards",
+    begin: float | None = None,
     progress: Progress | None = None,
     stop: Stop = never,
     **settings: Any,
@@ -150,6 +152,8 @@ def outpaint(
             the time of the whole.
         overlap: seconds that a window shares with what is there (the paper: 1, 2 or 3).
         direction: where it grows; "backwards" is a new beginning.
+        begin: where in the recording to go on from, in seconds; what lies beyond is dropped. By
+            default its end, or, where that is a fade-out or silence, the last of its music.
         progress: called with (part, parts, step).
         stop: called with every step; True ends the optimisation of a part.
         settings: fields of `Request`, in place of `request`.
@@ -159,6 +163,7 @@ def outpaint(
         AudioFileError: the file cannot be read.
     """
     timeline = Timeline.read(recording)
+    timeline, notes = _going_on(timeline, begin, overlap, direction == "backwards")
     _check_overlap(timeline, overlap)
     if not timeline.seconds < seconds <= MAX_SECONDS:
         raise RequestError(
@@ -173,7 +178,44 @@ def outpaint(
         "outpaint", model, request_of(request, settings), overlap, progress=progress, stop=stop
     )
     parts = tuple(map(Part.of, filler.fill(longer, [gap])))
-    return Edit("outpaint", model, longer, parts, (gap,), timeline, filler.joins(longer, [gap]))
+    joins = filler.joins(longer, [gap])
+    return Edit("outpaint", model, longer, parts, (gap,), timeline, joins, notes=notes)
+
+
+def _going_on(
+    timeline: Timeline, begin: float | None, overlap: float, backwards: bool
+) -> tuple[Timeline, tuple[str, ...]]:
+    """Return the part of a recording that something new can go on from, and what to say of it.
+
+    Args:
+        timeline: the recording.
+        begin: where to go on from, in seconds, if it was said.
+        overlap: seconds that are shared.
+        backwards: whether what is new comes before.
+
+    Raises:
+        RequestError: `begin` is not within the recording.
+    """
+    notes: tuple[str, ...] = ()
+    if begin is not None:
+        if not (math.isfinite(begin) and 0 <= begin <= timeline.seconds):
+            raise RequestError(
+                f"what is new can go on from 0 to the {_length(timeline)}, not from {begin:g} s"
+            )
+        at = timeline.at(begin)
+    else:
+        forwards = timeline.samples[:, ::-1] if backwards else timeline.samples
+        end = music_end(forwards, timeline.sample_rate, overlap)
+        if end is None:
+            return timeline, ()
+        at = timeline.length - end if backwards else end
+        seconds = at / timeline.sample_rate
+        what = "begins with a fade-in or silence" if backwards else "ends in a fade-out or silence"
+        notes = (
+            f"{printable(timeline.name)} {what}: what is new joins its music at {seconds:.2f} s "
+            "(begin, --from: another second)",
+        )
+    return timeline.between(*((at, timeline.length) if backwards else (0, at))), notes
 
 
 def _check_overlap(timeline: Timeline, overlap: float) -> None:

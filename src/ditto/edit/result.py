@@ -73,6 +73,7 @@ class Edit:
         joins: where windows of what is new meet, in samples, besides the gaps' ends.
         before: the recording, if there was one.
         request: of the whole, where it is none of a recording's.
+        notes: what a user should know about how it went.
     """
 
     kind: str
@@ -83,6 +84,7 @@ class Edit:
     before: Timeline | None = None
     joins: tuple[int, ...] = ()
     request: Request | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def samples(self) -> np.ndarray:
@@ -180,6 +182,7 @@ class Edit:
             "new": [[start / rate, end / rate] for start, end in self.gaps],
             "seams": self.seams(),
             "errors": {name: float(f"{value:.6g}") for name, value in self.errors.items()},
+            "notes": list(self.notes),
             "model": self.model.describe(),
             "versions": versions(),
             "timings": {"total": round(sum(part.seconds for part in self.parts), 3)},

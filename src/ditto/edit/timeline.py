@@ -92,6 +92,15 @@ class Timeline:
             origin=self.origin + before,
         )
 
+    def between(self, start: int, end: int) -> "Timeline":
+        """Return a part of the recording, which shares its samples."""
+        return replace(
+            self,
+            samples=self.samples[:, start:end],
+            known=self.known[start:end],
+            origin=self.origin - start,
+        )
+
     def forget(self, spans: Sequence[tuple[int, int]]) -> None:
         """Make some spans unknown, in place."""
         for start, end in spans:
