@@ -118,6 +118,7 @@ def generate_song(output: Path, options: Options) -> None:
     if options["latent"] is not None:
         raise RequestError("music of several windows has no single latent: leave out --latent")
     request, model, part = options.request(), options.model, output.with_suffix(".part")
+    say_understood(request)
     # What an interrupted run of the same command left is its own to replace.
     force = options["force"] or part.exists()
     files = output_files(output, force=force)
