@@ -16,6 +16,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from ditto.audio.layout import Layout
 from ditto.audio.opening import opened_file
 from ditto.audio.spec import AudioSpec
 from ditto.errors import AudioFileError, OutputError
@@ -200,6 +201,7 @@ def write(
     *,
     subtype: str | None = None,
     tags: Mapping[str, str] | None = None,
+    layout: Layout | None = None,
     force: bool = False,
 ) -> None:
     """Write a sound file atomically, in the format of its ending (.wav, .flac, .ogg, .mp3).
@@ -213,6 +215,7 @@ def write(
         subtype: libsndfile's name of the encoding; default 16 bit in wav, 24 bit in flac, Vorbis in
             ogg.
         tags: values by name (see `TAGS`). libsndfile appends its own name to `software`.
+        layout: of a recording that this is an edit of; its container and loudspeakers are kept.
         force: replace an existing file.
 
     Raises:
@@ -226,10 +229,13 @@ def write(
     file_format, encoding = _encoding(path, subtype)
     _check_range(path, frames, encoding)
     _check_tags(tags or {})
+    layout = layout or Layout()
+    file_format = layout.format_for(file_format)
     form = {"channels": frames.shape[1], "format": file_format, "subtype": encoding}
     with atomic_file(path, force=force) as temporary:
         try:
             with soundfile.SoundFile(temporary, "w", sample_rate, **form) as file:
+                layout.apply(file)
                 for name, value in (tags or {}).items():
                     setattr(file, name, value)
                 # in blocks: libsndfile's Vorbis encoder overflows the stack on one long write

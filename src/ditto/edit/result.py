@@ -210,13 +210,23 @@ class Edit:
 
         sound, picture, about = output_files(path, force=force)
         report = self.report()
+        layout = self.timeline.layout
         tags = {
+            **layout.tags,
             "software": f"ditto-music {version('ditto-music')}",
             "title": self._title(),
             "comment": _comment(report),
         }
         subtype = self.timeline.subtype_for(path)
-        write(sound, self.samples, self.sample_rate, subtype=subtype, tags=tags, force=force)
+        write(
+            sound,
+            self.samples,
+            self.sample_rate,
+            subtype=subtype,
+            tags=tags,
+            layout=layout,
+            force=force,
+        )
         with atomic_file(about, force=force) as temporary:
             temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         spec = self.model.spec

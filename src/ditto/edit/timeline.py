@@ -5,7 +5,7 @@ short cross-fade next to new ones.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,12 @@ import soxr
 import torch
 from torch import Tensor
 
-from ditto.audio.io import SUBTYPES, info, read
+from ditto.audio.io import SUBTYPES, info, read, read_tags
+from ditto.audio.layout import Layout
 from ditto.audio.limiter import limited
 from ditto.audio.spec import AudioSpec
 from ditto.models.model import MusicModel
-from ditto.paths import StrPath
+from ditto.paths import StrPath, found_path
 
 FADE_SECONDS = 0.1
 """Length of a cross-fade."""
@@ -39,6 +40,7 @@ class Timeline:
         subtype: encoding of the file, as libsndfile names it; "" if there is no file.
         origin: where the recording itself begins, which beats are counted from.
         name: of the file.
+        layout: what the file has besides its samples.
     """
 
     samples: np.ndarray
@@ -47,6 +49,7 @@ class Timeline:
     subtype: str = ""
     origin: int = 0
     name: str = ""
+    layout: Layout = field(default_factory=Layout)
 
     @classmethod
     def read(cls, path: StrPath) -> "Timeline":
@@ -59,7 +62,7 @@ class Timeline:
         audio = read(path, require_sound=True)
         samples = audio.samples
         if about.subtype in _DOUBLE:
-            whole, _ = soundfile.read(path, dtype="float64", always_2d=True)
+            whole, _ = soundfile.read(found_path(path), dtype="float64", always_2d=True)
             samples = np.ascontiguousarray(whole.T)
         return cls(
             samples,
@@ -67,6 +70,7 @@ class Timeline:
             audio.sample_rate,
             about.subtype,
             name=Path(path).name,
+            layout=Layout.of(path, read_tags(path)),
         )
 
     @property
