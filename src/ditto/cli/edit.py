@@ -334,7 +334,7 @@ def finish(edit: Edit, output: Path, force: bool, optimisation: Optimisation) ->
     if not math.isnan(worst):
         parts.append(f"seams at most at percentile {worst:.0f} of the music's own jumps")
     say(f"{output}  {', '.join(parts)}")
-    for note in edit.notes:
+    for note in edit.remarks():
         say(f"note: {note}")
     leave_if_stopped(optimisation)
 

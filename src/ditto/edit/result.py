@@ -16,11 +16,12 @@ from ditto.audio.features import log_mel
 from ditto.audio.io import write
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Output
+from ditto.edit.surroundings import lacking
 from ditto.edit.timeline import Timeline
 from ditto.eval.seams import seam_jump, share_below, typical_jumps
 from ditto.models.model import MusicModel
 from ditto.panels import Panel
-from ditto.paths import StrPath, atomic_file
+from ditto.paths import StrPath, atomic_file, printable
 from ditto.request import Request
 from ditto.result import MAX_COMMENT, Result, output_files, versions
 
@@ -169,6 +170,15 @@ class Edit:
         source = self.timeline if self.before is None else self.before
         return _heard(source.samples, source.sample_rate, spec)
 
+    def remarks(self) -> list[str]:
+        """Return `notes`, and what the new music lacks beside the recording."""
+        new = [self.samples[:, start:end] for start, end in self.gaps]
+        if self.before is None or not new:
+            return list(self.notes)
+        made, rate = np.concatenate(new, axis=1), self.model.spec.sample_rate
+        name = printable(self.before.name)
+        return [*self.notes, *lacking(made, self.before.samples, self.sample_rate, rate, name)]
+
     def report(self) -> dict[str, Any]:
         """Return everything about the edit as JSON."""
         rate = self.sample_rate
@@ -182,7 +192,7 @@ class Edit:
             "new": [[start / rate, end / rate] for start, end in self.gaps],
             "seams": self.seams(),
             "errors": {name: float(f"{value:.6g}") for name, value in self.errors.items()},
-            "notes": list(self.notes),
+            "notes": self.remarks(),
             "model": self.model.describe(),
             "versions": versions(),
             "timings": {"total": round(sum(part.seconds for part in self.parts), 3)},
