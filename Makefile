@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test campaign check bench format clean
 .DELETE_ON_ERROR:
 
 # torch first and pinned, so that no other package's range chooses a different build.
@@ -29,8 +29,14 @@ demo: .venv/run
 		--intensity crescendo --seed 7 --force --output out/demo.wav
 	@echo "Listen to out/demo.wav; see out/demo.png and out/demo.json"
 
+# The page is tested in Debian's chromium, which .ci/run installs; without one those tests are skipped.
 test: .venv/dev
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+# Random command lines, mutated files, kills: CAMPAIGN times the slice that `make test` runs.
+CAMPAIGN ?= 40
+campaign: .venv/dev
+	CAMPAIGN=$(CAMPAIGN) $(BIN)/python -m pytest tests/campaign --numprocesses 2
 
 check: .venv/dev
 	$(BIN)/ruff check .

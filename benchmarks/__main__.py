@@ -17,12 +17,14 @@ import typer
 from benchmarks import (
     ablation,
     controls,
+    gpu,
     listening,
     music,
     quality,
     speed,
     tables_ditto,
     tables_ditto2,
+    tradeoff,
 )
 from benchmarks.measures import Judge
 from benchmarks.plots import draw
@@ -43,12 +45,15 @@ TABLES = {
         music.TABLE,
         quality.TABLE,
         speed.table(),
+        tradeoff.TABLE,
     )
 }
 PAPERS = [name for name in TABLES if name.startswith("d")]
 """What "all" measures, besides the listening test's page."""
 WEIGHTS = ROOT / "weights"
-NAMES = ", ".join([*TABLES, f"{listening.NAME} (the listening test)", "all", "claims", "sounds"])
+NAMES = ", ".join(
+    [*TABLES, f"{listening.NAME} (the listening test)", gpu.NAME, "all", "claims", "sounds"]
+)
 
 Name = Annotated[str, typer.Argument(help=f"One of {NAMES}.", show_default=False)]
 Ratings = Annotated[
@@ -63,7 +68,9 @@ SlowCount = Annotated[
 Rows = Annotated[
     list[str] | None, typer.Option(help="Only rows whose name contains this; may be repeated.")
 ]
-Seed = Annotated[int, typer.Option(help="Seed of the first clip.")]
+Seed = Annotated[
+    int | None, typer.Option(help="Seed of the first clip; 0, or 1000 where settings are chosen.")
+]
 Workers = Annotated[int, typer.Option(min=1, help="Processes side by side, sharing the cores.")]
 Batch = Annotated[int, typer.Option(min=1, help="Clips made at once, where a task allows it.")]
 Iterations = Annotated[
@@ -72,7 +79,7 @@ Iterations = Annotated[
 Guidance = Annotated[float | None, typer.Option(help="CFG scale w; the model's by default.")]
 HeldOut = Annotated[Path, typer.Option(help="Folder of the held-out data.")]
 Model = Annotated[str | None, typer.Option(help="A folder or Hub id; the embedded by default.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda; with gpu also cuda:1, … or mps.")]
 Cm = Annotated[Path | None, typer.Option(help="Folder of a CM student.")]
 ControlNet = Annotated[Path | None, typer.Option("--controlnet", help="Folder of an adapter.")]
 Long = Annotated[str | None, typer.Option(help="A model with a window of 24 s.")]
@@ -86,7 +93,9 @@ MusicGenMelody = Annotated[
 ]
 Config = Annotated[
     str | None,
-    typer.Option(help="With speed: time an untrained network, e.g. paper for the papers' UNet."),
+    typer.Option(
+        help="With speed: time an untrained network, e.g. paper (the papers' UNet); with gpu: tiny."
+    ),
 ]
 Spectrograms = Annotated[
     Path | None, typer.Option(help="With music: draw a clip of every genre into this PNG instead.")
@@ -108,7 +117,7 @@ def measure(
     count: Count = None,
     slow_count: SlowCount = None,
     rows: Rows = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     workers: Workers = 1,
     batch: Batch = 1,
     iterations: Iterations = None,
@@ -138,12 +147,9 @@ def measure(
 
     Weights of the checkout (weights/) are found where the model is the embedded one.
     """
-    if name == "claims":
-        typer.echo(write_claims(out))
+    if alone(name, device, config, out):
         return
-    if name == "sounds":
-        import_module("benchmarks.sounds").main()
-        return
+    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
     overrides: dict[str, Any] = {"iterations": iterations, "guidance": guidance}
     threads = None if workers == 1 else max(1, torch.get_num_threads() // workers)
     tables = chosen(name)
@@ -161,7 +167,7 @@ def measure(
         ),
         held_out=held_out,
         cache=cache,
-        seed=seed,
+        seed=first_seed(tables, seed),
         resume=resume and not any(table.fresh for table in tables),
         real=max(REFERENCE, *(count or table.count for table in tables), 0),
         overrides={key: value for key, value in overrides.items() if value is not None},
@@ -169,7 +175,6 @@ def measure(
         threads=threads,
         show=not quiet,
     )
-    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
     if name == listening.NAME:
         listen(setup, ratings or [], count or 10, out, command)
         return
@@ -187,6 +192,8 @@ def measure(
             (entry.task, entry.variant, number)
             for table in tables
             for entry, number in table.counts(bench, count or table.count, slow_count).items()
+            # How many candidates these have depends on times that the others give.
+            if entry.variant.as_long_as is None
         ]
         make_clips(setup, together, workers)
         bench.cache.resume = True  # what was to be made afresh now is
@@ -206,6 +213,26 @@ def measure(
         listening.export(bench, out, count=count or 10)
 
 
+def alone(name: str, device: str, config: str | None, out: Path) -> bool:
+    """Do what is no table: claims, sounds, gpu; return whether it was one of them.
+
+    Raises:
+        DittoError: gpu has no such config.
+    """
+    if name == "claims":
+        typer.echo(write_claims(out))
+    elif name == "sounds":
+        import_module("benchmarks.sounds").main()
+    elif name == gpu.NAME:
+        if config not in gpu.CONFIGS:
+            raise DittoError(f"gpu has no config {config!r}: leave it out, or give tiny")
+        command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+        publish(gpu.measured(device, gpu.CONFIGS[config], command=command), out)
+    else:
+        return False
+    return True
+
+
 def chosen(name: str) -> list[Table]:
     """Return the tables of a name.
 
@@ -219,6 +246,20 @@ def chosen(name: str) -> list[Table]:
     if name not in TABLES:
         raise DittoError(f"there is no benchmark {name!r}: choose of {NAMES}")
     return [TABLES[name]]
+
+
+def first_seed(tables: list[Table], seed: int | None) -> int:
+    """Return the seed of the first clip: what was given, or the tables' own.
+
+    Raises:
+        DittoError: settings would be chosen on seeds that results are made on.
+    """
+    least = max((table.seed for table in tables), default=0)
+    if seed is not None and seed < least:
+        raise DittoError(
+            f"{tables[0].name} is for choosing settings: give a --seed of {least} or more"
+        )
+    return least if seed is None else seed
 
 
 def shipped(model: str | None, given: Path | str | None, name: str) -> Path | str | None:

@@ -47,7 +47,7 @@ def corrected(corrections: int | str, adam: str) -> v.Variant:
     """Return DITTO-2 (1, 2) with so many corrections and one of the `ADAMS`."""
     often = "every step" if isinstance(corrections, str) else f"{corrections} times"
     name = f"CTM-1/2 corrected {often}, {adam}"
-    return v.CTM.with_(name=name, corrections=corrections, **ADAMS[adam])
+    return v.CTM.with_(name=name, decode_steps=2, corrections=corrections, **ADAMS[adam])
 
 
 def helped(adam: str) -> v.Variant:

@@ -340,6 +340,7 @@ OWN_CLAP_SCORE = Measure(
     "clap_score_optimised", "", 1.0, lambda row: row.judge.scores(row, row.judge.text_clap)
 )
 TIME = TimedMeasure("seconds_per_clip", "s")
+CANDIDATES = Measure("candidates", "", None)
 CONVERGENCE = Measure("steps_to_converge", "steps", 0.0, _converged)
 STEP_TIME = TimedMeasure("seconds_per_step", "s")
 MEMORY = Measure("mean_memory_gb", "GB")

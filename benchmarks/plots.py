@@ -26,7 +26,10 @@ def draw(report: Report, out: Path) -> Path:
         OutputError: it cannot be written.
     """
     budgets = report.name in ("d2-table2", "d2-fig4", "d2-fig5")
-    figure = scatter(report) if budgets else bars(report)
+    if report.name.startswith("tradeoff"):
+        figure = curves(report)
+    else:
+        figure = scatter(report) if budgets else bars(report)
     path = out / f"{report.name}.png"
     with atomic_file(path, force=True) as temporary:
         temporary.write_bytes(_png(figure))
@@ -116,6 +119,37 @@ def _bars(axes: Axes, rows: Sequence[Row], *, named: bool) -> None:
     axes.tick_params(axis="x", labelsize=8)
 
 
+def curves(report: Report) -> Figure:
+    """Draw each control's error over each of its costs, rows of one line joined.
+
+    A row is ``control, line, point``; a report's first column is its control's error.
+    """
+    values = {(row.row, row.column): row.value for row in report.rows}
+    errors = {row.row: row.column for row in reversed(report.rows)}  # the first column stays
+    kinds = list(dict.fromkeys(row.row.partition(", ")[0] for row in report.rows))
+    costs = [c for c in dict.fromkeys(r.column for r in report.rows) if c not in errors.values()]
+    figure = _figure(1 + 3.4 * max(len(costs), 1), 0.6 + 2.8 * max(len(kinds), 1))
+    grid = figure.subplots(max(len(kinds), 1), max(len(costs), 1), squeeze=False)
+    for down, kind in enumerate(kinds):
+        lines: dict[str, list[str]] = {}
+        for row in errors:
+            if row.partition(", ")[0] == kind:
+                lines.setdefault(row.split(", ")[1], []).append(row)
+        for across, cost in enumerate(costs):
+            axes = grid[down][across]
+            for line in sorted(lines):
+                points = [(values.get((r, cost)), values.get((r, errors[r]))) for r in lines[line]]
+                known = sorted((x, y) for x, y in points if x is not None and y is not None)
+                if known:
+                    axes.plot(*zip(*known, strict=True), "o-", ms=3, lw=0.8, label=line)
+            axes.set_xlabel(cost.replace("_", " "), fontsize=8)
+            axes.set_ylabel(f"{kind}: {errors[next(iter(lines.values()))[0]]}", fontsize=7)
+            axes.tick_params(labelsize=7)
+            if across == 0 and axes.has_data():
+                axes.legend(fontsize=5)
+    return figure
+
+
 def scatter(report: Report) -> Figure:
     """Draw time against error, with the Fréchet distance as size, and both over decoding steps."""
     figure = _figure(14, 5)
@@ -128,7 +162,7 @@ def scatter(report: Report) -> Figure:
     }
     for row, (seconds, error, distance) in points.items():
         if seconds is not None and error is not None:
-            colour = COLOURS[row.partition("-")[0]]
+            colour = COLOURS.get(row.partition("-")[0], "tab:gray")
             size = 60 if distance is None else min(4 * distance, 400)
             wide.scatter(seconds, error, s=size, color=colour, alpha=0.5)
             wide.annotate(row, (seconds, error), fontsize=9)

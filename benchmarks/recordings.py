@@ -11,7 +11,7 @@ from benchmarks.tasks import WIDE_OVERLAP, Bench, Task, kept
 from benchmarks.variants import Variant
 from ditto.controls.regions import SelfLoop
 from ditto.edit.edits import SELF_OVERLAP, closed
-from ditto.edit.timeline import FADE_SECONDS, Timeline
+from ditto.edit.timeline import FADE_SECONDS, Known, Timeline
 from ditto.edit.windows import GapFiller
 from ditto.eval.seams import seam_jump
 from ditto.methods.none import Uncontrolled
@@ -61,15 +61,14 @@ def loop(bench: Bench, task: Task, variant: Variant, i: int) -> Tensors:
     result = run(task.request(bench, variant, i, control), model)
     fade = round(_fade(variant) * spec.sample_rate)
     once = closed(result.audio.numpy(), spec.samples(control.period), fade)
-    known = np.ones(2 * once.shape[1], bool)
-    twice = Timeline(np.tile(once, 2), known, spec.sample_rate)
+    twice = Timeline(np.tile(once, 2), Known(2 * once.shape[1]), spec.sample_rate)
     return kept(result) | _jumps(twice, [once.shape[1]], bench)
 
 
 def _recording(bench: Bench, i: int) -> Timeline:
     """Return held-out clip i as a recording."""
     samples = bench.targets.real().audio[i].numpy()[None]
-    return Timeline(samples, np.ones(samples.shape[1], bool), bench.models.model.spec.sample_rate)
+    return Timeline(samples, Known(samples.shape[1]), bench.models.model.spec.sample_rate)
 
 
 def _filler(

@@ -126,6 +126,7 @@ class Table:
         extra: makes rows that are not of clips; the last argument is clips a row.
         fresh: times are the point, so no clip of an earlier run is used.
         count: clips a row by default.
+        seed: of the first clip by default, and the least.
     """
 
     name: str
@@ -137,6 +138,7 @@ class Table:
     extra: Extra | None = None
     fresh: bool = False
     count: int = 16
+    seed: int = 0
 
     def only(self, words: Sequence[str]) -> "Table":
         """Return the table with the rows alone whose name contains one of these words.

@@ -30,6 +30,7 @@ from ditto.eval.batch_variance import intra_batch_variance
 from ditto.eval.efficiency import Memory
 from ditto.eval.seams import seam_jump
 from ditto.latents import NOISE_SEED, VARIATION_SEED, Latent, draw_x_T, item_noise
+from ditto.methods.best_of import BestOf
 from ditto.methods.controlnet import MusicControlNet
 from ditto.models.conditioning import Tags
 from ditto.models.model import MusicModel
@@ -44,6 +45,8 @@ BATCH = 10
 MEMORY_ITERATIONS = 2
 COSINE_SCALE = 4.0
 """From errors of the control's self-similarity, (1 + cos) / 2, to those of the papers' T·Tᵀ."""
+TRIAL = 32
+"""Candidates of a search that is timed."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ class Bench:
 
     def some(self, task: Task, variant: Variant, numbers: Sequence[int]) -> Tensors:
         """Return the clips of these numbers, made or read."""
+        variant = self.settled(task, variant)
         together = task.together and not isinstance(variant.method, MusicControlNet)
         size = self.batch if together else 1
         paths = {i: self._path(task, variant, i, size) for i in numbers}
@@ -140,6 +144,21 @@ class Bench:
             if clip is not None
         ]
         return {name: torch.cat([clip[name] for clip in ready]) for name in ready[0]}
+
+    def settled(self, task: Task, variant: Variant) -> Variant:
+        """Return a variant that is to take as long as another with as many candidates as do.
+
+        Both times are those of the first clip, of the other and of `TRIAL` candidates; they are
+        kept with the clips, so that the number stays the same for all clips of a machine.
+        """
+        if variant.as_long_as is None:
+            return variant
+        trial = variant.with_(as_long_as=None, count=TRIAL)
+        long, short = (
+            self.some(task, one, [0])["seconds_per_clip"].item()
+            for one in (variant.as_long_as, trial)
+        )
+        return trial.with_(count=max(1, round(TRIAL * long / short)))
 
     def _make(self, task: Task, variant: Variant, chunk: Sequence[int]) -> list[Tensors]:
         started = time.perf_counter()
@@ -195,6 +214,8 @@ def kept(result: Result, **more: float) -> Tensors:
         step = result.timings["optimize"] / len(result.losses) / count
         clips["seconds_per_step"] = one(step).repeat(count)
         clips |= {"losses": result.losses.T.contiguous(), "x_T": result.x_T}
+    if isinstance(result.request.method, BestOf):
+        clips["candidates"] = one(result.request.method.count).repeat(count)
     return {**clips, "audio": pcm(result.audio)}
 
 

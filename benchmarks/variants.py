@@ -15,12 +15,13 @@ import torch
 
 from ditto.errors import ModelError
 from ditto.eval.musicgen import MusicGen
-from ditto.methods import Method
+from ditto.methods import BestOf, Method
 from ditto.methods.controlnet import MusicControlNet
 from ditto.methods.ditto import Ditto
 from ditto.methods.ditto2 import Ditto2
 from ditto.methods.doodl import Doodl
 from ditto.methods.guidance import FreeDoM, GuidanceGradients
+from ditto.methods.latch import LatCH
 from ditto.methods.masking import MultiDiffusion, MultiDiffusion50, NaiveMasking
 from ditto.methods.none import Uncontrolled
 from ditto.models.clap import EMBEDDED, Clap
@@ -57,6 +58,8 @@ class Variant:
         tags: of every clip, if not the clip's own.
         through: whose optimised x_T the method decodes, if not its own.
         other_noise: decode with other noise than the clip was optimised with.
+        as_long_as: another variant, a clip of which takes as long: how many candidates a `BestOf`
+            has time for on this machine, see `Bench.settled`.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Variant:
     tags: Tags | None = None
     through: Method | None = None
     other_noise: bool = False
+    as_long_as: "Variant | None" = None
 
     def with_(self, **changes: Any) -> "Variant":
         """Return the variant with some fields changed, its own or its method's."""
@@ -98,6 +102,7 @@ MD_ONE = Variant("MD, one noise", MultiDiffusion(one_noise=True))
 MD50_ONE = Variant("MD-50, one noise", MultiDiffusion50(one_noise=True))
 """The papers' MultiDiffusion, and without its lack of noise in the region."""
 GG, FREEDOM = Variant("GG", GuidanceGradients()), Variant("FreeDoM", FreeDoM())
+LATCH = Variant("LatCH", LatCH())
 CONTROLNET = Variant("ControlNet", MusicControlNet())
 DOODL = Variant("DOODL", Doodl(), slow=True)
 CHECKPOINTED = Variant("DITTO", Ditto())
@@ -107,8 +112,17 @@ the time."""
 CTM = Variant("DITTO-2 CTM", Ditto2(), student="ctm")
 CM = Variant("DITTO-2 CM", Ditto2(), student="cm")
 """DITTO-2 as a user gets it, corrected."""
-PUBLISHED_CTM, PUBLISHED_CM = CTM.with_(corrections=0), CM.with_(corrections=0)
+PUBLISHED_CTM, PUBLISHED_CM = (
+    each.with_(corrections=0, surrogate_steps=1, decode_steps=2) for each in (CTM, CM)
+)
 """DITTO-2 as its paper's Table 1 has it: M = 1, T' = 2."""
+
+
+def searched(other: Variant) -> Variant:
+    """Return the search over seeds, without optimising, that takes as long as a variant's clip."""
+    return Variant(
+        "best of N, equal time", BestOf(), "ctm", base=other.base, as_long_as=other, tags=other.tags
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +186,7 @@ class Models:
         }
         return {
             "model": weights_digest(model),
+            **({"heads": model.readers.sha256} if model.readers else {}),
             "adapter": hash_weights(model.controlnet) if adapted else None,  # pyright: ignore[reportArgumentType]
             **(readers if texts else {}),
         }

@@ -8,6 +8,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ditto import plots
 from ditto.audio.spec import AudioSpec
 from ditto.panels import ChromaPanel, CurvePanel, MatrixPanel, Panel, RegionPanel, Spans
 from ditto.plots import clip_picture, draw_panel, edit_picture
@@ -67,6 +68,33 @@ def test_a_panel_of_another_kind_is_refused_until_it_has_a_drawing() -> None:
         drawn(Dots(title="dots"))
     draw_panel.register(Dots, lambda panel, axes, spec: axes.plot([0, 1], [0, 1]))
     assert len(drawn(Dots(title="dots")).lines) == 1
+
+
+def test_the_clip_without_control_is_drawn_small_beside_the_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn_on = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path, force: drawn_on.append(figure))
+    mels = torch.zeros(160, 86), torch.full((160, 86), -0.5)
+    for uncontrolled in (None, mels[1]):
+        clip_picture(
+            tmp_path / "clip.png",
+            mels[0],
+            SPEC,
+            panels=[loudness()],
+            losses=[2.0, 1.0],
+            title="both",
+            uncontrolled=uncontrolled,
+        )
+    without, beside = drawn_on
+    assert [axes.get_title() for axes in without.axes].count("without control") == 0
+    (small,) = [axes for axes in beside.axes if axes.get_title() == "without control"]
+    large = beside.axes[0]
+    np.testing.assert_allclose(small.images[0].get_array(), (-0.5 - 1) * 80)
+    np.testing.assert_allclose(large.images[0].get_array(), -80)
+    beside.canvas.draw()
+    assert 0 < small.get_position().width < large.get_position().width / 2
+    assert small.get_position().y0 == pytest.approx(large.get_position().y0, abs=0.02)
 
 
 def test_pictures_hold_every_panel(tmp_path: Path) -> None:

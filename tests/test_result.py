@@ -1,15 +1,20 @@
 """Results and their files: sound, picture, report, tags, and what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ditto.audio.io import read, read_tags
 from ditto.controls.intensity import Intensity
+from ditto.controls.regions import Region
 from ditto.errors import OutputError
 from ditto.methods.ditto import Ditto
+from ditto.methods.ditto2 import Ditto2
+from ditto.methods.guidance import FreeDoM
 from ditto.models.conditioning import Tags
 from ditto.models.model import MusicModel
 from ditto.request import Request
@@ -55,6 +60,52 @@ def test_saving_writes_sound_picture_and_report(result: Result, tmp_path: Path) 
     )
     assert report["loss"] == pytest.approx(result.losses[:, 1].tolist(), rel=1e-4)
     assert {"torch", "diffusers", "ditto"} <= set(report["versions"])
+
+
+def test_the_report_says_how_much_is_kept_of_the_clip_without_control(
+    student_model: MusicModel, tmp_path: Path
+) -> None:
+    method = Ditto2(corrections=0, lr=0.1)
+    request = Request(Intensity("swell"), seed=7, count=2, iterations=3, method=method)
+    made, without = (run(request, student_model, compare=compare) for compare in (True, False))
+    assert np.array_equal(made.audio, without.audio)
+    assert "compare" not in made.timings
+    report = made.report(1)["kept"]
+    assert report == made.kept.to_dict(1)
+    assert report["words"] == made.kept.words(1)
+    assert set(report) == {
+        "onsets_per_second",
+        "uncontrolled_onsets_per_second",
+        "onsets_percent",
+        "clap_similarity",
+        "words",
+    }
+    assert "compare" in made.timings
+    assert "kept" not in without.report(1)
+    started = run(replace(request, iterations=1, count=1, seed=8), student_model)
+    np.testing.assert_allclose(started.kept.mel[0], made.kept.mel[1], atol=1e-3)
+    made.save(tmp_path / "clip.wav", 1)
+    without.save(tmp_path / "plain.wav", 1)
+    wide, narrow = (width(tmp_path / name) for name in ("clip.png", "plain.png"))
+    assert wide > narrow
+
+
+def test_there_is_nothing_to_compare_without_control_and_in_edits(
+    student_model: MusicModel,
+) -> None:
+    plain = Request(iterations=1)
+    region = Region.invert(torch.zeros(1, 16, 64))
+    kept = Request((region,), iterations=1, method=Ditto2(corrections=0))
+    guided = Request(Intensity("swell"), method=FreeDoM(steps=2))
+    for request in (plain, kept, guided):
+        made = run(request, student_model)
+        assert made.kept is None
+        assert "kept" not in made.report()
+
+
+def width(path: Path) -> int:
+    """The width of a PNG, from its header."""
+    return int.from_bytes(path.read_bytes()[16:20], "big")
 
 
 def test_a_report_remakes_its_clip(result: Result) -> None:

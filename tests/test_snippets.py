@@ -44,11 +44,12 @@ REASONS = (
     "needs a data set",
     "takes hours",
     "runs the tests",
+    "serves until it is stopped",
     "sketch",
 )
 SKETCHES = {"ditto/training/run.py": "the loop of a training, without its data and loss"}
 RESULTS = {path.stem for path in (ROOT / "docs" / "results").glob("*.json")}
-BENCHMARKS = RESULTS | {"all", "sounds", "d1-table4"}
+BENCHMARKS = RESULTS | {"all", "sounds", "d1-table4", "gpu"}
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _MARK = re.compile(r"<!-- not run: (.*?) -->\n\Z")

@@ -21,6 +21,7 @@ from .models.hub import adapt as adapt
 from .models.hub import load as load
 from .models.model import MusicModel as MusicModel
 from .optimize import Step as Step
+from .repeat import again as again
 from .request import Request as Request
 from .result import Result as Result
 from .runner import Run as Run

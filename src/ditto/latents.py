@@ -59,29 +59,33 @@ class Latent:
         Raises:
             RequestError: it is missing, damaged, or something else.
         """
+        name = printable(path)
         if not Path(path).is_file():
-            raise RequestError(f"cannot read the latent {printable(path)}: there is no such file")
+            raise RequestError(f"cannot read the latent {name}: there is no such file")
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 x_T = file.get_tensor("x_T").clone()  # else a view of the file, which stays open
             if metadata.get("format") != FORMAT:
                 raise ValueError
-            latent = cls(
-                x_T, metadata["model"], dict(json.loads(metadata["request"])), Path(path).name
-            )
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+            request = json.loads(metadata["request"])
+            if not isinstance(request, dict):
+                raise ValueError
+            model = metadata["model"]
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError):
             raise RequestError(
-                f"cannot read the latent {printable(path)}: it is damaged or no latent of Ditto's"
+                f"cannot read the latent {name}: it is damaged or no latent of Ditto's"
             ) from None
-        if (
-            x_T.ndim < 3
-            or len(x_T) != 1
-            or not x_T.dtype.is_floating_point
-            or not bool(torch.isfinite(x_T).all())
-        ):
-            raise RequestError(f"the latent {printable(path)} does not hold one finite x_T")
-        return latent
+        if not x_T.dtype.is_floating_point or x_T.ndim < 3 or len(x_T) != 1 or not x_T.numel():
+            kind = f"{str(x_T.dtype).removeprefix('torch.')} of shape {tuple(x_T.shape)}"
+            raise RequestError(
+                f"the latent {name} holds {kind}, and not one clip's x_T: make it again with "
+                "--latent or `invert`"
+            )
+        x_T = x_T.float()
+        if not bool(torch.isfinite(x_T).all()):
+            raise RequestError(f"the latent {name} holds values that are not finite: make it again")
+        return cls(x_T, model, request, Path(path).name)
 
     @property
     def grid(self) -> Any:
@@ -102,7 +106,12 @@ class Latent:
                 f"{printable(self.name)} is a latent of another model ({theirs}, and this one is "
                 f"{ours}): give that one with --model"
             )
-        if tuple(self.x_T.shape[1:]) != tuple(shape):
+        if tuple(self.x_T.shape[1:-1]) != tuple(shape[:-1]):
+            raise RequestError(
+                f"{printable(self.name)} has an x_T of shape {tuple(self.x_T.shape)}, but this "
+                f"model's is (1, {', '.join(map(str, shape[:-1]))}, frames): give the latent's own"
+            )
+        if self.x_T.shape[-1] != shape[-1]:
             length = model.spec.seconds(self.x_T.shape[-1])
             raise RequestError(
                 f"{printable(self.name)} is a latent of {length:.2f} s: give --seconds "
@@ -126,6 +135,11 @@ NOISE_SEED, VARIATION_SEED = 2**31, 2**32
 whose seeds end below."""
 
 
+def item_seed(seed: int, item: int) -> int:
+    """Return the seed of an item of a batch, or of a window: after the last the first comes."""
+    return (seed + item) % NOISE_SEED
+
+
 def draw_x_T(  # noqa: N802 - the papers' name
     shape: Sequence[int],
     seed: int,
@@ -142,7 +156,7 @@ def draw_x_T(  # noqa: N802 - the papers' name
             model's own pipeline.
     """
     draw = noise or (lambda shape, generator: torch.randn(tuple(shape), generator=generator))
-    generators = (torch.Generator().manual_seed(seed + i) for i in range(count))
+    generators = (torch.Generator().manual_seed(item_seed(seed, i)) for i in range(count))
     return torch.stack([draw(shape, generator) for generator in generators])
 
 
@@ -163,7 +177,8 @@ def item_noise(
         device: of the noise.
         first: what the seeds are counted from.
     """
-    generators = [torch.Generator().manual_seed(first + seed + i) for i in range(count)]
+    seeds = (first + item_seed(seed, i) for i in range(count))
+    generators = [torch.Generator().manual_seed(each) for each in seeds]
 
     def draw() -> Tensor:
         drawn = [torch.randn(tuple(shape), generator=generator) for generator in generators]

@@ -37,6 +37,8 @@ class Step:
             None is none of them.
         warnings: what went wrong in this iteration, in words.
         judged: whether the best is news; early stops by loss look at no other steps.
+        candidate: (B,) which of several noises each item's x_T is, or came from, where there was a
+            choice.
     """
 
     i: int
@@ -47,6 +49,7 @@ class Step:
     failed: Tensor | None = None
     warnings: tuple[str, ...] = ()
     judged: bool = True
+    candidate: Tensor | None = None
 
 
 class GradientError(RuntimeError):
@@ -204,6 +207,31 @@ def best_so_far(
                 best_x_T=torch.where(expand_like(better, step.x_T), step.x_T, best.best_x_T),
             )
         yield best
+
+
+def side_by_side(steps: Sequence[Step]) -> Step:
+    """Return the steps of items that are optimised one by one as one step of their batch."""
+    fine = torch.zeros(1, dtype=torch.bool)
+    failed = [fine if step.failed is None else step.failed.cpu() for step in steps]
+    return Step(
+        i=max(step.i for step in steps),
+        loss=torch.cat([step.loss for step in steps]),
+        x_T=torch.cat([step.x_T for step in steps]),
+        best_loss=torch.cat([step.best_loss for step in steps]),
+        best_x_T=torch.cat([step.best_x_T for step in steps]),
+        failed=torch.cat(failed) if bool(torch.cat(failed).any()) else None,
+        warnings=tuple(warning for step in steps for warning in step.warnings),
+        judged=any(step.judged for step in steps),
+        candidate=_side_by_side([step.candidate for step in steps]),
+    )
+
+
+def _side_by_side(candidates: Sequence[Tensor | None]) -> Tensor | None:
+    """Return all candidates; the first noise where an item that failed says none."""
+    if all(one is None for one in candidates):
+        return None
+    own = torch.zeros(1, dtype=torch.long)
+    return torch.cat([own if one is None else one.cpu() for one in candidates])
 
 
 def stop_when(steps: Iterator[Step], stops: Sequence[Stop]) -> Iterator[Step]:

@@ -4,20 +4,26 @@ Every file and folder that Ditto leaves behind goes through this module: what is
 under its name in one step, nothing is replaced unasked, and nothing is left behind after a failure.
 """
 
+import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
+from safetensors import SafetensorError
+
 from ditto.errors import OutputError
 
 StrPath = str | os.PathLike[str]
 TEMPORARY = ".ditto-"
-"""Begins the names of temporary files, ``.ditto-<process>-…``; only a kill leaves them behind."""
+"""Begins the names of temporary files, ``.ditto-<process>-<target>-…``. Only a kill leaves them
+behind, and the next output of the same name removes them."""
+OLD = "old"
+"""What a folder that is being replaced is called within the temporary one."""
 
 
 def printable(path: StrPath) -> str:
@@ -83,13 +89,14 @@ def atomic_file(path: StrPath, *, force: bool = False) -> Iterator[Path]:
     """
     with output_errors(path):
         target = _target(path, force)
-        temporary = target.with_name(
-            f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(8)}{target.suffix}"
-        )
+        _remove_stale(target)
+        temporary = target.with_name(_temporary_name(target) + target.suffix)
         # mode 0o666 leaves the permissions to the user's umask, which tempfile would not
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        mode = temporary.stat().st_mode
         try:
             yield temporary
+            os.chmod(temporary, mode)  # some writers put a private file of theirs in its place
             _sync(temporary)
             _target(path, force)
             os.replace(temporary, target)
@@ -97,12 +104,36 @@ def atomic_file(path: StrPath, *, force: bool = False) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files that killed processes left in a folder; those in use stay."""
-    for file in folder.glob(f"{TEMPORARY}*"):
-        process = file.name.removeprefix(TEMPORARY).partition("-")[0]
-        if not (process.isdecimal() and _runs(int(process))):
-            file.unlink(missing_ok=True)
+def _temporary_name(target: Path) -> str:
+    """Return a new name for a temporary of this process and target, without its ending."""
+    return f"{TEMPORARY}{os.getpid()}-{_key(target)}-{secrets.token_hex(8)}"
+
+
+def _key(target: Path) -> str:
+    """Return what tells the temporaries of one target from others': a hash of its name."""
+    return hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]
+
+
+def _remove_stale(target: Path) -> None:
+    """Remove temporaries of a file that killed processes left; those in use stay."""
+    remove_leftovers(target.parent, f"*-{_key(target)}-*")
+
+
+def remove_leftovers(folder: Path, which: str = "*") -> None:
+    """Remove temporaries that killed processes left in a folder; those in use stay.
+
+    Args:
+        folder: to look in.
+        which: pattern of the rest of their names.
+    """
+    for path in folder.glob(f"{TEMPORARY}{which}"):
+        process = path.name.removeprefix(TEMPORARY).partition("-")[0]
+        if process.isdecimal() and _runs(int(process)):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _runs(process: int) -> bool:
@@ -122,22 +153,37 @@ def _runs(process: int) -> bool:
 def atomic_folder(folder: StrPath) -> Iterator[Path]:
     """Yield a temporary folder to fill; it takes the place of `folder` at the end, or vanishes.
 
+    Killed at any moment, either the old folder or the whole new one is there, or the next call
+    puts the new one in its place.
+
     Raises:
         OutputError: it cannot be written (OSError in the block).
     """
     final = Path(folder)
-    temporary = final.with_name(f".{final.name}-{secrets.token_hex(4)}")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if final.exists():
-            os.replace(final, temporary / "old")
-        os.replace(temporary, final)
-    except OSError as error:
-        raise OutputError(f"cannot write {printable(folder)}: {reason(error)}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    shutil.rmtree(final / "old", ignore_errors=True)
+    temporary = final.with_name(_temporary_name(final))
+    with output_errors(folder):
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            _finish_replacement(final)
+            _remove_stale(final)
+            temporary.mkdir()
+            yield temporary
+            if final.exists():
+                os.replace(final, temporary / OLD)
+            os.replace(temporary, final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(final / OLD, ignore_errors=True)
+
+
+def _finish_replacement(final: Path) -> None:
+    """Put in place the folder of a process that was killed between its last two steps."""
+    if final.exists():
+        return
+    for left in final.parent.glob(f"{TEMPORARY}*-{_key(final)}-*/{OLD}"):
+        os.replace(left.parent, final)
+        shutil.rmtree(final / OLD, ignore_errors=True)
+        return
 
 
 @contextmanager
@@ -179,11 +225,37 @@ def check_output(path: StrPath, *, force: bool = False) -> None:
 
 @contextmanager
 def output_errors(path: StrPath) -> Iterator[None]:
-    """Turn an OSError in the block into an `OutputError` about `path`."""
+    """Turn an error of writing in the block into an `OutputError` about `path`."""
     try:
         yield
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write {printable(path)}: {reason(error)}") from error
+
+
+def refuse_inputs(outputs: Iterable[StrPath], inputs: Iterable[StrPath]) -> None:
+    """Refuse to replace what is read, whatever the user forces.
+
+    Args:
+        outputs: that will be written.
+        inputs: that are read; what is no file (any text) is left out.
+
+    Raises:
+        OutputError: an output is one of the inputs, under this name or another.
+    """
+    read = list(inputs)
+    for output in outputs:
+        if any(same_file(path, output) for path in read):
+            raise OutputError(
+                f"cannot write {printable(output)}: this command reads it, choose another name"
+            )
+
+
+def same_file(one: StrPath, other: StrPath) -> bool:
+    """Tell whether two names, which may be any text, are of one existing file."""
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return False
 
 
 def _target(path: StrPath, force: bool) -> Path:

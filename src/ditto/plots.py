@@ -6,13 +6,16 @@ figure) is touched.
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import singledispatch
+from functools import cache, singledispatch
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.image import AxesImage
+from matplotlib.text import Text
 from torch import Tensor
 
 from ditto.audio.spec import AudioSpec
@@ -30,6 +33,7 @@ def clip_picture(
     panels: Sequence[Panel],
     losses: Sequence[float],
     title: str,
+    uncontrolled: Tensor | None = None,
     force: bool = False,
 ) -> None:
     """Save one clip's picture as PNG: its log-mel, the controls' panels and the loss curve.
@@ -41,18 +45,25 @@ def clip_picture(
         panels: target against achieved.
         losses: of the optimisation; none draws no curve.
         title: over the picture.
+        uncontrolled: log-mel of the clip without control, drawn small beside the clip's.
         force: replace a file that exists.
 
     Raises:
         OutputError: if the file exists (without `force`) or cannot be written.
     """
     heights = [3.4, *map(_height, panels), *([2.2] if losses else [])]
-    figure = _figure(10, sum(heights))
-    axes = figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[
-        :, 0
-    ]
+    figure = _figure(10 if uncontrolled is None else 13, sum(heights))
+    columns = 1 if uncontrolled is None else 2
+    grid = figure.add_gridspec(
+        len(heights), columns, height_ratios=heights, width_ratios=[10, 3][:columns]
+    )
+    axes = [figure.add_subplot(grid[row, 0]) for row in range(len(heights))]
     figure.suptitle(title, fontsize=10)
     _spectrogram(axes[0], mel, spec)
+    if uncontrolled is not None:
+        beside = figure.add_subplot(grid[0, 1])
+        _image(beside, uncontrolled, spec)
+        beside.set_title("without control", fontsize=9)
     for place, panel in zip(axes[1:], panels, strict=False):
         draw_panel(panel, place, spec)
     if losses:
@@ -183,7 +194,8 @@ def edit_picture(
         axes.pop(0).set_title("before", fontsize=9)
     _spectrogram(axes[0], after, spec, stride)
     if before is not None:
-        axes[0].set_title("after; between the lines is new, the rest is kept", fontsize=9)
+        told = "after; between the lines is new, 0.1 s beside them is faded, the rest is kept"
+        axes[0].set_title(told, fontsize=9)
     for start, end in new:
         axes[0].axvline(start, color="cyan", linewidth=1)
         axes[0].axvline(end, color="cyan", linestyle="--", linewidth=1)
@@ -238,18 +250,40 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _save(figure: Figure, path: Path, force: bool) -> None:
+    known = _characters()
+    for text in figure.findobj(Text):
+        # Names and prompts are words, no formulae; what no font here has is shown by its number.
+        text.set_parse_math(False)
+        text.set_text("".join(_drawable(c, known) for c in text.get_text()))
     with atomic_file(path, force=force) as temporary:
         figure.savefig(temporary, format="png", dpi=90)
 
 
+@cache
+def _characters() -> frozenset[int]:
+    """Return the characters of the font that pictures are written in."""
+    return frozenset(get_font(findfont(FontProperties())).get_charmap())
+
+
+def _drawable(character: str, known: frozenset[int]) -> str:
+    """Return a character, or its escape where the font lacks it."""
+    if character == "\n" or ord(character) in known:
+        return character
+    return character.encode("unicode_escape").decode()
+
+
 def _spectrogram(axes: Axes, mel: Tensor, spec: AudioSpec, stride: int = 1) -> None:
-    level = (mel.float().cpu().numpy() - 1) * (spec.dynamic_range_db / 2)
-    extent = (0.0, spec.seconds(mel.shape[-1] * stride), 0.0, float(spec.n_mels))
-    image = axes.imshow(
-        level, origin="lower", aspect="auto", extent=extent, vmin=-110, vmax=-10, cmap="magma"
-    )
+    image = _image(axes, mel, spec, stride)
     axes.set(xlabel="seconds", ylabel="mel band")
     axes.figure.colorbar(image, ax=axes, label="dB", pad=0.01)
+
+
+def _image(axes: Axes, mel: Tensor, spec: AudioSpec, stride: int = 1) -> AxesImage:
+    level = (mel.float().cpu().numpy() - 1) * (spec.dynamic_range_db / 2)
+    extent = (0.0, spec.seconds(mel.shape[-1] * stride), 0.0, float(spec.n_mels))
+    return axes.imshow(
+        level, origin="lower", aspect="auto", extent=extent, vmin=-110, vmax=-10, cmap="magma"
+    )
 
 
 def _losses(axes: Axes, losses: Sequence[float]) -> None:

@@ -3,7 +3,10 @@
 import json
 import math
 import platform
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -12,10 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ditto.audio.io import SUBTYPES, write
-from ditto.controls.base import Output
+from ditto.audio.io import SUBTYPES, check_format, fitting_tag, write
+from ditto.controls.base import Control, Output
 from ditto.errors import OutputError
-from ditto.latents import Latent
+from ditto.eval.kept import Kept, kept
+from ditto.latents import Latent, item_seed
+from ditto.methods.base import check_number
+from ditto.models.device import native_precision, one_by_one
 from ditto.models.model import MusicModel
 from ditto.paths import StrPath, atomic_file, check_output, printable
 from ditto.request import Request
@@ -34,10 +40,14 @@ class Result:
         x_T: the latents decoded, (B, …, frames) of the model's `shape`.
         x_0: shape (B, …, frames).
         audio: (B, samples) float32 within ±1: what the controls were measured on.
-        losses: (K, B) of the optimisation; K = 0 without one.
+        losses: (K, B) of the optimisation; K = 0 without one; NaN where an item had ended.
         errors: per-control errors of the decoded output, each (B,).
         timings: seconds by phase.
         sound: (B, channels, samples) as it is saved, where that is more than `audio`.
+        notes: what a user should know about how it went.
+        candidate: (B,) which of several noises each clip came from, from 0, where there was a
+            choice.
+        without: makes x_0 (B, …) of the same seeds without control; None if there is none.
     """
 
     request: Request
@@ -49,6 +59,9 @@ class Result:
     errors: dict[str, Tensor]
     timings: dict[str, float]
     sound: Tensor | None = None
+    notes: tuple[str, ...] = ()
+    candidate: Tensor | None = None
+    without: Callable[[], Tensor | None] | None = None
 
     @classmethod
     def of(
@@ -63,9 +76,11 @@ class Result:
     ) -> Self:
         """Return the result of a decoded x_0: makes its sound and measures its controls' errors."""
         with torch.no_grad():
-            sound = model.to_sound(x_0)
-            audio, control = sound.mean(dim=1), request.control
-            errors = control.errors(Output(x_0, model, audio, x_T=x_T)) if control else {}
+            sizes = 1 if one_by_one(model.device, len(x_0)) else len(x_0)
+            sound = torch.cat([model.to_sound(x.clone()) for x in x_0.split(sizes)])
+            audio = sound.mean(dim=1)
+            control = request.control
+            errors = _errors(control, x_0, model, audio, x_T, sizes) if control else {}
         return cls(
             request=request,
             model=model,
@@ -79,18 +94,65 @@ class Result:
             **more,
         )
 
+    @cached_property
+    def kept(self) -> Kept | None:
+        """How much is left of the clips without control; found out when it is first asked for.
+
+        None where there is no such clip: without a control, in edits, and of guidance.
+        """
+        started = time.perf_counter()
+        with torch.no_grad():
+            x_0 = None if self.without is None else self.without()
+            if x_0 is None:
+                return None
+            plain = self.model.to_sound(x_0).mean(dim=1)
+            found = kept(self.audio, plain.cpu(), self.model.spec)
+        self.timings["compare"] = time.perf_counter() - started
+        return found
+
     def report(self, item: int = 0) -> dict[str, Any]:
         """Return everything about one item as JSON: request, model, versions, errors, timings."""
-        return {
-            "request": self.request.to_dict() | {"seed": self.request.seed + item, "count": 1},
-            "model": self.model.describe(),
-            "versions": versions(),
+        item = self.checked_item(item)
+        beside = {} if self.kept is None else {"kept": self.kept.to_dict(item)}
+        whole = {
+            **self._made(item),
+            "machine": machine(),
             "sample_rate": self.model.spec.sample_rate,
-            "seconds": self.audio.shape[1] / self.model.spec.sample_rate,
+            "seconds": self.samples(item).shape[-1] / self.model.spec.sample_rate,
             "errors": {name: _json(value[item].item()) for name, value in self.errors.items()},
-            "loss": [_json(value) for value in self.losses[:, item].tolist()],
+            **beside,
+            "loss": [_json(value) for value in self.curve(item)],
+            **({} if self.candidate is None else {"candidate": int(self.candidate[item])}),
             "timings": {name: round(value, 3) for name, value in self.timings.items()},
         }
+        if self.notes:
+            whole["notes"] = list(self.notes)
+        count = len(self.x_0)
+        if count > 1 and not one_by_one(self.model.device, count):
+            # Arithmetic is shared there: only the whole batch gives the same samples again.
+            whole["batch"] = {"seed": self.request.seed, "count": count, "item": item}
+        return whole
+
+    def _made(self, item: int) -> dict[str, Any]:
+        """Return what one item was made with."""
+        request = self.request.to_dict()
+        return {
+            "request": request | {"seed": item_seed(self.request.seed, item), "count": 1},
+            "model": self.model.describe(),
+            "versions": versions(),
+        }
+
+    def checked_item(self, item: int) -> int:
+        """Return an item's number as a plain one.
+
+        Raises:
+            RequestError: there is no such item.
+        """
+        return int(check_number("item", item, 0, len(self.x_0) - 1))
+
+    def curve(self, item: int = 0) -> list[float]:
+        """Return the losses of one item, up to where it ended."""
+        return [value for value in self.losses[:, item].tolist() if not math.isnan(value)]
 
     def save(self, path: StrPath, item: int = 0, *, force: bool = False) -> list[Path]:
         """Write one item's sound, and beside it its picture (.png) and report (.json).
@@ -111,10 +173,13 @@ class Result:
         """
         from ditto.plots import clip_picture  # matplotlib is slow to import
 
-        sound, picture, report = output_files(path, force=force)
+        item = self.checked_item(item)
+        channels = 1 if self.sound is None else self.sound.shape[1]
+        rate = self.model.spec.sample_rate
+        sound, picture, report = output_files(path, channels, rate, force=force)
         title = self.title(item)
         tags = {
-            "title": title,
+            "title": fitting_tag(title),
             "software": f"ditto-music {version('ditto-music')}",
             "comment": self._comment(item),
         }
@@ -130,8 +195,9 @@ class Result:
                 output.mel[item],
                 self.model.spec,
                 panels=control.panels(output, item) if control else [],
-                losses=self.losses[:, item].tolist(),
+                losses=self.curve(item),
                 title=title,
+                uncontrolled=None if self.kept is None else self.kept.mel[item],
                 force=force,
             )
         return [sound, picture, report]
@@ -139,36 +205,78 @@ class Result:
     def title(self, item: int = 0) -> str:
         """Return one line about an item: tags, seed and method."""
         method = self.request.method.name if self.request.method else "none"
-        return f"{self.request.tags.caption()} Seed {self.request.seed + item}, {method}."
+        seed = item_seed(self.request.seed, item)
+        return f"{self.request.tags.caption()} Seed {seed}, {method}."
 
     def latent(self, item: int = 0) -> Latent:
         """Return x_T of one item, to keep, vary, or start from again."""
-        request = self.report(item)["request"]
+        item = self.checked_item(item)
+        request = self._made(item)["request"]
         x_T = self.x_T[item : item + 1].clone()
         return Latent(x_T, self.model.sha256, request, f"seed {request['seed']}")
 
     def samples(self, item: int = 0) -> np.ndarray:
-        """Return the sound of one item: (samples,), or (channels, samples) in stereo, float32."""
-        return (self.audio if self.sound is None else self.sound)[item].numpy()
+        """Return the sound of one item: (samples,), or (channels, samples) in stereo, float32.
+
+        The model makes whole frames, and groups of them; what is beyond the length that was asked
+        for is left out.
+        """
+        sound = (self.audio if self.sound is None else self.sound)[self.checked_item(item)]
+        seconds = self.request.seconds
+        whole = sound.shape[-1]
+        wanted = whole if seconds is None else round(seconds * self.model.spec.sample_rate)
+        return sound[..., :wanted].numpy()
 
     def _comment(self, item: int) -> str:
         """Return request, model and versions as JSON, less what a tag has no room for."""
-        whole = {
-            key: value
-            for key, value in self.report(item).items()
-            if key in ("request", "model", "versions")
-        }
+        whole = self._made(item)
         text = json.dumps(whole, separators=(",", ":"))
         if len(text.encode()) <= MAX_COMMENT:
             return text
         names = ", ".join(control["control"] for control in whole["request"]["controls"])
         whole["request"] |= {"controls": f"{names} (in full in the .json)"}
         del whole["versions"]
-        return json.dumps(whole, separators=(",", ":"))
+        text = json.dumps(whole, separators=(",", ":"))
+        if len(text.encode()) <= MAX_COMMENT:
+            return text
+        tags = {key: printable(str(value))[:100] for key, value in whole["request"]["tags"].items()}
+        whole["request"] |= {"tags": tags, "controls": "in full in the .json"}
+        text = json.dumps(whole, separators=(",", ":"))
+        return text if len(text.encode()) <= MAX_COMMENT else json.dumps({"model": whole["model"]})
 
 
-def output_files(path: StrPath, *, force: bool = False) -> tuple[Path, Path, Path]:
+def _errors(
+    control: Control, x_0: Tensor, model: MusicModel, audio: Tensor, x_T: Tensor, size: int
+) -> dict[str, Tensor]:
+    """Return a control's errors, each (B,), of `size` items at once."""
+    if size == len(x_0):
+        return control.errors(Output(x_0, model, audio, x_T=x_T))
+    each = [
+        control.for_item(i).errors(Output(x, model, sound, x_T=latent))
+        for i, (x, sound, latent) in enumerate(
+            zip(x_0.split(1), audio.split(1), x_T.split(1), strict=True)
+        )
+    ]
+    common = [name for name in each[0] if all(name in errors for errors in each)]
+    return {name: torch.cat([errors[name] for errors in each]) for name in common}
+
+
+def output_files(
+    path: StrPath,
+    channels: int = 1,
+    sample_rate: int | None = None,
+    subtype: str | None = None,
+    *,
+    force: bool = False,
+) -> tuple[Path, Path, Path]:
     """Return the sound, picture and report that saving to `path` writes, after checking each.
+
+    Args:
+        path: the sound file.
+        channels: of the sound.
+        sample_rate: in Hz; None if it is not known yet.
+        subtype: libsndfile's name of the encoding.
+        force: whether files may be replaced.
 
     Raises:
         OutputError: the name's ending is not that of a sound file, or a file may not be written.
@@ -181,6 +289,8 @@ def output_files(path: StrPath, *, force: bool = False) -> tuple[Path, Path, Pat
     files = sound, sound.with_suffix(".png"), sound.with_suffix(".json")
     for file in files:
         check_output(file, force=force)
+    if sample_rate is not None:
+        check_format(sound, channels, sample_rate, subtype)
     return files
 
 
@@ -197,6 +307,16 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         "diffusers": version("diffusers"),
         "python": platform.python_version(),
+    }
+
+
+@cache
+def machine() -> dict[str, str]:
+    """Return what the last bits of samples depend on besides versions and weights."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16": "native" if native_precision("cpu") is torch.bfloat16 else "emulated",
     }
 
 

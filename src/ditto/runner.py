@@ -12,6 +12,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,13 +20,13 @@ import torch
 from torch import Tensor
 
 from ditto.controls.base import Control
-from ditto.errors import OutOfMemoryError
-from ditto.latents import draw_x_T, item_noise
+from ditto.errors import OutOfMemoryError, RequestError
+from ditto.latents import draw_x_T, item_noise, item_seed
 from ditto.methods.base import Problem
 from ditto.models.conditioning import Tags
-from ditto.models.device import is_out_of_memory
-from ditto.models.model import MusicModel
-from ditto.optimize import GradientError, Step, Stop, never
+from ditto.models.device import is_out_of_memory, one_by_one
+from ditto.models.model import MusicModel, check_model
+from ditto.optimize import GradientError, Step, Stop, never, side_by_side
 from ditto.request import Request
 from ditto.result import Result
 
@@ -39,41 +40,62 @@ HALF_REMEDY = "float16 holds no number above 65504, take --precision bfloat16 or
 class Run:
     """A request being carried out: an iterator over its optimisation's steps, then a result.
 
+    On the CPU the items of a batch are made one by one, side by side: none depends on its
+    neighbours, so each is bit for bit what it would be alone, and a batch costs no more. On a
+    graphics card they share their arithmetic, which rounds differently for different counts.
+
+    An item whose gradient is not finite ends there and keeps the best so far; the others go on.
+
     Attributes:
         request: resolved.
         model: what it runs on.
         problem: what its method is given.
         x_T: the best latents so far, (B, …); decoded by `result`.
         total: iterations that there will be at most; 0 for methods that do not optimise.
+        losses: (B,) of every step; NaN for an item that had ended.
+        failures: why items ended early, by item.
     """
 
-    def __init__(self, request: Request, model: MusicModel, stop: Stop = never) -> None:
+    def __init__(
+        self, request: Request, model: MusicModel, stop: Stop = never, *, compare: bool = True
+    ) -> None:
         """Check the request and draw x_T.
 
         Args:
             request: what to make.
             model: from `ditto.load`.
             stop: called with every step; True ends the optimisation.
+            compare: whether reports say how much of the clip without control is kept.
 
         Raises:
             DittoError: the request does not fit the model (unknown tag, a curve beyond the clip's
                 end, …).
         """
+        check_model(model)
         self.request, self.model = request.resolved(model), model
         shape = checked_shape(self.request, model)
         with memory_errors(self.request, model):
             self.problem = problem_of(self.request, model, shape, stop)
             self.method.check(self.problem)
             self.x_T = initial_x_T(self.request, model, shape)
-        self.total = self.method.total(self.problem)
+        self.compare, self._begun = compare, self.x_T
+        self.total = self.method.total(self.problem.alone(0) if self.one_by_one else self.problem)
         self.losses: list[Tensor] = []
+        self.failures: dict[int, str] = {}
+        self._told: set[int] = set()
+        self.candidate: Tensor | None = None
         self.seconds = 0.0
-        self._steps = self.method.optimise(self.x_T, self.problem) if self.total else iter(())
+        self._steps = self._optimise() if self.total else iter(())
 
     @property
     def method(self) -> Any:
         """The resolved request's method."""
         return self.request.method
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether items are made one by one, and so do not depend on each other."""
+        return one_by_one(self.model.device, self.request.count)
 
     def __iter__(self) -> Iterator[Step]:
         return self
@@ -87,17 +109,89 @@ class Run:
         """
         started = time.perf_counter()
         with memory_errors(self.request, self.model):
-            try:
-                step = next(self._steps)
-            except GradientError as error:
-                half = torch.float16 in (self.model.precision, self.model.decoder_precision)
-                if not half or "finite" not in str(error):
-                    raise
-                raise GradientError(f"{error}: {HALF_REMEDY}") from None
-        self.losses.append(step.loss)
-        self.x_T = step.best_x_T
+            step = next(self._steps)
+        self.x_T, self.candidate = step.best_x_T, step.candidate
         self.seconds += time.perf_counter() - started
         return step
+
+    def _optimise(self) -> Iterator[Step]:
+        """Yield the method's steps, of all items together."""
+        if not self.one_by_one:
+            yield from self._together()
+            return
+        items = [
+            self.method.optimise(x_T.clone(), self.problem.alone(i))
+            for i, x_T in enumerate(self.x_T.split(1))
+        ]
+        latest: dict[int, Step] = {}
+        going = dict(enumerate(items))
+        while going:
+            for i, steps in list(going.items()):
+                step = self._step_of(i, steps, latest.get(i))
+                if step is None:
+                    del going[i]
+                else:
+                    latest[i] = step
+            if not going:
+                return
+            if len(latest) < len(items):  # an item failed at its first iteration: it stays noise
+                latest |= self._as_drawn(latest)
+            loss = torch.cat([latest[i].loss for i in range(len(items))])
+            ended = torch.tensor([i not in going for i in range(len(items))])
+            self.losses.append(loss.masked_fill(ended, torch.nan))
+            whole = side_by_side([latest[i] for i in range(len(items))])
+            yield replace(whole, warnings=(*whole.warnings, *self._news()))
+            if self.problem.stop(whole):
+                return
+
+    def _step_of(self, item: int, steps: Iterator[Step], before: Step | None) -> Step | None:
+        """Return an item's next step; None where it has ended, with the reason if it failed."""
+        try:
+            return next(steps, None)
+        except GradientError as error:
+            self.failures[item] = self._said(error)
+            if before is None and len(self.failures) == len(self.x_T):
+                raise GradientError(self._said(error)) from None
+            return None
+
+    def _said(self, error: GradientError) -> str:
+        """Return an error's words, with what to do where the precision is to blame."""
+        half = torch.float16 in (self.model.precision, self.model.decoder_precision)
+        return f"{error}: {HALF_REMEDY}" if half and "finite" in str(error) else str(error)
+
+    def _as_drawn(self, latest: Mapping[int, Step]) -> dict[int, Step]:
+        """Return a step for each item that has none: x_T as it was drawn."""
+        found = {}
+        for i, x_T in enumerate(self.x_T.split(1)):
+            if i not in latest:
+                loss = torch.full((1,), torch.nan)
+                found[i] = Step(0, loss, x_T, best_loss=loss, best_x_T=x_T)
+        return found
+
+    def _news(self) -> Iterator[str]:
+        """Yield what went wrong in the last iteration."""
+        for item, why in self.failures.items():
+            if item not in self._told:
+                self._told.add(item)
+                yield f"clip {item + 1} keeps its best so far: {why}"
+
+    def _together(self) -> Iterator[Step]:
+        """Yield the steps of a batch that shares its arithmetic, or of a single clip."""
+        try:
+            for step in self.method.optimise(self.x_T, self.problem):
+                self.losses.append(step.loss)
+                yield step
+        except GradientError as error:
+            if not self.losses:
+                raise GradientError(self._said(error)) from None
+            self.failures |= dict.fromkeys(range(len(self.x_T)), self._said(error))
+
+    def decode(self) -> Tensor:
+        """Return x_0 (B, …) of the best latents so far."""
+        if not self.one_by_one:
+            return self.method.decode(self.x_T, self.problem)
+        items = enumerate(self.x_T.split(1))
+        return torch.cat([self.method.decode(x.clone(), self.problem.alone(i)) for i, x in items])
 
     def result(self) -> Result:
         """Decode the best latents so far; may be called before the last step.
@@ -107,12 +201,40 @@ class Run:
         """
         started = time.perf_counter()
         with torch.no_grad(), memory_errors(self.request, self.model):
-            x_0 = self.method.decode(self.x_T, self.problem)
+            x_0 = self.decode()
             losses = torch.stack(self.losses) if self.losses else torch.zeros(0, len(self.x_T))
             timings = {"optimize": self.seconds}
-            result = Result.of(self.request, self.model, self.x_T, x_0, losses, timings)
+            notes = tuple(f"clip {i + 1}: {why}" for i, why in sorted(self.failures.items()))
+            result = Result.of(
+                self.request,
+                self.model,
+                self.x_T,
+                x_0,
+                losses,
+                timings,
+                notes=notes,
+                candidate=None if self.candidate is None else self.candidate.cpu(),
+                without=self._uncontrolled if self._comparable else None,
+            )
         timings["decode"] = time.perf_counter() - started
         return result
+
+    @property
+    def _comparable(self) -> bool:
+        """Whether there is a clip without control, which edits and inversions have not."""
+        controls = self.request.controls
+        kept = any(term.bare().known_region() for c in controls for term, _ in c.bare().terms())
+        return self.compare and bool(controls) and not kept
+
+    @torch.no_grad()
+    def _uncontrolled(self) -> Tensor | None:
+        """Return x_0 (B, …) of the x_T that was drawn, without control."""
+        if not self.one_by_one:
+            return self.method.uncontrolled(self._begun, self.problem)
+        items = enumerate(self._begun.split(1))
+        made = [self.method.uncontrolled(x.clone(), self.problem.alone(i)) for i, x in items]
+        whole = [x_0 for x_0 in made if x_0 is not None]
+        return torch.cat(whole) if len(whole) == len(made) else None
 
 
 @contextmanager
@@ -144,7 +266,12 @@ def memory_errors(request: Request, model: MusicModel) -> Iterator[None]:
 
 
 def run(
-    request: Request, model: MusicModel, *, watch: Watch | None = None, stop: Stop = never
+    request: Request,
+    model: MusicModel,
+    *,
+    watch: Watch | None = None,
+    stop: Stop = never,
+    compare: bool = True,
 ) -> Result:
     """Carry out a request.
 
@@ -153,12 +280,13 @@ def run(
         model: from `ditto.load`.
         watch: called after every iteration.
         stop: called with every step; True ends the optimisation.
+        compare: see `Run`.
 
     Raises:
         DittoError: the request does not fit the model (an unknown tag, a curve beyond the clip's
             end, …).
     """
-    steps = Run(request, model, stop)
+    steps = Run(request, model, stop, compare=compare)
     for step in steps:
         if watch is not None:
             watch(step)
@@ -171,6 +299,7 @@ def steps(
     *,
     tags: Tags | Mapping[str, Any] | str | None = None,
     stop: Stop = never,
+    compare: bool = True,
     **settings: Any,
 ) -> Run:
     """Return the optimisation's steps one by one; ``.result()`` decodes the best so far.
@@ -181,13 +310,14 @@ def steps(
         tags: `Tags`, a mapping with genre, mood and tempo, or text such as "genre=jazz tempo=110";
             for a model that reads prompts also a mapping with prompt.
         stop: see `run`.
+        compare: see `Run`.
         settings: the other fields of `Request` (seed, count, method, …); an unknown name is a
             TypeError.
 
     Raises:
         DittoError: see `Request` and `run`.
     """
-    return Run(Request(controls, tags, **settings), model, stop)
+    return Run(Request(controls, tags, **settings), model, stop, compare=compare)
 
 
 def generate(
@@ -197,6 +327,7 @@ def generate(
     tags: Tags | Mapping[str, Any] | str | None = None,
     watch: Watch | None = None,
     stop: Stop = never,
+    compare: bool = True,
     **settings: Any,
 ) -> Result:
     """Make music that follows the controls: `run` in one call.
@@ -207,12 +338,14 @@ def generate(
         tags: see `steps`.
         watch: called after every iteration.
         stop: see `run`.
+        compare: see `Run`.
         settings: see `steps`.
 
     Raises:
         DittoError: see `Request` and `run`.
     """
-    return run(Request(controls, tags, **settings), model, watch=watch, stop=stop)
+    request = Request(controls, tags, **settings)
+    return run(request, model, watch=watch, stop=stop, compare=compare)
 
 
 def checked_shape(request: Request, model: MusicModel) -> tuple[int, ...]:
@@ -226,6 +359,10 @@ def checked_shape(request: Request, model: MusicModel) -> tuple[int, ...]:
         frames = request.start.x_T.shape[-1] if request.seconds is None else shape[-1]
         shape = (*shape[:-1], frames)
         request.start.check(model, shape)
+        if getattr(request.method, "candidates", 1) > 1:
+            raise RequestError(
+                "candidates are noises of other seeds, and this begins from a latent: leave one out"
+            )
     for control in request.controls:
         control.check(model, shape[-1])
     return shape
@@ -255,6 +392,7 @@ def problem_of(
         iterations=request.iterations,
         new_noise=partial(item_noise, shape, request.seed, request.count, model.device),
         stop=stop,
+        noise_of=lambda i: item_noise(shape, item_seed(request.seed, i), 1, model.device),
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.measures import Judge
+from benchmarks.measures import CANDIDATES, Judge
 from benchmarks.plots import draw
 from benchmarks.runner import Table, run_table
 from benchmarks.tasks import Bench
@@ -67,3 +67,12 @@ def test_a_search_over_seeds_stands_beside_the_methods_that_optimise() -> None:
     rows = {entry.name for entry in TABLE.entries}
     assert {f"{name}, best of 64" for name in SEARCHED} <= rows
     assert "inversion, best of 64" not in rows
+
+
+def test_every_table_of_ditto_2_has_a_search_that_takes_as_long() -> None:
+    for table in tables_ditto2.TABLES:
+        searched = [entry for entry in table.entries if entry.variant.as_long_as]
+        assert len(searched) == (5 if table.name == "d2-table1" else 1)
+        for entry in searched:
+            assert CANDIDATES in entry.measures
+            assert entry.variant.as_long_as.method.optimises

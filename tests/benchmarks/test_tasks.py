@@ -14,13 +14,14 @@ from benchmarks.tasks import (
     OUTPAINTING,
     PLAIN,
     REUSE,
+    TRIAL,
     Bench,
     _reference,
     _region,
     pcm,
     sound,
 )
-from benchmarks.variants import CTM, DITTO, DOODL, GG, PUBLISHED_CTM, TTM
+from benchmarks.variants import CTM, DITTO, DOODL, GG, PUBLISHED_CTM, TTM, searched
 
 from ditto.audio.features import log_mel
 from ditto.controls.base import Output
@@ -75,6 +76,21 @@ def test_what_only_decodes_otherwise_shares_an_optimisation(bench, tmp_path):
     expected = run(request, bench.models.model)
     torch.testing.assert_close(sound(clip["audio"]), expected.audio, atol=2e-4, rtol=0)
     assert CTM.optimised_alike() is None
+
+
+def test_a_search_has_as_many_candidates_as_there_is_time_for(bench, tmp_path):
+    fresh = afresh(bench, tmp_path)
+    search = searched(PUBLISHED_CTM)
+    timed = fresh.settled(CONTROLS["loudness"], search)
+    task = CONTROLS["loudness"]
+    other = fresh.some(task, PUBLISHED_CTM, [0])["seconds_per_clip"].item()
+    trial = search.with_(as_long_as=None, count=TRIAL)
+    short = fresh.some(task, trial, [0])["seconds_per_clip"].item()
+    assert timed.method.count == max(1, round(TRIAL * other / short))
+    clips = fresh.some(task, search, [0, 1])
+    assert clips["candidates"].tolist() == [timed.method.count] * 2
+    assert fresh.settled(task, search) == timed
+    assert fresh.settled(task, CTM) is CTM
 
 
 def test_a_chain_can_decode_what_a_shorter_one_optimised(bench, tmp_path):
@@ -228,6 +244,7 @@ def test_a_constant_gain_takes_the_mean_error_away(bench):
 def test_the_ablation_is_every_correction_by_either_adam():
     rows = {entry.name: entry.variant.method for entry in TABLE.entries}
     ladder = [rows[variant.name] for variant in LADDER.values()]
+    assert {m.decode_steps for m in ladder} == {2}
     assert {(m.corrections, m.lr, m.momentum) for m in ladder} == {
         (n, adam["lr"], adam["momentum"])
         for n in (0, 1, 2, 4, 8, "every step")

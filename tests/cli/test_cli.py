@@ -34,6 +34,19 @@ def files() -> list[str]:
     return sorted(str(path) for path in Path().rglob("*"))
 
 
+def test_the_line_says_how_much_is_kept_and_need_not(generate: Command) -> None:
+    code, _, err = generate("--loudness", "swell", "-o", "a.wav")
+    assert code == 0
+    assert "the clip without control" in err
+    report = json.loads(Path("a.json").read_text(encoding="utf-8"))
+    assert report["kept"]["words"] in err
+    code, _, err = generate("--loudness", "swell", "--no-compare", "-o", "b.wav")
+    assert code == 0
+    assert "without control" not in err
+    assert "kept" not in json.loads(Path("b.json").read_text(encoding="utf-8"))
+    assert read("a.wav").samples.tolist() == read("b.wav").samples.tolist()
+
+
 def test_generate_makes_a_sound_a_picture_and_a_report(generate: Command) -> None:
     code, out, err = generate(
         "--tags",

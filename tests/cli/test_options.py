@@ -56,7 +56,7 @@ def test_every_control_has_its_options_in_every_command_that_makes_music() -> No
     for words in ("generate", "inpaint", "outpaint", "loop"):
         spelt = {name for p in command(words).params for name in p.opts}
         for kind in CONTROLS:
-            assert {f"--{kind}", f"--{kind}-during"} <= spelt
+            assert {f"--{kind}", f"--{kind}-during", f"--{kind}-weight"} <= spelt
         assert {"--loudness", "--loudness-like", "--loudness-during"} <= spelt
 
 
@@ -86,6 +86,14 @@ def test_options_become_a_request() -> None:
     assert (request.iterations, request.seed, request.guidance) == (9, 4, None)
 
 
+def test_weights_are_those_of_the_api() -> None:
+    request = options(intensity="swell", intensity_weight=0.25, melody="C4:1").request()
+    loudness, melody = Intensity("swell"), request.controls[1]
+    assert request.control == loudness / 4 + melody
+    during = options(intensity="swell", intensity_weight=2.0, intensity_during="1-2").request()
+    assert during.control == loudness.during((1.0, 2.0)) * 2
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -93,6 +101,7 @@ def test_options_become_a_request() -> None:
         ({"intensity_during": "1-2"}, "--intensity-during needs a loudness curve to go with"),
         ({"intensity": "swell", "intensity_like": Path("a.wav")}, "give either --intensity or"),
         ({"intensity": "swell", "intensity_during": "now"}, "write seconds, from-to"),
+        ({"melody_weight": 2.0}, "--melody-weight needs a melody to go with"),
         ({"clap": "x"}, "--clap needs a text to go with"),
     ],
 )

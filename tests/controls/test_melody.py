@@ -255,3 +255,10 @@ def test_options_choose_the_loss(options: dict, expected: tuple) -> None:
     nll = ParseContext(lambda: SPEC, options={"melody_loss": "nll", "melody_margin": 0.1})
     with pytest.raises(ControlError, match="needs --melody-loss margin"):
         Melody.parse("C4:1", nll)
+
+
+def test_written_notes_take_the_tempo_whatever_they_end_with() -> None:
+    context = ParseContext(AudioSpec, tempo=60.0)
+    for text in ("C4:1 E4:0.5", "C4:1 E4:.25", "C4", "C4:1.5 E4"):
+        first = Melody.parse(text, context).tune.notes[0]
+        assert first.duration == Melody.from_notes(text, bpm=60).tune.notes[0].duration

@@ -10,6 +10,9 @@ from transformers import (
     MusicgenConfig,
     MusicgenDecoderConfig,
     MusicgenForConditionalGeneration,
+    MusicgenMelodyConfig,
+    MusicgenMelodyDecoderConfig,
+    MusicgenMelodyForConditionalGeneration,
     T5Config,
     T5Tokenizer,
 )
@@ -18,8 +21,15 @@ from ditto.errors import ModelError, RequestError
 from ditto.eval.musicgen import MusicGen
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["musicgen", "musicgen_melody"])
+def folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """MusicGen, or the kind that also takes melodies."""
+    melodic = request.param == "musicgen_melody"
+    whole_kind = (
+        MusicgenMelodyForConditionalGeneration if melodic else MusicgenForConditionalGeneration
+    )
+    config_kind = MusicgenMelodyConfig if melodic else MusicgenConfig
+    decoder_kind = MusicgenMelodyDecoderConfig if melodic else MusicgenDecoderConfig
     path = tmp_path_factory.mktemp("musicgen")
     letters = [(letter, -3.0) for letter in "abcdefghijklmnopqrstuvwxyz"]
     tokenizer = T5Tokenizer(
@@ -41,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         use_causal_conv=False,
     )
     books = 4
-    decoder = MusicgenDecoderConfig(
+    decoder = decoder_kind(
         vocab_size=16,
         max_position_embeddings=256,
         num_hidden_layers=1,
@@ -54,8 +64,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = MusicgenForConditionalGeneration(
-            MusicgenConfig(
+        model = whole_kind(
+            config_kind(
                 text_encoder=text.to_dict(),
                 audio_encoder=codec.to_dict(),
                 decoder=decoder.to_dict(),

@@ -128,7 +128,7 @@ def test_what_would_fit_is_said_in_options(
     tiny_model: MusicModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kilobytes = {"room": 0}
-    weights = module._bytes(tiny_model.computing())
+    weights = module.weights_of(tiny_model)
     monkeypatch.setattr(module, "SLACK", weights)
     monkeypatch.setattr(module, "memory_of", lambda device: 2 * weights + 1024 * kilobytes["room"])
     # 100 KB, and 10 more for each of a clip's 64 frames

@@ -588,3 +588,12 @@ def test_denoising_errors_are_in_decibels_of_log_mel_and_their_noise_levels_in_i
 
 def test_speed_is_measured() -> None:
     assert clips_per_second(TINY, steps=3) > 1
+
+
+def test_the_base_for_text_control_alone_never_saw_a_tag() -> None:
+    config = load_config(RECIPES / "unconditional-scratch.json", BaseConfig)
+    base = load_config(RECIPES / "base.json", BaseConfig)
+    assert (config.start_from, config.continued) == ("", False)
+    assert (config.tag_dropout, config.grid_dropout) == (1.0, 1.0)
+    alike = ("network", "loss", "steps", "batch_size", "lr", "times", "normalised", "shift")
+    assert all(getattr(config, name) == getattr(base, name) for name in alike)

@@ -4,15 +4,20 @@ Energy of each pitch class in high-passed audio. Conventions as in `ditto.audio.
 differentiable, float32 or float64, one frame every `hop` samples.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import conv1d, pad
 
-from ditto.audio.features import full_precision, stft_power
+from ditto.audio.features import full_precision, mel_db, mel_filterbank, stft_power
 from ditto.audio.spec import AudioSpec
 from ditto.tables import table
+
+Weights = Callable[[AudioSpec, torch.dtype, torch.device], Tensor]
+"""Weight of every bin of the long STFT in each class or pitch."""
 
 CLASSES = 12
 """Pitch classes C, C♯, … B, numbered 0 to 11 (the papers count from 1)."""
@@ -81,6 +86,42 @@ def log_chroma(audio: Tensor, spec: AudioSpec) -> Tensor:
     return power.log() - power.sum(dim=1, keepdim=True).log()
 
 
+@full_precision
+def mel_log_chroma(x_0: Tensor, spec: AudioSpec) -> Tensor:
+    """Estimate `log_chroma` from a log-mel, without a vocoder.
+
+    Every band's power counts as that of a tone at the band's centre, so pitch is read off the
+    shares of neighbouring bands, and its gradient goes through them. By default bands are 21 Hz
+    apart below 1 kHz, where semitones from middle C up are 15 to 60 Hz apart.
+
+    Args:
+        x_0: log-mel in model space, shape (B, n_mels, frames).
+        spec: rates and sizes.
+
+    Returns:
+        Shape (B, 12, frames), float32.
+    """
+    power = _of_mel(x_0, spec, _weights) + POWER_FLOOR
+    return power.log() - power.sum(dim=1, keepdim=True).log()
+
+
+@full_precision
+def mel_octave_power(x_0: Tensor, spec: AudioSpec) -> Tensor:
+    """Estimate `octave_power` from a log-mel as `mel_log_chroma` does: (B, 128, frames)."""
+    return _of_mel(x_0, spec, _octave_weights)
+
+
+def _of_mel(x_0: Tensor, spec: AudioSpec, weights: Weights) -> Tensor:
+    """Return power by class or pitch at all frames, of the mean power of the frames around."""
+    power, step = torch.pow(10.0, mel_db(x_0, spec) / 10), stride(spec)
+    around = torch.hann_window(2 * step + 3, periodic=False)[1:-1].to(power)
+    padded = pad(power, (step, step), mode="reflect" if power.shape[-1] > step else "replicate")
+    kernel = (around / around.sum()).expand(power.shape[1], 1, -1)
+    coarse = conv1d(padded, kernel, stride=step, groups=power.shape[1])
+    tones = _tones(spec, weights, power.dtype, power.device)
+    return _interpolate(tones @ coarse, step, power.shape[-1])
+
+
 def chroma_filterbank(sample_rate: int, n_fft: int) -> np.ndarray:
     """Return the weight of every STFT bin in each pitch class, tuned to A = 440 Hz.
 
@@ -144,6 +185,20 @@ def _interpolate(coarse: Tensor, step: int, frames: int) -> Tensor:
     filled = ends[..., :-1, None] + share * (ends[..., 1:] - ends[..., :-1])[..., None]
     held = ends[..., -1:].expand(*ends.shape[:-1], step)
     return torch.cat([filled.flatten(-2), held], dim=-1)[..., :frames]
+
+
+@table()
+def _tones(spec: AudioSpec, weights: Weights, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the power by class of a tone of power 1 at the centre of each mel band."""
+    filters = mel_filterbank(spec, dtype=torch.float64)
+    bins = torch.arange(filters.shape[1], dtype=torch.float64)
+    centres = (filters @ bins) / filters.sum(dim=1)
+    # The main lobe of a Hann window of twice the length, whose bins are half as far apart.
+    distance = torch.arange(2 * len(bins) - 1) - 2 * centres[:, None]
+    lobe = torch.sinc(distance) + (torch.sinc(distance - 1) + torch.sinc(distance + 1)) / 2
+    tones = weights(spec, torch.float64, torch.device("cpu")) @ lobe.square().T
+    # A mel's power is the sum over the main lobe, 3/2 of its highest bin's.
+    return (tones / 1.5).to(dtype).to(device)
 
 
 @table()

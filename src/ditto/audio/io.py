@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from ditto.audio.layout import Layout
 from ditto.audio.opening import opened_file
 from ditto.audio.spec import AudioSpec
 from ditto.errors import AudioFileError, OutputError
-from ditto.paths import StrPath, atomic_file, printable
+from ditto.paths import StrPath, atomic_file, output_errors, printable
 
 MIN_SECONDS = 0.05
 """Shortest sound accepted: one STFT window needs 0.047 s."""
@@ -57,6 +57,17 @@ _BLOCK_FRAMES = 1 << 16
 _WARM_UP = 1 << 15
 _OGG_PAGE = 255 * 4096
 _FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
+KEPT_SUBTYPES = (
+    *("PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", *_FLOAT_SUBTYPES, "ULAW", "ALAW"),
+    *("VORBIS", "OPUS", "MPEG_LAYER_III"),
+)
+"""Encodings that an edit writes as it read them, where the container has them. The others, such as
+ADPCM, would change what is kept."""
+_IN_CONTAINER = {"MPEG_LAYER_III": "MP3", "VORBIS": "OGG", "OPUS": "OGG"}
+"""Containers of encodings that belong to one; libsndfile offers, but cannot write, mp3 in wav."""
+_MAX_VORBIS_RATE = 192_000
+"""libvorbis ends the process at rates from 200 kHz on."""
+_TRIAL_FRAMES = 4800
 _EXACT_FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "AIFF")  # their headers know the number of frames
 
 
@@ -120,6 +131,7 @@ def read(
     seconds: float | None = None,
     max_seconds: float = MAX_SECONDS,
     require_sound: bool = False,
+    double: bool = False,
 ) -> Audio:
     """Read a sound file or a part of it: wav, flac, ogg, opus, mp3, aiff, …; m4a, video by PyAV.
 
@@ -131,6 +143,7 @@ def read(
         seconds: length of the part; None reads to the end.
         max_seconds: longest sound accepted if `seconds` is None.
         require_sound: refuse silence (a peak below -100 dB).
+        double: read float64, which holds 32-bit samples bit for bit.
 
     Returns:
         All channels at the file's own rate, at least 0.05 s.
@@ -139,7 +152,8 @@ def read(
         AudioFileError: the file cannot be read, is too short or too long, holds NaN or infinities,
             or is silent.
     """
-    return _read(path, start, seconds, max_seconds, require_sound, mono=False)
+    kind = "float64" if double else "float32"
+    return _read(path, start, seconds, max_seconds, require_sound, mono=False, kind=kind)
 
 
 def read_mono(
@@ -202,6 +216,8 @@ def write(
     subtype: str | None = None,
     tags: Mapping[str, str] | None = None,
     layout: Layout | None = None,
+    repeats: int = 1,
+    gain: float = 1.0,
     force: bool = False,
 ) -> None:
     """Write a sound file atomically, in the format of its ending (.wav, .flac, .ogg, .mp3).
@@ -216,6 +232,8 @@ def write(
             ogg.
         tags: values by name (see `TAGS`). libsndfile appends its own name to `software`.
         layout: of a recording that this is an edit of; its container and loudspeakers are kept.
+        repeats: how often the samples are written, one after the other.
+        gain: factor of all samples.
         force: replace an existing file.
 
     Raises:
@@ -226,23 +244,162 @@ def write(
     frames = np.atleast_2d(np.asarray(samples)).T
     if frames.ndim != 2 or not frames.size:
         raise ValueError(f"samples must have shape (channels, n) or (n,), not {np.shape(samples)}")
-    file_format, encoding = _encoding(path, subtype)
-    _check_range(path, frames, encoding)
+    encoding = check_format(path, frames.shape[1], sample_rate, subtype)
+    _check_range(path, frames, encoding, gain)
     _check_tags(tags or {})
     layout = layout or Layout()
-    file_format = layout.format_for(file_format)
-    form = {"channels": frames.shape[1], "format": file_format, "subtype": encoding}
-    with atomic_file(path, force=force) as temporary:
+    container = layout.format_for(SUBTYPES[path.suffix.lower()][0])
+    form = {"format": container, "subtype": encoding}
+    with (
+        atomic_file(path, force=force) as temporary,
+        open(temporary, "wb") as raw,
+        _writing(path, _Sink(raw)) as sink,
+        soundfile.SoundFile(sink, "w", sample_rate, frames.shape[1], **form) as file,
+    ):
+        layout.apply(file)
+        for name, value in (tags or {}).items():
+            setattr(file, name, _without_surrogates(value))
+        # in blocks: libsndfile's Vorbis encoder overflows the stack on one long write
+        for _ in range(repeats):
+            for first in range(0, len(frames), _BLOCK_FRAMES):
+                sink.check()
+                block = frames[first : first + _BLOCK_FRAMES]
+                file.write(block if gain == 1 else block * block.dtype.type(gain))
+
+
+class _Sink:
+    """A file that libsndfile writes to by callbacks, out of which no exception comes: it is kept.
+
+    libsndfile itself calls a full disk a "System error", or says nothing.
+    """
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self.raw, self.tell = raw, raw.tell
+        self.error: BaseException | None = None
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move, which writes what is buffered, or remember why that failed."""
         try:
-            with soundfile.SoundFile(temporary, "w", sample_rate, **form) as file:
-                layout.apply(file)
-                for name, value in (tags or {}).items():
-                    setattr(file, name, value)
-                # in blocks: libsndfile's Vorbis encoder overflows the stack on one long write
-                for first in range(0, len(frames), _BLOCK_FRAMES):
-                    file.write(frames[first : first + _BLOCK_FRAMES])
-        except soundfile.LibsndfileError as error:
-            raise OutputError(f"cannot write {printable(path)}: {_cause(error)}") from error
+            return self.raw.seek(offset, whence)
+        except BaseException as error:
+            self.error = self.error or error
+            return -1
+
+    def write(self, data: Any) -> int:
+        """Write, or remember why it failed; Ctrl-C may come here too."""
+        try:
+            return self.raw.write(data) if self.error is None else 0
+        except BaseException as error:
+            self.error = error
+            return 0
+
+    def read(self, count: int) -> bytes:
+        """Read nothing: the file is only written."""
+        return b""
+
+    def flush(self) -> None:
+        """Do nothing; closing the file flushes it."""
+
+    def check(self) -> None:
+        """Raise what went wrong."""
+        if self.error is not None:
+            raise self.error
+
+
+@contextmanager
+def _writing(path: Path, sink: _Sink) -> Iterator[_Sink]:
+    """Turn what goes wrong while a sound file is written into an `OutputError`."""
+    with output_errors(path):
+        try:
+            yield sink
+        except (soundfile.LibsndfileError, AssertionError) as error:
+            sink.check()  # the cause, where there is one
+            cause = _cause(error) if isinstance(error, soundfile.LibsndfileError) else "no room"
+            raise OutputError(f"cannot write {printable(path)}: {cause}") from error
+        sink.check()
+        sink.raw.flush()
+
+
+def check_format(path: StrPath, channels: int, sample_rate: int, subtype: str | None = None) -> str:
+    """Find out before long work whether a sound of some channels and rate can be written.
+
+    The encoder is tried on a moment of sound, in memory.
+
+    Args:
+        path: the file; its ending chooses the container.
+        channels: of the sound.
+        sample_rate: in Hz.
+        subtype: libsndfile's name of the encoding; None is the container's default.
+
+    Returns:
+        The encoding.
+
+    Raises:
+        OutputError: it cannot, with the endings that can.
+    """
+    path = Path(path)
+    encoding = _encoding(path, subtype)
+    ending = path.suffix.lower()
+    if not _encodes(SUBTYPES[ending][0], encoding, channels, sample_rate):
+        able = [
+            other
+            for other, (container, default) in SUBTYPES.items()
+            if other != ending and _encodes(container, default, channels, sample_rate)
+        ]
+        advice = f": name it {' or '.join(able)}" if able else ""
+        raise OutputError(
+            f"cannot write {printable(path)}: {SUBTYPES[ending][0].lower()} holds no sound of "
+            f"{channels} channel{'s' * (channels != 1)} at {sample_rate} Hz{advice}"
+        )
+    return encoding
+
+
+def _encodes(container: str, encoding: str, channels: int, sample_rate: int) -> bool:
+    """Tell whether an encoder takes a sound, and gives back its channels and rate."""
+    if encoding == "VORBIS" and sample_rate > _MAX_VORBIS_RATE:
+        return False
+    buffer, silence = BytesIO(), np.zeros((_TRIAL_FRAMES, channels), np.float32)
+    try:
+        soundfile.write(buffer, silence, sample_rate, format=container, subtype=encoding)
+        buffer.seek(0)
+        about = soundfile.info(buffer)
+    except (soundfile.LibsndfileError, ValueError, TypeError):
+        return False
+    return (about.channels, about.samplerate) == (channels, sample_rate)
+
+
+def kept_subtype(path: StrPath, subtype: str, peak: float = 0.0) -> str | None:
+    """Return the encoding in which `path` keeps a recording's samples best; None is its default.
+
+    Args:
+        path: the output; its ending chooses the container.
+        subtype: the recording's encoding; "" if there is no recording.
+        peak: of its samples; beyond 1 only floating point holds them.
+    """
+    container = SUBTYPES[Path(path).suffix.lower()][0]
+    known = soundfile.available_subtypes(container)
+    fits = subtype in known and _IN_CONTAINER.get(subtype, container) == container
+    if fits and subtype in KEPT_SUBTYPES and (peak <= 1 or subtype in _FLOAT_SUBTYPES):
+        return subtype
+    if container == "WAV" and peak > 1:
+        return "FLOAT"
+    return "PCM_24" if container in ("WAV", "FLAC") and subtype else None
+
+
+def holds_peaks(path: StrPath, subtype: str | None) -> bool:
+    """Tell whether an encoding holds samples beyond ±1."""
+    return (subtype or SUBTYPES[Path(path).suffix.lower()][1]) in _FLOAT_SUBTYPES
+
+
+def fitting_tag(text: str) -> str:
+    """Return a text as a tag can hold it: printable, and cut to `MAX_TAG_BYTES`."""
+    whole = printable(text).encode()
+    return whole[:MAX_TAG_BYTES].decode(errors="ignore")
+
+
+def _without_surrogates(text: str) -> str:
+    """Return a text that UTF-8 can encode: bytes of odd file names are escaped."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def encode_flac(audio: npt.NDArray[np.floating[Any]], sample_rate: int) -> bytes:
@@ -257,25 +414,29 @@ def _cause(error: soundfile.LibsndfileError) -> str:
     return printable(error.error_string).strip().rstrip(".")
 
 
-def _encoding(path: Path, subtype: str | None) -> tuple[str, str]:
-    """Return libsndfile's names of format and encoding for `path`."""
+def _encoding(path: Path, subtype: str | None) -> str:
+    """Return libsndfile's name of the encoding for `path`."""
     if path.suffix.lower() not in SUBTYPES:
         raise OutputError(
             f"cannot write {printable(path)}: its name must end in {', '.join(SUBTYPES)}"
         )
     file_format, default = SUBTYPES[path.suffix.lower()]
     encoding = (subtype or default).upper()
-    known = soundfile.available_subtypes(file_format)
+    known = [
+        name
+        for name in soundfile.available_subtypes(file_format)
+        if _IN_CONTAINER.get(name, file_format) == file_format
+    ]
     if encoding not in known:
         raise OutputError(
             f"cannot write {printable(path)} as {printable(encoding)}: "
             f"{file_format} takes {', '.join(known)}"
         )
-    return file_format, encoding
+    return encoding
 
 
-def _check_range(path: Path, frames: np.ndarray, encoding: str) -> None:
-    peak = float(max(-frames.min(), frames.max()))  # NaN if any sample is; copies nothing
+def _check_range(path: Path, frames: np.ndarray, encoding: str, gain: float) -> None:
+    peak = gain * float(max(-frames.min(), frames.max()))  # NaN if any sample is; copies nothing
     if not np.isfinite(peak):
         raise OutputError(
             f"cannot write {printable(path)}: "
@@ -293,7 +454,7 @@ def _check_tags(tags: Mapping[str, str]) -> None:
         if name not in TAGS:
             raise ValueError(f"unknown tag {name!r}: known ones are {', '.join(TAGS)}")
         limit = MAX_SOFTWARE_BYTES if name == "software" else MAX_TAG_BYTES
-        if len(value.encode()) > limit or "\0" in value:
+        if len(_without_surrogates(value).encode()) > limit or "\0" in value:
             raise ValueError(f"the tag {name!r} may have at most {limit} bytes, none of them null")
 
 
@@ -325,6 +486,7 @@ def _read(
     max_seconds: float,
     require_sound: bool,
     mono: bool,
+    kind: str = "float32",
 ) -> Audio:
     if not (0 <= start < np.inf and (seconds is None or 0 < seconds < np.inf)):
         raise AudioFileError(
@@ -336,7 +498,7 @@ def _read(
         first = round(start * rate)
         count = round((max_seconds if seconds is None else seconds) * rate)
         _seek(path, file, first)
-        samples = _decode(path, file, count, mono)
+        samples = _decode(path, file, first, count, mono, kind)
         if seconds is None and len(file.read(1)):
             raise AudioFileError(
                 f"{printable(path)} is longer than {max_seconds:g} s: "
@@ -365,24 +527,37 @@ def _seek(path: StrPath, file: soundfile.SoundFile, first: int) -> None:
         file.read(min(_BLOCK_FRAMES, first - skipped), dtype="float32")
 
 
-def _decode(path: StrPath, file: soundfile.SoundFile, count: int, mono: bool) -> np.ndarray:
-    """Decode up to `count` frames from here on; shape (channels, n), or (1, n) if `mono`."""
-    blocks: list[np.ndarray] = []
-    done = values = 0
+def _decode(
+    path: StrPath, file: soundfile.SoundFile, first: int, count: int, mono: bool, kind: str
+) -> np.ndarray:
+    """Decode up to `count` frames from here on; shape (channels, n), or (1, n) if `mono`.
+
+    The array is made at once, for as many frames as the header promises, so that a long file needs
+    its samples' memory and no more.
+    """
+    channels = 1 if mono else file.channels
+    promised = min(count, max(file.frames - first, 0))
+    samples = np.empty((channels, min(promised, MAX_VALUES // channels)), kind)
+    done = 0
     while done < count:
-        block = file.read(min(_BLOCK_FRAMES, count - done), dtype="float32", always_2d=True)
+        block = file.read(min(_BLOCK_FRAMES, count - done), dtype=kind, always_2d=True)
         if not len(block):
             break
-        blocks.append(block.mean(axis=1, keepdims=True) if mono else block)
-        done, values = done + len(block), values + blocks[-1].size
-        if values > MAX_VALUES:
+        if (done + len(block)) * channels > MAX_VALUES:
             raise AudioFileError(
                 f"{printable(path)} holds too much sound to read at once: "
                 "choose a part (start and seconds)"
             )
-    if not blocks:
-        return np.zeros((1, 0), np.float32)
-    return np.ascontiguousarray(np.concatenate(blocks).T)
+        if done + len(block) > samples.shape[1]:
+            more = max(promised - samples.shape[1], samples.shape[1] // 2, len(block))
+            samples = np.concatenate([samples, np.empty((channels, more), kind)], axis=1)
+        samples[:, done : done + len(block)] = (
+            block.mean(axis=1, keepdims=True) if mono else block
+        ).T
+        done += len(block)
+    if done == samples.shape[1]:
+        return samples
+    return samples[:, :done] if done > 0.9 * samples.shape[1] else samples[:, :done].copy()
 
 
 def _check_length(

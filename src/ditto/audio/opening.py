@@ -75,6 +75,11 @@ def opened_file(path: StrPath, until: float | None = None) -> Iterator[soundfile
             yield file
     except OSError as error:
         raise AudioFileError(f"cannot read {printable(path)}: {reason(error)}") from error
+    except MemoryError:
+        raise AudioFileError(
+            f"{printable(path)} holds too much sound for this machine's memory: "
+            "choose a part (start and seconds)"
+        ) from None
     except soundfile.LibsndfileError as error:
         raise _unreadable(path, error) from error
 

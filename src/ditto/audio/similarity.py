@@ -40,7 +40,12 @@ def timbre(x_0: Tensor, spec: AudioSpec) -> Tensor:
 
     MFCCs without the first are standardised over time, then each frame is scaled to norm 1.
     """
-    coefficients = mfcc(x_0, spec)[:, 1:]
+    return standardised_timbre(mfcc(x_0, spec)[:, 1:])
+
+
+@full_precision
+def standardised_timbre(coefficients: Tensor) -> Tensor:
+    """Compute T of MFCCs without the first, (B, 19, frames) in dB, of the same shape."""
     variance, mean = torch.var_mean(coefficients, dim=-1, correction=0, keepdim=True)
     standardised = (coefficients - mean) * torch.rsqrt(variance + VARIANCE_FLOOR)
     norm = standardised.square().sum(dim=1, keepdim=True)
@@ -61,11 +66,23 @@ def self_similarity(x_0: Tensor, spec: AudioSpec, *, smooth_seconds: float | Non
     Returns:
         Shape (B, frames, frames).
     """
-    features = timbre(x_0, spec)
+    return similarity_of(timbre(x_0, spec), spec, smooth_seconds=smooth_seconds)
+
+
+@full_precision
+def similarity_of(
+    features: Tensor, spec: AudioSpec, *, smooth_seconds: float | None = None, every: int = 1
+) -> Tensor:
+    """Compute `self_similarity` of a timbre (B, 19, frames), of every n-th frame alone.
+
+    Returns:
+        Shape (B, n, n), where n is frames / every, rounded up.
+    """
     if smooth_seconds is not None:
         # Filtering both axes of T·Tᵀ is filtering T over time; constants are unchanged.
         window, degree = _window(features.shape[-1], spec, smooth_seconds)
         features = savgol(features.flatten(0, 1), window, degree).view_as(features)
+    features = features[..., ::every]
     return 0.5 + 0.5 * features.mT @ features
 
 

@@ -1,6 +1,16 @@
 """Rates and sizes of audio and its log-mel spectrogram (DITTO, appendix K)."""
 
 from dataclasses import dataclass
+from math import isfinite
+
+SPEC_LIMITS = {
+    "sample_rate": (1000, 768_000),
+    "n_fft": (2, 2**20),
+    "hop": (1, 2**20),
+    "n_mels": (1, 2**16),
+    "clip_frames": (1, 2**24),
+}
+"""Ranges of the whole numbers of a spectrogram."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +28,22 @@ class AudioSpec:
     n_mels: int = 160
     dynamic_range_db: float = 160.0
     clip_frames: int = 512
+
+    def __post_init__(self) -> None:
+        """Check rates and sizes: a model folder may say anything.
+
+        Raises:
+            ValueError: one is no number, or out of range.
+        """
+        for name, (low, high) in SPEC_LIMITS.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                raise ValueError(f"{name} must be a whole number from {low} to {high}: {value!r}")
+        if self.hop > self.n_fft or self.n_mels > self.n_fft:
+            raise ValueError("hop and n_mels must be at most n_fft")
+        decibels = self.dynamic_range_db
+        if not isinstance(decibels, int | float) or not isfinite(decibels) or decibels <= 0:
+            raise ValueError(f"dynamic_range_db must be a number above 0: {decibels!r}")
 
     @property
     def frame_rate(self) -> float:

@@ -14,25 +14,29 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ditto.cli.progress import console, say
+from ditto.cli.progress import say
 from ditto.errors import DittoError
 
 COMMANDS = {
     "generate": ("generate", "Make music that follows the controls."),
-    "inpaint": ("edit", "Make regions of a recording anew; the rest stays bit for bit."),
+    "inpaint": ("edit", "Make regions of a recording anew, to fit what is around them."),
     "outpaint": ("edit", "Make a recording longer, to any length."),
     "loop": ("edit", "Make a seamless loop, from a recording or from nothing."),
     "invert": ("edit", "Find the latent from which the model makes a recording again."),
     "vary": ("edit", "Make other clips from one latent, in seconds."),
+    "again": ("again", "Make a clip again from its report, and say whether it is the same."),
+    "studio": ("ditto.studio.command", "Open all this as a page in the browser."),
     "models": ("models", "Show what a model is: size, tags, hash; and what a run on it costs."),
     "train": ("train", "Train the parts of a model."),
     "distill": ("train", "Distil a model into a student of few steps."),
     "data": ("data", "Make training data."),
     "bench": ("models", "Say where the benchmarks are."),
 }
-"""Command → module of this package, one line of help."""
+"""Command → module (of this package, or its whole name), one line of help."""
 
-EXTRAS = {"accelerate": "train", "tensorboard": "train", "peft": "pipelines"}
+STOPPED = "stopped; nothing half-written was kept"
+
+EXTRAS = {"accelerate": "train", "tensorboard": "train", "peft": "pipelines", "gradio": "studio"}
 """Package that is imported only where it is needed → the extra that installs it."""
 
 
@@ -42,7 +46,8 @@ class LazyCommand(TyperCommand):
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **more: Any) -> Any:
         """Import the real command and let it parse its arguments."""
         module, _ = COMMANDS[str(self.name)]
-        group: Any = typer.main.get_group(import_module(f"ditto.cli.{module}").app)
+        whole = module if "." in module else f"ditto.cli.{module}"
+        group: Any = typer.main.get_group(import_module(whole).app)
         return group.commands[self.name].make_context(info_name, args, *rest, **more)
 
 
@@ -53,8 +58,8 @@ class LazyGroup(TyperGroup):
         """Call the command; Ctrl-C ends it with one line and exit code 130."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            say("stopped; nothing half-written was kept")
+        except KeyboardInterrupt as stop:
+            say(str(stop) or STOPPED)
             raise typer.Exit(130) from None
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -121,6 +126,6 @@ def main() -> None:
         extra = f"pip install 'ditto-music[{EXTRAS[error.name]}]'"
         say(f"error: this command needs {error.name}: {extra}", style="bold red")
         sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("stopped; nothing half-written was kept", highlight=False)
+    except KeyboardInterrupt as stop:
+        say(str(stop) or STOPPED)
         sys.exit(130)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ditto.cli.progress import progress
+from ditto.cli.progress import progress, say
 
 app = typer.Typer()
 data_app = typer.Typer(help="Make training data.", no_args_is_help=True)
@@ -76,4 +76,9 @@ def prepare(
             heldout=held_out,
             progress=lambda done, total: update(done, total=total),
         )
-    typer.echo(prepared)
+    for line in prepared.skipped:
+        say(f"note: {line}")
+    typer.echo(
+        f"{prepared.train} segments to train on and {prepared.heldout} held out in {out}: train "
+        f"with --data {out / 'train'}" + f" --held-out {out / 'heldout'}" * (prepared.heldout > 0)
+    )

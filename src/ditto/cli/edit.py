@@ -1,12 +1,12 @@
 """Edits of recordings: ``ditto-music inpaint``, ``outpaint``, ``loop``, ``invert``, ``vary``."""
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ditto.audio.io import info
 from ditto.cli.optimising import Optimisation, optimising, say_understood, unbroken
 from ditto.cli.options import (
     FORCE,
@@ -24,12 +24,14 @@ from ditto.cli.options import (
 from ditto.cli.progress import say
 from ditto.edit import edits, variations
 from ditto.edit.result import Edit
+from ditto.edit.timeline import FADE_SECONDS, Timeline
 from ditto.errors import RequestError
 from ditto.latents import Latent, check_latent
+from ditto.methods.base import check_number
 from ditto.models.conditioning import Tags, TagVocabulary
 from ditto.models.model import MusicModel
-from ditto.paths import output_folder
-from ditto.request import Request
+from ditto.paths import output_folder, same_file
+from ditto.request import LIMITS, Request
 from ditto.result import output_files
 
 app = typer.Typer()
@@ -53,6 +55,19 @@ BEAT = option(
 )
 MAKING = [TAG_OPTIONS, [*method_options(), *REQUEST_OPTIONS], [SEED, BEAT, FORCE], MODEL_OPTIONS]
 EDITING = [[*TAG_OPTIONS, *control_options()], *MAKING[1:]]
+
+
+def opened(song: Path, output: Path, options: Options) -> Timeline:
+    """Read the recording of an edit, and check that its output can be written; say what to know.
+
+    Raises:
+        DittoError: see `Timeline.read` and `Timeline.notes_for`.
+    """
+    options.keep_inputs(output_files(output, force=options["force"]), song)
+    timeline = Timeline.read(song)
+    for note in timeline.notes_for(output):
+        say(f"note: {note}")
+    return timeline
 
 
 def requested(options: Options, bpm: float | None = None) -> Request:
@@ -105,21 +120,25 @@ def inpaint(
     *,
     options: Options,
 ) -> None:
-    """Make regions of a recording anew, to fit what is around them; the rest stays bit for bit."""
+    """Make regions of a recording anew, to fit what is around them.
+
+    All else stays bit for bit, but for cross-fades of 0.1 s beside each region.
+    """
     if len(start) != len(end):
         raise RequestError(f"give one --to for each --from, not {len(end)} for {len(start)}")
-    options.keep_inputs(output_files(output, force=options["force"]), song)
+    timeline = opened(song, output, options)
     regions = list(zip(start, end, strict=True))
     request = requested(options)
     with optimising("inpaint", request) as optimisation:
         edit = edits.inpaint(
             options.model,
-            song,
+            timeline,
             regions,
             request,
             overlap=1.0 if overlap is None else overlap,
             progress=optimisation.progress,
             stop=optimisation.stop,
+            halt=optimisation.halt,
         )
     finish(edit, output, options["force"], optimisation)
 
@@ -145,13 +164,16 @@ def outpaint(
     *,
     options: Options,
 ) -> None:
-    """Make a recording longer, to any length; the recording itself stays bit for bit."""
-    options.keep_inputs(output_files(output, force=options["force"]), song)
+    """Make a recording longer, to any length.
+
+    The recording itself stays bit for bit, but for a cross-fade of 0.1 s where the new part begins.
+    """
+    timeline = opened(song, output, options)
     request = requested(options)
     with optimising("outpaint", request) as optimisation:
         edit = edits.outpaint(
             options.model,
-            song,
+            timeline,
             seconds,
             request,
             overlap=1.0 if overlap is None else overlap,
@@ -159,6 +181,7 @@ def outpaint(
             begin=begin,
             progress=optimisation.progress,
             stop=optimisation.stop,
+            halt=optimisation.halt,
         )
     finish(edit, output, options["force"], optimisation)
 
@@ -194,13 +217,16 @@ def loop(
         seconds = edits.loop_seconds(bpm, bars)
     if song is None and seconds is None:
         raise RequestError("give the loop's length: --seconds, or --bpm and --bars")
-    options.keep_inputs(output_files(output, force=options["force"]), song)
+    timeline = None if song is None else opened(song, output, options)
+    if timeline is None:
+        options.keep_inputs(output_files(output, force=options["force"]))
+    edits.check_repeats(repeats)
     request = requested(options, bpm)
     more: dict[str, Any] = {} if overlap is None else {"overlap": overlap}
     with optimising("loop", request) as optimisation:
         more |= {"repeats": repeats, "progress": optimisation.progress, "stop": optimisation.stop}
-        if song is not None:
-            edit = edits.loop_recording(options.model, song, request, seconds=seconds, **more)
+        if timeline is not None:
+            edit = edits.loop_recording(options.model, timeline, request, seconds=seconds, **more)
         else:
             assert seconds is not None
             edit = edits.loop(options.model, seconds, request, **more)
@@ -233,9 +259,10 @@ def invert(
     """Find the latent from which the model makes a recording again; edit it with `generate`."""
     check_latent(output, force=options["force"])
     sound = output.with_suffix(".wav")
-    if sound.exists() and song.exists() and sound.samefile(song):
+    if same_file(sound, song):
         sound = output.with_name(f"{output.stem}-again.wav")
     options.keep_inputs([output, *output_files(sound, force=options["force"])], song)
+    info(song)
     request = replace(requested(options), seconds=seconds)
     with optimising("invert", request) as optimisation:
         result = variations.invert(
@@ -290,8 +317,8 @@ def vary(
     """Make other clips from one latent, in seconds: no optimisation, only other noise."""
     if tags is not None and random_tags:
         raise RequestError("give either --tags or --random-tags, not both")
-    if not 1 <= count <= 256:
-        raise RequestError(f"count must be a whole number from 1 to 256, not {count}")
+    check_number("count", count, *LIMITS["count"])
+    check_number("seed", options["seed"], *LIMITS["seed"])
     start, model, seed = Latent.load(latent), options.model, options["seed"]
     prompts = random_prompts(model, count, seed) if random_tags else tags
     paths = [output / f"{i:03d}.wav" for i in range(count)]
@@ -328,12 +355,15 @@ def finish(edit: Edit, output: Path, force: bool, optimisation: Optimisation) ->
     """Write an edit's files and say what came out."""
     with unbroken():
         edit.save(output, force=force)
-    parts = [f"{edit.timeline.seconds:.2f} s at {edit.sample_rate} Hz"]
+    parts = [f"{edit.seconds:.2f} s at {edit.sample_rate} Hz"]
     parts += [f"{name} {value:.3g}" for name, value in edit.errors.items()]
-    worst = max((seam["percentile"] for seam in edit.seams()), default=math.nan)
-    if not math.isnan(worst):
+    ranks = [seam["percentile"] for seam in edit.seams()]
+    worst = max((rank for rank in ranks if rank is not None), default=None)
+    if worst is not None:
         parts.append(f"seams at most at percentile {worst:.0f} of the music's own jumps")
     say(f"{output}  {', '.join(parts)}")
+    if edit.before is not None:
+        say(f"note: up to {FADE_SECONDS:g} s beside what is new are faded; the rest is as it was")
     for note in edit.remarks():
         say(f"note: {note}")
     leave_if_stopped(optimisation)

@@ -24,7 +24,6 @@ from ditto.cli.progress import say
 from ditto.errors import RequestError
 from ditto.latents import check_latent
 from ditto.models.model import MusicModel, needs_windows
-from ditto.optimize import GradientError
 from ditto.paths import printable
 from ditto.request import Request
 from ditto.result import Result, numbered, output_files
@@ -45,6 +44,14 @@ CLIPS = [
     ),
     option("fade", float, "Fade out over the last seconds.", panel=OUTPUT_PANEL, default=0.0),
     option("latent", Path, "Keep x_T in this .latent, for `vary` and --start.", panel=OUTPUT_PANEL),
+    option(
+        "compare",
+        bool,
+        "Say how much is kept of the clip without control, and show it in the picture.",
+        "--no-compare",
+        panel=OUTPUT_PANEL,
+        default=True,
+    ),
     FORCE,
 ]
 
@@ -84,6 +91,7 @@ def generate(
     options: Options,
 ) -> None:
     """Make music that follows the controls: a WAV, and beside it a PNG and a JSON report."""
+    options.check_inputs()
     if options["seconds"] is not None and needs_windows(options.model, options["seconds"]):
         return generate_song(output, options)
     if options["fade"]:
@@ -96,7 +104,7 @@ def generate(
         check_latent(path, force=options["force"])
     options.keep_inputs([*files, *latents])
     request = options.request()
-    result, stopped = carry_out(request, options.model)
+    result, stopped = carry_out(request, options.model, compare=options["compare"])
     for i, path in enumerate(paths):
         with unbroken():
             result.save(path, i, force=options["force"])
@@ -135,6 +143,8 @@ def generate_song(output: Path, options: Options) -> None:
         )
     with unbroken():
         edit.save(output, force=force)
+    for note in edit.notes:
+        say(f"note: {note}")
     parts = [f"{edit.timeline.seconds:.2f} s"]
     parts += [f"{name} {value:.3g}" for name, value in edit.errors.items()]
     say(f"{output}  {', '.join(parts)}")
@@ -145,7 +155,7 @@ def generate_song(output: Path, options: Options) -> None:
         raise typer.Exit(130)
 
 
-def carry_out(request: Request, model: MusicModel) -> tuple[Result, str]:
+def carry_out(request: Request, model: MusicModel, *, compare: bool = True) -> tuple[Result, str]:
     """Run with a progress bar; a stop or a failure after the first iteration keeps the best so far.
 
     Returns:
@@ -156,15 +166,11 @@ def carry_out(request: Request, model: MusicModel) -> tuple[Result, str]:
     """
     request = request.resolved(model)
     with optimising(getattr(request.method, "name", ""), request) as optimisation:
-        run, failure = Run(request, model, optimisation.stop), ""
+        run = Run(request, model, optimisation.stop, compare=compare)
         say_understood(request)
-        try:
-            for step in run:
-                optimisation.watch(step)
-        except GradientError as error:
-            if not run.losses:
-                raise
-            failure = str(error)
+        for step in run:
+            optimisation.watch(step)
+        failure = "; ".join(dict.fromkeys(run.failures.values()))
         stopped = optimisation.stopped and len(run.losses) < run.total
         return run.result(), failure or ("stopped" if stopped else "")
 
@@ -173,5 +179,6 @@ def summary(result: Result, item: int) -> str:
     """Return length, errors and time of one clip in one line."""
     parts = [f"{result.audio.shape[1] / result.model.spec.sample_rate:.2f} s"]
     parts += [f"{name} {value[item].item():.3g}" for name, value in result.errors.items()]
+    parts += [] if result.kept is None else [result.kept.words(item)]
     parts.append(f"made in {sum(result.timings.values()):.1f} s on {result.model.device}")
     return ", ".join(parts)

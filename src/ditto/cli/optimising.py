@@ -1,20 +1,16 @@
 """An optimisation on the terminal: its progress bar, and Ctrl-C that keeps the best so far."""
 
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
 
 from ditto.cli.progress import Update, progress, say
 from ditto.controls.weights import default_iterations
 from ditto.errors import RequestError
+from ditto.interrupts import handling, waiting
 from ditto.optimize import GradientError, Step
 from ditto.request import Request
-
-SIGNALS = signal.SIGINT, signal.SIGTERM
 
 
 @dataclass
@@ -25,12 +21,14 @@ class Optimisation:
         iterations: K of one window.
         update: the bar.
         steps: made so far, of all windows.
+        windows: of an edit that are done.
         stopped: by Ctrl-C or SIGTERM.
     """
 
     iterations: int
     update: Update
     steps: int = field(default=0, init=False)
+    windows: int = field(default=0, init=False)
     stopped: bool = field(default=False, init=False)
 
     def watch(self, step: Step) -> None:
@@ -53,18 +51,24 @@ class Optimisation:
         """Tell whether the optimisation is to end."""
         return self.stopped
 
-    def interrupt(self, number: int, frame: FrameType | None) -> None:
-        """End the optimisation at its next step.
+    def halt(self) -> bool:
+        """Tell, after a window of an edit, whether the edit is to end there."""
+        self.windows += 1
+        return self.stopped
 
-        Before the first step, or when asked twice, end the command at once.
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """End the optimisation at its next step, and an edit after its present window.
+
+        As long as there is nothing to keep, or when asked twice, end the command at once.
 
         Raises:
             KeyboardInterrupt: nothing is to be kept.
         """
-        if self.stopped or not self.steps:
+        if self.stopped or not (self.steps or self.windows):
             raise KeyboardInterrupt
         self.stopped = True
-        say("stopping after this iteration to keep the best so far; Ctrl-C again ends at once")
+        what = "window" if self.windows and not self.steps else "iteration"
+        say(f"stopping after this {what} to keep the best so far; Ctrl-C again ends at once")
 
 
 def say_understood(request: Request) -> None:
@@ -98,28 +102,7 @@ def unbroken() -> Iterator[None]:
     Raises:
         KeyboardInterrupt: after the block, if there was one.
     """
-    caught = []
-
-    def wait(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
-        if len(caught) > 1:
-            raise KeyboardInterrupt
-
-    with handling(wait):
+    with waiting() as caught:
         yield
     if caught:
         raise KeyboardInterrupt
-
-
-@contextmanager
-def handling(handler: Any) -> Iterator[None]:
-    """Let the handler take Ctrl-C and SIGTERM; only the main thread can."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

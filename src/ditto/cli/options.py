@@ -15,18 +15,19 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
+from ditto.audio.io import info
 from ditto.audio.opening import is_recording
 from ditto.cli.progress import DEVICE_HELP, say
 from ditto.controls import CONTROLS
 from ditto.controls.base import Control, ParseContext
-from ditto.errors import ControlError, OutputError, TagError, one_line
+from ditto.errors import ControlError, TagError, one_line
 from ditto.latents import Latent
 from ditto.methods import METHODS, make_method
 from ditto.models.conditioning import Tags
 from ditto.models.device import device_name
 from ditto.models.hub import load
 from ditto.models.model import MusicModel
-from ditto.paths import printable
+from ditto.paths import printable, refuse_inputs
 from ditto.request import Request
 
 CONTROLS_PANEL, METHOD_PANEL, OUTPUT_PANEL, MODEL_PANEL = "Controls", "Method", "Output", "Model"
@@ -69,7 +70,7 @@ def flag(name: str, help_text: str, *spellings: str, panel: str) -> inspect.Para
 
 
 def control_options() -> Parameters:
-    """Return the options of every control: its text, a recording to be like, when it counts."""
+    """Return the options of every control: its text, a recording, when it counts, how much."""
     found: Parameters = []
     for kind, control in CONTROLS.items():
         names = (kind, *control.other_names)
@@ -97,6 +98,15 @@ def control_options() -> Parameters:
                 str,
                 "When it counts, in seconds: '2-6' or '0-1 4-6'; else always.",
                 *spelt("during"),
+                panel=CONTROLS_PANEL,
+            )
+        )
+        found.append(
+            option(
+                f"{kind}_weight",
+                float,
+                "λ beside the other controls; as soon as one is given, the others' are 1.",
+                *spelt("weight"),
                 panel=CONTROLS_PANEL,
             )
         )
@@ -225,9 +235,7 @@ SEED = option("seed", int, "Seed of the first clip or window.", panel=OUTPUT_PAN
 FORCE = flag("force", "Replace outputs that exist.", panel=OUTPUT_PANEL)
 START = option("start", Path, "Begin from this .latent in place of noise.", panel=METHOD_PANEL)
 DEVICE = option("device", str, DEVICE_HELP, panel=MODEL_PANEL, default="auto")
-LOW_MEMORY = flag(
-    "low_memory", "Need less memory, and a third to a half more time.", panel=MODEL_PANEL
-)
+LOW_MEMORY = flag("low_memory", "Need less memory, for one more forward pass.", panel=MODEL_PANEL)
 MODEL_OPTIONS: Parameters = [
     option(
         "model",
@@ -314,11 +322,17 @@ class Options(dict[str, Any]):
         """
         given = {name: value for name, value in self.items() if name != "latent"}
         read = [value for value in (*inputs, *given.values()) if isinstance(value, str | Path)]
-        for output in outputs:
-            if any(_same_file(value, output) for value in read):
-                raise OutputError(
-                    f"cannot write {printable(output)}: this command reads it, choose another name"
-                )
+        refuse_inputs(outputs, read)
+
+    def check_inputs(self) -> None:
+        """Read the headers of the recordings among the options, before the model is loaded.
+
+        Raises:
+            AudioFileError: one is missing or no recording.
+        """
+        for name, value in self.items():
+            if name.endswith("_like") and value is not None:
+                info(value)
 
     def request(
         self, tags: Tags | None = None, *, controlled: bool = False, **more: Any
@@ -394,12 +408,15 @@ class Options(dict[str, Any]):
         context = ParseContext(lambda: self.model.spec, seconds, tempo, self, edit)
         like_from = self.get("like_from") is not None
         for kind, control in CONTROLS.items():
-            text, like, during = (self.get(f"{kind}{end}") for end in ("", "_like", "_during"))
+            text, like, during, weight = (
+                self.get(f"{kind}{end}") for end in ("", "_like", "_during", "_weight")
+            )
             if text is not None and like is not None:
                 raise ControlError(f"give either --{kind} or --{kind}-like, not both")
             if text is None and like is None:
                 own = [o.name for o in control.options if self.get(o.name) not in (None, False)]
                 lonely = [f"{kind}_during"] * (during is not None) + own
+                lonely += [f"{kind}_weight"] * (weight is not None)
                 if lonely:
                     raise ControlError(
                         f"--{lonely[0].replace('_', '-')} needs {control.noun} to go with"
@@ -413,7 +430,7 @@ class Options(dict[str, Any]):
                 like_from = False
             if during is not None:
                 found = found.during(*spans(during, f"--{kind}-during"))
-            yield found
+            yield found if weight is None else found * weight
         if like_from:
             raise ControlError("--like-from needs a recording to be like to go with")
 
@@ -426,21 +443,13 @@ def _lyrics(text: str) -> str:
     """
     if text.lower().endswith(".txt"):
         try:
-            text = Path(text).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = Path(text).read_text(encoding="utf-8-sig")
+        except (OSError, ValueError) as error:
             raise TagError(f"cannot read the lyrics {printable(text)}: {one_line(error)}") from None
     words = text.replace("\\n", "\n").strip()
     if not words:
         raise TagError("the lyrics are empty: write the words to sing, or leave --lyrics out")
     return words
-
-
-def _same_file(value: str | Path, file: Path) -> bool:
-    """Tell whether an option's value, which may be any text, names an existing file."""
-    try:
-        return file.samefile(value)
-    except (OSError, ValueError):
-        return False
 
 
 def _read(kind: Any, value: Any) -> Any:

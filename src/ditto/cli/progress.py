@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
+from ditto.paths import printable
+
 console = Console(stderr=True)
 
 DEVICE_HELP = "Where to compute: auto, cpu, cuda, cuda:1, … or mps; auto is a GPU if there is one."
@@ -18,7 +20,7 @@ def say(line: str, *, style: str | None = None) -> None:
     """Print one line on standard error; a style colours its first word ("error:")."""
     from rich.text import Text
 
-    words = Text(" ".join(line.splitlines()))
+    words = Text(printable(" ".join(line.splitlines())))
     if style:
         words.stylize(style, 0, line.find(":") + 1)
     console.print(words, soft_wrap=True, highlight=False)

@@ -60,6 +60,13 @@ RECIPES = {
         "Train a ControlNet for loudness and melody on a finished base",
         model="base",
     ),
+    "heads": Recipe(
+        "heads",
+        "HeadsConfig",
+        "train_from_folder",
+        "Train heads that read features off x_0, for controls of models with a slow decoder",
+        model="model",
+    ),
     "classifier": Recipe(
         "classifier",
         "ClassifierConfig",
@@ -97,7 +104,9 @@ def command_of(name: str, recipe: Recipe) -> Callable[..., None]:
             out: Run = Path("runs") / name,
             base: Annotated[
                 Path | None,
-                typer.Option(help="The base's model folder; the embedded model by default."),
+                typer.Option(
+                    f"--{recipe.model}", help="The model's folder; the embedded model by default."
+                ),
             ] = None,
             held_out: HeldOut = None,
             device: Device = "auto",

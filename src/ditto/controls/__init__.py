@@ -5,7 +5,9 @@ from typing import Any
 
 from ditto.controls import weights
 from ditto.controls.base import Control
+from ditto.controls.beats import Beats
 from ditto.controls.brightness import Brightness
+from ditto.controls.chords import Chords
 from ditto.controls.intensity import Intensity
 from ditto.controls.melody import Melody
 from ditto.controls.pulls import LatentNorm, LatentStatistics, NearUncontrolled
@@ -13,7 +15,8 @@ from ditto.controls.structure import Structure, StructureLike
 from ditto.controls.text import Text
 
 CONTROLS: dict[str, type[Control]] = {
-    control.kind: control for control in (Intensity, Melody, Structure, Text, Brightness)
+    control.kind: control
+    for control in (Intensity, Melody, Structure, Text, Brightness, Beats, Chords)
 }
 """Controls that can be asked for by a text; regions are made by edits."""
 PULLS: dict[str, type[Control]] = {
@@ -34,7 +37,9 @@ def control_from_dict(values: Mapping[str, Any]) -> Control:
 __all__ = [
     "CONTROLS",
     "PULLS",
+    "Beats",
     "Brightness",
+    "Chords",
     "Control",
     "Intensity",
     "LatentNorm",

@@ -27,6 +27,7 @@ from torch import Tensor
 from ditto.audio.spec import AudioSpec
 from ditto.controls.parsing import Option, ParseContext
 from ditto.errors import ControlError
+from ditto.models.heads import Feature
 from ditto.models.model import MusicModel
 from ditto.panels import Panel, Spans
 from ditto.paths import shown
@@ -69,6 +70,23 @@ class Output:
     def mel(self) -> Tensor:
         """Log-mel of x_0, shape (B, n_mels, frames), in [−1, 1]."""
         return self.model.to_mel(self.x_0)
+
+    def read(
+        self, feature: Feature, of_mel: Callable[[Tensor, AudioSpec], Tensor]
+    ) -> Tensor | None:
+        """Return a feature estimated without the decoder.
+
+        Args:
+            feature: which of the heads'.
+            of_mel: estimates it from the log-mel, where x_0 is one and there is no head.
+
+        Returns:
+            The head's, or `of_mel`'s; None where x_0 is another latent that no head reads.
+        """
+        read = self.model.read(self.x_0, feature)
+        if read is None and self.model.has_mel:
+            return of_mel(self.mel, self.model.spec)
+        return read
 
     @property
     def frames(self) -> int:
@@ -238,6 +256,10 @@ class Control(ABC):
         """
         return None
 
+    def for_item(self, item: int) -> "Control":
+        """Return what one item of a batch follows: the same, unless each has one of its own."""
+        return self
+
     def adapter_target(self, model: MusicModel, frames: int) -> tuple[str, Tensor] | None:
         """Return what a ControlNet is fed: ("levels" in dB or "classes", (frames,)), or None."""
         return None
@@ -262,6 +284,10 @@ class Control(ABC):
         if not isinstance(other, Control):
             return NotImplemented
         return Sum((*self.terms(), *other.terms()))
+
+    def __radd__(self, other: Any) -> "Control":
+        """Begin a sum: ``sum([a, b])`` adds the first control to 0."""
+        return self if other == 0 and isinstance(other, Real) else NotImplemented
 
     def __mul__(self, weight: float) -> "Sum":
         if not isinstance(weight, Real):
@@ -349,6 +375,10 @@ class Sum(Control):
         moved = [(control.in_window(window, spec), weight) for control, weight in self.parts]
         parts = tuple((control, weight) for control, weight in moved if control is not None)
         return Sum(parts) if parts else None
+
+    def for_item(self, item: int) -> "Sum":
+        """Return the sum of what the item follows."""
+        return Sum(tuple((control.for_item(item), weight) for control, weight in self.parts))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the parts with their weights."""
@@ -454,6 +484,10 @@ class Masked(Control):
         spans = tuple((start, end) for start, end in clipped if end - start >= shortest_span(spec))
         moved = self.control.in_window(window, spec) if spans else None
         return None if moved is None else moved.during(*spans)
+
+    def for_item(self, item: int) -> "Masked":
+        """Return what the item follows, within the same spans."""
+        return replace(self, control=self.control.for_item(item))
 
     def default_weight(self, others: Sequence[Control]) -> float:
         """Return the control's weight."""

@@ -1,13 +1,13 @@
 """Brightness: the spectral centroid follows a curve over time."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ditto.audio.features import full_precision, smooth, stft_power
+from ditto.audio.features import full_precision, mel_db, mel_filterbank, smooth, stft_power
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Output, Window
 from ditto.controls.curves import Curve, Scale, as_curve
@@ -61,15 +61,51 @@ def centroid_octaves(audio: Tensor, spec: AudioSpec) -> Tensor:
     return torch.log2(centroid / REFERENCE_HZ)
 
 
+@full_precision
+def mel_centroid_octaves(x_0: Tensor, spec: AudioSpec) -> Tensor:
+    """Estimate `centroid_octaves` from a log-mel, without a vocoder.
+
+    Magnitudes are taken as equal within a band, which noise's are; of a tone in a wide band they
+    are too large.
+
+    Args:
+        x_0: log-mel in model space, shape (B, n_mels, frames).
+        spec: rates and window.
+
+    Returns:
+        Shape (B, frames), float32.
+    """
+    hertz, width = _bands(spec, x_0.dtype, x_0.device)
+    power = torch.pow(10.0, mel_db(x_0, spec) / 10)
+    magnitude = (power * width + (FLOOR * width).square()).sqrt()
+    centroid = (magnitude * hertz).sum(dim=1) / magnitude.sum(dim=1)
+    return torch.log2(centroid / REFERENCE_HZ)
+
+
+@table()
+def _bands(spec: AudioSpec, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the centre of every mel band in hertz, and its width in bins, (n_mels, 1) each."""
+    filters = mel_filterbank(spec, dtype=torch.float64)
+    hertz = torch.linspace(0, spec.sample_rate / 2, filters.shape[1], dtype=torch.float64)
+    width = filters.sum(dim=1)
+    centre = (filters @ hertz) / width
+    return centre[:, None].to(dtype).to(device), width[:, None].to(dtype).to(device)
+
+
 @dataclass(frozen=True, init=False)
 class Brightness(Control):
     """f = w ∗ log2 of V(x_0)'s spectral centroid, y = a curve in Hz, 𝓛 = MSE in octaves².
 
     Attributes:
         curve: the target in Hz, linear between its points.
+        domain: where the loss takes the centroid from: "sound", or "mel", an estimate from the
+            spectrogram that spares the vocoder. Errors are those of the sound in either case.
+        offset: sound minus estimate by `calibrate`, octaves, shape (B, frames), or None.
     """
 
     curve: Curve
+    domain: Literal["sound", "mel"]
+    offset: Tensor | None = field(compare=False, repr=False)
     kind = "brightness"
     help = (
         "Spectral centroid: brighten, darken, open-close, dark, bright; breakpoints "
@@ -77,13 +113,22 @@ class Brightness(Control):
     )
     noun = "a brightness curve"
 
-    def __init__(self, curve: str | Curve) -> None:
+    def __init__(
+        self,
+        curve: str | Curve,
+        domain: Literal["sound", "mel"] = "sound",
+        offset: Tensor | None = None,
+    ) -> None:
         """Take a `Curve` of `FREQUENCY`, or the text of one.
 
         Raises:
-            ControlError: the text cannot be read.
+            ControlError: the text cannot be read, or the domain is unknown.
         """
+        if domain not in ("sound", "mel"):
+            raise ControlError(f"brightness is heard in 'sound' or 'mel', not {domain!r}")
         object.__setattr__(self, "curve", as_curve(curve, FREQUENCY))
+        object.__setattr__(self, "domain", domain)
+        object.__setattr__(self, "offset", offset)
 
     def target(self, output: Output) -> Tensor:
         """Return the target y in octaves above 1 kHz, smoothed as the feature, shape (frames,)."""
@@ -96,7 +141,27 @@ class Brightness(Control):
 
     def loss(self, output: Output) -> Tensor:
         """Return the mean square error of each item in octaves², shape (B,)."""
-        return mse(output.masked(self.feature(output)), output.masked(self.target(output)))
+        return mse(output.masked(self._centroid(output)), output.masked(self.target(output)))
+
+    def _centroid(self, output: Output) -> Tensor:
+        """Return the centroid that the loss takes, in octaves above 1 kHz, shape (B, frames)."""
+        if self.domain == "sound" or not output.model.has_mel:
+            return self.feature(output)
+        spec = output.model.spec
+        estimate = smooth(mel_centroid_octaves(output.mel, spec), spec)
+        return estimate if self.offset is None else estimate + self.offset
+
+    def proxy(self) -> "Brightness":
+        """Return the same control with the centroid from the mel."""
+        return replace(self, domain="mel", offset=None)
+
+    def calibrate(self, decoded: Output) -> "Brightness":
+        """Return the mel control with sound minus mel of `decoded` as its offset."""
+        if self.domain == "sound":
+            return self
+        with torch.no_grad():
+            mel = self.proxy()
+            return replace(mel, offset=self.feature(decoded) - mel._centroid(decoded))
 
     def errors(self, output: Output) -> dict[str, Tensor]:
         """Return the MSE in octaves² and Pearson's ρ."""
@@ -131,12 +196,13 @@ class Brightness(Control):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the curve."""
-        return {"control": self.kind, **self.curve.to_dict()}
+        domain = {} if self.domain == "sound" else {"domain": self.domain}
+        return {"control": self.kind, **domain, **self.curve.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Brightness":
         """Return the control that `to_dict` wrote."""
-        return cls(Curve.from_dict(values, FREQUENCY))
+        return cls(Curve.from_dict(values, FREQUENCY), values.get("domain", "sound"))
 
 
 @table(maxsize=64)

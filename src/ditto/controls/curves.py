@@ -27,7 +27,7 @@ from ditto.paths import StrPath, printable, shown
 from ditto.tables import table
 
 MAX_POINTS = 20_000
-MAX_LISTED = 64
+MAX_LISTED = 4096
 """Points of a curve that reports list; of longer ones they give the number."""
 
 Points = tuple[tuple[float, float], ...]

@@ -21,13 +21,15 @@ from ditto.panels import CurvePanel, Panel
 from ditto.paths import StrPath
 
 WITH_MELODY, WITH_OTHERS = 1 / 40, 1 / 400
-"""λ of the intensity, whose loss is in dB², beside a melody, and beside regions or a structure.
+"""λ of the intensity, whose loss is in dB², beside a melody or another loss in nats, and beside
+regions or a structure.
 
 These are a tenth of the papers' (appendix H). With theirs the embedded model's loudness ends
 hundreds of times nearer than without control, and all else stays behind; with a tenth, tunes and
 regions are followed about twice as closely, and loudness still to within a dB.
 """
 
+IN_NATS = {"melody", "chords", "beats"}
 MAX_DEAD_ZONE = 40.0
 Measure = Literal["mse", "correlation"]
 
@@ -39,8 +41,9 @@ class Intensity(Control):
     Attributes:
         curve: the target.
         measure: "mse", or "correlation" for 𝓛 = −ρ (Pearson), which follows the curve's shape.
-        domain: where the loss takes loudness from: "sound", or "mel", an estimate from the
-            spectrogram that spares the vocoder. Errors are those of the sound in either case.
+        domain: where the loss takes loudness from: "sound", or "mel", an estimate from x_0 (its
+            spectrogram, or a head's) that spares the vocoder. Errors are those of the sound in
+            either case.
         dead_zone: of the MSE, dB: 𝓛 = the mean of max(0, |f − y| − dead_zone)². 1 dB is about what
             can just be heard.
         enough: of the correlation: 𝓛 = max(0, enough − ρ); None is −ρ.
@@ -155,7 +158,10 @@ class Intensity(Control):
         """Return the loudness that the loss takes, in dB, shape (B, frames)."""
         if self.domain == "sound":
             return self.feature(output)
-        loudness = smooth(mel_rms_db(output.mel, output.model.spec), output.model.spec)
+        estimate = output.read("loudness", mel_rms_db)
+        if estimate is None:
+            estimate = mel_rms_db(output.mel, output.model.spec)
+        loudness = smooth(estimate, output.model.spec)
         return loudness if self.offset is None else loudness + self.offset
 
     def proxy(self) -> "Intensity":
@@ -214,11 +220,11 @@ class Intensity(Control):
         return [f"the recording ends at {last:.2f} s: its last loudness is held up to {end:.2f} s"]
 
     def default_weight(self, others: Sequence[Control]) -> float:
-        """Return λ of the MSE: `WITH_MELODY` beside a melody, `WITH_OTHERS` beside other kinds."""
+        """Return λ of the MSE: `WITH_MELODY` beside losses in nats, `WITH_OTHERS` beside others."""
         different = {other.kind for other in others} - {self.kind}
         if self.measure != "mse" or not different:
             return 1.0
-        return WITH_MELODY if "melody" in different else WITH_OTHERS
+        return WITH_MELODY if different & IN_NATS else WITH_OTHERS
 
     def in_window(self, window: Window, spec: AudioSpec) -> "Intensity":
         """Return the control with the part of the curve that lies in the window."""

@@ -5,13 +5,21 @@ done with a frame as soon as its class leads every other by a margin, and leaves
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import log_softmax
 
-from ditto.audio.chroma import CLASSES, POWER_FLOOR, log_chroma, octave_power
+from ditto.audio.chroma import (
+    CLASSES,
+    POWER_FLOOR,
+    log_chroma,
+    mel_log_chroma,
+    mel_octave_power,
+    octave_power,
+)
 from ditto.audio.excerpt import LONGEST_SECONDS, Begin, begin_of
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Option, Output, ParseContext, Window
@@ -46,12 +54,20 @@ class Melody(Control):
         octave: ask for the octave too. The energy of the note's own semitone then has to stand out,
             by the same measure, from its class's other octaves above middle C (or above the note,
             where that is lower).
+        domain: where the loss takes the chroma from: "sound", or "mel", an estimate from x_0 (its
+            spectrogram, or a head's) that spares the vocoder. Errors are those of the sound in
+            either case.
+        offset: ln of sound's chroma minus the estimate's by `calibrate`, shape (B, 12, frames), or
+            None; and so of the power of the semitones, (B, 128, frames), with `octave`.
     """
 
     tune: NoteSequence
     measure: Measure = "nll"
     margin: float = 0.3
     octave: bool = False
+    domain: Literal["sound", "mel"] = "sound"
+    offset: Tensor | None = field(default=None, compare=False, repr=False)
+    octave_offset: Tensor | None = field(default=None, compare=False, repr=False)
     kind = "melody"
     iterations: ClassVar[int] = 150
     help = (
@@ -93,6 +109,8 @@ class Melody(Control):
             )
         if self.measure not in ("nll", "margin"):
             raise ControlError(f"a melody's loss is 'nll' or 'margin', not {shown(self.measure)}")
+        if self.domain not in ("sound", "mel"):
+            raise ControlError(f"a melody is heard in 'sound' or 'mel', not {shown(self.domain)}")
         if not 0 < self.margin <= MAX_MARGIN:
             raise ControlError(
                 f"a melody's margin must be above 0 and at most {MAX_MARGIN:g} nats, not "
@@ -210,17 +228,50 @@ class Melody(Control):
 
     def loss(self, output: Output) -> Tensor:
         """Return 𝓛 of each item, shape (B,)."""
-        feature, target = output.masked(self.feature(output)), output.masked(self.target(output))
+        feature, target = output.masked(self._chroma(output)), output.masked(self.target(output))
         if self.measure == "margin":
             loss = hinge(feature, target, self.margin)
         else:
             loss = nll(feature, target)
         return loss + self._octave_loss(output) if self.octave else loss
 
+    def _chroma(self, output: Output) -> Tensor:
+        """Return the log C that the loss takes, shape (B, 12, frames)."""
+        estimate = None
+        if self.domain == "mel":
+            estimate = output.read("chroma", mel_log_chroma)
+        if estimate is None:
+            return self.feature(output)
+        # Powers are corrected by factors, and so are shares but for their sum.
+        return estimate if self.offset is None else log_softmax(estimate + self.offset, dim=1)
+
+    def _octaves(self, output: Output) -> Tensor:
+        """Return the power of the semitones that the loss takes, shape (B, 128, frames)."""
+        if self.domain == "sound" or not output.model.has_mel:
+            return octave_power(output.audio, output.model.spec) + POWER_FLOOR
+        power = mel_octave_power(output.mel, output.model.spec) + POWER_FLOOR
+        return power if self.octave_offset is None else power * self.octave_offset.exp()
+
+    def proxy(self) -> "Melody":
+        """Return the same control with the chroma estimated from x_0."""
+        return replace(self, domain="mel", offset=None, octave_offset=None)
+
+    def calibrate(self, decoded: Output) -> "Melody":
+        """Return the estimating control with sound minus estimate of `decoded` as its offset."""
+        if self.domain == "sound":
+            return self
+        with torch.no_grad():
+            mel, sound = self.proxy(), replace(self, domain="sound")
+            offset = sound._chroma(decoded) - mel._chroma(decoded)
+            octaves = None
+            if self.octave:
+                octaves = (sound._octaves(decoded) / mel._octaves(decoded)).log()
+            return replace(mel, offset=offset, octave_offset=octaves)
+
     def _octave_loss(self, output: Output) -> Tensor:
         pitches = self.tune.pitches(output.frames, output.model.spec, output.x_0.device)
         pitches = output.masked(pitches)
-        power = output.masked(octave_power(output.audio, output.model.spec)) + POWER_FLOOR
+        power = output.masked(self._octaves(output))
         shares, octaves = log_octaves(power, pitches)
         if self.measure == "margin":
             return hinge(shares, octaves, self.margin)
@@ -285,6 +336,7 @@ class Melody(Control):
             "notes": notes if len(notes) <= MAX_NOTES_LISTED else len(notes),
             **({} if self.measure == "nll" else {"measure": self.measure, "margin": self.margin}),
             **({"octave": True} if self.octave else {}),
+            **({} if self.domain == "sound" else {"domain": self.domain}),
             **({"understood": self.tune.about} if self.tune.about else {}),
         }
 
@@ -297,6 +349,7 @@ class Melody(Control):
             values.get("measure", "nll"),
             float(values.get("margin", 0.3)),
             bool(values.get("octave", False)),
+            values.get("domain", "sound"),
         )
 
 

@@ -15,7 +15,7 @@ import mido
 import numpy as np
 
 from ditto.controls.lines import Line, others, tune_of
-from ditto.controls.notes import DEFAULT_BPM, Note, NoteSequence, summary
+from ditto.controls.notes import DEFAULT_BPM, MAX_NOTES, Note, NoteSequence, summary
 from ditto.controls.textfiles import file_bytes
 from ditto.errors import ControlError
 from ditto.paths import StrPath, printable
@@ -65,7 +65,7 @@ def read_midi(
     Raises:
         ControlError: the file cannot be read, has no such track or channel, or has no notes there.
     """
-    midi = parse_midi(file_bytes(path, "the melody", MAX_MIDI_BYTES), path)
+    midi = open_midi(path)
     if midi.division < 0 and bpm is not None:
         raise ControlError(f"{printable(path)} counts film frames, not beats: leave out the tempo")
     if track not in (None, "all"):
@@ -78,6 +78,50 @@ def read_midi(
     kept = _chosen(path, lines, track, channel)
     notes = tuple(note for line in kept.values() for note in line.notes)
     return NoteSequence(notes, Path(path).name, _about(midi, lines, kept, notes, clock, bpm))
+
+
+def read_hits(
+    path: StrPath, *, bpm: float | None = None, track: int | None = None
+) -> list[tuple[float, int]]:
+    """Read when notes of a MIDI file begin: those of its drums, or of all if it has none.
+
+    Args:
+        path: the file.
+        bpm: beats per minute; None is the file's own tempo.
+        track: from 0; None is all.
+
+    Returns:
+        (seconds, velocity from 1 to 127), rising.
+
+    Raises:
+        ControlError: the file cannot be read, has no such track, or has no notes there.
+    """
+    midi = open_midi(path, "the beats")
+    check_part(path, "track", track, len(midi.tracks))
+    clock = Clock.of(midi, bpm, None)
+    struck = sorted(
+        (clock.seconds(tick), message.velocity, message.channel == DRUMS)
+        for index, events in enumerate(midi.tracks)
+        for tick, message in events
+        if message.type == "note_on" and message.velocity > 0 and track in (None, index)
+    )
+    drums = [hit for hit in struck if hit[2]]
+    hits = [(now, velocity) for now, velocity, _ in drums or struck]
+    if not 1 <= len(hits) <= MAX_NOTES:
+        raise ControlError(
+            f"{printable(path)} has {len(hits)} notes there: beats take 1 to {MAX_NOTES}, give "
+            "another file or track"
+        )
+    return hits
+
+
+def open_midi(path: StrPath, noun: str = "the melody") -> MidiFile:
+    """Read a MIDI file's events; see `parse_midi`.
+
+    Raises:
+        ControlError: it cannot be read.
+    """
+    return parse_midi(file_bytes(path, noun, MAX_MIDI_BYTES), path, noun)
 
 
 Key = tuple[int, int]
@@ -268,7 +312,7 @@ def check_part(path: StrPath, kind: str, chosen: int | str | None, count: int) -
         )
 
 
-def parse_midi(data: bytes, path: StrPath = "a MIDI file") -> MidiFile:
+def parse_midi(data: bytes, path: StrPath = "a MIDI file", noun: str = "the melody") -> MidiFile:
     """Read a MIDI file's events, as many as are whole.
 
     A RIFF or other wrapping is skipped, and so are chunks that are not tracks, which the standard
@@ -279,24 +323,19 @@ def parse_midi(data: bytes, path: StrPath = "a MIDI file") -> MidiFile:
     """
     head = data.find(b"MThd")
     if head < 0 or len(data) < head + 14:
-        raise ControlError(
-            f"cannot read the melody {printable(path)}: it is damaged or no MIDI file"
-        )
+        raise ControlError(f"cannot read {noun} {printable(path)}: it is damaged or no MIDI file")
     size, kind, count, division = struct.unpack(">LhHh", data[head + 4 : head + 14])
     frames, parts = -(division >> 8), division & 0xFF
     if division == 0 or (division < 0 and (frames not in _FRAME_RATES or not parts)):
         raise ControlError(
-            f"cannot read the melody {printable(path)}: it is damaged (its header has no unit of "
-            "time)"
+            f"cannot read {noun} {printable(path)}: it is damaged (its header has no unit of time)"
         )
     midi = MidiFile(kind, division)
     position = head + 8 + max(size, 6) if size < len(data) else head + 14
     while (start := _next_track(data, position, midi)) is not None:
         position = _add_track(data, start, midi)
     if not midi.tracks and count:
-        raise ControlError(
-            f"cannot read the melody {printable(path)}: it is damaged: it has no track"
-        )
+        raise ControlError(f"cannot read {noun} {printable(path)}: it is damaged: it has no track")
     midi.repairs = list(dict.fromkeys(midi.repairs))
     return midi
 

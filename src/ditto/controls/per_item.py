@@ -65,6 +65,10 @@ class PerItem(Control):
         for control in self.controls:
             control.check(model, frames)
 
+    def for_item(self, item: int) -> Control:
+        """Return the control of one item."""
+        return self.controls[item]
+
     def to_dict(self) -> dict[str, Any]:
         """Return all controls, in the order of the items."""
         return {"control": self.kind, "items": [control.to_dict() for control in self.controls]}

@@ -6,6 +6,7 @@ A held chord against another has a perfect form. `tolerance` ends the push once 
 near its target, and `density` asks every section to keep playing.
 """
 
+import copy
 import math
 import re
 from abc import abstractmethod
@@ -23,7 +24,14 @@ from torch.nn.functional import avg_pool1d
 from ditto.audio.excerpt import LONGEST_SECONDS, Begin, read_from
 from ditto.audio.features import log_mel
 from ditto.audio.opening import is_recording
-from ditto.audio.similarity import onset_strength, self_similarity, smooth_2d
+from ditto.audio.similarity import (
+    mfcc,
+    onset_strength,
+    self_similarity,
+    similarity_of,
+    smooth_2d,
+    standardised_timbre,
+)
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Option, Output, ParseContext, Window
 from ditto.errors import ControlError
@@ -39,6 +47,9 @@ embedded model have 0.25 to 0.51 without control and 0.12 to 0.37 under ABA; whi
 A bound instead of the uncontrolled clip's own activity: that would need the clip."""
 SMOOTH_SECONDS = 1.0
 """Side of the Savitzky-Golay window over the matrix, that of the intensity's smoothing."""
+
+EVERY = 4
+"""Frames between those that a proxy of a smoothed matrix compares: 21 of them in its window."""
 
 _SECTION = re.compile(r"([A-Za-z])(?::(\d+(?:\.\d*)?|\d*\.\d+))?")
 
@@ -106,13 +117,23 @@ def parse_form(text: str) -> Form:
 
 
 class SelfSimilarity(Control):
-    """f = self-similarity of x_0's timbre, 𝓛 = mean square error of the matrices."""
+    """f = self-similarity of x_0's timbre, 𝓛 = mean square error of the matrices.
+
+    Attributes:
+        smooth_seconds: of the matrix, or None.
+        tolerance: a pair of frames as near as this to its target counts as there, 0 to 1.
+        estimated: the loss takes timbre from a head where x_0 is no mel, and a matrix that is
+            smoothed at every `EVERY`-th frame.
+        offset: MFCCs of the sound minus the head's, by `calibrate`.
+    """
 
     kind = "structure"
     iterations: ClassVar[int] = 150
     grows_evenly: ClassVar[bool] = False
     smooth_seconds: ClassVar[float | None] = None
     tolerance: float = 0.0
+    estimated: bool = False
+    offset: Tensor | None = None
 
     @abstractmethod
     def target(self, output: Output) -> Tensor:
@@ -125,15 +146,51 @@ class SelfSimilarity(Control):
 
     def loss(self, output: Output) -> Tensor:
         """Return 𝓛 of each item, shape (B,)."""
-        return self._mse(output, self.tolerance)
+        if not self.estimated:
+            return self._mse(output, self.feature(output), self.tolerance)
+        every = 1 if self.smooth_seconds is None else EVERY
+        timbre = standardised_timbre(self._estimate(output))
+        feature = similarity_of(
+            timbre, output.model.spec, smooth_seconds=self.smooth_seconds, every=every
+        )
+        return self._mse(output, feature, self.tolerance, every)
+
+    def _estimate(self, output: Output) -> Tensor:
+        """Return the MFCCs without the first that the loss takes, shape (B, 19, frames)."""
+        read = output.read("timbre", _timbre)
+        if read is None:
+            return _timbre(output.mel, output.model.spec)
+        return read if self.offset is None else read + self.offset
+
+    def proxy(self) -> "SelfSimilarity":
+        """Return the same control with the loss of an estimate; see `estimated`."""
+        return self._with(estimated=True, offset=None)
+
+    def calibrate(self, decoded: Output) -> "SelfSimilarity":
+        """Return the estimating control with sound minus estimate of `decoded` as its offset."""
+        if not self.estimated or decoded.model.has_mel:
+            return self
+        with torch.no_grad():
+            estimate = self._with(offset=None)._estimate(decoded)
+            return self._with(offset=_timbre(decoded.mel, decoded.model.spec) - estimate)
+
+    def _with(self, **changes: Any) -> "SelfSimilarity":
+        control = copy.copy(self)
+        for name, value in changes.items():
+            object.__setattr__(control, name, value)
+        return control
 
     def errors(self, output: Output) -> dict[str, Tensor]:
         """Return the MSE of the matrices."""
-        return {"structure_mse": self._mse(output)}
+        return {"structure_mse": self._mse(output, self.feature(output))}
 
-    def _mse(self, output: Output, tolerance: float = 0.0) -> Tensor:
-        difference = output.masked(self.feature(output) - self.target(output))
-        difference = output.masked(difference.mT)
+    def _mse(
+        self, output: Output, feature: Tensor, tolerance: float = 0.0, every: int = 1
+    ) -> Tensor:
+        difference = feature - self.target(output)[::every, ::every]
+        if output.mask is not None:
+            counts = output.mask[::every]
+            difference = difference[:, counts][..., counts]
         if tolerance:
             difference = (difference.abs() - tolerance).clamp(min=0)
         return difference.square().mean(dim=(1, 2))
@@ -444,6 +501,11 @@ class StructureLike(SelfSimilarity):
         understood = {"understood": self.about} if self.about else {}
         tolerance = {"tolerance": self.tolerance} if self.tolerance else {}
         return {"control": self.kind, "like": self.name, **tolerance, **understood}
+
+
+def _timbre(mel: Tensor, spec: AudioSpec) -> Tensor:
+    """Return MFCCs without the first, log-mel (B, n_mels, frames) → (B, 19, frames)."""
+    return mfcc(mel, spec)[:, 1:]
 
 
 def check_tolerance(tolerance: float) -> None:

@@ -1,13 +1,14 @@
 """Text: the output's CLAP embedding turns towards that of a description (DITTO-2 §5.4)."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from ditto.controls.base import Control, Option, Output, ParseContext
 from ditto.errors import ControlError
@@ -26,10 +27,16 @@ class Text(Control):
     Attributes:
         text: the description, e.g. "a calm jazz trio with vibraphone".
         source: a `Clap`, the folder or Hub id of one, or None for the embedded one.
+        domain: what CLAP hears in the loss: the "sound", or the "mel" of x_0 (or a head reads what
+            it would hear), which spares the vocoder. Errors are those of the sound in either case.
+        offset: what CLAP's front end, or CLAP, gives of the sound minus what it gives of x_0, by
+            `calibrate`.
     """
 
     text: str
     source: Clap | str | os.PathLike[str] | None
+    domain: Literal["sound", "mel"]
+    offset: Tensor | None = field(compare=False, repr=False)
     kind = "text"
     help = "Describe the music, e.g. 'a calm jazz trio with vibraphone' (by CLAP)."
     noun = "a text"
@@ -37,12 +44,19 @@ class Text(Control):
         Option("clap", str, "The CLAP that hears --text: a folder or a Hub id; else the embedded."),
     )
 
-    def __init__(self, text: str, clap: Clap | str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        text: str,
+        clap: Clap | str | os.PathLike[str] | None = None,
+        domain: Literal["sound", "mel"] = "sound",
+    ) -> None:
         """Take a description; CLAP is loaded when it is first needed.
 
         Raises:
-            ControlError: there is no text.
+            ControlError: there is no text, or the domain is unknown.
         """
+        if domain not in ("sound", "mel"):
+            raise ControlError(f"a text is heard in 'sound' or 'mel', not {shown(domain)}")
         if not isinstance(text, str):
             raise ControlError(f"a text is needed, not {shown(text)}")
         if not text.strip():
@@ -51,6 +65,8 @@ class Text(Control):
             )
         object.__setattr__(self, "text", text)
         object.__setattr__(self, "source", clap)
+        object.__setattr__(self, "domain", domain)
+        object.__setattr__(self, "offset", None)
 
     @classmethod
     def parse(cls, text: str, context: ParseContext) -> "Text":
@@ -81,7 +97,54 @@ class Text(Control):
 
     def loss(self, output: Output) -> Tensor:
         """Return 𝓛 of each item, shape (B,)."""
-        return 1 - self.cosine(output)
+        if self.domain == "sound":
+            return 1 - self.cosine(output)
+        read, embed = self._estimate(output)
+        heard = embed(read if self.offset is None else read + self.offset)
+        return 1 - heard @ self.target.to(heard)
+
+    def _estimate(self, output: Output) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Return what is heard of x_0, and how it becomes an embedding.
+
+        It is the front end's log-mels; or the embedding itself, read by a head of this CLAP.
+        """
+        read = self._head(output)
+        if read is not None:
+            return read, lambda embedding: normalize(embedding, dim=-1)
+        if output.model.has_mel:
+            features = self.clap.front_end.of_mel(output.mel, output.model.spec)
+        else:
+            features = self.clap.front_end(output.audio, output.model.spec.sample_rate)
+        return features, self.clap.embed_features
+
+    def _head(self, output: Output) -> Tensor | None:
+        readers = output.model.readers
+        known = readers is not None and readers.entry.get("clap") == self.clap.sha256
+        return output.model.read(output.x_0, "clap") if known else None
+
+    def proxy(self) -> "Text":
+        """Return the same control, heard off x_0."""
+        return self._in("mel")
+
+    def calibrate(self, decoded: Output) -> "Text":
+        """Return the estimating control with sound minus estimate of `decoded` as its offset."""
+        if self.domain == "sound":
+            return self
+        with torch.no_grad():
+            estimate, _ = self._estimate(decoded)
+            sound = self.clap.front_end(decoded.audio, decoded.model.spec.sample_rate)
+            if self._head(decoded) is not None:
+                sound = self.clap.embed_features(sound)
+        return self._in("mel", sound - estimate)
+
+    def _in(self, domain: Literal["sound", "mel"], offset: Tensor | None = None) -> "Text":
+        """Return the control in a domain; CLAP and what was embedded are shared."""
+        control = Text(self.text, self.source, domain)
+        object.__setattr__(control, "offset", offset)
+        for name in ("clap", "target"):
+            if name in vars(self):
+                vars(control)[name] = vars(self)[name]
+        return control
 
     def errors(self, output: Output) -> dict[str, Tensor]:
         """Return the CLAP score, in [−1, 1]; higher is better."""
@@ -106,6 +169,7 @@ class Text(Control):
             "clap": clap.name,
             "clap_sha256": clap.sha256,
             "unknown_words": clap.unknown_words(self.text),
+            **({} if self.domain == "sound" else {"domain": self.domain}),
         }
 
     @classmethod
@@ -117,4 +181,4 @@ class Text(Control):
         """
         if values["clap"] != "embedded":
             raise ValueError("the description has another CLAP")
-        return cls(values["text"])
+        return cls(values["text"], domain=values.get("domain", "sound"))

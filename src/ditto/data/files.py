@@ -43,12 +43,13 @@ def read_json(path: Path) -> Any:
         DataError: the file is missing or damaged.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(
-            f"{path} is missing: is {path.parent} a data folder made by `ditto-music data`?"
+            f"{path} is missing: give --data a folder that `ditto-music data` made (of `data "
+            "prepare … --out mine` it is mine/train)"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 

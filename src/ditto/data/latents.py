@@ -69,7 +69,7 @@ def read_recordings(root: Path) -> list[Recording]:
 def _recording(path: Path) -> Recording:
     txt = path.with_suffix(".txt")
     try:
-        text = " ".join(txt.read_text(encoding="utf-8").split()) if txt.is_file() else ""
+        text = " ".join(txt.read_text(encoding="utf-8-sig").split()) if txt.is_file() else ""
     except (OSError, UnicodeDecodeError):
         raise DataError(f"cannot read the caption {txt}: it must be text in UTF-8") from None
     status = path.stat()

@@ -18,13 +18,15 @@ import numpy as np
 from ditto.audio.io import encode_flac, info, read_mono
 from ditto.audio.spec import AudioSpec
 from ditto.data.files import Progress, open_data_folder, write_bytes, write_json, write_json_lines
-from ditto.errors import DataError
+from ditto.errors import AudioFileError, DataError
 
 PREPARE_VERSION = 1
 SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".mp3", ".opus", ".aif", ".aiff", ".au", ".caf", ".w64"}
 )
 COLUMNS = ("file", "genre", "mood", "tempo")
+HIDDEN = "."
+"""Begins the names of files that are no recordings, such as a Mac's ``._song.wav``."""
 SILENCE = 1e-4
 """Segments whose peak is below this (-80 dB) are left out."""
 
@@ -138,14 +140,13 @@ def prepare_folder(
         Counts, and a line for everything left out.
 
     Raises:
-        DataError: no recordings, a CSV error (with its line), bad arguments, or `out` holds other
-            data.
-        AudioFileError: a recording is damaged.
+        DataError: no recordings, or none that can be read, a CSV error (with its line), bad
+            arguments, or `out` holds other data.
         OutputError: `out` cannot be written.
     """
     if not 0 <= heldout < 1:
         raise DataError(f"the held-out share must be at least 0 and less than 1, not {heldout}")
-    files = recordings(folder)
+    files = recordings(folder, out)
     allowed = Allowed(genres, moods, tempo_range)
     rows = read_tags_csv(tags_csv, folder, allowed) if tags_csv else {}
     config = {
@@ -168,14 +169,16 @@ def prepare_folder(
         split = "heldout" if _is_heldout(segment.source, folder, heldout) else "train"
         name = segment.source.relative_to(folder).as_posix()
         label = _piece(out / split, next(indices[split]), segment, sample_rate)
-        if label is None:
+        if isinstance(label, str):
             place = f"from {segment.start:.1f} s on for {segment.seconds:.1f} s"
-            skipped.append(f"{name} is silent {place}")
+            skipped.append(f"{name} {label} {place}")
         else:
             source = {"source": name, "source_start": round(segment.start, 4)}
             labels[split].append({**label, **asdict(rows.get(name, Row())), **source})
         if progress:
             progress(done, len(segments))
+    if not any(labels.values()):
+        raise DataError(f"nothing could be prepared: {skipped[0] if skipped else 'no recording'}")
     for split, pieces in labels.items():
         write_json_lines(out / split / "labels.jsonl", pieces)
         final = {**config, "split": split, "count": len(pieces)}
@@ -221,24 +224,39 @@ def _check_columns(path: Path, names: Sequence[str] | None) -> None:
 def _file_name(where: str, cells: Mapping[str | None, Any], folder: Path) -> str:
     if None in cells or None in cells.values():
         raise DataError(f"{where}: the number of cells differs from the number of columns")
-    name = Path(str(cells["file"]).strip()).as_posix()
-    if not (folder / name).is_file():
-        raise DataError(f"{where}: there is no file {name!r} in {folder}")
-    return name
+    name = Path(str(cells["file"]).strip())
+    path = folder / name
+    if name.is_absolute() or ".." in name.parts:
+        raise DataError(f"{where}: give {name.as_posix()!r} by its path within {folder}")
+    if not path.is_file():
+        raise DataError(f"{where}: there is no file {name.as_posix()!r} in {folder}")
+    return name.as_posix()
 
 
-def recordings(folder: Path) -> list[Path]:
-    """List the sound files in a folder and its subfolders, sorted.
+def recordings(folder: Path, out: Path | None = None) -> list[Path]:
+    """List the sound files in a folder and its subfolders, sorted, but for those in `out`.
 
     Raises:
         DataError: the folder is missing or holds no sound file.
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and not path.name.startswith(HIDDEN)
+        and path.is_file()
+        and not (out and _within(path, out))
+    )
     if not files:
         raise DataError(f"{folder} holds no recordings ({', '.join(sorted(SUFFIXES))})")
     return files
+
+
+def _within(file: Path, folder: Path) -> bool:
+    """Tell whether a file lies in a folder: data made before are no recordings."""
+    return file.resolve().is_relative_to(folder.resolve())
 
 
 def _vocabulary(allowed: Sequence[str] | None, used: Sequence[str | None]) -> list[str]:
@@ -263,7 +281,11 @@ def _segments(
     """Cut each recording into equal segments, as long as allowed; skip those below `shortest`."""
     segments, skipped = [], []
     for path in files:
-        seconds = info(path).seconds
+        try:
+            seconds = info(path).seconds
+        except AudioFileError as error:
+            skipped.append(f"{path.relative_to(folder)} is left out: {error}")
+            continue
         if seconds < shortest:
             skipped.append(f"{path.relative_to(folder)} is shorter than {shortest:g} s")
             continue
@@ -272,16 +294,18 @@ def _segments(
     return segments, skipped
 
 
-def _piece(out: Path, index: int, segment: Segment, sample_rate: int) -> dict[str, Any] | None:
-    """Convert a segment unless its file exists, and return its label; None if it is silent."""
+def _piece(out: Path, index: int, segment: Segment, sample_rate: int) -> dict[str, Any] | str:
+    """Convert a segment unless its file exists, and return its label, or why it is left out."""
     path = out / "audio" / f"{index:06d}.flac"
     spec = AudioSpec(sample_rate=sample_rate)
     if not path.exists():
-        audio = read_mono(
-            segment.source, spec, start=segment.start, seconds=segment.seconds, require_sound=False
-        )
+        part = {"start": segment.start, "seconds": segment.seconds}
+        try:
+            audio = read_mono(segment.source, spec, **part, require_sound=False)
+        except AudioFileError as error:
+            return f"is left out ({error})"
         if float(np.max(np.abs(audio))) < SILENCE:
-            return None
+            return "is silent"
         write_bytes(path, encode_flac(np.clip(audio, -1.0, 1.0), sample_rate))
     data = path.read_bytes()
     return {

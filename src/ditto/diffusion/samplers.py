@@ -126,7 +126,7 @@ def ancestral(noise: Callable[[], Tensor], kept: float = math.inf) -> Advance:
     """
 
     def step(schedule: Schedule, x_t: Tensor, x_0: Tensor, t: int, t_next: int) -> Tensor:
-        if kept < math.inf and t > schedule.last_below(kept):
+        if kept < math.inf and bool((schedule.sigma(t, x_t) > kept).all()):
             return ddim_step(schedule, x_t, x_0, t, t_next)
         return ddpm_step(schedule, x_t, x_0, t, t_next, noise)
 
@@ -187,7 +187,9 @@ def ddim_invert_path(chain: Chain, x_0: Tensor, *, ahead: bool = False) -> list[
     """Return all T + 1 x_t (B, …) of `ddim_invert` in the order of sampling, x_T first."""
     schedule, path = chain.schedule, [x_0]
     for t, t_next in reversed(chain.pairs()):
-        told = t if ahead else max(t_next, 0)  # clean data is nearest to timestep 0
+        told = t if ahead else t_next
+        if told == CLEAN:  # clean data is nearest to timestep 0, unless that is clean itself
+            told = 0 if schedule.scales(0, x_0)[1].item() > 0 else t
         epsilon = schedule.to_epsilon(chain.predict(path[0], told), path[0], told)
         clean = schedule.to_x_0(epsilon, path[0], t_next, "epsilon")
         path.insert(0, schedule.add_noise(clean, epsilon, t))

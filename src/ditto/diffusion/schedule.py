@@ -26,6 +26,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 Spacing = Literal["trailing", "leading", "linspace", "span"]
@@ -256,6 +257,10 @@ class Flow(Schedule):
         """Return τ, float32, of the shape and on the device of t (1 for pure noise)."""
         return torch.as_tensor(t).float() / PARTS
 
+    def last_below(self, sigma: float) -> int:
+        """Return the timestep of σ, rounded down."""
+        return int(sigma / (1 + sigma) * PARTS)
+
     def timestep(self, tau: Tensor) -> Tensor:
         """Return the timesteps (…) int64 of times τ (…)."""
         return (tau.to("cpu", torch.float64) * PARTS).round().long()
@@ -281,9 +286,11 @@ class Flow(Schedule):
             raise ValueError(f"steps must be between 1 and {LEVELS}, not {steps}")
         spacing = spacing or self.spacing
         # In float32, as pipelines do it: every bit of τ counts for networks of fine time features.
-        if spacing in ("linspace", "span"):
-            places = torch.linspace(1.0, 1 / LEVELS, steps)
-        else:
-            places = torch.linspace(1.0, 0.0, steps + 1)
-            places = places[1:] + 1 / LEVELS if spacing == "leading" else places[:-1]
-        return self.timestep(self.warp(places)).tolist()
+        # Real numbers, also while an estimate rehearses a run on tensors without values.
+        with _disable_current_modes():
+            if spacing in ("linspace", "span"):
+                places = torch.linspace(1.0, 1 / LEVELS, steps)
+            else:
+                places = torch.linspace(1.0, 0.0, steps + 1)
+                places = places[1:] + 1 / LEVELS if spacing == "leading" else places[:-1]
+            return self.timestep(self.warp(places)).tolist()

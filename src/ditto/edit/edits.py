@@ -7,7 +7,8 @@ Every edit takes the fields of `Request` as keywords (controls, tags, seed, meth
 """
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Literal
@@ -19,32 +20,37 @@ from ditto.controls.regions import SelfLoop
 from ditto.edit.ending import music_end
 from ditto.edit.legacy import model_first
 from ditto.edit.result import Edit, Part
-from ditto.edit.timeline import FADE_SECONDS, Timeline, crossfaded, silence
+from ditto.edit.timeline import FADE_SECONDS, Known, Timeline, crossfaded, silence
 from ditto.edit.windows import GapFiller, ModelWindow, Progress
 from ditto.errors import RequestError
-from ditto.models.model import MusicModel
+from ditto.methods.base import check_number
+from ditto.models.model import MusicModel, check_model
 from ditto.optimize import Step, Stop, never
-from ditto.paths import StrPath, printable
+from ditto.paths import StrPath, printable, shown
 from ditto.request import Request
 from ditto.runner import run
 
-MAX_SECONDS = 3600.0
+MAX_SECONDS, MAX_REPEATS = 3600.0, 1000
 BEATS_PER_BAR = 4
 SELF_OVERLAP, SHORTEST_OVERLAP = 0.5, 0.1
 """Seconds by which a loop without a recording repeats its start (the paper's), and the least of
 them."""
 
+Halt = Callable[[], bool]
+"""Asked between the parts of an edit; True ends it there."""
+
 
 @model_first
 def inpaint(
     model: MusicModel,
-    recording: StrPath,
+    recording: StrPath | Timeline,
     regions: Sequence[tuple[float, float]],
     request: Request | None = None,
     *,
     overlap: float = 1.0,
     progress: Progress | None = None,
     stop: Stop = never,
+    halt: Halt | None = None,
     **settings: Any,
 ) -> Edit:
     """Make regions of a recording anew, so that they fit what is around them.
@@ -55,7 +61,7 @@ def inpaint(
 
     Args:
         model: from `ditto.load`.
-        recording: a sound file.
+        recording: a sound file, or what `Timeline.read` made of one (changed in place).
         regions: (from, to) in seconds.
         request: tags, method and what else makes the music; its controls count within the regions,
             in the file's time.
@@ -63,6 +69,7 @@ def inpaint(
             many.
         progress: called with (part, parts, step).
         stop: called with every step; True ends the optimisation of a part.
+        halt: asked after every part; True ends the edit there and keeps the parts that are done.
         settings: fields of `Request`, in place of `request`.
 
     Raises:
@@ -70,30 +77,76 @@ def inpaint(
             kept.
         AudioFileError: the file cannot be read.
     """
-    timeline = Timeline.read(recording)
+    check_model(model)
+    request = request_of(request, settings)
+    overlap = _number("overlap", overlap)
+    timeline = opened(recording)
     gaps = _gaps(timeline, regions)
     filler = GapFiller(
         "inpaint",
         model,
-        request_of(request, settings),
+        request,
         overlap,
         all_context=True,
         progress=progress,
         stop=stop,
+        halt=halt,
     )
-    filled = timeline.copied()
-    parts = tuple(map(Part.of, filler.fill(filled, gaps)))
+    joins = filler.joins(timeline, gaps)
+    parts = tuple(map(Part.of, filler.fill(timeline, gaps)))
+    timeline.restore(gaps, filler.unfilled)
+    done = filler.done(gaps)
     return Edit(
-        "inpaint", model, filled, parts, tuple(gaps), timeline, filler.joins(timeline, gaps)
+        kind="inpaint",
+        model=model,
+        timeline=timeline,
+        parts=parts,
+        gaps=done,
+        before=timeline.original,
+        joins=tuple(at for at in joins if any(first <= at <= last for first, last in done)),
+        request=request,
+        asked={"regions": [list(region) for region in regions], "overlap": overlap},
+        notes=told(filler),
     )
+
+
+def opened(recording: StrPath | Timeline) -> Timeline:
+    """Return a recording, read if it is a path.
+
+    Raises:
+        RequestError: it is neither.
+        AudioFileError: the file cannot be read.
+    """
+    if isinstance(recording, Timeline):
+        return recording
+    if not isinstance(recording, str | os.PathLike):
+        raise RequestError(f"a recording is the path of a sound file, not {shown(recording)}")
+    return Timeline.read(recording)
+
+
+def told(filler: GapFiller) -> tuple[str, ...]:
+    """Return the notes of a filler, each once."""
+    return tuple(dict.fromkeys(filler.notes))
+
+
+def _number(name: str, value: Any) -> float:
+    """Return a finite number of a call as a plain float.
+
+    Raises:
+        RequestError: it is none.
+    """
+    return float(check_number(name, value, -1e9, 1e9))
 
 
 def request_of(request: Request | None, settings: dict[str, Any]) -> Request:
     """Return the request of an edit: a given one, or one of these settings.
 
     Raises:
+        RequestError: something else is given as a request.
         TypeError: both are given.
     """
+    if not isinstance(request, Request | None):
+        raise RequestError(f"{shown(request)} is no request: give ditto.Request(…), or keywords")
     if request is not None and settings:
         raise TypeError(f"give either a request, or {', '.join(settings)} as keywords")
     return Request(**settings) if request is None else request
@@ -101,6 +154,14 @@ def request_of(request: Request | None, settings: dict[str, Any]) -> Request:
 
 def _gaps(timeline: Timeline, regions: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
     name = printable(timeline.name)
+    if not isinstance(regions, Iterable) or isinstance(regions, str):
+        raise RequestError(f"regions are pairs of seconds, [(2.0, 4.0)], not {shown(regions)}")
+    try:
+        regions = [(_number("from", start), _number("to", end)) for start, end in regions]
+    except (TypeError, ValueError):
+        raise RequestError(
+            f"regions are pairs of seconds, [(2.0, 4.0)], not {shown(regions)}"
+        ) from None
     if not regions:
         raise RequestError("give at least one region to inpaint, from and to in seconds")
     for start, end in regions:
@@ -129,7 +190,7 @@ def _gaps(timeline: Timeline, regions: Sequence[tuple[float, float]]) -> list[tu
 @model_first
 def outpaint(
     model: MusicModel,
-    recording: StrPath,
+    recording: StrPath | Timeline,
     seconds: float,
     request: Request | None = None,
     *,
@@ -138,6 +199,7 @@ def outpaint(
     begin: float | None = None,
     progress: Progress | None = None,
     stop: Stop = never,
+    halt: Halt | None = None,
     **settings: Any,
 ) -> Edit:
     """Make a recording longer, in windows that each go on from the end of the one before.
@@ -146,7 +208,7 @@ def outpaint(
 
     Args:
         model: from `ditto.load`.
-        recording: a sound file.
+        recording: a sound file, or what `Timeline.read` made of one (changed in place).
         seconds: length of the whole in the end.
         request: tags, method and what else makes the music; its controls count in what is new, in
             the time of the whole.
@@ -156,13 +218,19 @@ def outpaint(
             default its end, or, where that is a fade-out or silence, the last of its music.
         progress: called with (part, parts, step).
         stop: called with every step; True ends the optimisation of a part.
+        halt: asked after every part; True ends the edit there and keeps the parts that are done.
         settings: fields of `Request`, in place of `request`.
 
     Raises:
         RequestError: the length is not above the file's, or the overlap longer than the file.
         AudioFileError: the file cannot be read.
     """
-    timeline = Timeline.read(recording)
+    check_model(model)
+    request = request_of(request, settings)
+    if direction not in ("forwards", "backwards"):
+        raise RequestError(f"direction is 'forwards' or 'backwards', not {shown(direction)}")
+    seconds, overlap = _number("seconds", seconds), _number("overlap", overlap)
+    timeline = opened(recording)
     timeline, notes = _going_on(timeline, begin, overlap, direction == "backwards")
     _check_overlap(timeline, overlap)
     if not timeline.seconds < seconds <= MAX_SECONDS:
@@ -174,12 +242,27 @@ def outpaint(
     backwards = direction == "backwards"
     longer = timeline.extended(new if backwards else 0, 0 if backwards else new)
     gap = (0, new) if backwards else (timeline.length, longer.length)
-    filler = GapFiller(
-        "outpaint", model, request_of(request, settings), overlap, progress=progress, stop=stop
-    )
-    parts = tuple(map(Part.of, filler.fill(longer, [gap])))
+    filler = GapFiller("outpaint", model, request, overlap, progress=progress, stop=stop, halt=halt)
     joins = filler.joins(longer, [gap])
-    return Edit("outpaint", model, longer, parts, (gap,), timeline, joins, notes=notes)
+    del timeline, recording  # held once: what is longer has the samples too
+    parts = tuple(map(Part.of, filler.fill(longer, [gap])))
+    (gap,) = filler.done([gap])
+    if filler.unfilled:  # stopped early: what was made is what the recording has become
+        start, end = (gap[0], longer.length) if backwards else (0, gap[1])
+        longer, gap = longer.between(start, end), (gap[0] - start, gap[1] - start)
+        joins = tuple(at - start for at in joins if start <= at <= end)
+    return Edit(
+        kind="outpaint",
+        model=model,
+        timeline=longer,
+        parts=parts,
+        gaps=(gap,),
+        before=longer.original,
+        joins=joins,
+        request=request,
+        asked={"seconds": seconds, "overlap": overlap, "direction": direction, "begin": begin},
+        notes=(*notes, *told(filler)),
+    )
 
 
 def _going_on(
@@ -215,7 +298,8 @@ def _going_on(
             f"{printable(timeline.name)} {what}: what is new joins its music at {seconds:.2f} s "
             "(begin, --from: another second)",
         )
-    return timeline.between(*((at, timeline.length) if backwards else (0, at))), notes
+    part = timeline.between(*((at, timeline.length) if backwards else (0, at)))
+    return replace(part, skipped=at if backwards else 0, own=part.length), notes
 
 
 def _check_overlap(timeline: Timeline, overlap: float) -> None:
@@ -236,17 +320,15 @@ def loop_seconds(bpm: float, bars: int) -> float:
     Raises:
         RequestError: the tempo or the number of bars is out of range.
     """
-    if not 20 <= bpm <= 400:
-        raise RequestError(f"bpm must be 20 to 400 beats per minute, not {bpm:g}")
-    if not 1 <= bars <= 256:
-        raise RequestError(f"bars must be 1 to 256, not {bars}")
+    bpm = check_number("bpm", bpm, 20.0, 400.0)
+    bars = int(check_number("bars", bars, 1, 256))
     return bars * BEATS_PER_BAR * 60.0 / bpm
 
 
 @model_first
 def loop_recording(
     model: MusicModel,
-    recording: StrPath,
+    recording: StrPath | Timeline,
     request: Request | None = None,
     *,
     seconds: float | None = None,
@@ -260,7 +342,7 @@ def loop_recording(
 
     Args:
         model: from `ditto.load`.
-        recording: a sound file.
+        recording: a sound file, or what `Timeline.read` made of one (changed in place).
         request: tags, method and what else makes the music.
         seconds: length of the loop, above the file's; by default one window is added, less the
             overlap at either end.
@@ -274,24 +356,33 @@ def loop_recording(
         RequestError: the length or the overlap does not fit the file.
         AudioFileError: the file cannot be read.
     """
-    timeline = Timeline.read(recording)
+    check_model(model)
+    request = request_of(request, settings)
+    overlap, repeats = _number("overlap", overlap), check_repeats(repeats)
+    timeline = opened(recording)
     _check_overlap(timeline, overlap)
     window = model.spec.seconds(model.shape(None)[-1])
-    whole = timeline.seconds + max(window - 2 * overlap - 0.01, 0.5) if seconds is None else seconds
+    if seconds is None:
+        whole = timeline.seconds + max(window - 2 * overlap - 0.01, 0.5)
+    else:
+        whole = _number("seconds", seconds)
     if not timeline.seconds + 0.05 <= whole <= MAX_SECONDS:
         raise RequestError(
             f"the loop must be longer than the {_length(timeline)}, so that a way back to its "
             f"start can be made: not {whole:g} s"
         )
-    _check_repeats(repeats)
-    filler = GapFiller(
-        "loop", model, request_of(request, settings), overlap, progress=progress, stop=stop
-    )
-    return _led_back(filler, timeline, timeline.at(whole), repeats)
+    filler = GapFiller("loop", model, request, overlap, progress=progress, stop=stop)
+    asked = {"seconds": seconds, "overlap": overlap, "repeats": repeats}
+    return _led_back(filler, timeline, timeline.at(whole), repeats, asked)
 
 
 def _led_back(
-    filler: GapFiller, timeline: Timeline, length: int, repeats: int, begun: tuple[Part, ...] = ()
+    filler: GapFiller,
+    timeline: Timeline,
+    length: int,
+    repeats: int,
+    asked: dict[str, Any],
+    begun: tuple[Part, ...] = (),
 ) -> Edit:
     """Return a loop of `length` samples: a recording, and what leads back to its start.
 
@@ -300,26 +391,35 @@ def _led_back(
         timeline: the recording, shorter than the loop.
         length: samples of a round.
         repeats: how often it is written.
+        asked: what the user asked for.
         begun: what the recording was made by, where it is none of the user's.
     """
-    again = min(timeline.length, timeline.at(filler.overlap + 0.2))
+    own = timeline.length
+    again = min(own, timeline.at(filler.overlap + 0.2))
     # The loop unrolled: the recording, the gap, and the recording's start once more.
-    unrolled = timeline.extended(0, length - timeline.length + again)
-    unrolled.samples[:, length:], unrolled.known[length:] = timeline.samples[:, :again], True
-    gap = (timeline.length, length)
+    unrolled = timeline.extended(0, length - own + again)
+    unrolled.samples[:, length:], unrolled.known[length:] = unrolled.samples[:, :again], True
+    gap = (own, length)
+    joins = filler.joins(unrolled, [gap])
     parts = tuple(map(Part.of, filler.fill(unrolled, [gap], len(begun))))
-    fade = min(timeline.at(FADE_SECONDS), again)
-    once = unrolled.samples[:, :length]
-    once[:, :fade] = unrolled.samples[:, length : length + fade]
-    looped = replace(
-        unrolled, samples=np.tile(once, repeats), known=np.ones(length * repeats, bool)
+    if filler.unfilled:
+        raise RequestError(f"the loop could not be closed: {'; '.join(filler.notes)}")
+    fade = min(unrolled.at(FADE_SECONDS), again)
+    unrolled.put(0, unrolled.samples[:, length : length + fade].copy())
+    once = unrolled.between(0, length)
+    return Edit(
+        kind="loop",
+        model=filler.model,
+        timeline=once,
+        parts=(*begun, *parts),
+        gaps=((0 if begun else own, length),),
+        before=None if begun else once.original,
+        joins=joins,
+        repeats=repeats,
+        request=filler.request,
+        asked=asked,
+        notes=told(filler),
     )
-    new = 0 if begun else timeline.length
-    gaps = tuple((i * length + new, (i + 1) * length) for i in range(repeats))
-    within = filler.joins(unrolled, [gap])
-    joins = tuple(i * length + edge for i in range(repeats) for edge in within)
-    before = None if begun else timeline
-    return Edit("loop", filler.model, looped, (*begun, *parts), gaps, before, joins)
 
 
 def loop(
@@ -351,20 +451,22 @@ def loop(
     Raises:
         RequestError: the length or the overlap is out of range.
     """
-    spec, request = model.spec, request_of(request, settings)
+    check_model(model)
+    seconds, overlap = _number("seconds", seconds), _number("overlap", overlap)
+    repeats = check_repeats(repeats)
+    spec, asked = model.spec, request_of(request, settings)
     frames = model.shape(None)[-1]
     window = spec.seconds(frames)
-    _check_repeats(repeats)
     if not SHORTEST_OVERLAP <= overlap <= seconds or not seconds <= MAX_SECONDS:
         raise RequestError(
             f"a loop lasts from its overlap of {overlap:g} s to {MAX_SECONDS:g} s, not {seconds:g}"
         )
     if seconds + SHORTEST_OVERLAP > window:
-        filler = GapFiller("loop", model, request, overlap, progress=progress, stop=stop)
+        filler = GapFiller("loop", model, asked, overlap, progress=progress, stop=stop)
         return _long_loop(filler, seconds, repeats)
     period = round(seconds * spec.frame_rate)
     control = SelfLoop(period, min(round(overlap * spec.frame_rate), frames - period, period))
-    request = replace(request, controls=(control, *request.controls), seconds=None, count=1)
+    request = replace(asked, controls=(control, *asked.controls), seconds=None, count=1)
 
     def watch(step: Step) -> None:
         if progress is not None:
@@ -374,9 +476,17 @@ def loop(
     sound = np.atleast_2d((result.audio[0] if result.sound is None else result.sound[0]).numpy())
     length = round(seconds * spec.sample_rate)
     once = closed(sound, length, round(FADE_SECONDS * spec.sample_rate))
-    timeline = Timeline(np.tile(once, repeats), np.ones(length * repeats, bool), spec.sample_rate)
-    gaps = tuple((i * length, (i + 1) * length) for i in range(repeats))
-    return Edit("loop", model, timeline, (Part.of(result),), gaps)
+    return Edit(
+        kind="loop",
+        model=model,
+        timeline=Timeline(once, Known(length), spec.sample_rate),
+        parts=(Part.of(result),),
+        gaps=((0, length),),
+        repeats=repeats,
+        request=asked,
+        asked={"seconds": seconds, "overlap": overlap, "repeats": repeats},
+        notes=result.notes,
+    )
 
 
 def _long_loop(filler: GapFiller, seconds: float, repeats: int) -> Edit:
@@ -387,7 +497,8 @@ def _long_loop(filler: GapFiller, seconds: float, repeats: int) -> Edit:
     first = min(window.length, whole.length - window.overlap)
     begun = filler.begin(whole, first)
     timeline = replace(whole, samples=whole.samples[:, :first], known=whole.known[:first])
-    return _led_back(filler, timeline, whole.length, repeats, (Part.of(begun),))
+    asked = {"seconds": seconds, "overlap": filler.overlap, "repeats": repeats}
+    return _led_back(filler, timeline, whole.length, repeats, asked, (Part.of(begun),))
 
 
 def closed(sound: np.ndarray, length: int, fade: int) -> np.ndarray:
@@ -408,6 +519,10 @@ def closed(sound: np.ndarray, length: int, fade: int) -> np.ndarray:
     return np.clip(once, -CEILING, CEILING)
 
 
-def _check_repeats(repeats: int) -> None:
-    if not 1 <= repeats <= 1000:
-        raise RequestError(f"repeats must be 1 to 1000, not {repeats}")
+def check_repeats(repeats: Any) -> int:
+    """Return how often a loop is written.
+
+    Raises:
+        RequestError: it is out of range.
+    """
+    return int(check_number("repeats", repeats, 1, MAX_REPEATS))

@@ -1,7 +1,8 @@
 """Results of edits and their files: sound, picture before and after, report."""
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -13,22 +14,24 @@ import torch
 from torch import Tensor
 
 from ditto.audio.features import log_mel
-from ditto.audio.io import write
+from ditto.audio.io import fitting_tag, write
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Output
 from ditto.edit.surroundings import lacking
-from ditto.edit.timeline import Timeline
+from ditto.edit.timeline import FADE_SECONDS, Original, Timeline
 from ditto.eval.seams import seam_jump, share_below, typical_jumps
 from ditto.models.model import MusicModel
 from ditto.panels import Panel
-from ditto.paths import StrPath, atomic_file, printable
+from ditto.paths import StrPath, atomic_file, printable, refuse_inputs
 from ditto.request import Request
-from ditto.result import MAX_COMMENT, Result, output_files, versions
+from ditto.result import MAX_COMMENT, Result, machine, output_files, versions
 
 AROUND_SECONDS = 1.0
 """Seconds of context on each side of a seam when measuring its jump."""
 BLOCK, PIECE_FRAMES = 1 << 16, 512
 """Samples and frames processed at once."""
+TYPICAL_FRAMES, TYPICAL_MARGIN = 1 << 14, 64
+"""Frames whose jumps are measured at once, and frames more on either side."""
 COLUMNS = 2048
 """Most columns of a picture's spectrogram, which is some 900 pixels wide."""
 
@@ -57,7 +60,11 @@ class Part:
         errors = {name: values[0].item() for name, values in result.errors.items()}
         request = replace(result.request, controls=())
         return cls(
-            request, result.losses[:, 0], errors, sum(result.timings.values()), result.report()
+            request,
+            torch.tensor(result.curve()),
+            errors,
+            sum(result.timings.values()),
+            result.report(),
         )
 
 
@@ -68,12 +75,14 @@ class Edit:
     Attributes:
         kind: "inpaint", "outpaint", "loop" or "song".
         model: what made the new parts.
-        timeline: the sound.
+        timeline: the sound; of a loop, one round.
         parts: what was made, window by window.
         gaps: what is new, in samples.
-        joins: where windows of what is new meet, in samples, besides the gaps' ends.
         before: the recording, if there was one.
-        request: of the whole, where it is none of a recording's.
+        joins: where windows of what is new meet, in samples, besides the gaps' ends.
+        request: what it was asked by.
+        repeats: how often the sound is written.
+        asked: the edit's other arguments, as JSON, by which it can be repeated.
         notes: what a user should know about how it went.
     """
 
@@ -82,15 +91,28 @@ class Edit:
     timeline: Timeline
     parts: tuple[Part, ...]
     gaps: tuple[tuple[int, int], ...]
-    before: Timeline | None = None
+    before: Original | None = None
     joins: tuple[int, ...] = ()
     request: Request | None = None
+    repeats: int = 1
+    asked: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
     def samples(self) -> np.ndarray:
-        """Sound, shape (channels, n)."""
-        return self.timeline.samples
+        """Sound, shape (channels, n); a copy where it repeats."""
+        once = self.timeline.samples
+        return once if self.repeats == 1 else np.tile(once, self.repeats)
+
+    @property
+    def length(self) -> int:
+        """Number of samples, with all repeats."""
+        return self.timeline.length * self.repeats
+
+    @property
+    def seconds(self) -> float:
+        """Duration in seconds, with all repeats."""
+        return self.length / self.sample_rate
 
     @property
     def sample_rate(self) -> int:
@@ -100,7 +122,7 @@ class Edit:
     @cached_property
     def _whole(self) -> tuple[Output, list[Control]] | None:
         """A song as its controls hear it, and those that can; None for other edits."""
-        if self.request is None or not self.model.has_mel:
+        if self.kind != "song" or self.request is None or not self.model.has_mel:
             return None
         spec = self.model.spec
         heard = _heard(self.samples, self.sample_rate, spec)[None].to(self.model.device)
@@ -132,7 +154,7 @@ class Edit:
             told = [control.errors(output) for control in controls]
         return means | {name: value[0].item() for errors in told for name, value in errors.items()}
 
-    def seams(self) -> list[dict[str, float]]:
+    def seams(self) -> list[dict[str, float | None]]:
         """Return time, spectral jump in dB and its percentile in the known music, for every seam.
 
         Seams are the ends of what is new and the joins within it; a loop's are measured as they
@@ -143,13 +165,18 @@ class Edit:
         length = self.timeline.length
         edges = {*self.joins, *(edge for gap in self.gaps for edge in gap)}
         inside = sorted({edge for edge in edges if rolled or 0 < edge < length} - {0})
-        typical = typical_jumps(self._known(spec), spec)
-        found = [(edge / self.sample_rate, self._jump(edge, rolled)) for edge in inside]
+        typical = _typical(self.timeline if self.before is None else self.before, spec)
+        once = [(edge, self._jump(edge, rolled)) for edge in inside]
+        found = [
+            ((edge + i * length) / self.sample_rate, jump)
+            for i in range(self.repeats)
+            for edge, jump in once
+        ]
         return [
             {
                 "seconds": round(at, 4),
                 "jump_db": round(jump, 3),
-                "percentile": round(share_below(jump, typical), 1),
+                "percentile": _rounded(share_below(jump, typical)),
             }
             for at, jump in found
         ]
@@ -162,48 +189,50 @@ class Edit:
         first = first if rolled else max(first, 0)
         around = np.arange(first, edge + round(AROUND_SECONDS * self.sample_rate))
         around = around % self.timeline.length if rolled else around[around < self.timeline.length]
-        heard = _heard(self.samples[:, around], self.sample_rate, spec)
+        heard = _heard(self.timeline.samples[:, around], self.sample_rate, spec)
         return seam_jump(heard, (edge - first) / self.sample_rate, spec)
-
-    def _known(self, spec: AudioSpec) -> Tensor:
-        """Return what seams are measured against: the recording, or without one the loop itself."""
-        source = self.timeline if self.before is None else self.before
-        return _heard(source.samples, source.sample_rate, spec)
 
     def remarks(self) -> list[str]:
         """Return `notes`, and what the new music lacks beside the recording."""
-        new = [self.samples[:, start:end] for start, end in self.gaps]
-        if self.before is None or not new:
+        if self.before is None or not self.gaps:
             return list(self.notes)
-        made, rate = np.concatenate(new, axis=1), self.model.spec.sample_rate
-        name = printable(self.before.name)
-        return [*self.notes, *lacking(made, self.before.samples, self.sample_rate, rate, name)]
+        first, last = max(self.gaps, key=lambda gap: gap[1] - gap[0])
+        model_rate, name = self.model.spec.sample_rate, printable(self.before.name)
+        new, old = self.timeline.between(first, last), self.before
+        return [*self.notes, *lacking(new, old, self.sample_rate, model_rate, name)]
 
     def report(self) -> dict[str, Any]:
         """Return everything about the edit as JSON."""
         rate = self.sample_rate
         return {
             "edit": self.kind,
-            "recording": self.before.name if self.before else None,
+            "recording": printable(self.before.name) if self.before else None,
             "sample_rate": rate,
-            "channels": len(self.samples),
-            "seconds": self.timeline.seconds,
-            "samples": self.timeline.length,
-            "new": [[start / rate, end / rate] for start, end in self.gaps],
+            "channels": len(self.timeline.samples),
+            "seconds": self.seconds,
+            "samples": self.length,
+            "new": self._new(),
+            "faded_seconds": 0.0 if self.before is None else FADE_SECONDS,
             "seams": self.seams(),
-            "errors": {name: float(f"{value:.6g}") for name, value in self.errors.items()},
+            "errors": {
+                name: float(f"{value:.6g}") if np.isfinite(value) else None
+                for name, value in self.errors.items()
+            },
             "notes": self.remarks(),
+            "asked": dict(self.asked),
+            "request": None if self.request is None else self.request.to_dict(),
             "model": self.model.describe(),
             "versions": versions(),
+            "machine": machine(),
             "timings": {"total": round(sum(part.seconds for part in self.parts), 3)},
-            **({} if self.request is None else {"request": self.request.to_dict()}),
             "parts": [part.about for part in self.parts],
         }
 
     def save(self, path: StrPath, *, force: bool = False) -> list[Path]:
         """Write the sound, and beside it its picture (.png) and report (.json).
 
-        Rate, channels and encoding are the recording's own.
+        Rate, channels and encoding are the recording's own. Where the format holds no samples
+        beyond ±1 and there are some, all become quieter by one gain.
 
         Args:
             path: the sound file; its ending chooses the format.
@@ -214,26 +243,32 @@ class Edit:
 
         Raises:
             OutputError: a file exists already (without `force`) or cannot be written; nothing is
-                then written.
+                then written; or one of them is the recording.
         """
         from ditto.plots import edit_picture  # matplotlib is slow to import
 
-        sound, picture, about = output_files(path, force=force)
-        report = self.report()
+        subtype, gain = self.timeline.subtype_for(path), self.timeline.gain_for(path)
+        channels = len(self.timeline.samples)
+        files = output_files(path, channels, self.sample_rate, subtype, force=force)
+        if self.before is not None:
+            refuse_inputs(files, [self.before.path])
+        sound, picture, about = files
+        report = self.report() | ({"gain": gain} if gain != 1 else {})
         layout = self.timeline.layout
         tags = {
             **layout.tags,
             "software": f"ditto-music {version('ditto-music')}",
-            "title": self._title(),
+            "title": fitting_tag(self._title()),
             "comment": _comment(report),
         }
-        subtype = self.timeline.subtype_for(path)
         write(
             sound,
-            self.samples,
+            self.timeline.samples,
             self.sample_rate,
             subtype=subtype,
             tags=tags,
+            repeats=self.repeats,
+            gain=gain,
             layout=layout,
             force=force,
         )
@@ -262,11 +297,44 @@ class Edit:
         )
         return [sound, picture, about]
 
+    def _new(self) -> list[list[float]]:
+        """Return what is new, (from, to) in seconds, in every repeat."""
+        rate, length = self.sample_rate, self.timeline.length
+        return [
+            [(start + i * length) / rate, (end + i * length) / rate]
+            for i in range(self.repeats)
+            for start, end in self.gaps
+        ]
+
     def _title(self) -> str:
-        name = f" of {self.before.name}" if self.before else ""
+        name = f" of {printable(self.before.name)}" if self.before else ""
         request = self.parts[0].request
         method = request.method.name if request.method else "none"
         return f"{self.kind}{name}. {request.tags.caption()} Seed {request.seed}, {method}."[:200]
+
+
+def _rounded(value: float) -> float | None:
+    """Return a number as JSON holds it: None in place of NaN, of a very short recording."""
+    return round(value, 1) if np.isfinite(value) else None
+
+
+def _typical(source: Timeline | Original, spec: AudioSpec) -> np.ndarray:
+    """Return `typical_jumps` of a recording, in pieces, since it may be long."""
+    ratio = source.sample_rate / spec.sample_rate
+    frames = int(source.seconds * spec.frame_rate)
+    margin = spec.margin_frames + TYPICAL_MARGIN
+    found = []
+    for first in range(0, max(frames, 1), TYPICAL_FRAMES):
+        last = min(first + TYPICAL_FRAMES, frames)
+        begin, end = max(first - margin, 0), last + margin if last < frames else frames + 1
+        block = source.block(round(begin * spec.hop * ratio), round(end * spec.hop * ratio))
+        if not block.size:
+            continue
+        jumps = typical_jumps(_heard(block, source.sample_rate, spec), spec)
+        # Value k is of the frames around begin + k + what is left out at the piece's own edge.
+        skip = 0 if first == 0 else first - begin
+        found.append(jumps[skip : skip + TYPICAL_FRAMES] if last < frames else jumps[skip:])
+    return np.concatenate(found) if found else np.zeros(0)
 
 
 def _heard(samples: np.ndarray, sample_rate: int, spec: AudioSpec) -> Tensor:
@@ -288,7 +356,7 @@ def _heard(samples: np.ndarray, sample_rate: int, spec: AudioSpec) -> Tensor:
     return torch.from_numpy(np.concatenate(list(blocks)))
 
 
-def mel_columns(timeline: Timeline, spec: AudioSpec, stride: int) -> Tensor:
+def mel_columns(timeline: Timeline | Original, spec: AudioSpec, stride: int) -> Tensor:
     """Return the log-mel (n_mels, columns), each column the mean of `stride` frames."""
     frames = max(int(timeline.seconds * spec.frame_rate), 1)
     size = -(-PIECE_FRAMES // stride) * stride
@@ -299,10 +367,12 @@ def mel_columns(timeline: Timeline, spec: AudioSpec, stride: int) -> Tensor:
     return torch.cat(pieces, dim=1)
 
 
-def _columns(timeline: Timeline, spec: AudioSpec, first: int, last: int, stride: int) -> Tensor:
+def _columns(
+    timeline: Timeline | Original, spec: AudioSpec, first: int, last: int, stride: int
+) -> Tensor:
     hop, margin = spec.hop * timeline.sample_rate / spec.sample_rate, -(-spec.n_fft // spec.hop)
     begin = max(first - margin, 0)
-    around = timeline.samples[:, round(begin * hop) : round((last + margin) * hop)]
+    around = timeline.block(round(begin * hop), round((last + margin) * hop))
     heard = _heard(around, timeline.sample_rate, spec)
     heard = torch.nn.functional.pad(
         heard, (0, max(0, (last - begin) * spec.hop - len(heard), spec.n_fft - len(heard)))
@@ -314,7 +384,8 @@ def _columns(timeline: Timeline, spec: AudioSpec, first: int, last: int, stride:
 
 def _comment(report: dict[str, Any]) -> str:
     """Return as much of the report as fits a tag, as JSON."""
-    short = {key: report[key] for key in ("edit", "recording", "new", "model", "versions")}
+    short = {key: report[key] for key in ("edit", "recording", "model", "versions")}
+    short["new"] = report["new"][:8]
     first = report["parts"][0]["request"]
     about = {
         key: value for key, value in first.items() if key not in ("controls", "count", "seconds")

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ditto.edit.edits import request_of
+from ditto.edit.edits import request_of, told
 from ditto.edit.result import Edit, Part
 from ditto.edit.timeline import Timeline, silence
 from ditto.edit.windows import GapFiller, ModelWindow, Progress
@@ -93,6 +93,7 @@ def song(
             break
         if kept is not None:
             kept.save(timeline, parts)
+    stopped = stopped or bool(filler.unfilled)
     if kept is not None and not stopped:
         kept.path.unlink(missing_ok=True)
     made = int(timeline.known.sum())
@@ -101,7 +102,17 @@ def song(
     )
     timeline.fade_out(fade)
     joins = tuple(range(window.length, made, window.length - window.overlap))
-    return Edit("song", model, timeline, tuple(parts), ((0, made),), None, joins, request)
+    return Edit(
+        kind="song",
+        model=model,
+        timeline=timeline,
+        parts=tuple(parts),
+        gaps=((0, made),),
+        joins=joins,
+        request=request,
+        asked={"seconds": seconds, "overlap": overlap, "fade": fade},
+        notes=told(filler),
+    )
 
 
 def _windows(

@@ -1,6 +1,7 @@
 """What new music lacks beside a recording: high frequencies and width that the model has not."""
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 
@@ -13,14 +14,25 @@ BEYOND = 1.1
 """The model's filters end this far above half its rate."""
 
 
-def lacking(
-    new: np.ndarray, old: np.ndarray, sample_rate: int, model_rate: int, name: str
-) -> list[str]:
+class Sound(Protocol):
+    """Sound that is read in blocks, such as a long recording's."""
+
+    @property
+    def length(self) -> int:
+        """Number of samples."""
+        ...
+
+    def block(self, start: int, end: int) -> np.ndarray:
+        """Return the samples from `start` to `end`, shape (channels, n)."""
+        ...
+
+
+def lacking(new: Sound, old: Sound, sample_rate: int, model_rate: int, name: str) -> list[str]:
     """Return what new music lacks that a recording has, a line each.
 
     Args:
-        new: what was made, shape (channels, n).
-        old: the recording, shape (channels, m).
+        new: what was made.
+        old: the recording.
         sample_rate: of both, in Hz.
         model_rate: of the model, in Hz.
         name: of the recording.
@@ -41,7 +53,7 @@ def lacking(
     return notes
 
 
-def share_above(sound: np.ndarray, sample_rate: int, hertz: float) -> float:
+def share_above(sound: Sound, sample_rate: int, hertz: float) -> float:
     """Return the share of a sound's power above a frequency; 0 without any power."""
     power = np.zeros(BLOCK // 2 + 1)
     for block in _blocks(sound):
@@ -50,16 +62,16 @@ def share_above(sound: np.ndarray, sample_rate: int, hertz: float) -> float:
     return float(above / power.sum()) if power.sum() > 0 else 0.0
 
 
-def width(sound: np.ndarray) -> float:
+def width(sound: Sound) -> float:
     """Return the share of power that no single panned channel explains; 0 of a mono sound."""
     values = np.linalg.eigvalsh(sum(block @ block.T for block in _blocks(sound)))
     total = values.sum()
     return float(values[:-1].clip(min=0).sum() / total) if total > 0 else 0.0
 
 
-def _blocks(sound: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield blocks of a sound (channels, n), float64, evenly spread over it."""
-    last = max(sound.shape[1] - BLOCK, 0)
+def _blocks(sound: Sound) -> Iterator[np.ndarray]:
+    """Yield blocks of a sound, (channels, BLOCK), float64, evenly spread over it."""
+    last = max(sound.length - BLOCK, 0)
     for start in np.unique(np.linspace(0, last, MOST_BLOCKS).astype(int)).tolist():
-        block = sound[:, start : start + BLOCK].astype(np.float64)
+        block = sound.block(start, start + BLOCK).astype(np.float64)
         yield np.pad(block, ((0, 0), (0, BLOCK - block.shape[1])))

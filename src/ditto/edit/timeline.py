@@ -1,29 +1,32 @@
 """A recording while it is edited: its samples, which of them are known, and filling the rest.
 
 All positions are samples at the recording's own rate. Known samples are never changed, but for a
-short cross-fade next to new ones.
+short cross-fade next to new ones. A recording may be long, so it is held once: what is overwritten
+is kept besides, and nothing else grows with its length.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
 import torch
 from torch import Tensor
 
-from ditto.audio.io import SUBTYPES, info, read, read_tags
+from ditto.audio.io import check_format, holds_peaks, info, kept_subtype, read, read_tags
 from ditto.audio.layout import Layout
-from ditto.audio.limiter import limited
+from ditto.audio.limiter import CEILING, limited
 from ditto.audio.spec import AudioSpec
 from ditto.models.model import MusicModel
-from ditto.paths import StrPath, found_path
+from ditto.paths import StrPath, printable
 
 FADE_SECONDS = 0.1
 """Length of a cross-fade."""
 SHORT_SECONDS = 0.5
+
+Patch = tuple[int, np.ndarray]
+"""Where samples lie that were overwritten, and what they were, shape (channels, n)."""
 
 _DOUBLE = ("PCM_32", "DOUBLE")
 """Encodings that float32 cannot hold bit for bit."""
@@ -35,21 +38,36 @@ class Timeline:
 
     Attributes:
         samples: shape (channels, n), ±1 at full scale; float64 where float32 would lose bits.
-        known: shape (n,), bool: given by the user, or filled already.
+        known: given by the user, or filled already; an array (n,), bool, is taken too.
         sample_rate: in Hz.
         subtype: encoding of the file, as libsndfile names it; "" if there is no file.
         origin: where the recording itself begins, which beats are counted from.
         name: of the file.
         layout: what the file has besides its samples.
+        path: of the file, absolute; "" if there is none.
+        skipped: samples of the recording after `origin` that were left out.
+        own: samples of the recording itself, from there on; -1 is all.
+        overwritten: what was there of the recording before, in the order of writing.
     """
 
     samples: np.ndarray
-    known: np.ndarray
+    known: "Known"
     sample_rate: int
     subtype: str = ""
     origin: int = 0
     name: str = ""
     layout: Layout = field(default_factory=Layout)
+    path: str = ""
+    skipped: int = 0
+    own: int = -1
+    overwritten: list[Patch] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Keep what is known as spans."""
+        if not isinstance(self.known, Known):
+            object.__setattr__(self, "known", Known.of(self.known))
+        if self.own < 0:
+            object.__setattr__(self, "own", self.samples.shape[1])
 
     @classmethod
     def read(cls, path: StrPath) -> "Timeline":
@@ -59,18 +77,15 @@ class Timeline:
             AudioFileError: it cannot be read, or is silent.
         """
         about = info(path)
-        audio = read(path, require_sound=True)
-        samples = audio.samples
-        if about.subtype in _DOUBLE:
-            whole, _ = soundfile.read(found_path(path), dtype="float64", always_2d=True)
-            samples = np.ascontiguousarray(whole.T)
+        audio = read(path, require_sound=True, double=about.subtype in _DOUBLE)
         return cls(
-            samples,
-            np.ones(samples.shape[1], bool),
+            audio.samples,
+            Known(audio.samples.shape[1]),
             audio.sample_rate,
             about.subtype,
             name=Path(path).name,
             layout=Layout.of(path, read_tags(path)),
+            path=str(Path(path).absolute()),
         )
 
     @property
@@ -87,13 +102,23 @@ class Timeline:
         """Return the sample at a time in seconds."""
         return round(seconds * self.sample_rate)
 
+    @property
+    def peak(self) -> float:
+        """Largest magnitude of a sample."""
+        return float(max(self.samples.max(initial=0), -self.samples.min(initial=0)))
+
+    def block(self, start: int, end: int) -> np.ndarray:
+        """Return the samples from `start` to `end`, as far as there are some; a view."""
+        return self.samples[:, max(start, 0) : end]
+
     def extended(self, before: int, after: int) -> "Timeline":
         """Return the recording with that many unknown samples at its ends."""
         return replace(
             self,
             samples=np.pad(self.samples, ((0, 0), (before, after))),
-            known=np.pad(self.known, (before, after)),
+            known=self.known.extended(before, after),
             origin=self.origin + before,
+            overwritten=[(first + before, old) for first, old in self.overwritten],
         )
 
     def between(self, start: int, end: int) -> "Timeline":
@@ -101,14 +126,45 @@ class Timeline:
         return replace(
             self,
             samples=self.samples[:, start:end],
-            known=self.known[start:end],
+            known=self.known.between(start, end),
             origin=self.origin - start,
+            overwritten=[(first - start, old) for first, old in self.overwritten],
         )
 
     def forget(self, spans: Sequence[tuple[int, int]]) -> None:
-        """Make some spans unknown, in place."""
+        """Make some spans unknown, in place; their samples stay until they are filled."""
         for start, end in spans:
             self.known[start:end] = False
+
+    def put(self, first: int, new: np.ndarray) -> None:
+        """Overwrite samples from `first` on with new ones (channels, n); keep the recording's."""
+        last = first + new.shape[1]
+        start = self.origin + self.skipped
+        low, high = max(first, start), min(last, start + self.own)
+        if low < high:
+            self.overwritten.append((low, self.samples[:, low:high].copy()))
+        self.samples[:, first:last] = new
+
+    @property
+    def original(self) -> "Original":
+        """The recording as it was."""
+        return Original(self, self.origin + self.skipped, self.own)
+
+    def restore(self, gaps: Sequence[tuple[int, int]], unfilled: Sequence[tuple[int, int]]) -> None:
+        """Take back what was not filled of some gaps, in place, and fade into it from what was."""
+        source = Original(self, 0, self.length)
+        for start, end in unfilled:
+            self.known[start:end] = True
+            fade = min(self.at(FADE_SECONDS), end - start)
+            for gap_start, gap_end in gaps:
+                if gap_start < start < gap_end:
+                    first = max(start - fade, gap_start)
+                    new, old = self.samples[:, first:start], source.block(first, start)
+                    self.put(first, crossfaded(new, old))
+                if gap_start < end < gap_end:
+                    last = min(end + fade, gap_end)
+                    new, old = self.samples[:, end:last], source.block(end, last)
+                    self.put(end, crossfaded(old, new))
 
     def heard(self, start: int, frames: int, margin: int, spec: AudioSpec) -> Tensor:
         """Return the sound around some frames as the model hears it: mono, at its rate.
@@ -127,10 +183,11 @@ class Timeline:
         size = spec.samples(frames + 2 * margin)
         # A little more than is needed, since the resampler needs room at its ends.
         count = round(size * ratio) + 64
-        indices = np.arange(first, first + count)
-        inside = (indices >= 0) & (indices < self.length)
+        begin, end = max(first, 0), max(min(first + count, self.length), 0)
         mono = np.zeros(count, np.float32)
-        mono[inside] = self.samples[:, indices[inside]].mean(axis=0) * self.known[indices[inside]]
+        if begin < end:
+            known = self.known[begin:end]
+            mono[begin - first : end - first] = self.samples[:, begin:end].mean(axis=0) * known
         there = soxr.resample(mono, self.sample_rate, spec.sample_rate, quality="VHQ")[:size]
         return torch.from_numpy(np.pad(there, (0, size - len(there))).astype(np.float32))
 
@@ -149,7 +206,12 @@ class Timeline:
 
     def copied(self) -> "Timeline":
         """Return a copy with samples of its own."""
-        return replace(self, samples=self.samples.copy(), known=self.known.copy())
+        return replace(
+            self,
+            samples=self.samples.copy(),
+            known=self.known.copy(),
+            overwritten=list(self.overwritten),
+        )
 
     def fade_out(self, seconds: float) -> None:
         """Fade the last seconds out, in place, along half a cosine."""
@@ -165,13 +227,14 @@ class Timeline:
         """
         samples, known = self.samples, self.known
         first, last = gap
-        left, right = _run(self.known[:first][::-1], fade), _run(self.known[last:], fade)
+        left = _run(known[max(first - fade, 0) : first][::-1], fade)
+        right = _run(known[last : last + fade], fade)
         new = clip[:, first - left - start : last + right - start].astype(samples.dtype)
         if left:
             new[:, :left] = crossfaded(samples[:, first - left : first], new[:, :left])
         if right:
             new[:, -right:] = crossfaded(new[:, -right:], samples[:, last : last + right])
-        samples[:, first - left : last + right] = limited(torch.from_numpy(new)).numpy()
+        self.put(first - left, limited(torch.from_numpy(new)).numpy())
         known[first:last] = True
 
     def spread(self, clip: np.ndarray, start: int) -> np.ndarray:
@@ -180,7 +243,7 @@ class Timeline:
         if len(clip) == channels:
             return clip
         mono = clip.mean(axis=0, keepdims=True)
-        around = slice(max(start, 0), max(start + clip.shape[1], 0))
+        around = slice(max(start, 0), min(max(start + clip.shape[1], 0), self.length))
         there = self.samples[:, around][:, self.known[around]].astype(np.float64)
         if not there.size:
             return np.repeat(mono, channels, axis=0)
@@ -191,15 +254,138 @@ class Timeline:
 
     def subtype_for(self, path: StrPath) -> str | None:
         """Return the encoding in which `path` keeps the samples best; None is its default."""
-        container = SUBTYPES[Path(path).suffix.lower()][0]
-        if self.subtype and self.subtype in soundfile.available_subtypes(container):
-            return self.subtype
-        if (
-            container == "WAV"
-            and max(self.samples.max(initial=0), -self.samples.min(initial=0)) > 1
-        ):
-            return "FLOAT"
-        return "PCM_24" if container in ("WAV", "FLAC") and self.subtype else None
+        return kept_subtype(path, self.subtype, self.peak)
+
+    def gain_for(self, path: StrPath) -> float:
+        """Return the gain by which `path` must hold all samples, since it holds none beyond ±1."""
+        peak = self.peak
+        return 1.0 if peak <= 1 or holds_peaks(path, self.subtype_for(path)) else CEILING / peak
+
+    def notes_for(self, path: StrPath) -> list[str]:
+        """Return what becomes of the recording's samples in the output, before any work.
+
+        Raises:
+            OutputError: `path` cannot hold sound of this rate and these channels.
+        """
+        check_format(path, len(self.samples), self.sample_rate, self.subtype_for(path))
+        gain = self.gain_for(path)
+        if gain == 1:
+            return []
+        return [
+            f"{printable(self.name)} has a peak of {self.peak:.3g}, which "
+            f"{Path(path).suffix.lower()} cannot hold: all of it becomes "
+            f"{-20 * np.log10(gain):.1f} dB quieter; a .wav would keep it"
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class Original:
+    """A recording as it was before it was edited, read out of the edited one.
+
+    Attributes:
+        edited: whose overwritten samples are put back.
+        first: where the recording begins in it.
+        length: number of samples.
+    """
+
+    edited: Timeline
+    first: int
+    length: int
+
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return self.edited.name
+
+    @property
+    def path(self) -> str:
+        """Path of the file."""
+        return self.edited.path
+
+    @property
+    def sample_rate(self) -> int:
+        """In Hz."""
+        return self.edited.sample_rate
+
+    @property
+    def seconds(self) -> float:
+        """Duration in seconds."""
+        return self.length / self.sample_rate
+
+    @property
+    def samples(self) -> np.ndarray:
+        """All samples, shape (channels, n): a copy."""
+        return self.block(0, self.length)
+
+    def block(self, start: int, end: int) -> np.ndarray:
+        """Return the samples from `start` to `end`, shape (channels, n): a copy."""
+        start, end = max(start, 0) + self.first, min(end, self.length) + self.first
+        block = self.edited.samples[:, start:end].copy()
+        for first, old in reversed(self.edited.overwritten):
+            low, high = max(first, start), min(first + old.shape[1], end)
+            if low < high:
+                block[:, low - start : high - start] = old[:, low - first : high - first]
+        return block
+
+
+class Known:
+    """Which samples of a recording are known, as the spans that are not.
+
+    Read and set by slices like an array of bool, of which a long recording would need too much.
+    """
+
+    def __init__(self, length: int, unknown: Iterable[tuple[int, int]] = ()) -> None:
+        self.length, self.unknown = length, sorted(unknown)
+
+    @classmethod
+    def of(cls, known: np.ndarray) -> "Known":
+        """Return the spans of an array (n,), bool."""
+        edges = np.flatnonzero(np.diff(np.concatenate([[1], known.astype(np.int8), [1]]))).tolist()
+        return cls(len(known), zip(edges[::2], edges[1::2], strict=True))
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, which: slice) -> np.ndarray:
+        start, end, _ = which.indices(self.length)
+        found = np.ones(max(end - start, 0), bool)
+        for first, last in self.unknown:
+            found[max(first - start, 0) : max(last - start, 0)] = False
+        return found
+
+    def __setitem__(self, which: slice, value: bool) -> None:
+        start, end, _ = which.indices(self.length)
+        left = [(a, min(b, start)) for a, b in self.unknown if a < start]
+        right = [(max(a, end), b) for a, b in self.unknown if b > end]
+        new = [(start, end)] if not value and start < end else []
+        self.unknown = sorted([*left, *new, *right])
+
+    def sum(self) -> int:
+        """Count the known samples."""
+        return self.length - sum(last - first for first, last in self.unknown)
+
+    def any(self) -> bool:
+        """Tell whether anything is known."""
+        return self.sum() > 0
+
+    def all(self) -> bool:
+        """Tell whether everything is known."""
+        return not self.unknown
+
+    def copy(self) -> "Known":
+        """Return a copy."""
+        return Known(self.length, self.unknown)
+
+    def extended(self, before: int, after: int) -> "Known":
+        """Return the same with that many unknown samples at the ends."""
+        moved = [(a + before, b + before) for a, b in self.unknown]
+        ends = [(0, before)] * (before > 0)
+        ends += [(self.length + before, self.length + before + after)] * (after > 0)
+        return Known(self.length + before + after, [*moved, *ends])
+
+    def between(self, start: int, end: int) -> "Known":
+        """Return what is known of a part."""
+        return Known.of(self[start:end])
 
 
 def silence(model: MusicModel, seconds: float) -> Timeline:
@@ -210,7 +396,10 @@ def silence(model: MusicModel, seconds: float) -> Timeline:
         short = torch.zeros(1, *model.shape(least), device=model.device)
         channels = model.to_sound(short).shape[1]
     return Timeline(
-        np.zeros((channels, length), np.float32), np.zeros(length, bool), model.spec.sample_rate
+        np.zeros((channels, length), np.float32),
+        Known(length, [(0, length)]),
+        model.spec.sample_rate,
+        own=0,
     )
 
 

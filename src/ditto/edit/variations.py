@@ -12,11 +12,12 @@ from torch import Tensor
 from ditto.audio.io import read_mono
 from ditto.controls.base import Control
 from ditto.controls.regions import Region
+from ditto.diffusion.consistency import Noise
 from ditto.edit.edits import request_of
 from ditto.edit.legacy import model_first
 from ditto.errors import ControlError, RequestError
-from ditto.latents import VARIATION_SEED, Latent, item_noise
-from ditto.methods.base import SamplingMethod
+from ditto.latents import VARIATION_SEED, Latent, item_noise, item_seed
+from ditto.methods.base import SamplingMethod, check_number
 from ditto.methods.ditto2 import Ditto2
 from ditto.methods.guidance import FREEDOM_STRENGTH, FreeDoM
 from ditto.methods.inversion import (
@@ -27,10 +28,10 @@ from ditto.methods.inversion import (
 )
 from ditto.methods.none import Uncontrolled
 from ditto.models.conditioning import Tags
-from ditto.models.model import MusicModel
+from ditto.models.model import MusicModel, check_model
 from ditto.optimize import Stop, never
-from ditto.paths import StrPath, printable
-from ditto.request import Request, as_tags
+from ditto.paths import StrPath, printable, shown
+from ditto.request import LIMITS, Request, as_tags
 from ditto.result import Result
 from ditto.runner import Run, Watch, problem_of, run
 
@@ -71,7 +72,8 @@ def invert(
         AudioFileError: the file cannot be read.
         RequestError: it is shorter than the window, or the model cannot be inverted in that way.
     """
-    request = request_of(request, settings)
+    check_model(model)
+    request, begin = request_of(request, settings), check_number("begin", begin, 0.0, 1e9)
     if request.controls or request.count != 1 or request.start is not None:
         raise RequestError(
             "an inversion takes one recording, and no controls: edit the latent afterwards"
@@ -211,6 +213,9 @@ def vary(
         RequestError: the latent is of another model, or has no controls for "ddpm+freedom".
         TagError: a tag is unknown to the model.
     """
+    check_model(model)
+    if not isinstance(latent, Latent):
+        raise RequestError(f"{shown(latent)} is no latent: give Latent.load('out.latent')")
     if how not in HOWS:
         raise RequestError(f"unknown way to vary {how!r}: choose one of {', '.join(HOWS)}")
     latent.check(model, tuple(latent.x_T.shape[1:]))
@@ -224,7 +229,10 @@ def vary(
             f"{printable(latent.name)} was made without controls that FreeDoM could follow: give "
             "some"
         )
-    T, grid = steps or int(getattr(made.method, "steps", 20)), getattr(made.method, "grid", None)
+    own = int(getattr(made.method, "steps", 20))
+    T = own if steps is None else int(check_number("steps", steps, 1, 1000))
+    grid = getattr(made.method, "grid", None)
+    count = int(check_number("count", count, *LIMITS["count"]))
     follow = FreeDoM(steps=T, sampler="ddpm", grid=grid, strength=strength, time_travel=1)
     if prompts is None or isinstance(prompts, Tags | Mapping | str):
         tags = [made.tags if prompts is None else as_tags(prompts)] * count
@@ -247,9 +255,15 @@ def vary(
     length = model.spec.seconds(latent.x_T.shape[-1])
     cond = model.cond_each(tags, length)
     shape, device = plan.x_T.shape[1:], model.device
-    noise = partial(item_noise, shape, seed, count, device, first=VARIATION_SEED)
+
+    def noise(item: int, clips: int = 1) -> Noise:
+        first = VARIATION_SEED
+        return item_noise(shape, item_seed(seed, item), clips, device, first=first)
+
+    together = partial(noise, 0, count)
+    plan.problem = replace(plan.problem, cond=cond, new_noise=together, noise_of=noise)
     started = time.perf_counter()
-    x_0 = plan.method.decode(plan.x_T, replace(plan.problem, cond=cond, new_noise=noise))
+    x_0 = plan.decode()
     timings = {"optimize": 0.0, "decode": time.perf_counter() - started}
     return Variations.of(
         plan.request,

@@ -6,7 +6,7 @@ clip's sound takes the gap's place.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -18,13 +18,16 @@ from ditto.controls.regions import Region
 from ditto.edit.result import mel_columns
 from ditto.edit.timeline import FADE_SECONDS, Timeline, clip_at_rate
 from ditto.errors import RequestError
+from ditto.latents import item_seed
 from ditto.models.conditioning import Tags
 from ditto.models.model import MusicModel
-from ditto.optimize import Step, Stop, never
+from ditto.optimize import GradientError, Step, Stop, never
 from ditto.request import Request
 from ditto.result import Result
 from ditto.runner import run
 
+CANCELLING, SILENT_POWER = 1000.0, 1e-9
+"""Power of the channels over that of their mean from which they cancel out, and what is silence."""
 COLUMNS = 512
 """Of a whole song's log-mel, as the form of the whole sees it."""
 
@@ -86,7 +89,10 @@ def plan_windows(
     first, last = gap
     found = []
     step = window.length - window.overlap
-    while last - first > window.length - window.overlap * (left + right):
+    # Between two known sides with an overlap of half the window or more, the last window shares
+    # less than the overlap with its left, but makes something in any case.
+    room = max(window.length - window.overlap * (left + right), step // 2, 1)
+    while last - first > room:
         # Of a wide gap between two known sides the last window must reach both.
         size = min(step, last - first - 1)
         if left:
@@ -119,9 +125,12 @@ class GapFiller:
             the recording's time.
         overlap: seconds of context that a window shares with each side.
         all_context: match all that the window holds, not only the overlap.
+        halt: asked after every window; True leaves what is not filled yet as it is.
         fade: seconds of the cross-fades; 0 is a bare cut.
         progress: see `Progress`.
         stop: called with every step; True ends the window's optimisation.
+        unfilled: what `fill` left as it was, in samples: after a halt, or a failure of a window.
+        notes: what a user should know about how it went.
     """
 
     kind: str
@@ -132,6 +141,9 @@ class GapFiller:
     fade: float = FADE_SECONDS
     progress: Progress | None = None
     stop: Stop = never
+    halt: Callable[[], bool] | None = None
+    unfilled: list[tuple[int, int]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def fill(
         self, timeline: Timeline, gaps: Sequence[tuple[int, int]], made: int = 0
@@ -148,11 +160,23 @@ class GapFiller:
 
         Raises:
             DittoError: a gap has nothing known beside it, or the request does not fit.
+            GradientError: the first window failed; after that, what is done is kept.
         """
         timeline.forget(gaps)
         plan = list(self._plan(timeline, gaps))
         for i, piece in enumerate(plan):
-            yield self._fill(timeline, piece, made + i, made + len(plan))
+            try:
+                yield self._fill(timeline, piece, made + i, made + len(plan))
+            except GradientError as error:
+                if made + i == 0:
+                    raise
+                self.notes.append(f"ended before window {made + i + 1}: {error}")
+                self._leave(plan[i:])
+                return
+            if i + 1 < len(plan) and self.halt is not None and self.halt():
+                self.notes.append(f"stopped after window {i + 1} of {len(plan)}")
+                self._leave(plan[i + 1 :])
+                return
 
     def begin(self, timeline: Timeline, length: int) -> Result:
         """Make the first window of music that has no recording, in place.
@@ -163,6 +187,23 @@ class GapFiller:
         """
         rest = list(self._plan(timeline, [(length, timeline.length)]))
         return self._fill(timeline, WindowPlan((0, length), 0), 0, 1 + len(rest))
+
+    def _leave(self, plan: Sequence[WindowPlan]) -> None:
+        """Remember what was not filled, windows that touch as one."""
+        for first, last in sorted(piece.gap for piece in plan):
+            if self.unfilled and self.unfilled[-1][1] == first:
+                first = self.unfilled.pop()[0]
+            self.unfilled.append((first, last))
+
+    def done(self, gaps: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+        """Return what was filled of the gaps, in samples."""
+        found = []
+        for first, last in sorted(gaps):
+            cuts = [span for span in self.unfilled if first <= span[0] and span[1] <= last]
+            edges = [first, *(edge for span in cuts for edge in span), last]
+            pairs = zip(edges[::2], edges[1::2], strict=True)
+            found += [(start, end) for start, end in pairs if start < end]
+        return tuple(found)
 
     def joins(self, timeline: Timeline, gaps: Sequence[tuple[int, int]]) -> tuple[int, ...]:
         """Return where the windows that fill the gaps begin and end, in samples."""
@@ -186,7 +227,7 @@ class GapFiller:
         request = replace(
             self.request,
             controls=(*region, *self._controls(timeline, piece)),
-            seed=self.request.seed + i,
+            seed=item_seed(self.request.seed, i),
             tags=self._tags(start),
             seconds=None,
             count=1,
@@ -198,6 +239,7 @@ class GapFiller:
                 self.progress(i, of, step)
 
         result = run(request, self.model, watch=watch, stop=self.stop)
+        self.notes.extend(f"window {i + 1} of {of}: {note}" for note in result.notes)
         sound = result.audio[0] if result.sound is None else result.sound[0]
         clip = timeline.spread(clip_at_rate(sound, self.model, timeline.sample_rate), piece.start)
         fade = min(timeline.at(self.fade), timeline.at(self.overlap))
@@ -208,6 +250,7 @@ class GapFiller:
         """Return the region that the window's clip has to match."""
         spec, frames = self.model.spec, self.model.shape(None)[-1]
         margin = spec.margin_frames
+        self._check_heard(timeline, piece)
         with torch.no_grad():
             heard = timeline.heard(piece.start, frames, margin, spec)[None].to(self.model.device)
             reference = self.model.encode(heard)[0, ..., margin : margin + frames].float().cpu()
@@ -222,6 +265,22 @@ class GapFiller:
                 f"least {least:.2f} s beside what is to be made"
             )
         return Region("outpaint" if self.kind == "song" else self.kind, reference, _spans(known))
+
+    def _check_heard(self, timeline: Timeline, piece: WindowPlan) -> None:
+        """Note a recording whose channels cancel out, of which the model hears nothing."""
+        reach = timeline.at(self.overlap)
+        around = slice(max(piece.gap[0] - reach, 0), piece.gap[1] + reach)
+        sound = timeline.samples[:, around][:, timeline.known[around]].astype(np.float64)
+        if len(sound) < 2 or not sound.size:
+            return
+        mono, loudness = (sound.mean(axis=0) ** 2).mean(), (sound**2).mean()
+        if loudness > SILENT_POWER and mono < loudness / CANCELLING:
+            at = piece.gap[0] / timeline.sample_rate
+            self.notes.append(
+                f"around {at:.2f} s the channels cancel out (one is the other upside down): the "
+                "model, which hears their mean, hears next to nothing there; mend the recording's "
+                "polarity first"
+            )
 
     def _near(self, timeline: Timeline, piece: WindowPlan, frames: int) -> np.ndarray:
         """Return which frames lie within the overlap of the gap, shape (frames,), bool."""

@@ -17,6 +17,7 @@ from ditto.methods.ditto import Ditto
 from ditto.methods.ditto2 import Ditto2
 from ditto.methods.doodl import Doodl
 from ditto.methods.guidance import FreeDoM, GuidanceGradients
+from ditto.methods.latch import LatCH
 from ditto.methods.masking import MultiDiffusion, MultiDiffusion50, NaiveMasking
 from ditto.methods.native import NativeInpainting
 from ditto.methods.none import Uncontrolled
@@ -29,6 +30,7 @@ METHODS: dict[str, type[Method]] = {
         Doodl,
         BestOf,
         FreeDoM,
+        LatCH,
         GuidanceGradients,
         MultiDiffusion,
         MultiDiffusion50,
@@ -70,6 +72,7 @@ __all__ = [
     "Doodl",
     "FreeDoM",
     "GuidanceGradients",
+    "LatCH",
     "Method",
     "MultiDiffusion",
     "MultiDiffusion50",

@@ -11,6 +11,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -65,6 +66,7 @@ class Problem:
         new_noise: starts the request's noise again: a source of ε of x_T's shape, each item's from
             a generator of its own.
         stop: the caller's early stop.
+        noise_of: starts the noise of one item again.
     """
 
     model: MusicModel
@@ -75,6 +77,22 @@ class Problem:
     iterations: int
     new_noise: Callable[[], Noise]
     stop: Stop = never
+    noise_of: Callable[[int], Noise] | None = None
+
+    def alone(self, item: int) -> "Problem":
+        """Return the problem of one item of the batch, as if it were made alone.
+
+        The caller's early stop is left out, since it looks at the whole batch.
+        """
+        noise = self.noise_of
+        return replace(
+            self,
+            controls=tuple(control.for_item(item) for control in self.controls),
+            control=None if self.control is None else self.control.for_item(item),
+            cond=self.cond[item : item + 1],
+            new_noise=self.new_noise if noise is None else partial(noise, item),
+            stop=never,
+        )
 
     def objective(self, x_0: Tensor, x_T: Tensor | None = None) -> Tensor:
         """Return 𝓛(f(x_0), y) of each item, shape (B,).
@@ -201,6 +219,10 @@ class Method(ABC):
     def decode(self, x_T: Tensor, problem: Problem) -> Tensor:
         """Return x_0 (B, …) of x_T; called without gradients."""
 
+    def uncontrolled(self, x_T: Tensor, problem: Problem) -> Tensor | None:
+        """Return x_0 (B, …) that x_T gives without control, if that costs little; else None."""
+        return None
+
     def to_dict(self) -> dict[str, Any]:
         """Return name and settings as JSON."""
         return {"name": self.name} | dataclasses.asdict(self)
@@ -305,6 +327,10 @@ class OptimisingMethod(Method):
             "lr": adam["lr"] if self.lr is None else self.lr,
             "momentum": float(adam["momentum"] if self.momentum is None else self.momentum),
         }
+
+    def uncontrolled(self, x_T: Tensor, problem: Problem) -> Tensor:
+        """Decode x_T as it was before it was optimised."""
+        return self.decode(x_T, problem)
 
     def stops(self, problem: Problem) -> list[Stop]:
         """Return the early stops of the method and of the caller."""

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
-import torch
 from torch import Tensor
 
 from ditto.errors import RequestError
 from ditto.methods.base import Method, Problem
+from ditto.methods.candidates import MAX_CANDIDATES, TOGETHER, Found, batches, search
 from ditto.methods.ditto2 import Ditto2, decode2
 from ditto.models.model import MusicModel
-from ditto.optimize import Step, best_so_far, stop_when
+from ditto.optimize import Step, stop_when
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +34,14 @@ class BestOf(Method):
     """
 
     count: int = 64
-    batch: int = 16
+    batch: int = TOGETHER
     decode_steps: int | None = None
     gamma: float | None = None
     name = "best-of"
     summary = "the best of N seeds, without optimising"
     optimises = True
     limits = {  # noqa: RUF012 - read only
-        "count": (1, 100_000),
+        "count": (1, MAX_CANDIDATES),
         "batch": (1, 4096),
         "decode_steps": (1, 20),
         "gamma": (0.0, 1.0),
@@ -64,40 +64,24 @@ class BestOf(Method):
 
     def total(self, problem: Problem) -> int:
         """Return the number of batches."""
-        return -(-self.count // self._together(problem))
+        return len(batches(self.count, problem, self.batch))
 
     def optimise(self, x_T: Tensor, problem: Problem) -> Iterator[Step]:
-        """Search, yielding every batch of candidates."""
-        return stop_when(best_so_far(self._search(x_T, problem)), [problem.stop])
+        """Search, yielding every batch of candidates with the best so far."""
+        return stop_when(self._search(x_T, problem), [problem.stop])
 
-    @torch.no_grad()
     def _search(self, x_T: Tensor, problem: Problem) -> Iterator[Step]:
-        clips, together, draw = len(x_T), self._together(problem), problem.new_noise()
-        for _ in problem.student_chain(self.decode_steps).timesteps:
-            draw()  # decoding begins with these
-        candidates = x_T[None]
-        for i in range(self.total(problem)):
-            size = min(together, self.count - i * together)
-            fresh = [draw() for _ in range(size - len(candidates))]
-            candidates = torch.cat([candidates, *(one[None] for one in fresh)])
-            x_0 = self._decoded(candidates.flatten(0, 1), problem, size)
-            losses = problem.objective(x_0, candidates.flatten(0, 1)).unflatten(0, (size, clips))
-            loss, best = losses.min(dim=0)
-            found = candidates[best, torch.arange(clips, device=x_T.device)]
-            yield Step(i, loss, found, best_loss=loss, best_x_T=found)
-            candidates = x_T.new_zeros(0, *x_T.shape)
+        best: Found | None = None
+        for i, found in enumerate(search(x_T, problem, self, self.count, self.batch)):
+            best = found if best is None else best.or_better(found)
+            latest, so_far = (found.loss, found.x_T), (best.loss, best.x_T)
+            yield Step(i, *latest, *so_far, candidate=best.number)
+
+    def uncontrolled(self, x_T: Tensor, problem: Problem) -> Tensor:
+        """Decode the request's own noise."""
+        return self.decode(x_T, problem)
 
     def decode(self, x_T: Tensor, problem: Problem) -> Tensor:
-        """Decode the best candidate."""
-        return self._decoded(x_T, problem, 1)
-
-    def _decoded(self, x_T: Tensor, problem: Problem, size: int) -> Tensor:
-        """Return x_0 of `size` candidates of every clip; all share a clip's decoding noise."""
-        chain, noise = problem.student_chain(self.decode_steps), problem.new_noise()
-        chain = replace(chain, cond=chain.cond.repeat(size, *[1] * (chain.cond.ndim - 1)))
+        """Decode candidates."""
         gamma = 0.0 if self.gamma is None else self.gamma
-        return decode2(x_T, chain, gamma, lambda: torch.cat([noise()] * size))
-
-    def _together(self, problem: Problem) -> int:
-        """Return candidates per batch: controls of a batch of clips expect one of each clip."""
-        return self.batch if len(problem.cond) == 1 else 1
+        return decode2(x_T, problem.student_chain(self.decode_steps), gamma, problem.new_noise())

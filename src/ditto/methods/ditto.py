@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ditto.diffusion.samplers import Chain, ddim
-from ditto.methods.base import OptimisingMethod, Problem, Sampler, SamplingMethod
-from ditto.methods.ditto2 import CalibratedProxies, corrected_adam
+from ditto.methods.base import Method, OptimisingMethod, Problem, Sampler, SamplingMethod
+from ditto.methods.candidates import MAX_CANDIDATES, begun
+from ditto.methods.ditto2 import CalibratedProxies, Ditto2, corrected_adam
 from ditto.optimize import LR, MOMENTUM, Objective, Step, best_so_far, optimize
 
 
@@ -73,21 +74,35 @@ class Ditto(OptimisingMethod, SamplingMethod):
             with T; costs a third of the time.
         proxies: hear controls by cheap proxies, and take larger steps, as DITTO-2 does with
             corrections.
+        candidates: noises to choose the start from: the one whose clip without control is nearest
+            the target, by the model's student if it has one; 1 begins at the request's own.
     """
 
     checkpointing: bool = True
     proxies: bool = False
+    candidates: int = 1
     name = "ditto"
     summary = "DITTO, through the whole chain"
     samplers = ("ddim", "dpm++")
-    limits = SamplingMethod.limits | OptimisingMethod.limits
+    limits = SamplingMethod.limits | OptimisingMethod.limits | {"candidates": (1, MAX_CANDIDATES)}
 
     def adam(self, iterations: int) -> dict[str, float]:
         """Return Adam's defaults: DITTO-2's with proxies."""
         return corrected_adam(iterations) if self.proxies else super().adam(iterations)
 
     def optimise(self, x_T: Tensor, problem: Problem) -> Iterator[Step]:
-        """Run Algorithm 1 of DITTO."""
+        """Run Algorithm 1 of DITTO, from the best of the candidates."""
+        decoder, count = self._decoder(problem), self.candidates
+        return begun(x_T, problem, decoder, count, lambda start: self._optimise(start, problem))
+
+    def _decoder(self, problem: Problem) -> Method:
+        """Return what decodes candidates: DITTO-2 if there is a student that knows the guidance."""
+        student = problem.model.distilled
+        if student is None or not student.guidance[0] <= problem.guidance <= student.guidance[1]:
+            return self
+        return Ditto2().resolve(problem.model, problem.guidance, problem.iterations)
+
+    def _optimise(self, x_T: Tensor, problem: Problem) -> Iterator[Step]:
         heard = CalibratedProxies(problem) if self.proxies and problem.control else None
         steps = ditto(
             x_T,

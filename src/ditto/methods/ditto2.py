@@ -35,6 +35,7 @@ from ditto.diffusion.samplers import Chain, ddim
 from ditto.diffusion.schedule import expand_like
 from ditto.errors import RequestError
 from ditto.methods.base import OptimisingMethod, Problem, check_number
+from ditto.methods.candidates import MAX_CANDIDATES, begun
 from ditto.models.model import OWN, MusicModel
 from ditto.optimize import LR, MOMENTUM, Objective, Step, best_so_far, optimize
 from ditto.paths import shown
@@ -269,6 +270,11 @@ class Ditto2(OptimisingMethod):
             algorithm.
         keep: "surrogate", the best by the corrected surrogate; or "decoded", the best of what was
             decoded, by the true loss: corrections that do not help are taken back.
+        hear: what the loss is of while optimising with corrections: an "estimate", which needs no
+            decoder where a control has one and is corrected by what is heard; or the "sound", as in
+            the papers, by the whole decoder.
+        candidates: noises to choose the start from: the one whose clip without control is nearest
+            the target; 1 begins at the request's own.
         max_travel: the default lr is at most this / K, which bounds how far x_T goes from the noise
             that the model knows; by default 1.05 with corrections, else none.
         gamma: share of fresh noise in decoding, 0 to 1; by default 0.05, of a CM student 1, of a
@@ -282,12 +288,15 @@ class Ditto2(OptimisingMethod):
     decode_steps: int | None = None
     corrections: int | Literal["every step"] = CORRECTIONS
     keep: Literal["surrogate", "decoded"] = "surrogate"
+    hear: Literal["estimate", "sound"] = "estimate"
+    candidates: int = 1
     max_travel: float | None = None
     gamma: float | None = None
     name = "ditto2"
     summary = "DITTO-2, through the student"
     limits = OptimisingMethod.limits | {
         "decode_steps": (1, 20),
+        "candidates": (1, MAX_CANDIDATES),
         "max_travel": (1e-3, 1e3),
         "gamma": (0.0, 1.0),
     }
@@ -309,6 +318,8 @@ class Ditto2(OptimisingMethod):
                 object.__setattr__(self, name, check_number(name, value, low, high))
         if self.keep not in ("surrogate", "decoded"):
             raise RequestError(f'keep must be "surrogate" or "decoded", not {shown(self.keep)}')
+        if self.hear not in ("estimate", "sound"):
+            raise RequestError(f'hear must be "estimate" or "sound", not {shown(self.hear)}')
         if self.keep == "decoded" and not self.corrections:
             raise RequestError('keep "decoded" needs corrections, which decode')
 
@@ -357,10 +368,17 @@ class Ditto2(OptimisingMethod):
         return adam if travel is None else adam | {"lr": min(adam["lr"], travel / iterations)}
 
     def optimise(self, x_T: Tensor, problem: Problem) -> Iterator[Step]:
-        """Run lines 1–7 of Algorithm 1, with corrections."""
+        """Run lines 1–7 of Algorithm 1, with corrections, from the best of the candidates."""
+        return begun(
+            x_T, problem, self, self.candidates, lambda start: self._optimise(start, problem)
+        )
+
+    def _optimise(self, x_T: Tensor, problem: Problem) -> Iterator[Step]:
         objective, calibrate, judge = problem.objective, None, None
-        if self.corrections and problem.control is not None:
-            objective, calibrate = proxied(problem)
+        corrected = bool(self.corrections) and problem.control is not None
+        if corrected:
+            if self.hear == "estimate":
+                objective, calibrate = proxied(problem)
             judge = problem.objective if self.keep == "decoded" else None
         budget = self.surrogate_steps
         if isinstance(budget, str):
@@ -370,7 +388,7 @@ class Ditto2(OptimisingMethod):
             self._chain(problem),
             objective,
             surrogate_steps=budget,
-            decode=(lambda x: self.decode(x, problem)) if calibrate else None,
+            decode=(lambda x: self.decode(x, problem)) if corrected else None,
             calibrate=calibrate,
             corrections=self.corrections,
             judge=judge,
@@ -424,12 +442,13 @@ def corrected_adam(iterations: int, max_travel: float | None = None) -> dict[str
 def proxied(problem: Problem) -> tuple[Objective, Calibrate]:
     """Return the objective by the control's cheap proxy, and what calibrates it at a decoded x_0.
 
-    The proxy needs a mel of x_0; without one the control itself is used. Sound is the model's fast
-    vocoder's.
+    The proxy needs a mel of x_0, or heads; without them the control itself is used. What needs
+    sound all the same gets that of the model's fast vocoder.
     """
     model, control = problem.model, problem.control
     assert control is not None
-    proxy, fast = (control.proxy() if model.has_mel else control), model.fast
+    cheap = model.has_mel or model.readers is not None
+    proxy, fast = (control.proxy() if cheap else control), model.fast
 
     def calibrate(decoded: Tensor) -> Objective:
         calibrated = proxy.calibrate(Output(decoded, model))

@@ -131,6 +131,11 @@ class Clap:
         words = re.findall(r"\w+", text)
         return [word for word in words if self.tokenizer.unk_token_id in self._content(word)]
 
+    @property
+    def size(self) -> int:
+        """Length of an embedding, D."""
+        return self.model.config.projection_dim
+
     @cached_property
     def sha256(self) -> str:
         """`hash_weights` of the model."""

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
-from ditto.audio.features import without_autocast
+from ditto.audio.features import mel_db, mel_filterbank, without_autocast
+from ditto.audio.spec import AudioSpec
 from ditto.tables import table, widened
 
 Padding = Literal["repeatpad", "repeat", "pad"]
@@ -125,6 +126,28 @@ class ClapFrontEnd:
             *audio.shape[:-1], 4 if self.fusion else 1, *levels.shape[-2:]
         )
 
+    def of_mel(self, mel: Tensor, spec: AudioSpec) -> Tensor:
+        """Estimate the log-mels of the sound of another log-mel, without a vocoder.
+
+        Powers of the other's bands are taken as at their centres, and interpolated in time; a
+        longer window than CLAP's own smears onsets.
+
+        Args:
+            mel: in model space, shape (B, n_mels, frames).
+            spec: of the mel.
+
+        Returns:
+            As `__call__` of the sound, of the mel's dtype.
+        """
+        power = torch.pow(10.0, mel_db(mel, spec) / 10).mT @ _bands(self, spec, mel.device)
+        frame, share, sounds = _frames(self, spec, mel.shape[-1], mel.device)
+        # A clip of one frame is held.
+        later = (frame + 1).clamp(max=mel.shape[-1] - 1)
+        between = power[:, frame] * (1 - share) + power[:, later] * share
+        levels = 10 * torch.log10((between * sounds).clamp(min=FLOOR))
+        channels = 4 if self.fusion else 1
+        return levels[:, :, None].expand(-1, -1, channels, -1, -1).to(mel.dtype)
+
     def _filled(self, audio: Tensor) -> Tensor:
         repeats = self.samples // audio.shape[-1]
         if self.padding == "repeat":
@@ -193,3 +216,40 @@ def _filters(front_end: ClapFrontEnd, device: torch.device) -> Tensor:
         **scale,
     )
     return torch.tensor(filters, dtype=torch.float64).to(device)
+
+
+@table()
+def _bands(front_end: ClapFrontEnd, spec: AudioSpec, device: torch.device) -> Tensor:
+    """Return the power in each of CLAP's bands of a tone at the centre of each other band.
+
+    Shape (spec.n_mels, n_mels), float32. A full-scale tone has power 1 in a bin of a log-mel, and
+    the square of half the window's sum in CLAP's.
+    """
+    filters = mel_filterbank(spec, dtype=torch.float64)
+    bins = torch.arange(filters.shape[1], dtype=torch.float64) * (spec.sample_rate / spec.n_fft)
+    centres = ((filters @ bins) / filters.sum(dim=1)).numpy()
+    own = np.arange(front_end.n_fft // 2 + 1) * (front_end.sample_rate / front_end.n_fft)
+    theirs = _filters(front_end, torch.device("cpu")).numpy().T
+    weights = np.stack([np.interp(centres, own, band, right=0.0) for band in theirs], axis=1)
+    return torch.tensor(weights * (front_end.n_fft / 4) ** 2).float().to(device)
+
+
+@table()
+def _frames(
+    front_end: ClapFrontEnd, spec: AudioSpec, frames: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return where CLAP's frames lie among a mel's: frame before, share of the next, any sound.
+
+    Shapes (windows, frames), (windows, frames, 1) and (windows, frames, 1). Padding is told by what
+    the front end does to a sound that counts its own samples.
+    """
+    length = -(-spec.samples(frames) * front_end.sample_rate // spec.sample_rate)
+    counted = torch.arange(1, length + 1, dtype=torch.float64)[None]
+    windows = front_end.windows(counted)[0]
+    windows = torch.cat([windows, windows[:, -1:]], dim=1)
+    centre = windows[:, :: front_end.hop][:, : front_end.frames]
+    place = (centre - 1) * (spec.sample_rate / (front_end.sample_rate * spec.hop))
+    place = place.clamp(0, frames - 1)
+    before = place.floor().long()
+    share, sounds = (place - before)[..., None].float(), (centre > 0)[..., None].float()
+    return before.to(device), share.to(device), sounds.to(device)

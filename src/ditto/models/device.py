@@ -117,6 +117,15 @@ def dtype_of(precision: str, device: str | torch.device) -> torch.dtype:
     return native_precision(device) if precision == "auto" else getattr(torch, precision)
 
 
+def one_by_one(device: str | torch.device, count: int) -> bool:
+    """Tell whether the items of a batch are computed one by one.
+
+    A sum over several items is rounded in another order than over one, so only then is an item bit
+    for bit what it would be alone. It costs a CPU nothing; a graphics card would stand idle.
+    """
+    return count > 1 and torch.device(device).type == "cpu"
+
+
 def native_precision(device: str | torch.device) -> torch.dtype:
     """Return bfloat16 where the device multiplies it natively and so faster, else float32."""
     kind = torch.device(device).type

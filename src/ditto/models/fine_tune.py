@@ -91,7 +91,7 @@ def load_fine_tune(folder: Path) -> MusicModel:
     try:
         unknown = base.network.load_state_dict(load_file(file), strict=False).unexpected_keys
         spec = AudioSpec(**index["spec"])
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"{printable(folder)} is damaged: its weights or its {INDEX} do not fit "
             f"({one_line(error)})"

@@ -7,10 +7,12 @@ It follows the Hub's layout::
     vocoder/          the same
     student/          the same, optional: the denoiser distilled to few steps
     controlnet/       the same, optional: an adapter for loudness and melody
+    heads/            the same, optional: networks that read features off x_0
 
 The index's ``_class_name`` is one of
 
 - ``MusicModel``: all of the above;
+- ``MusicHeads``: heads alone, for models of one decoder;
 - ``MusicStudent``: a student alone, for the model whose denoiser's `hash_weights` it names;
 - ``MusicFineTune``: the weights in which a denoiser differs from the embedded one, in float16, and
   its spectrogram; all else is the embedded model's;
@@ -30,19 +32,24 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ditto.errors import ModelError, OutputError, one_line
-from ditto.models.network import CLASSES, CONFIG, WEIGHTS, build_network, hash_weights
+from ditto.models.network import CLASSES, CONFIG, WEIGHTS, build_for, build_network, hash_weights
 from ditto.paths import atomic_folder, printable
 
 EMBEDDED = Path(__file__).parents[1] / "weights" / "base"
 """Folder of the model that is installed with the package."""
 
 INDEX = "model_index.json"
+ANY_FAULT = (
+    *(OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError),
+    *(AssertionError, RuntimeError, SafetensorError),
+)
+"""What a network's constructor or loader may raise at a config or weights made up by anybody."""
 PARTS = ("denoiser", "vocoder")
 CONTROLNET = "controlnet"
 PIPELINE_STUDENT = "_ditto_student"
 """Key of a pipeline's index that describes the student; diffusers ignores names with ``_``."""
 
-IN_HALF = ("PatchTransformer", "TagUNet", "Vocoder", "ControlAdapter")
+IN_HALF = ("PatchTransformer", "TagUNet", "Vocoder", "ControlAdapter", "Heads")
 """Classes whose weights are stored in float16; others are stored as they are."""
 
 
@@ -72,7 +79,7 @@ def read_index(
         raise ModelError(
             f"{printable(folder)} has no {INDEX}, so it is not a model folder"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"cannot read {printable(folder / INDEX)}: {one_line(error)}") from None
     kind = str(index.get("_class_name")) if isinstance(index, dict) else "list"
     if kind not in classes:
@@ -119,11 +126,12 @@ def load_part(folder: Path, part: str, kind: object, index: Mapping[str, Any]) -
     try:
         # from_pretrained of diffusers' classes would fill weights that a file lacks at random
         config = json.loads((folder / part / CONFIG).read_text(encoding="utf-8"))
-        network = build_network(kind, config, part)
+        network = build_for(file, config, lambda: build_network(kind, config, part))
         network.load_state_dict(load_file(file))
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError):
+    except ANY_FAULT as error:
         raise ModelError(
-            f"{printable(folder / part)} is damaged: its {CONFIG} does not fit its weights"
+            f"{printable(folder / part)} is damaged: its {CONFIG} does not fit its weights "
+            f"({one_line(error)})"
         ) from None
     return network.requires_grad_(False).eval()
 

@@ -5,12 +5,13 @@ from it (`ditto.models.adapters.common`). How the folders look is said in `ditto
 `ditto.models.hub` loads any of them.
 """
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +38,9 @@ from ditto.models.folder import (
     save_part,
     write_index,
 )
+from ditto.models.heads import HEADS, Feature, HeadsFile, describe, heads_alone, read_from
 from ditto.models.network import hash_weights, in_precision, with_extra_inputs
-from ditto.paths import printable
+from ditto.paths import printable, shown
 
 LOG_MEL_STD = 0.26
 """Of the composed training set, in [−1, 1] over 160 dB."""
@@ -122,6 +124,7 @@ class MusicModel:
         sha256: hash over all weights, which outputs carry.
         distilled: the student, if there is one.
         controlnet: a `ditto.models.controlnet.ControlAdapter`, if there is one.
+        readers: heads that read features off x_0, if there are any.
         base_sha256: hash over denoiser and vocoder alone, whatever the student.
         bands: normalisation of the mel bands; x_0 is the normalised log-mel.
         precision: dtype in which the networks compute (`in_precision`); weights, x_T and losses
@@ -140,6 +143,7 @@ class MusicModel:
     sha256: str = ""
     distilled: Student | None = None
     controlnet: nn.Module | None = None
+    readers: HeadsFile | None = None
     base_sha256: str = ""
     bands: Bands = PLAIN
     precision: torch.dtype = torch.float32
@@ -295,6 +299,29 @@ class MusicModel:
         """Threshold x_0 (B, 1, n_mels, frames) as Imagen does: by the percentile of the log-mel."""
         return self.bands.normalised(dynamic_threshold(self.bands.mel(x_0), maximum=torch.inf))
 
+    @property
+    def decoders(self) -> list[nn.Module]:
+        """Networks that make sound of x_0."""
+        return [self.vocoder]
+
+    def read(self, x_0: Tensor, feature: Feature) -> Tensor | None:
+        """Return a feature as a head reads it off x_0, see `Heads`; None without such a head.
+
+        Raises:
+            ModelError: the heads are damaged.
+        """
+        if self.readers is None or feature not in self.readers.features:
+            return None
+        return self.readers.on(self.device)(read_from(self, x_0), feature)
+
+    def with_heads(self, folder: str | os.PathLike[str]) -> Self:
+        """Return a copy with the heads of a folder that ``ditto-music train heads`` wrote.
+
+        Raises:
+            ModelError: the folder is damaged or holds no heads, or those of another decoder.
+        """
+        return replace(self, readers=heads_alone(Path(folder), self))
+
     # What distillation needs.
 
     @property
@@ -421,13 +448,18 @@ class MusicModel:
 
     def _write(self, folder: Path) -> str:
         """Write networks and index into a new folder; return the model's hash."""
-        parts = {"denoiser": self.network, "vocoder": self.vocoder}
-        classes = {part: _class_of(network) for part, network in parts.items()}
+        parts: dict[str, nn.Module] = {"denoiser": self.network, "vocoder": self.vocoder}
+        classes: dict[str, Any] = {part: _class_of(network) for part, network in parts.items()}
         if self.distilled is not None:
             parts["student"] = self.distilled.network
         if self.controlnet is not None:
             parts[CONTROLNET] = self.controlnet
+        if self.readers is not None:
+            parts[HEADS] = self.readers.network
         hashes = {part: save_part(folder, part, network) for part, network in parts.items()}
+        if self.readers is not None:
+            heads = self.readers.network
+            classes[HEADS] = describe(heads) | {"vocoder": hashes["vocoder"]}
         hashes |= {"bands": self.bands.sha256} if self.bands else {}
         index = {
             "_class_name": "MusicModel",
@@ -442,6 +474,16 @@ class MusicModel:
         }
         write_index(folder, index)
         return hash_of_parts(hashes)
+
+
+def check_model(model: object) -> None:
+    """Check what is given as a model.
+
+    Raises:
+        ModelError: it is something else.
+    """
+    if not isinstance(model, MusicModel):
+        raise ModelError(f"{shown(model)} is no model: give the one that ditto.load() returns")
 
 
 def _class_of(network: nn.Module) -> list[str]:
@@ -465,23 +507,46 @@ def load_own(folder: Path = EMBEDDED) -> MusicModel:
         hashes, bands = dict(index["sha256"]), Bands.of(index.get("bands"))
         if hashes.get("bands") != (bands.sha256 if bands else None):
             raise ValueError("the bands' hash is not the one promised")
+        spec, vocabulary = AudioSpec(**index["spec"]), TagVocabulary(**(names | lists))
+        guidance, shift = float(index["guidance"]), float(index["shift"])
+        _check_index(denoiser, spec, vocabulary, (guidance, shift))
         return MusicModel(
             network=denoiser,
             vocoder=vocoder,
-            spec=AudioSpec(**index["spec"]),
-            vocabulary=TagVocabulary(**(names | lists)),
-            guidance=float(index["guidance"]),
-            shift=float(index["shift"]),
+            spec=spec,
+            vocabulary=vocabulary,
+            guidance=guidance,
+            shift=shift,
             name="embedded" if folder == EMBEDDED else folder.name,
             sha256=hash_of_parts(hashes),
             distilled=student,
             base_sha256=hash_of_parts({p: h for p, h in hashes.items() if p != "student"}),
             bands=bands,
+            readers=HeadsFile.of(folder, index) if HEADS in index else None,
         )
-    except (KeyError, TypeError, ValueError, DataError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, DataError) as error:
         raise ModelError(
             f"{printable(folder / INDEX)} is not a Ditto model's index: {one_line(error)}"
         ) from None
+
+
+def _check_index(
+    network: nn.Module, spec: AudioSpec, vocabulary: TagVocabulary, numbers: tuple[float, ...]
+) -> None:
+    """Compare an index with the network that it describes.
+
+    Raises:
+        ValueError: they do not fit.
+    """
+    config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
+    if list(config.get("tag_sizes", vocabulary.sizes)) != list(vocabulary.sizes):
+        raise ValueError("its vocabulary has another size than its network")
+    if config.get("n_mels", spec.n_mels) != spec.n_mels:
+        raise ValueError("its spectrogram has another number of bands than its network")
+    if not all(isinstance(word, str) for word in (*vocabulary.genres, *vocabulary.moods)):
+        raise ValueError("its genres and moods are not all words")
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("its guidance or shift is not finite")
 
 
 def load_student(folder: Path, index: Mapping[str, Any]) -> Student:

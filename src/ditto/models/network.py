@@ -8,16 +8,21 @@ takes longer to import than a clip to generate.
 import copy
 import hashlib
 import json
+import math
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -27,6 +32,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 CLASSES = {
     "denoiser": {"PatchTransformer": "ditto.models.transformer", "TagUNet": "ditto.models.unet"},
     "vocoder": {"Vocoder": "ditto.models.vocoder"},
+    "heads": {"Heads": "ditto.models.heads"},
     "student": {
         "PatchTransformer": "ditto.models.transformer",
         "TagUNet": "ditto.models.unet",
@@ -36,6 +42,9 @@ CLASSES = {
     },
 }
 """Module of each class, by the part of a model that it may be."""
+
+MAX_SETTING = 2**22
+"""Largest number of a config that may exceed the number of weights, such as a sampling rate."""
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -75,9 +84,9 @@ class Network(nn.Module):
                 or its config does not fit its weights.
         """
         config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
-        with torch.random.fork_rng(devices=[]):
-            network = cls.from_config(config)
-        network.load_state_dict(load_file(Path(folder) / WEIGHTS))
+        file = Path(folder) / WEIGHTS
+        network = build_for(file, config, lambda: cls.from_config(config))
+        network.load_state_dict(load_file(file))
         return network.requires_grad_(False).eval()
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
@@ -88,6 +97,71 @@ class Network(nn.Module):
         (Path(folder) / CONFIG).write_text(text, encoding="utf-8")
         weights = {name: value.contiguous() for name, value in self.state_dict().items()}
         save_file(weights, Path(folder) / WEIGHTS, metadata={"format": "pt"})
+
+
+def build_for(file: Path, config: Mapping[str, Any], build: Callable[[], N]) -> N:
+    """Build a network that is to get the weights of a file, whose header is compared with it.
+
+    A config may ask for any width or depth: building stops as soon as it wants more weights than
+    the file has, before any of them is written to.
+
+    Args:
+        file: of safetensors.
+        config: of the network.
+        build: makes it.
+
+    Raises:
+        ValueError: config and weights do not fit, with the first that differs.
+        SafetensorError: the file is no safetensors file.
+    """
+    with safe_open(file, framework="pt") as weights:
+        shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118 - no mapping
+    values = sum(map(math.prod, shapes.values()))
+    if _largest(config) > max(values, MAX_SETTING):
+        raise ValueError(f"its config holds the number {_largest(config):g}")
+    with torch.random.fork_rng(devices=[]), at_most(values):
+        network = build()
+    for name, tensor in network.state_dict().items():
+        if shapes.pop(name, None) != tuple(tensor.shape):
+            raise ValueError(f"its config asks for {name} of shape {tuple(tensor.shape)}")
+    if shapes:
+        raise ValueError(f"its config has no place for {next(iter(shapes))}")
+    return network
+
+
+def _largest(value: Any) -> float:
+    """Return the largest magnitude of a number in JSON; infinity for what is not finite."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return max(map(_largest, value), default=0.0)
+    if isinstance(value, int | float):
+        return abs(value) if math.isfinite(value) else math.inf
+    return 0.0
+
+
+@contextmanager
+def at_most(values: int) -> Iterator[None]:
+    """Allow networks that are built in the block, in this thread, so many values and no more.
+
+    Raises:
+        ValueError: a network would have more.
+    """
+    thread, left = threading.get_ident(), values
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal left
+        if threading.get_ident() != thread or parameter is None:
+            return
+        left -= parameter.numel()
+        if left < 0:
+            raise ValueError("its config asks for more weights than there are")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def build_network(kind: str, config: Mapping[str, Any], part: str = "denoiser") -> Any:

@@ -223,13 +223,14 @@ class Rehearsal:
         return self._peak(1, False, student=True)
 
     def _peak(self, steps: int, checkpointing: bool, *, student: bool = False) -> int:
+        grid = (self.model.student_schedule if student else self.model.schedule).timesteps(steps)
         with _without_values(self.model) as (model, memory):
             heard = model.fast if student else model
             denoiser = model.student if student else model.denoiser
             schedule = model.student_schedule if student else model.schedule
             assert denoiser is not None
             call = _checkpointed_call if checkpointing else plain_call
-            cond, grid = self.cond.to(model.device), schedule.timesteps(steps)
+            cond = self.cond.to(model.device)
             chain = Chain(denoiser, schedule, grid, cond, self.guidance, call=call)
             shape = self.x_T.shape
             with memory:
@@ -252,6 +253,7 @@ def _without_values(model: MusicModel) -> Iterator[tuple[MusicModel, MemoryTrack
     Our own networks are copied to the meta device. A pipeline's stay, in a mode that lets any
     tensor be one without values; code of other people's often asks what device it is on.
     """
+    model = replace(model)  # what it keeps of the rehearsal goes with it
     model.schedule, model.student_schedule  # noqa: B018 - tables are to be real
     if not hasattr(model, "pipe"):
         yield _on_meta(model), MemoryTracker(lambda tensor: tensor.device.type == "meta")
@@ -329,7 +331,7 @@ def estimate_cost(
     encoders = getattr(model, "encoders", [])
     with torch.no_grad():
         return Cost(
-            weights=_bytes(model.computing()),
+            weights=weights_of(model),
             encoders=_bytes(encoders),
             working=working,
             low_working=low_working,
@@ -364,7 +366,7 @@ def what_fits(model: MusicModel, seconds: float, count: int, guidance: float) ->
 
 
 def _what_fits(model: MusicModel, room: int, seconds: float, count: int, guidance: float) -> str:
-    room -= _bytes(model.computing()) + SLACK
+    room -= weights_of(model) + SLACK
     length, shortest = seconds, _shortest(model)
     half = max(seconds / 2, shortest)
     with rehearsed_low_memory(model) as lean:
@@ -425,6 +427,11 @@ OWN_STUDENT = (
     "student    the denoiser itself, distilled by its makers: ditto2 decodes in {steps} steps of "
     "Euler's method (gamma 0), for noise added on the way would forget x_T"
 )
+
+
+def weights_of(model: MusicModel) -> int:
+    """Return the bytes of a model's networks, prompt encoders apart."""
+    return _bytes(model.computing())
 
 
 def _bytes(modules: list[nn.Module]) -> int:

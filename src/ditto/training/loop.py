@@ -31,7 +31,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ditto.errors import DataError, OutputError, one_line
-from ditto.paths import StrPath, printable
+from ditto.paths import (
+    StrPath,
+    atomic_file,
+    atomic_folder,
+    output_errors,
+    printable,
+    remove_leftovers,
+)
 
 ConfigT = TypeVar("ConfigT")
 Tensors = dict[str, Tensor]
@@ -120,19 +127,20 @@ class Checkpoints:
         self.folder, self.keep = folder, keep
 
     def save(self, step: int, groups: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
-        """Write every group as ``<name>.safetensors`` and `state` as JSON; atomic."""
-        final = self.folder / f"step-{step:08d}"
-        temporary = self.folder / f".step-{step:08d}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        for name, tensors in groups.items():
-            save_file(
-                {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()},
-                temporary / f"{name}.safetensors",
-            )
-        (temporary / "state.json").write_text(json.dumps({"step": step, **state}), encoding="utf-8")
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(temporary, final)
+        """Write every group as ``<name>.safetensors`` and `state` as JSON; atomic.
+
+        Raises:
+            OutputError: it cannot be written; the checkpoints before it stay.
+        """
+        remove_leftovers(self.folder)
+        with atomic_folder(self.folder / f"step-{step:08d}") as temporary:
+            for name, tensors in groups.items():
+                save_file(
+                    {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()},
+                    temporary / f"{name}.safetensors",
+                )
+            whole = json.dumps({"step": step, **state})
+            (temporary / "state.json").write_text(whole, encoding="utf-8")
         for old in self._all()[: -self.keep]:
             shutil.rmtree(old)
 
@@ -251,15 +259,15 @@ class RunLog:
         self.path, self.writer, self.started = folder / "log.jsonl", writer, time.monotonic()
         kept = [row for row in read_log(self.path) if row["step"] <= resume_step]
         self.before = float(kept[-1]["seconds"]) if kept else 0.0
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        os.replace(temporary, self.path)
+        with atomic_file(self.path, force=True) as temporary:
+            text = "".join(json.dumps(row) + "\n" for row in kept)
+            temporary.write_text(text, encoding="utf-8")
 
     def write(self, step: int, **values: float) -> None:
         """Log numbers at `step`, with the training seconds so far."""
         row = {"step": step, "seconds": round(self.before + time.monotonic() - self.started, 1)}
         row |= {name: float(f"{value:.6g}") for name, value in values.items()}
-        with self.path.open("a", encoding="utf-8") as file:
+        with output_errors(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         if self.writer is not None:
             for name, value in values.items():
@@ -313,9 +321,8 @@ def start_run(out: Path, config: object) -> None:
             raise OutputError(
                 f"{str(out)!r} holds a run with another {', '.join(changed)}: choose another folder"
             )
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with atomic_file(path, force=True) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 class Meter:

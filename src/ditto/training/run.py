@@ -24,6 +24,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from ditto.errors import DataError
+from ditto.interrupts import waiting
 from ditto.models.device import chosen_device
 from ditto.training.loop import (
     Checkpoints,
@@ -284,13 +285,26 @@ class Run:
         return self.out / "samples" / f"{self.done:08d}.png"
 
     def steps(self, label: str, show: bool = True) -> Iterator[int]:
-        """Yield the steps that are left, with a progress bar; save checkpoints that are due."""
-        for step in progress_steps(self.start, self.recipe.steps, label, self._meter, show):
-            self.done = step + 1
-            yield step
-            if self.due(self.recipe.checkpoint_every):
-                self._save()
+        """Yield the steps that are left, with a progress bar; save checkpoints that are due.
+
+        Ctrl-C or SIGTERM ends the training after its present step, with a checkpoint; twice, at
+        once.
+
+        Raises:
+            KeyboardInterrupt: after the checkpoint.
+            OutputError: a checkpoint cannot be written; those before it stay.
+        """
+        with waiting() as stopped:
+            for step in progress_steps(self.start, self.recipe.steps, label, self._meter, show):
+                self.done = step + 1
+                yield step
+                if stopped or self.due(self.recipe.checkpoint_every):
+                    self._save()
+                if stopped:
+                    break
         self.log.close()
+        if stopped and self.done < self.recipe.steps:
+            raise KeyboardInterrupt(f"stopped at step {self.done}: run it again to resume")
 
     def update(self, loss: Tensor, parts: Mapping[str, Tensor] | None = None) -> None:
         """Learn from the step's loss, a scalar, and log it when that is due.

@@ -1,0 +1,187 @@
+"""What following a control costs the music: error against Fréchet distances, notes and CLAP.
+
+Every control by the papers' loss and by one that is done when it is met, with pulls, over K, T' and
+the strength of guidance, by searches, and by other methods. A row is a point, and rows of one line
+make a curve of the picture. Cut it into pieces by ``--rows``; finished clips are kept, so a run
+that was stopped goes on. Settings are chosen by it, so its seeds begin at 1000.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from benchmarks import measures as m
+from benchmarks import music
+from benchmarks import variants as v
+from benchmarks.runner import Entry, Table
+from benchmarks.tasks import Bench, Task, generate
+from benchmarks.variants import Variant
+from ditto.controls import (
+    Brightness,
+    Intensity,
+    LatentNorm,
+    LatentStatistics,
+    Melody,
+    NearUncontrolled,
+    Structure,
+    Text,
+)
+from ditto.controls.base import Control
+from ditto.controls.brightness import FREQUENCY
+from ditto.errors import ModelError
+from ditto.methods import BestOf
+from ditto.methods.guidance import FREEDOM_STRENGTH
+from ditto.methods.latch import MEAN, VARIANCE
+from ditto.request import Request
+from ditto.runner import run
+
+SEED = 1000
+ITERATIONS, STEPS, SEARCHED, SHARES = (10, 20, 40), (1, 2, 4, 8), (4, 16, 64), (0.25, 0.5, 1.0, 2.0)
+"""K beside the control's own, T', clips searched, and strengths of guidance over the default."""
+PULLED = {"intensity": 1.0, "melody": 0.1, "structure": 0.01, "brightness": 0.1, "text": 0.1}
+"""λ of a pull beside each control, whose losses differ in size."""
+ERRORS = {
+    "intensity": m.MSE,
+    "melody": m.ACCURACY,
+    "structure": m.STRUCTURE,
+    "brightness": m.Measure("brightness_mse_octaves2", "octaves^2"),
+    "text": m.Measure("clap_score_own", "", 1.0, lambda row: row.tensors["clap_score"].numpy()),
+}
+COSTS = (*music.FRECHET.values(), m.FAD, music.NOTES, m.CLAP_SCORE)
+"""What is paid, by ears that nothing is optimised against."""
+
+
+def done_when_met(control: Control) -> Control:
+    """Return the control with the loss that ends where its target is met; a text's has no end."""
+    if isinstance(control, Intensity):
+        return replace(control, dead_zone=1.0)
+    if isinstance(control, Melody):
+        return replace(control, measure="margin")
+    if isinstance(control, Structure):
+        return Structure(control.form, tolerance=0.1)
+    return control
+
+
+Change = Callable[[Control, Request, Bench, Variant], Control]
+
+
+@dataclass(frozen=True)
+class Steered(Task):
+    """A clip that follows one control, changed.
+
+    Attributes:
+        kind: of the control.
+        change: of it.
+        iterations: K, if not the control's own.
+    """
+
+    kind: str = "intensity"
+    change: Change | None = None
+    iterations: int | None = None
+
+    def request(self, bench: Bench, variant: Variant, i: int, *more: Control) -> Request:
+        """Return clip i's request."""
+        request = super().request(bench, variant, i, *more)
+        control = target(bench, self.kind, i)
+        if self.change is not None:
+            control = self.change(control, request, bench, variant)
+        own = request.iterations if self.iterations is None else self.iterations
+        given = bench.overrides.get("iterations", own)
+        return replace(request, controls=(control,), iterations=given)
+
+
+def target(bench: Bench, kind: str, i: int) -> Control:
+    """Return clip i's target of a kind.
+
+    Raises:
+        ModelError: a text needs a CLAP.
+    """
+    if kind == "text":
+        if bench.models.clap is None:
+            raise ModelError("no weights: this row needs a CLAP, give it with --text-clap")
+        return Text(bench.targets.tags(i).caption(), bench.models.clap)
+    if kind == "brightness":
+        shapes = [name for name, _ in FREQUENCY.shapes]
+        rng = np.random.default_rng([bench.targets.seed + i, 8])
+        return Brightness(shapes[int(rng.integers(len(shapes)))])
+    return bench.targets.control(i, kind)
+
+
+def _met(control: Control, request: Request, bench: Bench, variant: Variant) -> Control:
+    return done_when_met(control)
+
+
+def _pulled(pull: Control) -> Change:
+    def change(control: Control, request: Request, bench: Bench, variant: Variant) -> Control:
+        return done_when_met(control) + PULLED[control.kind] * pull
+
+    return change
+
+
+def _near(control: Control, request: Request, bench: Bench, variant: Variant) -> Control:
+    """Pull towards the clip that the same seed gives without control."""
+    plain = run(replace(request, controls=()), bench.models.of(variant))
+    return done_when_met(control) + PULLED[control.kind] * NearUncontrolled(plain.x_0)
+
+
+def _rows(kind: str) -> list[tuple[str, Variant, Change | None, int | None]]:
+    """Return line and point of each row of a control, its method, change and K."""
+    ctm, best = v.CTM, Variant("best of", BestOf(), student="ctm")
+    rows: list[tuple[str, Variant, Change | None, int | None]] = [
+        ("no control, teacher", v.TTM, None, None),
+        ("no control, student", best.with_(count=1), None, None),
+        ("papers' loss, K own", ctm, None, None),
+        *((f"papers' loss, K {k}", ctm, None, k) for k in ITERATIONS),
+        ("done when met, K own", ctm, _met, None),
+        *((f"done when met, K {k}", ctm, _met, k) for k in ITERATIONS),
+        *((f"done when met, T' {n}", ctm.with_(decode_steps=n), _met, None) for n in STEPS),
+        ("done when met, travel 0.5", ctm.with_(max_travel=0.5), _met, None),
+        ("done when met, keep decoded", ctm.with_(keep="decoded"), _met, None),
+        ("papers' loss, hear sound", ctm.with_(hear="sound"), None, None),
+        ("pulls, norm", ctm, _pulled(LatentNorm()), None),
+        ("pulls, statistics", ctm, _pulled(LatentStatistics()), None),
+        ("pulls, near", ctm, _near, None),
+        *((f"best of, {n}", best.with_(count=n), None, None) for n in SEARCHED),
+        *(
+            (f"FreeDoM, {share:g}", v.FREEDOM.with_(strength=share * FREEDOM_STRENGTH), None, None)
+            for share in SHARES
+        ),
+        *(
+            (
+                f"LatCH, {share:g}",
+                v.LATCH.with_(variance=share * VARIANCE, mean=share * MEAN),
+                None,
+                None,
+            )
+            for share in SHARES
+        ),
+        ("DITTO, K own", v.DITTO.with_(slow=True), None, None),
+    ]
+    if kind in ("brightness", "text"):  # whose losses have no end
+        return [row for row in rows if row[2] is not _met]
+    return rows
+
+
+def _entry(
+    kind: str, name: str, variant: Variant, change: Change | None, iterations: int | None
+) -> Entry:
+    task = Steered(
+        f"tradeoff {kind} {name}",
+        generate,
+        together=True,
+        texts=kind == "text",
+        kind=kind,
+        change=change,
+        iterations=iterations,
+    )
+    return Entry(kind, task, variant.with_(name=name), (ERRORS[kind], *COSTS, m.TIME))
+
+
+TABLE = Table(
+    "tradeoff",
+    "What following a control costs the music",
+    tuple(_entry(kind, *row) for kind in ERRORS for row in _rows(kind)),
+    count=32,
+    seed=SEED,
+)

@@ -1,0 +1,47 @@
+"""Ctrl-C and SIGTERM that wait for a moment at which nothing is lost."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+SIGNALS = signal.SIGINT, signal.SIGTERM
+
+Handler = Callable[[int, FrameType | None], Any]
+
+
+@contextmanager
+def handling(handler: Handler) -> Iterator[None]:
+    """Let the handler take Ctrl-C and SIGTERM; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@contextmanager
+def waiting() -> Iterator[list[int]]:
+    """Let Ctrl-C and SIGTERM wait during the block; twice ends at once.
+
+    Yields:
+        The signals so far: a block that goes on for long looks at it now and then.
+
+    Raises:
+        KeyboardInterrupt: at the second signal.
+    """
+    caught: list[int] = []
+
+    def wait(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        if len(caught) > 1:
+            raise KeyboardInterrupt
+
+    with handling(wait):
+        yield caught

@@ -1,0 +1,89 @@
+"""``ditto-music studio``."""
+
+import os
+import socket
+import webbrowser
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ditto.errors import RequestError
+
+if TYPE_CHECKING:
+    from ditto.models.model import MusicModel
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: ditto-music studio --open")
+def studio(
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 7860,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; the default is for this machine only.")
+    ] = "127.0.0.1",
+    model: Annotated[
+        str | None,
+        typer.Option(help="A model's folder, or its name on the Hub; the embedded one by default."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, xpu.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Of the networks: auto, float32, bfloat16 or float16.")
+    ] = "auto",
+    queue: Annotated[int, typer.Option(help="Jobs that may wait.", min=1, max=1000)] = 16,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+) -> None:
+    """Open the studio: the commands that make music, as a page in the browser."""
+    # Before gradio is imported: it would ask other machines for news and fonts.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    check_port(host, port)
+    if find_spec("gradio") is None:  # said before the model is loaded
+        raise ModuleNotFoundError("there is no gradio", name="gradio")
+    from ditto.studio.work import Studio
+
+    where = {"device": device, "precision": precision}
+    options = {name: value for name, value in where.items() if value != "auto"}
+    if model is not None:
+        # Of a folder only the name: the page shows no path of this machine.
+        options = {"model": Path(model).name if Path(model).exists() else model} | options
+    made = Studio(loader(model, device, precision), queue, options)
+    from ditto.studio.server import serve
+
+    def ready(address: str) -> None:
+        typer.echo(f"The studio is open at {address} (Ctrl-C ends it)")
+        if open_page:
+            webbrowser.open(address)
+
+    serve(made, host, port, ready)
+
+
+def loader(model: str | None, device: str, precision: str) -> "Callable[[], MusicModel]":
+    """Return a function that loads the model."""
+
+    def load() -> "MusicModel":
+        from ditto.models.hub import load as load_model
+
+        how: Any = precision
+        return load_model(model, device=device, precision=how)
+
+    return load
+
+
+def check_port(host: str, port: int) -> None:
+    """Refuse a port that is taken.
+
+    Raises:
+        RequestError: nothing can listen there.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise RequestError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port"
+        ) from None

@@ -1,0 +1,176 @@
+"""Files of the studio's users: each in a folder of unguessable name, gone after an hour."""
+
+import os
+import re
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ditto.errors import DataError
+from ditto.paths import printable
+
+KEEP_SECONDS = 3600.0
+MAX_STORE = 4 * 10**9
+"""Bytes that all users' files may take together."""
+NAME_LENGTH = 80
+OURS = "~"
+"""Begins the names of files that are made beside an upload."""
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{20,40}")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What may be uploaded.
+
+    Attributes:
+        endings: of the names.
+        limit: bytes.
+        noun: for messages.
+    """
+
+    endings: tuple[str, ...]
+    limit: int
+    noun: str
+
+
+SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff")
+KINDS = {
+    "sound": Kind(SOUNDS, 64_000_000, "sound file"),
+    "score": Kind((".mid", ".midi", ".musicxml", ".mxl", ".xml"), 2_000_000, "MIDI or MusicXML"),
+    "latent": Kind((".latent",), 8_000_000, "latent"),
+}
+
+
+class UploadError(DataError):
+    """An upload is refused."""
+
+
+@dataclass
+class Store:
+    """Folders of files, by token.
+
+    Attributes:
+        keep: seconds until a folder is removed.
+        root: of all folders; a new one by default.
+    """
+
+    keep: float = KEEP_SECONDS
+    root: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="ditto-studio-")))
+
+    def __post_init__(self) -> None:
+        """Begin to remove what is old."""
+        self._closed = threading.Event()
+        threading.Thread(target=self._sweep_often, daemon=True).start()
+
+    def new(self) -> Path:
+        """Return a new, empty folder; its name is the token."""
+        folder = self.root / secrets.token_urlsafe(18)
+        folder.mkdir(mode=0o700)
+        return folder
+
+    def find(self, token: str, name: str | None = None) -> Path:
+        """Return a file by its folder's token; without a name the folder's first file.
+
+        Raises:
+            UploadError: there is none (any more).
+        """
+        folder = self.root / token
+        if _TOKEN.fullmatch(token) and folder.is_dir():
+            files = {file.name: file for file in sorted(folder.iterdir()) if file.is_file()}
+            given = [file for file in files.values() if not file.name.startswith(OURS)]
+            if given and name is None:
+                return given[0]
+            if name in files:
+                return files[name]
+        hour = f"{self.keep / 60:.0f} minutes"
+        raise UploadError(f"this file is no longer here: files are kept for {hour}, give it again")
+
+    def clean(self, message: str) -> str:
+        """Return a message on one line that shows no path of this machine."""
+        line = re.sub(re.escape(str(self.root)) + r"(/[A-Za-z0-9_-]+)?/?", "", message)
+        return " ".join(line.split())
+
+    def remove(self, folder: Path) -> None:
+        """Remove a folder at once."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove folders that are too old."""
+        limit = time.time() - self.keep
+        for folder in self.root.glob("*"):
+            if folder.stat().st_mtime < limit:
+                self.remove(folder)
+
+    def _sweep_often(self) -> None:
+        while not self._closed.wait(min(60.0, self.keep / 4)):
+            self.sweep()
+
+    def close(self) -> None:
+        """Remove everything."""
+        self._closed.set()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def size(self) -> int:
+        """Return the bytes of all files."""
+        return sum(file.stat().st_size for file in self.root.glob("*/*"))
+
+    async def receive(
+        self, kind: str, name: str, length: int | None, chunks: AsyncIterator[bytes]
+    ) -> Path:
+        """Write an upload, which is not looked into.
+
+        Args:
+            kind: of `KINDS`.
+            name: that the user's file has.
+            length: bytes that are announced.
+            chunks: of the file.
+
+        Raises:
+            UploadError: its ending or size is refused; nothing of it is kept.
+        """
+        allowed, name = _kind(kind), safe_name(name)
+        if not name.lower().endswith(allowed.endings):
+            endings = ", ".join(allowed.endings)
+            raise UploadError(f"{name} is no {allowed.noun}: its name must end in {endings}")
+        if length is not None and length > allowed.limit:
+            raise UploadError(_too_large(name, allowed))
+        if self.size() > MAX_STORE:
+            raise UploadError("the studio's disk space is taken: try again later")
+        folder, done = self.new(), 0
+        try:
+            with (folder / name).open("wb") as file:
+                async for chunk in chunks:
+                    done += len(chunk)
+                    if done > allowed.limit:
+                        raise UploadError(_too_large(name, allowed))
+                    file.write(chunk)
+            if not done:
+                raise UploadError(f"{name} is empty (0 bytes)")
+        except BaseException:
+            self.remove(folder)
+            raise
+        return folder / name
+
+
+def _kind(kind: str) -> Kind:
+    if kind not in KINDS:
+        raise UploadError(f"unknown kind of upload: choose one of {', '.join(KINDS)}")
+    return KINDS[kind]
+
+
+def _too_large(name: str, kind: Kind) -> str:
+    return f"{name} is too large: a {kind.noun} may have at most {kind.limit // 10**6} MB here"
+
+
+def safe_name(name: str) -> str:
+    """Return a user's file name without folders and what a file system or a shell dislikes."""
+    base = os.path.basename(name.replace("\\", "/"))
+    kept = re.sub(r"[^\w .,()+#&'-]", "_", printable(base)).strip(" .-") or "file"
+    stem, ending = os.path.splitext(kept)
+    return stem[:NAME_LENGTH] + ending[:12]

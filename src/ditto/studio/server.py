@@ -1,0 +1,271 @@
+"""What the page is served by: Gradio's app, and beside it files, uploads and plain REST calls.
+
+Gradio's own upload and file routes are closed: they answer with paths of this machine. Every answer
+carries a policy that lets a browser fetch from this server only.
+"""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import gradio
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ditto.errors import DittoError, RequestError
+from ditto.studio import page
+from ditto.studio.files import KINDS, UploadError
+from ditto.studio.jobs import Job
+from ditto.studio.wishes import EditWish, Generate, read_wish
+from ditto.studio.work import Studio
+
+STATIC = Path(__file__).parent / "static"
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
+    "font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
+    "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
+)
+CLOSED = re.compile(
+    r"/(gradio_api/)?(upload|upload_progress|file[=/]|proxy=|stream/|process_recording|vibe|undo-vibe"
+    r"|run-history|deep_link|dev/|component_server|monitoring|runs\b|custom_component)"
+    r"|/(openapi\.json|docs|redoc)"
+)
+"""Routes of Gradio's that the studio has no use for."""
+LOCAL = ("127.0.0.1", "localhost", "::1")
+NOTHING = "there is nothing here"
+MAX_BODY = 1_000_000
+"""Bytes of a JSON request."""
+
+log = logging.getLogger("ditto.studio")
+
+
+class Guard:
+    """Closes routes, refuses other sites' pages, and adds headers.
+
+    Attributes:
+        app: what is guarded.
+        host: that the server listens on.
+    """
+
+    def __init__(self, app: ASGIApp, host: str) -> None:
+        self.app, self.host = app, host
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        refused = self._refused(scope)
+        if refused:
+            await JSONResponse({"error": refused}, 403)(scope, receive, send)
+            return
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message.get("headers", []),
+                    (b"content-security-policy", POLICY.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                    (b"referrer-policy", b"no-referrer"),
+                ]
+            await send(message)
+
+        await self.app(scope, receive, guarded)
+
+    def _refused(self, scope: Scope) -> str:
+        """Return why a request is refused, or ""."""
+        headers = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
+        host = headers.get("host", "")
+        # A page of another site may not reach a server of this machine under a name of its own.
+        if self.host in LOCAL and urlsplit(f"//{host}").hostname not in LOCAL:
+            return "this studio listens to this machine only"
+        origin = headers.get("origin")
+        if origin and scope["method"] != "GET" and urlsplit(origin).netloc != host:
+            return "another site's page may not use this studio"
+        return NOTHING if CLOSED.match(scope["path"]) else ""
+
+
+def make_app(studio: Studio, host: str) -> FastAPI:
+    """Return the whole application.
+
+    Args:
+        studio: what does the work.
+        host: that it will be served on.
+    """
+    app = FastAPI(title="Ditto studio", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.exception_handler(DittoError)
+    async def refused(request: Request, error: DittoError) -> Response:
+        return _fault(studio.store.clean(str(error)), 422)
+
+    add_files(app, studio)
+    add_jobs(app, studio)
+    return gradio.mount_gradio_app(
+        app,
+        page.make_page(studio),
+        path="/",
+        server_name=host,
+        footer_links=[],
+        run_history=False,
+        show_error=True,
+        max_file_size=1,
+        enable_monitoring=False,
+        theme=page.theme(),
+        head=page.HEAD,
+    )
+
+
+def add_files(app: FastAPI, studio: Studio) -> None:
+    """Add the routes of the page's own files, of users' files and of uploads."""
+
+    @app.get("/studio/static/{name}")
+    async def static(name: str) -> Response:
+        known = {file.name: file for file in STATIC.iterdir()}
+        if name not in known:
+            return _fault(NOTHING, 404)
+        return FileResponse(known[name], headers={"cache-control": "no-cache"})
+
+    @app.get("/studio/files/{token}/{name}")
+    async def file(token: str, name: str, download: bool = False) -> Response:
+        try:
+            found = studio.store.find(token, name)
+        except UploadError as error:
+            return _fault(str(error), 404)
+        return FileResponse(found, filename=found.name if download else None)
+
+    @app.post("/studio/upload/{kind}")
+    async def upload(request: Request, kind: str, name: str, tempo: float | None = None) -> Any:
+        return await receive(studio, request, kind, name, tempo)
+
+
+def add_jobs(app: FastAPI, studio: Studio) -> None:
+    """Add the routes of running jobs, and the plain REST calls."""
+
+    @app.get("/studio/jobs/{name}")
+    async def job(name: str) -> Any:
+        found = studio.jobs.find(name)
+        return _fault(NOTHING, 404) if found is None else found.page()
+
+    @app.post("/studio/jobs/{name}/stop")
+    async def stop(name: str) -> Any:
+        found = studio.jobs.find(name)
+        if found is None:
+            return _fault(NOTHING, 404)
+        found.stop()
+        return {"stopping": True}
+
+    @app.post("/studio/generate")
+    async def generate(request: Request) -> Any:
+        wish = read_wish(Generate, await body(request))
+        return await answer(request, studio, lambda: studio.generate(wish, compare=False))
+
+    @app.post("/studio/edit")
+    async def edit(request: Request) -> Any:
+        wish = read_wish(EditWish, await body(request))
+        return await answer(request, studio, lambda: studio.edit(wish))
+
+
+async def receive(
+    studio: Studio, request: Request, kind: str, name: str, tempo: float | None
+) -> Any:
+    """Take an upload, the body of a request, and return what the page shows of it.
+
+    Raises:
+        DittoError: it is refused.
+    """
+    announced = request.headers.get("content-length", "")
+    length = int(announced) if announced.isdecimal() else None
+    stored = "sound" if kind == "melody" else kind
+    file = await studio.store.receive(stored, name, length, request.stream())
+    look: dict[str, Callable[[], dict[str, Any]]] = {
+        "sound": lambda: studio.look_into(file),
+        "latent": lambda: studio.latent(file),
+        "score": lambda: studio.tune(file, tempo),
+        "melody": lambda: studio.tune(file, tempo),
+    }
+    assert set(KINDS) <= set(look)
+    try:
+        return await asyncio.to_thread(look[kind])
+    except BaseException:
+        studio.store.remove(file.parent)
+        raise
+
+
+async def body(request: Request) -> dict[str, Any]:
+    """Return a request's JSON object.
+
+    Raises:
+        RequestError: it is none, or too large.
+    """
+    text = b""
+    async for chunk in request.stream():
+        text += chunk
+        if len(text) > MAX_BODY:
+            raise RequestError("the request is too large")
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise RequestError('send one JSON object, such as {"loudness": {"text": "swell"}}')
+    return values
+
+
+async def answer(request: Request, studio: Studio, submit: Callable[[], Job]) -> Response:
+    """Carry out a wish; return its sound, or with ``Accept: application/json`` all about it.
+
+    Raises:
+        DittoError: it is refused, or failed.
+    """
+    job = await asyncio.to_thread(submit)
+    async for _ in studio.jobs.watch(job, request.is_disconnected):
+        pass
+    if not job.clips:
+        raise RequestError(job.line or "stopped before it began")
+    clip = job.clips[0]
+    if "application/json" in request.headers.get("accept", ""):
+        shown = {key: clip[key] for key in ("title", "seconds", "sound", "downloads", "command")}
+        values = {error["key"]: error["value"] for error in clip["errors"]}
+        return JSONResponse(shown | {"errors": values, "note": job.line})
+    token, name = clip["sound"].split("/")[-2:]
+    return FileResponse(studio.store.find(token, name), filename=name)
+
+
+def _fault(line: str, status: int) -> JSONResponse:
+    return JSONResponse({"error": line}, status)
+
+
+def serve(studio: Studio, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serve the studio until it is interrupted.
+
+    Args:
+        studio: what does the work.
+        host: address to listen on.
+        port: to listen on.
+        ready: called with the page's address once it answers.
+    """
+    try:
+        asyncio.run(_serve(Guard(make_app(studio, host), host), host, port, ready))
+    finally:
+        studio.close()
+
+
+async def _serve(app: ASGIApp, host: str, port: int, ready: Callable[[str], None]) -> None:
+    server = uvicorn.Server(
+        uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=3)
+    )
+    serving = asyncio.create_task(server.serve())
+    while not (server.started or serving.done()):
+        await asyncio.sleep(0.05)
+    if server.started:
+        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+        ready(f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/")
+    await serving

@@ -1,0 +1,342 @@
+"""What the studio does: carries out wishes on its one model, and looks into uploads."""
+
+import shlex
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ditto.audio.io import info, read, write
+from ditto.controls.weights import default_iterations
+from ditto.diffusion.samplers import ddim
+from ditto.errors import AudioFileError, RequestError
+from ditto.latents import Latent
+from ditto.methods.none import Uncontrolled
+from ditto.models.model import MusicModel
+from ditto.optimize import GradientError, Step
+from ditto.request import Request
+from ditto.result import Result
+from ditto.runner import Run, checked_shape, problem_of
+from ditto.studio import show, tunes
+from ditto.studio.files import OURS, Store
+from ditto.studio.jobs import QUEUE, Job, Jobs
+from ditto.studio.wishes import EditWish, Generate, Vary
+
+PREVIEW_SECONDS = 3.0
+"""Time between two previews."""
+MAX_SECONDS, MAX_CHANNELS = 300.0, 2
+"""Of an upload."""
+PLAYED = {("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "FLOAT"), ("FLAC", "PCM_16"), ("MP3", "")}
+"""Formats that every browser plays as they are; of MP3 any encoding."""
+
+
+@dataclass
+class Studio:
+    """One model, one queue, one store of files.
+
+    Attributes:
+        load: returns the model; called once, beside everything else that starts.
+        queue: jobs that may wait.
+        options: how the model was loaded, by the words of `ditto.load` ("model" is its source).
+    """
+
+    load: Callable[[], MusicModel]
+    queue: int = QUEUE
+    options: dict[str, str] = field(default_factory=dict)
+    store: Store = field(default_factory=Store)
+
+    def __post_init__(self) -> None:
+        """Begin to load the model."""
+        self.jobs = Jobs(self.queue, self.store.clean)
+        self._loaded: MusicModel | BaseException | None = None
+        self._loading = threading.Thread(target=self._load, name="model", daemon=True)
+        self._decoding = threading.Lock()
+        self._loading.start()
+
+    def _load(self) -> None:
+        try:
+            self._loaded = self.load()
+        except BaseException as error:
+            self._loaded = error
+
+    @property
+    def model(self) -> MusicModel:
+        """The model, as soon as it is there.
+
+        Raises:
+            ModelError: it cannot be loaded.
+        """
+        self._loading.join()
+        if isinstance(self._loaded, BaseException):
+            raise self._loaded
+        assert self._loaded is not None
+        return self._loaded
+
+    @property
+    def window(self) -> float:
+        """The model's window in seconds."""
+        return self.model.spec.seconds(self.model.shape(None)[-1])
+
+    def close(self) -> None:
+        """Stop all work and remove all files."""
+        self.jobs.close()
+        self.store.close()
+
+    def spelt(self, command: str, python: str) -> dict[str, str]:
+        """Return a wish's command and snippet, with the model that the studio has."""
+        flags = [word for name, value in self.options.items() for word in (f"--{name}", value)]
+        settings = [
+            repr(value) if name == "model" else f"{name}={value!r}"
+            for name, value in self.options.items()
+        ]
+        return {
+            "command": f"{command} {shlex.join(flags)}".strip(),
+            "python": python.replace("ditto.load()", f"ditto.load({', '.join(settings)})"),
+        }
+
+    # Wishes.
+
+    def generate(self, wish: Generate, *, compare: bool = True) -> Job:
+        """Queue a clip.
+
+        Args:
+            wish: what it is.
+            compare: make the clip of the same seed without control too.
+
+        Raises:
+            DittoError: it cannot be, or the queue is full.
+        """
+        model = self.model
+        request = wish.request(model.spec, seconds=wish.seconds).resolved(model)
+        check(request, model)
+        spelt = self.spelt(wish.command(), wish.python())
+
+        def work(job: Job) -> None:
+            folder = self.store.new()
+            result = self._carry_out(request, job, folder)
+            clip = show.show_clip(result, 0, folder) | spelt
+            control, frames = result.request.control, result.x_0.shape[-1]
+            job.line = "; ".join(control.warnings(model, frames) if control else [])
+            job.line = job.line or self._kept(job)
+            job.clips = [clip]
+            if compare and request.controls and not job.stopping():
+                job.phase = "the same seed without control"
+                plain = uncontrolled(request, model)
+                job.clips = [clip | {"other": show.show_plain(plain, 0, folder)}]
+
+        return self.jobs.submit(work)
+
+    def edit(self, wish: EditWish) -> Job:
+        """Queue an edit.
+
+        Raises:
+            DittoError: it cannot be, or the queue is full.
+        """
+        model = self.model
+        recording = None if wish.recording is None else self.store.find(wish.recording)
+        request = wish.request(model.spec, wish.whole_tags(model)).resolved(model)
+        iterations = request.iterations or default_iterations(request.controls)
+        name = None if recording is None else recording.name
+        spelt = self.spelt(wish.command(name), wish.python(model, name))
+
+        def work(job: Job) -> None:
+            folder, previews = self.store.new(), Previews(model, request, self.store)
+
+            def progress(window: int, windows: int, step: Step) -> None:
+                job.step(step, window=window, windows=windows, total=iterations)
+                previews.after(step, job)
+
+            job.phase = "making what is new"
+            edit = wish.edit(model, recording, progress, job.stopping)
+            job.phase = "writing files"
+            before = None if recording is None else self._played(recording)
+            clip = show.show_edit(edit, before, folder) | spelt
+            job.line, job.clips = self._kept(job), [clip]
+
+        return self.jobs.submit(work)
+
+    def vary(self, wish: Vary) -> Job:
+        """Queue other clips from one latent.
+
+        Raises:
+            DittoError: it cannot be, or the queue is full.
+        """
+        model, latent = self.model, self.store.find(wish.latent, None)
+        if latent.suffix != ".latent":
+            latent = self.store.find(wish.latent, "out.latent")
+        self.latent(latent)
+        spelt = self.spelt(wish.command(latent.name), wish.python(latent.name))
+
+        def work(job: Job) -> None:
+            job.phase = "sampling"
+            result = wish.vary(model, latent)
+            for item in range(wish.count):
+                job.phase = f"writing clip {item + 1} of {wish.count}"
+                job.clips = [*job.clips, show.show_clip(result, item, self.store.new()) | spelt]
+
+        return self.jobs.submit(work)
+
+    def _carry_out(self, request: Request, job: Job, folder: Path) -> Result:
+        """Run a request; a stop or a failure after the first iteration keeps the best so far."""
+        run = Run(request, self.model, job.stopping)
+        previews = Previews(self.model, run.request, self.store)
+        job.total, job.phase = run.total, "optimising" if run.total else "sampling"
+        try:
+            for step in run:
+                job.step(step, total=run.total)
+                previews.after(step, job)
+        except GradientError as error:
+            if not run.losses:
+                raise
+            job.line = str(error)
+        job.phase = "decoding"
+        return run.result()
+
+    def _kept(self, job: Job) -> str:
+        """Return the note of a wish that was stopped."""
+        if job.stopping() and job.i < job.total:
+            return f"stopped: this is the best of {len(job.losses)} iterations"
+        return job.line
+
+    # Uploads.
+
+    def look_into(self, file: Path) -> dict[str, Any]:
+        """Return what the page shows of an uploaded recording.
+
+        Raises:
+            AudioFileError: it is no sound, or too long, or of too many channels.
+        """
+        about = info(file)
+        if about.channels > MAX_CHANNELS:
+            raise AudioFileError(
+                f"{file.name} has {about.channels} channels: mono and stereo can be edited here"
+            )
+        if about.seconds > MAX_SECONDS:
+            raise AudioFileError(
+                f"{file.name} lasts {about.seconds / 60:.0f} minutes: at most "
+                f"{MAX_SECONDS / 60:.0f} can be edited here"
+            )
+        with self._decoding:
+            audio = read(file, require_sound=True)
+            played = self._played(file)
+        return {
+            "token": file.parent.name,
+            "name": file.name,
+            "seconds": audio.seconds,
+            "rate": audio.sample_rate,
+            "channels": about.channels,
+            "sound": show.address(played),
+            "peaks": show.peaks(audio.samples, 8000),
+        }
+
+    def _played(self, file: Path) -> Path:
+        """Return a recording as browsers play it: itself, or a WAV beside it."""
+        about = info(file)
+        if {(about.format, about.subtype), (about.format, "")} & PLAYED:
+            return file
+        copy = file.with_name(f"{OURS}{file.stem}-played.wav")
+        if not copy.exists():
+            audio = read(file)
+            write(copy, np.clip(audio.samples, -1, 1), audio.sample_rate, force=True)
+        return copy
+
+    def tune(self, file: Path, tempo: float | None) -> dict[str, Any]:
+        """Return the notes of an uploaded score, or of a recording, for the piano roll.
+
+        Raises:
+            ControlError, AudioFileError: there are none, or the file cannot be read.
+        """
+        if file.suffix.lower() in (*tunes.scores.ENDINGS, ".mid", ".midi"):
+            notes = tunes.read_tune(file, tempo, self.window)
+        else:
+            self.look_into(file)
+            notes = tunes.hear_tune(file, self.model.spec, tempo, self.window)
+        return {"name": file.name, "notes": notes}
+
+    def latent(self, file: Path) -> dict[str, Any]:
+        """Return what the page shows of an uploaded latent.
+
+        Raises:
+            RequestError: it is damaged, or of another model.
+        """
+        latent = Latent.load(file)
+        latent.check(self.model, tuple(latent.x_T.shape[1:]))
+        try:
+            made = Request.from_dict(latent.request, strict=False)
+        except RequestError:
+            made = Request()
+        return {
+            "token": file.parent.name,
+            "name": file.name,
+            "about": made.tags.caption(),
+            "controls": [control.bare().kind for control in made.controls],
+        }
+
+
+def check(request: Request, model: MusicModel) -> None:
+    """Refuse a resolved request that does not fit the model, before it waits for its turn.
+
+    Raises:
+        DittoError: it does not.
+    """
+    problem = problem_of(request, model, checked_shape(request, model))
+    if request.method is not None:
+        request.method.check(problem)
+
+
+def uncontrolled(request: Request, model: MusicModel) -> Result:
+    """Return the clip of the same seed and decoder, of which nothing was optimised.
+
+    Of methods that follow controls while they sample it is plain sampling.
+
+    Args:
+        request: resolved.
+        model: what it runs on.
+    """
+    method = request.method
+    if method is not None and method.optimises:
+        return Run(request, model).result()
+    steps = getattr(method, "steps", 20)
+    return Run(replace(request, controls=(), method=Uncontrolled(steps=steps)), model).result()
+
+
+@dataclass
+class Previews:
+    """Makes the sound so far, every few seconds: x_0 in one step, by the fast vocoder.
+
+    Attributes:
+        model: what makes it.
+        request: resolved.
+        store: of files.
+    """
+
+    model: MusicModel
+    request: Request
+    store: Store
+
+    def __post_init__(self) -> None:
+        """Begin to count time."""
+        self._last, self._folder, self._count = time.monotonic(), None, 0
+
+    def after(self, step: Step, job: Job) -> None:
+        """Make a preview after a step, if it is time for one."""
+        if time.monotonic() - self._last < PREVIEW_SECONDS:
+            return
+        sound = one_step_sound(self.model, self.request, step.best_x_T[:1])
+        self._folder = self._folder or self.store.new()
+        file = self._folder / f"preview-{self._count}.wav"
+        write(file, sound, self.model.spec.sample_rate)
+        job.preview, self._count, self._last = show.address(file), self._count + 1, time.monotonic()
+
+
+@torch.no_grad()
+def one_step_sound(model: MusicModel, request: Request, x_T: torch.Tensor) -> np.ndarray:
+    """Return x_0 of x_T (1, …) in one step as sound, shape (channels, samples)."""
+    problem = problem_of(replace(request, count=1), model, x_T.shape[1:])
+    chain = problem.chain(1) if model.student is None else problem.student_chain(1)
+    return model.fast.to_sound(ddim(chain, x_T.to(model.device)))[0].float().cpu().numpy()

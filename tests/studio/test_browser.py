@@ -1,0 +1,382 @@
+"""The page in a real browser: drawn, heard, downloaded, and compared with the command line."""
+
+import io
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import librosa
+import mido
+import numpy as np
+import pytest
+import scipy.signal
+import soundfile
+from tests.studio.conftest import Running
+
+from ditto import cli
+
+pytestmark = pytest.mark.xdist_group("studio")
+OVER = ("done", "stopped", "failed")
+
+
+def settings(page: Any, tab: str, **values: object) -> None:
+    """Fill in fields under "More settings"."""
+    details = page.locator(f"#{tab}-music details")
+    if details.get_attribute("open") is None:
+        details.locator("summary").click()
+    labels = {"iterations": "Iterations K", "seed": "Seed", "overlap": "Overlap in seconds"}
+    for name, value in values.items():
+        page.fill(f'#{tab}-music [aria-label="{labels[name]}"]', str(value))
+
+
+def wait(page: Any, tab: str, *states: str) -> str:
+    """Wait until the tab's job is over; return its line."""
+    wanted = "".join(f'[data-state="{state}"],' for state in states or ("done",))
+    any_end = ",".join(f'#{tab}-result [data-state="{state}"]' for state in OVER)
+    page.wait_for_selector(any_end, timeout=150_000)
+    line = page.locator(f"#{tab}-result > * .message").first.text_content()
+    assert page.locator(f"#{tab}-result .ditto-part").get_attribute("data-state") in wanted, line
+    return line
+
+
+def drag(page: Any, canvas: str, *places: tuple[float, float]) -> None:
+    """Press the mouse at the first place (shares of the canvas), move, and release at the last."""
+    page.locator(canvas).scroll_into_view_if_needed()
+    box = page.locator(canvas).bounding_box()
+    points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in places]
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    for point in points[1:]:
+        page.mouse.move(*point, steps=8)
+    page.mouse.up()
+
+
+def download(page: Any, tab: str, label: str, folder: Path) -> Path:
+    """Press a download of the tab's first clip."""
+    links = page.locator(f"#{tab}-result .downloads").first.locator("a")
+    with page.expect_download() as waiting:
+        links.filter(has_text=re.compile(f"^{re.escape(label)}$")).click()
+    file = folder / waiting.value.suggested_filename
+    waiting.value.save_as(file)
+    return file
+
+
+def copied(page: Any, tab: str, kind: str) -> str:
+    """Return what "copy as" offers for the tab's first clip."""
+    return page.locator(f'#{tab}-result [data-copy="{kind}"] code').first.text_content()
+
+
+def samples(file: Path) -> np.ndarray:
+    return soundfile.read(file, dtype="int16")[0]
+
+
+def in_a_shell(command: str, folder: Path) -> None:
+    """Run a command of the page in a shell."""
+    shell = f'ditto-music() {{ {shlex.quote(sys.executable)} -m ditto "$@"; }}; {command}'
+    subprocess.run(["bash", "-c", shell], cwd=folder, check=True, capture_output=True)
+
+
+def here(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a command of the page in this process, which has the model's code already."""
+    monkeypatch.chdir(folder)
+    cli.app(shlex.split(command)[1:], standalone_mode=False)
+
+
+def loudness(sound: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return times and smoothed dB by librosa and scipy."""
+    rms = librosa.feature.rms(y=sound, frame_length=2048, hop_length=256)[0]
+    level = 20 * np.log10(rms + 1e-6)
+    smooth = scipy.signal.savgol_filter(level, 87, 1)
+    return librosa.times_like(rms, sr=rate, hop_length=256), smooth
+
+
+def test_a_drawn_curve_is_followed_and_the_command_gives_the_same(
+    page: Any, tmp_path: Path
+) -> None:
+    page.check("#loudness-on")
+    drag(page, "#create-loudness svg", (0.09, 0.75), (0.45, 0.2), (0.97, 0.75))
+    drawn = page.input_value("#create-loudness input.code")
+    points = np.array([part.split(":") for part in drawn.split()], float)
+    assert points[0, 0] == 0
+    assert points[-1, 0] == 5.94
+    peak = points[points[:, 1].argmax()]
+    assert 2.0 < peak[0] < 3.0
+    assert peak[1] > points[:, 1].min() + 25
+    settings(page, "create", iterations=10, seed=3)
+    page.click("#create-go")
+    page.wait_for_selector("#create-result .state:has-text('loss')")
+    assert wait(page, "create") == ""
+
+    error = page.locator('#create-result [data-error="intensity_mse_db2"]').text_content()
+    assert float(error.split()[0]) < 20
+    sound = download(page, "create", "WAV", tmp_path)
+    audio, rate = soundfile.read(sound)
+    times, level = loudness(audio, rate)
+    target = np.interp(times, points[:, 0], points[:, 1])
+    inside = (times > 0.6) & (times < 5.3)
+    assert np.corrcoef(level[inside], target[inside])[0, 1] > 0.9
+    report = json.loads(download(page, "create", "JSON", tmp_path).read_text())
+    assert report["request"]["controls"][0]["points"] == points.tolist()
+    assert len(report["loss"]) == 10
+
+    clip = page.locator("#create-result .clip")
+    page.wait_for_selector("#create-result .clip[data-loaded] .sides-switch button:nth-child(2)")
+    page.click("#create-result button.play")
+    page.wait_for_function("document.querySelector('#create-result .clip').dataset.time > 0.3")
+    page.click("#create-result .sides-switch button:nth-child(2)")
+    assert clip.get_attribute("data-side") == "1"
+    assert float(clip.get_attribute("data-time")) > 0.3
+    assert clip.get_attribute("data-playing") == "true"
+
+    again, kept = tmp_path / "shell", samples(sound)
+    again.mkdir()
+    in_a_shell(copied(page, "create", "command"), again)
+    np.testing.assert_array_equal(samples(again / "out.wav"), kept)
+
+
+def test_an_edit_keeps_what_is_outside_and_is_the_command(
+    page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time = np.arange(7 * 44_100) / 44_100
+    beats = 0.3 * np.exp(-6 * (time % 0.5)) * np.sin(2 * np.pi * 330 * time)
+    song = tmp_path / "my song.wav"
+    soundfile.write(song, np.stack([beats, 0.5 * beats], axis=1), 44_100)
+    page.click("#tab-edit")
+    content = page.evaluate_handle(
+        """async ([name, bytes]) => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], name, { type: "audio/wav" }));
+            return data;
+        }""",
+        [song.name, list(song.read_bytes())],
+    )
+    page.dispatch_event("#edit-recording .ditto-part", "drop", {"dataTransfer": content})
+    page.wait_for_selector("#edit-recording .message:has-text('7.00 s, 44100 Hz, stereo')")
+    drag(page, "#edit-recording svg.big", (0.3, 0.5), (0.42, 0.5))
+    fields = page.locator("#edit-recording .regions input")
+    start, end = (float(fields.nth(i).input_value()) for i in (0, 1))
+    assert (start, end) == pytest.approx((2.1, 2.94), abs=0.05)
+    # Its right edge is dragged, and undone.
+    drag(page, "#edit-recording svg.big", (end / 7, 0.5), (0.6, 0.5))
+    assert float(fields.nth(1).input_value()) == pytest.approx(4.2, abs=0.05)
+    page.click('#edit-recording button[aria-label="Undo"]')
+    assert float(fields.nth(1).input_value()) == end
+    settings(page, "edit", iterations=3)
+    page.click("#edit-go")
+    assert wait(page, "edit") == ""
+    edited = samples(download(page, "edit", "WAV", tmp_path / "page"))
+    before, fade = samples(song), round(0.1 * 44_100)
+    first, last = round(start * 44_100), round(end * 44_100)
+    np.testing.assert_array_equal(edited[: first - fade], before[: first - fade])
+    np.testing.assert_array_equal(edited[last + fade :], before[last + fade :])
+    assert (edited[first:last] != before[first:last]).any()
+
+    # The switch between before and after keeps the playhead.
+    page.wait_for_selector("#edit-result .clip[data-loaded]")
+    page.click("#edit-result button.play")
+    page.wait_for_function("document.querySelector('#edit-result .clip').dataset.time > 0.2")
+    page.click("#edit-result .sides-switch button:nth-child(2)")
+    assert float(page.locator("#edit-result .clip").get_attribute("data-time")) > 0.2
+    page.click("#edit-result button.play")
+
+    here(copied(page, "edit", "command"), tmp_path, monkeypatch)
+    np.testing.assert_array_equal(samples(tmp_path / "out.wav"), edited)
+
+
+def test_notes_are_drawn_and_a_midi_file_is_imported(page: Any, tmp_path: Path) -> None:
+    page.check("#melody-on")
+    page.click("#create-melody button:has-text('clear')")
+    box = page.locator("#create-melody svg").bounding_box()
+    left, beats, rows = 40, 5.944 * 110 / 60, 25
+    wide = box["width"] - left - 6
+
+    def place(beat: float, pitch: int) -> tuple[float, float]:
+        x = (left + beat / beats * wide) / box["width"]
+        return x, ((84 - pitch) + 0.5) * 10 / box["height"]
+
+    assert rows * 10 + 20 == pytest.approx(box["height"], abs=1)
+    for beat, pitch in enumerate((60, 64, 67, 72)):
+        drag(page, "#create-melody svg", place(beat + 0.1, pitch), place(beat + 0.9, pitch))
+    assert page.input_value("#create-melody input.code") == "C4:1 E4:1 G4:1 C5:1"
+    page.keyboard.press("ArrowUp")  # the last one has the focus
+    page.keyboard.press("Shift+ArrowRight")
+    assert page.input_value("#create-melody input.code") == "C4:1 E4:1 G4:1 C#5:1.5"
+    page.keyboard.press("Control+z")
+    page.click("#create-melody button:has-text('play')")
+    page.wait_for_selector("#create-melody [data-playing]")
+    page.click("#create-melody button:has-text('stop')")
+    settings(page, "create", iterations=1)
+    page.click("#create-go")
+    wait(page, "create")
+    report = json.loads(download(page, "create", "JSON", tmp_path).read_text())
+    beat = 60 / 110
+    expected = [
+        [0, beat, 60], [beat, beat, 64], [2 * beat, beat, 67], [3 * beat, beat, 73],
+    ]  # fmt: skip
+    np.testing.assert_allclose(report["request"]["controls"][0]["notes"], expected, atol=1e-3)
+    target = mido.MidiFile(download(page, "create", "MIDI of the target", tmp_path))
+    assert [m.note for m in target if m.type == "note_on"] == [60, 64, 67, 73]
+    assert target.length == pytest.approx(4 * beat, abs=0.01)
+
+    track = mido.MidiTrack()
+    for pitch in (62, 65, 69):
+        track.append(mido.Message("note_on", note=pitch, velocity=80))
+        track.append(mido.Message("note_on", note=pitch - 12, velocity=80))
+        track.append(mido.Message("note_off", note=pitch, time=480))
+        track.append(mido.Message("note_off", note=pitch - 12))
+    mido.MidiFile(tracks=[track]).save(tmp_path / "tune.mid")
+    page.set_input_files("#score-file", tmp_path / "tune.mid")
+    page.wait_for_selector("#create-melody .message:has-text('3 notes from tune.mid')")
+    assert page.input_value("#create-melody input.code") == "D4:1 F4:1 A4:1"
+
+
+def test_the_microphone_becomes_a_melody(page: Any) -> None:
+    page.check("#melody-on")
+    page.click("#create-melody button:has-text('microphone')")
+    page.wait_for_selector("#create-melody .message:has-text('notes from microphone.wav')")
+    heard = re.findall(r"[A-G]#?(?=\d)", page.input_value("#create-melody input.code"))
+    assert {"C", "E", "G"} <= set(heard)
+
+
+def test_a_run_is_stopped_and_keeps_its_best(page: Any, tmp_path: Path, studio: Running) -> None:
+    page.check("#loudness-on")
+    settings(page, "create", iterations=400)
+    page.click("#create-go")
+    page.wait_for_selector("#create-result audio[src*=preview]:not([hidden])")
+    assert "left" in page.text_content("#create-result .state")
+    page.click("#create-result button.stop")
+    assert re.fullmatch(
+        r"stopped: this is the best of \d+ iterations", wait(page, "create", "stopped")
+    )
+    report = json.loads(download(page, "create", "JSON", tmp_path).read_text())
+    assert 3 <= len(report["loss"]) < 400
+
+
+def test_a_loop_and_variations_are_the_commands(
+    page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page.click("#tab-loop")
+    settings(page, "loop", iterations=2)
+    page.click("#loop-go")
+    wait(page, "loop")
+    made = samples(download(page, "loop", "WAV", tmp_path / "loop"))
+    assert len(made) == 4 * 22_050
+    here(copied(page, "loop", "command"), tmp_path, monkeypatch)
+    np.testing.assert_array_equal(samples(tmp_path / "out.wav"), made)
+
+    page.click("#tab-create")
+    page.check("#structure-on")
+    drag(page, "#create-structure .blocks", (0.333, 0.5), (0.5, 0.5))
+    form = page.input_value("#create-structure input.code")
+    assert re.fullmatch(r"A:2\.9\d B:(0\.9|1\.0)\d* A:1\.98", form)
+    settings(page, "create", iterations=1)
+    page.click("#create-go")
+    wait(page, "create")
+    download(page, "create", ".latent", tmp_path)
+    page.click("#create-result button:has-text('vary this')")
+    page.fill('#vary-how [aria-label="clips"]', "2")
+    page.fill('#vary-how [aria-label="steps T"]', "3")
+    page.click("#vary-go")
+    wait(page, "vary")
+    assert page.locator("#vary-result .clip").count() == 2
+    first = samples(download(page, "vary", "WAV", tmp_path / "vary"))
+    here(copied(page, "vary", "command"), tmp_path, monkeypatch)
+    np.testing.assert_array_equal(samples(tmp_path / "variations" / "000.wav"), first)
+
+
+def test_a_file_that_cannot_be_edited_is_refused_in_one_line(
+    page: Any, tmp_path: Path, studio: Running
+) -> None:
+    page.click("#tab-edit")
+    noise = np.random.default_rng(0).standard_normal((22_050, 6)) * 0.1
+    soundfile.write(tmp_path / "six.wav", noise, 22_050)
+    (tmp_path / "text.wav").write_text("no sound at all")
+    soundfile.write(tmp_path / "huge.wav", noise[:, 0], 22_050)
+    header = bytearray((tmp_path / "huge.wav").read_bytes()[:44])
+    header[4:8] = header[40:44] = (2_000_000_000).to_bytes(4, "little")
+    (tmp_path / "huge.wav").write_bytes(header)
+    for name, told in (
+        ("text.wav", "cannot read text.wav: it is damaged or no sound file"),
+        ("six.wav", "six.wav has 6 channels: mono and stereo can be edited here"),
+        ("huge.wav", "huge.wav"),
+    ):
+        page.set_input_files("#recording-file", tmp_path / name)
+        page.wait_for_selector("#edit-recording .message[data-kind=error]")
+        line = page.locator("#edit-recording .message").text_content()
+        assert told in line
+        assert "/" not in line
+        page.set_input_files("#recording-file", [])
+    big = tmp_path / "big.wav"
+    with big.open("wb") as file:
+        file.truncate(2 * 10**9)
+    page.set_input_files("#recording-file", big)
+    page.wait_for_selector("#edit-recording .message:has-text('at most 64 MB')")
+    assert "Traceback" not in studio.lines()
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The script of axe-core, from npm."""
+    folder = tmp_path_factory.mktemp("axe")
+    try:
+        packed = subprocess.run(
+            ["npm", "pack", "--silent", "axe-core@4.14.1"],
+            cwd=folder,
+            check=True,
+            capture_output=True,
+            timeout=120,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        pytest.skip("axe-core cannot be had: there is no npm, or no registry")
+    archive = (folder / packed.decode().split()[-1]).read_bytes()
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        script = files.extractfile("package/axe.min.js")
+        assert script is not None
+        return script.read().decode()
+
+
+def serious(page: Any, rules: str = "{}") -> list[str]:
+    """Return what axe-core calls serious or worse."""
+    return [
+        f"{one['id']}: {one['nodes'][0]['html'][:150]}"
+        for one in page.evaluate(f"axe.run(document, {rules})")["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
+def test_screen_readers_and_phones_find_their_way(page: Any, axe: str) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    for switch in ("loudness", "melody", "structure", "text", "brightness"):
+        page.check(f"#{switch}-on")
+    page.evaluate(axe)
+    for tab in ("create", "edit", "loop", "vary"):
+        page.click(f"#tab-{tab}")
+        page.wait_for_timeout(200)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert serious(page) == [], tab
+    page.emulate_media(color_scheme="dark")
+    page.click("#tab-create")
+    page.wait_for_function("getComputedStyle(document.body).backgroundColor === 'rgb(18, 20, 26)'")
+    assert serious(page, '{runOnly: ["color-contrast"]}') == []
+    # The check can fail: a picture without a text is found.
+    page.evaluate("document.querySelector('.ditto-part').append(document.createElement('img'))")
+    assert [line.split(":")[0] for line in serious(page)] == ["image-alt"]
+
+
+def test_tabs_are_reached_by_keyboard(page: Any) -> None:
+    page.focus("#tab-create")
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#panel-edit").is_visible()
+    assert not page.locator("#panel-create").is_visible()
+    page.keyboard.press("ArrowLeft")
+    page.check("#loudness-on")
+    page.locator("#create-loudness .point").first.focus()
+    page.keyboard.press("ArrowUp")
+    assert page.input_value("#create-loudness input.code").startswith("0:-39 ")
+    page.keyboard.press("Control+z")
+    assert page.input_value("#create-loudness input.code") == "crescendo"

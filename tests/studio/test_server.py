@@ -1,0 +1,332 @@
+"""The server on the tiny model: uploads, files, jobs, plain REST calls, and what is closed."""
+
+import io
+import json
+import logging
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mido
+import numpy as np
+import pytest
+import soundfile
+
+from ditto.errors import ModelError, RequestError
+from ditto.models.model import MusicModel
+from ditto.studio.files import Store, UploadError, safe_name
+from ditto.studio.jobs import Job, Jobs
+from ditto.studio.work import Studio
+
+gradio = pytest.importorskip("gradio")
+from fastapi.testclient import TestClient  # noqa: E402 - comes with gradio
+
+from ditto.studio.server import Guard, make_app  # noqa: E402
+
+HOST = "127.0.0.1"
+
+
+@pytest.fixture(scope="module")
+def studio(student_model: MusicModel) -> Iterator[Studio]:
+    made = Studio(lambda: student_model, queue=2)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def client(studio: Studio) -> Iterator[TestClient]:
+    guarded = Guard(make_app(studio, HOST), HOST)
+    with TestClient(guarded, base_url=f"http://{HOST}:7860") as client:
+        yield client
+
+
+def wav(channels: int = 1, seconds: float = 1.2, rate: int = 8000) -> bytes:
+    noise = 0.1 * np.random.default_rng(0).standard_normal((round(seconds * rate), channels))
+    buffer = io.BytesIO()
+    soundfile.write(buffer, noise, rate, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def sent(client: TestClient, kind: str, name: str, body: bytes, **query: Any) -> Any:
+    return client.post(f"/studio/upload/{kind}", params={"name": name} | query, content=body)
+
+
+def test_a_recording_is_looked_into_and_played(client: TestClient) -> None:
+    found = sent(client, "sound", "../../my song.wav", wav(2)).json()
+    assert (found["name"], found["channels"], found["rate"]) == ("my song.wav", 2, 8000)
+    assert found["seconds"] == pytest.approx(1.2)
+    assert max(found["peaks"]["high"]) > 20
+    played = client.get(f"/{found['sound']}", headers={"range": "bytes=0-43"})
+    assert played.status_code == 206
+    assert played.content[:4] == b"RIFF"
+    # What browsers do not play is there as a WAV too.
+    buffer = io.BytesIO()
+    soundfile.write(buffer, 0.1 * np.ones((8000, 1)), 8000, format="AIFF", subtype="PCM_16")
+    found = sent(client, "sound", "a.aiff", buffer.getvalue()).json()
+    assert client.get(f"/{found['sound']}").content[:4] == b"RIFF"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "body", "message"),
+    [
+        ("sound", "a.wav", b"no sound", "cannot read a.wav: it is damaged or no sound file"),
+        ("sound", "a.wav", b"", "a.wav is empty"),
+        ("sound", "a.exe", b"MZ", "a.exe is no sound file: its name must end in"),
+        ("sound", "a.wav", wav(6), "a.wav has 6 channels"),
+        ("sound", "a.wav", wav(seconds=301), "a.wav lasts 5 minutes"),
+        ("sound", "a.wav", wav()[:-2000], ""),
+        ("score", "a.mid", b"MThd", "cannot read the melody a.mid"),
+        ("latent", "a.latent", b"nothing", "cannot read the latent a.latent: it is damaged"),
+        ("magic", "a.wav", b"x", "unknown kind of upload"),
+    ],
+)
+def test_a_bad_upload_is_one_line_and_is_not_kept(
+    client: TestClient,
+    studio: Studio,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+    name: str,
+    body: bytes,
+    message: str,
+) -> None:
+    before = set(studio.store.root.iterdir())
+    answer = sent(client, kind, name, body)
+    if not message:  # libsndfile mends a header that promises too much
+        return
+    assert answer.status_code == 422
+    line = answer.json()["error"]
+    assert line.startswith(message)
+    assert "\n" not in line
+    assert str(studio.store.root) not in line
+    assert set(studio.store.root.iterdir()) == before
+    assert caplog.get_records("call") == [] or "Traceback" not in caplog.text
+
+
+def test_an_upload_of_two_gigabytes_is_refused_by_its_header(client: TestClient) -> None:
+    def never() -> Iterator[bytes]:
+        raise AssertionError("the body was read")
+        yield b""
+
+    request = client.build_request(
+        "POST",
+        "/studio/upload/sound?name=big.wav",
+        content=never(),
+        headers={"content-length": "2000000000"},
+    )
+    request.headers.pop("transfer-encoding", None)
+    try:
+        answer = client.send(request)
+    except AssertionError:
+        pytest.skip("this test client reads the body before it sends it")
+    assert answer.json()["error"].startswith("big.wav is too large")
+
+
+def test_an_upload_that_hides_its_length_is_cut_off(client: TestClient, studio: Studio) -> None:
+    before = studio.store.size()
+    answer = sent(client, "score", "a.mid", b"\0" * 2_000_001)
+    assert answer.json()["error"] == (
+        "a.mid is too large: a MIDI or MusicXML may have at most 2 MB here"
+    )
+    assert studio.store.size() == before
+
+
+def test_a_score_becomes_beats_of_one_voice(client: TestClient, tmp_path: Path) -> None:
+    track = mido.MidiTrack([mido.Message("note_on", note=60, velocity=9)])
+    track.append(mido.Message("note_on", note=67, velocity=9, time=120))
+    track.append(mido.Message("note_off", note=67, time=120))
+    track.append(mido.Message("note_off", note=60, time=240))
+    mido.MidiFile(tracks=[track]).save(tmp_path / "a.mid")
+    found = sent(client, "score", "a.mid", (tmp_path / "a.mid").read_bytes(), tempo=240).json()
+    assert found["notes"] == [[0, 0.25, 60], [0.25, 0.25, 67], [0.5, 0.5, 60]]
+
+
+def test_rest_calls_give_a_sound_or_all_about_it(client: TestClient) -> None:
+    wish = {"tags": "genre=jazz", "loudness": {"text": "swell"}, "iterations": 2, "seed": 3}
+    answer = client.post("/studio/generate", json=wish)
+    assert answer.status_code == 200, answer.text
+    sound, rate = soundfile.read(io.BytesIO(answer.content))
+    assert (len(sound), rate) == (64 * 64, 8000)
+    told = client.post("/studio/generate", json=wish, headers={"accept": "application/json"}).json()
+    assert client.get(f"/{told['sound']}").content == answer.content
+    assert "intensity_mse_db2" in told["errors"]
+    report = next(one["url"] for one in told["downloads"] if one["label"] == "JSON")
+    assert json.loads(client.get(f"/{report}").content)["request"]["seed"] == 3
+    named = client.get(f"/{told['sound']}?download=true").headers["content-disposition"]
+    assert "out.wav" in named
+
+    token = sent(client, "sound", "song.wav", wav(2)).json()["token"]
+    edit = {"kind": "inpaint", "recording": token, "regions": [[0.5, 0.7]], "iterations": 1}
+    answer = client.post("/studio/edit", json=edit | {"overlap": 0.1})
+    edited, _ = soundfile.read(io.BytesIO(answer.content), dtype="int16")
+    before, _ = soundfile.read(io.BytesIO(wav(2)), dtype="int16")
+    np.testing.assert_array_equal(edited[:3200], before[:3200])
+    assert (edited != before).any()
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"[]", "send one JSON object"),
+        (b"{", "send one JSON object"),
+        (b'{"loudness": {"text": "loud"}}', "cannot read the loudness curve 'loud'"),
+        (b'{"loudness": "swell"}', "loudness: input should be"),
+        (b'{"tags": "genre=polka"}', "unknown genre 'polka'"),
+        (b'{"loudness": {"text": "0:-30 99:-20"}}', "the loudness curve goes on to 99 s"),
+        (b'{"seconds": 50}', "seconds must be above 0 and at most 0.51"),
+        (b'{"method": "controlnet", "loudness": {"text": "swell"}}', "has no ControlNet"),
+    ],
+)
+def test_a_wrong_call_is_one_line(client: TestClient, body: bytes, message: str) -> None:
+    answer = client.post("/studio/generate", content=body)
+    assert answer.status_code == 422
+    assert message in answer.json()["error"]
+    assert "\n" not in answer.json()["error"]
+
+
+def test_no_path_of_the_machine_is_told(client: TestClient, studio: Studio) -> None:
+    for address in ("/", "/config", "/gradio_api/info", "/studio/static/base.js"):
+        text = client.get(address).text
+        assert str(Path.home()) + "/" not in text
+        assert str(studio.store.root) not in text
+        assert str(Path(__file__).parent.parent.parent) not in text
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/gradio_api/upload",
+        "/gradio_api/file=/etc/passwd",
+        "/gradio_api/file/etc/passwd",
+        "/file=/etc/passwd",
+        "/gradio_api/proxy=http://example.org",
+        "/gradio_api/vibe-edit/",
+        "/studio/static/../work.py",
+        "/studio/files/../x/y",
+        "/studio/files/aaaaaaaaaaaaaaaaaaaaaaaa/out.wav",
+        "/docs",
+        "/openapi.json",
+    ],
+)
+def test_what_is_not_needed_is_closed(client: TestClient, address: str) -> None:
+    for answer in (client.get(address), client.post(address)):
+        assert answer.status_code in (403, 404, 405), (address, answer.status_code)
+        assert "root:" not in answer.text
+
+
+def test_other_sites_may_not_use_it(client: TestClient) -> None:
+    wish = {"iterations": 1}
+    for headers in ({"origin": "http://example.org"}, {"host": "example.org:7860"}):
+        answer = client.post("/studio/generate", json=wish, headers=headers)
+        assert answer.status_code == 403
+    own = {"origin": f"http://{HOST}:7860"}
+    assert client.post("/studio/jobs/x/stop", headers=own).status_code == 404
+
+
+def test_a_policy_lets_the_page_fetch_from_here_only(client: TestClient) -> None:
+    page = client.get("/")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    for source in re.findall(r'(?:src|href)="([^"]+)"', page.text):
+        if not source.startswith(("./", "/", "studio/", "data:", f"http://{HOST}", "assets/")):
+            assert source == "https://gradio.app/", source  # metadata, never fetched
+
+
+def test_files_go_after_their_time(tmp_path: Path) -> None:
+    store = Store(keep=0.2, root=tmp_path)
+    folder = store.new()
+    (folder / "a.wav").write_bytes(b"x")
+    assert store.find(folder.name).name == "a.wav"
+    until = time.monotonic() + 10
+    while folder.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    with pytest.raises(UploadError, match="no longer here"):
+        store.find(folder.name, "a.wav")
+    store.close()
+    assert not tmp_path.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("../../etc/passwd.wav", "passwd.wav"),
+        ("C:\\music\\a.wav", "a.wav"),
+        ("~a$(x);`y`.wav", "_a_(x)__y_.wav"),
+        ("", "file"),
+        ("x" * 300 + ".wav", "x" * 80 + ".wav"),
+        ("süß – 曲.mid", "süß _ 曲.mid"),
+    ],
+)
+def test_names_are_made_safe(given: str, kept: str) -> None:
+    assert safe_name(given) == kept
+
+
+def test_the_queue_is_bounded_and_takes_turns() -> None:
+    jobs, done, go = Jobs(size=2), [], []
+
+    def work(job: Job) -> None:
+        while not go:
+            time.sleep(0.01)
+        done.append(job.id)
+
+    first = jobs.submit(work)
+    while first.state == "queued":
+        time.sleep(0.01)
+    waiting = [jobs.submit(work) for _ in range(2)]
+    assert [jobs.before(job) for job in waiting] == [1, 2]
+    with pytest.raises(RequestError, match="the queue is full, 2 jobs are waiting"):
+        jobs.submit(work)
+    go.append(1)
+    until = time.monotonic() + 10
+    while not waiting[-1].over and time.monotonic() < until:
+        time.sleep(0.01)
+    assert done == [first.id, *(job.id for job in waiting)]
+    jobs.close()
+
+
+def test_a_job_that_fails_tells_one_line_and_the_next_one_runs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    jobs = Jobs(clean=lambda text: text.replace("/secret/", ""))
+
+    def wrong(job: Job) -> None:
+        raise RequestError("cannot read /secret/a.wav")
+
+    def broken(job: Job) -> None:
+        raise KeyError("a bug")
+
+    made = [jobs.submit(wrong), jobs.submit(broken), jobs.submit(lambda job: None)]
+    until = time.monotonic() + 10
+    while not made[-1].over and time.monotonic() < until:
+        time.sleep(0.01)
+    assert [job.state for job in made] == ["failed", "failed", "done"]
+    assert made[0].line == "cannot read a.wav"
+    assert made[1].line == "something went wrong in the studio: its log says what"
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    jobs.close()
+
+
+def test_a_job_that_nobody_waits_for_is_stopped(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ditto.studio.jobs.UNWATCHED_SECONDS", 0.2)
+    from ditto.studio.wishes import Generate
+
+    job = studio.generate(
+        Generate.model_validate({"loudness": {"text": "swell"}, "iterations": 500})
+    )
+    until = time.monotonic() + 60
+    while not job.over and time.monotonic() < until:
+        time.sleep(0.05)
+    assert job.state in ("stopped", "failed")
+    assert len(job.losses) < 500
+
+
+def test_a_model_that_is_missing_is_told() -> None:
+    def missing() -> MusicModel:
+        raise ModelError("there is no such model")
+
+    made = Studio(missing)
+    with pytest.raises(ModelError, match="no such model"):
+        _ = made.model
+    made.close()

@@ -1,0 +1,204 @@
+"""A wish is one thing in three spellings: its request, its command and its Python agree."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import ditto
+from ditto import cli
+from ditto.cli import generate as generate_command
+from ditto.cli import options
+from ditto.edit import edits, variations
+from ditto.errors import ControlError, DittoError, RequestError
+from ditto.latents import Latent
+from ditto.models.model import MusicModel
+from ditto.request import Request
+from ditto.studio.wishes import EditWish, Generate, Vary, read_wish
+
+
+class CaughtError(Exception):
+    """What would have been done."""
+
+
+def caught(*args: Any, **kwargs: Any) -> Any:
+    raise CaughtError(args, kwargs)
+
+
+@pytest.fixture
+def model(student_model: MusicModel, monkeypatch: pytest.MonkeyPatch) -> MusicModel:
+    """The tiny model, which the command line and `ditto.load` load too."""
+    monkeypatch.setattr(options, "load", lambda *_, **__: student_model)
+    monkeypatch.setattr(ditto, "load", lambda: student_model, raising=False)
+    return student_model
+
+
+def by_command(line: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> tuple[Any, Any]:
+    """Return what a command line hands on."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(generate_command, "carry_out", caught)
+    for name in ("inpaint", "outpaint", "loop", "loop_recording"):
+        monkeypatch.setattr(edits, name, caught)
+    monkeypatch.setattr(variations, "vary", caught)
+    with pytest.raises(CaughtError) as done:
+        cli.app(shlex.split(line)[1:], standalone_mode=False)
+    return done.value.args[0], done.value.args[1]
+
+
+def by_python(text: str, name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+    """Return what a snippet hands to a function of Ditto's."""
+    monkeypatch.setattr(ditto, name, caught, raising=False)
+    with pytest.raises(CaughtError) as done:
+        exec(text, {})
+    return done.value.args[0], done.value.args[1]
+
+
+WISHES = [
+    {},
+    {"tags": "genre=jazz mood=calm tempo=110", "loudness": {"text": "0:-36.5 0.3:-14"}, "seed": 7},
+    {
+        "tags": "tempo=90",
+        "melody": {"text": "C4:1 R:0.5 F#4:0.25", "during": "0-0.2, 0.3-0.4"},
+        "structure": {"text": "A:2 B:4 A:2", "weight": 0.5},
+        "loudness": {"text": "swell", "weight": 0.025},
+        "brightness": {"text": "0:700 0.5:2800"},
+        "iterations": 9,
+        "guidance": 1.25,
+        "method": "ditto",
+        "seconds": 0.4,
+    },
+    {"melody": {"text": "C4 E4"}, "text": {"text": "it's a 'calm' trio"}},
+]
+
+
+@pytest.mark.parametrize("values", WISHES)
+def test_a_clip_is_the_same_in_all_spellings(
+    values: dict, model: MusicModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    wish = read_wish(Generate, values)
+    request = wish.request(model.spec, seconds=wish.seconds)
+    (commanded, _), _ = by_command(wish.command(), monkeypatch, tmp_path)
+    assert same(commanded) == same(request)
+    _, keywords = by_python(wish.python(), "generate", monkeypatch)
+    assert same(Request(**keywords)) == same(request)
+
+
+def same(request: Request) -> Any:
+    """Return what two equal requests have in common; names of tunes and curves are not compared."""
+    described = request.to_dict()
+    for control in described["controls"]:
+        for term in control.get("terms", [control]):
+            term.pop("curve", None)
+            term.pop("tune", None)
+    return described
+
+
+EDITS = [
+    ({"kind": "inpaint", "regions": [(0.2, 0.3), (0.4, 0.55)], "overlap": 0.1}, "inpaint"),
+    ({"kind": "outpaint", "seconds": 1.5, "backwards": True, "tags": "tempo=100"}, "outpaint"),
+    ({"kind": "outpaint", "seconds": 1.25, "beat": 2.5, "tags": "tempo=100"}, "outpaint"),
+    ({"kind": "loop", "bpm": 120, "bars": 2, "repeats": 3}, "loop_recording"),
+    ({"kind": "loop", "seconds": 2.0, "tags": "genre=jazz"}, "loop_recording"),
+    ({"kind": "loop", "bpm": 480 / 2, "bars": 1, "recording": None, "seed": 5}, "loop"),
+]
+
+
+@pytest.mark.parametrize(("values", "verb"), EDITS)
+def test_an_edit_is_the_same_in_all_spellings(
+    values: dict, verb: str, model: MusicModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    name = None if verb == "loop" else "-my song.wav"
+    recording = None if name is None else Path(name)
+    wish = read_wish(EditWish, values)
+    line, text = wish.command(name), wish.python(model, name)
+    commanded, keywords = by_command(line, monkeypatch, tmp_path)
+    with pytest.raises(CaughtError) as done:
+        wish.edit(model, recording, lambda *_: None, lambda _: False)
+    made, more = done.value.args
+
+    def plain(args: Any, settings: dict) -> tuple[Any, Any]:
+        kept = {key: settings[key] for key in settings if key not in ("progress", "stop")}
+        rest = [Path(a).name if isinstance(a, str | Path) else a for a in args[1:]]
+        rest = [same(a) if isinstance(a, Request) else a for a in rest]
+        if verb == "inpaint" and kept.get("overlap") is None:
+            kept["overlap"] = 1.0
+        if verb == "outpaint":
+            kept.setdefault("overlap", 1.0)
+        return rest, kept
+
+    assert plain(commanded, keywords) == plain(made, more)
+    args, settings = by_python(text, verb, monkeypatch)
+    request = next(one for one in made if isinstance(one, Request))
+    own = {key: settings.pop(key) for key in list(settings) if key in Request.__dataclass_fields__}
+    if verb in ("outpaint", "loop_recording", "loop") and "seconds" in own:
+        settings["seconds"] = own.pop("seconds")
+    assert same(Request(**own)) == same(request)
+    seconds = wish.length()
+    if seconds is not None:
+        assert settings["seconds"] == seconds
+    if verb == "inpaint":
+        assert args[2] == [tuple(region) for region in wish.regions]
+    assert settings.get("repeats", 1) == wish.repeats
+
+
+def test_variations_are_the_same_in_all_spellings(
+    model: MusicModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Latent(torch.zeros(1, 1, 16, 64), model.sha256).save("a b.latent")
+    wish = read_wish(Vary, {"latent": "x", "count": 3, "tags": "genre=rock", "seed": 4, "steps": 5})
+    with monkeypatch.context() as patch:
+        _, commanded = by_command(wish.command("a b.latent"), patch, tmp_path)
+        with pytest.raises(CaughtError) as done:
+            wish.vary(model, Path("a b.latent"))
+        _, made = done.value.args
+    assert commanded == made
+    _, snippet = by_python(wish.python("a b.latent"), "vary", monkeypatch)
+    assert snippet == {key: value for key, value in made.items() if key != "how"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"seed": "x"}, "seed: input should be a valid integer"),
+        ({"sed": 1}, "sed: extra inputs are not permitted"),
+        ({"iterations": 10_000}, "iterations: input should be less than or equal to 500"),
+        ({"loudness": {"text": "swell", "weight": float("nan")}}, "loudness weight: input"),
+        ({"method": "magic"}, "unknown method 'magic'"),
+        ({"tags": "genre"}, "cannot read the tag"),
+        ({"loudness": {"text": "swell", "during": "now"}}, "when the loudness counts"),
+    ],
+)
+def test_a_wrong_wish_is_one_line(values: dict, message: str, model: MusicModel) -> None:
+    with pytest.raises(DittoError, match=message) as error:
+        read_wish(Generate, values).request(model.spec)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("loudness", "/etc/curve.csv"),
+        ("brightness", "curve.CSV"),
+        ("melody", "/etc/tune.mid"),
+        ("melody", "song.wav"),
+    ],
+)
+def test_no_text_names_a_file_of_the_server(word: str, text: str, model: MusicModel) -> None:
+    wish = read_wish(Generate, {word: {"text": text}})
+    with pytest.raises(
+        ControlError, match=r"not the name of a file|cannot read '.*' in the melody"
+    ):
+        wish.request(model.spec)
+
+
+def test_what_an_edit_lacks_is_said(model: MusicModel) -> None:
+    for values, message in (
+        ({"kind": "inpaint"}, "give a recording first"),
+        ({"kind": "loop"}, "give the loop's length"),
+        ({"kind": "loop", "bars": 2}, "give bars together with bpm"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            read_wish(EditWish, values).edit(model, None, lambda *_: None, lambda _: False)

@@ -1,0 +1,93 @@
+"""A clip again from its report: the same, or what differs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from tests.conftest import Command
+
+
+@pytest.fixture
+def run(ditto_music: Command, model_folder: Path, tmp_path: Path) -> Command:
+    samples = 0.1 * np.random.default_rng(0).standard_normal((9600, 2))
+    soundfile.write(tmp_path / "song.wav", samples, 8000)
+    return lambda *words: ditto_music(*words, "--model", model_folder)
+
+
+QUICK = "-K", 2, "-T", 2
+
+
+@pytest.mark.parametrize("ending", [".wav", ".mp3", ".ogg", ".flac"])
+def test_an_item_of_a_batch_is_made_again(run: Command, ending: str) -> None:
+    words = "generate", "--loudness", "swell", "--count", 3, "--seed", 5, "--seconds", 0.4
+    assert run(*words, *QUICK, "-o", f"a{ending}")[0] == 0
+    for name in (f"a-2{ending}", "a-2.json"):
+        code, _, err = run("again", name)
+        assert (code, err) == (0, f"a-2{ending}: the same, sample for sample\n")
+    Path("a-1.json").unlink()  # its tags say enough
+    assert run("again", f"a-1{ending}", "-o", "b.wav")[0] == 0
+    assert {"b.wav", "b.png", "b.json"} <= {path.name for path in Path().iterdir()}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "inpaint song.wav --from 0.4 --to 0.6 --overlap 0.2",
+        "outpaint song.wav --seconds 1.5 --overlap 0.2 --backwards",
+        "loop song.wav --overlap 0.1 --repeats 2",
+        "loop --seconds 0.3 --overlap 0.1",
+    ],
+)
+def test_an_edit_is_made_again(run: Command, words: str) -> None:
+    assert run(*words.split(), *QUICK, "-o", "a.flac")[0] == 0
+    code, _, err = run("again", "a.flac")
+    assert (code, err) == (0, "a.flac: the same, sample for sample\n")
+
+
+def test_a_variation_and_what_began_from_a_latent_need_it(run: Command) -> None:
+    assert run("generate", "--latent", "x.latent", *QUICK, "-o", "x.wav")[0] == 0
+    assert run("vary", "x.latent", "--count", 2, "-T", 2, "-o", "v")[0] == 0
+    code, _, err = run("again", "v/001.json")
+    assert code == 2
+    assert "began from the latent x.latent: give it" in err
+    code, _, err = run("again", "v/001.json", "--start", "x.latent")
+    assert (code, "the same" in err) == (0, True), err
+
+
+def test_what_differs_is_said(run: Command) -> None:
+    assert run("generate", "--method", "none", "-T", 2, "-o", "a.wav")[0] == 0
+    report = json.loads(Path("a.json").read_text())
+    report["versions"]["ditto"], report["model"]["sha256"] = "0.0.1", "f" * 64
+    report["request"]["seed"] = 9
+    Path("a.json").write_text(json.dumps(report))
+    code, _, err = run("again", "a.json")
+    assert code == 1
+    assert "version ditto: 0.0.1 then, " in err
+    assert "model sha256: ffffffffffffffff then, " in err
+    assert "a.wav: differs (up to " in err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        '{"model": {}}',
+        '{"model": {}, "request": {"seed": "x"}}',
+        '{"model": {}, "request": {"tags": 3}}',
+        '{"edit": "loop", "model": {}}',
+        '{"model": {}, "request": {}, "versions": 3}',
+        "[" * 100_000,
+        '{"model": {}, "request": {"controls": [3]}}',
+    ],
+)
+def test_what_is_no_report_is_one_line(run: Command, text: str) -> None:
+    Path("a.json").write_text(text)
+    code, _, err = run("again", "a.json", "-o", "b.wav")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("error: ")
+    assert run("again", "none.json")[0] == 2
+    assert run("again", "song.wav")[0] == 2
