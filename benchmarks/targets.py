@@ -24,8 +24,9 @@ from ditto.controls.base import Control
 from ditto.controls.curves import Curve
 from ditto.controls.intensity import Intensity
 from ditto.controls.melody import Melody
-from ditto.controls.notes import Note, NoteSequence, score_notes
+from ditto.controls.notes import Note, NoteSequence
 from ditto.controls.per_item import PerItem
+from ditto.controls.scores import score_notes
 from ditto.controls.structure import Structure
 from ditto.data.dataset import read_labels, tags_of_label
 from ditto.errors import ControlError, DataError

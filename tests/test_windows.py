@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 
-from ditto.audio import io
+from ditto.audio import io, opening
 from ditto.latents import Latent
 
 ROOT = Path(__file__).parent.parent
@@ -101,14 +101,14 @@ def test_no_descriptor_goes_to_another_library(
     path = tmp_path / f"song{ending}"
     soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(40_000), 16_000)
     shared = io.read(path), io.read(path, start=1.0, seconds=0.5)
-    monkeypatch.setattr(io, "SHARED_DESCRIPTORS", False)
-    opened = io._SoundFile.__init__
+    monkeypatch.setattr(opening, "SHARED_DESCRIPTORS", False)
+    opened = opening.SoundFile.__init__
 
     def without_numbers(self: Any, file: Any, *args: Any, **settings: Any) -> None:
         assert not isinstance(file, int)
         opened(self, file, *args, **settings)
 
-    monkeypatch.setattr(io._SoundFile, "__init__", without_numbers)
+    monkeypatch.setattr(opening.SoundFile, "__init__", without_numbers)
     through_python = io.read(path), io.read(path, start=1.0, seconds=0.5)
     for one, other in zip(shared, through_python, strict=True):
         np.testing.assert_array_equal(other.samples, one.samples)

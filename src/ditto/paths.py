@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from safetensors import SafetensorError
 
@@ -29,6 +30,35 @@ def printable(path: StrPath) -> str:
     """Return a path (or any text) for a message on one line, control characters escaped."""
     text = os.fspath(path).encode(errors="backslashreplace").decode()
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def found_path(path: StrPath) -> StrPath:
+    """Return the path under which a file is there: as typed, or in the other Unicode form.
+
+    An accented letter may be written as one character or as two (NFC, NFD); systems and keyboards
+    differ. Each part of the path is looked for by itself. What is not there is returned as it is.
+    """
+    text = os.fspath(path)
+    if text.isascii() or "\0" in text or os.path.exists(text):
+        return path
+    here = Path(text).anchor or "."
+    for part in Path(text).parts[bool(Path(text).anchor) :]:
+        if not os.path.exists(os.path.join(here, part)):
+            same = (
+                name for name in _listed(here) if normalize("NFC", name) == normalize("NFC", part)
+            )
+            part = next(same, None)
+        if part is None:
+            return path
+        here = os.path.join(here, part)
+    return here
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def shown(value: Any) -> str:

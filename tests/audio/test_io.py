@@ -316,7 +316,7 @@ def test_a_file_without_permission_is_refused(tmp_path, monkeypatch):
     def refuse(path: object) -> None:
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(io.os, "stat", refuse)  # not chmod: root may read everything
+    monkeypatch.setattr(os, "stat", refuse)  # not chmod: root may read everything
     with pytest.raises(AudioFileError, match=r"cannot read .*a.wav: Permission denied$"):
         io.read(tmp_path / "a.wav")
 
@@ -503,6 +503,6 @@ def test_an_unwritable_folder_is_refused(tmp_path, monkeypatch):
     def refuse(path: object, *_: object) -> int:
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(io.os, "open", refuse)  # not chmod: root may write everywhere
+    monkeypatch.setattr(os, "open", refuse)  # not chmod: root may write everywhere
     with pytest.raises(OutputError, match=r"cannot write .*a.wav: Permission denied$"):
         io.write(tmp_path / "a.wav", sine(), 22_050)

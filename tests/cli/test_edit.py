@@ -338,3 +338,75 @@ def test_what_long_music_does_not_take(
     assert code == 2
     assert message in err
     assert not Path("out.wav").exists()
+
+
+def test_what_was_understood_is_said_before_the_work_and_kept(run: Command) -> None:
+    Path("curve.csv").write_text("Zeit;Pegel\n0;-30,5\n0,4;-20\n")
+    code, _, err = run(
+        "generate", "--melody", "tune.mid", "--loudness", "curve.csv", "-o", "out.wav"
+    )
+    assert code == 0, err
+    tune = "1 note, C5, 120 BPM, since the file has no tempo"
+    curve = (
+        "2 points, 0 to 0.4 s, -30.5 to -20 dB, columns 'Zeit' and 'Pegel', semicolons, decimal "
+        "commas of curve.csv"
+    )
+    assert f"intensity: {curve}" in err
+    assert f"melody: {tune}" in err
+    assert err.index("melody: ") < err.index("made in")
+    kept = report()["request"]["controls"]
+    assert [control["understood"] for control in kept] == [curve, tune]
+
+
+def test_a_recording_where_a_curve_or_form_is_asked_for_is_one_to_be_like(run: Command) -> None:
+    late = np.concatenate([np.zeros(8000), np.sin(np.arange(8000)) * 0.1])
+    soundfile.write("late.wav", late, 8000)
+    code, _, err = run("generate", "--intensity", "late.wav", "-o", "out.wav")
+    assert code == 2
+    assert "--like-from: seconds" in err
+    for kind in ("--intensity", "--loudness-like", "--structure"):
+        code, _, err = run(
+            "generate", kind, "late.wav", "--like-from", "auto", "--force", "-o", "out.wav"
+        )
+        assert code == 0, err
+        assert "late.wav, 0.90 to 1." in report()["request"]["controls"][0]["understood"]
+    code, _, err = run("generate", "--loudness", "swell", "--like-from", 1, "-o", "no.wav")
+    assert (code, err) == (2, "error: --like-from needs a recording to be like to go with\n")
+
+
+def test_where_a_melody_begins_and_on_which_channel(run: Command) -> None:
+    track = mido.MidiTrack()
+    for channel, pitches in ((0, (60, 62, 64, 65)), (1, (72, 76, 79, 76))):
+        for i, pitch in enumerate(pitches):
+            wait = 4800 if not i else 0
+            track.append(mido.Message("note_on", note=pitch, channel=channel, time=wait))
+            track.append(mido.Message("note_off", note=pitch, channel=channel, time=120))
+    mido.MidiFile(type=0, tracks=[track]).save("late.mid")
+    code, _, err = run("generate", "--melody", "late.mid", "--melody-channel", 1, "-o", "out.wav")
+    assert code == 2
+    assert "begins at 5.00 s, so let it begin there (begin, --melody-from" in err
+    late = ("generate", "--melody", "late.mid", "--melody-from")
+    assert run(*late, "auto", "--melody-channel", 1, "-o", "out.wav")[0] == 0
+    assert [n[2] for n in report()["request"]["controls"][0]["notes"]] == [60, 62, 64, 65]
+    assert run(*late, 5, "--melody-track", "all", "--force", "-o", "out.wav")[0] == 0
+    assert len(report()["request"]["controls"][0]["notes"]) == 8
+    code, _, err = run(*late, "now", "-o", "no.wav")
+    assert code == 2
+    assert '--melody-from is a second, from 0 on, or "auto", not now' in err
+
+
+@pytest.mark.parametrize(
+    ("bpm", "told", "said"),
+    [(200, 100, "for 200 it is told 100"), (90, 90, ""), (45, 90, "is told 90")],
+)
+def test_a_loop_keeps_its_tempo(run: Command, bpm: int, told: float, said: str) -> None:
+    code, _, err = run(
+        *("loop", "--seconds", 0.3, "--overlap", 0.1, "--bpm", bpm),
+        *("--melody", "C4:0.25 E4:0.25", "-o", "out.wav"),
+    )
+    assert code == 0, err
+    assert said in err
+    (part,) = report()["parts"]
+    assert part["request"]["tags"]["tempo"] == told
+    melody = next(c for c in part["request"]["controls"] if c["control"] == "melody")
+    assert melody["notes"][1][0] == pytest.approx(0.25 * 60 / bpm, abs=1e-3)

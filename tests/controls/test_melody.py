@@ -112,6 +112,7 @@ def test_description_and_panel() -> None:
         "tune": "C4:1 R G4",
         "seconds": 1.5,
         "notes": [[0.0, 0.5, 60], [1.0, 0.5, 67]],
+        "understood": "2 notes, C4–G4, 120 BPM",
     }
     (panel,) = Melody(TUNE).panels(Output(x_0(), MODEL), 1)
     assert isinstance(panel, ChromaPanel)

@@ -133,7 +133,11 @@ def test_a_recordings_structure_has_error_0_on_itself(
     clip = log_mel(torch.from_numpy(audio).float()[None], tiny_model.spec)[:, None, :, :64]
     assert control(clip, tiny_model).item() < 1e-10
     assert control(x_0(1), tiny_model).item() > 1e-3
-    assert control.to_dict() == {"control": "structure", "like": "own.wav"}
+    assert control.to_dict() == {
+        "control": "structure",
+        "like": "own.wav",
+        "understood": "structure of own.wav, 0.00 to 0.71 s",
+    }
 
 
 def test_what_does_not_fit_is_refused(tiny_model: MusicModel, tmp_path: Path) -> None:

@@ -4,8 +4,6 @@ Input is not trusted: any fault raises `AudioFileError`, and any fault of an out
 with a one-line message. Nothing is repaired silently: NaN is an error, and so is clipping.
 """
 
-import os
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +16,11 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from ditto.audio.layout import Layout
+from ditto.audio.opening import opened_file
 from ditto.audio.spec import AudioSpec
 from ditto.errors import AudioFileError, OutputError
-from ditto.paths import StrPath, atomic_file, output_errors, printable, reason
+from ditto.paths import StrPath, atomic_file, output_errors, printable
 
 MIN_SECONDS = 0.05
 """Shortest sound accepted: one STFT window needs 0.047 s."""
@@ -49,9 +49,6 @@ TAGS = (
 MAX_TAG_BYTES, MAX_SOFTWARE_BYTES = 2000, 100
 """Longest tags. In wav libsndfile drops longer ones; it cuts `software` within a character, which
 crashes in flac."""
-
-SHARED_DESCRIPTORS = os.name != "nt"
-"""Whether all libraries of a process share one C runtime, and so its file descriptors."""
 
 _BLOCK_FRAMES = 1 << 16
 # After a seek the first mp3 frames decode wrongly, since a frame borrows up to 511 bytes from its
@@ -136,7 +133,7 @@ def read(
     require_sound: bool = False,
     double: bool = False,
 ) -> Audio:
-    """Read a sound file (wav, flac, ogg, mp3 or any other that libsndfile knows) or a part of it.
+    """Read a sound file or a part of it: wav, flac, ogg, opus, mp3, aiff, …; m4a, video by PyAV.
 
     Only the requested part is decoded; it is shorter if the file ends before.
 
@@ -180,6 +177,17 @@ def read_mono(
     return audio.resample(spec.sample_rate).samples[0]
 
 
+def read_blocks(path: StrPath) -> Iterator[np.ndarray]:
+    """Yield a whole sound file in blocks of (channels, up to 65536), float32.
+
+    Raises:
+        AudioFileError: see `info`.
+    """
+    with _opened(path) as file:
+        while len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
+            yield block.T
+
+
 def read_tags(path: StrPath) -> dict[str, str]:
     """Read the non-empty tags of a sound file, by name (see `TAGS`).
 
@@ -207,6 +215,7 @@ def write(
     *,
     subtype: str | None = None,
     tags: Mapping[str, str] | None = None,
+    layout: Layout | None = None,
     repeats: int = 1,
     gain: float = 1.0,
     force: bool = False,
@@ -222,6 +231,7 @@ def write(
         subtype: libsndfile's name of the encoding; default 16 bit in wav, 24 bit in flac, Vorbis in
             ogg.
         tags: values by name (see `TAGS`). libsndfile appends its own name to `software`.
+        layout: of a recording that this is an edit of; its container and loudspeakers are kept.
         repeats: how often the samples are written, one after the other.
         gain: factor of all samples.
         force: replace an existing file.
@@ -237,13 +247,16 @@ def write(
     encoding = check_format(path, frames.shape[1], sample_rate, subtype)
     _check_range(path, frames, encoding, gain)
     _check_tags(tags or {})
-    form: dict[str, Any] = {"format": SUBTYPES[path.suffix.lower()][0], "subtype": encoding}
+    layout = layout or Layout()
+    container = layout.format_for(SUBTYPES[path.suffix.lower()][0])
+    form: dict[str, Any] = {"format": container, "subtype": encoding}
     with (
         atomic_file(path, force=force) as temporary,
         open(temporary, "wb") as raw,
         _writing(path, _Sink(raw)) as sink,
         soundfile.SoundFile(cast(Any, sink), "w", sample_rate, frames.shape[1], **form) as file,
     ):
+        layout.apply(file)
         for name, value in (tags or {}).items():
             setattr(file, name, _without_surrogates(value))
         # in blocks: libsndfile's Vorbis encoder overflows the stack on one long write
@@ -445,57 +458,12 @@ def _check_tags(tags: Mapping[str, str]) -> None:
             raise ValueError(f"the tag {name!r} may have at most {limit} bytes, none of them null")
 
 
-class _SoundFile(soundfile.SoundFile):
-    """Stop soundfile from seeking after each read, which breaks the next mp3 frames."""
-
-    def seekable(self) -> bool:
-        """Return False: soundfile then does not seek by itself."""
-        return False
-
-
-def _sound_file(raw: BinaryIO) -> _SoundFile:
-    """Return a sound file that reads from an open file.
-
-    By its descriptor, or, where libsndfile may have another C runtime with descriptors of its own,
-    through Python.
-    """
-    return _SoundFile(raw.fileno(), closefd=False) if SHARED_DESCRIPTORS else _SoundFile(raw)
-
-
 @contextmanager
-def _opened(path: StrPath) -> Iterator[soundfile.SoundFile]:
-    """Open a sound file; any failure in the block becomes an `AudioFileError`."""
-    try:
-        with _regular_file(path) as raw, _sound_file(raw) as file:
-            _check_header(path, file)
-            yield file
-    except OSError as error:
-        raise AudioFileError(f"cannot read {printable(path)}: {reason(error)}") from error
-    except MemoryError:
-        raise AudioFileError(
-            f"{printable(path)} holds too much sound for this machine's memory: "
-            "choose a part (start and seconds)"
-        ) from None
-    except soundfile.LibsndfileError as error:
-        raise AudioFileError(
-            f"cannot read {printable(path)}: it is damaged or no sound file (wav, flac, ogg or "
-            f"mp3): {_cause(error)}"
-        ) from error
-
-
-def _regular_file(path: StrPath) -> BinaryIO:
-    """Open a regular file; opening a device or a pipe might block or have effects."""
-    if "\0" in os.fspath(path):
-        raise AudioFileError(
-            f"cannot read {printable(path)}: a file's name cannot hold a null character"
-        )
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device or a pipe"
-        raise AudioFileError(f"cannot read {printable(path)}: it is {kind}, not a sound file")
-    if not status.st_size:
-        raise AudioFileError(f"cannot read {printable(path)}: it is empty (0 bytes)")
-    return open(path, "rb")
+def _opened(path: StrPath, until: float | None = None) -> Iterator[soundfile.SoundFile]:
+    """Open a sound file whose header makes sense; see `opened_file`."""
+    with opened_file(path, until) as file:
+        _check_header(path, file)
+        yield file
 
 
 def _check_header(path: StrPath, file: soundfile.SoundFile) -> None:
@@ -525,7 +493,7 @@ def _read(
             f"cannot read {printable(path)} from {start} s for {seconds} s: "
             "give a start >= 0, a length > 0"
         )
-    with _opened(path) as file:
+    with _opened(path, None if seconds is None else start + seconds) as file:
         rate = file.samplerate
         first = round(start * rate)
         count = round((max_seconds if seconds is None else seconds) * rate)

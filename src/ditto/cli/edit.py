@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ditto.audio.io import info
-from ditto.cli.optimising import Optimisation, optimising, unbroken
+from ditto.cli.optimising import Optimisation, optimising, say_understood, unbroken
 from ditto.cli.options import (
     FORCE,
     MODEL_OPTIONS,
@@ -28,7 +28,7 @@ from ditto.edit.timeline import FADE_SECONDS, Timeline
 from ditto.errors import RequestError
 from ditto.latents import Latent, check_latent
 from ditto.methods.base import check_number
-from ditto.models.conditioning import Tags
+from ditto.models.conditioning import Tags, TagVocabulary
 from ditto.models.model import MusicModel
 from ditto.paths import output_folder, same_file
 from ditto.request import LIMITS, Request
@@ -78,10 +78,31 @@ def requested(options: Options, bpm: float | None = None) -> Request:
         bpm: of a loop, where the tags have no tempo.
     """
     tags = replace(options.words, beat=options["beat"])
-    words = options.model.vocabulary
-    if bpm is not None and tags.tempo is None and words.tempo_low <= bpm <= words.tempo_high:
-        tags = replace(tags, tempo=bpm)
-    return options.request(tags, controlled=True)
+    if bpm is not None:
+        if options.get("melody") is not None:
+            options["bpm"] = bpm
+        if tags.tempo is None:
+            tags = replace(tags, tempo=known_tempo(bpm, options.model.vocabulary))
+    request = options.request(tags, controlled=True)
+    say_understood(request)
+    return request
+
+
+def known_tempo(bpm: float, words: TagVocabulary) -> float | None:
+    """Return a tempo that the model knows and whose beats fall together with those of `bpm`.
+
+    That is `bpm` itself, or its half or double; None if the model knows neither.
+    """
+    for tempo in (bpm, bpm / 2, bpm * 2, bpm / 4, bpm * 4):
+        if words.tempo_low <= tempo <= words.tempo_high:
+            if tempo != bpm:
+                say(
+                    f"note: the model knows {words.tempo_low:g} to {words.tempo_high:g} BPM: for "
+                    f"{bpm:g} it is told {tempo:g}, whose beats fall together with them"
+                )
+            return tempo
+    say(f"note: the model knows no tempo like {bpm:g} BPM: it is told none")
+    return None
 
 
 @command(
@@ -130,6 +151,15 @@ def outpaint(
     backwards: Annotated[
         bool, typer.Option("--backwards", help="Grow at the start, not at the end.")
     ] = False,
+    begin: Annotated[
+        float | None,
+        typer.Option(
+            "--from",
+            "--begin",
+            help="Where in the recording to go on from, in seconds; by default its end, or, where "
+            "that is a fade-out or silence, the last of its music.",
+        ),
+    ] = None,
     overlap: Overlap = None,
     *,
     options: Options,
@@ -148,6 +178,7 @@ def outpaint(
             request,
             overlap=1.0 if overlap is None else overlap,
             direction="backwards" if backwards else "forwards",
+            begin=begin,
             progress=optimisation.progress,
             stop=optimisation.stop,
             halt=optimisation.halt,
@@ -333,7 +364,7 @@ def finish(edit: Edit, output: Path, force: bool, optimisation: Optimisation) ->
     say(f"{output}  {', '.join(parts)}")
     if edit.before is not None:
         say(f"note: up to {FADE_SECONDS:g} s beside what is new are faded; the rest is as it was")
-    for note in edit.notes:
+    for note in edit.remarks():
         say(f"note: {note}")
     leave_if_stopped(optimisation)
 

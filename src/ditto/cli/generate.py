@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ditto.cli.optimising import optimising, unbroken
+from ditto.cli.optimising import optimising, say_understood, unbroken
 from ditto.cli.options import (
     FORCE,
     MODEL_OPTIONS,
@@ -126,6 +126,7 @@ def generate_song(output: Path, options: Options) -> None:
     if options["latent"] is not None:
         raise RequestError("music of several windows has no single latent: leave out --latent")
     request, model, part = options.request(), options.model, output.with_suffix(".part")
+    say_understood(request)
     # What an interrupted run of the same command left is its own to replace.
     force = options["force"] or part.exists()
     files = output_files(output, force=force)
@@ -166,6 +167,7 @@ def carry_out(request: Request, model: MusicModel, *, compare: bool = True) -> t
     request = request.resolved(model)
     with optimising(getattr(request.method, "name", ""), request) as optimisation:
         run = Run(request, model, optimisation.stop, compare=compare)
+        say_understood(request)
         for step in run:
             optimisation.watch(step)
         failure = "; ".join(dict.fromkeys(run.failures.values()))

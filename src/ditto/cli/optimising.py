@@ -71,6 +71,13 @@ class Optimisation:
         say(f"stopping after this {what} to keep the best so far; Ctrl-C again ends at once")
 
 
+def say_understood(request: Request) -> None:
+    """Say what was understood of the files that a request's controls were read from."""
+    for control in request.controls:
+        for line in control.understood():
+            say(f"{control.bare().kind}: {line}")
+
+
 @contextmanager
 def optimising(label: str, request: Request) -> Iterator[Optimisation]:
     """Show an optimisation, and let Ctrl-C and SIGTERM end it early.

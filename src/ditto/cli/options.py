@@ -16,6 +16,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from ditto.audio.io import info
+from ditto.audio.opening import is_recording
 from ditto.cli.progress import DEVICE_HELP, say
 from ditto.controls import CONTROLS
 from ditto.controls.base import Control, ParseContext
@@ -109,6 +110,15 @@ def control_options() -> Parameters:
                 panel=CONTROLS_PANEL,
             )
         )
+    found.append(
+        option(
+            "like_from",
+            str,
+            "Where in a recording to be like, in seconds; auto: from its first sound on.",
+            "--like-begin",
+            panel=CONTROLS_PANEL,
+        )
+    )
     return found
 
 
@@ -346,7 +356,7 @@ class Options(dict[str, Any]):
         if self.get("start") is not None:
             settings["start"] = Latent.load(self["start"])
         settings |= more
-        controls = list(self.controls(tags.tempo, settings.get("seconds")))
+        controls = list(self.controls(tags.tempo, settings.get("seconds"), edit=controlled))
         return Request(
             controls,
             tags,
@@ -384,17 +394,21 @@ class Options(dict[str, Any]):
                 say(f"note: the method is ditto, for the sake of {', '.join(sorted(settings))}")
         return make_method(name, settings)
 
-    def controls(self, tempo: float | None, seconds: float | None) -> Iterator[Control]:
+    def controls(
+        self, tempo: float | None, seconds: float | None, *, edit: bool = False
+    ) -> Iterator[Control]:
         """Yield the controls that the options ask for.
 
         Args:
             tempo: of the tags, beats per minute.
             seconds: length of the clip, if given.
+            edit: whether they are for an edit.
 
         Raises:
             ControlError: an option cannot be read, or has nothing to go with.
         """
-        context = ParseContext(lambda: self.model.spec, seconds, tempo, self)
+        context = ParseContext(lambda: self.model.spec, seconds, tempo, self, edit)
+        like_from = self.get("like_from") is not None
         for kind, control in CONTROLS.items():
             text, like, during, weight = (
                 self.get(f"{kind}{end}") for end in ("", "_like", "_during", "_weight")
@@ -414,9 +428,13 @@ class Options(dict[str, Any]):
                 found = control.parse_like(like, context)
             else:
                 found = control.parse(str(text), context)
+            if control.like_help and (like is not None or is_recording(str(text))):
+                like_from = False
             if during is not None:
                 found = found.during(*spans(during, f"--{kind}-during"))
             yield found if weight is None else found * weight
+        if like_from:
+            raise ControlError("--like-from needs a recording to be like to go with")
 
 
 def _lyrics(text: str) -> str:

@@ -15,7 +15,7 @@ A new control is one file beside this one, one line in `ditto.controls`, and one
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Real
 from pathlib import Path
@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ditto.audio.spec import AudioSpec
+from ditto.controls.parsing import Option, ParseContext
 from ditto.errors import ControlError
 from ditto.models.heads import Feature
 from ditto.models.model import MusicModel
@@ -109,40 +110,6 @@ class Output:
     def masked(self, values: Tensor) -> Tensor:
         """Return the frames of values (…, frames) that count."""
         return values if self.mask is None else values[..., self.mask]
-
-
-@dataclass(frozen=True)
-class Option:
-    """An option of the command line that belongs to one control.
-
-    Attributes:
-        name: of the value, and with dashes of the option.
-        kind: its type.
-        help: one line.
-        spellings: others of the option.
-    """
-
-    name: str
-    kind: type
-    help: str
-    spellings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class ParseContext:
-    """What a control may need to know to read its option.
-
-    Attributes:
-        spec: returns the model's spectrogram; may load the model.
-        seconds: length of the clip, if it is given.
-        tempo: of the tags, beats per minute.
-        options: values of all options by name.
-    """
-
-    spec: Callable[[], AudioSpec]
-    seconds: float | None = None
-    tempo: float | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -237,6 +204,10 @@ class Control(ABC):
 
     def panels(self, output: Output, item: int) -> list[Panel]:
         """Return target and achieved curves of one item, for pictures."""
+        return []
+
+    def understood(self) -> list[str]:
+        """Return what was understood of what a user gave, a line each, to show before the work."""
         return []
 
     def warnings(self, model: MusicModel, frames: int) -> list[str]:
@@ -391,6 +362,10 @@ class Sum(Control):
         """Return the parts' panels."""
         return [panel for control, _ in self.parts for panel in control.panels(output, item)]
 
+    def understood(self) -> list[str]:
+        """Return what was understood of the parts."""
+        return [line for control, _ in self.parts for line in control.understood()]
+
     def warnings(self, model: MusicModel, frames: int) -> list[str]:
         """Return the parts' warnings."""
         return [line for control, _ in self.parts for line in control.warnings(model, frames)]
@@ -470,6 +445,10 @@ class Masked(Control):
     def calibrate(self, decoded: Output) -> "Masked":
         """Return the control calibrated over all frames."""
         return replace(self, control=self.control.calibrate(decoded))
+
+    def understood(self) -> list[str]:
+        """Return what was understood of the control."""
+        return self.control.understood()
 
     def errors(self, output: Output) -> dict[str, Tensor]:
         """Return the control's errors over the frames that count."""

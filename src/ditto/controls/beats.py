@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ditto.audio.io import SUBTYPES, read_mono
+from ditto.audio.excerpt import Begin, read_from
+from ditto.audio.io import SUBTYPES
 from ditto.audio.onsets import (
     BEAT_WINDOW,
     ONSET_WINDOW,
@@ -29,7 +30,7 @@ from ditto.audio.onsets import (
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Option, Output, ParseContext, Window
 from ditto.controls.intensity import pearson
-from ditto.controls.notes import MIDI_ENDINGS, read_hits
+from ditto.controls.midi import ENDINGS, read_hits
 from ditto.errors import ControlError
 from ditto.models.model import MusicModel
 from ditto.panels import CurvePanel, Panel
@@ -238,7 +239,7 @@ class Beats(Control):
         options = context.options
         offset, per_bar = options.get("beats_offset"), options.get("beats_per_bar")
         track, measure = options.get("beats_track"), options.get("beats_loss") or "margin"
-        if Path(text).suffix.lower() in MIDI_ENDINGS:
+        if Path(text).suffix.lower() in ENDINGS:
             if offset is not None or per_bar is not None:
                 raise ControlError("--beats-offset and --beats-per-bar go with a tempo, not a file")
             return replace(cls.from_midi(text, track=track), measure=measure)
@@ -254,7 +255,9 @@ class Beats(Control):
         if given:
             raise ControlError(f"--{given[0].replace('_', '-')} goes with --beats, not a recording")
         measure = context.options.get("beats_loss") or "margin"
-        found = cls.of_recording(path, context.spec(), seconds=context.seconds)
+        found = cls.of_recording(
+            path, context.spec(), seconds=context.heard_seconds, begin=context.like_begin
+        )
         return replace(found, measure=measure)
 
     @classmethod
@@ -273,21 +276,28 @@ class Beats(Control):
 
     @classmethod
     def of_recording(
-        cls, path: StrPath, spec: AudioSpec | None = None, *, seconds: float | None = None
+        cls,
+        path: StrPath,
+        spec: AudioSpec | None = None,
+        *,
+        seconds: float | None = None,
+        begin: Begin = 0.0,
     ) -> "Beats":
-        """Follow the onsets of a recording's beginning.
+        """Follow the onsets of a recording.
 
         Args:
             path: a sound file.
             spec: of the model.
             seconds: how much of it; by default the model's window.
+            begin: where in it, in seconds; "auto" is its first sound.
 
         Raises:
-            AudioFileError: the file cannot be read or is silent.
+            AudioFileError: the file cannot be read or is silent there.
             ControlError: nothing begins in it.
         """
         spec = spec or AudioSpec()
-        audio = torch.from_numpy(read_mono(path, spec, seconds=seconds or spec.clip_seconds))
+        part = read_from(path, spec, seconds or spec.clip_seconds, begin)
+        audio = torch.from_numpy(part.samples)
         if audio.numel() <= spec.n_fft // 2:
             raise ControlError(f"{printable(path)} is too short to have a rhythm")
         envelope = heard_envelope(audio[None], spec)[0].numpy()

@@ -30,6 +30,8 @@ FREQUENCY = Scale(
         ("dark", ((0.0, DARK), (1.0, DARK))),
         ("bright", ((0.0, BRIGHT), (1.0, BRIGHT))),
     ),
+    units=(("hz", 1.0), ("khz", 1000.0)),
+    headings=("hz", "freq", "bright", "centroid", "value", "hell"),
 )
 """Centroids in hertz."""
 REFERENCE_HZ = 1000.0
@@ -175,6 +177,10 @@ class Brightness(Control):
                 f"the brightness curve goes on to {self.curve.last:g} s, but the clip ends at "
                 f"{seconds:.2f} s"
             )
+
+    def understood(self) -> list[str]:
+        """Return what was understood of the curve."""
+        return [self.curve.about] if self.curve.about else []
 
     def in_window(self, window: Window, spec: AudioSpec) -> "Brightness":
         """Return the control with the part of the curve that lies in the window."""

@@ -4,12 +4,12 @@ A curve is piecewise linear, of dB (loudness) or another unit, over seconds, or 
 the clip for the named shapes. Before its first point and after its last it holds their values.
 """
 
-import csv
 import math
-import stat
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ditto.audio.excerpt import Begin, read_from
 from ditto.audio.features import rms_db, smooth
-from ditto.audio.io import read_mono
+from ditto.audio.opening import is_recording
 from ditto.audio.spec import AudioSpec
+from ditto.controls import tables
 from ditto.errors import ControlError
 from ditto.paths import StrPath, printable, shown
 from ditto.tables import table
 
-MAX_POINTS, MAX_CSV_BYTES = 20_000, 10_000_000
+MAX_POINTS = 20_000
 MAX_LISTED = 4096
 """Points of a curve that reports list; of longer ones they give the number."""
 
 Points = tuple[tuple[float, float], ...]
-"""(time, value), times rising."""
+"""(time, value), times rising; two points at one time are a step."""
+SECONDS = {"": 1.0, "s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "min": 60.0}
+"""Units of time."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class Scale:
         low: lowest value that may be asked for.
         high: highest value.
         shapes: named curves, each with its points (share of the clip, value); at least one.
+        units: that values may be written with, and their factors.
+        headings: what a table's column of values may be called, or begin with.
     """
 
     name: str
@@ -49,6 +55,8 @@ class Scale:
     low: float
     high: float
     shapes: tuple[tuple[str, Points], ...]
+    units: tuple[tuple[str, float], ...] = ()
+    headings: tuple[str, ...] = ()
 
 
 LOW, MIDDLE, HIGH = -40.0, -30.0, -20.0
@@ -68,6 +76,8 @@ LOUDNESS = Scale(
         ),
         ("flat", ((0.0, -24.0), (1.0, -24.0))),
     ),
+    units=(("db", 1.0), ("dbfs", 1.0)),
+    headings=("db", "level", "loud", "intens", "value", "volume", "rms", "lufs", "pegel", "laut"),
 )
 """Loudness from next to silence to a full-scale square wave."""
 SHAPES = dict(LOUDNESS.shapes)
@@ -84,12 +94,16 @@ class Curve:
         relative: whether times are shares.
         name: label used in reports, e.g. "crescendo" or a file's name.
         scale: what the values are.
+        heard: whether it is a recording's, which need not be as long as a clip.
+        about: what was understood, on one line.
     """
 
     points: Points
     relative: bool = False
     name: str = "breakpoints"
     scale: Scale = LOUDNESS
+    heard: bool = field(default=False, compare=False)
+    about: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         """Check the points.
@@ -119,16 +133,30 @@ class Curve:
                     f"the point {time:g}:{value:g} is out of range: times start at 0 s, levels are "
                     f"{scale.low:g} to {scale.high:g} {scale.unit}"
                 )
-        for (before, _), (after, _) in zip(self.points, self.points[1:], strict=False):
-            if after <= before:
+        times = [time for time, _ in self.points]
+        for before, after in pairwise(times):
+            if after < before:
                 raise ControlError(
                     f"the curve's times must rise, but {after:g} s comes after {before:g} s"
+                )
+        for before, after in zip(times, times[2:], strict=False):
+            if after == before:
+                raise ControlError(
+                    f"the curve's times must rise: at {after:g} s are over two points (two are a "
+                    "step)"
                 )
 
     @property
     def last(self) -> float:
         """Time of the last point, in seconds; 0 for a relative curve, which fits any clip."""
         return 0.0 if self.relative else self.points[-1][0]
+
+    def corners(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return times that rise strictly, and values, both float64; a step takes no time."""
+        times, values = np.array(self.points, dtype=np.float64).T
+        again = np.flatnonzero(times[1:] == times[:-1]) + 1
+        times[again] = np.nextafter(times[again], np.inf)
+        return times, values
 
     def levels(self, frames: int, spec: AudioSpec) -> Tensor:
         """Return the curve's value at each of `frames` frames, shape (frames,), float32."""
@@ -137,10 +165,12 @@ class Curve:
     def to_dict(self) -> dict[str, Any]:
         """Return name and, unless there are very many, points as JSON; `from_dict` reads it."""
         points = [list(point) for point in self.points]
+        understood = {"understood": self.about} if self.about else {}
         return {
             "curve": self.name,
             "relative": self.relative,
             "points": points if len(points) <= MAX_LISTED else len(points),
+            **understood,
         }
 
     @classmethod
@@ -151,7 +181,8 @@ class Curve:
             KeyError, TypeError, ValueError: it lacks its points.
         """
         points = tuple((float(time), float(value)) for time, value in values["points"])
-        return cls(points, bool(values["relative"]), values["curve"], scale)
+        about = str(values.get("understood", ""))
+        return cls(points, bool(values["relative"]), values["curve"], scale, about=about)
 
     def between(self, start: float, end: float, total: float) -> "Curve":
         """Return the curve from `start` to `end` seconds, moved to begin at 0.
@@ -163,17 +194,17 @@ class Curve:
             end: in seconds.
             total: length in seconds of what a relative curve stretches over.
         """
-        times, levels = np.array(self.points, dtype=np.float64).T
+        times, levels = self.corners()
         times = times * (total if self.relative else 1.0)
         inside = times[(times > start) & (times < end)]
         at = np.unique(np.concatenate([[start], inside, [math.nextafter(end, 0)]]))
         points = zip((at - start).tolist(), np.interp(at, times, levels).tolist(), strict=True)
-        return Curve(tuple(points), name=self.name, scale=self.scale)
+        return replace(self, points=tuple(points), relative=False)
 
 
 @lru_cache(maxsize=64)
 def _levels(curve: Curve, frames: int, spec: AudioSpec) -> Tensor:
-    times, values = np.array(curve.points, dtype=np.float64).T
+    times, values = curve.corners()
     scale = spec.seconds(frames) if curve.relative else 1.0
     at = np.interp(np.arange(frames) * spec.hop / spec.sample_rate, times * scale, values)
     with torch.inference_mode(False):
@@ -195,10 +226,11 @@ def as_curve(given: str | Curve, scale: Scale = LOUDNESS) -> Curve:
 
 
 def parse_curve(text: str, scale: Scale = LOUDNESS) -> Curve:
-    """Read a curve: a shape's name, breakpoints, or a .csv file's path.
+    """Read a curve: a shape's name, breakpoints, or the path of a table.
 
     Args:
-        text: breakpoints are ``seconds:value`` separated by spaces or commas, e.g. "0:-30 3:-12".
+        text: breakpoints are ``seconds:value`` separated by spaces or commas, with units or
+            without, e.g. "0:-30 3s:-12dB"; a table's name ends in .csv, .tsv or .txt.
         scale: what the values are.
 
     Raises:
@@ -207,74 +239,70 @@ def parse_curve(text: str, scale: Scale = LOUDNESS) -> Curve:
     shapes = dict(scale.shapes)
     if text in shapes:
         return Curve(shapes[text], relative=True, name=text, scale=scale)
-    if text.lower().endswith(".csv"):
+    if text.lower().endswith(tables.ENDINGS):
         return read_curve(text, scale)
-    parts = text.replace(",", " ").split()
+    # "-20 dB" is one word.
+    parts = re.sub(r"(?<=\d)\s+(?=[a-zA-Z]+\b)", "", text).replace(",", " ").split()
     if not parts or not all(":" in part for part in parts):
         (_, first), *_, (_, last) = scale.shapes[0][1]
         example = f"0:{first:g} 3:{last:g}"
+        wrong = f"cannot read the {scale.name} curve {printable(text)!r}: "
+        if is_recording(text):
+            raise ControlError(
+                f"{wrong}a recording's loudness is --intensity-like, or Intensity.of_recording"
+                if scale == LOUDNESS
+                else f"{wrong}it cannot be taken from a recording"
+            )
         raise ControlError(
-            f"cannot read the {scale.name} curve {printable(text)!r}: give one of "
-            f"{', '.join(shapes)}, breakpoints such as '{example}' (seconds:{scale.unit}), a .csv "
-            "file, or a recording"
+            f"{wrong}give one of {', '.join(shapes)}, breakpoints such as '{example}' "
+            f"(seconds:{scale.unit}), a .csv file, or a recording"
         )
     points = [_point(*part.split(":", 1), where=f"in {part!r}", scale=scale) for part in parts]
     return Curve(tuple(points), name=text, scale=scale)
 
 
 def read_curve(path: StrPath, scale: Scale = LOUDNESS) -> Curve:
-    """Read a curve from a CSV file: columns seconds and value; a line of headings may come first.
+    """Read a curve from a table with a column of seconds and one of values; see `read_table`.
 
     Raises:
         ControlError: if the file cannot be read as such.
     """
-    rows = _rows(path)
-    if rows and not _is_number(rows[0][1][0]):
-        rows = rows[1:]
+    table = tables.read_table(path, (*scale.headings, scale.unit.lower(), scale.name))
     points = []
-    for number, row in rows:
-        where = f"on line {number} of {printable(path)}"
-        if len(row) < 2:
-            raise ControlError(
-                f"line {number} of {printable(path)} needs two columns: seconds and {scale.unit}"
-            )
-        points.append(_point(row[0], row[1], where=where, scale=scale))
-    return Curve(tuple(points), name=Path(path).name, scale=scale)
+    for line, time, value in table.rows:
+        where = f"on line {line} of {printable(path)}"
+        seconds, level = _point(time, value, where=where, scale=scale, decimal=table.decimal)
+        points.append((seconds / 1000 if table.milliseconds else seconds, level))
+    curve = Curve(tuple(points), name=Path(path).name, scale=scale)
+    values = [value for _, value in points]
+    about = (
+        f"{len(points)} point{'s' * (len(points) != 1)}, {points[0][0]:.4g} to {curve.last:.4g} s, "
+        f"{min(values):.4g} to {max(values):.4g} {scale.unit}, {table.about}"
+    )
+    return replace(curve, about=about)
 
 
-def _rows(path: StrPath) -> list[tuple[int, list[str]]]:
-    """Return the rows of a CSV file that are not empty, with their line numbers."""
-    file = Path(path)
-    try:
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise ControlError(f"cannot read the curve {printable(path)}: it is not a regular file")
-        if status.st_size > MAX_CSV_BYTES:
-            raise ControlError(
-                f"{printable(path)} is too large for a curve (over {MAX_CSV_BYTES // 10**6} MB)"
-            )
-        with file.open(newline="", encoding="utf-8-sig") as handle:
-            return [
-                (n, row)
-                for n, row in enumerate(csv.reader(handle), 1)
-                if any(cell.strip() for cell in row)
-            ]
-    except (OSError, ValueError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or "it is not a CSV file"
-        raise ControlError(f"cannot read the curve {printable(path)}: {reason}") from None
+def curve_of_recording(
+    path: StrPath, spec: AudioSpec, seconds: float | None = None, begin: Begin = 0.0
+) -> Curve:
+    """Return the loudness of a part of a recording, one point per frame, not yet smoothed.
 
-
-def curve_of_recording(path: StrPath, spec: AudioSpec, seconds: float | None = None) -> Curve:
-    """Return the loudness of a recording's beginning, one point per frame, not yet smoothed.
+    Args:
+        path: a sound file.
+        spec: of the model.
+        seconds: how much of it; by default the model's window.
+        begin: where in it, in seconds; "auto" is its first sound.
 
     Raises:
-        AudioFileError: if the file cannot be read or is silent.
+        AudioFileError: if the file cannot be read or is silent there.
     """
-    audio = torch.from_numpy(read_mono(path, spec, seconds=seconds or spec.clip_seconds))
-    levels = rms_db(audio[None], spec)[0].clamp(LOUDNESS.low, LOUDNESS.high)
+    part = read_from(path, spec, seconds or spec.clip_seconds, begin)
+    levels = rms_db(torch.from_numpy(part.samples)[None], spec)[0]
+    levels = levels.clamp(LOUDNESS.low, LOUDNESS.high)[:MAX_POINTS]
     times = np.arange(len(levels)) * spec.hop / spec.sample_rate
     points = tuple((float(t), float(v)) for t, v in zip(times, levels.tolist(), strict=True))
-    return Curve(points, name=Path(path).name)
+    about = f"loudness of {part.about}, {levels.min():.4g} to {levels.max():.4g} dB"
+    return Curve(points, name=Path(path).name, heard=True, about=about)
 
 
 def smoothed(
@@ -292,17 +320,13 @@ def _smoothed(curve: Curve, frames: int, spec: AudioSpec, device: torch.device) 
     return smooth(curve.levels(frames, spec)[None], spec)[0].to(device)
 
 
-def _point(time: str, value: str, *, where: str, scale: Scale) -> tuple[float, float]:
-    if not (_is_number(time) and _is_number(value)):
+def _point(
+    time: str, value: str, *, where: str, scale: Scale, decimal: str = "."
+) -> tuple[float, float]:
+    seconds = tables.number(time, SECONDS, decimal)
+    level = tables.number(value, {"": 1.0, **dict(scale.units)}, decimal)
+    if seconds is None or level is None:
         raise ControlError(
             f"the {scale.name} curve needs numbers, seconds and {scale.unit}, {where}"
         )
-    return float(time), float(value)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return seconds, level

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ditto.audio.excerpt import LONGEST_SECONDS, Begin
 from ditto.audio.features import intensity, mel_rms_db, smooth
+from ditto.audio.opening import is_recording
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Option, Output, ParseContext, Window
 from ditto.controls.curves import Curve, as_curve, curve_of_recording, smoothed
@@ -59,7 +61,7 @@ class Intensity(Control):
         "Loudness curve: crescendo, decrescendo, swell, dip, steps, flat; breakpoints "
         "'seconds:dB …'; or a .csv file of seconds and dB."
     )
-    like_help = "Follow the loudness of this recording's beginning."
+    like_help = "Follow the loudness of this recording."
     noun = "a loudness curve"
     other_names = ("loudness",)
     options = (
@@ -112,29 +114,36 @@ class Intensity(Control):
         *,
         seconds: float | None = None,
         measure: Measure = "mse",
+        begin: Begin = 0.0,
     ) -> "Intensity":
         """Return the control whose target is a recording's loudness.
 
         Args:
             path: a sound file.
-            spec: of the model.
-            seconds: how much of the recording's beginning; by default the model's window.
+            spec: of the model; by default that of the embedded one.
+            seconds: how much of the recording; by default all that a clip may need.
             measure: of the loss.
+            begin: where in the recording, in seconds; "auto" is its first sound.
 
         Raises:
-            AudioFileError: the file cannot be read or is silent.
+            AudioFileError: the file cannot be read or is silent there.
         """
-        return cls(curve_of_recording(path, spec or AudioSpec(), seconds), measure)
+        spec, seconds = spec or AudioSpec(), seconds or LONGEST_SECONDS
+        return cls(curve_of_recording(path, spec, seconds, begin), measure)
 
     @classmethod
     def parse(cls, text: str, context: ParseContext) -> "Intensity":
-        """Return the control that ``--intensity`` asks for."""
+        """Return the control that ``--intensity`` asks for; a recording is one to be like."""
+        if is_recording(text):
+            return cls.parse_like(Path(text), context)
         return cls(text, **_loss_settings(context))
 
     @classmethod
     def parse_like(cls, path: Path, context: ParseContext) -> "Intensity":
         """Return the control that ``--intensity-like`` asks for."""
-        control = cls.of_recording(path, context.spec(), seconds=context.seconds)
+        control = cls.of_recording(
+            path, context.spec(), seconds=context.heard_seconds, begin=context.like_begin
+        )
         return replace(control, **_loss_settings(context))
 
     def target(self, output: Output) -> Tensor:
@@ -193,11 +202,22 @@ class Intensity(Control):
                 "--correlation"
             )
         # Half a tenth is forgiven: a clip of "6 s" has 5.94.
-        if self.curve.last > seconds + 0.06:
+        if self.curve.last > seconds + 0.06 and not self.curve.heard:
             raise ControlError(
                 f"the loudness curve goes on to {self.curve.last:g} s, but the clip ends at "
                 f"{seconds:.2f} s"
             )
+
+    def understood(self) -> list[str]:
+        """Return what was understood of the curve."""
+        return [self.curve.about] if self.curve.about else []
+
+    def warnings(self, model: MusicModel, frames: int) -> list[str]:
+        """Return what of the clip a recording is too short for."""
+        end, last = model.spec.seconds(frames), self.curve.last
+        if not self.curve.heard or last > end - 0.2:
+            return []
+        return [f"the recording ends at {last:.2f} s: its last loudness is held up to {end:.2f} s"]
 
     def default_weight(self, others: Sequence[Control]) -> float:
         """Return λ of the MSE: `WITH_MELODY` beside losses in nats, `WITH_OTHERS` beside others."""

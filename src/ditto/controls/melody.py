@@ -20,20 +20,13 @@ from ditto.audio.chroma import (
     mel_octave_power,
     octave_power,
 )
+from ditto.audio.excerpt import LONGEST_SECONDS, Begin, begin_of
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Option, Output, ParseContext, Window
-from ditto.controls.notes import (
-    DEFAULT_BPM,
-    REST,
-    Note,
-    NoteSequence,
-    names_file,
-    parse_melody,
-    parse_notes,
-    read_midi,
-    read_score,
-    transcribe_recording,
-)
+from ditto.controls.midi import read_midi
+from ditto.controls.notes import DEFAULT_BPM, REST, Note, NoteSequence, parse_notes
+from ditto.controls.scores import read_score
+from ditto.controls.tunes import parse_melody, track_of, transcribe_recording, tune_from
 from ditto.errors import ControlError
 from ditto.models.model import MusicModel
 from ditto.panels import ChromaPanel, Panel
@@ -86,13 +79,21 @@ class Melody(Control):
         Option("bpm", float, "The melody's tempo; by default the tags' or the file's own."),
         Option(
             "melody_track",
-            int,
-            "Track of the MIDI file, from 0; by default the top line of all.",
+            str,
+            "Track of the MIDI file, or part of the score, from 0, or all; by default the line "
+            "most like a tune.",
             ("--track",),
         ),
         Option("melody_loss", str, "nll, or margin: leave alone what the tune leads."),
         Option("melody_margin", float, "By how much the tune leads, in nats; by default 0.3."),
         Option("melody_octave", bool, "Ask for the octave in which the melody is written."),
+        Option("melody_channel", int, "Channel of the MIDI file, from 1."),
+        Option(
+            "melody_from",
+            str,
+            "Where in the file the melody begins, in seconds; auto: at its first note or sound.",
+            ("--melody-begin",),
+        ),
     )
 
     def __post_init__(self) -> None:
@@ -122,19 +123,23 @@ class Melody(Control):
 
         Written notes take their tempo from ``--bpm`` or the tags; a file has its own.
         """
-        bpm, track = context.options.get("bpm"), context.options.get("melody_track")
-        written = not names_file(text)
-        bpm = context.tempo if bpm is None and written else bpm
-        margin = context.options.get("melody_margin")
-        measure = context.options.get("melody_loss") or ("nll" if margin is None else "margin")
+        options = context.options
+        margin = options.get("melody_margin")
+        measure = options.get("melody_loss") or ("nll" if margin is None else "margin")
         if margin is not None and measure != "margin":
             raise ControlError("--melody-margin needs --melody-loss margin to go with")
-        return cls(
-            parse_melody(text, context.spec(), bpm=bpm, track=track),
-            measure,
-            0.3 if margin is None else margin,
-            bool(context.options.get("melody_octave")),
+        tune = parse_melody(
+            text,
+            context.spec,
+            bpm=options.get("bpm"),
+            tempo=context.tempo,
+            track=track_of(options.get("melody_track"), "--melody-track"),
+            channel=options.get("melody_channel"),
+            begin=begin_of(options.get("melody_from") or 0.0, "--melody-from"),
+            seconds=context.seconds or (LONGEST_SECONDS if context.edit else None),
         )
+        octave = bool(options.get("melody_octave"))
+        return cls(tune, measure, 0.3 if margin is None else margin, octave)
 
     @classmethod
     def from_notes(cls, text: str, bpm: float = DEFAULT_BPM) -> "Melody":
@@ -143,33 +148,75 @@ class Melody(Control):
 
     @classmethod
     def from_midi(
-        cls, path: StrPath, *, bpm: float | None = None, track: int | None = None
+        cls,
+        path: StrPath,
+        *,
+        bpm: float | None = None,
+        track: int | Literal["all"] | None = None,
+        channel: int | None = None,
+        begin: Begin = 0.0,
     ) -> "Melody":
-        """Read a MIDI file: the top line of all its tracks, or of one."""
-        return cls(read_midi(path, bpm=bpm, track=track))
+        """Read a MIDI file.
+
+        Args:
+            path: the file.
+            bpm: beats per minute; None is the file's own tempo.
+            track: from 0, or "all", whose highest notes count.
+            channel: from 1 to 16. Without it and `track` it is the line most like a tune.
+            begin: where in the file, in seconds; "auto" is the first note.
+
+        Raises:
+            ControlError: the file cannot be read, or has no notes there.
+        """
+        track = track_of(track, "track")
+        return cls(tune_from(read_midi(path, bpm=bpm, track=track, channel=channel), begin))
 
     @classmethod
     def from_score(
-        cls, path: StrPath, *, bpm: float | None = None, part: int | None = None
+        cls,
+        path: StrPath,
+        *,
+        bpm: float | None = None,
+        part: int | Literal["all"] | None = None,
+        begin: Begin = 0.0,
     ) -> "Melody":
-        """Read a MusicXML file: the top line of all its parts, or of one; needs music21."""
-        return cls(read_score(path, bpm=bpm, part=part))
+        """Read a MusicXML file as it sounds, repeats played; needs music21.
+
+        Args:
+            path: the file.
+            bpm: quarter notes per minute; None is the file's own tempo.
+            part: from 0, or "all", whose highest notes count; None is the part most like a tune.
+            begin: where in the score, in seconds; "auto" is the first note.
+
+        Raises:
+            ControlError: the file cannot be read, or has no notes there.
+        """
+        return cls(tune_from(read_score(path, bpm=bpm, part=track_of(part, "part")), begin))
 
     @classmethod
     def of_recording(
-        cls, path: StrPath, spec: AudioSpec | None = None, *, seconds: float | None = None
+        cls,
+        path: StrPath,
+        spec: AudioSpec | None = None,
+        *,
+        seconds: float | None = None,
+        begin: Begin = 0.0,
     ) -> "Melody":
         """Return the control whose target is a recording's own strongest pitch classes.
 
         Args:
             path: a sound file.
-            spec: of the model.
-            seconds: how much of the recording's beginning; by default the model's window.
+            spec: of the model; by default that of the embedded one.
+            seconds: how much of the recording; by default the model's window, or without `spec` all
+                that a clip may need.
+            begin: where in the recording, in seconds; "auto" is its first sound.
 
         Raises:
-            AudioFileError: the file cannot be read or is silent.
+            AudioFileError: the file cannot be read or is silent there.
         """
-        return cls(transcribe_recording(path, spec or AudioSpec(), seconds))
+        if spec is None:
+            spec, seconds = AudioSpec(), seconds or LONGEST_SECONDS
+        return cls(transcribe_recording(path, spec, seconds, begin=begin))
 
     def target(self, output: Output) -> Tensor:
         """Return the target y, shape (frames,): 0 (C) to 11, or `REST` without a note."""
@@ -242,13 +289,19 @@ class Melody(Control):
         """Refuse a melody of which nothing falls into the clip."""
         if bool((self.tune.classes(frames, model.spec) == REST).all()):
             raise ControlError(
-                f"the melody has no note before the clip ends at {model.spec.seconds(frames):.2f} s"
+                f"the melody has no note before the clip ends at {model.spec.seconds(frames):.2f} "
+                f"s: it begins at {self.tune.begin:.2f} s, so let it begin there (begin, "
+                '--melody-from: seconds, or "auto")'
             )
+
+    def understood(self) -> list[str]:
+        """Return what was understood of the tune."""
+        return [self.tune.about] if self.tune.about else []
 
     def warnings(self, model: MusicModel, frames: int) -> list[str]:
         """Return what is cut of a melody that goes on beyond the clip."""
         end, last = model.spec.seconds(frames), self.tune.seconds
-        if last <= end + 0.06:
+        if last <= end + 0.06 or self.tune.heard:
             return []
         cut = sum(note.onset >= end for note in self.tune.notes)
         return [
@@ -284,6 +337,7 @@ class Melody(Control):
             **({} if self.measure == "nll" else {"measure": self.measure, "margin": self.margin}),
             **({"octave": True} if self.octave else {}),
             **({} if self.domain == "sound" else {"domain": self.domain}),
+            **({"understood": self.tune.about} if self.tune.about else {}),
         }
 
     @classmethod
@@ -291,7 +345,7 @@ class Melody(Control):
         """Return the control that `to_dict` wrote."""
         notes = tuple(Note(float(a), float(b), int(c)) for a, b, c in values["notes"])
         return cls(
-            NoteSequence(notes, values["tune"]),
+            NoteSequence(notes, values["tune"], str(values.get("understood", ""))),
             values.get("measure", "nll"),
             float(values.get("margin", 0.3)),
             bool(values.get("octave", False)),

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
+from ditto.audio.excerpt import LONGEST_SECONDS, Begin, read_from
 from ditto.audio.features import log_mel
-from ditto.audio.io import read_mono
+from ditto.audio.opening import is_recording
 from ditto.audio.similarity import (
     mfcc,
     onset_strength,
@@ -233,7 +234,7 @@ class Structure(SelfSimilarity):
         Option("structure_density", float, "Weight of onsets: sections keep playing; 0."),
     )
     help = "Form: 'ABA', or with lengths 'A:2 B:4 A:2'."
-    like_help = "Have the structure of this recording's beginning."
+    like_help = "Have the structure of this recording."
     noun = "a structure"
     smooth_seconds: ClassVar[float | None] = SMOOTH_SECONDS
 
@@ -255,8 +256,10 @@ class Structure(SelfSimilarity):
         object.__setattr__(self, "density", density)
 
     @classmethod
-    def parse(cls, text: str, context: ParseContext) -> "Structure":
-        """Return the control that ``--structure`` asks for."""
+    def parse(cls, text: str, context: ParseContext) -> "SelfSimilarity":
+        """Return the control that ``--structure`` asks for; a recording is one to be like."""
+        if is_recording(text):
+            return cls.parse_like(Path(text), context)
         options = context.options
         tolerance, density = options.get("structure_tolerance"), options.get("structure_density")
         return cls(text, tolerance or 0.0, density or 0.0)
@@ -281,7 +284,7 @@ class Structure(SelfSimilarity):
         """Return the control that ``--structure-like`` asks for."""
         if context.options.get("structure_density"):
             raise ControlError("--structure-density goes with --structure, which has sections")
-        control = StructureLike.of_recording(path, context.spec())
+        control = StructureLike.of_recording(path, context.spec(), begin=context.like_begin)
         return replace(control, tolerance=context.options.get("structure_tolerance") or 0.0)
 
     def in_window(self, window: Window, spec: AudioSpec) -> "Control | None":
@@ -425,11 +428,13 @@ class StructureLike(SelfSimilarity):
         reference: its log-mel, shape (n_mels, frames), at least as long as the clip.
         name: where it came from.
         tolerance: see `Structure`.
+        about: what was understood, on one line.
     """
 
     reference: Tensor
     name: str = "recording"
     tolerance: float = 0.0
+    about: str = ""
 
     def __post_init__(self) -> None:
         """Check the tolerance.
@@ -440,17 +445,31 @@ class StructureLike(SelfSimilarity):
         check_tolerance(self.tolerance)
 
     @classmethod
-    def of_recording(cls, path: StrPath, spec: AudioSpec | None = None) -> "StructureLike":
-        """Take the structure of a recording's beginning, one window of the model.
+    def of_recording(
+        cls, path: StrPath, spec: AudioSpec | None = None, *, begin: Begin = 0.0
+    ) -> "StructureLike":
+        """Take the structure of a recording, as much as a clip may need.
+
+        Args:
+            path: a sound file.
+            spec: of the model; by default that of the embedded one.
+            begin: where in the recording, in seconds; "auto" is its first sound.
 
         Raises:
-            AudioFileError: if the file cannot be read or is silent.
+            AudioFileError: if the file cannot be read or is silent there.
         """
+        seconds = LONGEST_SECONDS if spec is None else spec.clip_seconds + 0.2
         spec = spec or AudioSpec()
-        audio = torch.from_numpy(read_mono(path, spec, seconds=spec.clip_seconds + 0.2))
+        part = read_from(path, spec, seconds, begin)
+        audio = torch.from_numpy(part.samples)
         if audio.numel() <= spec.n_fft // 2:
             raise ControlError(f"{printable(path)} is too short to have a structure")
-        return cls(log_mel(audio[None], spec)[0], Path(path).name)
+        about = f"structure of {part.about}"
+        return cls(log_mel(audio[None], spec)[0], Path(path).name, about=about)
+
+    def understood(self) -> list[str]:
+        """Return which part of which recording it is of."""
+        return [self.about] if self.about else []
 
     @cached_property
     def _matrices(self) -> dict[tuple[int, AudioSpec, torch.device], Tensor]:
@@ -478,9 +497,10 @@ class StructureLike(SelfSimilarity):
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the recording's name."""
+        """Return the recording's name, and what was understood of it."""
+        understood = {"understood": self.about} if self.about else {}
         tolerance = {"tolerance": self.tolerance} if self.tolerance else {}
-        return {"control": self.kind, "like": self.name, **tolerance}
+        return {"control": self.kind, "like": self.name, **tolerance, **understood}
 
 
 def _timbre(mel: Tensor, spec: AudioSpec) -> Tensor:

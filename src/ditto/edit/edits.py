@@ -18,6 +18,7 @@ import numpy as np
 
 from ditto.audio.limiter import CEILING
 from ditto.controls.regions import SelfLoop
+from ditto.edit.ending import music_end
 from ditto.edit.legacy import model_first
 from ditto.edit.result import Edit, Part
 from ditto.edit.timeline import FADE_SECONDS, Known, Timeline, crossfaded, silence
@@ -198,6 +199,7 @@ def outpaint(
     *,
     overlap: float = 1.0,
     direction: Literal["forwards", "backwards"] = "forwards",
+    begin: float | None = None,
     progress: Progress | None = None,
     stop: Stop = never,
     halt: Halt | None = None,
@@ -215,6 +217,8 @@ def outpaint(
             the time of the whole.
         overlap: seconds that a window shares with what is there (the paper: 1, 2 or 3).
         direction: where it grows; "backwards" is a new beginning.
+        begin: where in the recording to go on from, in seconds; what lies beyond is dropped. By
+            default its end, or, where that is a fade-out or silence, the last of its music.
         progress: called with (part, parts, step).
         stop: called with every step; True ends the optimisation of a part.
         halt: asked after every part; True ends the edit there and keeps the parts that are done.
@@ -230,6 +234,7 @@ def outpaint(
         raise RequestError(f"direction is 'forwards' or 'backwards', not {shown(direction)}")
     seconds, overlap = _number("seconds", seconds), _number("overlap", overlap)
     timeline = opened(recording)
+    timeline, notes = _going_on(timeline, begin, overlap, direction == "backwards")
     _check_overlap(timeline, overlap)
     if not timeline.seconds < seconds <= MAX_SECONDS:
         raise RequestError(
@@ -258,9 +263,46 @@ def outpaint(
         before=longer.original,
         joins=joins,
         request=request,
-        asked={"seconds": seconds, "overlap": overlap, "direction": direction},
-        notes=told(filler),
+        asked={"seconds": seconds, "overlap": overlap, "direction": direction, "begin": begin},
+        notes=(*notes, *told(filler)),
     )
+
+
+def _going_on(
+    timeline: Timeline, begin: float | None, overlap: float, backwards: bool
+) -> tuple[Timeline, tuple[str, ...]]:
+    """Return the part of a recording that something new can go on from, and what to say of it.
+
+    Args:
+        timeline: the recording.
+        begin: where to go on from, in seconds, if it was said.
+        overlap: seconds that are shared.
+        backwards: whether what is new comes before.
+
+    Raises:
+        RequestError: `begin` is not within the recording.
+    """
+    notes: tuple[str, ...] = ()
+    if begin is not None:
+        if not (math.isfinite(begin) and 0 <= begin <= timeline.seconds):
+            raise RequestError(
+                f"what is new can go on from 0 to the {_length(timeline)}, not from {begin:g} s"
+            )
+        at = timeline.at(begin)
+    else:
+        forwards = timeline.samples[:, ::-1] if backwards else timeline.samples
+        end = music_end(forwards, timeline.sample_rate, overlap)
+        if end is None:
+            return timeline, ()
+        at = timeline.length - end if backwards else end
+        seconds = at / timeline.sample_rate
+        what = "begins with a fade-in or silence" if backwards else "ends in a fade-out or silence"
+        notes = (
+            f"{printable(timeline.name)} {what}: what is new joins its music at {seconds:.2f} s "
+            "(begin, --from: another second)",
+        )
+    part = timeline.between(*((at, timeline.length) if backwards else (0, at)))
+    return replace(part, skipped=at if backwards else 0, own=part.length), notes
 
 
 def _check_overlap(timeline: Timeline, overlap: float) -> None:

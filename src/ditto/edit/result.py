@@ -17,6 +17,7 @@ from ditto.audio.features import log_mel
 from ditto.audio.io import fitting_tag, write
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Output
+from ditto.edit.surroundings import lacking
 from ditto.edit.timeline import FADE_SECONDS, Original, Timeline
 from ditto.eval.seams import seam_jump, share_below, typical_jumps
 from ditto.models.model import MusicModel
@@ -191,6 +192,15 @@ class Edit:
         heard = _heard(self.timeline.samples[:, around], self.sample_rate, spec)
         return seam_jump(heard, (edge - first) / self.sample_rate, spec)
 
+    def remarks(self) -> list[str]:
+        """Return `notes`, and what the new music lacks beside the recording."""
+        if self.before is None or not self.gaps:
+            return list(self.notes)
+        first, last = max(self.gaps, key=lambda gap: gap[1] - gap[0])
+        model_rate, name = self.model.spec.sample_rate, printable(self.before.name)
+        new, old = self.timeline.between(first, last), self.before
+        return [*self.notes, *lacking(new, old, self.sample_rate, model_rate, name)]
+
     def report(self) -> dict[str, Any]:
         """Return everything about the edit as JSON."""
         rate = self.sample_rate
@@ -208,7 +218,7 @@ class Edit:
                 name: float(f"{value:.6g}") if np.isfinite(value) else None
                 for name, value in self.errors.items()
             },
-            "notes": list(self.notes),
+            "notes": self.remarks(),
             "asked": dict(self.asked),
             "request": None if self.request is None else self.request.to_dict(),
             "model": self.model.describe(),
@@ -244,7 +254,9 @@ class Edit:
             refuse_inputs(files, [self.before.path])
         sound, picture, about = files
         report = self.report() | ({"gain": gain} if gain != 1 else {})
+        layout = self.timeline.layout
         tags = {
+            **layout.tags,
             "software": f"ditto-music {version('ditto-music')}",
             "title": fitting_tag(self._title()),
             "comment": _comment(report),
@@ -257,6 +269,7 @@ class Edit:
             tags=tags,
             repeats=self.repeats,
             gain=gain,
+            layout=layout,
             force=force,
         )
         with atomic_file(about, force=force) as temporary:

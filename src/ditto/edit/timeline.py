@@ -14,7 +14,8 @@ import soxr
 import torch
 from torch import Tensor
 
-from ditto.audio.io import check_format, holds_peaks, info, kept_subtype, read
+from ditto.audio.io import check_format, holds_peaks, info, kept_subtype, read, read_tags
+from ditto.audio.layout import Layout
 from ditto.audio.limiter import CEILING, limited
 from ditto.audio.spec import AudioSpec
 from ditto.models.model import MusicModel
@@ -42,8 +43,10 @@ class Timeline:
         subtype: encoding of the file, as libsndfile names it; "" if there is no file.
         origin: where the recording itself begins, which beats are counted from.
         name: of the file.
+        layout: what the file has besides its samples.
         path: of the file, absolute; "" if there is none.
-        own: samples of the recording itself, from `origin` on; -1 is all.
+        skipped: samples of the recording after `origin` that were left out.
+        own: samples of the recording itself, from there on; -1 is all.
         overwritten: what was there of the recording before, in the order of writing.
     """
 
@@ -53,7 +56,9 @@ class Timeline:
     subtype: str = ""
     origin: int = 0
     name: str = ""
+    layout: Layout = field(default_factory=Layout)
     path: str = ""
+    skipped: int = 0
     own: int = -1
     overwritten: list[Patch] = field(default_factory=list)
 
@@ -79,6 +84,7 @@ class Timeline:
             audio.sample_rate,
             about.subtype,
             name=Path(path).name,
+            layout=Layout.of(path, read_tags(path)),
             path=str(Path(path).absolute()),
         )
 
@@ -133,7 +139,8 @@ class Timeline:
     def put(self, first: int, new: np.ndarray) -> None:
         """Overwrite samples from `first` on with new ones (channels, n); keep the recording's."""
         last = first + new.shape[1]
-        low, high = max(first, self.origin), min(last, self.origin + self.own)
+        start = self.origin + self.skipped
+        low, high = max(first, start), min(last, start + self.own)
         if low < high:
             self.overwritten.append((low, self.samples[:, low:high].copy()))
         self.samples[:, first:last] = new
@@ -141,7 +148,7 @@ class Timeline:
     @property
     def original(self) -> "Original":
         """The recording as it was."""
-        return Original(self, self.origin, self.own)
+        return Original(self, self.origin + self.skipped, self.own)
 
     def restore(self, gaps: Sequence[tuple[int, int]], unfilled: Sequence[tuple[int, int]]) -> None:
         """Take back what was not filled of some gaps, in place, and fade into it from what was."""

@@ -8,15 +8,10 @@ from pathlib import Path
 import mido
 
 from ditto.audio.spec import AudioSpec
-from ditto.controls.notes import (
-    DEFAULT_BPM,
-    SCORE_ENDINGS,
-    Note,
-    NoteSequence,
-    read_midi,
-    read_score,
-    transcribe_recording,
-)
+from ditto.controls import scores
+from ditto.controls.midi import read_midi
+from ditto.controls.notes import DEFAULT_BPM, Note, NoteSequence
+from ditto.controls.tunes import transcribe_recording
 from ditto.errors import ControlError
 from ditto.paths import atomic_file
 
@@ -29,7 +24,7 @@ SHORTEST_HEARD = 0.12
 
 
 def read_tune(path: Path, tempo: float | None, seconds: float) -> Beats:
-    """Read the top line of a MIDI or MusicXML file.
+    """Read the tune of a MIDI or MusicXML file.
 
     Args:
         path: the file.
@@ -39,8 +34,8 @@ def read_tune(path: Path, tempo: float | None, seconds: float) -> Beats:
     Raises:
         ControlError: the file cannot be read, or has no note so early.
     """
-    score = path.suffix.lower() in SCORE_ENDINGS
-    tune = (read_score if score else read_midi)(path, bpm=tempo)
+    score = path.suffix.lower() in scores.ENDINGS
+    tune = (scores.read_score if score else read_midi)(path, bpm=tempo)
     found = in_beats(top_line(tune.notes, seconds), tempo or DEFAULT_BPM)
     if not found:
         raise ControlError(f"{path.name} has no note within the first {seconds:.2f} s")

@@ -251,7 +251,7 @@ class Studio:
         Raises:
             ControlError, AudioFileError: there are none, or the file cannot be read.
         """
-        if file.suffix.lower() in (*tunes.SCORE_ENDINGS, ".mid", ".midi"):
+        if file.suffix.lower() in (*tunes.scores.ENDINGS, ".mid", ".midi"):
             notes = tunes.read_tune(file, tempo, self.window)
         else:
             self.look_into(file)
