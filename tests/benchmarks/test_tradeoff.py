@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import benchmarks.__main__ as command
 import pytest
 from benchmarks.measures import Judge
 from benchmarks.plots import draw
@@ -11,7 +12,6 @@ from benchmarks.runner import run_table
 from benchmarks.tasks import Bench
 from benchmarks.tradeoff import ERRORS, TABLE, Steered, done_when_met
 
-import benchmarks.__main__ as command
 from ditto.controls import Intensity, Melody, Structure
 from ditto.errors import DittoError
 

@@ -143,7 +143,7 @@ class Text(Control):
         object.__setattr__(control, "offset", offset)
         for name in ("clap", "target"):
             if name in self.__dict__:
-                control.__dict__[name] = self.__dict__[name]
+                vars(control)[name] = vars(self)[name]
         return control
 
     def errors(self, output: Output) -> dict[str, Tensor]:

@@ -105,21 +105,21 @@ class LatCH(SamplingMethod):
             denoiser.
         mean: μ, share of it that x̂_0 descends in each of `mean_steps`.
         mean_steps: how often.
-        start, end: part of the steps that is guided, 0 to 1 from noise on.
+        guide_from, guide_to: part of the steps that is guided, 0 to 1 from noise on.
     """
 
     variance: float = VARIANCE
     mean: float = MEAN
     mean_steps: int = MEAN_STEPS
-    start: float = START
-    end: float = END
+    guide_from: float = START
+    guide_to: float = END
     samplers = ("ddim", "ddpm")
     limits = SamplingMethod.limits | {
         "variance": (0.0, 1e3),
         "mean": (0.0, 1e3),
         "mean_steps": (1, 100),
-        "start": (0.0, 1.0),
-        "end": (0.0, 1.0),
+        "guide_from": (0.0, 1.0),
+        "guide_to": (0.0, 1.0),
     }
     name = "latch"
     summary = "LatCH's guidance through heads, without the decoder"
@@ -131,9 +131,10 @@ class LatCH(SamplingMethod):
             RequestError: one is out of range, or no step is guided.
         """
         super().__post_init__()
-        if not self.start < self.end:
+        if not self.guide_from < self.guide_to:
             raise RequestError(
-                f"latch guides from start to a later end, not from {self.start:g} to {self.end:g}"
+                "latch guides from guide_from to a later guide_to, not from "
+                f"{self.guide_from:g} to {self.guide_to:g}"
             )
 
     def check(self, problem: Problem) -> None:
@@ -163,6 +164,6 @@ class LatCH(SamplingMethod):
             variance=self.variance,
             mean=self.mean,
             mean_steps=self.mean_steps,
-            window=(self.start, self.end),
+            window=(self.guide_from, self.guide_to),
             advance=self.advance(problem, problem.new_noise()),
         )

@@ -393,8 +393,8 @@ def train_from_folder(
     """Run `train_heads` on a data folder."""
 
     def clips(folder: Path) -> Clips:
-        if not model.has_mel:
-            return LatentClips(folder, model, seed=config.seed)  # pyright: ignore[reportCallIssue]
+        if not model.has_mel:  # a pipeline's
+            return LatentClips(folder, model, seed=config.seed)  # pyright: ignore[reportArgumentType]
         return ClipDataset(
             folder,
             model.spec,
