@@ -16,8 +16,8 @@ from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Output, ParseContext, Window
 from ditto.controls.curves import Curve
 from ditto.controls.intensity import Intensity, mse, pearson
-from ditto.controls.melody import Melody
 from ditto.controls.per_item import PerItem
+from ditto.controls.pulls import LatentNorm
 from ditto.errors import ControlError
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.model import MusicModel
@@ -236,7 +236,7 @@ def test_sums_spans_and_batches_of_controls_are_calibrated_part_by_part() -> Non
 
 
 def test_a_control_without_a_proxy_is_its_own() -> None:
-    control = Melody.from_notes("C4:1")
+    control = LatentNorm()
     assert control.proxy() is control
     assert control.calibrate(Output(x_0(), MODEL)) is control
 

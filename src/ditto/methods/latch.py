@@ -105,21 +105,21 @@ class LatCH(SamplingMethod):
             denoiser.
         mean: μ, share of it that x̂_0 descends in each of `mean_steps`.
         mean_steps: how often.
-        guide_from, guide_until: part of the steps that is guided, 0 to 1 from noise on.
+        guide_from, guide_to: part of the steps that is guided, 0 to 1 from noise on.
     """
 
     variance: float = VARIANCE
     mean: float = MEAN
     mean_steps: int = MEAN_STEPS
     guide_from: float = START
-    guide_until: float = END
+    guide_to: float = END
     samplers = ("ddim", "ddpm")
     limits = SamplingMethod.limits | {
         "variance": (0.0, 1e3),
         "mean": (0.0, 1e3),
         "mean_steps": (1, 100),
         "guide_from": (0.0, 1.0),
-        "guide_until": (0.0, 1.0),
+        "guide_to": (0.0, 1.0),
     }
     name = "latch"
     summary = "LatCH's guidance through heads, without the decoder"
@@ -131,10 +131,10 @@ class LatCH(SamplingMethod):
             RequestError: one is out of range, or no step is guided.
         """
         super().__post_init__()
-        if not self.guide_from < self.guide_until:
+        if not self.guide_from < self.guide_to:
             raise RequestError(
-                f"latch guides from some part of the steps to a later one, not from "
-                f"{self.guide_from:g} to {self.guide_until:g}"
+                "latch guides from guide_from to a later guide_to, not from "
+                f"{self.guide_from:g} to {self.guide_to:g}"
             )
 
     def check(self, problem: Problem) -> None:
@@ -164,6 +164,6 @@ class LatCH(SamplingMethod):
             variance=self.variance,
             mean=self.mean,
             mean_steps=self.mean_steps,
-            window=(self.guide_from, self.guide_until),
+            window=(self.guide_from, self.guide_to),
             advance=self.advance(problem, problem.new_noise()),
         )
