@@ -137,3 +137,10 @@ def composed(tmp_path_factory: pytest.TempPathFactory, soundfont: Path) -> Path:
     return compose_dataset(
         tmp_path_factory.mktemp("composed") / "train", count=3, soundfonts=[soundfont]
     )
+
+
+@pytest.fixture
+def together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a batch's items together, as on an accelerator; a CPU makes them one by one."""
+    for module in ("runner", "result"):
+        monkeypatch.setattr(f"ditto.{module}.one_by_one", lambda device, count: False)

@@ -274,7 +274,8 @@ def commands() -> list[list[str]]:
     """Every command, as its words."""
     found = []
     for name, (module, _) in cli.COMMANDS.items():
-        command = typer.main.get_group(import_module(f"ditto.cli.{module}").app).commands[name]
+        whole = module if "." in module else f"ditto.cli.{module}"
+        command = typer.main.get_group(import_module(whole).app).commands[name]
         found += [[name, inner] for inner in getattr(command, "commands", {})] or [[name]]
     return [words for words in found if words != ["bench"]]
 

@@ -25,7 +25,8 @@ def commands() -> dict[str, Any]:
             found[words] = given
 
     for name, (module, _) in COMMANDS.items():
-        group: Any = typer.main.get_group(import_module(f"ditto.cli.{module}").app)
+        whole = module if "." in module else f"ditto.cli.{module}"
+        group: Any = typer.main.get_group(import_module(whole).app)
         walk(name, group.commands[name])
     return found
 

@@ -55,7 +55,7 @@ def test_a_signal_keeps_the_best_so_far(
 def test_a_signal_before_the_first_step_keeps_nothing(
     run: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr("ditto.cli.generate.Run", interrupted)

@@ -165,8 +165,8 @@ def test_description_is_json_with_the_points_unless_they_are_many() -> None:
         "relative": False,
         "points": [[0.0, -30.0], [3.0, -12.0]],
     }
-    many = Intensity(" ".join(f"{i / 100}:-20" for i in range(65))).to_dict()
-    assert many["points"] == 65
+    many = Intensity(" ".join(f"{i / 100}:-20" for i in range(4097))).to_dict()
+    assert many["points"] == 4097
 
 
 def test_the_panel_is_target_and_feature() -> None:

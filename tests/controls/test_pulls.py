@@ -160,6 +160,7 @@ def test_pulls_add_are_described_and_refused(tiny_model: MusicModel) -> None:
     [Ditto(steps=2, lr=0.05), Doodl(steps=2, lr=0.05), Ditto2(lr=0.05, corrections=2)],
     ids=["ditto", "doodl", "ditto2"],
 )
+@pytest.mark.usefixtures("together")
 def test_every_method_that_optimises_gives_x_T_to_the_pull(student_model, method) -> None:
     seen = []
 

@@ -80,7 +80,7 @@ def test_a_description_gives_the_control_back(control: Control, tiny_model: Musi
     "description",
     [
         StructureLike(torch.zeros(16, 64)).to_dict(),
-        Intensity(" ".join(f"{i / 200}:-20" for i in range(80))).to_dict(),
+        Intensity(" ".join(f"{i / 200}:-20" for i in range(4200))).to_dict(),
         LOOP.to_dict(),
         {},
         {"control": "intensity", "points": [[0, "loud"]]},

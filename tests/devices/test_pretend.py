@@ -48,13 +48,15 @@ CONTROLS_TRIED: dict[str, Callable[[], Control]] = {
     "brightness": lambda: ditto.Brightness("brighten"),
     "melody": lambda: ditto.Melody.from_notes("C4:0.2 E4:0.3"),
     "structure": lambda: Structure("AB"),
+    "beats": lambda: ditto.Beats("240"),
+    "chords": lambda: ditto.Chords("C:1 F:1", bpm=240),
     "text": lambda: ditto.Text("a calm jazz trio", clap=deepcopy(CLAP)),
 }
 """One of every kind on the command line."""
 
 
 @pytest.fixture(params=["float64", "no float64"])
-def machine(request: pytest.FixtureRequest) -> Iterator[None]:
+def machine(request: pytest.FixtureRequest, together: None) -> Iterator[None]:
     """The device, as a GPU of today and as one of Apple's."""
     pretend.register()
     # PyTorch chooses its attention by the device: for one that it does not know, plain products
@@ -125,7 +127,7 @@ def test_every_method(both: tuple[MusicModel, MusicModel], name: str) -> None:
     settings = SETTINGS.get(name, {"steps": 2})
     method = METHODS[name](**settings)
     region = Region.inpaint(torch.rand(1, 16, 64) - 1, ((20, 40),))
-    masking = ("naive", "multidiffusion", "md50", "gg")
+    masking = ("naive", "multidiffusion", "md50", "gg", "native")
     control = region if name in masking else Intensity("swell")
     compare(both, control, method=method, count=2, guidance=1.5)
 

@@ -261,5 +261,5 @@ def test_memory_grows_by_the_recordings_samples_alone(
 
     peak(3.0)  # what is imported and kept on first use
     grown = peak(9.0) - peak(3.0)
-    own = 6 * RATE * (2 * 4 + 1)  # two channels of float32, and what is known
-    assert grown < 1.5 * own
+    own = 6 * RATE * 2 * 4  # two channels of float32
+    assert grown < 2.8 * own  # making room takes them twice, for a moment

@@ -39,6 +39,7 @@ WORDS = {
     "formulation": "invertible",
     "grid": "leading",
     "threshold": "dynamic",
+    "hear": "sound",
     "tolerance": -0.5,
 }
 OPTIONAL = {"grid", "lr", "momentum", "tolerance", "patience", "gamma", "strength", "max_travel"}

@@ -298,6 +298,7 @@ class Poisoned(Intensity):
         return super().loss(output) * torch.nan
 
 
+@pytest.mark.usefixtures("together")
 def test_a_batch_with_one_poisoned_item_returns_the_others(student_model: MusicModel) -> None:
     seconds = {"seed": 5, "count": 3, "iterations": 5, "method": Ditto2(corrections=2)}
     fine = run(Request(PerItem([LOUDNESS] * 3), **seconds), student_model)

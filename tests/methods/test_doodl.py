@@ -18,6 +18,8 @@ from ditto.models.model import MusicModel
 from ditto.models.transformer import PatchTransformer
 from ditto.optimize import best_so_far
 
+pytestmark = pytest.mark.usefixtures("together")
+
 SCHEDULE = Schedule.cosine(shift=0.5)
 TAGS = torch.tensor([[1, 2, 3, 0, 0], [2, 0, 5, 0, 0]])
 

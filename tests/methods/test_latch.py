@@ -103,9 +103,9 @@ def test_what_it_refuses(tiny_model: MusicModel, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(RequestError, match="guides the sampling by a control"):
         made(tiny_model, ditto.LatCH(steps=2))
     with pytest.raises(
-        RequestError, match=r"from guide_from to a later guide_to, not from 0\.5 to 0\.5"
+        RequestError, match=r"from guide_from to a later guide_to, not from 0\.6 to 0\.5"
     ):
-        ditto.LatCH(guide_from=0.5, guide_to=0.5)
+        ditto.LatCH(guide_from=0.6, guide_to=0.5)
     monkeypatch.setattr(MusicModel, "has_mel", False)
     with pytest.raises(RequestError, match=r"has none: train them with `ditto-music train heads`"):
         made(replace(tiny_model), ditto.LatCH(steps=2), LOUDNESS)

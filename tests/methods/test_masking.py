@@ -23,6 +23,8 @@ from ditto.methods.masking import (
 )
 from ditto.models.model import MusicModel
 
+pytestmark = pytest.mark.usefixtures("together")
+
 SCHEDULE = Schedule.cosine(shift=0.5)
 COND = torch.zeros(2, 5, dtype=torch.long)
 MASK = torch.zeros(1, 1, 1, 8)

@@ -17,6 +17,8 @@ from ditto.models.model import MusicModel
 from ditto.request import Request
 from ditto.runner import run
 
+pytestmark = pytest.mark.usefixtures("together")
+
 
 @pytest.mark.parametrize("sampler", Uncontrolled.samplers)
 def test_each_sampler_is_that_of_its_module(whole_model: MusicModel, sampler: str) -> None:

@@ -196,7 +196,9 @@ def _decode_by_pyav(path: StrPath, into: Any, until: float | None) -> bool:
     except (FFmpegError, ValueError):
         return False
     with container:
-        if not container.streams.audio:
+        # A damaged file may have a stream without a rate, or without channels.
+        streams = container.streams.audio
+        if not streams or not getattr(streams[0], "rate", 0) or not streams[0].channels:
             raise AudioFileError(f"cannot read {printable(path)}: it has no sound in it")
         try:
             _copy(container, into, until)

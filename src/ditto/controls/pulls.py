@@ -10,7 +10,7 @@ of the first two.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -199,6 +199,11 @@ class NearUncontrolled(Pull):
     def errors(self, output: Output) -> dict[str, Tensor]:
         """Return the loss."""
         return {f"near_uncontrolled_{self.space}": self.loss(output)}
+
+    def for_item(self, item: int) -> "NearUncontrolled":
+        """Return the pull towards the item's own clip."""
+        own = self.reference[item : item + 1] if len(self.reference) > 1 else self.reference
+        return replace(self, reference=own)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the space; the reference is not in it."""

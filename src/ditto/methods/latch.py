@@ -131,7 +131,7 @@ class LatCH(SamplingMethod):
             RequestError: one is out of range, or no step is guided.
         """
         super().__post_init__()
-        if not self.guide_from < self.guide_to:
+        if not self.guide_from <= self.guide_to:
             raise RequestError(
                 "latch guides from guide_from to a later guide_to, not from "
                 f"{self.guide_from:g} to {self.guide_to:g}"
