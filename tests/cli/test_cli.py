@@ -156,7 +156,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no such curve": (["--intensity", "missing.csv"], "No such file"),
     "curve is a folder": (["--intensity", "folder.csv"], "regular file"),
     "curve is binary": (["--intensity", "binary.csv"], "not a CSV file"),
-    "curve is empty": (["--intensity", "empty.csv"], "points, not 0"),
+    "curve is empty": (["--intensity", "empty.csv"], "it is empty"),
     "no such recording": (["--intensity-like", "missing.wav"], "missing.wav"),
     "recording is text": (["--intensity-like", "text.wav"], "text.wav"),
     "recording is empty": (["--intensity-like", "empty.wav"], "empty.wav"),

@@ -122,12 +122,13 @@ SETTINGS: Mapping[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+# native needs a model that inpaints by itself: tests/methods/test_native.py has two.
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - {"native"}))
 def test_every_method(both: tuple[MusicModel, MusicModel], name: str) -> None:
     settings = SETTINGS.get(name, {"steps": 2})
     method = METHODS[name](**settings)
     region = Region.inpaint(torch.rand(1, 16, 64) - 1, ((20, 40),))
-    masking = ("naive", "multidiffusion", "md50", "gg", "native")
+    masking = ("naive", "multidiffusion", "md50", "gg")
     control = region if name in masking else Intensity("swell")
     compare(both, control, method=method, count=2, guidance=1.5)
 

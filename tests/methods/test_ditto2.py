@@ -310,7 +310,7 @@ def test_a_batch_with_one_poisoned_item_returns_the_others(student_model: MusicM
     assert torch.equal(found.audio[[0, 2]], fine.audio[[0, 2]])
     assert torch.equal(found.x_T[1], draw_x_T(SHAPE, 5, 3)[1])
     assert found.audio.isfinite().all()
-    assert found.report(1)["loss"] == [None] * 5
+    assert found.report(1)["loss"] == []
     with pytest.raises(GradientError, match="not finite"):
         run(Request(Poisoned("swell"), **seconds), student_model)
 

@@ -344,7 +344,7 @@ class Beats(Control):
         asked = np.array([time for time, _ in self._hits(output)])
         counted = self._counted(output)
         asked = asked[counted.bool().cpu().numpy()]
-        scores = [self._score(asked, clip, output) for clip in envelope.double().cpu().numpy()]
+        scores = [self._score(asked, clip, output) for clip in envelope.cpu().double().numpy()]
         leads = (self.leads(envelope, output) * counted).sum(dim=1) / counted.sum().clamp(min=1)
         return {
             "beats_f_measure_percent": 100 * torch.tensor(scores, device=envelope.device),
