@@ -38,8 +38,11 @@ NEW = {
         iterations=8,
         method=Ditto2(surrogate_steps="adaptive", decode_steps=4),
     ),
-    "ditto2-melody": ditto.Request(MELODY, iterations=6),
-    "ditto2-structure": ditto.Request(ditto.Structure("ABA"), iterations=6),
+    # Since then estimates have taken the fast vocoder's place.
+    "ditto2-melody": ditto.Request(MELODY, iterations=6, method=Ditto2(hear="draft")),
+    "ditto2-structure": ditto.Request(
+        ditto.Structure("ABA"), iterations=6, method=Ditto2(hear="draft")
+    ),
     "freedom": ditto.Request(ditto.Intensity("crescendo"), method=FreeDoM(steps=6)),
 }
 

@@ -7,8 +7,9 @@ import torch
 from tests.methods.given import LOUDNESS, SHAPE, problem
 from torch import Tensor
 
-from ditto.controls.base import Output
+from ditto.controls.base import Control, Output
 from ditto.controls.intensity import Intensity
+from ditto.controls.melody import Melody
 from ditto.controls.per_item import PerItem
 from ditto.diffusion.denoiser import GuidedDenoiser
 from ditto.diffusion.samplers import Chain, ddim
@@ -432,3 +433,30 @@ def test_settings_of_what_is_kept(student_model: MusicModel) -> None:
     ):
         with pytest.raises(RequestError, match=message):
             Ditto2(**wrong)
+
+
+MELODY = Melody.from_notes("C4:1")
+
+
+@pytest.mark.parametrize(("hear", "whole", "fast"), [("sound", 4, 0), ("draft", 0, 4)])
+def test_what_is_heard_in_every_iteration(
+    student_model: MusicModel, hear: str, whole: int, fast: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[bool] = []
+    loss = type(MELODY).loss
+
+    def counted(control: Control, output: Output) -> Tensor:
+        heard.append(output.model is student_model)
+        assert control == MELODY, "not its proxy"
+        return loss(control, output)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(type(MELODY), "loss", counted)
+    given = problem(student_model, MELODY, iterations=4)
+    list(Ditto2(hear=hear, corrections=1).optimise(draw_x_T(SHAPE, 5, 2), given))  # pyright: ignore[reportArgumentType]
+    assert heard.count(True) == whole
+    assert heard.count(False) == fast
+
+
+def test_what_can_be_heard_is_said() -> None:
+    with pytest.raises(RequestError, match='hear must be "estimate", "draft" or "sound"'):
+        Ditto2(hear="ears")  # pyright: ignore[reportArgumentType]

@@ -271,8 +271,8 @@ class Ditto2(OptimisingMethod):
         keep: "surrogate", the best by the corrected surrogate; or "decoded", the best of what was
             decoded, by the true loss: corrections that do not help are taken back.
         hear: what the loss is of while optimising with corrections: an "estimate", which needs no
-            decoder where a control has one and is corrected by what is heard; or the "sound", as in
-            the papers, by the whole decoder.
+            decoder where a control has one and is corrected by what is heard; the "draft" of the
+            fast vocoder; or the "sound" of the whole decoder, as in the papers.
         candidates: noises to choose the start from: the one whose clip without control is nearest
             the target; 1 begins at the request's own.
         max_travel: the default lr is at most this / K, which bounds how far x_T goes from the noise
@@ -288,7 +288,7 @@ class Ditto2(OptimisingMethod):
     decode_steps: int | None = None
     corrections: int | Literal["every step"] = CORRECTIONS
     keep: Literal["surrogate", "decoded"] = "surrogate"
-    hear: Literal["estimate", "sound"] = "estimate"
+    hear: Literal["estimate", "draft", "sound"] = "estimate"
     candidates: int = 1
     max_travel: float | None = None
     gamma: float | None = None
@@ -318,8 +318,10 @@ class Ditto2(OptimisingMethod):
                 object.__setattr__(self, name, check_number(name, value, low, high))
         if self.keep not in ("surrogate", "decoded"):
             raise RequestError(f'keep must be "surrogate" or "decoded", not {shown(self.keep)}')
-        if self.hear not in ("estimate", "sound"):
-            raise RequestError(f'hear must be "estimate" or "sound", not {shown(self.hear)}')
+        if self.hear not in ("estimate", "draft", "sound"):
+            raise RequestError(
+                f'hear must be "estimate", "draft" or "sound", not {shown(self.hear)}'
+            )
         if self.keep == "decoded" and not self.corrections:
             raise RequestError('keep "decoded" needs corrections, which decode')
 
@@ -377,8 +379,8 @@ class Ditto2(OptimisingMethod):
         objective, calibrate, judge = problem.objective, None, None
         corrected = bool(self.corrections) and problem.control is not None
         if corrected:
-            if self.hear == "estimate":
-                objective, calibrate = proxied(problem)
+            if self.hear != "sound":
+                objective, calibrate = proxied(problem, draft=self.hear == "draft")
             judge = problem.objective if self.keep == "decoded" else None
         budget = self.surrogate_steps
         if isinstance(budget, str):
@@ -439,15 +441,15 @@ def corrected_adam(iterations: int, max_travel: float | None = None) -> dict[str
     return {"lr": min(CORRECTED_LR, travel / iterations), "momentum": CORRECTED_MOMENTUM}
 
 
-def proxied(problem: Problem) -> tuple[Objective, Calibrate]:
+def proxied(problem: Problem, *, draft: bool = False) -> tuple[Objective, Calibrate]:
     """Return the objective by the control's cheap proxy, and what calibrates it at a decoded x_0.
 
-    The proxy needs a mel of x_0, or heads; without them the control itself is used. What needs
-    sound all the same gets that of the model's fast vocoder.
+    The proxy needs a mel of x_0, or heads; without them, or for a draft, the control itself is
+    used. What needs sound all the same gets that of the model's fast vocoder.
     """
     model, control = problem.model, problem.control
     assert control is not None
-    cheap = model.has_mel or model.readers is not None
+    cheap = not draft and (model.has_mel or model.readers is not None)
     proxy, fast = (control.proxy() if cheap else control), model.fast
 
     def calibrate(decoded: Tensor) -> Objective:
