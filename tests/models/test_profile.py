@@ -58,6 +58,7 @@ def counted(model: MusicModel, method: Method, seconds: float | None, count: int
     return memory.peak
 
 
+@pytest.mark.usefixtures("together")
 @pytest.mark.parametrize("low", [False, True])
 @pytest.mark.parametrize("count", [1, 3])
 def test_an_estimate_is_what_a_run_takes(student_model: MusicModel, low: bool, count: int) -> None:
@@ -70,6 +71,7 @@ def test_an_estimate_is_what_a_run_takes(student_model: MusicModel, low: bool, c
     assert one == pytest.approx(one_step, rel=0.15)
 
 
+@pytest.mark.usefixtures("together")
 @pytest.mark.parametrize("low", [False, True])
 def test_the_same_of_a_pipeline(low: bool) -> None:
     model = adapt(make_stable_audio(), low_memory=low)

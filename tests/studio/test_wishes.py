@@ -4,7 +4,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 import ditto
@@ -12,6 +14,7 @@ from ditto import cli
 from ditto.cli import generate as generate_command
 from ditto.cli import options
 from ditto.edit import edits, variations
+from ditto.edit.timeline import Timeline
 from ditto.errors import ControlError, DittoError, RequestError
 from ditto.latents import Latent
 from ditto.models.model import MusicModel
@@ -92,6 +95,7 @@ def same(request: Request) -> Any:
         for term in control.get("terms", [control]):
             term.pop("curve", None)
             term.pop("tune", None)
+            term.pop("understood", None)
     return described
 
 
@@ -111,6 +115,9 @@ def test_an_edit_is_the_same_in_all_spellings(
 ) -> None:
     name = None if verb == "loop" else "-my song.wav"
     recording = None if name is None else Path(name)
+    monkeypatch.chdir(tmp_path)
+    if name is not None:
+        soundfile.write(name, 0.1 * np.random.default_rng(0).standard_normal(9600), 8000)
     wish = read_wish(EditWish, values)
     line, text = wish.command(name), wish.python(model, name)
     commanded, keywords = by_command(line, monkeypatch, tmp_path)
@@ -119,8 +126,10 @@ def test_an_edit_is_the_same_in_all_spellings(
     made, more = done.value.args
 
     def plain(args: Any, settings: dict) -> tuple[Any, Any]:
-        kept = {key: settings[key] for key in settings if key not in ("progress", "stop")}
-        rest = [Path(a).name if isinstance(a, str | Path) else a for a in args[1:]]
+        kept = {key: settings[key] for key in settings if key not in ("progress", "stop", "halt")}
+        kept = {key: value for key, value in kept.items() if (key, value) != ("begin", None)}
+        # The command has read the recording already.
+        rest = [a.name if isinstance(a, Timeline | Path) else a for a in args[1:]]
         rest = [same(a) if isinstance(a, Request) else a for a in rest]
         if verb == "inpaint" and kept.get("overlap") is None:
             kept["overlap"] = 1.0

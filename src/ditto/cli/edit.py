@@ -93,16 +93,15 @@ def known_tempo(bpm: float, words: TagVocabulary) -> float | None:
 
     That is `bpm` itself, or its half or double; None if the model knows neither.
     """
-    for tempo in (bpm, bpm / 2, bpm * 2, bpm / 4, bpm * 4):
-        if words.tempo_low <= tempo <= words.tempo_high:
-            if tempo != bpm:
-                say(
-                    f"note: the model knows {words.tempo_low:g} to {words.tempo_high:g} BPM: for "
-                    f"{bpm:g} it is told {tempo:g}, whose beats fall together with them"
-                )
-            return tempo
-    say(f"note: the model knows no tempo like {bpm:g} BPM: it is told none")
-    return None
+    tempo = words.tempo_like(bpm)
+    if tempo is None:
+        say(f"note: the model knows no tempo like {bpm:g} BPM: it is told none")
+    elif tempo != bpm:
+        say(
+            f"note: the model knows {words.tempo_low:g} to {words.tempo_high:g} BPM: for "
+            f"{bpm:g} it is told {tempo:g}, whose beats fall together with them"
+        )
+    return tempo
 
 
 @command(

@@ -1,6 +1,6 @@
 """Music of any length: windows of the model that each continue what is there.
 
->>> ditto.song(model, 90, controls=ditto.Intensity("0:-40 45:-14 90:-40")).save("song.wav")
+>>> ditto.song(model, 90, controls=ditto.Intensity("0:-40 45:-14 90:-40")).save("long.wav")
 
 The first window is generated, and the others are outpainted from it (DITTO section 4), with the
 controls in seconds of the whole. Memory does not grow with the length, but for the sound's own.

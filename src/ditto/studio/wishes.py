@@ -213,7 +213,7 @@ class EditWish(Music):
         tempo = tags.tempo
         words = model.vocabulary
         if self.kind == "loop" and tempo is None and self.bpm is not None:
-            tempo = self.bpm if words.tempo_low <= self.bpm <= words.tempo_high else None
+            tempo = words.tempo_like(self.bpm)
         return replace(tags, tempo=tempo, beat=self.beat)
 
     def edit(
