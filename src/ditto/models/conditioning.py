@@ -167,14 +167,14 @@ class TagVocabulary:
     tempo_bins: int = 12
 
     @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Number of indices of each of the first three columns, null included."""
+        return len(self.genres) + 1, len(self.moods) + 1, self.tempo_bins + 1
+
     def tempo_like(self, bpm: float) -> float | None:
         """Return a tempo in range whose beats fall together with those of `bpm`, or None."""
         tempi = (bpm, bpm / 2, bpm * 2, bpm / 4, bpm * 4)
         return next((t for t in tempi if self.tempo_low <= t <= self.tempo_high), None)
-
-    def sizes(self) -> tuple[int, int, int]:
-        """Number of indices of each of the first three columns, null included."""
-        return len(self.genres) + 1, len(self.moods) + 1, self.tempo_bins + 1
 
     def encode(self, tags: Tags) -> Tensor:
         """Encode tags as a condition (5,) int64, see `COLUMNS`.
