@@ -329,7 +329,7 @@ class Case:
         loss = Intensity("swell")
         rehearsal = Rehearsal.of(self.model, self.subject.seconds, self.batch, None, loss)
         if isinstance(self.method, Ditto2):
-            working = rehearsal.ditto2() or 0
+            working = rehearsal.ditto2(fast=False) or 0
         else:
             working = rehearsal.ditto(self.method.steps, True)  # pyright: ignore[reportAttributeAccessIssue]
         return weights_of(self.model) + working

@@ -142,5 +142,5 @@ def composed(tmp_path_factory: pytest.TempPathFactory, soundfont: Path) -> Path:
 @pytest.fixture
 def together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a batch's items together, as on an accelerator; a CPU makes them one by one."""
-    for module in ("runner", "result"):
+    for module in ("runner", "result", "models.profile"):
         monkeypatch.setattr(f"ditto.{module}.one_by_one", lambda device, count: False)

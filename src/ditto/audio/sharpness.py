@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ditto.tables import widened
+
 RANGE_DB = 80.0
 LOUDEST = 0.95
 """Quantile of a frame's bands that its peaks are."""
@@ -42,7 +44,7 @@ class Sharpness:
 
 def sharpness(mel: Tensor, dynamic_range_db: float = 160.0) -> Sharpness:
     """Compute the statistics of log-mels (B, n_mels, frames), of which [−1, 1] is the range."""
-    levels = (mel.double() - 1) * (dynamic_range_db / 2)
+    levels = (widened(mel) - 1) * (dynamic_range_db / 2)
     levels = torch.maximum(levels, levels.amax(dim=(1, 2), keepdim=True) - RANGE_DB)
     loud, middle = (levels.quantile(share, dim=1) for share in (LOUDEST, 0.5))
     return Sharpness(levels.std(dim=1).mean(dim=1), (loud - middle).mean(dim=1))

@@ -114,7 +114,9 @@ def inpaint(
         list[float],
         typer.Option("--from", help="Where a region starts, in seconds; may be repeated."),
     ],
-    end: Annotated[list[float], typer.Option("--to", help="Where it ends; one for each --from.")],
+    ending: Annotated[
+        list[float], typer.Option("--to", help="Where it ends; one for each --from.")
+    ],
     overlap: Overlap = None,
     *,
     options: Options,
@@ -123,10 +125,10 @@ def inpaint(
 
     All else stays bit for bit, but for cross-fades of 0.1 s beside each region.
     """
-    if len(start) != len(end):
-        raise RequestError(f"give one --to for each --from, not {len(end)} for {len(start)}")
+    if len(start) != len(ending):
+        raise RequestError(f"give one --to for each --from, not {len(ending)} for {len(start)}")
     timeline = opened(song, output, options)
-    regions = list(zip(start, end, strict=True))
+    regions = list(zip(start, ending, strict=True))
     request = requested(options)
     with optimising("inpaint", request) as optimisation:
         edit = edits.inpaint(

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ditto.diffusion.samplers import Chain, ddim, plain_call
 from ditto.models.conditioning import Tags
-from ditto.models.device import memory_of, synchronise
+from ditto.models.device import memory_of, one_by_one, synchronise
 from ditto.models.low_memory import rehearsed_low_memory
 from ditto.models.model import MusicModel
 
@@ -180,6 +180,7 @@ class Rehearsal:
         guidance: CFG scale w.
         loss: of a control.
         proxy: what DITTO-2 takes in its place.
+        others: clips that are made one by one with this one, and only keep their latents.
     """
 
     model: MusicModel
@@ -188,6 +189,7 @@ class Rehearsal:
     guidance: float
     loss: Loss
     proxy: Loss
+    others: int = 0
 
     @classmethod
     def of(
@@ -200,11 +202,13 @@ class Rehearsal:
         proxy: Loss | None = None,
     ) -> "Rehearsal":
         """Return that of a request; see `estimate_cost`."""
-        x_T = torch.zeros(count, *model.shape(seconds), device=model.device)
+        together = 1 if one_by_one(model.device, count) else count
+        x_T = torch.zeros(together, *model.shape(seconds), device=model.device)
         w = model.guidance if guidance is None else guidance
-        cond = model.cond(Tags(), count, seconds)
+        cond = model.cond(Tags(), together, seconds)
         loss = _sound_power if loss is None else loss
-        return cls(model, x_T, cond, w, loss, loss if proxy is None else proxy)
+        proxy = loss if proxy is None else proxy
+        return cls(model, x_T, cond, w, loss, proxy, others=count - together)
 
     def ditto(self, steps: int, checkpointing: bool) -> int:
         """Return the bytes that an iteration of DITTO takes at its peak, besides the weights."""
@@ -215,17 +219,22 @@ class Rehearsal:
         more = self.x_T.nbytes if checkpointing else self._peak(2, False) - one
         return one + (steps - 1) * max(0, more)
 
-    def ditto2(self) -> int | None:
-        """Return the same of DITTO-2 with one step of the student; None without one."""
+    def ditto2(self, *, fast: bool = True) -> int | None:
+        """Return the same of DITTO-2 with one step of the student; None without one.
+
+        Without corrections (``fast=False``) it hears the whole vocoder.
+        """
         model = self.model
         if model.student is None:
             return None
-        return self._peak(1, False, student=True)
+        return self._peak(1, False, student=True, fast=fast)
 
-    def _peak(self, steps: int, checkpointing: bool, *, student: bool = False) -> int:
+    def _peak(
+        self, steps: int, checkpointing: bool, *, student: bool = False, fast: bool = True
+    ) -> int:
         grid = (self.model.student_schedule if student else self.model.schedule).timesteps(steps)
         with _without_values(self.model) as (model, memory):
-            heard = model.fast if student else model
+            heard = model.fast if student and fast else model
             denoiser = model.student if student else model.denoiser
             schedule = model.student_schedule if student else model.schedule
             assert denoiser is not None
@@ -243,7 +252,7 @@ class Rehearsal:
                 loss = (self.proxy if student else self.loss)(x_0, heard)
                 torch.autograd.grad(loss.sum(), latent)
         del kept
-        return memory.peak
+        return memory.peak + self.others * LATENTS * self.x_T.nbytes
 
 
 @contextmanager
@@ -327,7 +336,8 @@ def estimate_cost(
         low_working, low_student = low.ditto(steps, checkpointing), low.ditto2()
     working, student = plain.ditto(steps, checkpointing), plain.ditto2()
     x_T, cond, w = plain.x_T, plain.cond, plain.guidance
-    t = torch.full((count,), model.schedule.timesteps(1)[0], device=model.device)
+    t = torch.full((len(x_T),), model.schedule.timesteps(1)[0], device=model.device)
+    times = count // len(x_T)
     encoders = getattr(model, "encoders", [])
     with torch.no_grad():
         return Cost(
@@ -337,8 +347,8 @@ def estimate_cost(
             low_working=low_working,
             student_working=student,
             low_student_working=low_student,
-            step_seconds=_seconds(lambda x: model.denoiser(x, t, cond, w), x_T),
-            decode_seconds=_seconds(model.to_sound, x_T),
+            step_seconds=times * _seconds(lambda x: model.denoiser(x, t, cond, w), x_T),
+            decode_seconds=times * _seconds(model.to_sound, x_T),
             steps=steps,
             iterations=iterations,
             checkpointing=checkpointing,
