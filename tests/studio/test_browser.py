@@ -215,12 +215,11 @@ def test_notes_are_drawn_and_a_midi_file_is_imported(page: Any, tmp_path: Path) 
     wait(page, "create")
     report = json.loads(download(page, "create", "JSON", tmp_path).read_text())
     beat = 60 / 110
-    expected = [
-        [0, beat, 60], [beat, beat, 64], [2 * beat, beat, 67], [3 * beat, beat, 73],
-    ]  # fmt: skip
+    pitches = [60, 64, 67, 73]
+    expected = [[i * beat, beat, pitch] for i, pitch in enumerate(pitches)]
     np.testing.assert_allclose(report["request"]["controls"][0]["notes"], expected, atol=1e-3)
     target = mido.MidiFile(download(page, "create", "MIDI of the target", tmp_path))
-    assert [m.note for m in target if m.type == "note_on"] == [60, 64, 67, 73]
+    assert [m.note for m in target if m.type == "note_on"] == pitches
     assert target.length == pytest.approx(4 * beat, abs=0.01)
 
     track = mido.MidiTrack()
