@@ -139,6 +139,14 @@ window.ditto = {};
       html("button", { type: "button", class: "small", click: () => input.click() }, label));
   }
 
+  /** Draw an element's parts anew; the keyboard stays on the part that it was on. */
+  function redraw(element, parts) {
+    const stops = () => [...element.querySelectorAll("[tabindex]")];
+    const before = stops().indexOf(document.activeElement);
+    element.replaceChildren(...parts);
+    if (before >= 0) stops().at(Math.min(before, stops().length - 1))?.focus();
+  }
+
   /** Call `draw(width)` whenever an element has got a new width. */
   function onWidth(element, draw) {
     let width = 0;
@@ -206,5 +214,5 @@ window.ditto = {};
   }
 
   Object.assign(window.ditto, { html, svg, clamp, rounded, tab, setTempo, history, card, upload,
-    messages, chooser, onWidth, first, seconds, copy, nav });
+    messages, chooser, onWidth, redraw, first, seconds, copy, nav });
 })();

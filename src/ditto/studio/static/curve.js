@@ -246,7 +246,7 @@
       }
       picture.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
       picture.setAttribute("width", width);
-      picture.replaceChildren(...parts);
+      ditto.redraw(picture, parts);
     }
     ditto.onWidth(body, (now) => { width = now; draw(); });
     shared.addEventListener("tempo", () => draw());

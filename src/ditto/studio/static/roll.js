@@ -321,7 +321,7 @@
       picture.setAttribute("viewBox", `0 0 ${width} ${tall}`);
       picture.setAttribute("width", width);
       picture.setAttribute("height", tall);
-      picture.replaceChildren(...parts);
+      ditto.redraw(picture, parts);
     }
     ditto.onWidth(body, (now) => { width = now; draw(); });
     shared.addEventListener("tempo", () => draw());
