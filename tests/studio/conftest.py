@@ -90,6 +90,12 @@ def browser(tune_wav: Path) -> Iterator[Any]:
             executable_path=found,
             args=[
                 "--no-sandbox",
+                # On a machine without graphics frames may stop coming, and waits hang on them.
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+                "--disable-renderer-backgrounding",
+                "--disable-background-timer-throttling",
+                "--disable-backgrounding-occluded-windows",
                 "--autoplay-policy=no-user-gesture-required",
                 "--use-fake-ui-for-media-stream",
                 "--use-fake-device-for-media-stream",
