@@ -1,20 +1,22 @@
 """Small things that many tests share: a music model of random weights that runs in milliseconds."""
 
 import os
-import sys
+from pathlib import Path
 
 # One thread a process: pytest-xdist has the cores already, and sums come out the same in every
 # process.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # librosa's compiled functions are kept in files. Two processes that write them at once may each
 # read half of the other's, and crash (numba's #10128): each has a folder of its own.
-os.environ["NUMBA_CACHE_DIR"] = os.path.join(
-    sys.prefix, "numba", os.environ.get("PYTEST_XDIST_WORKER", "alone")
+os.environ["NUMBA_CACHE_DIR"] = str(
+    Path(__file__).parents[1]
+    / ".pytest_cache"
+    / "numba"
+    / os.environ.get("PYTEST_XDIST_WORKER", "")
 )
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
