@@ -14,8 +14,8 @@ from benchmarks import variants as v
 from benchmarks.cache import Tensors
 from benchmarks.controls import BEST_OF
 from benchmarks.runner import Entry, Table, Versus
-from ditto.controls.base import Output
 from ditto.controls.intensity import Intensity
+from ditto.controls.output import Output
 
 CORRECTIONS = (0, 1, 2, 4, 8, "every step")
 ADAMS = {

@@ -30,7 +30,7 @@ from benchmarks.variants import CTM, PUBLISHED_CTM, TTM, Models
 from ditto.audio.features import log_mel, mel_db
 from ditto.eval.bootstrap import Interval, mean_interval, ratio_interval
 from ditto.eval.ears.tempo import tempo_hits
-from ditto.models.model import Student
+from ditto.models.student import Student
 
 REAL, VOCODED, TEACHER = "real", "real, through the vocoder", "teacher, T=20"
 STUDENTS = {

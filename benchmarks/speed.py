@@ -37,13 +37,15 @@ from benchmarks.variants import (
     load,
     native_precision,
 )
-from ditto.controls.base import Control, Output
+from ditto.controls.base import Control
+from ditto.controls.output import Output
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import DataError
 from ditto.methods.ditto import Ditto, checkpointed_call
 from ditto.methods.ditto2 import Ditto2, proxied
-from ditto.models.model import MusicModel, Student
+from ditto.models.model import MusicModel
 from ditto.models.profile import MemoryTracker
+from ditto.models.student import Student
 from ditto.runner import Run
 from ditto.training.base import BaseConfig, network_of
 from ditto.training.loop import RECIPES, load_config, recipe_path

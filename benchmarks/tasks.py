@@ -20,7 +20,8 @@ from ditto.audio.chroma import log_chroma
 from ditto.audio.features import intensity, log_mel
 from ditto.audio.similarity import self_similarity
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Control, Output
+from ditto.controls.base import Control
+from ditto.controls.output import Output
 from ditto.controls.regions import Region
 from ditto.controls.text import Text
 from ditto.diffusion.consistency import Noise

@@ -29,8 +29,9 @@ from ditto.audio.spec import AudioSpec
 from ditto.composer.corpus import compose_dataset
 from ditto.composer.render import Renderer
 from ditto.models.conditioning import TagVocabulary
-from ditto.models.model import MusicModel, Student
+from ditto.models.model import MusicModel
 from ditto.models.network import hash_weights
+from ditto.models.student import Student
 from ditto.models.transformer import PatchTransformer
 from ditto.models.vocoder import Vocoder
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import ditto
-from ditto.controls.base import Control, Output
+from ditto.controls.base import Control
 from ditto.controls.intensity import Intensity
 from ditto.controls.melody import Melody
+from ditto.controls.output import Output
 from ditto.controls.structure import Structure
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import ControlError, DittoError, RequestError, TagError

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ditto.audio.io import SUBTYPES, check_format, fitting_tag, write
-from ditto.controls.base import Control, Output
+from ditto.controls.base import Control
+from ditto.controls.output import Output
 from ditto.errors import OutputError
 from ditto.eval.kept import Kept, kept
 from ditto.latents import Latent, item_seed

@@ -21,8 +21,9 @@ from ditto.eval.classifier import ClipClassifier
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.controlnet import ControlAdapter
 from ditto.models.hub import load
-from ditto.models.model import MusicModel, Student
+from ditto.models.model import MusicModel
 from ditto.models.network import hash_weights
+from ditto.models.student import Student
 from ditto.models.transformer import PatchTransformer
 from ditto.models.vocoder import Vocoder
 

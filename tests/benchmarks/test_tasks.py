@@ -24,8 +24,8 @@ from benchmarks.tasks import (
 from benchmarks.variants import CTM, DITTO, DOODL, GG, PUBLISHED_CTM, TTM, searched
 
 from ditto.audio.features import log_mel
-from ditto.controls.base import Output
 from ditto.controls.intensity import Intensity
+from ditto.controls.output import Output
 from ditto.edit.variations import vary
 from ditto.errors import DittoError
 from ditto.methods.ditto import Ditto

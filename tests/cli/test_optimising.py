@@ -14,8 +14,8 @@ from tests.conftest import Command
 from torch import Tensor
 
 from ditto.cli.optimising import Optimisation
-from ditto.controls.base import Output
 from ditto.controls.intensity import Intensity
+from ditto.controls.output import Output
 from ditto.models.model import MusicModel
 from ditto.optimize import Step
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Control, Masked, Output, Sum, Window
+from ditto.controls.base import Control, Masked, Sum
+from ditto.controls.output import Output, Window
 from ditto.errors import ControlError
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.model import MusicModel

@@ -13,8 +13,8 @@ from ditto.audio.features import log_mel
 from ditto.audio.io import write
 from ditto.audio.spec import AudioSpec
 from ditto.controls import control_from_dict
-from ditto.controls.base import Output, Window
 from ditto.controls.beats import ACCENT, Beats, Grid, Hits
+from ditto.controls.output import Output, Window
 from ditto.errors import ControlError
 from ditto.methods.ditto2 import Ditto2
 from ditto.models.model import MusicModel

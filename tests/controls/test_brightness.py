@@ -6,8 +6,8 @@ import torch
 import ditto
 from ditto.audio.spec import AudioSpec
 from ditto.controls import control_from_dict
-from ditto.controls.base import Output, Window
 from ditto.controls.brightness import REFERENCE_HZ, Brightness, centroid_octaves
+from ditto.controls.output import Output, Window
 from ditto.errors import ControlError
 
 SPEC = AudioSpec()

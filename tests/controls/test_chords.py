@@ -9,7 +9,6 @@ from tests.conftest import Command
 import ditto
 from ditto.audio.spec import AudioSpec
 from ditto.controls import control_from_dict
-from ditto.controls.base import Output, Window
 from ditto.controls.chords import (
     QUALITIES,
     Chords,
@@ -20,6 +19,7 @@ from ditto.controls.chords import (
     templates,
 )
 from ditto.controls.notes import REST
+from ditto.controls.output import Output, Window
 from ditto.errors import ControlError
 from ditto.methods.ditto2 import Ditto2
 from ditto.models.model import MusicModel

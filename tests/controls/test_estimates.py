@@ -14,9 +14,10 @@ from torch import Tensor
 from ditto.audio.chroma import log_chroma, mel_log_chroma, mel_octave_power, octave_power
 from ditto.audio.features import log_mel
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Control, Output
+from ditto.controls.base import Control
 from ditto.controls.brightness import Brightness, centroid_octaves, mel_centroid_octaves
 from ditto.controls.melody import Melody
+from ditto.controls.output import Output
 from ditto.controls.structure import Structure
 from ditto.controls.text import Text
 from ditto.models.clap_frontend import ClapFrontEnd

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from ditto.audio.features import mel_rms_db, smooth
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Output, ParseContext, Window
+from ditto.controls.base import ParseContext
 from ditto.controls.curves import Curve
 from ditto.controls.intensity import Intensity, mse, pearson
+from ditto.controls.output import Output, Window
 from ditto.controls.per_item import PerItem
 from ditto.controls.pulls import LatentNorm
 from ditto.errors import ControlError

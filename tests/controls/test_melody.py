@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from ditto.audio.chroma import log_chroma, octave_power
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Output, ParseContext, Window
+from ditto.controls.base import ParseContext
 from ditto.controls.melody import Melody, hinge, log_octaves
 from ditto.controls.notes import REST, Note, NoteSequence
+from ditto.controls.output import Output, Window
 from ditto.errors import ControlError
 from ditto.methods.ditto import Ditto
 from ditto.models.conditioning import TagVocabulary

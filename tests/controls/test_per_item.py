@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Output
 from ditto.controls.intensity import Intensity
+from ditto.controls.output import Output
 from ditto.controls.per_item import PerItem
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.model import MusicModel

@@ -12,7 +12,8 @@ from tests.methods.given import LOUDNESS, SHAPE
 from torch import Tensor
 
 from ditto.controls import LatentNorm, LatentStatistics, NearUncontrolled, control_from_dict
-from ditto.controls.base import Control, Output
+from ditto.controls.base import Control
+from ditto.controls.output import Output
 from ditto.controls.per_item import PerItem
 from ditto.errors import ControlError
 from ditto.latents import draw_x_T

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ditto.audio.bands import Bands
-from ditto.controls.base import Output
+from ditto.controls.output import Output
 from ditto.controls.regions import Region, SelfLoop
 from ditto.errors import ControlError
 from ditto.methods.ditto import Ditto

@@ -10,15 +10,10 @@ import torch
 from torch import Tensor
 
 from ditto.audio.features import log_mel
-from ditto.controls.base import Output, ParseContext, Window
-from ditto.controls.structure import (
-    KEEPS_PLAYING,
-    Form,
-    Structure,
-    StructureLike,
-    onset_activity,
-    parse_form,
-)
+from ditto.controls.base import ParseContext
+from ditto.controls.form import Form, parse_form
+from ditto.controls.output import Output, Window
+from ditto.controls.structure import KEEPS_PLAYING, Structure, StructureLike, onset_activity
 from ditto.errors import AudioFileError, ControlError
 from ditto.methods.ditto import Ditto
 from ditto.models.model import MusicModel

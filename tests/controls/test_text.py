@@ -9,8 +9,8 @@ import torch
 from tests.models.tiny_clap import make_clap, save_clap
 
 from ditto import cli
-from ditto.controls.base import Output
 from ditto.controls.intensity import Intensity
+from ditto.controls.output import Output
 from ditto.controls.text import Text
 from ditto.errors import ControlError, ModelError
 from ditto.methods.ditto import Ditto

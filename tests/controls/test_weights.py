@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from ditto.controls import control_from_dict
-from ditto.controls.base import Control, Masked, Output
+from ditto.controls.base import Control, Masked
 from ditto.controls.intensity import WITH_MELODY, WITH_OTHERS, Intensity
 from ditto.controls.melody import Melody
+from ditto.controls.output import Output
 from ditto.controls.regions import SelfLoop
 from ditto.controls.structure import Structure, StructureLike
 from ditto.controls.weights import default_iterations, weighted_sum

@@ -15,7 +15,8 @@ from ditto import plots
 from ditto.audio.io import read_tags
 from ditto.controls.intensity import Intensity
 from ditto.controls.regions import SelfLoop
-from ditto.edit.edits import inpaint, loop, loop_recording, loop_seconds, outpaint
+from ditto.edit.edits import inpaint, outpaint
+from ditto.edit.loops import loop, loop_recording, loop_seconds
 from ditto.edit.result import Edit
 from ditto.edit.timeline import FADE_SECONDS
 from ditto.errors import RequestError

@@ -12,12 +12,14 @@ import torch
 from ditto.audio.features import log_mel
 from ditto.audio.limiter import limited
 from ditto.audio.similarity import self_similarity
-from ditto.controls.base import Control, Output, Window
+from ditto.controls.base import Control
 from ditto.controls.brightness import Brightness
+from ditto.controls.form import Form
 from ditto.controls.intensity import Intensity
-from ditto.controls.structure import Form, Structure, StructureInSong, StructureLike
+from ditto.controls.output import Output, Window
+from ditto.controls.structure import Structure, StructureInSong, StructureLike
 from ditto.controls.text import Text
-from ditto.edit.edits import loop
+from ditto.edit.loops import loop
 from ditto.edit.song import song
 from ditto.errors import ControlError, OutputError, RequestError
 from ditto.methods.ditto import Ditto

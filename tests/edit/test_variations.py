@@ -10,8 +10,8 @@ import torch
 
 import ditto
 from ditto.audio.features import mel_rms_db
-from ditto.controls.base import Output
 from ditto.controls.intensity import Intensity
+from ditto.controls.output import Output
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.edit.variations import INVERSIONS, Variations, _window, invert, vary
 from ditto.errors import RequestError

@@ -10,9 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ditto.controls.base import Control, Masked, Window
+from ditto.controls.base import Control, Masked
 from ditto.controls.intensity import WITH_OTHERS, Intensity
 from ditto.controls.melody import Melody
+from ditto.controls.output import Window
 from ditto.controls.regions import Region
 from ditto.controls.structure import Structure
 from ditto.edit.timeline import Timeline

@@ -7,9 +7,10 @@ import torch
 from tests.methods.given import LOUDNESS, SHAPE, problem
 from torch import Tensor
 
-from ditto.controls.base import Control, Output
+from ditto.controls.base import Control
 from ditto.controls.intensity import Intensity
 from ditto.controls.melody import Melody
+from ditto.controls.output import Output
 from ditto.controls.per_item import PerItem
 from ditto.diffusion.denoiser import GuidedDenoiser
 from ditto.diffusion.samplers import Chain, ddim

@@ -13,8 +13,9 @@ from ditto.diffusion.schedule import EPSILON_SIGMA
 from ditto.methods.ditto import Ditto
 from ditto.methods.ditto2 import Ditto2
 from ditto.methods.none import Uncontrolled
-from ditto.models.model import MusicModel, Student
+from ditto.models.model import MusicModel
 from ditto.models.network import hash_weights
+from ditto.models.student import Student
 from ditto.training.base import BaseConfig, train_base
 from ditto.training.distill import DistillConfig, train_student
 from ditto.training.loop import RECIPES, load_config

@@ -10,7 +10,7 @@ from tests.methods.test_guidance import level, make_chain, randn, zero
 from torch import Tensor
 
 import ditto
-from ditto.controls.base import Output
+from ditto.controls.output import Output
 from ditto.diffusion.samplers import ddim, ddim_step
 from ditto.errors import RequestError
 from ditto.methods.latch import descended, latch

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ditto.controls.base import Output
 from ditto.controls.intensity import Intensity
+from ditto.controls.output import Output
 from ditto.errors import ModelError
 from ditto.models import heads as module
 from ditto.models.heads import Heads, Reader, decoder_hash, save_heads

@@ -17,8 +17,9 @@ from torch import Tensor
 from ditto.errors import DataError, ModelError
 from ditto.models import hub
 from ditto.models.conditioning import Tags
-from ditto.models.model import MusicModel, Student, student_denoiser
+from ditto.models.model import MusicModel, student_denoiser
 from ditto.models.network import hash_weights
+from ditto.models.student import Student
 from ditto.models.unet import TagUNet
 from ditto.training.consistency_loss import Grid
 from ditto.training.distill import DistillConfig, draw, load_distilled, train_student, weight

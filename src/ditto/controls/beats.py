@@ -28,9 +28,10 @@ from ditto.audio.onsets import (
     tap_beats,
 )
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Control, Option, Output, ParseContext, Window
+from ditto.controls.base import Control, Option, ParseContext
 from ditto.controls.intensity import pearson
 from ditto.controls.midi import ENDINGS, read_hits
+from ditto.controls.output import Output, Window
 from ditto.errors import ControlError
 from ditto.models.model import MusicModel
 from ditto.panels import CurvePanel, Panel

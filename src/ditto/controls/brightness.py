@@ -9,9 +9,10 @@ from torch import Tensor
 
 from ditto.audio.features import full_precision, mel_db, mel_filterbank, smooth, stft_power
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Control, Output, Window
+from ditto.controls.base import Control
 from ditto.controls.curves import Curve, Scale, as_curve
 from ditto.controls.intensity import mse, pearson
+from ditto.controls.output import Output, Window
 from ditto.errors import ControlError
 from ditto.models.model import MusicModel
 from ditto.panels import CurvePanel, Panel

@@ -19,9 +19,10 @@ from torch.nn.functional import avg_pool1d
 
 from ditto.audio.chroma import CLASSES, POWER_FLOOR, octave_power
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Control, Option, Output, ParseContext, Window
+from ditto.controls.base import Control, Option, ParseContext
 from ditto.controls.melody import accuracy, hinge, nll
 from ditto.controls.notes import DEFAULT_BPM, REST
+from ditto.controls.output import Output, Window
 from ditto.errors import ControlError
 from ditto.models.model import MusicModel
 from ditto.panels import ChromaPanel, Panel

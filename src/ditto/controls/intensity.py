@@ -13,8 +13,9 @@ from ditto.audio.excerpt import LONGEST_SECONDS, Begin
 from ditto.audio.features import intensity, mel_rms_db, smooth
 from ditto.audio.opening import is_recording
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Control, Option, Output, ParseContext, Window
+from ditto.controls.base import Control, Option, ParseContext
 from ditto.controls.curves import Curve, as_curve, curve_of_recording, smoothed
+from ditto.controls.output import Output, Window
 from ditto.errors import ControlError
 from ditto.models.model import MusicModel
 from ditto.panels import CurvePanel, Panel

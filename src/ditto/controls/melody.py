@@ -22,9 +22,10 @@ from ditto.audio.chroma import (
 )
 from ditto.audio.excerpt import LONGEST_SECONDS, Begin, begin_of
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Control, Option, Output, ParseContext, Window
+from ditto.controls.base import Control, Option, ParseContext
 from ditto.controls.midi import read_midi
 from ditto.controls.notes import DEFAULT_BPM, REST, Note, NoteSequence, parse_notes
+from ditto.controls.output import Output, Window
 from ditto.controls.scores import read_score
 from ditto.controls.tunes import parse_melody, track_of, transcribe_recording, tune_from
 from ditto.errors import ControlError

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ditto.controls.base import Control, Output
+from ditto.controls.base import Control
+from ditto.controls.output import Output
 from ditto.errors import ControlError
 from ditto.models.model import MusicModel
 from ditto.panels import Panel

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool1d, avg_pool1d
 
 from ditto.audio.features import mel_db
-from ditto.controls.base import Control, Output
+from ditto.controls.base import Control
+from ditto.controls.output import Output
 from ditto.errors import ControlError
 from ditto.models.clap import Clap
 from ditto.models.model import MusicModel

@@ -7,11 +7,9 @@ near its target, and `density` asks every section to keep playing.
 """
 
 import copy
-import math
-import re
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,14 +31,16 @@ from ditto.audio.similarity import (
     standardised_timbre,
 )
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Control, Option, Output, ParseContext, Window
+from ditto.controls.base import Control, Option, ParseContext
+from ditto.controls.form import Form, parse_form
+from ditto.controls.output import Output, Window
 from ditto.errors import ControlError
 from ditto.models.model import MusicModel
 from ditto.panels import MatrixPanel, Panel
 from ditto.paths import StrPath, printable, shown
 from ditto.tables import table
 
-MAX_SECTIONS, MAX_DENSITY = 16, 100.0
+MAX_DENSITY = 100.0
 KEEPS_PLAYING = 0.3
 """`onset_activity` of a section, dB, from which it counts as played. Sections of four clips of the
 embedded model have 0.25 to 0.51 without control and 0.12 to 0.37 under ABA; white noise has 0.03.
@@ -50,70 +50,6 @@ SMOOTH_SECONDS = 1.0
 
 EVERY = 4
 """Frames between those that a proxy of a smoothed matrix compares: 21 of them in its window."""
-
-_SECTION = re.compile(r"([A-Za-z])(?::(\d+(?:\.\d*)?|\d*\.\d+))?")
-
-
-@dataclass(frozen=True)
-class Form:
-    """Sections in order.
-
-    Attributes:
-        sections: (letter, length); lengths are shares of the clip, whatever they add up to.
-        name: label, e.g. the text that it was read from.
-    """
-
-    sections: tuple[tuple[str, float], ...]
-    name: str = field(default="form", compare=False)
-
-    def __post_init__(self) -> None:
-        """Check the sections.
-
-        Raises:
-            ControlError: too few, too many, or a length that is not positive.
-        """
-        if not 2 <= len(self.sections) <= MAX_SECTIONS:
-            raise ControlError(
-                f"a form needs 2 to {MAX_SECTIONS} sections, not {len(self.sections)}"
-            )
-        for letter, length in self.sections:
-            if not 0 < length < math.inf:
-                raise ControlError(
-                    f"section {letter} of the form must have a length above 0, not {length:g}"
-                )
-
-    def labels(self, frames: int) -> np.ndarray:
-        """Return the letter (as a number) of each of `frames` frames, shape (frames,)."""
-        return self.labels_at((np.arange(frames) + 0.5) / frames)
-
-    def labels_at(self, share: np.ndarray) -> np.ndarray:
-        """Return the letter (as a number) at each share of the whole, 0 to 1; of its shape."""
-        letters = sorted({letter for letter, _ in self.sections})
-        ends = np.cumsum([length for _, length in self.sections])
-        section = np.searchsorted(ends / ends[-1], share).clip(max=len(self.sections) - 1)
-        return np.array([letters.index(letter) for letter, _ in self.sections])[section]
-
-    def matrix(self, frames: int) -> Tensor:
-        """Return 1 where two frames have one letter, else 0; shape (frames, frames), float32."""
-        labels = torch.from_numpy(self.labels(frames))
-        return (labels[:, None] == labels[None]).float()
-
-
-def parse_form(text: str) -> Form:
-    """Read a form: "ABA", or with lengths "A:2 B:4 A:2".
-
-    Raises:
-        ControlError: if it holds something else than letters, or has too many sections.
-    """
-    words = list(text.strip()) if text.strip().isalpha() else text.replace(",", " ").split()
-    found = [_SECTION.fullmatch(word) for word in words]
-    if not found or not all(found):
-        wrong = next((word for word, match in zip(words, found, strict=True) if not match), text)
-        raise ControlError(
-            f"cannot read {printable(wrong)!r} in the form: write letters, 'ABA', or lengths, "
-            "'A:2 B:4 A:2'"
-        )
-    return Form(tuple((m[1].upper(), float(m[2] or 1)) for m in found if m), text)
 
 
 class SelfSimilarity(Control):

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ditto.controls.base import Control, Option, Output, ParseContext
+from ditto.controls.base import Control, Option, ParseContext
+from ditto.controls.output import Output
 from ditto.errors import ControlError
 from ditto.models.clap import Clap
 from ditto.models.model import MusicModel

@@ -16,7 +16,8 @@ from torch import Tensor
 from ditto.audio.features import log_mel
 from ditto.audio.io import fitting_tag, write
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Control, Output
+from ditto.controls.base import Control
+from ditto.controls.output import Output
 from ditto.edit.surroundings import lacking
 from ditto.edit.timeline import FADE_SECONDS, Original, Timeline
 from ditto.eval.seams import seam_jump, share_below, typical_jumps

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ditto.controls.base import Control, FrameSpans, Window, shortest_span
+from ditto.controls.base import Control, shortest_span
+from ditto.controls.output import FrameSpans, Window
 from ditto.controls.regions import Region
 from ditto.edit.result import mel_columns
 from ditto.edit.timeline import FADE_SECONDS, Timeline, clip_at_rate

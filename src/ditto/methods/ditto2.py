@@ -29,14 +29,15 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from ditto.controls.base import Output
+from ditto.controls.output import Output
 from ditto.diffusion.consistency import Noise, gamma_sample
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.diffusion.schedule import expand_like
 from ditto.errors import RequestError
 from ditto.methods.base import OptimisingMethod, Problem, check_number
 from ditto.methods.candidates import MAX_CANDIDATES, begun
-from ditto.models.model import OWN, MusicModel
+from ditto.models.model import MusicModel
+from ditto.models.student import OWN
 from ditto.optimize import LR, MOMENTUM, Objective, Step, best_so_far, optimize
 from ditto.paths import shown
 

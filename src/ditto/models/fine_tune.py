@@ -26,8 +26,9 @@ from ditto.models.folder import (
     read_index,
     write_index,
 )
-from ditto.models.model import MusicModel, load_own
+from ditto.models.model import MusicModel
 from ditto.models.network import WEIGHTS, hash_weights
+from ditto.models.own import load_own
 from ditto.paths import printable
 
 FINE_TUNE = "MusicFineTune"

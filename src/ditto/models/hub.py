@@ -38,7 +38,9 @@ from ditto.models.folder import (
     read_index,
 )
 from ditto.models.low_memory import low_memory as in_low_memory
-from ditto.models.model import MusicModel, load_own, load_student
+from ditto.models.model import MusicModel
+from ditto.models.own import load_own
+from ditto.models.student import load_student
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline

@@ -5,7 +5,6 @@ from it (`ditto.models.adapters.common`). How the folders look is said in `ditto
 `ditto.models.hub` loads any of them.
 """
 
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,16 +22,12 @@ from ditto.audio.spec import AudioSpec
 from ditto.diffusion.consistency import StudentDenoiser
 from ditto.diffusion.denoiser import GuidedDenoiser, dynamic_threshold
 from ditto.diffusion.schedule import Schedule
-from ditto.errors import DataError, ModelError, RequestError, one_line
+from ditto.errors import ModelError, RequestError
 from ditto.models.conditioning import Tags, TagVocabulary, drop_conditions, null_tags
 from ditto.models.folder import (
     CONTROLNET,
-    EMBEDDED,
-    INDEX,
-    PARTS,
     hash_of_parts,
     hash_with_student,
-    load_part,
     model_folder,
     read_index,
     save_part,
@@ -40,73 +35,13 @@ from ditto.models.folder import (
 )
 from ditto.models.heads import HEADS, Feature, HeadsFile, describe, heads_alone, read_from
 from ditto.models.network import hash_weights, in_precision, with_extra_inputs
+from ditto.models.student import Student, class_of, load_student
 from ditto.paths import printable, shown
 
 LOG_MEL_STD = 0.26
 """Of the composed training set, in [−1, 1] over 160 dB."""
 LENGTH_TOLERANCE = 1.01
 """A requested duration of up to 1 % above the window counts as the window."""
-
-OWN = "own"
-"""Kind of a student that is the denoiser itself, which its makers taught few steps."""
-
-
-@dataclass(frozen=True, eq=False)
-class Student:
-    """A few-step network distilled from a denoiser (DITTO-2).
-
-    Attributes:
-        network: ``(x_t, t, tags, w) -> output``; the denoiser itself of the kind `OWN`.
-        kind: "cm", "ctm" or "own".
-        guidance: range of the CFG scales w that it was trained with.
-        teacher: `hash_weights` of the denoiser that it was distilled from; "" if unknown.
-        steps: T', steps that a clip is decoded in by default.
-    """
-
-    network: nn.Module
-    kind: str
-    guidance: tuple[float, float]
-    teacher: str
-    steps: int = 2
-
-    @property
-    def own(self) -> bool:
-        """Whether it is the denoiser itself."""
-        return self.kind == OWN
-
-    def save(self, folder: Path, card: str = "") -> str:
-        """Write a folder with the student alone, for `MusicModel.with_student`.
-
-        Args:
-            folder: where; a model that was there is replaced.
-            card: text of its README.md; none is written if empty.
-
-        Returns:
-            The SHA-256 of its weights.
-
-        Raises:
-            OutputError, ModelError: see `MusicModel.save`.
-        """
-        with model_folder(folder) as new:
-            index = self.write(new)
-            write_index(new, {"_class_name": "MusicStudent"} | index)
-            if card:
-                (new / "README.md").write_text(card, encoding="utf-8")
-            return index["sha256"]["student"]
-
-    def write(self, folder: Path) -> dict[str, Any]:
-        """Write ``student/`` into a folder; return what the folder's index must say of it."""
-        digest = save_part(folder, "student", self.network)
-        return {"student": self.describe(), "sha256": {"student": digest}}
-
-    def describe(self) -> dict[str, Any]:
-        """Return the index's entry: class, kind, range of w and teacher."""
-        return {
-            "class": type(self.network).__name__,
-            "kind": self.kind,
-            "guidance": list(self.guidance),
-            "teacher": self.teacher,
-        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -449,7 +384,7 @@ class MusicModel:
     def _write(self, folder: Path) -> str:
         """Write networks and index into a new folder; return the model's hash."""
         parts: dict[str, nn.Module] = {"denoiser": self.network, "vocoder": self.vocoder}
-        classes: dict[str, Any] = {part: _class_of(network) for part, network in parts.items()}
+        classes: dict[str, Any] = {part: class_of(network) for part, network in parts.items()}
         if self.distilled is not None:
             parts["student"] = self.distilled.network
         if self.controlnet is not None:
@@ -484,86 +419,6 @@ def check_model(model: object) -> None:
     """
     if not isinstance(model, MusicModel):
         raise ModelError(f"{shown(model)} is no model: give the one that ditto.load() returns")
-
-
-def _class_of(network: nn.Module) -> list[str]:
-    """Return module and class, as the Hub's pipelines name their parts."""
-    return [type(network).__module__, type(network).__name__]
-
-
-def load_own(folder: Path = EMBEDDED) -> MusicModel:
-    """Load a folder that `MusicModel.save` wrote: float32, frozen, on the CPU, no adapter.
-
-    Raises:
-        ModelError: the folder is missing or incomplete, names an unknown class, or a weight file's
-            hash is not the one that the index promises.
-    """
-    index = read_index(folder, ("MusicModel",), "Ditto's own")
-    denoiser, vocoder = (load_part(folder, part, index.get(part), index) for part in PARTS)
-    student = load_student(folder, index) if "student" in index else None
-    try:
-        names = index["vocabulary"]
-        lists = {key: tuple(names[key]) for key in ("genres", "moods")}
-        hashes, bands = dict(index["sha256"]), Bands.of(index.get("bands"))
-        if hashes.get("bands") != (bands.sha256 if bands else None):
-            raise ValueError("the bands' hash is not the one promised")
-        spec, vocabulary = AudioSpec(**index["spec"]), TagVocabulary(**(names | lists))
-        guidance, shift = float(index["guidance"]), float(index["shift"])
-        _check_index(denoiser, spec, vocabulary, (guidance, shift))
-        return MusicModel(
-            network=denoiser,
-            vocoder=vocoder,
-            spec=spec,
-            vocabulary=vocabulary,
-            guidance=guidance,
-            shift=shift,
-            name="embedded" if folder == EMBEDDED else folder.name,
-            sha256=hash_of_parts(hashes),
-            distilled=student,
-            base_sha256=hash_of_parts({p: h for p, h in hashes.items() if p != "student"}),
-            bands=bands,
-            readers=HeadsFile.of(folder, index) if HEADS in index else None,
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, DataError) as error:
-        raise ModelError(
-            f"{printable(folder / INDEX)} is not a Ditto model's index: {one_line(error)}"
-        ) from None
-
-
-def _check_index(
-    network: nn.Module, spec: AudioSpec, vocabulary: TagVocabulary, numbers: tuple[float, ...]
-) -> None:
-    """Compare an index with the network that it describes.
-
-    Raises:
-        ValueError: they do not fit.
-    """
-    config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
-    if list(config.get("tag_sizes", vocabulary.sizes)) != list(vocabulary.sizes):
-        raise ValueError("its vocabulary has another size than its network")
-    if config.get("n_mels", spec.n_mels) != spec.n_mels:
-        raise ValueError("its spectrogram has another number of bands than its network")
-    if not all(isinstance(word, str) for word in (*vocabulary.genres, *vocabulary.moods)):
-        raise ValueError("its genres and moods are not all words")
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError("its guidance or shift is not finite")
-
-
-def load_student(folder: Path, index: Mapping[str, Any]) -> Student:
-    """Load the student in a folder, as its index describes it.
-
-    Raises:
-        ModelError: it is missing, damaged or not described.
-    """
-    try:
-        entry = index["student"]
-        low, high = (float(w) for w in entry["guidance"])
-        kind, teacher, cls = str(entry["kind"]), str(entry["teacher"]), entry["class"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"{printable(folder / INDEX)} does not describe its student: {one_line(error)}"
-        ) from None
-    return Student(load_part(folder, "student", cls, index), kind, (low, high), teacher)
 
 
 def guided_denoiser(network: nn.Module, schedule: Schedule, bands: Bands = PLAIN) -> GuidedDenoiser:

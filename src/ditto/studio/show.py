@@ -11,8 +11,9 @@ from matplotlib.image import imsave
 from torch import Tensor
 
 from ditto.audio.io import write
-from ditto.controls.base import Control, Output
+from ditto.controls.base import Control
 from ditto.controls.melody import Melody
+from ditto.controls.output import Output
 from ditto.edit.result import Edit
 from ditto.panels import ChromaPanel, CurvePanel, MatrixPanel, Panel
 from ditto.result import Result

@@ -20,8 +20,9 @@ from ditto.diffusion.consistency import StudentDenoiser
 from ditto.diffusion.denoiser import Cond, Denoiser
 from ditto.diffusion.schedule import Schedule
 from ditto.errors import DataError
-from ditto.models.model import MusicModel, Student
+from ditto.models.model import MusicModel
 from ditto.models.network import hash_weights
+from ditto.models.student import Student
 from ditto.plots import mel_grid
 from ditto.tables import widened
 from ditto.training.consistency_loss import Example, Grid, distance, goal

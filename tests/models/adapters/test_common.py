@@ -9,9 +9,10 @@ from tests.models.adapters.tiny_pipelines import chain_of, ddim_scheduler, noise
 from tests.models.tiny_clap import make_clap
 from torch import Tensor
 
-from ditto.controls.base import Control, Output
+from ditto.controls.base import Control
 from ditto.controls.intensity import Intensity
 from ditto.controls.melody import Melody
+from ditto.controls.output import Output
 from ditto.controls.regions import Region
 from ditto.controls.structure import Structure
 from ditto.controls.text import Text

@@ -26,8 +26,8 @@ from ditto.methods.base import Problem
 from ditto.methods.ditto2 import Ditto2, proxied
 from ditto.models.adapters.common import PipelineModel
 from ditto.models.hub import adapt, load
-from ditto.models.model import Student
 from ditto.models.network import hash_weights
+from ditto.models.student import Student
 from ditto.request import Request
 from ditto.runner import run
 from ditto.training.distill import DistillConfig, distillation_loss, draw, train_from_folder

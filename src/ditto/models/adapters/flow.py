@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from ditto.diffusion.schedule import Flow, Prediction
 from ditto.errors import ModelError
 from ditto.models.adapters.common import PipelineModel, in_chunks
-from ditto.models.model import OWN, Student
+from ditto.models.student import OWN, Student
 
 OWN_STEPS = 8
 """Steps that the makers of few-step checkpoints sample them in."""
