@@ -30,9 +30,9 @@ demo: .venv/run
 	@echo "Listen to out/demo.wav; see out/demo.png and out/demo.json"
 
 # The page is tested in Debian's chromium, which .ci/run installs; without one those tests are skipped.
-# A process that dies fails the run: xdist's loadgroup waits for ever for one that it started anew (its #1323).
+# A process that dies fails the run: xdist may wait for ever for one that it started anew (its #1323).
 test: .venv/dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --max-worker-restart 0
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --max-worker-restart 0
 
 # Random command lines, mutated files, kills: CAMPAIGN times the slice that `make test` runs.
 CAMPAIGN ?= 40

@@ -17,6 +17,7 @@ os.environ["NUMBA_CACHE_DIR"] = str(
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -42,6 +43,9 @@ settings.load_profile("ditto")
 
 SPEC = AudioSpec(sample_rate=8000, n_fft=256, hop=64, n_mels=16, clip_frames=64)
 VOCABULARY = TagVocabulary(("jazz", "rock", "folk"), ("calm", "happy"))
+
+TOGETHER = {"tests/studio/test_browser.py": "studio", "tests/studio/test_examples.py": "studio"}
+"""Files whose tests run in one process, since they share a studio and a browser."""
 
 Command = Callable[..., tuple[int, str, str]]
 """Runs a command: its words to exit code, standard output and standard error."""
@@ -153,3 +157,19 @@ def together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a batch's items together, as on an accelerator; a CPU makes them one by one."""
     for module in ("runner", "result", "models.profile"):
         monkeypatch.setattr(f"ditto.{module}.one_by_one", lambda device, count: False)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give out tests one by one, and those of a group to one process.
+
+    xdist's own groups (`--dist loadgroup`) are suffixes of the tests' names, which pytest 9.2 no
+    longer lets it write.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return TOGETHER.get(nodeid.split("::")[0], nodeid)
+
+    return Groups(config, log)

@@ -20,7 +20,6 @@ from tests.studio.conftest import Running
 
 from ditto import cli
 
-pytestmark = pytest.mark.xdist_group("studio")
 OVER = ("done", "stopped", "failed")
 
 

@@ -10,7 +10,6 @@ import pytest
 import soundfile
 from tests.studio.conftest import ROOT, Running
 
-pytestmark = pytest.mark.xdist_group("studio")
 BLOCKS = re.findall(
     r"^```(\w+)\n(.*?)^```$",
     (ROOT / "docs" / "studio.md").read_text(encoding="utf-8"),
