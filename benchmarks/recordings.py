@@ -10,8 +10,7 @@ from benchmarks.cache import Tensors
 from benchmarks.tasks import WIDE_OVERLAP, Bench, Task, kept
 from benchmarks.variants import Variant
 from ditto.controls.regions import SelfLoop
-from ditto.edit.edits import SELF_OVERLAP
-from ditto.edit.loops import closed
+from ditto.edit.loops import SELF_OVERLAP, closed
 from ditto.edit.timeline import FADE_SECONDS, Known, Timeline
 from ditto.edit.windows import GapFiller
 from ditto.eval.seams import seam_jump
