@@ -7,9 +7,9 @@ from .audio.spec import AudioSpec as AudioSpec
 from .controls import *
 from .controls.curves import Curve as Curve
 from .edit.edits import inpaint as inpaint
-from .edit.edits import loop as loop
-from .edit.edits import loop_recording as loop_recording
 from .edit.edits import outpaint as outpaint
+from .edit.loops import loop as loop
+from .edit.loops import loop_recording as loop_recording
 from .edit.song import song as song
 from .edit.variations import invert as invert
 from .edit.variations import vary as vary

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ditto.audio.io import SUBTYPES, read, read_tags
-from ditto.edit import edits, variations
+from ditto.edit import edits, loops, variations
 from ditto.edit.result import Edit
 from ditto.edit.song import song
 from ditto.errors import AudioFileError, RequestError
@@ -196,7 +196,7 @@ def _edit_again(
         if not recording.is_file():
             raise RequestError(f"{kept.name} is an edit of {printable(str(name))}: give it")
     kinds = {"inpaint": edits.inpaint, "outpaint": edits.outpaint, "song": song}
-    make = kinds.get(str(report["edit"]), edits.loop if name is None else edits.loop_recording)
+    make = kinds.get(str(report["edit"]), loops.loop if name is None else loops.loop_recording)
     first = () if recording is None or name is None else (recording,)
 
     def progress(part: int, parts: int, step: Any) -> None:

@@ -22,7 +22,7 @@ from ditto.cli.options import (
     option,
 )
 from ditto.cli.progress import say
-from ditto.edit import edits, variations
+from ditto.edit import edits, loops, variations
 from ditto.edit.result import Edit
 from ditto.edit.timeline import FADE_SECONDS, Timeline
 from ditto.errors import RequestError
@@ -215,22 +215,22 @@ def loop(
     if bars is not None:
         if seconds is not None or bpm is None:
             raise RequestError("give --bars together with --bpm, and without --seconds")
-        seconds = edits.loop_seconds(bpm, bars)
+        seconds = loops.loop_seconds(bpm, bars)
     if song is None and seconds is None:
         raise RequestError("give the loop's length: --seconds, or --bpm and --bars")
     timeline = None if song is None else opened(song, output, options)
     if timeline is None:
         options.keep_inputs(output_files(output, force=options["force"]))
-    edits.check_repeats(repeats)
+    loops.check_repeats(repeats)
     request = requested(options, bpm)
     more: dict[str, Any] = {} if overlap is None else {"overlap": overlap}
     with optimising("loop", request) as optimisation:
         more |= {"repeats": repeats, "progress": optimisation.progress, "stop": optimisation.stop}
         if timeline is not None:
-            edit = edits.loop_recording(options.model, timeline, request, seconds=seconds, **more)
+            edit = loops.loop_recording(options.model, timeline, request, seconds=seconds, **more)
         else:
             assert seconds is not None
-            edit = edits.loop(options.model, seconds, request, **more)
+            edit = loops.loop(options.model, seconds, request, **more)
     finish(edit, output, options["force"], optimisation)
 
 

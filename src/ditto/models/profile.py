@@ -263,7 +263,7 @@ def _without_values(model: MusicModel) -> Iterator[tuple[MusicModel, MemoryTrack
     tensor be one without values; code of other people's often asks what device it is on.
     """
     model = replace(model)  # what it keeps of the rehearsal goes with it
-    model.schedule, model.student_schedule  # noqa: B018 - tables are to be real
+    _ = model.schedule, model.student_schedule  # tables are to be real
     if not hasattr(model, "pipe"):
         yield _on_meta(model), MemoryTracker(lambda tensor: tensor.device.type == "meta")
         return

@@ -17,7 +17,7 @@ from ditto.controls import CONTROLS
 from ditto.controls.base import Control, ParseContext
 from ditto.controls.melody import Melody
 from ditto.controls.notes import DEFAULT_BPM
-from ditto.edit import edits, variations
+from ditto.edit import edits, loops, variations
 from ditto.edit.result import Edit
 from ditto.errors import ControlError, RequestError
 from ditto.latents import Latent
@@ -204,7 +204,7 @@ class EditWish(Music):
         if self.kind == "loop" and self.bars is not None:
             if self.bpm is None or self.seconds is not None:
                 raise RequestError("give bars together with bpm, and without seconds")
-            return edits.loop_seconds(self.bpm, self.bars)
+            return loops.loop_seconds(self.bpm, self.bars)
         return self.seconds
 
     def whole_tags(self, model: MusicModel) -> Tags:
@@ -236,12 +236,12 @@ class EditWish(Music):
         if self.kind == "loop" and recording is None:
             if seconds is None:
                 raise RequestError("give the loop's length: seconds, or bpm and bars")
-            return edits.loop(model, seconds, request, repeats=self.repeats, **more)
+            return loops.loop(model, seconds, request, repeats=self.repeats, **more)
         if recording is None:
             raise RequestError("give a recording first: a wav, flac, ogg or mp3 file")
         if self.kind == "loop":
             more |= {"seconds": seconds, "repeats": self.repeats}
-            return edits.loop_recording(model, recording, request, **more)
+            return loops.loop_recording(model, recording, request, **more)
         if self.kind == "inpaint":
             return edits.inpaint(model, recording, self.regions, request, **more)
         if seconds is None:
