@@ -90,12 +90,8 @@ def browser(tune_wav: Path) -> Iterator[Any]:
             executable_path=found,
             args=[
                 "--no-sandbox",
-                # On a machine without graphics frames may stop coming, and waits hang on them.
                 "--disable-gpu",
                 "--disable-dev-shm-usage",
-                "--disable-renderer-backgrounding",
-                "--disable-background-timer-throttling",
-                "--disable-backgrounding-occluded-windows",
                 "--autoplay-policy=no-user-gesture-required",
                 "--use-fake-ui-for-media-stream",
                 "--use-fake-device-for-media-stream",
@@ -109,17 +105,40 @@ def browser(tune_wav: Path) -> Iterator[Any]:
 @pytest.fixture
 def page(browser: Any, studio: Running) -> Iterator[Any]:
     """The studio's page; a fault of its scripts, and a request to elsewhere, fails the test."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    context = browser.new_context(
+        viewport={"width": 1280, "height": 900}, accept_downloads=True, reduced_motion="reduce"
+    )
     page, faults = context.new_page(), []
     page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda line: faults.append(line.text) if is_fault(line) else None)
     page.on("request", lambda request: faults.append(request.url) if outside(request.url) else None)
     page.set_default_timeout(60_000)
-    page.goto(studio.address)
-    page.wait_for_selector("#create-loudness .switch")
-    page.wait_for_timeout(300)
+    visit(page, studio)
     yield page
     context.close()
     assert faults == []
+
+
+def is_fault(line: Any) -> bool:
+    """Tell whether a line of the console is an error of a script, not a refusal of the studio."""
+    return line.type == "error" and not line.text.startswith("Failed to load resource")
+
+
+READY = """() => {
+    const parts = [...document.querySelectorAll(".ditto-part")];
+    const hidden = document.querySelector("#panel-vary");
+    return parts.length && parts.every((part) => part.childElementCount)
+        && document.querySelector("#tab-create[aria-selected=true]")
+        && getComputedStyle(hidden).display === "none";
+}"""
+"""All parts are made, a tab is chosen, and the style sheet is there."""
+
+
+def visit(page: Any, studio: Running) -> None:
+    """Open the studio, and wait until every part of its page is made and has told its value."""
+    page.goto(studio.address, wait_until="commit")
+    page.wait_for_function(READY)
+    page.evaluate("new Promise((done) => setTimeout(done, 0))")
 
 
 def outside(url: str) -> bool:

@@ -1,5 +1,9 @@
-"""The page in a real browser: drawn, heard, downloaded, and compared with the command line."""
+"""The page in a real browser: drawn, heard, downloaded, and compared with the command line.
 
+The machine may be slow: what lasts a moment only is watched for by the page itself.
+"""
+
+import base64
 import io
 import json
 import re
@@ -16,7 +20,7 @@ import numpy as np
 import pytest
 import scipy.signal
 import soundfile
-from tests.studio.conftest import Running
+from tests.studio.conftest import READY, Running
 
 from ditto import cli
 
@@ -65,6 +69,50 @@ def download(page: Any, tab: str, label: str, folder: Path) -> Path:
     return file
 
 
+def watch_for(page: Any, condition: str) -> None:
+    """Let the page note when a condition in JavaScript holds, however short; see `was_seen`."""
+    page.evaluate(
+        """(condition) => {
+            const holds = Function(`return ${condition}`);
+            window.seen = false;
+            new MutationObserver((_, self) => {
+                if (!holds()) return;
+                window.seen = true;
+                self.disconnect();
+            }).observe(document.body,
+                { subtree: true, childList: true, attributes: true, characterData: true });
+        }""",
+        condition,
+    )
+
+
+def was_seen(page: Any) -> None:
+    """Wait until the page has seen what it watches for."""
+    page.wait_for_function("window.seen")
+
+
+def switch_while_playing(page: Any, tab: str) -> dict[str, str]:
+    """Play the tab's clip, change to its other side, and pause; return what it then shows."""
+    page.wait_for_selector(f"#{tab}-result .clip[data-loaded] .sides-switch button:nth-child(2)")
+    page.click(f"#{tab}-result button.play")
+    return page.evaluate(
+        """async (tab) => {
+            const clip = document.querySelector(`#${tab}-result .clip`);
+            const play = clip.querySelector("button.play"), until = performance.now() + 30000;
+            while (!(clip.dataset.time > 0.3) && performance.now() < until) {
+                if (clip.dataset.playing !== "true") play.click();
+                await new Promise((done) => setTimeout(done, 20));
+            }
+            const before = Number(clip.dataset.time);
+            clip.querySelector(".sides-switch button:nth-child(2)").click();
+            const { side, time, playing } = clip.dataset;
+            play.click();
+            return { side, playing, before, after: Number(time) };
+        }""",
+        tab,
+    )
+
+
 def copied(page: Any, tab: str, kind: str) -> str:
     """Return what "copy as" offers for the tab's first clip."""
     return page.locator(f'#{tab}-result [data-copy="{kind}"] code').first.text_content()
@@ -107,9 +155,10 @@ def test_a_drawn_curve_is_followed_and_the_command_gives_the_same(
     assert 2.0 < peak[0] < 3.0
     assert peak[1] > points[:, 1].min() + 25
     settings(page, "create", iterations=10, seed=3)
+    watch_for(page, "document.querySelector('#create-result .state').textContent.includes('loss')")
     page.click("#create-go")
-    page.wait_for_selector("#create-result .state:has-text('loss')")
     assert wait(page, "create") == ""
+    was_seen(page)
 
     error = page.locator('#create-result [data-error="intensity_mse_db2"]').text_content()
     assert float(error.split()[0]) < 20
@@ -123,14 +172,9 @@ def test_a_drawn_curve_is_followed_and_the_command_gives_the_same(
     assert report["request"]["controls"][0]["points"] == points.tolist()
     assert len(report["loss"]) == 10
 
-    clip = page.locator("#create-result .clip")
-    page.wait_for_selector("#create-result .clip[data-loaded] .sides-switch button:nth-child(2)")
-    page.click("#create-result button.play")
-    page.wait_for_function("document.querySelector('#create-result .clip').dataset.time > 0.3")
-    page.click("#create-result .sides-switch button:nth-child(2)")
-    assert clip.get_attribute("data-side") == "1"
-    assert float(clip.get_attribute("data-time")) > 0.3
-    assert clip.get_attribute("data-playing") == "true"
+    shown = switch_while_playing(page, "create")
+    assert (shown["side"], shown["playing"]) == ("1", "true")
+    assert shown["after"] >= shown["before"] > 0.3
 
     again, kept = tmp_path / "shell", samples(sound)
     again.mkdir()
@@ -147,12 +191,13 @@ def test_an_edit_keeps_what_is_outside_and_is_the_command(
     soundfile.write(song, np.stack([beats, 0.5 * beats], axis=1), 44_100)
     page.click("#tab-edit")
     content = page.evaluate_handle(
-        """async ([name, bytes]) => {
+        """([name, text]) => {
             const data = new DataTransfer();
-            data.items.add(new File([new Uint8Array(bytes)], name, { type: "audio/wav" }));
+            const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+            data.items.add(new File([bytes], name, { type: "audio/wav" }));
             return data;
         }""",
-        [song.name, list(song.read_bytes())],
+        [song.name, base64.b64encode(song.read_bytes()).decode()],
     )
     page.dispatch_event("#edit-recording .ditto-part", "drop", {"dataTransfer": content})
     page.wait_for_selector("#edit-recording .message:has-text('7.00 s, 44100 Hz, stereo')")
@@ -176,12 +221,9 @@ def test_an_edit_keeps_what_is_outside_and_is_the_command(
     assert (edited[first:last] != before[first:last]).any()
 
     # The switch between before and after keeps the playhead.
-    page.wait_for_selector("#edit-result .clip[data-loaded]")
-    page.click("#edit-result button.play")
-    page.wait_for_function("document.querySelector('#edit-result .clip').dataset.time > 0.2")
-    page.click("#edit-result .sides-switch button:nth-child(2)")
-    assert float(page.locator("#edit-result .clip").get_attribute("data-time")) > 0.2
-    page.click("#edit-result button.play")
+    shown = switch_while_playing(page, "edit")
+    assert (shown["side"], shown["playing"]) == ("1", "true")
+    assert shown["after"] >= shown["before"] > 0.3
 
     here(copied(page, "edit", "command"), tmp_path, monkeypatch)
     np.testing.assert_array_equal(samples(tmp_path / "out.wav"), edited)
@@ -206,9 +248,14 @@ def test_notes_are_drawn_and_a_midi_file_is_imported(page: Any, tmp_path: Path) 
     page.keyboard.press("Shift+ArrowRight")
     assert page.input_value("#create-melody input.code") == "C4:1 E4:1 G4:1 C#5:1.5"
     page.keyboard.press("Control+z")
+    watch_for(page, "document.querySelector('#create-melody [data-playing] .playhead')")
     page.click("#create-melody button:has-text('play')")
-    page.wait_for_selector("#create-melody [data-playing]")
-    page.click("#create-melody button:has-text('stop')")
+    was_seen(page)
+    page.evaluate(
+        """() => [...document.querySelectorAll("#create-melody button")]
+            .find((button) => button.textContent.includes("stop"))?.click()"""
+    )
+    assert page.locator("#create-melody [data-playing]").count() == 0
     settings(page, "create", iterations=1)
     page.click("#create-go")
     wait(page, "create")
@@ -304,7 +351,7 @@ def test_a_file_that_cannot_be_edited_is_refused_in_one_line(
         ("huge.wav", "huge.wav"),
     ):
         page.set_input_files("#recording-file", tmp_path / name)
-        page.wait_for_selector("#edit-recording .message[data-kind=error]")
+        page.wait_for_selector(f"#edit-recording .message[data-kind=error]:has-text('{told}')")
         line = page.locator("#edit-recording .message").text_content()
         assert told in line
         assert "/" not in line
@@ -354,7 +401,7 @@ def test_screen_readers_and_phones_find_their_way(page: Any, axe: str) -> None:
     page.evaluate(axe)
     for tab in ("create", "edit", "loop", "vary"):
         page.click(f"#tab-{tab}")
-        page.wait_for_timeout(200)
+        page.wait_for_selector(f"#panel-{tab}")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert serious(page) == [], tab
     page.emulate_media(color_scheme="dark")
@@ -364,6 +411,36 @@ def test_screen_readers_and_phones_find_their_way(page: Any, axe: str) -> None:
     # The check can fail: a picture without a text is found.
     page.evaluate("document.querySelector('.ditto-part').append(document.createElement('img'))")
     assert [line.split(":")[0] for line in serious(page)] == ["image-alt"]
+
+
+def test_a_part_waits_for_its_script(page: Any, studio: Running) -> None:
+    held: list[Any] = []
+    page.route("**/static/result.js", held.append)
+    page.goto(studio.address, wait_until="commit")
+    page.wait_for_selector("#vary-result .ditto-part", state="attached")
+    page.unroute("**/static/result.js")
+    assert held
+    assert page.locator(".result").count() == 0
+    for route in held:
+        route.continue_()
+    page.wait_for_function(READY)
+
+
+def test_what_a_part_holds_moves_nothing_beside_it(page: Any) -> None:
+    measure = """() => [...document.querySelectorAll("#panel-create .sides > .column")]
+        .map((column) => column.getBoundingClientRect().width)"""
+    before = page.evaluate(measure)
+    assert before[0] == before[1] > 500
+    for switch in ("loudness", "melody", "structure", "text", "brightness"):
+        page.check(f"#{switch}-on")
+    page.evaluate(
+        """() => {
+            const wide = document.createElement("p");
+            Object.assign(wide.style, { width: "2000px" });
+            document.querySelector("#create-result .ditto-part").append(wide);
+        }"""
+    )
+    assert page.evaluate(measure) == before
 
 
 def test_tabs_are_reached_by_keyboard(page: Any) -> None:

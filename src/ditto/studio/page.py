@@ -19,10 +19,10 @@ from ditto.studio.work import Studio
 
 SCRIPTS = ("base", "sound", "music", "curve", "roll", "form", "recording", "result")
 FONT = ("system-ui", "Segoe UI", "sans-serif")
-HEAD = (
-    "".join(f'<script src="studio/static/{name}.js"></script>' for name in SCRIPTS)
-    + '<link rel="stylesheet" href="studio/static/studio.css">'
-)
+HEAD = '<link rel="stylesheet" href="studio/static/studio.css">'
+LOADS = "".join(f'<script src="studio/static/{name}.js"></script>' for name in SCRIPTS)
+"""What each part loads before it is made. In the page's head nothing would wait for the scripts: a
+part that is made before its own script has come stays empty."""
 NEEDS_ADAPTER = ("controlnet", "naive", "multidiffusion", "md50")
 """Methods that need a ControlNet, or a region to keep: the page does not offer them."""
 TABS = ("Create", "Edit", "Loop", "Vary")
@@ -42,6 +42,7 @@ def part(script: str, value: Any = None, **props: Any) -> gr.HTML:
         value,
         html_template='<div class="ditto-part"></div>',
         js_on_load=f"ditto.{script}(element.firstElementChild, props, trigger, watch);",
+        head=LOADS,
         apply_default_css=False,
         **props,
     )

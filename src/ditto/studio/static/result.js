@@ -214,7 +214,8 @@
         stop.disabled = false;
       }
       if (now.state === "queued" && element.dataset.state !== "queued") {
-        element.scrollIntoView({ block: "nearest", behavior: "smooth" });
+        const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+        element.scrollIntoView({ block: "nearest", behavior: still ? "instant" : "smooth" });
       }
       empty.hidden = true;
       element.dataset.state = now.state;
