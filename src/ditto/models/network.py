@@ -39,6 +39,8 @@ CLASSES = {
         "UNet2DConditionModel": "diffusers.models.unets.unet_2d_condition",
         "AudioLDM2UNet2DConditionModel": "diffusers.pipelines.audioldm2.modeling_audioldm2",
         "GuidedStableAudioDiT": "ditto.models.adapters.student",
+        "GuidedStableAudio3DiT": "ditto.models.adapters.flow_students",
+        "GuidedAceStepTransformer": "ditto.models.adapters.flow_students",
     },
 }
 """Module of each class, by the part of a model that it may be."""
