@@ -18,7 +18,7 @@ import torch
 from accelerate import Accelerator
 from pydantic import Field
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot, smooth_l1_loss
 
 from ditto.audio.chroma import CLASSES, log_chroma, mel_log_chroma
@@ -323,6 +323,9 @@ def train_heads(
     """
     if "clap" in config.features and clap is None:
         clap = Clap.load()
+    accelerator = Accelerator()
+    for part in model.parts():
+        nn.Module.to(part, accelerator.device)  # diffusers' own `to` warns needlessly
     setting = Setting(model, config.features, clap)
     pool = Pool(setting, clips, config.pool, config.seed, out / "pool")
     network = new_heads(config, setting)
@@ -332,7 +335,7 @@ def train_heads(
     run = Run(
         config,
         out,
-        Accelerator(),
+        accelerator,
         network,
         averages={"ema": config.ema},
         begun_with={"model": decoder_hash(model)},
