@@ -68,17 +68,21 @@ class Kept:
     def differences(self, model: MusicModel) -> list[str]:
         """Return what is not as it was: model, versions, machine."""
         was = {
-            "model": self.report["model"],
+            "model": UNSAID | self.report["model"],
             "versions": self.report.get("versions") or {},
             "machine": self.report.get("machine") or {},
         }
-        now = {"model": model.describe(), "versions": versions(), "machine": machine()}
+        now = {"model": UNSAID | model.describe(), "versions": versions(), "machine": machine()}
         return [
             f"{kind.removesuffix('s')} {key}: {_short(was[kind][key])} then, {_short(value)} now"
             for kind, values in now.items()
             for key, value in values.items()
             if was[kind].get(key, value) != value and (kind, key) != ("model", "name")
         ]
+
+
+UNSAID = {"decoder_precision": "float32", "heads": "none"}
+"""What a report leaves out of a model where it is so."""
 
 
 @dataclass(frozen=True, eq=False)

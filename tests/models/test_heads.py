@@ -16,6 +16,7 @@ from ditto.models.heads import Heads, Reader, decoder_hash, save_heads
 from ditto.models.hub import load
 from ditto.models.model import MusicModel
 from ditto.models.network import WEIGHTS
+from ditto.models.profile import Rehearsal
 
 
 def make_heads(model: MusicModel, **changes: object) -> Heads:
@@ -160,6 +161,18 @@ def test_a_control_reads_by_the_head_and_is_corrected_by_the_sound(
     assert not torch.allclose(loss, proxy.loss(Output(x_0(), tiny_model)))
     calibrated = proxy.calibrate(output)
     torch.testing.assert_close(calibrated.loss(output), control.loss(output))
+
+
+def test_an_estimate_leaves_the_heads_their_values(with_heads: MusicModel) -> None:
+    control, before = Intensity("0:-30 0.5:-10"), with_heads.read(x_0(), "loudness")
+    cost = Rehearsal.of(with_heads, None, 1, 1.0, control.proxy()).ditto(1, True)
+    assert cost > 0
+    after = with_heads.read(x_0(), "loudness")
+    assert before is not None
+    assert after is not None
+    assert torch.equal(after, before)
+    assert with_heads.describe()["heads"]
+    assert "heads" not in replace(with_heads, readers=None).describe()
 
 
 def test_unknown_features_are_refused() -> None:

@@ -65,7 +65,7 @@ def models(
             steps=steps,
             iterations=iterations,
             loss=target,
-            proxy=target.proxy() if loaded.has_mel else target,
+            proxy=target.proxy() if loaded.has_mel or loaded.readers else target,
         )
         typer.echo(f"on         {device_name(loaded.device)}, {control}")
         typer.echo("\n".join(cost.lines()))

@@ -255,6 +255,7 @@ MODEL_OPTIONS: Parameters = [
         "A ControlNet's folder, from `ditto-music train controlnet`.",
         panel=MODEL_PANEL,
     ),
+    option("heads", Path, "A folder of heads, from `ditto-music train heads`.", panel=MODEL_PANEL),
     DEVICE,
     option(
         "precision",
@@ -304,6 +305,8 @@ class Options(dict[str, Any]):
             say(f"note: on {device_name(model.device)}; --device cpu is the processor")
         if self.get("student") is not None:
             model = model.with_student(self["student"])
+        if self.get("heads") is not None:
+            model = model.with_heads(self["heads"])
         if self.get("controlnet") is not None:
             from ditto.models.controlnet import with_controlnet
 

@@ -74,12 +74,15 @@ class GuidedDenoiser:
     def _output(self, x_t: Tensor, t: Tensor, cond: Cond, guidance: float) -> Tensor:
         if guidance == 1.0:
             return self.network(x_t, t, cond)
-        null = self.null_cond(cond)
         if guidance == 0.0:
-            return self.network(x_t, t, null)
-        both = self.network(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([cond, null]))
-        conditional, unconditional = both.chunk(2)
+            return self.network(x_t, t, self.null_cond(cond))
+        conditional, unconditional = self._pair(x_t, t, cond)
         return guidance * conditional + (1 - guidance) * unconditional
+
+    def _pair(self, x_t: Tensor, t: Tensor, cond: Cond) -> tuple[Tensor, ...]:
+        """Compute f(c) and f(c_∅) in one call."""
+        conditions = torch.cat([cond, self.null_cond(cond)])
+        return self.network(torch.cat([x_t, x_t]), torch.cat([t, t]), conditions).chunk(2)
 
 
 @dataclass(frozen=True)
@@ -105,22 +108,29 @@ class ProjectedDenoiser(GuidedDenoiser):
     def _output(self, x_t: Tensor, t: Tensor, cond: Cond, guidance: float) -> Tensor:
         if not self.remembers(guidance):
             return super()._output(x_t, t, cond, guidance)
-        return self._projected(x_t, t, cond, guidance, None)[0]
+        return self._projected(self._pair(x_t, t, cond), guidance)[0]
+
+    def each(self, x_t: Tensor, t: Tensor, cond: Cond, w: Tensor) -> Tensor:
+        """Estimate x̂_0 (B, …) by a scale w (B,) for every item, without a step before."""
+        conditional, unconditional = pair = self._pair(x_t, t, cond)
+        scale = expand_like(w, x_t)
+        plain = scale * conditional + (1 - scale) * unconditional
+        output = torch.where(scale > 1, self._projected(pair, scale)[0], plain)
+        return self.schedule.to_x_0(output, x_t, t, self.prediction, skip_std=self.skip_std)
 
     def recall(
         self, x_t: Tensor, t: Tensor, cond: Cond, guidance: float, before: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Estimate x̂_0 (B, …) given d of the step before, if there was one; return d too."""
-        output, difference = self._projected(x_t, t, cond, guidance, before)
+        output, difference = self._projected(self._pair(x_t, t, cond), guidance, before)
         x_0 = self.schedule.to_x_0(output, x_t, t, self.prediction, skip_std=self.skip_std)
         return x_0, difference
 
     def _projected(
-        self, x_t: Tensor, t: Tensor, cond: Cond, guidance: float, before: Tensor | None
+        self, pair: tuple[Tensor, ...], guidance: float | Tensor, before: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        null = self.null_cond(cond)
-        both = self.network(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([cond, null]))
-        conditional, unconditional = both.chunk(2)
+        """Return the guided output and d, from f(c) and f(c_∅)."""
+        conditional, unconditional = pair
         difference = conditional - unconditional
         if before is not None:
             difference = difference + self.momentum * before

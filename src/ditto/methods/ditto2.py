@@ -32,7 +32,7 @@ from torch import Tensor
 from ditto.controls.output import Output
 from ditto.diffusion.consistency import Noise, gamma_sample
 from ditto.diffusion.samplers import Chain, ddim
-from ditto.diffusion.schedule import expand_like
+from ditto.diffusion.schedule import Flow, expand_like
 from ditto.errors import RequestError
 from ditto.methods.base import OptimisingMethod, Problem, check_number
 from ditto.methods.candidates import MAX_CANDIDATES, begun
@@ -61,7 +61,7 @@ DITTO-2's range, 0.05 to 0.35: fresh noise takes the output off its target. A mo
 student takes many steps from near pure noise, where noise added is x_T forgotten: with γ = 1 and
 8 steps nothing of x_T is left, and the surrogate says nothing of what is heard."""
 FORGETS = 2
-"""More steps than this with γ = 1 leave too little of x_T for a model that is its own student."""
+"""More steps than this with γ = 1 leave too little of x_T for a flow's student."""
 
 Decode = Callable[[Tensor], Tensor]
 """x_T → x_0 as it will be decoded, the same at every call."""
@@ -356,11 +356,11 @@ class Ditto2(OptimisingMethod):
         Raises:
             RequestError: with what to change.
         """
-        student, steps = problem.model.distilled, self.decode_steps or 0
-        if student is not None and student.own and self.gamma == 1 and steps > FORGETS:
+        steps, flow = self.decode_steps or 0, isinstance(problem.model.student_schedule, Flow)
+        if flow and self.gamma == 1 and steps > FORGETS:
             raise RequestError(
-                f"gamma 1 in {steps} steps forgets x_T, which is what ditto2 optimises: leave "
-                f"gamma out, or decode in at most {FORGETS} steps"
+                f"gamma 1 in {steps} steps forgets x_T, which is what ditto2 optimises: give "
+                f"gamma 0, or decode in at most {FORGETS} steps"
             )
 
     def adam(self, iterations: int) -> dict[str, float]:

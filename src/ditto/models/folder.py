@@ -49,6 +49,9 @@ CONTROLNET = "controlnet"
 PIPELINE_STUDENT = "_ditto_student"
 """Key of a pipeline's index that describes the student; diffusers ignores names with ``_``."""
 
+PIPELINE_HEADS = "_ditto_heads"
+"""The same of heads."""
+
 IN_HALF = ("PatchTransformer", "TagUNet", "Vocoder", "ControlAdapter", "Heads")
 """Classes whose weights are stored in float16; others are stored as they are."""
 

@@ -10,6 +10,7 @@ clean x_0 only, have a few hundred thousand parameters, and are told apart from 
 `Control.calibrate`. ``ditto-music train heads`` trains them.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -232,6 +233,12 @@ class HeadsFile:
         """Return the heads, moved to a device."""
         return self.network.to(device)
 
+    def on_meta(self) -> "HeadsFile":
+        """Return a copy whose network has shapes and no values."""
+        copied = HeadsFile(self.folder, self.index)
+        copied.__dict__["network"] = copy.deepcopy(self.network).to("meta")
+        return copied
+
 
 def describe(heads: Heads) -> dict[str, Any]:
     """Return the index's entry of heads: class, features and the CLAP's hash."""
@@ -246,7 +253,16 @@ def heads_alone(folder: Path, model: "MusicModel") -> HeadsFile:
     Raises:
         ModelError: the folder is damaged or holds no heads, or those of another decoder.
     """
-    file = HeadsFile.of(folder, read_index(folder, (ALONE,), "heads alone"))
+    return checked_heads(folder, read_index(folder, (ALONE,), "heads alone"), model)
+
+
+def checked_heads(folder: Path, index: Mapping[str, Any], model: "MusicModel") -> HeadsFile:
+    """Return the heads that an index describes, for a model.
+
+    Raises:
+        ModelError: they are missing, damaged, not described, or those of another decoder.
+    """
+    file = HeadsFile.of(folder, index)
     config = file.network.config
     if config["channels"] != channels_of(model) or config["decoder"] != decoder_hash(model):
         raise ModelError(
@@ -268,7 +284,11 @@ def save_heads(heads: Heads, folder: Path) -> str:
         OutputError, ModelError: see `MusicModel.save`.
     """
     with model_folder(folder) as new:
-        digest = save_part(new, HEADS, heads)
-        index = {"_class_name": ALONE, HEADS: describe(heads), "sha256": {HEADS: digest}}
-        write_index(new, index)
-        return digest
+        index = write_heads(heads, new)
+        write_index(new, {"_class_name": ALONE} | index)
+        return index["sha256"][HEADS]
+
+
+def write_heads(heads: Heads, folder: Path) -> dict[str, Any]:
+    """Write ``heads/`` into a folder; return what the folder's index must say of it."""
+    return {HEADS: describe(heads), "sha256": {HEADS: save_part(folder, HEADS, heads)}}

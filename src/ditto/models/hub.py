@@ -33,10 +33,12 @@ from ditto.models.folder import (
     CONTROLNET,
     EMBEDDED,
     INDEX,
+    PIPELINE_HEADS,
     PIPELINE_STUDENT,
     hash_networks,
     read_index,
 )
+from ditto.models.heads import checked_heads
 from ditto.models.low_memory import low_memory as in_low_memory
 from ditto.models.model import MusicModel
 from ditto.models.own import load_own
@@ -167,6 +169,8 @@ def load(
         negative_prompt=negative_prompt,
         name=name,
     )
+    if PIPELINE_HEADS in index:
+        model = replace(model, readers=checked_heads(folder, index[PIPELINE_HEADS], model))
     if PIPELINE_STUDENT not in index:
         return model
     student = load_student(folder, index[PIPELINE_STUDENT])

@@ -340,12 +340,13 @@ class MusicModel:
         return [*self.parts(), *copies]
 
     def describe(self) -> dict[str, str]:
-        """Return name, hash, precision and device, for reports."""
+        """Return name, hash, precision, heads and device, for reports."""
         precision, decoder = (
             str(dtype).removeprefix("torch.") for dtype in (self.precision, self.decoder_precision)
         )
         described = {"name": self.name, "sha256": self.sha256, "precision": precision}
         described |= {} if decoder == "float32" else {"decoder_precision": decoder}
+        described |= {} if self.readers is None else {"heads": self.readers.sha256}
         return described | {"device": str(self.device)}
 
     def save(self, folder: Path) -> str:

@@ -39,6 +39,8 @@ CLASSES = {
         "UNet2DConditionModel": "diffusers.models.unets.unet_2d_condition",
         "AudioLDM2UNet2DConditionModel": "diffusers.pipelines.audioldm2.modeling_audioldm2",
         "GuidedStableAudioDiT": "ditto.models.adapters.student",
+        "GuidedStableAudio3DiT": "ditto.models.adapters.flow_students",
+        "GuidedAceStepTransformer": "ditto.models.adapters.flow_students",
     },
 }
 """Module of each class, by the part of a model that it may be."""
@@ -95,7 +97,7 @@ class Network(nn.Module):
         config = {"_class_name": type(self).__name__, **self.config}
         text = json.dumps(config, indent=2, sort_keys=True) + "\n"
         (Path(folder) / CONFIG).write_text(text, encoding="utf-8")
-        weights = {name: value.contiguous() for name, value in self.state_dict().items()}
+        weights = {name: value.cpu().contiguous() for name, value in self.state_dict().items()}
         save_file(weights, Path(folder) / WEIGHTS, metadata={"format": "pt"})
 
 

@@ -269,7 +269,10 @@ def _without_values(model: MusicModel) -> Iterator[tuple[MusicModel, MemoryTrack
         return
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     # The mode takes a weight for a tensor of its own, of which a view would count as new.
-    weights = [mode.from_tensor(t) for part in model.computing() for t in _tensors(part)]
+    # Heads that were loaded in the mode would stay without values.
+    heads = [] if model.readers is None else [model.readers.on(model.device)]
+    parts = [*model.computing(), *heads]
+    weights = [mode.from_tensor(t) for part in parts for t in _tensors(part)]
     memory = MemoryTracker(lambda tensor: isinstance(tensor, FakeTensor))
     memory.ignore(weights)
     with mode:
@@ -282,7 +285,8 @@ def _on_meta(model: MusicModel) -> MusicModel:
 
     student = model.distilled and replace(model.distilled, network=moved(model.distilled.network))
     changed = {"network": moved(model.network), "vocoder": moved(model.vocoder)}
-    copied = replace(model, **changed, distilled=student)
+    readers = model.readers and model.readers.on_meta()
+    copied = replace(model, **changed, distilled=student, readers=readers)
     copied.computing()  # makes those in lower precision
     schedule = copy.copy(model.schedule)
     object.__setattr__(schedule, "alpha_bar", model.schedule.alpha_bar.to("meta"))
@@ -430,6 +434,7 @@ def describe_model(model: MusicModel) -> list[str]:
         f"guidance   {model.guidance:g}",
         *(f"{part:10s} {size:.1f} M parameters" for part, size in millions.items()),
         *([OWN_STUDENT.format(steps=student.steps)] if student is not None and student.own else []),
+        *([f"heads      {', '.join(model.readers.features)}"] if model.readers else []),
     ]
 
 

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ditto.diffusion.denoiser import Cond, Denoiser, limit_of
+from ditto.diffusion.denoiser import Cond, Denoiser, ProjectedDenoiser, limit_of
 from ditto.diffusion.schedule import CLEAN, Schedule
 
 Student = Callable[[Tensor, Tensor, Cond, Tensor], Tensor]
@@ -121,8 +121,11 @@ class Example:
 def guided(teacher: Denoiser, x_t: Tensor, t: Tensor, cond: Cond, null: Cond, w: Tensor) -> Tensor:
     """Compute the teacher's x̂_0 (B, …) with a CFG scale of its own for every item, in one call.
 
-    x̂_0 is affine in whatever the network predicts, so that guiding x̂_0 is guiding that.
+    x̂_0 is affine in whatever the network predicts, so that guiding x̂_0 is guiding that. Projected
+    guidance is not, and begins anew at every example: what it remembers is a chain's.
     """
+    if isinstance(teacher, ProjectedDenoiser):
+        return teacher.each(x_t, t, cond, w).float()
     both = teacher(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([cond, null]), 1.0).float()
     conditional, unconditional = both.chunk(2)
     scale = _over(w, x_t)

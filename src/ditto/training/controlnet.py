@@ -203,8 +203,11 @@ def train_controlnet(
             f"a ControlNet needs a patch transformer as its base, not a {type(base).__name__}"
         )
     accelerator = Accelerator(mixed_precision=config.precision)
-    base.to(accelerator.device)
-    adapter, averaged = (ControlAdapter.of(base, config.blocks, config.seed) for _ in range(2))
+    for part in model.parts():
+        part.to(accelerator.device)
+    adapter, averaged = (
+        ControlAdapter.of(base, config.blocks, config.seed).to(accelerator.device) for _ in range(2)
+    )
     setting = setting_of(config, model)
     begun_with = {"base": hash_weights(base)}
     run = Run(

@@ -18,7 +18,7 @@ import torch
 from accelerate import Accelerator
 from pydantic import Field
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot, smooth_l1_loss
 
 from ditto.audio.chroma import CLASSES, log_chroma, mel_log_chroma
@@ -69,6 +69,7 @@ class HeadsConfig(Recipe):
         pool: clips that are decoded before the first step, and drawn from.
         fresh: clips of a batch that are pushed and decoded in the step itself.
         fresh_from: first step that has them.
+        seconds: length of a pipeline's clips; None is its window.
         push_steps: steps up the heads' loss.
         push_size: of each, at most, in deviations of what heads read.
         ema: decay of the averaged weights, which are the ones that ship.
@@ -85,6 +86,7 @@ class HeadsConfig(Recipe):
     fresh_from: int = 300
     push_steps: int = 6
     push_size: float = 0.05
+    seconds: float | None = None
     steps: int = 1200
     lr: float = 2e-3
     decay: float = 0.6
@@ -107,9 +109,17 @@ class Setting:
     features: tuple[Feature, ...]
     clap: Clap | None = None
 
-    @torch.no_grad()
     def decoded(self, x_0: Tensor) -> Features:
-        """Return the features of the decoded sound of x_0, as `Heads` give them."""
+        """Return the features of the decoded sound of x_0, as `Heads` give them.
+
+        Pipelines decode clip by clip: theirs are long, and their decoders large.
+        """
+        batches = [x_0] if self.model.has_mel else x_0.split(1)
+        parts = [self._decoded(batch) for batch in batches]
+        return {name: torch.cat([part[name] for part in parts]) for name in self.features}
+
+    @torch.no_grad()
+    def _decoded(self, x_0: Tensor) -> Features:
         model = self.model
         audio = model.to_audio(x_0)
         mel = log_mel(audio, model.spec) if set(self.features) & {"onsets", "timbre"} else audio
@@ -144,6 +154,8 @@ class Setting:
 class Pool:
     """Clips of every kind with the features of their sounds, made once and kept in a folder.
 
+    They are on the CPU.
+
     Args:
         setting: what is read.
         clips: data that they come from.
@@ -173,7 +185,8 @@ class Pool:
         if path is not None and path.is_file():
             return load_file(path)
         x_0 = self._x_0(i).half()
-        chunk = {"x_0": x_0} | {n: v.half() for n, v in self.setting.decoded(x_0.float()).items()}
+        chunk = {"x_0": x_0} | self.setting.decoded(x_0.float())
+        chunk = {name: value.half().cpu() for name, value in chunk.items()}
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(path, force=True) as temporary:
@@ -310,15 +323,19 @@ def train_heads(
     """
     if "clap" in config.features and clap is None:
         clap = Clap.load()
+    accelerator = Accelerator()
+    for part in model.parts():
+        nn.Module.to(part, accelerator.device)  # diffusers' own `to` warns needlessly
     setting = Setting(model, config.features, clap)
     pool = Pool(setting, clips, config.pool, config.seed, out / "pool")
     network = new_heads(config, setting)
     for reader in network.readers.values():
-        reader.standardise(read_from(model, pool.x_0[:64].float()))  # pyright: ignore[reportCallIssue]
+        first = pool.x_0[:64].float().to(model.device)
+        reader.standardise(read_from(model, first).cpu())  # pyright: ignore[reportCallIssue]
     run = Run(
         config,
         out,
-        Accelerator(),
+        accelerator,
         network,
         averages={"ema": config.ema},
         begun_with={"model": decoder_hash(model)},
@@ -329,7 +346,8 @@ def train_heads(
         if config.fresh and step >= config.fresh_from:
             x_0, features = _with_fresh(config, setting, network, (x_0, features), step)
         read = read_from(model, x_0.to(model.device))
-        losses = losses_of({n: run.model(read, n) for n in config.features}, features)
+        heard: Features = {name: features[name].to(model.device) for name in config.features}
+        losses = losses_of({n: run.model(read, n) for n in config.features}, heard)
         run.update(torch.stack(list(losses.values())).sum(), losses)  # pyright: ignore[reportArgumentType]
         if run.due(config.evaluate_every):
             run.log.write(run.done, **evaluated(averaged(network, run), judged))
@@ -376,9 +394,10 @@ def averaged(network: Heads, run: Run) -> Heads:
 @torch.no_grad()
 def evaluated(heads: Heads, pool: Pool) -> dict[str, float]:
     """Return the heads' accuracies over a pool and, of a mel, those of estimates without a head."""
-    setting, x_0 = pool.setting, pool.x_0.float()
-    names = setting.features
-    features: Features = {name: pool.features[name].float() for name in names}
+    setting, device = pool.setting, pool.setting.model.device
+    names, x_0 = setting.features, pool.x_0.float().to(device)
+    features: Features = {name: pool.features[name].float().to(device) for name in names}
+    heads.to(device)
     read: Features = {n: heads(read_from(setting.model, x_0), n) for n in names}
     figures = {f"held_out_{n}": v for n, v in accuracies(read, features).items()}
     if setting.model.has_mel:
@@ -394,7 +413,7 @@ def train_from_folder(
 
     def clips(folder: Path) -> Clips:
         if not model.has_mel:
-            return LatentClips(folder, model, seed=config.seed)  # pyright: ignore[reportArgumentType]
+            return LatentClips(folder, model, seconds=config.seconds, seed=config.seed)  # pyright: ignore[reportArgumentType]
         return ClipDataset(
             folder,
             model.spec,

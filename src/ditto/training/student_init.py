@@ -20,6 +20,11 @@ LAYERS = (
     "to_k",
     "to_v",
     "to_out.0",
+    "to_qkv",
+    "to_kv",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
     "proj_in",
     "proj_out",
     "ff.net.0.proj",
@@ -35,8 +40,8 @@ LAYERS = (
     "mlp.0",
     "mlp.2",
 )
-"""Ends of the names of layers that get LoRA: those of latent consistency models' LoRA, and our own
-transformer's."""
+"""Ends of the names of layers that get LoRA: those of latent consistency models' LoRA, flows'
+transformers' and our own one's."""
 
 
 def init_student(teacher: MusicModel, rank: int = 0, seed: int = 0) -> nn.Module:

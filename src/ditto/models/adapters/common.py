@@ -34,12 +34,14 @@ from ditto.errors import ModelError, RequestError
 from ditto.models.adapters.student import new_student
 from ditto.models.conditioning import Tags, TagVocabulary, guidance_features
 from ditto.models.folder import (
+    PIPELINE_HEADS,
     PIPELINE_STUDENT,
     hash_networks,
     hash_with_student,
     read_index,
     write_index,
 )
+from ditto.models.heads import write_heads
 from ditto.models.model import MusicModel
 
 NO_TAGS = TagVocabulary((), ())
@@ -300,13 +302,18 @@ class PipelineModel(MusicModel):
         """Write the pipeline's own files, which diffusers loads too, and a card."""
         self.pipe.save_pretrained(folder, safe_serialization=True)
         (folder / "README.md").write_text(self.card(), encoding="utf-8")
-        if self.distilled is None or self.distilled.own:
-            return self.sha256
-        student = self.distilled.write(folder)
-        kind = type(self.pipe).__name__
-        write_index(folder, read_index(folder, (kind,), f"a {kind}") | {PIPELINE_STUDENT: student})
-        base = hash_networks([self.network, *self.decoders])
-        return hash_with_student(base, student["sha256"]["student"])
+        parts: dict[str, Any] = {}
+        digest = self.sha256
+        if self.readers is not None:
+            parts[PIPELINE_HEADS] = write_heads(self.readers.network, folder)
+        if self.distilled is not None and not self.distilled.own:
+            parts[PIPELINE_STUDENT] = student = self.distilled.write(folder)
+            base = hash_networks([self.network, *self.decoders])
+            digest = hash_with_student(base, student["sha256"]["student"])
+        if parts:
+            kind = type(self.pipe).__name__
+            write_index(folder, read_index(folder, (kind,), f"a {kind}") | parts)
+        return digest
 
     def card(self) -> str:
         """Return the model card."""

@@ -2,7 +2,7 @@
 
 Diffusers' UNets have an input for the guidance embedding of latent consistency models
 (``timestep_cond``, of ``time_cond_proj_dim`` values). Stable Audio's transformer has none, so it
-gets one of the same name here.
+gets one of the same name here; flows' transformers get theirs in `flow_students`.
 """
 
 from typing import Any, cast
@@ -14,8 +14,12 @@ from torch import Tensor, nn
 from ditto.errors import ModelError
 from ditto.models.network import with_extra_inputs
 
-FLOWS = ("StableAudio3DiTModel", "AceStepTransformer1DModel")
-"""Denoisers that have no input for w, and get none here."""
+GUIDED = {
+    "StableAudioDiTModel": "GuidedStableAudioDiT",
+    "StableAudio3DiTModel": "GuidedStableAudio3DiT",
+    "AceStepTransformer1DModel": "GuidedAceStepTransformer",
+}
+"""Students of denoisers that have no input for w, by the denoisers' classes."""
 
 FEATURES = 32
 """Size of the embedding of w."""
@@ -85,17 +89,11 @@ def new_student(network: nn.Module) -> nn.Module:
     """Copy a pipeline's denoiser, in float32, with an input for w that has no effect yet.
 
     Raises:
-        ModelError: it has one already, as a student has, or is a flow's.
+        ModelError: it has one already, as a student has.
     """
     if cast(Any, network).config.get("time_cond_proj_dim") is not None:
         raise ModelError(
             "this model's denoiser is a student already: distil the model that it comes from"
         )
-    if type(network).__name__ in FLOWS:
-        raise ModelError(
-            "flows are not distilled here: load a checkpoint that its makers distilled, such as "
-            "ACE-Step turbo, which is its own student"
-        )
-    guided = isinstance(network, StableAudioDiTModel)
-    kind = GuidedStableAudioDiT.__name__ if guided else type(network).__name__
-    return with_extra_inputs(network, kind, time_cond_proj_dim=FEATURES)
+    name = type(network).__name__
+    return with_extra_inputs(network, GUIDED.get(name, name), time_cond_proj_dim=FEATURES)
