@@ -47,7 +47,7 @@ class DistillConfig(DenoiserRecipe):
 
     Attributes:
         kind: "cm" (every jump ends at clean data) or "ctm" (jumps end anywhere on the grid).
-        grid: timesteps of the teacher's chain, evenly spaced; at most 20.
+        grid: timesteps of the teacher's chain, evenly spaced; at most 80.
         guidance: range of the CFG scale w, drawn uniformly for every example.
         clean_share: CTM: share of the jumps that end at clean data; the others end uniformly from
             the next timestep on. The student is not told where, so that it learns a mean: this says
@@ -63,7 +63,7 @@ class DistillConfig(DenoiserRecipe):
     """
 
     kind: Literal["cm", "ctm"] = "ctm"
-    grid: Annotated[int, Field(ge=1, le=20)] = 20
+    grid: Annotated[int, Field(ge=1, le=80)] = 20
     guidance: tuple[float, float] = (1.0, 5.0)
     clean_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     first_share: Annotated[float, Field(ge=0, le=1)] = 0.0
