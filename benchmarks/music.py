@@ -38,6 +38,12 @@ STUDENTS = {
     for steps in sorted({1, 2, 4, Student.steps})
 }
 DEFAULT = STUDENTS[Student.steps]
+OTHER_SAMPLERS = {
+    "teacher, DDIM in 50": {"steps": 50},
+    "teacher, DPM-Solver++ in 20": {"sampler": "dpm++"},
+    "teacher, DDPM in 100": {"sampler": "ddpm", "steps": 100},
+}
+"""What a finer chain, one of second order, and one with noise make of the same teacher."""
 STEERED = {"loudness": "intensity", "melody": "melody", "form": "structure"}
 """Controls by their names in rows; their clips have the held-out clips' tags."""
 FLOOR_ROW, CHANCE = "floor: other real clips", "chance: real, with others' tempi"
@@ -245,6 +251,7 @@ MADE = (
     (REAL, Task("real", partial(real, vocoded=False)), TTM),
     (VOCODED, Task("real vocoded", partial(real, vocoded=True)), TTM),
     (TEACHER, PLAIN, TTM),
+    *((name, PLAIN, TTM.with_(**settings)) for name, settings in OTHER_SAMPLERS.items()),
     *((name, PLAIN, PUBLISHED_CTM.with_(decode_steps=n)) for n, name in STUDENTS.items()),
     *((f"DITTO-2, {name}", CONTROLS[task], CTM) for name, task in STEERED.items()),
 )
