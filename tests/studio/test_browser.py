@@ -293,13 +293,13 @@ def test_a_run_is_stopped_and_keeps_its_best(page: Any, tmp_path: Path, studio: 
     settings(page, "create", iterations=400)
     page.click("#create-go")
     page.wait_for_selector("#create-result audio[src*=preview]:not([hidden])")
-    assert "left" in page.text_content("#create-result .state")
+    page.wait_for_selector("#create-result .state:has-text('left')")
     page.click("#create-result button.stop")
     assert re.fullmatch(
         r"stopped: this is the best of \d+ iterations", wait(page, "create", "stopped")
     )
     report = json.loads(download(page, "create", "JSON", tmp_path).read_text())
-    assert 3 <= len(report["loss"]) < 400
+    assert 2 <= len(report["loss"]) < 400
 
 
 def test_a_loop_and_variations_are_the_commands(

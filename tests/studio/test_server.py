@@ -18,6 +18,7 @@ from ditto.errors import ModelError, RequestError
 from ditto.models.model import MusicModel
 from ditto.studio.files import Store, UploadError, safe_name
 from ditto.studio.jobs import Job, Jobs
+from ditto.studio.wishes import Generate
 from ditto.studio.work import Studio
 
 gradio = pytest.importorskip("gradio")
@@ -310,8 +311,6 @@ def test_a_job_that_nobody_waits_for_is_stopped(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ditto.studio.jobs.UNWATCHED_SECONDS", 0.2)
-    from ditto.studio.wishes import Generate
-
     job = studio.generate(
         Generate.model_validate({"loudness": {"text": "swell"}, "iterations": 500})
     )
@@ -320,6 +319,17 @@ def test_a_job_that_nobody_waits_for_is_stopped(
         time.sleep(0.05)
     assert job.state in ("stopped", "failed")
     assert len(job.losses) < 500
+
+
+def test_the_first_iteration_is_heard(studio: Studio, client: TestClient) -> None:
+    job = studio.generate(Generate.model_validate({"loudness": {"text": "swell"}, "iterations": 1}))
+    until = time.monotonic() + 60
+    while not job.over and time.monotonic() < until:
+        time.sleep(0.05)
+    assert job.state == "done"
+    sound, rate = soundfile.read(io.BytesIO(client.get(f"/{job.preview}").content))
+    assert (len(sound), rate) == (64 * 64, 8000)
+    assert np.ptp(sound) > 0
 
 
 def test_a_model_that_is_missing_is_told() -> None:

@@ -1,5 +1,6 @@
 """What the studio does: carries out wishes on its one model, and looks into uploads."""
 
+import math
 import shlex
 import threading
 import time
@@ -28,7 +29,7 @@ from ditto.studio.jobs import QUEUE, Job, Jobs
 from ditto.studio.wishes import EditWish, Generate, Vary
 
 PREVIEW_SECONDS = 3.0
-"""Time between two previews."""
+"""Time between two previews; the first one comes after the first iteration."""
 MAX_SECONDS, MAX_CHANNELS = 300.0, 2
 """Of an upload."""
 PLAYED = {("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "FLOAT"), ("FLAC", "PCM_16"), ("MP3", "")}
@@ -307,7 +308,7 @@ def uncontrolled(request: Request, model: MusicModel) -> Result:
 
 @dataclass
 class Previews:
-    """Makes the sound so far, every few seconds: x_0 in one step, by the fast vocoder.
+    """Makes the sound so far, at once and every few seconds: x_0 in one step, by the fast vocoder.
 
     Attributes:
         model: what makes it.
@@ -321,7 +322,7 @@ class Previews:
 
     def __post_init__(self) -> None:
         """Begin to count time."""
-        self._last, self._folder, self._count = time.monotonic(), None, 0
+        self._last, self._folder, self._count = -math.inf, None, 0
 
     def after(self, step: Step, job: Job) -> None:
         """Make a preview after a step, if it is time for one."""
