@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: demo test campaign check bench format clean
+.PHONY: demo test campaign crowd check bench format clean
 .DELETE_ON_ERROR:
 
 # torch first and pinned, so that no other package's range chooses a different build.
@@ -38,6 +38,13 @@ test: .venv/dev
 CAMPAIGN ?= 40
 campaign: .venv/dev
 	CAMPAIGN=$(CAMPAIGN) $(BIN)/python -m pytest tests/campaign --numprocesses 2 --max-worker-restart 0
+
+# Clients at once on one studio, and the jobs of each; `make test` runs a few.
+CLIENTS ?= 8
+JOBS ?= 25
+crowd: .venv/dev
+	CLIENTS=$(CLIENTS) JOBS=$(JOBS) $(BIN)/python -m pytest tests/studio/test_many.py \
+		--capture no --override-ini timeout=3600
 
 check: .venv/dev
 	$(BIN)/ruff check .
