@@ -78,10 +78,11 @@ def test_gamma_one_of_the_distilled_is_the_pipelines_ping_pong(
 
 
 @pytest.mark.parametrize("steps", STEPS)
-def test_the_sound_is_the_pipelines(base: StableAudio3Model, steps: int) -> None:
-    expected = theirs(base, steps, "pt", generator=seeded())
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_the_sound_is_the_pipelines(base: StableAudio3Model, steps: int, guidance: float) -> None:
+    expected = theirs(base, steps, "pt", generator=seeded(), guidance_scale=guidance)
     with torch.no_grad():
-        sound = base.decode(ddim(chain_of(base, steps, 1.0), noise_of(base, 3)))
+        sound = base.decode(ddim(chain_of(base, steps, guidance), noise_of(base, 3)))
     assert expected.abs().max() > 0.05
     assert expected.shape == sound.shape
     torch.testing.assert_close(sound.clamp(-1, 1), expected, rtol=0, atol=1e-5)
