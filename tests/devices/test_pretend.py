@@ -129,7 +129,7 @@ SETTINGS: Mapping[str, Any] = {
 }
 
 
-# native needs a model that inpaints by itself: tests/methods/test_native.py has two.
+# native needs a model that inpaints by itself: the flows have it, below.
 @pytest.mark.parametrize("name", sorted(METHODS.keys() - {"native"}))
 def test_every_method(both: tuple[MusicModel, MusicModel], name: str) -> None:
     settings = SETTINGS.get(name, {"steps": 2})
@@ -243,6 +243,23 @@ def test_every_adapter(machine: None, make: Callable[[], Any]) -> None:
     with torch.no_grad():
         mine, theirs = (model.encode(audio) for model in models)
     torch.testing.assert_close(theirs.cpu(), mine, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("make", [make_stable_audio_3, make_ace_step])
+def test_flows_as_their_own_student_guided_and_inpainting(
+    machine: None, make: Callable[..., Any]
+) -> None:
+    settings: Any = {"tags": {"prompt": "calm"}, "seconds": 0.4, "iterations": 1}
+    models = adapt(make()), adapt(make(), device=pretend.NAME)
+    compare(models, Intensity("swell"), method=ditto.Ditto2(decode_steps=2), **settings)
+    draws = torch.Generator().manual_seed(0)
+    reference = 0.3 * torch.randn(models[0].shape(0.4), generator=draws)
+    region = Region.inpaint(reference, ((4, 8),))
+    compare(models, region, method=METHODS["native"](steps=2), **settings)
+    bases = adapt(make(base=True)), adapt(make(base=True), device=pretend.NAME)
+    guided = settings | {"guidance": 4.0}
+    compare(bases, Intensity("swell"), method=ditto.Ditto(steps=2), **guided)
+    compare(bases, region, method=METHODS["native"](steps=2), **guided)
 
 
 def base_run(out: Path) -> Any:
@@ -414,12 +431,10 @@ def test_a_generator_of_the_cpu_and_a_cpu_table_are_caught() -> None:
         assert torch.arange(5.0).to(pretend.NAME)[torch.arange(2)].tolist() == [0, 1]
 
 
-def test_the_command_line_runs_on_it(ditto_music: Any, model_folder: Path) -> None:
-    pretend.register()
-    with Machine():
-        code, _, error = ditto_music(
-            *("generate", "--model", model_folder, "--device", pretend.NAME, "-o", "out.wav"),
-            *("--loudness", "swell", "--method", "ditto", "-T", 1, "-K", 1),
-        )
+def test_the_command_line_runs_on_it(machine: None, ditto_music: Any, model_folder: Path) -> None:
+    code, _, error = ditto_music(
+        *("generate", "--model", model_folder, "--device", pretend.NAME, "-o", "out.wav"),
+        *("--loudness", "swell", "--method", "ditto", "-T", 1, "-K", 1),
+    )
     assert code == 0, error
     assert f" s on {pretend.NAME}" in error

@@ -125,10 +125,15 @@ def test_a_weaker_guidance_mixes_null_and_song(base: AceStepModel) -> None:
     assert (null - song).abs().max() > 1e-3
 
 
-def test_the_sound_is_the_pipelines_before_it_is_normalised(turbo: AceStepModel) -> None:
-    expected = theirs(turbo, 8, "pt", guidance_scale=1.0)
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize(("which", "guidance"), [("turbo", 1.0), ("base", 7.0)])
+def test_the_sound_is_the_pipelines_before_it_is_normalised(
+    request: pytest.FixtureRequest, which: str, guidance: float, steps: int
+) -> None:
+    model: AceStepModel = request.getfixturevalue(which)
+    expected = theirs(model, steps, "pt", guidance_scale=guidance)
     with torch.no_grad():
-        sound = turbo.decode(ddim(chain_of(turbo, 8), noise_of(turbo)))
+        sound = model.decode(ddim(chain_of(model, steps, guidance), noise_of(model)))
     assert sound.abs().max() > 0.01
     normalised = sound * (10 ** (-1 / 20) / sound.abs().max())
     torch.testing.assert_close(normalised, expected, rtol=0, atol=1e-5)

@@ -66,19 +66,23 @@ def test_gamma_one_of_the_distilled_is_the_pipelines_ping_pong(
     distilled: StableAudio3Model, steps: int
 ) -> None:
     expected = theirs(distilled, steps, "latent", generator=seeded())
+    sound = theirs(distilled, steps, "pt", generator=seeded())
     generator = seeded()
     x_T = distilled.noise(distilled.shape(), generator)[None]
     chain = chain_of(distilled, steps, 1.0)
     with torch.no_grad():
         x_0 = gamma_sample(chain, x_T, 1.0, lambda: torch.randn(x_T.shape, generator=generator))
+        ours = distilled.decode(x_0).clamp(-1, 1)
     torch.testing.assert_close(x_0, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours, sound, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("steps", [1, 13])
-def test_the_sound_is_the_pipelines(base: StableAudio3Model, steps: int) -> None:
-    expected = theirs(base, steps, "pt", generator=seeded())
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_the_sound_is_the_pipelines(base: StableAudio3Model, steps: int, guidance: float) -> None:
+    expected = theirs(base, steps, "pt", generator=seeded(), guidance_scale=guidance)
     with torch.no_grad():
-        sound = base.decode(ddim(chain_of(base, steps, 1.0), noise_of(base, 3)))
+        sound = base.decode(ddim(chain_of(base, steps, guidance), noise_of(base, 3)))
     assert expected.abs().max() > 0.05
     assert expected.shape == sound.shape
     torch.testing.assert_close(sound.clamp(-1, 1), expected, rtol=0, atol=1e-5)
