@@ -241,13 +241,14 @@ def jobs(world: World) -> dict[str, list[str]]:
     model = ["--model", str(world.folder("model")), "-T", "2"]
     quick = [*model, "-K", "6"]
     swell = ["--loudness", "swell", *quick]
+    near = ["--overlap", "0.2", *quick]
     return {
         "generate": ["generate", *swell, "--count", "2", "--latent", "o.latent", "-o", "o.wav"],
         "song": ["generate", "--seconds", "1.6", *swell, "-o", "o.wav"],
         "flac": ["generate", *swell, "-o", "o.flac"],
         "inpaint": ["inpaint", "song.wav", "--from", "0.3", "--to", "0.5", *quick, "-o", "o.wav"],
-        "outpaint": ["outpaint", "song.mp3", "--seconds", "2", *quick, "-o", "o.ogg"],
-        "loop": ["loop", "song.flac", *quick, "-o", "o.wav"],
+        "outpaint": ["outpaint", "song.mp3", "--seconds", "2", *near, "-o", "o.ogg"],
+        "loop": ["loop", "song.flac", *near, "-o", "o.wav"],
         "invert": ["invert", "song.wav", *quick, "-o", "o.latent"],
         "vary": ["vary", "made.latent", "--count", "4", *model, "-o", "o"],
         "prepare": ["data", "prepare", "music", "--held-out", "0", "--out", "o"],

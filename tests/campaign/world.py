@@ -28,6 +28,7 @@ from ditto.audio.io import read
 from ditto.composer.corpus import compose_dataset
 from ditto.data.dataset import vocabulary_of
 from ditto.latents import Latent
+from ditto.models.hub import load
 from ditto.models.model import MusicModel
 from ditto.training.denoising import BaseConfig
 
@@ -99,6 +100,7 @@ class World:
         )
         world = cls(root, model)
         model.save(world.folder("model"))
+        world.model = load(world.folder("model"))
         soundfont = make_tiny_soundfont(root / "tiny.sf2")
         compose_dataset(world.folder("data"), count=2, soundfonts=[soundfont])
         sizes = list(vocabulary_of(world.folder("data")).sizes)
