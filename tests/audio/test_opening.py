@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import re
 import struct
 import sys
 import unicodedata

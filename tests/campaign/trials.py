@@ -64,10 +64,8 @@ def command_line(rng: random.Random, name: str, model: Path) -> list[str]:
         given_input = rng.choice(WORDS)
     words = [name, *([given_input] if given_input is not None else [])]
     given = {"output": rng.choice(["out.wav", "out.flac", "out.mp3", "out.latent", "out"])}
-    if name == "inpaint":
-        given |= {"start": "0.3", "end": "0.5"}
-    if name in ("outpaint", "loop"):
-        given["seconds"] = "1.4"
+    if name in ("inpaint", "outpaint", "loop"):
+        given |= {"start": "0.3", "end": "0.5", "seconds": "1.4", "overlap": "0.1"}
     for option in rng.sample(options, k=min(len(options), rng.randrange(5))):
         likely = SENSIBLE.get(option.type.name, WORDS) if rng.randrange(4) else WORDS
         given[str(option.name)] = rng.choice(likely)
@@ -240,13 +238,14 @@ def jobs(world: World) -> dict[str, list[str]]:
     """Return the commands that are killed, run twice at once and run on full disks."""
     model = ["--model", str(world.folder("model")), "-T", "2"]
     quick = [*model, "-K", "6"]
+    edit = [*quick, "--overlap", "0.1"]
     swell = ["--loudness", "swell", *quick]
     near = ["--overlap", "0.2", *quick]
     return {
         "generate": ["generate", *swell, "--count", "2", "--latent", "o.latent", "-o", "o.wav"],
         "song": ["generate", "--seconds", "1.6", *swell, "-o", "o.wav"],
         "flac": ["generate", *swell, "-o", "o.flac"],
-        "inpaint": ["inpaint", "song.wav", "--from", "0.3", "--to", "0.5", *quick, "-o", "o.wav"],
+        "inpaint": ["inpaint", "song.wav", "--from", "0.3", "--to", "0.5", *edit, "-o", "o.wav"],
         "outpaint": ["outpaint", "song.mp3", "--seconds", "2", *near, "-o", "o.ogg"],
         "loop": ["loop", "song.flac", *near, "-o", "o.wav"],
         "invert": ["invert", "song.wav", *quick, "-o", "o.latent"],
