@@ -2,7 +2,6 @@
 
 import importlib.util
 import re
-import re
 import struct
 import sys
 import unicodedata
