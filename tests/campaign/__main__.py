@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from tests.campaign.trials import TRIALS, attempt
 from tests.campaign.world import World, preload
 
@@ -52,29 +54,44 @@ def forget_peak() -> None:
 def campaign(
     world: World, counts: dict[str, int], first: int, log: Path | None
 ) -> dict[str, Tally]:
-    """Make all trials; a failure ends none of the others."""
+    """Make all trials; a failure ends none of the others. Ctrl-C ends with what was made."""
     tallies = {kind: Tally() for kind in counts}
     for kind, count in counts.items():
-        tally, begun = tallies[kind], time.monotonic()
-        for seed in range(first, first + count):
-            forget_peak()
-            before, started = memory("VmRSS"), time.process_time()
-            try:
-                tally.outcomes[attempt(world, kind, seed)] += 1
-            except Exception as error:
-                tally.failures[seed] = f"{type(error).__name__}: {error}"
-                tally.outcomes["failed"] += 1
-                print(f"FAILED {kind} {seed}", file=sys.stderr)
-                traceback.print_exc()
-            tally.slowest = max(tally.slowest, (time.process_time() - started, seed))
-            tally.memory = max(tally.memory, (memory("VmHWM") - before, seed))
-        took = time.monotonic() - begun
-        print(
-            f"{kind}: {count} in {took:.0f} s: {dict(tally.outcomes)}", file=sys.stderr, flush=True
-        )
+        tally, begun, stopped = tallies[kind], time.monotonic(), False
+        try:
+            for seed in range(first, first + count):
+                one_trial(world, kind, seed, tally)
+        except KeyboardInterrupt:
+            stopped = True
+        made, took = sum(tally.outcomes.values()), time.monotonic() - begun
+        print(f"{kind}: {made} of {count} in {took:.0f} s: {dict(tally.outcomes)}", file=sys.stderr)
         if log is not None:
             log.write_text(json.dumps(summary(tallies, first), indent=1) + "\n")
+        if stopped:
+            break
     return tallies
+
+
+def one_trial(world: World, kind: str, seed: int, tally: Tally) -> None:
+    """Make a trial, and note what came of it."""
+    forget_peak()
+    before, started = memory("VmRSS"), processor_time()
+    try:
+        outcome = attempt(world, kind, seed)
+    except Exception as error:
+        outcome = "failed"
+        tally.failures[seed] = f"{type(error).__name__}: {error}"
+        print(f"FAILED {kind} {seed}", file=sys.stderr)
+        traceback.print_exc()
+    tally.outcomes[outcome] += 1
+    tally.slowest = max(tally.slowest, (processor_time() - started, seed))
+    tally.memory = max(tally.memory, (memory("VmHWM") - before, seed))
+
+
+def processor_time() -> float:
+    """Return the seconds that this process and its children have computed."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
 
 
 def summary(tallies: dict[str, Tally], first: int) -> dict[str, object]:
@@ -107,6 +124,7 @@ def main() -> int:
         for kind, (_, count) in TRIALS.items()
         if given.only is None or kind in given.only
     }
+    torch.set_num_threads(1)  # a child of a process with several would wait for the others for ever
     preload()
     root = Path(tempfile.mkdtemp(prefix="campaign-"))
     try:

@@ -3,6 +3,7 @@
 import json
 import random
 import struct
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -14,12 +15,12 @@ WORDS = (
     *("score.musicxml", "song.mp3", "clip.wav", "clip.json", "0.05", "64", "-0.0", "1e-300"),
 )
 """What options are given."""
-SENSIBLE = {
-    "float": ("0.3", "0.05", "1", "0.5", "-20", "1.2"),
-    "integer": ("1", "2", "3", "0", "7"),
-    "path": ("song.wav", "song.flac", "made.latent", "x.latent", "clip.json", "o.latent"),
+SENSIBLE: dict[object, tuple[str, ...]] = {
+    float: ("0.3", "0.05", "1", "0.5", "-20", "1.2"),
+    int: ("1", "2", "3", "0", "7"),
+    Path: ("song.wav", "song.flac", "made.latent", "x.latent", "clip.json", "o.latent"),
 }
-"""What options are given that they may take, by the name of their type."""
+"""What options are given that they may take, by their type."""
 VALUES: tuple[Any, ...] = (
     *(None, True, 0, -1, 1, 10**9, 10**40, -0.5, 1e308, float("nan"), float("inf")),
     *("", "x", "nan", "../x", "\0", "\udce9", "9" * 400, [], [1], [None], {}, {"x": 1}, [[[]]]),

@@ -67,7 +67,8 @@ def command_line(rng: random.Random, name: str, model: Path) -> list[str]:
     if name in ("inpaint", "outpaint", "loop"):
         given |= {"start": "0.3", "end": "0.5", "seconds": "1.4", "overlap": "0.1"}
     for option in rng.sample(options, k=min(len(options), rng.randrange(5))):
-        likely = SENSIBLE.get(option.type.name, WORDS) if rng.randrange(4) else WORDS
+        kind = option.type_descriptor.annotation
+        likely = SENSIBLE.get(kind, WORDS) if rng.randrange(4) else WORDS
         given[str(option.name)] = rng.choice(likely)
     given |= {"model": str(model), "device": "cpu"}
     for option in options:
@@ -380,7 +381,6 @@ class Limited(Before):
 
 
 TRIALS: dict[str, tuple[Trial, int]] = {
-    "command lines": (random_command, 1000),
     "wav": (mutated_file("song.wav"), 900),
     "flac": (mutated_file("song.flac"), 700),
     "mp3": (mutated_file("song.mp3"), 700),
@@ -398,11 +398,12 @@ TRIALS: dict[str, tuple[Trial, int]] = {
     "kept windows": (mutated_file("song.part"), 200),
     "model folder": (mutated_model, 500),
     "checkpoint": (mutated_checkpoint, 200),
-    "two at once": (two_at_once, 40),
     "full disk": (full_disk, 60),
+    "two at once": (two_at_once, 40),
     "kill": (killed, 200),
+    "command lines": (random_command, 1000),
 }
-"""Trials by kind, and how many make the whole campaign."""
+"""Trials by kind, and how many make the whole campaign; quick ones first."""
 
 
 def attempt(world: World, kind: str, seed: int) -> str:
