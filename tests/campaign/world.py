@@ -175,20 +175,7 @@ class World:
 
     def run(self, words: Sequence[str]) -> Ran:
         """Run a command in this process; what it prints comes back."""
-        begun, out, err = time.process_time(), io.StringIO(), io.StringIO()
-        argv, before = sys.argv, Path.cwd()
-        os.chdir(self.here)
-        sys.argv = ["ditto-music", *words]
-        code = 0
-        try:
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        finally:
-            os.chdir(before)
-            sys.argv = argv
-        return Ran(code, err.getvalue(), time.process_time() - begun)
+        return command(words, self.here)
 
     def start(self, words: Sequence[str], log: Path, before: "Before | None" = None) -> int:
         """Run a command in a child that has all modules already; return its process.
@@ -237,6 +224,24 @@ class World:
         log = self.root / "err"
         log.unlink(missing_ok=True)
         return self.wait(self.start(words, log, before), log)
+
+
+def command(words: Sequence[str], here: Path) -> Ran:
+    """Run a command in this process and in a folder; what it prints comes back."""
+    begun, out, err = time.process_time(), io.StringIO(), io.StringIO()
+    argv, before = sys.argv, Path.cwd()
+    os.chdir(here)
+    sys.argv = ["ditto-music", *words]
+    code = 0
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            cli.main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    finally:
+        os.chdir(before)
+        sys.argv = argv
+    return Ran(code, err.getvalue(), time.process_time() - begun)
 
 
 class Before:
