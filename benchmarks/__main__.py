@@ -21,6 +21,7 @@ from benchmarks import (
     listening,
     music,
     quality,
+    song,
     speed,
     tables_ditto,
     tables_ditto2,
@@ -52,7 +53,15 @@ PAPERS = [name for name in TABLES if name.startswith("d")]
 """What "all" measures, besides the listening test's page."""
 WEIGHTS = ROOT / "weights"
 NAMES = ", ".join(
-    [*TABLES, f"{listening.NAME} (the listening test)", gpu.NAME, "all", "claims", "sounds"]
+    [
+        *TABLES,
+        f"{listening.NAME} (the listening test)",
+        gpu.NAME,
+        song.NAME,
+        "all",
+        "claims",
+        "sounds",
+    ]
 )
 
 Name = Annotated[str, typer.Argument(help=f"One of {NAMES}.", show_default=False)]
@@ -147,9 +156,12 @@ def measure(
 
     Weights of the checkout (weights/) are found where the model is the embedded one.
     """
+    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+    if name == song.NAME:
+        publish(song.measured(held_out, seed=seed or 0, model=model, command=command), out)
+        return
     if alone(name, device, config, out):
         return
-    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
     overrides: dict[str, Any] = {"iterations": iterations, "guidance": guidance}
     threads = None if workers == 1 else max(1, torch.get_num_threads() // workers)
     tables = chosen(name)

@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import matplotlib.figure
 import numpy as np
 import pytest
 import soundfile
@@ -59,6 +60,36 @@ def test_a_recording_is_not_replaced_by_its_own_edit(
         with pytest.raises(OutputError, match="reads it, choose another name"):
             edit.save(tmp_path / name, force=True)
     assert (tmp_path / "song.wav").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["out.png", "out.json"])
+def test_force_replaces_only_what_ditto_wrote(run: Command, name: str) -> None:
+    words = "generate", "--method", "none", "--force", "-o", "out.wav"
+    figure = matplotlib.figure.Figure()
+    figure.savefig("out.png")  # a picture by the library that Ditto draws with is not Ditto's yet
+    Path("out.json").write_text('{"artist": "me"}')
+    mine = Path(name).read_bytes()
+    for other in {"out.png", "out.json"} - {name}:
+        Path(other).unlink()
+    code, _, err = run(*words)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"{name}: a file of that name is there that Ditto did not write" in err
+    assert Path(name).read_bytes() == mine
+    assert not Path("out.wav").exists()
+    Path(name).unlink()
+    for _ in range(2):  # its own files it may replace
+        assert run(*words)[0] == 0
+
+
+def test_the_sound_of_an_inversion_replaces_no_recording(run: Command) -> None:
+    Path("other.wav").write_bytes(Path("song.wav").read_bytes())
+    words = "invert", "song.wav", "--force"
+    code, _, err = run(*words, "-o", "other.latent")
+    assert code == 2
+    assert "other.wav: a file of that name is there that Ditto did not write" in err
+    assert Path("other.wav").read_bytes() == Path("song.wav").read_bytes()
+    for _ in range(2):
+        assert run(*words, "-o", "mine.latent")[0] == 0
 
 
 # Formats.

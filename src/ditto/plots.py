@@ -7,6 +7,7 @@ figure) is touched.
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache, singledispatch
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from ditto.audio.spec import AudioSpec
 from ditto.panels import ChromaPanel, CurvePanel, MatrixPanel, Panel, RegionPanel
 from ditto.paths import atomic_file
 
+MADE_BY = f"ditto-music {version('ditto-music')}"
+"""By this in a picture it is known as Ditto's."""
 PITCH_CLASSES = ("C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B")
 
 
@@ -256,7 +259,7 @@ def _save(figure: Figure, path: Path, force: bool) -> None:
         text.set_parse_math(False)
         text.set_text("".join(_drawable(c, known) for c in text.get_text()))
     with atomic_file(path, force=force) as temporary:
-        figure.savefig(temporary, format="png", dpi=90)
+        figure.savefig(temporary, format="png", dpi=90, metadata={"Software": MADE_BY})
 
 
 @cache

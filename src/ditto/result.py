@@ -15,18 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ditto.audio.io import SUBTYPES, check_format, fitting_tag, write
+from ditto.audio.io import SUBTYPES, check_format, fitting_tag, read_tags, write
 from ditto.controls.base import Control
 from ditto.controls.output import Output
-from ditto.errors import OutputError
+from ditto.errors import AudioFileError, OutputError
 from ditto.eval.kept import Kept, kept
 from ditto.latents import Latent, item_seed
 from ditto.methods.base import check_number
 from ditto.models.device import native_precision, one_by_one
 from ditto.models.model import MusicModel
-from ditto.paths import StrPath, atomic_file, check_output, printable
+from ditto.paths import StrPath, atomic_file, check_output, output_errors, printable
 from ditto.request import Request
 
+OURS = "ditto-music "
+"""Begins the software that the tags of sounds and pictures name."""
 MAX_COMMENT = 1900
 """Bytes of a report that go into a sound file's comment (wav holds 2000)."""
 
@@ -272,6 +274,9 @@ def output_files(
 ) -> tuple[Path, Path, Path]:
     """Return the sound, picture and report that saving to `path` writes, after checking each.
 
+    The sound is named by the user; what is beside it is not, and is replaced only where Ditto wrote
+    it.
+
     Args:
         path: the sound file.
         channels: of the sound.
@@ -290,9 +295,50 @@ def output_files(
     files = sound, sound.with_suffix(".png"), sound.with_suffix(".json")
     for file in files:
         check_output(file, force=force)
+    for file in files[1:]:
+        keep_foreign(file)
     if sample_rate is not None:
         check_format(sound, channels, sample_rate, subtype)
     return files
+
+
+def keep_foreign(path: Path) -> None:
+    """Refuse to replace a file of a name that the user did not give, unless Ditto wrote it.
+
+    Raises:
+        OutputError: it is there, and not Ditto's.
+    """
+    with output_errors(path):
+        if path.exists() and not _is_ours(path):
+            raise OutputError(
+                f"cannot write {printable(path)}: a file of that name is there that Ditto did not "
+                "write; move it away, or choose another name for the sound"
+            )
+
+
+def _is_ours(path: Path) -> bool:
+    """Tell whether Ditto wrote a picture, a report or a sound."""
+    if path.suffix.lower() in SUBTYPES:
+        try:
+            return read_tags(path).get("software", "").startswith(OURS)
+        except AudioFileError:
+            return False
+    if path.suffix != ".png":
+        return _is_report(path)
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if f"Software\0{OURS}".encode() in head:
+        return True
+    # Before 0.2 pictures named only what they were drawn with; a report was beside them.
+    return b"Software\0Matplotlib" in head and _is_report(path.with_suffix(".json"))
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(values, dict) and {"model", "versions"} <= values.keys()
 
 
 def numbered(path: Path, count: int) -> list[Path]:

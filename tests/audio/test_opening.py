@@ -1,6 +1,8 @@
 """Sound files that libsndfile alone does not open, and where recordings begin."""
 
 import importlib.util
+import re
+import struct
 import sys
 import unicodedata
 from fractions import Fraction
@@ -145,3 +147,35 @@ def test_the_first_sound_is_where_librosa_trims_to(tmp_path: Path, silence: floa
     soundfile.write(tmp_path / "a.wav", audio, RATE, subtype="FLOAT")
     _, (start, _) = librosa.effects.trim(audio, top_db=40)
     assert first_sound(tmp_path / "a.wav") == pytest.approx(start / RATE, abs=1e-9)
+
+
+@pytest.mark.parametrize("form", ["WAV", "WAVEX", "RF64", "W64", "AIFF", "FLAC"])
+def test_a_recording_that_was_cut_is_no_shorter_one(tmp_path: Path, form: str) -> None:
+    path = tmp_path / ("a.flac" if form == "FLAC" else "a.wav")
+    samples = np.random.default_rng(0).uniform(-0.3, 0.3, (16_000, 2))
+    soundfile.write(path, samples, 8000, format=form, subtype="PCM_16")
+    whole = path.read_bytes()
+    np.testing.assert_allclose(io.read(path).samples.T, samples, atol=1e-4)
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(AudioFileError, match=r"damaged") as error:
+        io.read(path)
+    assert len(str(error.value).splitlines()) == 1
+    if form != "FLAC":  # whose decoder says so itself
+        told = re.findall(r"(\d\.\d+) s", str(error.value))
+        assert list(map(float, told)) == pytest.approx([1.0, 2.0], abs=0.01)
+        part = io.read(path, start=0.2, seconds=0.5).samples.T
+        np.testing.assert_allclose(part, samples[1600:5600], atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000, 32_044])
+def test_a_size_that_was_not_known_promises_nothing(tmp_path: Path, size: int) -> None:
+    """What FFmpeg, SoX and recorders write into a pipe; and a size that is off by the header's."""
+    samples = np.random.default_rng(0).uniform(-0.3, 0.3, 16_000)
+    soundfile.write(tmp_path / "a.wav", samples, 8000, subtype="PCM_16")
+    data = bytearray((tmp_path / "a.wav").read_bytes())
+    data[4:8] = struct.pack("<I", size)
+    if size > 2**20:
+        at = data.index(b"data") + 4
+        data[at : at + 4] = struct.pack("<I", min(size, 0xFFFFFFFF))
+    (tmp_path / "a.wav").write_bytes(data)
+    np.testing.assert_allclose(io.read(tmp_path / "a.wav").samples[0], samples, atol=1e-4)

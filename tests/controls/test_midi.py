@@ -104,6 +104,12 @@ def test_midi_by_any_name(tmp_path: Path, good: bytes, ending: str) -> None:
     assert starts(parse_melody(str(path), AudioSpec())) == midos(tmp_path / "good.mid")
 
 
+def test_a_track_cut_within_its_header_is_none(tmp_path: Path, good: bytes) -> None:
+    for size in range(5):  # "\0" before it is junk, behind which a track is looked for
+        (tmp_path / "cut.mid").write_bytes(good + b"\0MTrk" + b"\0" * size)
+        assert starts(read_midi(tmp_path / "cut.mid"))
+
+
 def test_a_file_cut_within_gives_what_comes_before(tmp_path: Path, good: bytes) -> None:
     (tmp_path / "cut.mid").write_bytes(good[: len(good) // 2])
     found = starts(read_midi(tmp_path / "cut.mid"))

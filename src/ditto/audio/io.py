@@ -17,7 +17,7 @@ import soundfile
 import soxr
 
 from ditto.audio.layout import Layout
-from ditto.audio.opening import opened_file
+from ditto.audio.opening import SoundFile, opened_file
 from ditto.audio.spec import AudioSpec
 from ditto.errors import AudioFileError, OutputError
 from ditto.paths import StrPath, atomic_file, output_errors, printable
@@ -68,7 +68,7 @@ _IN_CONTAINER = {"MPEG_LAYER_III": "MP3", "VORBIS": "OGG", "OPUS": "OGG"}
 _MAX_VORBIS_RATE = 192_000
 """libvorbis ends the process at rates from 200 kHz on."""
 _TRIAL_FRAMES = 4800
-_EXACT_FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "AIFF")  # their headers know the number of frames
+_EXACT_FORMATS = ("WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF")  # their headers know their length
 
 
 @dataclass(frozen=True, eq=False)
@@ -565,10 +565,13 @@ def _check_length(
 ) -> None:
     """Refuse sound that is too short or ends before its header says."""
     rate = file.samplerate
-    if file.format in _EXACT_FORMATS and got < min(count, file.frames - first):
+    whole = file.frames
+    if isinstance(file, SoundFile) and whole * (file.promised - 1) > MIN_SECONDS * rate:
+        whole = round(whole * file.promised)
+    if file.format in _EXACT_FORMATS and got < min(count, whole - first):
         raise AudioFileError(
             f"{printable(path)} is damaged: it ends after {(first + got) / rate:.3f} s, "
-            f"{file.frames / rate:.3f} s are promised"
+            f"{whole / rate:.3f} s are promised; get it whole, or save what is there as a new file"
         )
     if got < MIN_SECONDS * rate:
         raise AudioFileError(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import soundfile
@@ -34,6 +34,15 @@ ENDINGS = (*SNDFILE_ENDINGS, *PYAV_ENDINGS)
 SHARED_DESCRIPTORS = os.name != "nt"
 """Whether all libraries of a process share one C runtime, and so its file descriptors."""
 
+_SIZES: tuple[tuple[bytes, int, int, Literal["little", "big"], int], ...] = (
+    (b"RIFF", 4, 8, "little", 8),
+    (b"RIFX", 4, 8, "big", 8),
+    (b"FORM", 4, 8, "big", 8),
+    (b"RF64", 20, 28, "little", 8),
+    (b"riff", 16, 24, "little", 0),
+)
+"""Where wav, aiff, rf64 and w64 have their size: magic, place, byte order, bytes left out of it."""
+_UNKNOWN = 0x7FFF0000
 _MAX_LEADING = 64 * 2**20
 """Bytes before an mp3's first frame that are looked through."""
 _MAX_DECODED = 2**32
@@ -46,7 +55,13 @@ def is_recording(text: str) -> bool:
 
 
 class SoundFile(soundfile.SoundFile):
-    """Stop soundfile from seeking after each read, which breaks the next mp3 frames."""
+    """Stop soundfile from seeking after each read, which breaks the next mp3 frames.
+
+    Attributes:
+        promised: how many times as long as it is the file says to be; 1 where it does not say.
+    """
+
+    promised: float = 1.0
 
     def seekable(self) -> bool:
         """Return False: soundfile then does not seek by itself."""
@@ -115,6 +130,7 @@ def _regular_file(path: StrPath) -> BinaryIO:
 @contextmanager
 def _decoder(path: StrPath, raw: BinaryIO, until: float | None) -> Iterator[soundfile.SoundFile]:
     """Open with libsndfile; if it refuses, without what leads an mp3, then with PyAV."""
+    promised = _promised(raw)
     try:
         file = _sound_file(raw)
     except soundfile.LibsndfileError as refused:
@@ -122,7 +138,26 @@ def _decoder(path: StrPath, raw: BinaryIO, until: float | None) -> Iterator[soun
             yield file
         return
     with file:
+        file.promised = promised
         yield file
+
+
+def _promised(raw: BinaryIO) -> float:
+    """Return how many times as long as it is a file says to be, from the size in its header.
+
+    libsndfile takes a wav that was cut for a shorter one. Sizes that stand for "unknown", as
+    programs write that do not know the end yet, promise nothing.
+    """
+    # By the descriptor: what Python's buffer takes in would be missed by libsndfile.
+    head = os.read(raw.fileno(), 32)
+    os.lseek(raw.fileno(), 0, os.SEEK_SET)
+    there = os.fstat(raw.fileno()).st_size
+    for kind, first, last, order, more in _SIZES:
+        if head.startswith(kind):
+            told = int.from_bytes(head[first:last], order)
+            unknown = told == 0 or told >= _UNKNOWN << 8 * (last - first - 4)
+            return 1.0 if unknown else max(1.0, (told + more) / there)
+    return 1.0
 
 
 @contextmanager

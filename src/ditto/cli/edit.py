@@ -32,7 +32,7 @@ from ditto.models.conditioning import Tags, TagVocabulary
 from ditto.models.model import MusicModel
 from ditto.paths import output_folder, same_file
 from ditto.request import LIMITS, Request
-from ditto.result import output_files
+from ditto.result import keep_foreign, output_files
 
 app = typer.Typer()
 
@@ -262,6 +262,7 @@ def invert(
     sound = output.with_suffix(".wav")
     if same_file(sound, song):
         sound = output.with_name(f"{output.stem}-again.wav")
+    keep_foreign(sound)
     options.keep_inputs([output, *output_files(sound, force=options["force"])], song)
     info(song)
     request = replace(requested(options), seconds=seconds)

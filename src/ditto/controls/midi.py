@@ -348,6 +348,8 @@ def _next_track(data: bytes, position: int, midi: MidiFile) -> int | None:
             position = data.find(b"MTrk", position)
             if position < 0:
                 return None
+            if len(data) < position + 8:  # cut within its header
+                return None
             midi.repairs.append("what lies between its tracks was skipped")
             return position
         position += size

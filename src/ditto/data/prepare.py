@@ -19,6 +19,7 @@ from ditto.audio.io import encode_flac, info, read_mono
 from ditto.audio.spec import AudioSpec
 from ditto.data.files import Progress, open_data_folder, write_bytes, write_json, write_json_lines
 from ditto.errors import AudioFileError, DataError
+from ditto.paths import printable
 
 PREPARE_VERSION = 1
 SUFFIXES = frozenset(
@@ -217,7 +218,7 @@ def _check_columns(path: Path, names: Sequence[str] | None) -> None:
     if "file" not in columns or unknown or len(set(columns)) < len(columns):
         raise DataError(
             f"{path} line 1: the columns must be file and any of genre, mood, tempo "
-            f"(found {', '.join(columns)})"
+            f"(found {printable(', '.join(columns))})"
         )
 
 

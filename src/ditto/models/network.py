@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar, get_type_hints
 
 import torch
 from safetensors import safe_open
@@ -175,7 +175,24 @@ def build_network(kind: str, config: Mapping[str, Any], part: str = "denoiser") 
         part: "denoiser", "vocoder" or "student".
     """
     with torch.random.fork_rng(devices=[]):
-        return getattr(import_module(CLASSES[part][kind]), kind).from_config(config)
+        found = getattr(import_module(CLASSES[part][kind]), kind)
+        _check_types(found, config)
+        return found.from_config(config)
+
+
+def _check_types(network: type, config: Mapping[str, Any]) -> None:
+    """Refuse settings of another type than the constructor's: some would fail only in use.
+
+    Raises:
+        TypeError: one is.
+    """
+    for name, kind in get_type_hints(network.__init__).items():
+        value = config.get(name)
+        if kind not in (int, float, str, bool) or name not in config:
+            continue
+        fits = isinstance(value, (int, float) if kind is float else kind)
+        if not fits or (isinstance(value, bool) and kind is not bool):
+            raise TypeError(f"its {name} is {shown(value)}, not of type {kind.__name__}")
 
 
 def with_extra_inputs(network: nn.Module, kind: str, **inputs: Any) -> Any:

@@ -207,6 +207,10 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, mlp_ratio: float, gelu: str = "tanh") -> None:
         super().__init__()
+        if width % heads or (width // heads) % 2:
+            raise ValueError(f"a width of {width} has no {heads} heads of an even width")
+        if gelu not in ("tanh", "none"):
+            raise ValueError(f"there is no gelu {gelu!r}")
         self.heads = heads
         hidden = int(width * mlp_ratio)
         self.norm = nn.LayerNorm(width, elementwise_affine=False)

@@ -31,6 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ditto.errors import DataError, OutputError, one_line
+from ditto.models.folder import ANY_FAULT
 from ditto.paths import (
     StrPath,
     atomic_file,
@@ -135,7 +136,7 @@ class Checkpoints:
         remove_leftovers(self.folder)
         for half in self.folder.glob(".step-*.tmp"):  # of a version that named them so
             shutil.rmtree(half, ignore_errors=True)
-        with atomic_folder(self.folder / f"step-{step:08d}") as temporary:
+        with atomic_folder(self.place(step)) as temporary:
             for name, tensors in groups.items():
                 save_file(
                     {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()},
@@ -146,14 +147,27 @@ class Checkpoints:
         for old in self._all()[: -self.keep]:
             shutil.rmtree(old)
 
+    def place(self, step: int) -> Path:
+        """Return the folder of a step's checkpoint."""
+        return self.folder / f"step-{step:08d}"
+
     def latest(self) -> tuple[int, dict[str, Tensors], dict[str, Any]] | None:
-        """Return step, groups and state of the newest whole checkpoint, or None."""
+        """Return step, groups and state of the newest whole checkpoint, or None.
+
+        Raises:
+            DataError: it is damaged.
+        """
         found = self._all()
         if not found:
             return None
-        state = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
-        groups = {file.stem: load_file(file) for file in found[-1].glob("*.safetensors")}
-        return int(state["step"]), groups, state
+        try:
+            state = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
+            groups = {file.stem: load_file(file) for file in found[-1].glob("*.safetensors")}
+            if state["step"] != int(found[-1].name.removeprefix("step-")):
+                raise ValueError("its step is not the folder's")
+            return state["step"], groups, state
+        except (*ANY_FAULT, RecursionError) as e:
+            raise damaged_checkpoint(found[-1], e) from None
 
     def newest(self) -> tuple[dict[str, Tensors], dict[str, Any]]:
         """Return groups and state of the newest whole checkpoint.
@@ -168,6 +182,14 @@ class Checkpoints:
 
     def _all(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"))
+
+
+def damaged_checkpoint(folder: Path, error: Exception) -> DataError:
+    """Return what is to be said of a checkpoint that cannot be gone on from."""
+    return DataError(
+        f"the checkpoint {printable(folder)} is damaged ({one_line(error)}): remove it, and the "
+        "run goes on from the one before, or afresh"
+    )
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:

@@ -26,12 +26,14 @@ from torch import Tensor, nn
 from ditto.errors import DataError
 from ditto.interrupts import waiting
 from ditto.models.device import chosen_device
+from ditto.models.folder import ANY_FAULT
 from ditto.training.loop import (
     Checkpoints,
     Ema,
     Meter,
     RunLog,
     Tensors,
+    damaged_checkpoint,
     load_optimizer,
     optimizer_tensors,
     progress_steps,
@@ -256,15 +258,18 @@ class Run:
             return 0
         step, groups, state = found
         for name, value in self._begun_with.items():
-            if state[name] != value:
+            if state.get(name) != value:
                 raise DataError(
                     f"{str(self.out)!r} was begun with another {name}: choose another folder, or "
                     f"give --{name}"
                 )
-        for learner in self._learners:
-            learner.load(groups)
-        for name, average in self.averages.items():
-            average.load(groups[name])
+        try:
+            for learner in self._learners:
+                learner.load(groups)
+            for name, average in self.averages.items():
+                average.load(groups[name])
+        except ANY_FAULT as error:
+            raise damaged_checkpoint(self._checkpoints.place(step), error) from None
         return step
 
     def take(self, folder: Path) -> None:

@@ -1,0 +1,224 @@
+"""A song of 90 s by the command line: errors, seams and memory beside those of shorter music.
+
+A loudness curve and a tune of the song's length are followed over all windows. Beside it: clips of
+one window, asked for pieces of the same curve and tune; 12 s of music, for the memory; and the
+jumps of the spectrum in real recordings, for the seams.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mido
+import numpy as np
+import torch
+
+from benchmarks.report import Report, Row
+from ditto.audio.io import read_mono
+from ditto.audio.spec import AudioSpec
+from ditto.errors import AudioFileError, DataError
+from ditto.eval.seams import typical_jumps
+from ditto.models.hub import load
+
+NAME = "song"
+TEMPO = 100
+REAL = 64
+"""Real recordings that are heard for the jumps in music, where there are so many."""
+SCALE = (60, 62, 64, 65, 67, 69, 71, 72, 74, 76)
+"""C major from middle C on, where the melody control hears."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is made.
+
+    Attributes:
+        seconds: of the song.
+        short: of the music whose memory the song's is compared with.
+        clips: of one window.
+        words: more of the command line.
+    """
+
+    seconds: float = 90.0
+    short: float = 12.0
+    clips: int = 5
+    words: tuple[str, ...] = ()
+
+
+def curve(seconds: float) -> list[tuple[float, float]]:
+    """Return the loudness asked for: up and down again, (seconds, dB)."""
+    return [(0.0, -40.0), (seconds / 2, -14.0), (seconds, -40.0)]
+
+
+def piece(points: Sequence[tuple[float, float]], start: float, seconds: float) -> str:
+    """Return a part of a curve as text, in the part's own time."""
+    times, levels = zip(*points, strict=True)
+    inside = (t for t in times if start < t < start + seconds)
+    return " ".join(
+        f"{t - start:.4f}:{np.interp(t, times, levels):.3f}"
+        for t in (start, *inside, start + seconds)
+    )
+
+
+def tune(seed: int, seconds: float) -> list[int]:
+    """Return a walk on the scale, a note a beat."""
+    rng = np.random.default_rng(seed)
+    beats = int(np.ceil(seconds * TEMPO / 60))
+    place, found = len(SCALE) // 2, []
+    for step in rng.integers(-2, 3, beats):
+        place = int(np.clip(place + step, 0, len(SCALE) - 1))
+        found.append(SCALE[place])
+    return found
+
+
+def write_tune(path: Path, notes: Sequence[int], start: float = 0.0) -> None:
+    """Write a tune as MIDI, without what is before `start` seconds."""
+    file = mido.MidiFile()
+    track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(TEMPO))])
+    beat = file.ticks_per_beat
+    first = round(start * TEMPO / 60 * beat)
+    for i, note in enumerate(notes):
+        begin, end = max(i * beat - first, 0), (i + 1) * beat - first
+        if end > 0:
+            track.append(mido.Message("note_on", note=note, time=0))
+            track.append(mido.Message("note_off", note=note, time=end - begin))
+    file.tracks.append(track)
+    file.save(path)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a command came to: its report, its peak of memory in MiB, and its seconds."""
+
+    report: dict[str, Any]
+    memory: float
+    seconds: float
+
+
+def generate(folder: Path, name: str, words: Sequence[str]) -> Made:
+    """Run ``ditto-music generate`` in a process of its own.
+
+    Raises:
+        DataError: it failed.
+    """
+    sound = folder / f"{name}.wav"
+    begun = time.perf_counter()
+    command = [sys.executable, "-m", "ditto", "generate", *words, "-o", str(sound), "--force"]
+    process = os.posix_spawn(sys.executable, command, dict(os.environ))
+    _, status, usage = os.wait4(process, 0)
+    if status:
+        raise DataError(f"generate {' '.join(words)} failed: it said why above")
+    report = json.loads(sound.with_suffix(".json").read_text(encoding="utf-8"))
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss in bytes
+    return Made(report, usage.ru_maxrss * unit / 2**20, time.perf_counter() - begun)
+
+
+def real_jumps(folder: Path, spec: AudioSpec) -> np.ndarray:
+    """Return the jumps in dB at all places of the recordings in a folder.
+
+    Raises:
+        DataError: there are none.
+    """
+    files = sorted(path for path in folder.rglob("*.*") if path.is_file())
+    found: list[np.ndarray] = []
+    for path in files:
+        try:
+            found.append(typical_jumps(torch.from_numpy(read_mono(path, spec)), spec))
+        except AudioFileError:
+            continue
+        if len(found) == REAL:
+            break
+    if not found:
+        raise DataError(f"{folder} holds no recordings: give --held-out a folder of some")
+    return np.concatenate(found)
+
+
+def measured(
+    real: Path, settings: Settings | None = None, *, seed: int, model: str | None, command: str
+) -> Report:
+    """Make the song and what it is compared with.
+
+    Args:
+        real: a folder of real recordings.
+        settings: how much is made.
+        seed: of the tune and of all clips.
+        model: a folder or Hub id; None is the embedded one.
+        command: to say how this was made.
+    """
+    settings = settings or Settings()
+    loaded, begun = load(model), time.perf_counter()
+    spec = loaded.spec
+    window, seconds = spec.seconds(loaded.shape()[-1]), settings.seconds
+    points, notes = curve(seconds), tune(seed, seconds)
+    border = float(np.percentile(real_jumps(real, spec), 95))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+
+        def made(label: str, start: float, length: float | None) -> Made:
+            write_tune(folder / f"{label}.mid", notes, start)
+            words = ["--intensity", piece(points, start, length or window), "--melody"]
+            words += [str(folder / f"{label}.mid"), "--tags", f"tempo={TEMPO}"]
+            words += ["--seed", str(seed), "--no-compare", *settings.words]
+            words += [] if length is None else ["--seconds", str(length)]
+            return generate(folder, label, words + ([] if model is None else ["--model", model]))
+
+        bar = 4 * 60 / TEMPO  # where a clip's own beats begin
+        starts = bar * (np.linspace(0, seconds - window, settings.clips) // bar)
+        clips = [made(f"clip-{i}", float(start), None) for i, start in enumerate(starts)]
+        short, long = made("short", 0.0, settings.short), made("song", 0.0, seconds)
+    rows = [*_error_rows(long, clips), *_seam_rows(long, border)]
+    rows += [
+        Row("song", "peak memory", "MiB", long.memory),
+        Row(f"{settings.short:g} s", "peak memory", "MiB", short.memory),
+        Row(
+            "song", f"peak memory over that of {settings.short:g} s", "", long.memory / short.memory
+        ),
+        Row("song", "time", "s", long.seconds),
+    ]
+    return Report(
+        name=NAME,
+        command=command,
+        model={"name": loaded.name, "sha256": loaded.sha256},
+        embedding="none",
+        count=settings.clips,
+        seed=seed,
+        seconds=time.perf_counter() - begun,
+        settings={"seconds": seconds, "tempo": TEMPO, "curve": points},
+        rows=tuple(rows),
+        claims=(),
+    )
+
+
+def _error_rows(long: Made, clips: Sequence[Made]) -> list[Row]:
+    rows = []
+    for name, value in long.report["errors"].items():
+        single = [clip.report["errors"].get(name) for clip in clips]
+        known = [figure for figure in single if figure is not None]
+        if not known or value is None:
+            continue
+        rows.append(Row("song", name, "", value))
+        mean = float(np.mean(known))
+        rows.append(Row("one window", name, "", mean, count=len(known)))
+        # Of what is better the larger it is, what lacks to all of it is the error.
+        lack = name.endswith("_percent")
+        ours, theirs = (100 - value, 100 - mean) if lack else (value, mean)
+        if theirs > 0 and not name.endswith("_rho"):
+            label = f"{name}: {'lack' if lack else 'error'} over that of one window"
+            rows.append(Row("song", label, "", ours / theirs))
+    return rows
+
+
+def _seam_rows(long: Made, border: float) -> list[Row]:
+    jumps = [seam["jump_db"] for seam in long.report["seams"]]
+    return [
+        Row("real recordings", "95th percentile of jumps", "dB", border),
+        *(Row(f"seam {i}", "jump", "dB", jump) for i, jump in enumerate(jumps, start=1)),
+        Row("song", "largest jump of a seam", "dB", max(jumps)),
+        Row("song", "seams beyond it", "", float(sum(jump > border for jump in jumps))),
+    ]

@@ -1,0 +1,51 @@
+"""The benchmark of long music, on the tiny model."""
+
+from pathlib import Path
+
+import mido
+import numpy as np
+import pytest
+import soundfile
+
+from benchmarks import song
+from ditto.controls.midi import read_midi
+from ditto.errors import DataError
+
+
+def test_a_part_of_the_curve_is_that_of_the_whole() -> None:
+    points = song.curve(90.0)
+    values = [tuple(map(float, word.split(":"))) for word in song.piece(points, 43.0, 6.0).split()]
+    assert values == [
+        (0, pytest.approx(-40 + 26 * 43 / 45, abs=1e-3)),
+        (2, -14),
+        (6, pytest.approx(-14 - 26 * 4 / 45, abs=1e-3)),
+    ]
+
+
+def test_the_tune_is_written_a_note_a_beat_and_from_the_middle(tmp_path: Path) -> None:
+    notes = song.tune(0, 6.0)
+    assert len(notes) == 10
+    song.write_tune(tmp_path / "a.mid", notes)
+    song.write_tune(tmp_path / "b.mid", notes, 2.4)
+    assert mido.MidiFile(tmp_path / "a.mid").length == pytest.approx(6.0)
+    read = read_midi(tmp_path / "b.mid").notes
+    assert [note.pitch for note in read] == notes[4:]
+    assert [note.onset for note in read] == pytest.approx([0.6 * i for i in range(6)], abs=1e-3)
+
+
+def test_a_song_is_measured_beside_clips_of_one_window(model_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no recordings"):
+        song.measured(tmp_path, seed=0, model=str(model_folder), command="")
+    samples = 0.1 * np.random.default_rng(0).standard_normal(8000)
+    soundfile.write(tmp_path / "real.wav", samples, 8000)
+    (tmp_path / "notes.txt").write_text("no recording")
+    settings = song.Settings(seconds=2.0, short=0.8, clips=1, words=("-K", "1", "-T", "1"))
+    report = song.measured(tmp_path, settings, seed=0, model=str(model_folder), command="")
+    error = report.value("song", "intensity_mse_db2")
+    alone = report.value("one window", "intensity_mse_db2")
+    assert error is not None
+    assert alone is not None
+    ratio = report.value("song", "intensity_mse_db2: error over that of one window")
+    assert ratio == pytest.approx(error / alone)
+    assert (report.value("song", "peak memory") or 0) > 50
+    assert report.value("seam 4", "jump") is not None
