@@ -217,6 +217,7 @@ def _loop(options: Options, model: MusicModel) -> Job:
         options["seconds"], bpm, options["bars"], needed=recording is None
     )
     asked = {"seconds": seconds, "repeats": options["repeats"], **_overlap(options)}
+    del options["bpm"]  # elsewhere it is the melody's
     return Job(_requested(options, bpm), "loop", recording, asked)
 
 
