@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ditto.audio.io import info
-from ditto.edit import edits, variations
+from ditto.edit import edits, loops, variations
 from ditto.edit.result import Edit
 from ditto.edit.song import song
 from ditto.errors import RequestError
@@ -23,10 +23,10 @@ from ditto.runner import Run, Watch, run
 EDITS: dict[str, Callable[..., Edit]] = {
     "inpaint": edits.inpaint,
     "outpaint": edits.outpaint,
-    "loop": edits.loop,
+    "loop": loops.loop,
     "song": song,
 }
-"""Edits by the word of their reports; a loop of a recording is `edits.loop_recording`."""
+"""Edits by the word of their reports; a loop of a recording is `loops.loop_recording`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,8 +167,8 @@ class Job:
 
         make = EDITS[str(self.edit)]
         recording = () if self.recording is None else (self.recording,)
-        if make is edits.loop and recording:
-            make = edits.loop_recording
+        if make is loops.loop and recording:
+            make = loops.loop_recording
         try:
             return make(
                 model, *recording, **dict(self.asked), request=self.request, progress=progress
