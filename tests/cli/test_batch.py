@@ -123,7 +123,7 @@ def test_every_faulty_line_is_one_line_before_any_work(batch: Command) -> None:
         '{"command": "outpaint", "seconds": 3}': "needs its recording",
         '{"command": "loop"}': "give the loop's length",
         '{"command": "vary", "latent": "none.latent"}': "none.latent",
-        '{"request": {"seed": "x"}}': "r.jsonl line 53",
+        '{"request": {"seed": "x"}}': "seed must be a whole number from 0",
         '{"name": "00001.wav"}': "is that of r.jsonl line 1",
         '{"name": "../up.wav"}': "no name for a clip",
         '{"start": "none.latent"}': "none.latent",

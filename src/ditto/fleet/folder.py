@@ -52,6 +52,7 @@ class ClipFolder:
         self.path = path
         self.made: dict[str, str] = {}
         self._own: set[str] = set()
+        self._doubled = False
 
     @classmethod
     @contextmanager
@@ -68,6 +69,8 @@ class ClipFolder:
             found = cls(path)
             found._read()
             yield found
+            if found._doubled:
+                found._read()
 
     def _read(self) -> None:
         """Read the index, and write it anew without what a kill cut short or left undone."""
@@ -136,6 +139,7 @@ class ClipFolder:
             OutputError: it cannot be written, for instance because the disk is full.
         """
         index = self.path / INDEX
+        self._doubled |= row["name"] in self._own  # until the folder is closed
         with output_errors(index):
             handle = os.open(index, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             before = os.fstat(handle).st_size
