@@ -1,8 +1,8 @@
 """README, docs and docstrings: every snippet is read out of the page and run, every link leads
 somewhere.
 
-Snippets run as they are printed, in an empty folder that holds a recording, a tune and a curve
-under the names that the pages use. K alone is not the printed one: controls ask for `K` iterations
+Snippets run as they are printed, in an empty folder that holds a recording, a tune, a curve and a
+file of requests under the names that the pages use. K alone is not the printed one: controls ask for `K` iterations
 where a snippet gives none, so that all pages take less than a minute.
 
 A block that cannot run has ``<!-- not run: reason -->`` on the line above it, and a page may hold
@@ -103,7 +103,7 @@ def of(language: str, *, run: bool = True) -> list[Any]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder but for what the pages call song, tune and curve; K is small."""
+    """An empty folder but for what pages call song, tune, curve and requests; K is small."""
     monkeypatch.chdir(tmp_path)
     time = np.arange(int(6.4 * 22_050)) / 22_050
     beats = np.exp(-6 * (time % 0.5))
@@ -116,6 +116,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         track.append(mido.Message("note_off", note=pitch, time=480))
     mido.MidiFile(tracks=[track]).save("tune.mid")
     Path("curve.csv").write_text("seconds,dB\n0,-36\n3,-14\n5.9,-30\n")
+    (requests,) = (b.text for b in blocks(ROOT / "docs" / "scale.md") if b.language == "json")
+    Path("requests.jsonl").write_text(requests)
     kinds, known = [Control], {Control}
     while kinds:
         kind = kinds.pop()

@@ -14,6 +14,7 @@ from .edit.song import song as song
 from .edit.variations import invert as invert
 from .edit.variations import vary as vary
 from .errors import DittoError as DittoError
+from .fleet.batch import batch as batch
 from .latents import Latent as Latent
 from .methods import *
 from .models.conditioning import Tags as Tags

@@ -54,6 +54,10 @@ class OutOfMemoryError(DittoError):
     """A request needs more memory than there is."""
 
 
+class WorkerError(DittoError):
+    """Processes that work side by side cannot be had, or die."""
+
+
 class DataError(DittoError):
     """Training data cannot be made or read."""
 

@@ -8,23 +8,21 @@ bit, whether a clip was made alone or as an item of a batch.
 import json
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ditto.audio.io import SUBTYPES, read, read_tags
-from ditto.edit import edits, loops, variations
 from ditto.edit.result import Edit
-from ditto.edit.song import song
 from ditto.errors import AudioFileError, RequestError
+from ditto.jobs import Job
 from ditto.latents import Latent
 from ditto.models.model import MusicModel, check_model
 from ditto.paths import StrPath, printable
-from ditto.request import Request
 from ditto.result import Result, machine, versions
-from ditto.runner import Watch, run
+from ditto.runner import Watch
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,17 +131,8 @@ def again(
     """
     check_model(model)
     kept = report if isinstance(report, Kept) else Kept.read(report)
-    item = 0
-    made: Result | Edit
-    if "edit" in kept.report:
-        made = _edit_again(kept, model, recording, watch)
-    else:
-        request, item = _request(kept, start)
-        how = kept.report["request"].get("vary")
-        if how is None:
-            made = run(request, model, watch=watch)
-        else:
-            made = _varied_again(model, request, how)
+    job = Job.of_report(kept.report, kept.name, start=start, recording=recording)
+    item, made = job.item, job.make(model, watch)
     same, largest = None, 0.0
     if kept.sound is not None:
         largest = _difference(kept.sound, lambda path: _save(made, item, path))
@@ -156,64 +145,6 @@ def _save(made: Result | Edit, item: int, path: Path) -> None:
         made.save(path)
     else:
         made.save(path, item)
-
-
-def _request(kept: Kept, start: Latent | None) -> tuple[Request, int]:
-    """Return the request of a report, and which item of it is meant."""
-    values = kept.report["request"]
-    request = Request.from_dict(values)
-    began = values.get("start")
-    if began is not None and start is None:
-        raise RequestError(f"{kept.name} began from the latent {printable(str(began))}: give it")
-    batch, item = kept.report.get("batch"), 0
-    if isinstance(batch, Mapping):
-        request = replace(request, seed=batch.get("seed"), count=batch.get("count"))
-        item = batch.get("item")
-    return replace(request, start=start), int(item or 0)
-
-
-def _varied_again(model: MusicModel, request: Request, how: Any) -> Result:
-    """Make a variation again."""
-    assert request.start is not None
-    return variations.vary(
-        model,
-        request.start,
-        count=request.count,
-        how=how,
-        seed=request.seed,
-        prompts=request.tags,
-        controls=request.controls,
-        steps=getattr(request.method, "steps", None),
-    )
-
-
-def _edit_again(
-    kept: Kept, model: MusicModel, recording: StrPath | None, watch: Watch | None
-) -> Edit:
-    """Make an edit again."""
-    report, asked = kept.report, kept.report.get("asked")
-    if not isinstance(asked, Mapping) or not isinstance(report.get("request"), Mapping):
-        raise RequestError(f"{kept.name} does not say how the edit was asked for: give its .json")
-    name = report.get("recording")
-    if recording is None and name is not None:
-        recording = Path(kept.name).with_name(str(name))
-        if not recording.is_file():
-            raise RequestError(f"{kept.name} is an edit of {printable(str(name))}: give it")
-    kinds = {"inpaint": edits.inpaint, "outpaint": edits.outpaint, "song": song}
-    make = kinds.get(str(report["edit"]), loops.loop if name is None else loops.loop_recording)
-    first = () if recording is None or name is None else (recording,)
-
-    def progress(part: int, parts: int, step: Any) -> None:
-        if watch is not None:
-            watch(step)
-
-    request = Request.from_dict(report["request"])
-    try:
-        return make(model, *first, **dict(asked), request=request, progress=progress)
-    except TypeError:
-        raise RequestError(
-            f"{kept.name} does not describe an edit: its report is damaged"
-        ) from None
 
 
 def _text(file: Path) -> str:

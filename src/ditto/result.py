@@ -157,7 +157,9 @@ class Result:
         """Return the losses of one item, up to where it ended."""
         return [value for value in self.losses[:, item].tolist() if not math.isnan(value)]
 
-    def save(self, path: StrPath, item: int = 0, *, force: bool = False) -> list[Path]:
+    def save(
+        self, path: StrPath, item: int = 0, *, force: bool = False, picture: bool = True
+    ) -> list[Path]:
         """Write one item's sound, and beside it its picture (.png) and report (.json).
 
         Request, seed and hashes are in the sound file's own tags too.
@@ -166,20 +168,19 @@ class Result:
             path: the sound file; its ending chooses the format.
             item: of the batch.
             force: replace files that exist.
+            picture: whether there is to be one; it takes a while.
 
         Returns:
-            The three paths.
+            The paths.
 
         Raises:
             OutputError: a file exists already (without `force`), cannot be written, or is not a
                 sound file by its name; nothing is then written.
         """
-        from ditto.plots import clip_picture  # matplotlib is slow to import
-
         item = self.checked_item(item)
         channels = 1 if self.sound is None else self.sound.shape[1]
         rate = self.model.spec.sample_rate
-        sound, picture, report = output_files(path, channels, rate, force=force)
+        sound, drawn, report = output_files(path, channels, rate, force=force)
         title = self.title(item)
         tags = {
             "title": fitting_tag(title),
@@ -190,11 +191,20 @@ class Result:
         write(sound, self.samples(item), self.model.spec.sample_rate, tags=tags, force=force)
         with atomic_file(report, force=force) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
+        if not picture:
+            return [sound, report]
+        self._draw(drawn, item, title, force=force)
+        return [sound, drawn, report]
+
+    def _draw(self, path: Path, item: int, title: str, *, force: bool) -> None:
+        """Write an item's picture."""
+        from ditto.plots import clip_picture  # matplotlib is slow to import
+
         control = self.request.control
         with torch.no_grad():
             output = Output(self.x_0, self.model, self.audio)
             clip_picture(
-                picture,
+                path,
                 output.mel[item],
                 self.model.spec,
                 panels=control.panels(output, item) if control else [],
@@ -203,7 +213,6 @@ class Result:
                 uncontrolled=None if self.kept is None else self.kept.mel[item],
                 force=force,
             )
-        return [sound, picture, report]
 
     def title(self, item: int = 0) -> str:
         """Return one line about an item: tags, seed and method."""

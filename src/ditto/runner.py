@@ -87,6 +87,10 @@ class Run:
         self.seconds = 0.0
         self._steps = self._optimise() if self.total else iter(())
 
+    def begin_with(self, x_T: Tensor) -> None:
+        """Begin from other latents (B, …) than those that were drawn, before the first step."""
+        self.x_T = self._begun = x_T
+
     @property
     def method(self) -> Any:
         """The resolved request's method."""

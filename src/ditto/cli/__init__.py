@@ -24,6 +24,7 @@ COMMANDS = {
     "loop": ("edit", "Make a seamless loop, from a recording or from nothing."),
     "invert": ("edit", "Find the latent from which the model makes a recording again."),
     "vary": ("edit", "Make other clips from one latent, in seconds."),
+    "batch": ("batch", "Make many clips, from a file of requests."),
     "again": ("again", "Make a clip again from its report, and say whether it is the same."),
     "studio": ("ditto.studio.command", "Open all this as a page in the browser."),
     "models": ("models", "Show what a model is: size, tags, hash; and what a run on it costs."),

@@ -212,12 +212,7 @@ def loop(
     options: Options,
 ) -> None:
     """Make a seamless loop, from a recording or from nothing, exact to the sample."""
-    if bars is not None:
-        if seconds is not None or bpm is None:
-            raise RequestError("give --bars together with --bpm, and without --seconds")
-        seconds = loops.loop_seconds(bpm, bars)
-    if song is None and seconds is None:
-        raise RequestError("give the loop's length: --seconds, or --bpm and --bars")
+    seconds = loop_length(seconds, bpm, bars, needed=song is None)
     timeline = None if song is None else opened(song, output, options)
     if timeline is None:
         options.keep_inputs(output_files(output, force=options["force"]))
@@ -232,6 +227,23 @@ def loop(
             assert seconds is not None
             edit = loops.loop(options.model, seconds, request, **more)
     finish(edit, output, options["force"], optimisation)
+
+
+def loop_length(
+    seconds: float | None, bpm: float | None, bars: int | None, *, needed: bool
+) -> float | None:
+    """Return a loop's length in seconds, None for that of a recording and a window.
+
+    Raises:
+        RequestError: the options do not go together, or give none where it is needed.
+    """
+    if bars is not None:
+        if seconds is not None or bpm is None:
+            raise RequestError("give --bars together with --bpm, and without --seconds")
+        seconds = loops.loop_seconds(bpm, bars)
+    if needed and seconds is None:
+        raise RequestError("give the loop's length: --seconds, or --bpm and --bars")
+    return seconds
 
 
 @command(app, *MAKING, epilog="Example: ditto-music invert song.wav -o song.latent")

@@ -1,6 +1,6 @@
 """``ditto-music train`` and ``ditto-music distill``: recipes to runs, runs to models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +21,12 @@ Config = Annotated[str, typer.Option(help="Recipe: the name of an installed one,
 Data = Annotated[Path, typer.Option(help="A folder made by `ditto-music data`.")]
 Run = Annotated[Path, typer.Option(help="Folder of the run; a killed run resumes from it.")]
 Device = Annotated[str, typer.Option(help=DEVICE_HELP)]
+Processes = Annotated[
+    int,
+    typer.Option(
+        min=1, max=1024, help="Processes that share each batch, on graphics cards one for each."
+    ),
+]
 HeldOut = Annotated[Path | None, typer.Option(help="The held-out data folder.")]
 Teacher = Annotated[
     Path | None,
@@ -41,6 +47,7 @@ class Recipe:
         function: ``(config, data, out, held_out=…)``, after the model if it starts from one.
         about: help.
         model: name of the option for the model it starts from, if it does.
+        shared: whether several processes can share its batches.
     """
 
     module: str
@@ -48,6 +55,19 @@ class Recipe:
     function: str
     about: str
     model: str = ""
+    shared: bool = True
+
+    def settings(self, config: str) -> Any:
+        """Read a config.
+
+        Raises:
+            DataError: it is none of this training.
+        """
+        from ditto.training.loop import load_config
+
+        return load_config(
+            config, getattr(import_module(f"ditto.training.{self.module}"), self.config)
+        )
 
 
 RECIPES = {
@@ -72,8 +92,15 @@ RECIPES = {
         "ClassifierConfig",
         "train_classifier",
         "Train the tag classifier that benchmarks use",
+        shared=False,
     ),
-    "clap": Recipe("clap", "ClapTraining", "train_clap", "Train the CLAP that ties texts to music"),
+    "clap": Recipe(
+        "clap",
+        "ClapTraining",
+        "train_clap",
+        "Train the CLAP that ties texts to music",
+        shared=False,
+    ),
 }
 STUDENTS = {
     "ctm": "Distil a consistency trajectory model: jumps from any noise level to any lower one",
@@ -81,14 +108,38 @@ STUDENTS = {
 }
 
 
+def spread(words: Sequence[str], processes: int, settings: Any, **options: Any) -> bool:
+    """Run a command in several processes, if they are asked for, and end as they do.
+
+    Args:
+        words: of the command.
+        processes: how many.
+        settings: its recipe's.
+        options: of the command, without `processes`.
+
+    Returns:
+        False for one process, which is this one.
+
+    Raises:
+        DataError: it cannot be.
+    """
+    if processes == 1:
+        return False
+    from ditto.training.launch import launched
+
+    given = [(f"--{name.replace('_', '-')}", value) for name, value in options.items()]
+    more = [word for name, value in given if value is not None for word in (name, str(value))]
+    code = launched([*words, *more], processes, settings.batch_size, options["device"])
+    if code:
+        raise typer.Exit(code)
+    return True
+
+
 def carry_out(
     recipe: Recipe, config: str, data: Path, out: Path, held_out: Path | None, *first: Any
 ) -> None:
     """Run a training from its recipe; print the folder that it returns, if it does."""
-    from ditto.training.loop import load_config
-
-    module = import_module(f"ditto.training.{recipe.module}")
-    settings = load_config(config, getattr(module, recipe.config))
+    module, settings = import_module(f"ditto.training.{recipe.module}"), recipe.settings(config)
     result = getattr(module, recipe.function)(settings, *first, data, out, held_out=held_out)
     if isinstance(result, Path):
         typer.echo(result)
@@ -110,10 +161,15 @@ def command_of(name: str, recipe: Recipe) -> Callable[..., None]:
             ] = None,
             held_out: HeldOut = None,
             device: Device = "auto",
+            processes: Processes = 1,
         ) -> None:
             from ditto.models.hub import load
             from ditto.training.run import training_on
 
+            options = {"config": config, "data": data, "out": out, recipe.model: base}
+            options |= {"held_out": held_out, "device": device}
+            if spread(("train", name), processes, recipe.settings(config), **options):
+                return
             with training_on(device) as place:
                 model = load(base, device=place, precision="float32")
                 carry_out(recipe, config, data, out, held_out, model)
@@ -126,9 +182,16 @@ def command_of(name: str, recipe: Recipe) -> Callable[..., None]:
         out: Run = Path("runs") / name,
         held_out: HeldOut = None,
         device: Device = "auto",
+        processes: Processes = 1,
     ) -> None:
         from ditto.training.run import training_on
 
+        if processes > 1 and not recipe.shared:
+            raise DataError(f"{name} trains on one process: leave out --processes")
+        options = {"config": config, "data": data, "out": out}
+        options |= {"held_out": held_out, "device": device}
+        if spread(("train", name), processes, recipe.settings(config), **options):
+            return
         with training_on(device):
             carry_out(recipe, config, data, out, held_out)
 
@@ -153,6 +216,7 @@ def student_command(kind: str) -> Callable[..., None]:
         teacher: Teacher = None,
         held_out: HeldOut = None,
         device: Device = "auto",
+        processes: Processes = 1,
     ) -> None:
         from ditto.models.hub import load
         from ditto.training.distill import DistillConfig, train_from_folder
@@ -165,6 +229,10 @@ def student_command(kind: str) -> Callable[..., None]:
                 f"{config!r} is a config of kind {settings.kind!r}: give it to `distill "
                 f"{settings.kind}`"
             )
+        options = {"config": config, "data": data, "out": out, "teacher": teacher}
+        options |= {"held_out": held_out, "device": device}
+        if spread(("distill", kind), processes, settings, **options):
+            return
         with training_on(device) as place:
             model = load(teacher, device=place, precision="float32")
             train_from_folder(settings, model, data, out, held_out=held_out)

@@ -229,7 +229,7 @@ class Edit:
             "parts": [part.about for part in self.parts],
         }
 
-    def save(self, path: StrPath, *, force: bool = False) -> list[Path]:
+    def save(self, path: StrPath, *, force: bool = False, picture: bool = True) -> list[Path]:
         """Write the sound, and beside it its picture (.png) and report (.json).
 
         Rate, channels and encoding are the recording's own. Where the format holds no samples
@@ -238,22 +238,21 @@ class Edit:
         Args:
             path: the sound file; its ending chooses the format.
             force: replace files that exist.
+            picture: whether there is to be one; it takes a while.
 
         Returns:
-            The three paths.
+            The paths.
 
         Raises:
             OutputError: a file exists already (without `force`) or cannot be written; nothing is
                 then written; or one of them is the recording.
         """
-        from ditto.plots import edit_picture  # matplotlib is slow to import
-
         subtype, gain = self.timeline.subtype_for(path), self.timeline.gain_for(path)
         channels = len(self.timeline.samples)
         files = output_files(path, channels, self.sample_rate, subtype, force=force)
         if self.before is not None:
             refuse_inputs(files, [self.before.path])
-        sound, picture, about = files
+        sound, drawn, about = files
         report = self.report() | ({"gain": gain} if gain != 1 else {})
         layout = self.timeline.layout
         tags = {
@@ -275,6 +274,15 @@ class Edit:
         )
         with atomic_file(about, force=force) as temporary:
             temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        if not picture:
+            return [sound, about]
+        self._draw(drawn, force=force)
+        return [sound, drawn, about]
+
+    def _draw(self, path: Path, *, force: bool) -> None:
+        """Write the picture."""
+        from ditto.plots import edit_picture  # matplotlib is slow to import
+
         spec = self.model.spec
         stride = -(-int(self.timeline.seconds * spec.frame_rate) // COLUMNS)
         mels = [
@@ -285,7 +293,7 @@ class Edit:
         new = [(start / self.sample_rate, end / self.sample_rate) for start, end in self.gaps]
         losses = [part.losses.tolist() for part in self.parts]
         edit_picture(
-            picture,
+            path,
             mels[-1],
             spec,
             new,
@@ -296,7 +304,6 @@ class Edit:
             stride=stride,
             force=force,
         )
-        return [sound, picture, about]
 
     def _new(self) -> list[list[float]]:
         """Return what is new, (from, to) in seconds, in every repeat."""

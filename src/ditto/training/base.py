@@ -67,13 +67,14 @@ def train_base(
     if config.continued and not run.start:
         run.take(Path(config.start_from))
     measure = Measure(run, setting, config, held_out or clips, bands)
-    if config.start_from and not run.start:
+    if config.start_from and not run.start and run.writes:
         measure(averaged)
     for step in run.steps("base", show):
         x_0, tags = clips.batch(step, config.batch_size)
         t, noise, generator = draw(config, setting.schedule, x_0, step)
         tags = drop_conditions(tags, config.tag_dropout, generator, config.grid_dropout)
-        x_0, tags, t, noise = (a.to(accelerator.device) for a in (x_0, tags, t, noise))
+        own = (a[run.part] for a in (x_0, tags, t, noise))
+        x_0, tags, t, noise = (a.to(accelerator.device) for a in own)
         with accelerator.autocast():
             loss = diffusion_loss(run.model, setting, x_0, tags, t, noise)
         run.update(loss)

@@ -24,7 +24,7 @@ from ditto.models.clap import Clap, save
 from ditto.models.clap_frontend import ClapFrontEnd
 from ditto.models.clap_tokenizer import word_tokenizer
 from ditto.training.loop import Ema, seeded, step_seed
-from ditto.training.run import Recipe, Run
+from ditto.training.run import Recipe, Run, alone
 
 MAX_SCALE = 100.0
 """Upper bound of the inverse temperature, as in CLIP: beyond it training becomes unstable."""
@@ -98,6 +98,7 @@ def train_clap_on(
         OutputError: see `start_run`.
     """
     accelerator = Accelerator()
+    alone(accelerator, "CLAP, whose loss compares all of a batch,")
     network = clap_network(config, tokenizer).train()
     spread(network, prepared(config, tokenizer, *clips.batch(0, config.batch_size), 0))
     run = Run(config, out, accelerator, network, averages={"ema": config.ema})

@@ -27,7 +27,7 @@ from ditto.eval.classifier import ClipClassifier
 from ditto.models.conditioning import TagVocabulary
 from ditto.paths import atomic_file, printable
 from ditto.training.loop import seeded, step_seed
-from ditto.training.run import Recipe, Run
+from ditto.training.run import Recipe, Run, alone
 
 HEADS = ("genre", "mood", "tempo")
 
@@ -94,6 +94,7 @@ def train_classifier_on(
         OutputError: see `start_run`.
     """
     accelerator = Accelerator()
+    alone(accelerator, "the classifier")
     network = _network(config, vocabulary)
     run = Run(config, out, accelerator, network)
     for step in run.steps("classifier", show):

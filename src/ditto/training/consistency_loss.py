@@ -117,6 +117,10 @@ class Example:
         """Move it to another device."""
         return Example(**{name: value.to(device) for name, value in vars(self).items()})
 
+    def __getitem__(self, part: slice) -> "Example":
+        """Return a part of the batch."""
+        return Example(**{name: value[part] for name, value in vars(self).items()})
+
 
 def guided(teacher: Denoiser, x_t: Tensor, t: Tensor, cond: Cond, null: Cond, w: Tensor) -> Tensor:
     """Compute the teacher's x̂_0 (B, …) with a CFG scale of its own for every item, in one call.

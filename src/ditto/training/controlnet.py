@@ -6,6 +6,7 @@ are the controls' own features of the clip's audio, so generating with it asks f
 trained on.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -137,9 +138,16 @@ class Drawn:
 
     def to(self, device: torch.device) -> "Drawn":
         """Move it to a device."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def __getitem__(self, part: slice) -> "Drawn":
+        """Return a part of the batch."""
+        return self._each(lambda tensor: tensor[part])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Drawn":
         e = self.example
-        moved = Example(*(tensor.to(device) for tensor in (e.x_0, e.noise, e.x_t, e.t)))
-        return Drawn(moved, self.cond.to(device), self.curves.to(device))
+        changed = Example(*(change(tensor) for tensor in (e.x_0, e.noise, e.x_t, e.t)))
+        return Drawn(changed, change(self.cond), change(self.curves))
 
 
 def draw(config: ControlNetConfig, setting: Setting, batch: Batch, step: int) -> Drawn:
@@ -214,9 +222,8 @@ def train_controlnet(
         config, out, accelerator, adapter, averages={"ema": config.ema}, begun_with=begun_with
     )
     for step in run.steps("controlnet", show):
-        drawn = draw(config, setting, clips.batch(step, config.batch_size), step).to(
-            accelerator.device
-        )
+        drawn = draw(config, setting, clips.batch(step, config.batch_size), step)
+        drawn = drawn[run.part].to(accelerator.device)
         with accelerator.autocast():
             loss = control_loss(run.model, base, setting, drawn)
         run.update(loss)
@@ -224,7 +231,8 @@ def train_controlnet(
             run.averages["ema"].copy_to(averaged)
             _evaluate(config, averaged, model, held_out or clips, run)
     run.averages["ema"].copy_to(averaged)
-    averaged.save(out / "adapter")
+    if run.writes:
+        averaged.save(out / "adapter")
     return averaged.requires_grad_(False).eval()
 
 

@@ -5,7 +5,7 @@ al. 2023), which the paper's vocoder uses, with channels few enough for a CPU. L
 and L1 feature matching, as in Vocos.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -115,10 +115,18 @@ def adversarial_loss(fake: list[Verdict]) -> Tensor:
     return torch.stack([-f.score.mean() for f in fake]).mean()
 
 
-def feature_matching_loss(real: list[Verdict], fake: list[Verdict]) -> Tensor:
-    """Average the L1 distance of hidden layers, relative to their size in the real sound."""
+def feature_matching_loss(
+    real: list[Verdict], fake: list[Verdict], whole: Callable[[Tensor], Tensor] = Tensor.detach
+) -> Tensor:
+    """Average the L1 distance of hidden layers, relative to their size in the real sound.
+
+    Args:
+        real: hidden layers and scores of the real sound.
+        fake: of what was made.
+        whole: returns the mean over the whole batch, from that over the part that is here.
+    """
     losses = [
-        (a.detach() - b).abs().mean() / (a.detach().abs().mean() + 1e-6)
+        (a.detach() - b).abs().mean() / (whole(a.detach().abs().mean()) + 1e-6)
         for r, f in zip(real, fake, strict=True)
         for a, b in zip(r.features, f.features, strict=True)
     ]

@@ -181,16 +181,14 @@ def train_student(
         teacher.student_denoiser(target_network),
     )
     grid, gap = config.grid_of(schedule), _gap(config, teacher, held_out or clips, device)
-    if not read_log(
-        run.log.path
-    ):  # the mark to beat: what the teacher itself makes of so few steps
+    # the mark to beat: what the teacher itself makes of so few steps
+    if run.writes and not read_log(run.log.path):
         run.log.write(
             0, **{f"teacher_{name}": value for name, value in gap.measure(teacher.denoiser).items()}
         )
     for step in run.steps(config.kind, show):
-        example = draw(config, teacher, grid, *clips.batch(step, config.batch_size), step).to(
-            device
-        )
+        example = draw(config, teacher, grid, *clips.batch(step, config.batch_size), step)
+        example = example[run.part].to(device)
         with accelerator.autocast():
             loss = distillation_loss(student, target, teacher.denoiser, config, example)
         run.update(loss)

@@ -345,6 +345,7 @@ def train_heads(
         x_0, features = pool.batch(step, config.batch_size)
         if config.fresh and step >= config.fresh_from:
             x_0, features = _with_fresh(config, setting, network, (x_0, features), step)
+        x_0, features = x_0[run.part], {n: v[run.part] for n, v in features.items()}
         read = read_from(model, x_0.to(model.device))
         heard: Features = {name: features[name].to(model.device) for name in config.features}
         losses = losses_of({n: run.model(read, n) for n in config.features}, heard)
@@ -352,7 +353,8 @@ def train_heads(
         if run.due(config.evaluate_every):
             run.log.write(run.done, **evaluated(averaged(network, run), judged))
     heads = averaged(network, run)
-    save_heads(heads, out / "heads")
+    if run.writes:
+        save_heads(heads, out / "heads")
     return heads
 
 

@@ -303,6 +303,16 @@ class RunLog:
             self.writer.close()
 
 
+class NoLog(RunLog):
+    """The log of a process that writes none."""
+
+    def __init__(self) -> None:
+        self.path, self.writer = Path(os.devnull), None
+
+    def write(self, step: int, **values: float) -> None:
+        """Do nothing."""
+
+
 def tensorboard(out: Path, start: int) -> SummaryWriter:
     """Open a writer to ``tensorboard/`` under `out`, where events beyond step `start` are void."""
     # it imports slowly, and needs a package that only training does

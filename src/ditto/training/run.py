@@ -12,11 +12,12 @@ A recipe's loop reads as its algorithm::
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -31,6 +32,7 @@ from ditto.training.loop import (
     Checkpoints,
     Ema,
     Meter,
+    NoLog,
     RunLog,
     Tensors,
     damaged_checkpoint,
@@ -47,6 +49,8 @@ DEVICE_VARIABLE, RANK_VARIABLE = "ACCELERATE_TORCH_DEVICE", "LOCAL_RANK"
 
 LARGEST_LOSS = 1e6
 """A loss that is not below it has diverged: all losses here are of the order of 1."""
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,8 @@ def training_on(device: str) -> Iterator[str]:
     """
     place = str(chosen_device(device))
     if RANK_VARIABLE in os.environ:
+        if place == "cpu":
+            os.environ["ACCELERATE_USE_CPU"] = "true"
         yield "cpu"
         return
     before = os.environ.get(DEVICE_VARIABLE)
@@ -114,6 +120,22 @@ def training_on(device: str) -> Iterator[str]:
         del os.environ[DEVICE_VARIABLE]
         if before is not None:
             os.environ[DEVICE_VARIABLE] = before
+
+
+def at_first(accelerator: Accelerator, make: Callable[[], Value]) -> Value:
+    """Make what is kept in files in the first process, then in the others, which find it there."""
+    with accelerator.main_process_first():
+        return make()
+
+
+def alone(accelerator: Accelerator, what: str) -> None:
+    """Refuse to train on several processes.
+
+    Raises:
+        DataError: there are several.
+    """
+    if accelerator.num_processes > 1:
+        raise DataError(f"{what} trains on one process: start it without a launcher")
 
 
 class Learner:
@@ -200,6 +222,10 @@ class Run:
     ends with the same weights, on a CPU and in float32 bit for bit. It leaves ``config.json``,
     ``log.jsonl``, ``tensorboard/`` and ``step-*/``.
 
+    Accelerate's launcher starts several processes of one training. Each draws the whole batch and
+    learns from its own `part`; gradients and losses are averaged over them, which gives what one
+    process computes but for the rounding of sums. The first one writes all files.
+
     Args:
         recipe: the config, which the folder must have begun with.
         out: the folder.
@@ -236,7 +262,8 @@ class Run:
         begun_with: Mapping[str, str] | None = None,
         average_every: int = 1,
     ) -> None:
-        start_run(out, recipe)
+        self._check_share(recipe, accelerator)
+        at_first(accelerator, partial(start_run, out, recipe))
         self.recipe, self.out, self.network, self.accelerator = recipe, out, network, accelerator
         self._learner = Learner(accelerator, network, recipe)
         self._learners = (self._learner, *extra_learners)
@@ -250,7 +277,36 @@ class Run:
             Meter(),
         )
         self.start = self.done = self._resume()
-        self.log = RunLog(out, self.start, tensorboard(out, self.start))
+        accelerator.wait_for_everyone()  # before the first one writes another checkpoint
+        self._stopped: Sequence[int] = ()
+        self._stop = False
+        self.log = RunLog(out, self.start, tensorboard(out, self.start)) if self.writes else NoLog()
+
+    @staticmethod
+    def _check_share(recipe: Recipe, accelerator: Accelerator) -> None:
+        """Find out whether a batch can be shared.
+
+        Raises:
+            DataError: it cannot, without remainder.
+        """
+        count = accelerator.num_processes
+        if recipe.batch_size % count:
+            raise DataError(
+                f"a batch of {recipe.batch_size} cannot be shared by {count} processes: their "
+                "number must divide batch_size"
+            )
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that evaluates and writes files."""
+        return self.accelerator.is_main_process
+
+    @property
+    def part(self) -> slice:
+        """Part of a batch that this process learns from: on one process all of it."""
+        size = self.recipe.batch_size // self.accelerator.num_processes
+        first = self.accelerator.process_index * size
+        return slice(first, first + size)
 
     def _resume(self) -> int:
         found = self._checkpoints.latest()
@@ -299,16 +355,20 @@ class Run:
             KeyboardInterrupt: after the checkpoint.
             OutputError: a checkpoint cannot be written; those before it stay.
         """
-        with waiting() as stopped:
+        show = show and self.writes
+        with waiting() as self._stopped:
             for step in progress_steps(self.start, self.recipe.steps, label, self._meter, show):
                 self.done = step + 1
                 yield step
-                if stopped or self.due(self.recipe.checkpoint_every):
+                if self.accelerator.num_processes == 1:
+                    self._stop = bool(self._stopped)
+                if self.writes and (self._stop or self._at(self.recipe.checkpoint_every)):
                     self._save()
-                if stopped:
+                if self._stop:
                     break
         self.log.close()
-        if stopped and self.done < self.recipe.steps:
+        self.accelerator.wait_for_everyone()
+        if self._stop and self.done < self.recipe.steps:
             raise KeyboardInterrupt(f"stopped at step {self.done}: run it again to resume")
 
     def update(self, loss: Tensor, parts: Mapping[str, Tensor] | None = None) -> None:
@@ -326,6 +386,7 @@ class Run:
         self._learner.descend(loss, step)
         for average in self.averages.values():
             average.update(self.network, step)
+        loss, parts = self._together(loss, parts or {})
         self._meter.add(value := loss.item())
         if not value < LARGEST_LOSS:
             raise DataError(
@@ -334,12 +395,35 @@ class Run:
             )
         if self.done % self.recipe.log_every == 0:
             smooth = self._meter.smooth
-            plain = {name: part.item() for name, part in (parts or {}).items()}
+            plain = {name: part.item() for name, part in parts.items()}
             numbers = {"smooth_loss": smooth, "loss": value} if parts else {"loss": smooth}
             self.log.write(self.done, **numbers, **plain)
 
+    def _together(
+        self, loss: Tensor, parts: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Average a step's losses over the processes, and agree on whether it is the last step."""
+        if self.accelerator.num_processes == 1:
+            return loss, parts
+        stopped = loss.new_tensor(float(bool(self._stopped)))
+        mean = self.mean(torch.stack([loss, *parts.values(), stopped]))
+        self._stop = bool(mean[-1] > 0)
+        return mean[0], dict(zip(parts, mean[1:-1], strict=True))
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Average values over the processes, without gradients."""
+        mean = self.accelerator.reduce(values.detach(), "mean")
+        assert isinstance(mean, Tensor)
+        return mean
+
     def due(self, every: int) -> bool:
-        """Return whether it is time for what is done every `every` steps, and after the last."""
+        """Return whether it is time for what is done every `every` steps, and after the last.
+
+        Of several processes it is so for the one that writes: what is due are evaluations.
+        """
+        return self.writes and self._at(every)
+
+    def _at(self, every: int) -> bool:
         return self.done % every == 0 or self.done == self.recipe.steps
 
     def _save(self) -> None:

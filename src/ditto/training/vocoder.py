@@ -4,6 +4,7 @@ Run it with ``ditto-music train vocoder --config vocoder --data datasets/train -
 runs/vocoder``.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
@@ -142,11 +143,12 @@ def train_vocoder(
         config, out, accelerator, vocoder, averages={"ema": config.ema}, extra_learners=[judges]
     )
     for step in run.steps("vocoder", show):
-        x_0, target = split_crop(_load(config, crops, step).to(accelerator.device), vocoder.spec)
+        audio = _load(config, crops, step)[run.part]
+        x_0, target = split_crop(audio.to(accelerator.device), vocoder.spec)
         made = run.model(x_0, seed=step)
         losses = spectral_losses(config, made, target, vocoder.spec)
         if step >= config.adversarial_from:
-            losses |= _adversarial_losses(config, judges, made, target, step)
+            losses |= _adversarial_losses(config, judges, made, target, step, run.mean)
         run.update(torch.stack(list(losses.values())).sum(), losses)
         if run.due(config.evaluate_every):
             _evaluate(config, _averaged(config, run.averages["ema"].shadow), held_out or crops, run)
@@ -209,7 +211,12 @@ def load_vocoder(run_dir: Path) -> Vocoder:
 
 
 def _adversarial_losses(
-    config: VocoderConfig, judges: Learner, made: Tensor, target: Tensor, step: int
+    config: VocoderConfig,
+    judges: Learner,
+    made: Tensor,
+    target: Tensor,
+    step: int,
+    whole: Callable[[Tensor], Tensor],
 ) -> dict[str, Tensor]:
     """Update the discriminators, then compute the vocoder's weighted losses against them."""
     level = target.square().mean(dim=1, keepdim=True).sqrt()
@@ -221,7 +228,7 @@ def _adversarial_losses(
     fake = judges.model(made, level)
     return {
         "adversarial": config.adversarial_weight * adversarial_loss(fake),
-        "matching": config.matching_weight * feature_matching_loss(real, fake),
+        "matching": config.matching_weight * feature_matching_loss(real, fake, whole),
     }
 
 

@@ -1,0 +1,160 @@
+"""``ditto-music batch``."""
+
+import multiprocessing
+import time
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from ditto.cli.lines import Lines
+from ditto.cli.options import FORCE, MODEL_OPTIONS, Options, command
+from ditto.cli.progress import console, progress, say
+from ditto.fleet.batch import TOGETHER, FaultyRequestsError, Made, Plan, make
+from ditto.fleet.folder import INDEX, ClipFolder
+from ditto.fleet.making import Making
+from ditto.interrupts import waiting
+from ditto.models.device import chosen_device
+from ditto.models.model import MusicModel
+
+app = typer.Typer()
+
+TELL_SECONDS = 60.0
+"""Between lines about the progress, where there is no terminal to show a bar."""
+
+
+@command(
+    app,
+    [FORCE],
+    MODEL_OPTIONS,
+    epilog=r"""
+A line of the file holds the long options of `generate` as keys, or a report's `request`:
+
+{"loudness": "swell", "tags": "genre=jazz", "seed": 3}
+
+{"command": "outpaint", "recording": "song.wav", "seconds": 30, "name": "longer.flac"}
+
+Examples:
+
+ditto-music batch requests.jsonl --out clips
+
+ditto-music batch out.json --out again
+
+ditto-music batch requests.jsonl --out clips --workers 2
+""",
+)
+def batch(
+    requests: Annotated[
+        Path, typer.Argument(help="A file with a JSON object a line, or a report (.json).")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder of the clips; run again to make what is missing.")
+    ],
+    workers: Annotated[
+        int, typer.Option(min=0, max=1024, help="Processes; 0 makes everything in this one.")
+    ] = 0,
+    together: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=256,
+            help=f"Requests of one kind made at once; on a GPU by default {TOGETHER}.",
+        ),
+    ] = None,
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="Draw a picture of each clip.")
+    ] = True,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare/--no-compare", help="Say how much is kept of the clips without control."
+        ),
+    ] = True,
+    *,
+    options: Options,
+) -> None:
+    """Make many clips: each is a line of index.jsonl in the folder, with its error if it failed.
+
+    Every request is checked before the first is made. Ctrl-C ends it when what runs is done.
+    """
+    if not workers:
+        model, load = options.model, None
+    else:  # this process only checks
+        model = Options(options | {"device": "cpu"}).model
+        load = partial(load_model, dict(options))
+    size = together or (1 if chosen_device(options["device"]).type == "cpu" else TOGETHER)
+    with ClipFolder.opened(out) as folder, waiting() as stopped:
+        try:
+            plan = Plan.of(Lines(requests), model, folder, together=size, force=options["force"])
+        except FaultyRequestsError as error:
+            for line in error.problems:
+                say(f"error: {line}", style="bold red")
+            raise typer.Exit(2) from None
+        if stopped:
+            raise KeyboardInterrupt
+        making = Making(
+            load=load or (lambda: model),
+            out=out.absolute(),
+            here=Path.cwd(),
+            pictures=pictures,
+            compare=compare,
+            threads=max(1, torch.get_num_threads() // workers) if workers else None,
+        )
+        count = _Count(plan, out)
+        with progress("batch", plan.total) as update:
+            for made in make(plan, making, folder, workers=workers, ended=lambda: bool(stopped)):
+                count.add(made, update)
+    count.tell(bool(stopped))
+
+
+class _Count:
+    """What is made so far, and how fast."""
+
+    def __init__(self, plan: Plan, out: Path) -> None:
+        self.plan, self.out = plan, out
+        self.before, self.made, self.failed = plan.total - len(plan.missing), 0, 0
+        self.started = self.told = time.monotonic()
+
+    @property
+    def rate(self) -> str:
+        """Clips an hour, in words."""
+        hours = max(time.monotonic() - self.started, 1e-3) / 3600
+        return f"{self.made / hours:.0f} clips an hour"
+
+    def add(self, made: Made, update: Any) -> None:
+        """Count a request that is done, and show it."""
+        if made.error is None:
+            self.made += 1
+        else:
+            self.failed += 1
+            say(f"warning: {made.name}: {made.error}")
+        done = self.before + self.made + self.failed
+        update(done, part=self.rate)
+        if not console.is_terminal and time.monotonic() - self.told > TELL_SECONDS:
+            self.told = time.monotonic()
+            say(f"{done} of {self.plan.total}, {self.rate}")
+
+    def tell(self, stopped: bool) -> None:
+        """Say what came out, and end with an exit code that tells it, too."""
+        parts = [f"{self.made} clips made", *([self.rate] if self.made else [])]
+        parts += [f"{self.before} were there"] * bool(self.before)
+        parts += [f"{self.failed} failed, see {self.out / INDEX}"] * bool(self.failed)
+        say(", ".join([f"{self.out}/  {parts[0]}", *parts[1:]]))
+        left = len(self.plan.missing) - self.made - self.failed
+        if stopped and left:
+            say(f"note: stopped: the same command makes the {left} that are missing")
+            raise typer.Exit(130)
+        if self.failed:
+            raise typer.Exit(1)
+
+
+def load_model(values: dict[str, Any]) -> MusicModel:
+    """Load the model that a command's options name, on this process's share of the devices."""
+    console.quiet = True
+    count = torch.cuda.device_count()
+    if values["device"] in ("auto", "cuda") and count > 1:
+        number = multiprocessing.current_process().name.rpartition("-")[2]
+        values = values | {"device": f"cuda:{int(number) % count if number.isdecimal() else 0}"}
+    return Options(values).model

@@ -1,0 +1,179 @@
+"""What can be made as a value: a clip, an edit or a variation, to be made elsewhere or again.
+
+A report holds all of it, so that ``again`` and ``batch`` read what every command writes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ditto.audio.io import info
+from ditto.edit import edits, loops, variations
+from ditto.edit.result import Edit
+from ditto.edit.song import song
+from ditto.errors import RequestError
+from ditto.latents import Latent
+from ditto.models.model import MusicModel
+from ditto.paths import StrPath, printable
+from ditto.request import Request
+from ditto.result import Result
+from ditto.runner import Run, Watch, run
+
+EDITS: dict[str, Callable[..., Edit]] = {
+    "inpaint": edits.inpaint,
+    "outpaint": edits.outpaint,
+    "loop": loops.loop,
+    "song": song,
+}
+"""Edits by the word of their reports; a loop of a recording is `loops.loop_recording`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Something that is to be made.
+
+    Attributes:
+        request: what it is made by.
+        edit: "inpaint", "outpaint", "loop" or "song"; None is a clip.
+        recording: that is edited, if one is.
+        asked: the edit's own arguments by name, as in its report.
+        vary: how other clips are made from the request's `start`: "ddpm" or "ddpm+freedom"; None
+            is no variation.
+        item: of the request's batch.
+        compare: whether a clip's report says how much is kept of the one without control.
+    """
+
+    request: Request
+    edit: str | None = None
+    recording: StrPath | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    vary: str | None = None
+    item: int = 0
+    compare: bool = True
+
+    @classmethod
+    def of_report(
+        cls,
+        report: Mapping[str, Any],
+        name: str,
+        *,
+        start: Latent | None = None,
+        recording: StrPath | None = None,
+    ) -> "Job":
+        """Return what a report is of.
+
+        Args:
+            report: as JSON; of a clip its `request` alone is enough.
+            name: of the report, for messages; a recording is looked for beside it.
+            start: the latent that the clip began from, if it did.
+            recording: that was edited; by default the file of its name beside the report.
+
+        Raises:
+            RequestError: the report is damaged, or does not hold all that is needed.
+            ControlError: a control cannot be restored from the report.
+        """
+        if "edit" in report:
+            return cls._of_edit(report, name, recording)
+        values = report.get("request")
+        if not isinstance(values, Mapping):
+            raise RequestError(f"{name} does not hold a whole request: give the .json of a clip")
+        request = Request.from_dict(values)
+        began = values.get("start")
+        if began is not None and start is None:
+            raise RequestError(f"{name} began from the latent {printable(str(began))}: give it")
+        batch, item = report.get("batch"), 0
+        if isinstance(batch, Mapping):
+            request = replace(request, seed=batch.get("seed"), count=batch.get("count"))
+            item = batch.get("item")
+        request = replace(request, start=start)
+        return cls(request, vary=values.get("vary"), item=int(item or 0))
+
+    @classmethod
+    def _of_edit(cls, report: Mapping[str, Any], name: str, recording: StrPath | None) -> "Job":
+        asked, edit = report.get("asked"), str(report["edit"])
+        if not isinstance(asked, Mapping) or not isinstance(report.get("request"), Mapping):
+            raise RequestError(f"{name} does not say how the edit was asked for: give its .json")
+        was = report.get("recording")
+        if was is None:
+            recording = None
+        elif recording is None:
+            recording = Path(name).with_name(str(was))
+            if not recording.is_file():
+                raise RequestError(f"{name} is an edit of {printable(str(was))}: give it")
+        if edit not in EDITS:
+            raise RequestError(f"{name} does not describe an edit: its report is damaged")
+        return cls(Request.from_dict(report["request"]), edit, recording, dict(asked))
+
+    def check(self, model: MusicModel) -> None:
+        """Find out before the work what can be: names, ranges, files that are read.
+
+        Raises:
+            DittoError: it cannot be made.
+        """
+        if self.recording is not None:
+            seconds = info(self.recording).seconds
+            for start, end in self.asked.get("regions", ()):
+                if not 0 <= start < end <= seconds + 0.1:  # mp3 headers are not exact
+                    name = printable(self.recording)
+                    raise RequestError(
+                        f"the region {start:g} to {end:g} s is not within the {seconds:.2f} s of "
+                        f"{name}"
+                    )
+        if self.edit is not None:
+            request = self.request.resolved(model)
+            model.cond(request.tags, 1)
+        elif self.vary is None:
+            Run(self.request, model)
+        else:
+            start = self._varied()
+            start.check(model, tuple(start.x_T.shape[1:]))
+
+    def make(self, model: MusicModel, watch: Watch | None = None) -> Result | Edit:
+        """Make it.
+
+        Args:
+            model: what it is made by.
+            watch: called after every iteration.
+
+        Raises:
+            DittoError: it cannot be made.
+        """
+        if self.edit is not None:
+            return self._edited(model, watch)
+        if self.vary is None:
+            return run(self.request, model, watch=watch, compare=self.compare)
+        request = self.request
+        return variations.vary(
+            model,
+            self._varied(),
+            count=request.count,
+            how=self.vary,  # pyright: ignore[reportArgumentType]
+            seed=request.seed,
+            prompts=request.tags,
+            controls=request.controls,
+            steps=getattr(request.method, "steps", None),
+        )
+
+    def _varied(self) -> Latent:
+        if self.request.start is None:
+            raise RequestError("variations are of a latent: give one")
+        return self.request.start
+
+    def _edited(self, model: MusicModel, watch: Watch | None) -> Edit:
+        def progress(part: int, parts: int, step: Any) -> None:
+            if watch is not None:
+                watch(step)
+
+        make = EDITS[str(self.edit)]
+        recording = () if self.recording is None else (self.recording,)
+        if make is loops.loop and recording:
+            make = loops.loop_recording
+        try:
+            return make(
+                model, *recording, **dict(self.asked), request=self.request, progress=progress
+            )
+        except TypeError:
+            raise RequestError(
+                f"these are no arguments of {self.edit}: {', '.join(map(str, self.asked))}"
+            ) from None

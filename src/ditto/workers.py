@@ -1,0 +1,282 @@
+"""Jobs that processes do side by side: here, on this machine, or on a Ray cluster, by one path.
+
+A job and what comes of it are anything that can be pickled. What every process loads once is
+loaded by `begin`, which returns the function that does the jobs::
+
+    for done in work(jobs, begin, workers=2):
+        print(done.job, done.outcome)
+
+A process that is killed costs nothing: another takes its place, and its job is done again, once.
+"""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, Generic, Protocol, TypeVar
+
+from ditto.errors import WorkerError
+
+Job = TypeVar("Job")
+Outcome = TypeVar("Outcome")
+Begin = Callable[[], Callable[[Job], Outcome]]
+
+DEATHS = 3
+"""Processes in a row that may die before they have begun."""
+RAY_DEATHS = {"ActorDiedError", "ActorUnavailableError", "NodeDiedError", "RayActorError"}
+"""Names of Ray's errors of a worker that was killed, or whose machine was."""
+
+
+@dataclass(frozen=True)
+class Done(Generic[Job, Outcome]):
+    """A job that is done.
+
+    Attributes:
+        job: what was asked.
+        outcome: what came of it; None where its process was killed twice.
+        killed: whether it was, so that it was given up.
+    """
+
+    job: Job
+    outcome: Outcome | None
+    killed: bool = False
+
+
+class Worker(Protocol):
+    """A process that does one job at a time, or this one."""
+
+    def submit(self, job: Any) -> Future[Any]:
+        """Begin a job."""
+        ...
+
+    def outcome(self, future: Future[Any]) -> Any:
+        """Return what came of a job that is done, or raise its error."""
+        ...
+
+    def ready(self) -> Future[Any]:
+        """Return what is done once everything is loaded, with the error if it could not be."""
+        ...
+
+    def close(self, *, kill: bool = False) -> None:
+        """End the process, at once or when it is idle."""
+        ...
+
+
+def work(
+    jobs: Iterable[Job],
+    begin: Begin[Job, Outcome],
+    *,
+    workers: int = 0,
+    ended: Callable[[], bool] = lambda: False,
+) -> Iterator[Done[Job, Outcome]]:
+    """Do jobs, and yield each as it is done; only those that are being done are held in memory.
+
+    Args:
+        jobs: taken when there is a process for the next.
+        begin: loads what every process needs, and returns what does a job. Its errors, and those
+            of a job, end the work and are raised here.
+        workers: processes; 0 does everything in this one.
+        ended: asked before every job; True takes no more, and ends when what runs is done.
+
+    Raises:
+        WorkerError: processes die before they have begun.
+    """
+    make: Callable[[], Worker] = partial(ThisProcess if not workers else Process, begin)
+    crew = _Crew(make, max(workers, 1))
+    with closing(crew):
+        yield from crew.work(iter(jobs), ended)
+
+
+class _Crew:
+    """Workers, those that load, and what each of the others does."""
+
+    def __init__(self, make: Callable[[], Worker], size: int) -> None:
+        self.make, self.size = make, size
+        self.busy: dict[Future[Any], tuple[Worker, Any, int]] = {}
+        self.loading: dict[Future[Any], Worker] = {}
+        self.idle: list[Worker] = []
+        self.waiting: deque[tuple[Any, int]] = deque()
+        self.deaths = 0
+        self.over = False
+
+    def work(self, jobs: Iterator[Any], ended: Callable[[], bool]) -> Iterator[Done[Any, Any]]:
+        """See `work`."""
+        while True:
+            if ended():
+                jobs, self.waiting = iter(()), deque()
+            room = self.size - len(self.waiting)
+            self.waiting.extend((job, 0) for job in islice(jobs, max(room, 0)))
+            while self.waiting and self.idle:
+                worker, (job, times) = self.idle.pop(), self.waiting.popleft()
+                self.busy[worker.submit(job)] = worker, job, times
+            self._load()
+            if not self.waiting and not self.busy:
+                break
+            wait([*self.busy, *self.loading], return_when=FIRST_COMPLETED)
+            self._see_loaded()
+            yield from self._finished()
+        self.over = True
+
+    def _finished(self) -> Iterator[Done[Any, Any]]:
+        """Yield the jobs that are done; one whose process was killed waits again, once."""
+        for future in [future for future in self.busy if future.done()]:
+            worker, job, times = self.busy.pop(future)
+            if not _died(future):
+                self.idle.append(worker)
+                yield Done(job, worker.outcome(future))
+                continue
+            worker.close(kill=True)
+            if times:
+                yield Done(job, None, killed=True)
+            else:
+                self.waiting.appendleft((job, 1))
+
+    def _load(self) -> None:
+        """Begin processes for what waits: of ten for one job nine would load in vain."""
+        count = len(self.busy) + len(self.loading) + len(self.idle)
+        for _ in range(min(self.size - count, len(self.waiting) - len(self.loading))):
+            worker = self.make()
+            self.loading[worker.ready()] = worker
+
+    def _see_loaded(self) -> None:
+        """Take in the processes that have begun.
+
+        Raises:
+            WorkerError: several in a row were killed before.
+        """
+        for future in [future for future in self.loading if future.done()]:
+            worker = self.loading.pop(future)
+            if not _died(future):
+                self.idle.append(worker)
+                future.result()
+                self.deaths = 0
+                continue
+            worker.close(kill=True)
+            self.deaths += 1
+            if self.deaths == DEATHS:
+                raise WorkerError(
+                    "processes die before they have begun: give fewer --workers (workers=…), or "
+                    "look for what kills them, such as a lack of memory"
+                )
+
+    def close(self) -> None:
+        """End all processes: when they are idle after the last job, at once after an error."""
+        for worker in [*self.idle, *self.loading.values(), *(w for w, *_ in self.busy.values())]:
+            worker.close(kill=not self.over or worker not in self.idle)
+
+
+def _died(future: Future[Any]) -> bool:
+    """Tell whether a worker was killed at it."""
+    error = future.exception()
+    if isinstance(error, BrokenProcessPool):
+        return True
+    return type(error).__name__ in RAY_DEATHS
+
+
+class ThisProcess:
+    """No process of its own: jobs are done when they are begun."""
+
+    def __init__(self, begin: Begin[Any, Any]) -> None:
+        self._do = begin()
+
+    def submit(self, job: Any) -> Future[Any]:
+        """Do a job."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(self._do(job))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def outcome(self, future: Future[Any]) -> Any:
+        """Return what came of a job."""
+        return future.result()
+
+    def ready(self) -> Future[Any]:
+        """Return at once."""
+        future: Future[Any] = Future()
+        future.set_result(None)
+        return future
+
+    def close(self, *, kill: bool = False) -> None:
+        """Do nothing."""
+
+
+class Process:
+    """A process of this machine: an executor of one, so that it is known whose job was killed.
+
+    What goes there and back is pickled here: multiprocessing's own way has tensors share memory
+    with their sender, whose end would be that of both.
+    """
+
+    def __init__(self, begin: Begin[Any, Any]) -> None:
+        self._executor = ProcessPoolExecutor(
+            1,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_begin_process,
+            initargs=(pickle.dumps(begin),),
+        )
+
+    def submit(self, job: Any) -> Future[Any]:
+        """Begin a job."""
+        try:
+            return self._executor.submit(_do, pickle.dumps(job))
+        except BrokenProcessPool as error:  # it was killed while it was idle
+            future: Future[Any] = Future()
+            future.set_exception(error)
+            return future
+
+    def outcome(self, future: Future[Any]) -> Any:
+        """Return what came of a job."""
+        return pickle.loads(future.result())
+
+    def ready(self) -> Future[Any]:
+        """Wait for what is loaded."""
+        return self._executor.submit(_loaded)
+
+    def close(self, *, kill: bool = False) -> None:
+        """End the process."""
+        if kill:
+            # Python 3.14 has `kill_workers` for it.
+            for process in list((getattr(self._executor, "_processes", None) or {}).values()):
+                process.kill()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+_state: dict[str, Any] = {}
+"""Of a worker process: what does its jobs, or the error of loading it."""
+
+
+def _begin_process(begin: bytes) -> None:
+    """Load what the jobs need; Ctrl-C is the first process's to see, whose end is this one's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        _state["do"] = pickle.loads(begin)()
+    except Exception as error:
+        _state["error"] = error
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _loaded() -> None:
+    if "error" in _state:
+        raise _state["error"]
+
+
+def _do(job: bytes) -> bytes:
+    return pickle.dumps(_state["do"](pickle.loads(job)))

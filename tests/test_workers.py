@@ -1,0 +1,110 @@
+"""Jobs on processes: all are done, whatever is killed."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ditto.errors import WorkerError
+from ditto.workers import work
+
+
+def square() -> Callable[[int], tuple[int, int]]:
+    return lambda n: (n * n, os.getpid())
+
+
+def deadly(folder: Path) -> Callable[[int], int]:
+    """Job 3 kills its process the first time, job 5 each time."""
+
+    def do(n: int) -> int:
+        if n == 5 or (n == 3 and not (folder / "killed").exists()):
+            (folder / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return n
+
+    return do
+
+
+def refuse() -> Callable[[int], int]:
+    raise ValueError("cannot load")
+
+
+def die() -> Callable[[int], int]:
+    os._exit(1)
+
+
+class Deadly:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self) -> Callable[[int], int]:
+        return deadly(self.folder)
+
+
+def refuse_three() -> Callable[[int], int]:
+    def do(n: int) -> int:
+        if n == 3:
+            raise ValueError("not three")
+        return n
+
+    return do
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_job_is_done_once_and_jobs_are_taken_when_they_are_needed(workers: int) -> None:
+    taken = []
+
+    def jobs() -> Iterator[int]:
+        for n in range(20):
+            taken.append(n)
+            yield n
+
+    done, ahead = {}, []
+    for each in work(jobs(), square, workers=workers):
+        done[each.job] = each.outcome
+        ahead.append(len(taken) - len(done))
+    assert {n: outcome[0] for n, outcome in done.items() if outcome} == {
+        n: n * n for n in range(20)
+    }
+    processes = {outcome[1] for outcome in done.values() if outcome}
+    assert processes == {os.getpid()} if not workers else os.getpid() not in processes
+    assert max(ahead) <= 2 * max(workers, 1)
+
+
+def test_a_killed_processs_job_is_done_again_once(tmp_path: Path) -> None:
+    done = list(work(range(8), Deadly(tmp_path), workers=2))
+    assert sorted(each.job for each in done) == list(range(8))
+    assert [each.job for each in done if each.killed] == [5]
+    assert all(each.outcome == each.job for each in done if not each.killed)
+
+
+def test_errors_are_the_callers(tmp_path: Path) -> None:
+    for workers in (0, 1):
+        with pytest.raises(ValueError, match="cannot load"):
+            list(work(range(2), refuse, workers=workers))
+        with pytest.raises(ValueError, match="not three"):
+            list(work(range(5), refuse_three, workers=workers))
+    with pytest.raises(WorkerError, match="before they have begun"):
+        list(work(range(2), die, workers=1))
+
+
+def test_what_runs_is_finished_and_nothing_else_begun() -> None:
+    done: list[int] = []
+    for each in work(range(100), square, workers=1, ended=lambda: len(done) >= 3):
+        done.append(each.job)
+    assert done == [0, 1, 2]
+
+
+def test_no_process_is_left_when_the_work_is_left() -> None:
+    running = work(range(100), square, workers=2)
+    processes = {
+        each.outcome[1] for _, each in zip(range(6), running, strict=False) if each.outcome
+    }
+    running.close()  # pyright: ignore[reportAttributeAccessIssue]
+    time.sleep(0.1)
+    for process in processes:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
