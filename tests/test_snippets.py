@@ -2,8 +2,8 @@
 somewhere.
 
 Snippets run as they are printed, in an empty folder that holds a recording, a tune, a curve and a
-file of requests under the names that the pages use. K alone is not the printed one: controls ask for `K` iterations
-where a snippet gives none, so that all pages take less than a minute.
+file of requests under the names that the pages use. K alone is not the printed one: controls ask
+for `K` iterations where a snippet gives none, so that all pages take less than a minute.
 
 A block that cannot run has ``<!-- not run: reason -->`` on the line above it, and a page may hold
 no other reason than `REASONS`; its command lines are parsed nevertheless.

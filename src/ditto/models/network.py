@@ -24,6 +24,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from ditto.paths import shown
+
 CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
