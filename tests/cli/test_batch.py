@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import typer
 from tests.conftest import Command
 
 import ditto
+from ditto.cli import edit, generate
 from ditto.cli.lines import COMMANDS, Lines
 from ditto.models.model import MusicModel
 
@@ -218,16 +220,12 @@ def test_an_entry_is_read_again_where_it_stands(tmp_path: Path, tiny_model: Musi
 
 
 def test_lines_have_the_options_of_the_commands() -> None:
-    from ditto.cli import edit, generate
-
     for name, module in (("generate", generate), *((n, edit) for n in COMMANDS if n != "generate")):
-        import typer
-
         command = typer.main.get_group(module.app).commands[name]  # pyright: ignore[reportAttributeAccessIssue]
         theirs = {parameter.name for parameter in command.params}
         ours = {parameter.name for parameter in COMMANDS[name]}
         renamed = {"recording": "song"}
         assert {renamed.get(each, each) for each in ours} <= theirs
         ways = {"output", "force", "model", "student", "controlnet", "device", "precision"}
-        ways |= {"decoder_precision", "low_memory", "latent", "random_tags", "help"}
+        ways |= {"decoder_precision", "low_memory", "heads", "latent", "random_tags", "help"}
         assert theirs - {renamed.get(each, each) for each in ours} <= ways

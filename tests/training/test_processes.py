@@ -8,18 +8,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from tests.conftest import SPEC, VOCABULARY, make_network, make_vocoder
+from tests.training import test_controlnet, test_distill, test_heads, test_vocoder
 from tests.training.runs import weights
 from torch import Tensor
 
 from ditto.errors import DataError
+from ditto.models.model import MusicModel
 from ditto.training.base import train_base
+from ditto.training.controlnet import train_controlnet
 from ditto.training.denoising import BaseConfig
-from ditto.training.loop import read_log
+from ditto.training.distill import train_student
+from ditto.training.heads import train_heads
+from ditto.training.loop import Meter, read_log
+from ditto.training.vocoder import train_vocoder
 
 CONFIG = BaseConfig(
     network={
@@ -84,25 +92,48 @@ def started(count: int, train: Callable[[], Any]) -> list[Any]:
 
 def ended(processes: list[Any]) -> list[int]:
     for process in processes:
-        process.join(60)
+        process.join(240)
     return [process.exitcode for process in processes]
 
 
+class Recorder(Meter):
+    """A meter that keeps each loss as it is, since a run's log smooths them, in a file."""
+
+    path: ClassVar[Path]
+
+    def add(self, value: float) -> None:
+        super().add(value)
+        if os.environ.get("RANK", "0") == "0":
+            with self.path.open("a") as file:
+                file.write(f"{value!r}\n")
+
+
+def train_recorded(run: Path, clips: Clips | None = None) -> None:
+    Recorder.path = run.with_suffix(".losses")
+    with mock.patch("ditto.training.run.Meter", Recorder):
+        train_base(CONFIG, clips or Clips(), run, show=False)
+
+
 def losses(run: Path) -> np.ndarray:
-    rows = [row for row in read_log(run / "log.jsonl") if "loss" in row]
-    assert [row["step"] for row in rows] == list(range(1, CONFIG.steps + 1))
-    return np.array([row["loss"] for row in rows])
+    return np.loadtxt(run.with_suffix(".losses"))
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("processes") / "one"
-    train_base(CONFIG, Clips(), folder, show=False)
+    train_recorded(folder)
     return folder
 
 
-def assert_close(run: Path, whole: Path) -> None:
-    assert np.abs(losses(run) - losses(whole)).max() < 1e-5
+def assert_close(run: Path, whole: Path, start: int = 0) -> None:
+    """The same losses, of a run that was resumed at `start`, and the same weights."""
+    ours, theirs = losses(run), losses(whole)
+    assert len(theirs) == CONFIG.steps
+    resumed = len(theirs) - start
+    assert np.abs(ours[:start] - theirs[:start]).max(initial=0) < 1e-5
+    assert np.abs(ours[-resumed:] - theirs[start:]).max() < 1e-5
+    rows = [row["step"] for row in read_log(run / "log.jsonl") if "loss" in row]
+    assert rows == list(range(1, CONFIG.steps + 1))
     for group in ("model", "ema"):
         ours, theirs = weights(run, group), weights(whole, group)
         assert ours.keys() == theirs.keys()
@@ -112,8 +143,9 @@ def assert_close(run: Path, whole: Path) -> None:
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_processes_see_together_what_one_sees(whole: Path, tmp_path: Path, count: int) -> None:
-    train = partial(train_base, CONFIG, Clips(), tmp_path / "run", show=False)
+    train = partial(train_recorded, tmp_path / "run")
     assert ended(started(count, train)) == [0] * count
+    assert len(losses(tmp_path / "run")) == CONFIG.steps
     assert_close(tmp_path / "run", whole)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == sorted(
         path.name for path in whole.iterdir()
@@ -122,32 +154,32 @@ def test_processes_see_together_what_one_sees(whole: Path, tmp_path: Path, count
 
 def test_a_run_killed_on_two_goes_on_on_four(whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    processes = started(2, partial(train_base, CONFIG, Clips(slow_from=23), run, show=False))
+    processes = started(2, partial(train_recorded, run, Clips(slow_from=23)))
     log, before = run / "log.jsonl", time.monotonic()
     while not log.exists() or log.read_text().count("\n") < 24:
-        assert time.monotonic() < before + 60
+        assert time.monotonic() < before + 240
         time.sleep(0.01)
     for process in processes:
         process.kill()
     assert ended(processes) == [-9, -9]
     assert (run / "step-00000020").is_dir()
-    assert ended(started(4, partial(train_base, CONFIG, Clips(), run, show=False))) == [0] * 4
-    assert_close(run, whole)
+    assert ended(started(4, partial(train_recorded, run))) == [0] * 4
+    assert_close(run, whole, start=20)
 
 
 def test_a_signal_to_one_ends_all_at_one_step(whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    processes = started(2, partial(train_base, CONFIG, Clips(slow_from=12), run, show=False))
+    processes = started(2, partial(train_recorded, run, Clips(slow_from=12)))
     log, before = run / "log.jsonl", time.monotonic()
     while not log.exists() or log.read_text().count("\n") < 13:
-        assert time.monotonic() < before + 60
+        assert time.monotonic() < before + 240
         time.sleep(0.01)
     processes[1].terminate()
     assert 0 not in ended(processes)
     (last,) = {path.name for path in run.glob("step-*")} - {"step-00000010"}
     assert 13 <= int(last[5:]) < CONFIG.steps
-    train_base(CONFIG, Clips(), run, show=False)
-    assert_close(run, whole)
+    train_recorded(run)
+    assert_close(run, whole, start=int(last[5:]))
 
 
 def _refused(out: Path) -> None:
@@ -158,3 +190,46 @@ def _refused(out: Path) -> None:
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     assert ended(started(2, partial(_refused, tmp_path / "run"))) == [0, 0]
     assert not (tmp_path / "run").exists()
+
+
+def tiny() -> MusicModel:
+    network, vocoder = make_network(), make_vocoder()
+    return MusicModel(network, vocoder, SPEC, VOCABULARY, guidance=1.5, shift=0.5, name="tiny")
+
+
+def distil(out: Path) -> None:
+    train_student(test_distill.TINY, tiny(), test_distill.Clips(), out, show=False)
+
+
+def adapt(out: Path) -> None:
+    model, clips = test_controlnet.make_model(), test_controlnet.Ramps()
+    train_controlnet(test_controlnet.TINY, model, clips, out, show=False)
+
+
+def read(out: Path) -> None:
+    train_heads(test_heads.TINY, tiny(), test_heads.Ramps(), out, show=False)
+
+
+def sound(out: Path) -> None:
+    config = test_vocoder.TINY
+    train_vocoder(config, test_vocoder.Notes(config.crop_samples), out, show=False)
+
+
+@pytest.mark.parametrize("train", [distil, adapt, read, sound])
+def test_the_other_trainings_on_two(train: Callable[[Path], None], tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    train(one)
+    assert ended(started(2, partial(train, two))) == [0, 0]
+    assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}
+    ours, theirs = read_log(two / "log.jsonl"), read_log(one / "log.jsonl")
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs]
+    for row, expected in zip(ours, theirs, strict=True):
+        assert row.keys() == expected.keys()
+        for name in row.keys() - {"seconds"}:
+            assert row[name] == pytest.approx(expected[name], rel=1e-3, abs=1e-5), name
+    for file in sorted(one.glob("step-*"))[-1].glob("*.safetensors"):
+        group = file.stem
+        if "optimizer" in group:
+            continue
+        for name, value in weights(one, group).items():
+            assert (weights(two, group)[name] - value).abs().max() < 1e-4, (group, name)
