@@ -7,12 +7,14 @@ from typing import Any
 
 from PIL import Image
 from playwright.sync_api import sync_playwright
-from tests.studio.conftest import BROWSERS, ROOT, start
+from tests.studio.conftest import BROWSERS, ROOT, start, visit
 from tests.studio.test_browser import drag, settings, wait
 
 FOLDER = ROOT / "docs" / "studio"
 SONG = ROOT / "docs" / "audio" / "outpaint.mp3"
 COLOURS = 128
+LARGEST = 300_000
+"""Bytes of a picture."""
 
 
 def picture(page: Any, name: str) -> None:
@@ -24,6 +26,7 @@ def picture(page: Any, name: str) -> None:
         page.screenshot(path=file, full_page=True)
         small = Image.open(file).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
         small.save(file, optimize=True)
+        assert file.stat().st_size <= LARGEST, file
     page.set_viewport_size({"width": 1280, "height": 900})
 
 
@@ -59,11 +62,11 @@ def main() -> None:
         process, studio = start(Path(folder))
         try:
             chromium = run.chromium.launch(executable_path=found, args=["--no-sandbox"])
-            page = chromium.new_page(viewport={"width": 1280, "height": 900})
+            page = chromium.new_page(
+                viewport={"width": 1280, "height": 900}, reduced_motion="reduce"
+            )
             page.set_default_timeout(120_000)
-            page.goto(studio.address)
-            page.wait_for_selector("#create-loudness .switch")
-            page.wait_for_timeout(500)
+            visit(page, studio)
             create(page)
             picture(page, "create")
             edit(page)

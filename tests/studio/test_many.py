@@ -10,7 +10,6 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
 import soundfile
 from tests.studio.conftest import start
@@ -48,7 +47,7 @@ def test_all_clients_get_all_their_clips(model_folder: Path, tmp_path: Path) -> 
             assert f"Seed {seed}," in clip["title"]
             with urllib.request.urlopen(studio.address + clip["sound"]) as answer:
                 samples = soundfile.read(io.BytesIO(answer.read()), dtype="int16")[0]
-            assert np.ptp(samples) > 0
+            assert samples.any()
             clips.append((seed, clip["sound"], samples.tobytes()))
             with counting:
                 memory.append(resident(process.pid))
