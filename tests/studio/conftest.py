@@ -52,8 +52,9 @@ def start(folder: Path, *options: object) -> tuple[subprocess.Popen[bytes], Runn
         )
     until = time.monotonic() + START_SECONDS
     while "is open at" not in log.read_text():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < until, log.read_text()
+        if process.poll() is not None or time.monotonic() > until:
+            process.kill()
+            pytest.fail(f"the studio did not start: {log.read_text()}")
         time.sleep(0.1)
     return process, Running(f"http://127.0.0.1:{port}/", log)
 
