@@ -91,7 +91,7 @@ def was_seen(page: Any) -> None:
     page.wait_for_function("window.seen")
 
 
-def switch_while_playing(page: Any, tab: str) -> dict[str, str]:
+def switch_while_playing(page: Any, tab: str) -> dict[str, Any]:
     """Play the tab's clip, change to its other side, and pause; return what it then shows."""
     page.wait_for_selector(f"#{tab}-result .clip[data-loaded] .sides-switch button:nth-child(2)")
     page.click(f"#{tab}-result button.play")
@@ -415,10 +415,9 @@ def test_screen_readers_and_phones_find_their_way(page: Any, axe: str) -> None:
 
 def test_a_part_waits_for_its_script(page: Any, studio: Running) -> None:
     held: list[Any] = []
-    page.route("**/static/result.js", held.append)
+    page.route("**/static/result.js", lambda route: held.append(route))
     page.goto(studio.address, wait_until="commit")
     page.wait_for_selector("#vary-result .ditto-part", state="attached")
-    page.unroute("**/static/result.js")
     assert held
     assert page.locator(".result").count() == 0
     for route in held:
