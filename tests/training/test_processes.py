@@ -83,7 +83,8 @@ def started(count: int, train: Callable[[], Any]) -> list[Any]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     found = [
-        context.Process(target=_one_of, args=(rank, count, port, train)) for rank in range(count)
+        context.Process(target=_one_of, args=(rank, count, port, train), daemon=True)
+        for rank in range(count)
     ]
     for process in found:
         process.start()
@@ -93,6 +94,7 @@ def started(count: int, train: Callable[[], Any]) -> list[Any]:
 def ended(processes: list[Any]) -> list[int]:
     for process in processes:
         process.join(240)
+        process.kill()  # one that hangs fails its test, and is not left behind
     return [process.exitcode for process in processes]
 
 
