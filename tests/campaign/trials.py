@@ -45,7 +45,7 @@ from ditto.training.loop import load_config
 from ditto.training.run import Run
 
 COMMANDS = ("generate", "inpaint", "outpaint", "loop", "invert", "vary", "again")
-PATIENCE = 120
+PATIENCE = 600
 """Seconds after which a trial hangs."""
 Trial = Callable[[World, random.Random], str]
 

@@ -85,11 +85,13 @@ class World:
         root: the folder.
         model: the tiny model.
         inputs: contents of the input files, by name.
+        running: children that were not waited for yet.
     """
 
     root: Path
     model: MusicModel
     inputs: dict[str, bytes] = field(default_factory=dict)
+    running: set[int] = field(default_factory=set)
 
     @classmethod
     def make(cls, root: Path) -> "World":
@@ -150,7 +152,11 @@ class World:
         return {str(path.relative_to(self.here)): path.read_bytes() for path in files}
 
     def clear(self) -> None:
-        """Take away everything but the inputs, which are then as they were at first."""
+        """End children, and take away everything but the inputs, which are then as at first."""
+        while self.running:
+            process = self.running.pop()
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
         for path in sorted(self.here.rglob("*"), reverse=True):
             name = str(path.relative_to(self.here))
             if path.is_symlink() or (path.is_file() and name not in self.inputs):
@@ -187,6 +193,7 @@ class World:
         """
         process = os.fork()
         if process:
+            self.running.add(process)
             return process
         code = 70
         try:
@@ -214,6 +221,7 @@ class World:
     def wait(self, process: int, log: Path) -> Ran:
         """Wait for a child."""
         _, status, usage = os.wait4(process, 0)
+        self.running.remove(process)
         code = os.waitstatus_to_exitcode(status)
         seconds = usage.ru_utime + usage.ru_stime
         err = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
