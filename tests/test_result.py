@@ -146,8 +146,14 @@ def test_nothing_is_written_where_a_file_exists(
         result.save(tmp_path / "clip.wav")
     assert [p.name for p in tmp_path.iterdir()] == [existing]
     assert (tmp_path / existing).read_text() == "mine"
+    if existing != "clip.wav":  # a name that the user did not give: what is there is not Ditto's
+        with pytest.raises(OutputError, match="Ditto did not write"):
+            result.save(tmp_path / "clip.wav", force=True)
+        assert (tmp_path / existing).read_text() == "mine"
+        (tmp_path / existing).unlink()
     result.save(tmp_path / "clip.wav", force=True)
     assert len(list(tmp_path.iterdir())) == 3
+    result.save(tmp_path / "clip.wav", force=True)  # its own picture and report
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import ditto
 from ditto import cli
 from ditto.cli import generate as generate_command
 from ditto.cli import options
-from ditto.edit import edits, variations
+from ditto.edit import edits, loops, variations
 from ditto.edit.timeline import Timeline
 from ditto.errors import ControlError, DittoError, RequestError
 from ditto.latents import Latent
@@ -42,9 +42,12 @@ def by_command(line: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> tupl
     """Return what a command line hands on."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(generate_command, "carry_out", caught)
-    for name in ("inpaint", "outpaint", "loop", "loop_recording"):
-        monkeypatch.setattr(edits, name, caught)
-    monkeypatch.setattr(variations, "vary", caught)
+    for module, name in (
+        *((edits, "inpaint"), (edits, "outpaint")),
+        *((loops, "loop"), (loops, "loop_recording")),
+        (variations, "vary"),
+    ):
+        monkeypatch.setattr(module, name, caught)
     with pytest.raises(CaughtError) as done:
         cli.app(shlex.split(line)[1:], standalone_mode=False)
     return done.value.args[0], done.value.args[1]

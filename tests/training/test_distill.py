@@ -249,7 +249,7 @@ def test_a_steps_draws_are_its_own(tiny_model: MusicModel) -> None:
     [
         ({"kind": "gan"}, "kind: Input should be 'cm' or 'ctm'"),
         ({"loss": "l3"}, "loss: Input should be 'mse' or 'pseudo_huber'"),
-        ({"grid": 21}, "grid: Input should be less than or equal to 20"),
+        ({"grid": 81}, "grid: Input should be less than or equal to 80"),
         ({"guidance": [5.0, 1.0]}, "guidance must be a rising pair"),
         ({"clean_share": 1.5}, "clean_share: Input should be less than or equal to 1"),
         ({"lora_rank": -1}, "lora_rank: Input should be greater than or equal to 0"),
