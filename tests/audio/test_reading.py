@@ -12,6 +12,7 @@ from tests.audio.files import ENDINGS, LAST_BIT, fifo, only_line, sine, write_ra
 from ditto.audio import io, reading
 from ditto.audio.spec import AudioSpec
 from ditto.errors import AudioFileError
+from ditto.paths import printable
 
 SPEC = AudioSpec()
 
@@ -259,7 +260,7 @@ def test_bad_input_is_refused_in_one_line(tmp_path, name):
     path = make(tmp_path)
     with pytest.raises(AudioFileError, match=message) as error:
         io.read_mono(path, SPEC)
-    assert io.printable(path) in only_line(error)
+    assert printable(path) in only_line(error)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from tests.audio.files import ENDINGS, LAST_BIT, fifo, only_line, sine, write_ra
 
 from ditto.audio import io
 from ditto.errors import OutputError
+from ditto.paths import printable
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -147,7 +148,7 @@ def test_bad_output_is_refused_and_leaves_everything_as_it_was(tmp_path, name):
     path, samples, settings_, message = BAD_OUTPUT[name]
     with pytest.raises(OutputError, match=message) as error:
         io.write(tmp_path / path, samples, 22_050, **settings_)
-    assert io.printable(tmp_path / path) in only_line(error)
+    assert printable(tmp_path / path) in only_line(error)
     assert sorted(tmp_path.iterdir()) == before
     assert (tmp_path / "old.wav").read_bytes() == b"old"
 
