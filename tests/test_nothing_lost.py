@@ -450,9 +450,10 @@ def test_inpainting_a_long_recording_needs_little_more_than_its_samples(
     samples = (minutes - 2) * 60 * RATE * channels * 4
 
     def grown(code: str) -> float:
-        long, short = (
+        # The first is for the system: how much of the libraries is mapped depends on what it keeps.
+        _, long, short = (
             peak_of(code, model_folder, tmp_path / name, tmp_path / "o.wav")
-            for name in ("long.wav", "short.wav")
+            for name in ("short.wav", "long.wav", "short.wav")
         )
         return (long - short) / samples
 

@@ -71,7 +71,7 @@ def test_what_cannot_be_shared_is_said_before_the_work(
     words = ("train", "base", "--config", "recipe.json", "--data", data, "--device", "cpu")
     for more, said in (
         (("--processes", 3), "a batch of 4 cannot be shared by 3 processes"),
-        (("--processes", 0), "0"),
+        (("--processes", 0), "should be greater than or equal to 1"),
     ):
         code, _, err = ditto_music(*words, "--out", "run", *more)
         assert code == 2
