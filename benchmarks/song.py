@@ -2,7 +2,7 @@
 
 A loudness curve and a tune of the song's length are followed over all windows. Beside it: clips of
 one window, asked for pieces of the same curve and tune; 12 s of music, for the memory; and the
-jumps of the spectrum in real recordings, for the seams.
+jumps of the spectrum in held-out recordings, for the seams.
 """
 
 import json
@@ -145,7 +145,7 @@ def measured(
     """Make the song and what it is compared with.
 
     Args:
-        real: a folder of real recordings.
+        real: a folder of held-out recordings.
         settings: how much is made.
         seed: of the tune and of all clips.
         model: a folder or Hub id; None is the embedded one.
@@ -217,7 +217,7 @@ def _error_rows(long: Made, clips: Sequence[Made]) -> list[Row]:
 def _seam_rows(long: Made, border: float) -> list[Row]:
     jumps = [seam["jump_db"] for seam in long.report["seams"]]
     return [
-        Row("real recordings", "95th percentile of jumps", "dB", border),
+        Row("held-out recordings", "95th percentile of jumps", "dB", border),
         *(Row(f"seam {i}", "jump", "dB", jump) for i, jump in enumerate(jumps, start=1)),
         Row("song", "largest jump of a seam", "dB", max(jumps)),
         Row("song", "seams beyond it", "", float(sum(jump > border for jump in jumps))),
