@@ -3,7 +3,7 @@
 From the recordings in a folder a piece each is written in another container, rate and number of
 channels; the first two stay whole and as they are. Every command that takes a recording is run on
 each, with as little computing as can be. What must hold: all end well, outputs are whole, inputs do
-not change, and what an edit keeps is what soundfile or FFmpeg decodes.
+not change, and what an edit keeps is what soundfile decodes.
 """
 
 import argparse
@@ -94,14 +94,20 @@ def written_anew(source: Path, form: Form, folder: Path) -> Path:
     return path
 
 
-def edits(song: Path, seconds: float) -> Iterator[tuple[str, list[str]]]:
-    """Yield the outputs' ending of every command that takes a recording, and its words."""
+def edits(song: Path, seconds: float, more: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the output's ending of every command that takes a recording, and its words.
+
+    Args:
+        song: the recording.
+        seconds: its length.
+        more: words for those that fill a gap.
+    """
     name, middle = song.name, seconds / 2
-    region = ["--from", f"{middle:.3f}", "--to", f"{middle + 0.5:.3f}"]
+    region = ["--from", f"{middle:.3f}", "--to", f"{middle + 0.5:.3f}", *more]
     yield ".wav", ["inpaint", name, *region]
     yield ".flac", ["inpaint", name, *region]
-    yield ".wav", ["outpaint", name, "--seconds", f"{seconds + 1:.3f}"]
-    yield ".wav", ["loop", name]
+    yield ".wav", ["outpaint", name, "--seconds", f"{seconds + 1:.3f}", *more]
+    yield ".wav", ["loop", name, *more]
     yield ".latent", ["invert", name]
     yield ".wav", ["generate", "--loudness-like", name]
     yield ".wav", ["generate", "--structure-like", name]
@@ -110,7 +116,8 @@ def edits(song: Path, seconds: float) -> Iterator[tuple[str, list[str]]]:
 def check_kept(song: Path, sound: Path) -> float:
     """Compare what an edit kept with what the recording decodes to; return the greatest distance.
 
-    The distance is in steps of 24 bits. Below one is right: libsndfile rounds down in wav.
+    The distance is in steps of 24 bits. Below one is right: libsndfile rounds down in wav. Of mp3
+    its decoder gives by itself up to a step more or less, in blocks and at once.
     """
     report = json.loads(sound.with_suffix(".json").read_text(encoding="utf-8"))
     before, rate = decoded(song)
@@ -129,11 +136,18 @@ def check_kept(song: Path, sound: Path) -> float:
     return float(np.abs(after[where] - gain * before[where]).max() * 2**23)
 
 
-def tried(song: Path, model: Sequence[str], tally: Counter[str]) -> list[str]:
+def nearness(steps: float) -> str:
+    """Say how near what is kept is to what it was."""
+    if steps == 0:
+        return "equal to the bit"
+    return "within a step of 24 bits" if steps < 1 else "within two steps of 24 bits"
+
+
+def tried(song: Path, model: Sequence[str], more: Sequence[str], tally: Counter[str]) -> list[str]:
     """Run all commands on a recording; return what failed."""
     about, failures = soundfile.info(song), []
     content = song.read_bytes()
-    for ending, words in edits(song, about.duration):
+    for ending, words in edits(song, about.duration, more):
         sound = song.parent / f"out-{song.stem}{ending}"
         what = f"{words[0] if words[0] != 'generate' else words[1][2:]} to {ending[1:]}"
         try:
@@ -145,8 +159,9 @@ def tried(song: Path, model: Sequence[str], tally: Counter[str]) -> list[str]:
                 check_whole(path)
             if words[0] in ("inpaint", "outpaint", "loop"):
                 steps = check_kept(song, sound)
-                assert steps < 1, f"kept samples differ by {steps} steps of 24 bits"
-                tally["equal to the bit" if steps == 0 else "within a step of 24 bits"] += 1
+                most = 2 if song.suffix == ".mp3" else 1
+                assert steps < most, f"kept samples differ by {steps} steps of 24 bits"
+                tally[nearness(steps)] += 1
             tally[f"{what}: well"] += 1
         except Exception as error:
             tally[f"{what}: failed"] += 1
@@ -165,6 +180,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.campaign.recordings")
     parser.add_argument("folder", type=Path, help="holds recordings; they are only read")
     parser.add_argument("--model", help="a folder; the embedded model by default")
+    parser.add_argument("--overlap", help="of old and new in seconds, for small models")
     parser.add_argument("--count", type=int, default=AS_THEY_ARE + len(FORMS))
     parser.add_argument("--log", type=Path, help="receives what came of it as JSON")
     given = parser.parse_args(words)
@@ -174,6 +190,7 @@ def main(words: Sequence[str] | None = None) -> int:
         parser.error(f"{given.folder} holds no recording of {SECONDS:g} s")
     torch.set_num_threads(1)
     model = [] if given.model is None else ["--model", given.model]
+    more = [] if given.overlap is None else ["--overlap", given.overlap]
     tally, failures, begun, songs = Counter[str](), [], time.monotonic(), []
     for i in range(given.count):
         # Takes from all of the folder, which is sorted by makers and kinds.
@@ -186,7 +203,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 song = written_anew(source, FORMS[(i - AS_THEY_ARE) % len(FORMS)], Path(name))
             about = soundfile.info(song)
             songs.append(f"{about.format} {about.subtype}, {about.samplerate} Hz, {about.channels}")
-            failures += tried(song, model, tally)
+            failures += tried(song, model, more, tally)
         print(
             f"{i + 1}: {songs[-1]}, {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True
         )

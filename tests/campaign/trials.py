@@ -53,7 +53,7 @@ Trial = Callable[[World, random.Random], str]
 def command_line(rng: random.Random, name: str, model: Path) -> list[str]:
     """Draw a command line from the options that the command really has."""
     app = typer.main.get_group(import_module(f"ditto.cli.{cli.COMMANDS[name][0]}").app)
-    options = [
+    options: list[Any] = [
         p for p in app.commands[name].params if p.param_type_name == "option" and p.name != "help"
     ]
     inputs = {"vary": "made.latent", "again": "clip.json", "generate": None, "loop": None}

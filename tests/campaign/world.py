@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import mido
 import numpy as np
@@ -124,7 +125,9 @@ class World:
         rng = np.random.default_rng(0)
         samples = 0.1 * rng.standard_normal((9600, 2))
         for ending in (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff"):
-            form = {"format": "OGG", "subtype": "OPUS"} if ending == ".opus" else {}
+            form: dict[str, Any] = {}
+            if ending == ".opus":
+                form = {"format": "OGG", "subtype": "OPUS"}
             soundfile.write(self.here / f"song{ending}", samples, RATE, **form)
         music = self.here / "music"
         music.mkdir()
