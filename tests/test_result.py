@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.conftest import Command
 
 from ditto.audio.io import read, read_tags
 from ditto.controls.intensity import Intensity
@@ -39,6 +40,28 @@ def test_what_a_result_holds(result: Result) -> None:
     assert set(result.timings) == {"optimize", "decode"}
     assert not result.x_0.requires_grad
     assert not result.audio.requires_grad
+
+
+def test_a_clip_that_ends_farther_from_what_was_asked_says_so(
+    result: Result, ditto_music: Command
+) -> None:
+    control = result.request.controls[0]
+    assert result.ended is not None
+    torch.testing.assert_close(result.ended, control(result.x_0, result.model))
+    torch.testing.assert_close(result.ended, result.losses.amin(dim=0), rtol=1e-3, atol=0)
+    assert result.farther(1) is None
+    assert "notes" not in result.report(1)
+    worse = replace(result, losses=0.9 * result.ended[None])
+    said = worse.farther(1)
+    assert said is not None
+    assert f"(loss {result.ended[1]:.3g}) than where it began ({worse.losses[0, 1]:.3g})" in said
+    assert worse.report(1)["notes"] == [said]
+    words = "generate", "--loudness", "0:-40 3:-14 6:-40", "--seed", 3, "-o", "clip.wav", "--force"
+    code, _, err = ditto_music(*words, "--no-compare", "-K", 6, "--lr", 1)
+    assert code == 0
+    assert "note: it is farther from what was asked (loss " in err
+    code, _, err = ditto_music(*words, "--no-compare", "-K", 6)
+    assert "farther" not in err
 
 
 def test_saving_writes_sound_picture_and_report(result: Result, tmp_path: Path) -> None:

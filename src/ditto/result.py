@@ -29,6 +29,9 @@ from ditto.request import Request
 
 OURS = "ditto-music "
 """Begins the software that the tags of sounds and pictures name."""
+LOSS = "loss"
+FARTHER = 0.1
+"""Share by which a clip's loss exceeds that at the start before it is said."""
 MAX_COMMENT = 1900
 """Bytes of a report that go into a sound file's comment (wav holds 2000)."""
 
@@ -51,6 +54,7 @@ class Result:
         candidate: (B,) which of several noises each clip came from, from 0, where there was a
             choice.
         without: makes x_0 (B, …) of the same seeds without control; None if there is none.
+        ended: (B,) the controls' loss of what was decoded; None without a control.
     """
 
     request: Request
@@ -65,6 +69,7 @@ class Result:
     notes: tuple[str, ...] = ()
     candidate: Tensor | None = None
     without: Callable[[], Tensor | None] | None = None
+    ended: Tensor | None = None
 
     @classmethod
     def of(
@@ -84,6 +89,7 @@ class Result:
             audio = sound.mean(dim=1)
             control = request.control
             errors = _errors(control, x_0, model, audio, x_T, sizes) if control else {}
+            ended = errors.pop(LOSS, None)
         return cls(
             request=request,
             model=model,
@@ -94,6 +100,7 @@ class Result:
             errors={name: values.cpu() for name, values in errors.items()},
             timings=timings,
             sound=sound.cpu() if sound.shape[1] > 1 else None,
+            ended=None if ended is None else ended.cpu(),
             **more,
         )
 
@@ -113,6 +120,22 @@ class Result:
         self.timings["compare"] = time.perf_counter() - started
         return found
 
+    def farther(self, item: int = 0) -> str | None:
+        """Say so if a clip is farther from what was asked than where it began; None if it is not.
+
+        The best iteration is decoded, but while optimising a method may hear something else than
+        what is decoded, such as a student's one step.
+        """
+        if self.ended is None or not len(self.losses):
+            return None
+        start, end = self.losses[0, item].item(), self.ended[item].item()
+        if not end - start > FARTHER * abs(start):
+            return None
+        return (
+            f"it is farther from what was asked (loss {end:.3g}) than where it began "
+            f"({start:.3g}): a smaller lr may help"
+        )
+
     def report(self, item: int = 0) -> dict[str, Any]:
         """Return everything about one item as JSON: request, model, versions, errors, timings."""
         item = self.checked_item(item)
@@ -128,8 +151,9 @@ class Result:
             **({} if self.candidate is None else {"candidate": int(self.candidate[item])}),
             "timings": {name: round(value, 3) for name, value in self.timings.items()},
         }
-        if self.notes:
-            whole["notes"] = list(self.notes)
+        farther = self.farther(item)
+        if notes := [*self.notes, *([] if farther is None else [farther])]:
+            whole["notes"] = notes
         count = len(self.x_0)
         if count > 1 and not one_by_one(self.model.device, count):
             # Arithmetic is shared there: only the whole batch gives the same samples again.
@@ -260,17 +284,21 @@ class Result:
 def _errors(
     control: Control, x_0: Tensor, model: MusicModel, audio: Tensor, x_T: Tensor, size: int
 ) -> dict[str, Tensor]:
-    """Return a control's errors, each (B,), of `size` items at once."""
+    """Return a control's errors and its `LOSS`, each (B,), of `size` items at once."""
     if size == len(x_0):
-        return control.errors(Output(x_0, model, audio, x_T=x_T))
+        return _measured(control, Output(x_0, model, audio, x_T=x_T))
     each = [
-        control.for_item(i).errors(Output(x, model, sound, x_T=latent))
+        _measured(control.for_item(i), Output(x, model, sound, x_T=latent))
         for i, (x, sound, latent) in enumerate(
             zip(x_0.split(1), audio.split(1), x_T.split(1), strict=True)
         )
     ]
     common = [name for name in each[0] if all(name in errors for errors in each)]
     return {name: torch.cat([errors[name] for errors in each]) for name in common}
+
+
+def _measured(control: Control, output: Output) -> dict[str, Tensor]:
+    return control.errors(output) | {LOSS: control.loss(output).float()}
 
 
 def output_files(

@@ -94,6 +94,14 @@ def test_only_the_frames_within_a_mask_count() -> None:
     torch.testing.assert_close(masked(x, MODEL), alone(x, MODEL))
 
 
+def test_a_melody_outside_the_time_when_it_counts_is_said(tiny_model: MusicModel) -> None:
+    inside, outside = (Melody(TUNE).during(span) for span in ((0.1, 0.3), (0.46, 0.5)))
+    assert inside.warnings(tiny_model, 64) == []
+    assert outside.warnings(tiny_model, 64) == [
+        "nothing of a melody lies within 0.46 to 0.5 s: it has no effect"
+    ]
+
+
 def test_a_melody_beyond_the_clip_is_refused_and_one_that_is_cut_says_so() -> None:
     Melody(TUNE).check(MODEL, 64)
     assert Melody(TUNE).warnings(MODEL, 64) == []

@@ -14,6 +14,7 @@ import soundfile
 from ditto import plots
 from ditto.audio.io import read_tags
 from ditto.controls.intensity import Intensity
+from ditto.controls.melody import Melody
 from ditto.controls.regions import SelfLoop
 from ditto.edit.edits import inpaint, outpaint
 from ditto.edit.loops import loop, loop_recording, loop_seconds
@@ -115,6 +116,15 @@ def test_outpainting_backwards(tiny_model: MusicModel, song: Path, tmp_path: Pat
     np.testing.assert_array_equal(after[-kept:], before[-kept:])
     beats = [part.request.tags.beat for part in edit.parts]
     assert all(beat is not None and beat < 0 for beat in beats[1:])
+
+
+def test_a_melody_outside_what_is_new_is_said(tiny_model: MusicModel, song: Path) -> None:
+    melody = Melody.from_notes("C4:1 E4:1", bpm=300)
+    for gap, notes in (((0.3, 0.5), 0), ((0.7, 0.9), 1)):
+        edit = inpaint(tiny_model, song, [gap], replace(QUICK, controls=(melody,)), overlap=0.1)
+        said = [note for note in edit.notes if "nothing of a melody lies in what is new" in note]
+        assert len(said) == notes
+        assert all(note in edit.report()["notes"] for note in said)
 
 
 def test_outpainting_with_a_loudness_curve_over_the_whole(

@@ -111,6 +111,8 @@ def generate(
             for latent in latents[i : i + 1]:
                 result.latent(i).save(latent, force=options["force"])
         say(f"{path}  {summary(result, i)}")
+        if farther := result.farther(i):
+            say(f"note: {farther}")
     control, frames = result.request.control, result.x_0.shape[-1]
     for warning in control.warnings(options.model, frames) if control else []:
         say(f"note: {warning}")

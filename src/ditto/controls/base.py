@@ -115,6 +115,10 @@ class Control(ABC):
         """Return what a user should know about the target and a clip of `frames` frames."""
         return []
 
+    def absent(self, spans: Spans) -> bool:
+        """Tell whether there is nothing to follow within spans of the clip, in seconds."""
+        return False
+
     def proxy(self) -> "Control":
         """Return the same control by a cheaper feature, if it has one; see `calibrate`."""
         return self
@@ -328,12 +332,16 @@ class Masked(Control):
             ControlError: they have nothing in common, or a span makes no sense.
         """
         other = Masked(self.control, spans)
-        common = [
-            (max(a, c), min(b, d)) for a, b in self.spans for c, d in other.spans if a < d and c < b
-        ]
+        common = self._common(other.spans)
         if not common:
             raise ControlError("the spans in which a control is to count have nothing in common")
-        return Masked(self.control, tuple(common))
+        return Masked(self.control, common)
+
+    def _common(self, spans: Spans) -> Spans:
+        """Return what spans and the control's own have in common."""
+        return tuple(
+            (max(a, c), min(b, d)) for a, b in self.spans for c, d in spans if a < d and c < b
+        )
 
     def loss(self, output: Output) -> Tensor:
         """Return the control's loss over the frames that count."""
@@ -367,8 +375,17 @@ class Masked(Control):
         self.control.check(model, frames)
 
     def warnings(self, model: MusicModel, frames: int) -> list[str]:
-        """Return the control's warnings."""
-        return self.control.warnings(model, frames)
+        """Return the control's warnings, and whether there is nothing to follow."""
+        found = self.control.warnings(model, frames)
+        if self.absent(self.spans):
+            when = ", ".join(f"{start:g} to {end:g} s" for start, end in self.spans)
+            found.append(f"nothing of {self.bare().noun} lies within {when}: it has no effect")
+        return found
+
+    def absent(self, spans: Spans) -> bool:
+        """Tell whether there is nothing to follow within spans of the clip."""
+        common = self._common(spans)
+        return not common or self.control.absent(common)
 
     def panels(self, output: Output, item: int) -> list[Panel]:
         """Return the control's panels, marked with the spans."""

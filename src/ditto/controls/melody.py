@@ -30,7 +30,7 @@ from ditto.controls.scores import read_score
 from ditto.controls.tunes import parse_melody, track_of, transcribe_recording, tune_from
 from ditto.errors import ControlError
 from ditto.models.model import MusicModel
-from ditto.panels import ChromaPanel, Panel
+from ditto.panels import ChromaPanel, Panel, Spans
 from ditto.paths import StrPath, shown
 
 MAX_MARGIN = 10.0
@@ -309,6 +309,14 @@ class Melody(Control):
             f"the melody lasts {last:.2f} s: what comes after {end:.2f} s was cut ({cut} of its "
             "notes whole)"
         ]
+
+    def absent(self, spans: Spans) -> bool:
+        """Tell whether no note sounds within the spans."""
+        return not any(
+            note.onset < end and note.onset + note.duration > start
+            for note in self.tune.notes
+            for start, end in spans
+        )
 
     def in_window(self, window: Window, spec: AudioSpec) -> "Melody | None":
         """Return the melody as it goes on from the window's start, or None if it is over."""

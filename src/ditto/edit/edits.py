@@ -117,7 +117,7 @@ def opened(recording: StrPath | Timeline) -> Timeline:
 
 def told(filler: GapFiller) -> tuple[str, ...]:
     """Return the notes of a filler, each once."""
-    return tuple(dict.fromkeys(filler.notes))
+    return tuple(dict.fromkeys([*filler.notes, *filler.idle()]))
 
 
 def edit_number(name: str, value: Any) -> float:

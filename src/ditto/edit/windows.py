@@ -132,6 +132,7 @@ class GapFiller:
         stop: called with every step; True ends the window's optimisation.
         unfilled: what `fill` left as it was, in samples: after a halt, or a failure of a window.
         notes: what a user should know about how it went.
+        followed: which of the request's controls had something to follow in what is new.
     """
 
     kind: str
@@ -145,6 +146,7 @@ class GapFiller:
     halt: Callable[[], bool] | None = None
     unfilled: list[tuple[int, int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    followed: set[int] = field(default_factory=set)
 
     def fill(
         self, timeline: Timeline, gaps: Sequence[tuple[int, int]], made: int = 0
@@ -240,7 +242,9 @@ class GapFiller:
                 self.progress(i, of, step)
 
         result = run(request, self.model, watch=watch, stop=self.stop)
-        self.notes.extend(f"window {i + 1} of {of}: {note}" for note in result.notes)
+        farther = result.farther()
+        notes = [*result.notes, *([] if farther is None else [farther])]
+        self.notes.extend(f"window {i + 1} of {of}: {note}" for note in notes)
         sound = result.audio[0] if result.sound is None else result.sound[0]
         clip = timeline.spread(clip_at_rate(sound, self.model, timeline.sample_rate), piece.start)
         fade = min(timeline.at(self.fade), timeline.at(self.overlap))
@@ -299,10 +303,21 @@ class GapFiller:
         if new[1] - new[0] < shortest_span(spec):
             return
         before = partial(self._before, timeline, piece) if self.kind == "song" else None
-        for control in self.request.controls:
+        for i, control in enumerate(self.request.controls):
             moved = control.in_window(Window(start, timeline.seconds, new, before), spec)
             if moved is not None:
+                if not moved.absent((new,)):
+                    self.followed.add(i)
                 yield moved.during(new)
+
+    def idle(self) -> list[str]:
+        """Return a note for each control that had nothing to follow in what is new."""
+        idle = (c for i, c in enumerate(self.request.controls) if i not in self.followed)
+        return [
+            f"nothing of {control.bare().noun} lies in what is new, so it had no effect: its times "
+            "are those of the whole"
+            for control in idle
+        ]
 
     def _before(self, timeline: Timeline, piece: WindowPlan) -> tuple[Tensor, int]:
         """Return `Window.before`: at most `COLUMNS` columns for the whole, however long it is."""
