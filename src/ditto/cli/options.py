@@ -6,7 +6,6 @@ therefore needs no line here.
 """
 
 import inspect
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -17,6 +16,7 @@ import typer
 
 from ditto.audio.io import info
 from ditto.audio.opening import is_recording
+from ditto.cli.docstrings import attributes
 from ditto.cli.progress import DEVICE_HELP, say
 from ditto.controls import CONTROLS
 from ditto.controls.base import Control, ParseContext
@@ -147,7 +147,7 @@ def method_settings() -> list[Setting]:
     """Return the fields of all methods, each once."""
     found: dict[str, Setting] = {}
     for name, method in METHODS.items():
-        kinds, about = get_type_hints(method), _attributes(method)
+        kinds, about = get_type_hints(method), attributes(method)
         for field in fields(method):
             old = found.get(field.name)
             found[field.name] = Setting(
@@ -187,21 +187,6 @@ def method_options() -> Parameters:
         if kind is bool:
             short = [f"--no-{setting.name.replace('_', '-')}"]
         found.append(option(setting.name, kind, about, *short, panel=METHOD_PANEL))
-    return found
-
-
-def _attributes(cls: type) -> dict[str, str]:
-    """Return what the docstrings of a dataclass and its bases say of their attributes."""
-    found: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        text = inspect.getdoc(base) if "__doc__" in vars(base) else None
-        block = re.search(r"Attributes:\n((?: {4}.*\n?)+)", text or "")
-        if block is None:
-            continue
-        for entry in re.split(r"\n(?= {4}\w)", block[1].rstrip()):
-            names, _, about = entry.strip().partition(": ")
-            about = " ".join(about.split())
-            found |= {name.strip(): about for name in names.split(",")}
     return found
 
 
