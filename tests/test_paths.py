@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from ditto import paths
 from ditto.errors import OutputError
@@ -62,6 +64,15 @@ def test_atomic_file_follows_links_and_keeps_to_the_umask(tmp_path):
     assert (tmp_path / "link.json").is_symlink()
     assert (tmp_path / "real.json").read_text() == "new"
     assert (tmp_path / "real.json").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_files_of_an_atomic_folder_keep_to_the_umask(tmp_path):
+    with atomic_folder(tmp_path / "model") as temporary:
+        (temporary / "part").mkdir()
+        save_file({"a": torch.ones(1)}, temporary / "part" / "weights.safetensors")
+    (tmp_path / "plain").touch()
+    written = tmp_path / "model" / "part" / "weights.safetensors"
+    assert written.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_an_output_can_be_checked_before_the_work(tmp_path):

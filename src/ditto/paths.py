@@ -168,12 +168,21 @@ def atomic_folder(folder: StrPath) -> Iterator[Path]:
             _remove_stale(final)
             temporary.mkdir()
             yield temporary
+            _open_up(temporary)
             if final.exists():
                 os.replace(final, temporary / OLD)
             os.replace(temporary, final)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(final / OLD, ignore_errors=True)
+
+
+def _open_up(folder: Path) -> None:
+    """Give files the permissions of the user's umask; some writers make private ones."""
+    mode = folder.stat().st_mode & 0o666
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            os.chmod(file, mode)
 
 
 def _finish_replacement(final: Path) -> None:

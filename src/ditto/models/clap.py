@@ -24,11 +24,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ditto.errors import ControlError, ModelError, one_line
+from ditto.errors import ControlError, ModelError, OutputError, one_line
 from ditto.models.clap_frontend import ClapFrontEnd
 from ditto.models.folder import hash_file
 from ditto.models.network import hash_weights
-from ditto.paths import printable
+from ditto.paths import atomic_folder, printable
 
 if TYPE_CHECKING:  # imported at use: transformers takes a second
     from transformers import ClapModel, PreTrainedTokenizerBase
@@ -225,19 +225,23 @@ def save(
         tokenizer: of its texts.
         extractor: fields of a `ClapFeatureExtractor`.
         card: what ``clap.json`` is to say.
+
+    Raises:
+        OutputError: the folder holds something else, or cannot be written.
     """
     from transformers import ClapFeatureExtractor
 
-    folder.mkdir(parents=True, exist_ok=True)
-    model.config.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    ClapFeatureExtractor(**extractor).save_pretrained(folder)
+    if folder.exists() and not (folder / WEIGHTS).is_file() and any(folder.iterdir()):
+        raise OutputError(f"{printable(folder)} exists and holds no CLAP: choose another name")
     tensors = {name: _half(value) for name, value in model.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    digest = hash_file(folder / WEIGHTS)
-    (folder / CARD).write_text(
-        json.dumps({**card, "sha256": digest}, indent=1) + "\n", encoding="utf-8"
-    )
+    with atomic_folder(folder) as new:
+        model.config.save_pretrained(new)
+        tokenizer.save_pretrained(new)
+        ClapFeatureExtractor(**extractor).save_pretrained(new)
+        save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
+        digest = hash_file(new / WEIGHTS)
+        whole = json.dumps({**card, "sha256": digest}, indent=1) + "\n"
+        (new / CARD).write_text(whole, encoding="utf-8")
     return digest
 
 
