@@ -1,5 +1,9 @@
 """All of Ditto on a pretend accelerator: the CPU's figures, with float64 and without it.
 
+They are the same to the bit where both do the same operations. SiLU's gradient is one operation on
+the devices that PyTorch knows, and several on this one: it rounds otherwise in trainings and in
+null-text inversion, by up to 5e-7 of the largest value.
+
 The last tests plant mistakes that a GPU would refuse: each must be caught.
 """
 
@@ -21,6 +25,7 @@ from tests.models.adapters.tiny_pipelines import make_audioldm2, make_musicldm, 
 from tests.models.tiny_clap import make_clap
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
 
 import ditto
 from ditto import runner, tables
@@ -33,6 +38,7 @@ from ditto.controls.regions import Region, SelfLoop
 from ditto.controls.structure import Structure, StructureLike
 from ditto.edit.variations import invert, vary
 from ditto.methods import METHODS
+from ditto.models import transformer
 from ditto.models.conditioning import Tags
 from ditto.models.controlnet import ControlAdapter
 from ditto.models.hub import adapt
@@ -96,22 +102,20 @@ def both(machine: None, student_model: MusicModel) -> tuple[MusicModel, MusicMod
     return model, moved(model)
 
 
-def same(a: Result, b: Result, tolerance: float = TOLERANCE) -> None:
+def same(a: Result, b: Result) -> None:
     """Both results have the same figures, and all of them are on the CPU."""
     assert list(a.errors) == list(b.errors)
     for mine, theirs in (
         (a.x_T, b.x_T),
         (a.x_0, b.x_0),
         (a.losses, b.losses),
+        (a.audio, b.audio),
         *((a.errors[name], b.errors[name]) for name in a.errors),
     ):
         assert theirs.device.type == "cpu"
         assert np.isfinite(theirs.numpy()).all()
         scale = float(mine.abs().max()) if mine.numel() else 1.0
-        torch.testing.assert_close(theirs, mine, rtol=0, atol=tolerance * max(1.0, scale))
-    assert b.audio.device.type == "cpu"
-    # a phase of the random vocoder may turn over by rounding
-    assert ((b.audio - a.audio).abs() <= tolerance).float().mean() > 0.995
+        torch.testing.assert_close(theirs, mine, rtol=0, atol=TOLERANCE * max(1.0, scale))
 
 
 def compare(models: tuple[MusicModel, MusicModel], *controls: Control, **settings: Any) -> None:
@@ -169,7 +173,9 @@ def test_other_measures_and_pulls(both: tuple[MusicModel, MusicModel]) -> None:
     compare(both, octaves, Intensity("swell", "correlation"), method=ditto.Ditto(steps=1))
 
 
-def test_per_item_controls_a_latent_and_low_precision(both: tuple[MusicModel, MusicModel]) -> None:
+def test_per_item_controls_a_latent_and_low_precision(
+    both: tuple[MusicModel, MusicModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
     each = PerItem([Intensity("swell"), Intensity("dip")])
     compare(both, each, count=2, method=ditto.Ditto2(corrections=0))
     first = ditto.run(Request(Intensity("swell"), iterations=1), both[1])
@@ -179,9 +185,9 @@ def test_per_item_controls_a_latent_and_low_precision(both: tuple[MusicModel, Mu
     half = tuple(
         replace(m, precision=torch.bfloat16, decoder_precision=torch.bfloat16) for m in both
     )
-    # attention is other code there, and a phase of the random vocoder may turn over
-    mine, theirs = (ditto.run(Request(seed=3), model).x_0 for model in half)
-    torch.testing.assert_close(theirs, mine, rtol=0, atol=5e-2)
+    # in half precision a CPU has code of its own for attention
+    monkeypatch.setattr(transformer, "attention", scaled_dot_product_attention)
+    compare(half, Intensity("swell"), method=ditto.Ditto(steps=2))  # pyright: ignore[reportArgumentType]
 
 
 @pytest.fixture
@@ -215,18 +221,12 @@ def test_every_inversion_and_variation(
     for how in ("ditto", "ddim", "naive", "null-text"):
         given: Any = how
         mine, theirs = (invert(model, song, request, how=given) for model in both)
-        # inverting amplifies what rounding differs by
-        same(mine, theirs, 2e-3)
+        same(mine, theirs)
     mine.save(tmp_path / "again.wav")
     for how in ("ddpm", "ddpm+freedom"):
         given = how
-        same(
-            *(
-                vary(model, theirs.latent(), count=2, how=given, controls=[Intensity("swell")])
-                for model in both
-            ),
-            tolerance=1e-3,
-        )
+        settings: Any = {"count": 2, "how": given, "controls": [Intensity("swell")]}
+        same(*(vary(model, theirs.latent(), **settings) for model in both))
 
 
 PIPELINES = make_audioldm2, make_musicldm, make_stable_audio, make_stable_audio_3, make_ace_step
