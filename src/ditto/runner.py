@@ -163,11 +163,6 @@ class Run:
         half = torch.float16 in (self.model.precision, self.model.decoder_precision)
         return f"{error}: {HALF_REMEDY}" if half and "finite" in str(error) else str(error)
 
-    def _why(self, error: GradientError) -> str:
-        """Return why an item failed, and what helps where half precision may be the cause."""
-        half = torch.float16 in (self.model.precision, self.model.decoder_precision)
-        return f"{error}: {HALF_REMEDY}" if half and "finite" in str(error) else str(error)
-
     def _as_drawn(self, latest: Mapping[int, Step]) -> dict[int, Step]:
         """Return a step for each item that has none: x_T as it was drawn."""
         found = {}
