@@ -4,9 +4,12 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests.models.adapters.tiny_pipelines import (
     PROMPT,
     chain_of,
@@ -152,6 +155,29 @@ def rewrite(folder: Path, change: Callable[[dict[str, object]], object]) -> None
     file.write_text(json.dumps(index))
 
 
+def lack(path: Path) -> None:
+    """Take the largest tensor out of a file of weights."""
+    weights = load_file(path)
+    del weights[max(weights, key=lambda name: weights[name].numel())]
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+OOBLECK: dict[str, Any] = {
+    "encoder_hidden_size": 4,
+    "downsampling_ratios": [2],
+    "channel_multiples": [1],
+    "decoder_channels": 4,
+    "decoder_input_channels": 4,
+}
+
+
+def put(folder: Path, component: str, network: Any) -> None:
+    """Put another network into a pipeline's folder."""
+    shutil.rmtree(folder / component)
+    network.save_pretrained(folder / component)
+    rewrite(folder, lambda index: index.update({component: ["diffusers", type(network).__name__]}))
+
+
 SPOILT: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "no index": (lambda f: (f / "model_index.json").unlink(), ("has no model_index.json",)),
     "broken index": (
@@ -174,6 +200,22 @@ SPOILT: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "damaged": (
         lambda f: (f / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"\0" * 100),
         ("cannot load spoilt",),
+    ),
+    "a weight missing": (
+        lambda f: lack(f / "text_encoder" / "model.safetensors"),
+        ("spoilt is incomplete: weights of text_encoder/ are missing",),
+    ),
+    "no words": (
+        lambda f: (f / "tokenizer" / "tokenizer.json").unlink(),
+        ("tokenizer/ has no words",),
+    ),
+    "no tokenizer": (
+        lambda f: (f / "tokenizer" / "tokenizer_config.json").unlink(),
+        ("tokenizer/ has no tokenizer_config.json",),
+    ),
+    "another autoencoder": (
+        lambda f: put(f, "vae", diffusers.AutoencoderOobleck(**OOBLECK)),
+        ("has a AutoencoderOobleck as its vae, where a MusicLDMPipeline has a AutoencoderKL",),
     ),
     "no vocoder": (lambda f: rewrite(f, lambda index: index.pop("vocoder")), ("names no vocoder",)),
     "foreign code": (

@@ -6,9 +6,12 @@ are safetensors only, and only classes of diffusers and transformers are made: l
 of a folder's. diffusers, transformers and the adapters are imported when a pipeline is asked for.
 """
 
+import math
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ditto.errors import ModelError, one_line
@@ -102,6 +105,9 @@ LIBRARIES = (
 )
 """That a pipeline's index may name a component's class from; all but the first two are diffusers'
 own modules."""
+
+VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*")
+"""Files of a tokenizer's words; without any, the libraries make one that knows no word."""
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILES = ["*.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors"]
@@ -276,10 +282,15 @@ def _load_pipeline(folder: Path, name: str, index: dict[str, Any]) -> "Diffusion
     _check_files(folder, name, index)
     import diffusers
 
+    kind, types = KINDS[cls], getattr(diffusers, cls)._get_signature_types()
+    for part in (kind.denoiser, *kind.decoders, *kind.others):
+        wanted, found = types[part][0].__name__, index[part][1]
+        if found != wanted:
+            raise ModelError(f"{name} has a {found} as its {part}, where a {cls} has a {wanted}")
     try:
         # a component is made with random weights before it gets its own
-        with torch.random.fork_rng(devices=[]):
-            return getattr(diffusers, cls).from_pretrained(
+        with torch.random.fork_rng(devices=[]), _quiet():
+            pipe = getattr(diffusers, cls).from_pretrained(
                 folder, use_safetensors=True, local_files_only=True, torch_dtype=torch.float32
             )
     except (
@@ -293,6 +304,56 @@ def _load_pipeline(folder: Path, name: str, index: dict[str, Any]) -> "Diffusion
         SafetensorError,
     ) as error:
         raise ModelError(f"cannot load {name}: {one_line(error)}") from None
+    _check_weights(folder, name, pipe)
+    return pipe
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let diffusers and transformers show neither warnings nor bars within the block."""
+    from diffusers.utils import logging as diffusers
+    from transformers.utils import logging as transformers
+
+    libraries = diffusers, transformers
+    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, (verbosity, bars) in zip(libraries, before, strict=True):
+            library.set_verbosity(verbosity)
+            if bars:
+                library.enable_progress_bar()
+
+
+def _check_weights(folder: Path, name: str, pipe: "DiffusionPipeline") -> None:
+    """Check that no network was left without weights: of what a file lacks, libraries only warn.
+
+    Old files have other names for some weights, so numbers are counted; buffers have their names.
+
+    Raises:
+        ModelError: naming the first component whose files hold less than it has.
+    """
+    from diffusers.models.modeling_utils import ModelMixin
+
+    for component, network in pipe.components.items():
+        if not isinstance(network, nn.Module):
+            continue
+        shapes: dict[str, list[int]] = {}
+        for path in (folder / component).glob("*.safetensors"):
+            with safe_open(path, "pt") as file:
+                names = file.keys()
+                shapes |= {name: file.get_slice(name).get_shape() for name in names}
+        weights, kept = list(network.parameters()), network.state_dict().keys()
+        buffers = dict(network.named_buffers()).keys() & kept
+        if (
+            sum(map(math.prod, shapes.values())) < sum(weight.numel() for weight in weights)
+            or any(weight.is_meta for weight in weights)
+            or (isinstance(network, ModelMixin) and not buffers <= shapes.keys())
+        ):
+            raise ModelError(f"{name} is incomplete: weights of {component}/ are missing")
 
 
 def _check_packages(kind: Kind, cls: str) -> None:
@@ -333,7 +394,13 @@ def _check_component(folder: Path, name: str, component: str) -> None:
     path = folder / component
     if not path.is_dir() or not any(path.iterdir()):
         raise ModelError(f"{name} is incomplete: the folder {component}/ is missing")
-    if component.startswith(("tokenizer", "scheduler", "feature_extractor")):
+    if component.startswith("tokenizer"):
+        config, words = path / "tokenizer_config.json", map(path.glob, VOCABULARIES)
+        if not config.is_file() or not any(map(any, words)):
+            missing = "words" if config.is_file() else config.name
+            raise ModelError(f"{name} is incomplete: {component}/ has no {missing}")
+        return
+    if component.startswith(("scheduler", "feature_extractor")):
         return
     if not (path / "config.json").is_file():
         raise ModelError(f"{name} is incomplete: {component}/config.json is missing")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file, save_file
 from tests.conftest import Command
 from tests.models.adapters.tiny_flows import make_ace_step, make_stable_audio_3
 from tests.models.adapters.tiny_pipelines import PROMPT, noise_of
@@ -266,6 +267,26 @@ def test_a_wrong_folder_is_one_line(
     with pytest.raises(ModelError, match=f"names no {part}") as unnamed:
         load(folder)
     assert "\n" not in f"{gone.value}{unnamed.value}"
+
+
+LACKING = {
+    "stable_audio_3": {"transformer": "", "duration_embedder": "", "text_encoder": ""},
+    "ace_step": {"vae": "", "condition_encoder": "silence_latent"},
+}
+
+
+@pytest.mark.parametrize(("name", "part"), [(n, p) for n, ps in LACKING.items() for p in ps])
+def test_half_a_download_is_one_line_on_the_terminal_too(
+    folders: dict[str, Path], ditto_music: Command, name: str, part: str
+) -> None:
+    folder = Path(shutil.copytree(folders[name], "half"))
+    (path,) = (folder / part).glob("*.safetensors")
+    weights = load_file(path)
+    del weights[LACKING[name][part] or max(weights, key=lambda key: weights[key].numel())]
+    save_file(weights, path, metadata={"format": "pt"})
+    code, _, told = ditto_music("generate", "--model", folder, "-o", "clip.wav")
+    assert (code, told.count("\n")) == (2, 1)
+    assert f"incomplete: weights of {part}/ are missing" in told
 
 
 def test_models_says_what_a_flow_is(folders: dict[str, Path]) -> None:
