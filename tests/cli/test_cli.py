@@ -190,6 +190,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no length": (["--seconds", "0"], "seconds"),
     "too long": (["--seconds", "4000"], "to 3600"),
     "not a number of seconds": (["--seconds", "nan"], "seconds"),
+    "for ever": (["--seconds", "inf"], "to 3600"),
     "lr": (["--lr", "-1"], "lr"),
     "guidance": (["--guidance", "inf"], "guidance"),
     "no such folder": (["-o", "no/out.wav"], "its folder does not exist"),

@@ -3,6 +3,7 @@ line."""
 
 import copy
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -232,7 +233,7 @@ def test_shape_is_whole_patches_of_at_most_the_window(tiny_model: MusicModel) ->
     assert tiny_model.shape() == (1, 16, 64)
     assert tiny_model.shape(0.266) == (1, 16, 34)  # 33.25 frames, patches of 2
     assert tiny_model.shape(0.512) == (1, 16, 64)
-    for seconds in (0.0, -1.0, 0.6, 100.0):
+    for seconds in (0.0, -1.0, 0.6, 100.0, math.inf, math.nan):
         with pytest.raises(RequestError, match=r"at most 0\.51"):
             tiny_model.shape(seconds)
 

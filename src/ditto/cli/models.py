@@ -46,10 +46,13 @@ def models(
     """Show what a model is: size, tags, hash; and what a run on it costs."""
     from ditto.controls import CONTROLS
     from ditto.controls.base import ParseContext
+    from ditto.methods.ditto import Ditto
     from ditto.models.device import device_name
     from ditto.models.hub import load
     from ditto.models.profile import describe_model, estimate_cost
+    from ditto.request import Request
 
+    Request(method=Ditto(steps=steps), iterations=iterations, count=count, seconds=seconds)
     if control not in EXAMPLES:
         raise RequestError(f"there is no estimate of {control!r}: choose {', '.join(EXAMPLES)}")
     settings: Any = {"precision": precision, "decoder_precision": decoder_precision}

@@ -5,6 +5,7 @@ from it (`ditto.models.adapters.common`). How the folders look is said in `ditto
 `ditto.models.hub` loads any of them.
 """
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -135,7 +136,7 @@ class MusicModel:
         """
         if seconds is None:
             return 1, self.spec.n_mels, self.spec.clip_frames
-        frames = self.spec.frames(seconds)
+        frames = self.spec.frames(seconds) if math.isfinite(seconds) else 0
         multiple = int(getattr(self.network, "frame_multiple", 1))
         frames = -(-frames // multiple) * multiple
         if self.spec.clip_seconds < seconds <= LENGTH_TOLERANCE * self.spec.clip_seconds:

@@ -1,5 +1,6 @@
 """What must hold of every adapted pipeline."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,8 +123,9 @@ def test_a_shorter_clip_is_a_shorter_latent(model: PipelineModel) -> None:
     shape = model.shape(model.spec.seconds(10) - 1e-4)
     assert shape == (*model.latent_shape, 10)
     assert model.shape() == (*model.latent_shape, model.spec.clip_frames)
-    with pytest.raises(RequestError, match="seconds must be at least"):
-        model.shape(0.01)
+    for seconds in (0.01, math.inf, math.nan):
+        with pytest.raises(RequestError, match="seconds must be at least"):
+            model.shape(seconds)
 
 
 def test_encode_gives_latents_of_the_decoders_kind(model: PipelineModel) -> None:

@@ -229,11 +229,10 @@ class PipelineModel(MusicModel):
             RequestError: the duration is shorter than half a window of the features, or longer than
                 the model can make.
         """
-        frames = (
-            self.spec.clip_frames
-            if seconds is None
-            else math.ceil(round(seconds * self.spec.frame_rate, 6))
-        )
+        frames = self.spec.clip_frames
+        if seconds is not None:
+            exact = round(seconds * self.spec.frame_rate, 6)
+            frames = math.ceil(exact) if math.isfinite(exact) else 0
         shortest = self.spec.n_fft // (2 * self.spec.hop) + 1
         if frames < shortest or (self.longest is not None and frames > self.longest):
             limits = f"at least {self.spec.seconds(shortest):.2f}"
