@@ -20,7 +20,7 @@ from tests.models.adapters.tiny_pipelines import (
 )
 
 from ditto.diffusion.samplers import ddim
-from ditto.errors import ModelError, OutputError
+from ditto.errors import ModelError, OutOfMemoryError, OutputError
 from ditto.models import hub
 from ditto.models.adapters.common import PipelineModel
 from ditto.models.hub import adapt, load
@@ -232,6 +232,26 @@ def test_what_a_folder_lacks_is_named_in_one_line(folder: Path, how: str) -> Non
     with pytest.raises(ModelError) as error:
         load(folder)
     one_line(error, *parts)
+
+
+def test_weights_are_moved_in_their_precision_and_too_many_are_one_line(
+    saved: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[list[torch.dtype]] = []
+    monkeypatch.setattr(
+        hub, "move", lambda networks, device: moved.append([n.dtype for n in networks])
+    )
+    load(saved["musicldm"], device="cpu", precision="bfloat16", decoder_precision="float16")
+    assert moved == [[torch.bfloat16, torch.float16, torch.float16]]
+    monkeypatch.undo()
+
+    def full(network: Any, *where: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 9 GiB")
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    words = r"\Acpu has not enough memory for 0\.0 GiB of weights: give a smaller [^\n]*\Z"
+    with pytest.raises(OutOfMemoryError, match=words):
+        hub.move([torch.nn.Linear(2, 2)], torch.device("cpu"))
 
 
 def test_a_missing_folder_and_an_unreachable_hub(

@@ -10,7 +10,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from ditto.errors import ModelError, one_line
+from ditto.errors import ModelError, OutOfMemoryError, one_line
 from ditto.models.device import (
     DecoderPrecision,
     Precision,
@@ -30,6 +30,7 @@ from ditto.models.device import (
     checked_precision,
     chosen_device,
     dtype_of,
+    is_out_of_memory,
 )
 from ditto.models.fine_tune import FINE_TUNE, load_fine_tune
 from ditto.models.folder import (
@@ -158,8 +159,7 @@ def load(
             from ditto.models.controlnet import with_controlnet
 
             model = with_controlnet(model, folder / CONTROLNET)
-        for network in model.parts():
-            network.to(device)
+        move(model.parts(), device)
         model = replace(
             model,
             precision=dtype_of(precision, device),
@@ -216,19 +216,39 @@ def adapt(
     components = pipe.components
     denoiser, decoders = components[kind.denoiser], [components[part] for part in kind.decoders]
     sha256 = hash_networks([denoiser, *decoders])  # the same in whatever precision they run
-    for network in (denoiser, *decoders):
-        network.to(place) if place is not None else None
+    goal = place or denoiser.device
     # diffusers' own `to` warns of what is not so here
     if precision is not None:
-        nn.Module.to(denoiser, dtype_of(precision, denoiser.device))
+        nn.Module.to(denoiser, dtype_of(precision, goal))
     if decoder_precision is not None:
         for decoder in decoders:
-            nn.Module.to(decoder, dtype_of(decoder_precision, denoiser.device))
+            nn.Module.to(decoder, dtype_of(decoder_precision, goal))
+    if place is not None:
+        move([denoiser, *decoders], place)
     make = getattr(import_module(f"ditto.models.adapters.{kind.module}"), f"adapt_{kind.module}")
     origin = getattr(pipe, "name_or_path", "") or pipe.config.get("_name_or_path") or cls
     model = make(pipe, name=name or str(origin), sha256=sha256, negative_prompt=negative_prompt)
     model = replace(model, precision=denoiser.dtype, decoder_precision=decoders[0].dtype)
     return in_low_memory(model) if low_memory else model
+
+
+def move(networks: Sequence[nn.Module], device: torch.device) -> None:
+    """Move networks to a device.
+
+    Raises:
+        OutOfMemoryError: there is no room for them.
+    """
+    try:
+        for network in networks:
+            nn.Module.to(network, device)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        size = sum(weight.nbytes for network in networks for weight in network.parameters())
+        raise OutOfMemoryError(
+            f"{device} has not enough memory for {size / 2**30:.1f} GiB of weights: give a smaller "
+            "model, --precision bfloat16 or --device cpu"
+        ) from None
 
 
 def push_to_hub(
