@@ -100,6 +100,20 @@ def test_time_grows_with_steps_and_iterations(pipeline: PipelineModel) -> None:
     assert "T=10 K=20" in cost.lines()[-1]
 
 
+def test_where_not_even_a_step_fits_the_memory_is_told(
+    pipeline: PipelineModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(type(pipeline), "to_sound", full)
+    cost = estimate_cost(
+        pipeline, steps=2, seconds=0.4, loss=lambda x_0, model: x_0.sum().reshape(1)
+    )
+    assert cost.lines()[-1].startswith("time       unknown: there is not enough memory here")
+    assert cost.working > 0
+
+
 def test_a_card_is_enough_or_with_low_memory_or_not() -> None:
     sizes = {"working": 9 * GIB, "low_working": 5 * GIB, "encoders": 0, "weights": 2 * GIB}
     cost = Cost(

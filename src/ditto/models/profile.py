@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ditto.diffusion.samplers import Chain, ddim, plain_call
 from ditto.models.conditioning import Tags
-from ditto.models.device import memory_of, one_by_one, synchronise
+from ditto.models.device import is_out_of_memory, memory_of, one_by_one, synchronise
 from ditto.models.low_memory import rehearsed_low_memory
 from ditto.models.model import MusicModel
 
@@ -158,14 +158,17 @@ class Cost:
             sizes = self.student_working, self.low_student_working
             one, less = (f"{(self.weights + size) / GIB:.2f}" for size in sizes)
             ditto2 = [f"ditto2     {one} GiB, with --low-memory {less}"]
+        times = f"time       {self.seconds:.0f} s for T={self.steps} K={self.iterations}: a guided "
+        times += f"step takes {self.step_seconds:.3g} s, decoding {self.decode_seconds:.3g} s"
+        if math.isinf(self.seconds):
+            times = "time       unknown: there is not enough memory here to time a step"
         return [
             f"memory     {total} GiB = {weights} weights + {working} at the peak of an iteration; "
             f"prompt encoders on the CPU: {encoders}",
             f"low memory {low} GiB with --low-memory",
             *ditto2,
             "fits       " + ", ".join(f"{size} GB: {self.fits(size)}" for size in CARDS),
-            f"time       {self.seconds:.0f} s for T={self.steps} K={self.iterations}: a guided "
-            f"step takes {self.step_seconds:.3g} s, decoding {self.decode_seconds:.3g} s",
+            times,
         ]
 
 
@@ -383,18 +386,22 @@ def _what_fits(model: MusicModel, room: int, seconds: float, count: int, guidanc
     room -= weights_of(model) + SLACK
     length, shortest = seconds, _shortest(model)
     half = max(seconds / 2, shortest)
+    low = "" if model.low_memory else " with --low-memory (low_memory=True)"
     with rehearsed_low_memory(model) as lean:
         whole, part = (_rehearsed(lean, s, guidance) for s in (length, half))
-    # what an iteration needs grows with the sound in all: a constant, and so much a second
-    each = (whole - part) / (length - half) if length > half else whole / length
-    possible = (room - whole + each * length) / each
-    low = "" if model.low_memory else " with --low-memory (low_memory=True)"
-    if low and possible >= count * length:
-        return "it would fit" + low
-    if possible >= length:
-        return f"--count {min(count - 1, int(possible / length))} would fit{low}"
-    if possible >= shortest:
-        return f"{math.floor(10 * possible) / 10:g} --seconds would fit{low}"
+        # what an iteration needs grows with the sound in all: a constant, and so much a second
+        each = (whole - part) / (length - half) if length > half else whole / length
+        possible = (room - whole + each * length) / each
+        if low and possible >= count * length:
+            return "it would fit" + low
+        if possible >= length:
+            return f"--count {min(count - 1, int(possible / length))} would fit{low}"
+        # attention grows faster than that, so a shorter clip is tried
+        while (possible := math.floor(10 * possible) / 10) >= shortest:
+            needed = _rehearsed(lean, possible, guidance)
+            if needed <= room:
+                return f"{possible:g} --seconds would fit{low}"
+            possible *= min(0.9, room / needed)
     return f"not even a short clip would fit{low}: give a smaller model, or --device cpu"
 
 
@@ -459,11 +466,16 @@ def _tensors(module: nn.Module) -> list[Tensor]:
 
 
 def _seconds(function: Callable[[Tensor], Tensor], x: Tensor) -> float:
-    """Time one call, the faster of two."""
+    """Time one call, the faster of two; infinite if there is not enough memory for it."""
     times = []
     for _ in range(2):
         start = time.perf_counter()
-        function(x)
-        synchronise(x.device)
+        try:
+            function(x)
+            synchronise(x.device)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return math.inf
         times.append(time.perf_counter() - start)
     return min(times)

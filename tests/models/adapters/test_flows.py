@@ -24,9 +24,10 @@ from ditto.controls.structure import Structure
 from ditto.controls.text import Text
 from ditto.edit.edits import inpaint, outpaint
 from ditto.edit.variations import invert, vary
-from ditto.errors import ModelError, RequestError
+from ditto.errors import ModelError, OutOfMemoryError, RequestError
 from ditto.methods import BestOf, Ditto, Ditto2, Doodl, FreeDoM, NativeInpainting
 from ditto.methods.none import Uncontrolled
+from ditto.models import profile
 from ditto.models.adapters.flow import FlowModel
 from ditto.models.conditioning import Tags
 from ditto.models.hub import adapt, load
@@ -310,6 +311,30 @@ def test_a_cost_can_be_estimated(model: FlowModel) -> None:
     cost = estimate_cost(model, steps=2, iterations=3)
     assert cost.working > 0
     assert cost.encoders > 0
+
+
+class Hungry(Intensity):
+    """A control that fails when it is first heard."""
+
+    def loss(self, output: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 9 GiB")
+
+
+@pytest.mark.parametrize(
+    ("room", "words"),
+    [
+        (profile.GIB, "it would fit with --low-memory"),
+        (0, "not even a short clip would fit with --low-memory"),
+    ],
+)
+def test_a_card_that_is_too_small_is_one_line_with_what_would_fit(
+    model: FlowModel, monkeypatch: pytest.MonkeyPatch, room: int, words: str
+) -> None:
+    free = profile.weights_of(model) + profile.SLACK + room
+    monkeypatch.setattr(profile, "memory_of", lambda device: free)
+    asked = Request(Hungry("swell"), PROMPT, iterations=1, seconds=model.spec.clip_seconds)
+    with pytest.raises(OutOfMemoryError, match=rf"\A[^\n]*: {words}[^\n]*\Z"):
+        run(asked, model)
 
 
 def test_lyrics_and_key_come_from_the_command_line(
