@@ -19,6 +19,7 @@ from benchmarks import (
     controls,
     gpu,
     listening,
+    memory,
     music,
     quality,
     song,
@@ -57,6 +58,7 @@ NAMES = ", ".join(
         *TABLES,
         f"{listening.NAME} (the listening test)",
         gpu.NAME,
+        memory.NAME,
         song.NAME,
         "all",
         "claims",
@@ -226,11 +228,12 @@ def measure(
 
 
 def alone(name: str, device: str, config: str | None, out: Path) -> bool:
-    """Do what is no table: claims, sounds, gpu; return whether it was one of them.
+    """Do what is no table: claims, sounds, gpu, memory; return whether it was one of them.
 
     Raises:
         DittoError: gpu has no such config.
     """
+    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
     if name == "claims":
         typer.echo(write_claims(out))
     elif name == "sounds":
@@ -238,8 +241,9 @@ def alone(name: str, device: str, config: str | None, out: Path) -> bool:
     elif name == gpu.NAME:
         if config not in gpu.CONFIGS:
             raise DittoError(f"gpu has no config {config!r}: leave it out, or give tiny")
-        command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
         publish(gpu.measured(device, gpu.CONFIGS[config], command=command), out)
+    elif name == memory.NAME:
+        publish(memory.measured(command=command), out)
     else:
         return False
     return True

@@ -13,16 +13,17 @@ with tiny settings (``--config tiny``).
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import speed
+from benchmarks import published, speed
 from benchmarks.report import Report, Row
 from benchmarks.tasks import now
 from ditto.controls.intensity import Intensity
@@ -91,114 +92,21 @@ def papers_unet(device: torch.device) -> MusicModel:
 
 
 def flow_of_medium_size(device: torch.device, **tiny: Any) -> MusicModel:
-    """Make a Stable Audio 3 of the size of medium, of random weights in bfloat16.
-
-    Args:
-        device: where.
-        **tiny: settings of a smaller transformer and autoencoder, for tests.
-    """
-    from diffusers.models.autoencoders.autoencoder_same import AutoencoderSAME
-    from diffusers.models.transformers.transformer_stable_audio3 import StableAudio3DiTModel
-    from diffusers.pipelines.stable_audio_3.modeling_stable_audio_3 import (
-        StableAudio3DurationEmbedder,
-    )
-    from diffusers.pipelines.stable_audio_3.pipeline_stable_audio_3 import StableAudio3Pipeline
-
-    medium = {
-        "encoder_channels": 256,
-        "encoder_transformer_depths": [12],
-        "decoder_sinusoidal_blocks": [8],
-    }
-    transformer = made(StableAudio3DiTModel, device, tiny.get("transformer", {}))
-    pipe = StableAudio3Pipeline(
-        vae=made(AutoencoderSAME, device, tiny.get("vae", medium)),
-        text_encoder=None,  # pyright: ignore[reportArgumentType]
-        tokenizer=None,  # pyright: ignore[reportArgumentType]
-        duration_embedder=StableAudio3DurationEmbedder(output_dim=8),
-        transformer=transformer,
-        scheduler=flow_scheduler(stochastic_sampling=True),
-    )
-    config: Any = transformer.config
-    return unprompted(pipe, 257 * config.cond_token_dim + config.global_cond_dim)
+    """Make a Stable Audio 3 of the size of medium; `tiny` are settings for tests."""
+    return published.stable_audio_3(partial(made, device=device), **(published.MEDIUM | tiny))
 
 
 def ace_step_sized(device: torch.device, **tiny: Any) -> MusicModel:
-    """Make an ACE-Step 1.5 turbo of random weights in bfloat16; see `flow_of_medium_size`."""
-    from diffusers.models.autoencoders.autoencoder_oobleck import AutoencoderOobleck
-    from diffusers.models.transformers.ace_step_transformer import AceStepTransformer1DModel
-    from diffusers.pipelines.ace_step.modeling_ace_step import AceStepConditionEncoder
-    from diffusers.pipelines.ace_step.pipeline_ace_step import AceStepPipeline
-
-    oobleck = {
-        "encoder_hidden_size": 128,
-        "downsampling_ratios": [2, 4, 4, 6, 10],
-        "channel_multiples": [1, 2, 4, 8, 16],
-        "decoder_channels": 128,
-        "decoder_input_channels": 64,
-        "audio_channels": 2,
-        "sampling_rate": 48_000,
-    }
-    network = made(AceStepTransformer1DModel, device, {"is_turbo": True} | tiny.get("dit", {}))
-    config: Any = network.config
-    small: dict[str, Any] = {
-        "num_lyric_encoder_hidden_layers": 1,
-        "num_timbre_encoder_hidden_layers": 1,
-    }
-    sizes: dict[str, Any] = {
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_attention_heads": 2,
-        "head_dim": 8,
-    }
-    pipe = AceStepPipeline(
-        vae=made(AutoencoderOobleck, device, tiny.get("vae", oobleck)),
-        text_encoder=None,  # pyright: ignore[reportArgumentType]
-        tokenizer=None,  # pyright: ignore[reportArgumentType]
-        transformer=network,
-        condition_encoder=AceStepConditionEncoder(
-            text_hidden_dim=16,
-            timbre_hidden_dim=config.audio_acoustic_hidden_dim,
-            num_key_value_heads=1,
-            **small,
-            **sizes,
-        ),
-        scheduler=flow_scheduler(),
-    )
-    return unprompted(pipe, 150 * (config.encoder_hidden_size or config.hidden_size))
+    """Make an ACE-Step 1.5 turbo; see `flow_of_medium_size`."""
+    return published.ace_step(partial(made, device=device), **tiny)
 
 
-def made(kind: Any, device: torch.device, settings: dict[str, Any]) -> Any:
+def made(kind: Any, settings: Mapping[str, Any], *, device: torch.device) -> Any:
     """Make a network on a device, in bfloat16 if it is a GPU, of random weights."""
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(0)
         network = kind(**settings)
     return nn.Module.to(network, torch.float32 if device.type == "cpu" else torch.bfloat16)
-
-
-def flow_scheduler(**settings: Any) -> Any:
-    """Make the scheduler that both flows have."""
-    from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
-        FlowMatchEulerDiscreteScheduler,
-    )
-
-    return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, shift=1.0, **settings)
-
-
-def unprompted(pipe: Any, width: int) -> MusicModel:
-    """Adapt a pipeline without text encoders: a condition is zeros, `width` for prompt and null."""
-    from importlib import import_module
-
-    from ditto.models.hub import KINDS
-
-    name = KINDS[type(pipe).__name__].module
-    adapt = getattr(import_module(f"ditto.models.adapters.{name}"), f"adapt_{name}")
-    model = adapt(pipe, name=f"{name}, random weights", sha256="")
-
-    def cond(tags: Any, batch: int = 1, seconds: float | None = None) -> Tensor:
-        return torch.zeros(batch, 2 * width, device=model.device)
-
-    object.__setattr__(model, "cond", cond)
-    return model
 
 
 WHOLE = Settings(
