@@ -122,12 +122,12 @@ def ace_step(
 
 def stable_audio_open(network: Network) -> MusicModel:
     """Make a Stable Audio Open 1.0, whose settings are those of diffusers."""
-    from diffusers import (
-        AutoencoderOobleck,
+    from diffusers.models.autoencoders.autoencoder_oobleck import AutoencoderOobleck
+    from diffusers.models.transformers.stable_audio_transformer import StableAudioDiTModel
+    from diffusers.pipelines.stable_audio.modeling_stable_audio import StableAudioProjectionModel
+    from diffusers.pipelines.stable_audio.pipeline_stable_audio import StableAudioPipeline
+    from diffusers.schedulers.scheduling_edm_dpmsolver_multistep import (
         EDMDPMSolverMultistepScheduler,
-        StableAudioDiTModel,
-        StableAudioPipeline,
-        StableAudioProjectionModel,
     )
 
     pipe = StableAudioPipeline(
