@@ -340,9 +340,9 @@ class Ditto2(OptimisingMethod):
             )
         low, high = student.guidance
         if not low <= guidance <= high:
+            known = f"{low:g}" if low == high else f"from {low:g} to {high:g}"
             raise RequestError(
-                f"this model's student knows guidance from {low:g} to {high:g}, not {guidance:g}: "
-                "choose ditto"
+                f"this model's student knows guidance {known}, not {guidance:g}: choose ditto"
             )
         return replace(
             super().resolve(model, guidance, iterations),

@@ -12,10 +12,12 @@ from tests.models.adapters.tiny_pipelines import PROMPT, chain_of, noise_of
 from ditto.diffusion.consistency import gamma_sample
 from ditto.diffusion.samplers import ddim
 from ditto.errors import ModelError, RequestError, TagError
+from ditto.methods import Ditto2
 from ditto.models.adapters.common import in_chunks
 from ditto.models.adapters.stable_audio_3 import StableAudio3Model, decoder_reach
 from ditto.models.conditioning import Tags
 from ditto.models.hub import adapt
+from ditto.request import Request
 
 STEPS = [1, 8, 13, 20, 100]
 
@@ -131,6 +133,8 @@ def test_only_the_distilled_is_its_own_student(
     assert distilled.distilled.own
     assert distilled.distilled.network is distilled.network
     assert distilled.parts().count(distilled.network) == 1
+    with pytest.raises(RequestError, match="student knows guidance 1, not 3: choose ditto"):
+        Request(guidance=3.0, method=Ditto2()).resolved(distilled)
 
 
 def test_length_and_window_are_the_pipelines(base: StableAudio3Model) -> None:
