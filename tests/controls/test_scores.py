@@ -103,6 +103,39 @@ def test_repeats_are_played(tmp_path: Path) -> None:
     assert tune.seconds == pytest.approx(6.0)
 
 
+def test_repeats_within_each_other_are_no_bomb(tmp_path: Path) -> None:
+    begin = '<barline location="left"><repeat direction="forward"/></barline>'
+    deep = measures(*[begin + D5 * 4] * 12, *[D5 * 4 + BACK] * 12)
+    tune = read_score(score(tmp_path / "a.xml", part(deep)))
+    assert len(tune.notes) == 24 * 4
+    assert "its repeats come to over 2000 measures and are not played" in tune.about
+    often = D5 * 4 + BACK.replace("/>", ' times="1000000"/>', 1)
+    assert len(read_score(score(tmp_path / "a.xml", part(often))).notes) == 4
+
+
+def test_a_repeat_without_a_start_goes_back_to_the_one_before(tmp_path: Path) -> None:
+    tune = read_score(
+        score(tmp_path / "a.xml", part(measures(*[D5 * 4 + BACK, E5 * 4 + BACK] * 6)))
+    )
+    assert [n.pitch for n in tune.notes] == ([74] * 8 + [76] * 8) * 6
+    # After a second ending too.
+    first, second = (
+        f'<barline location="left"><ending number="{i}" type="start"/></barline>{E5 * 4}'
+        f'<barline location="right"><ending number="{i}" type="stop"/>{back}</barline>'
+        for i, back in ((1, '<repeat direction="backward"/>'), (2, ""))
+    )
+    body = measures(D5 * 4, first, second, D5 * 4, E5 * 4 + BACK)
+    tune = read_score(score(tmp_path / "a.xml", part(body)))
+    assert [n.pitch for n in tune.notes] == ([74] * 4 + [76] * 4) * 4
+
+
+def measures(*bodies: str) -> str:
+    """Return the bodies of measures 1, 2, … as `part` takes them."""
+    return bodies[0] + "".join(
+        f'</measure><measure number="{i}">{body}' for i, body in enumerate(bodies[1:], 2)
+    )
+
+
 def test_a_score_is_read_as_it_is_now(tmp_path: Path) -> None:
     path = tmp_path / "a.xml"
     assert read(read_score(score(path, part(D5)))) == [(0.0, 0.5, 74)]

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from ditto.studio.work import Studio
 
 gradio = pytest.importorskip("gradio")
 from fastapi.testclient import TestClient  # noqa: E402 - comes with gradio
+
+from starlette.websockets import WebSocketDisconnect  # noqa: E402
 
 from ditto.studio.server import Guard, make_app  # noqa: E402
 
@@ -48,6 +51,10 @@ def wav(channels: int = 1, seconds: float = 1.2, rate: int = 8000) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, noise, rate, format="WAV", subtype="PCM_16")
     return buffer.getvalue()
+
+
+ENTITIES = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 10))
+BOMB = f'<!DOCTYPE a [<!ENTITY l0 "lol">{ENTITIES}]><score-partwise>&l9;</score-partwise>'.encode()
 
 
 def sent(client: TestClient, kind: str, name: str, body: bytes, **query: Any) -> Any:
@@ -77,6 +84,9 @@ def test_a_recording_is_looked_into_and_played(client: TestClient) -> None:
         ("sound", "a.exe", b"MZ", "a.exe is no sound file: its name must end in"),
         ("sound", "a.wav", wav(6), "a.wav has 6 channels"),
         ("sound", "a.wav", wav(seconds=301), "a.wav lasts 5 minutes"),
+        ("sound", "a.wav", wav(seconds=0.001), "a.wav"),
+        ("sound", "/", b"x", "file is no sound file"),
+        ("score", "a.xml", BOMB, "cannot read the melody a.xml: it is damaged or no MusicXML"),
         ("sound", "a.wav", wav()[:-2000], ""),
         ("score", "a.mid", b"MThd", "cannot read the melody a.mid"),
         ("latent", "a.latent", b"nothing", "cannot read the latent a.latent: it is damaged"),
@@ -171,6 +181,9 @@ def test_rest_calls_give_a_sound_or_all_about_it(client: TestClient) -> None:
     [
         (b"[]", "send one JSON object"),
         (b"{", "send one JSON object"),
+        (b"[" * 100_000, "send one JSON object"),
+        (b'{"\\ud800": 1, "tags": "\\ud800"}', "input should be a valid string"),
+        (b'{"guidance": NaN}', "guidance: input should be"),
         (b'{"loudness": {"text": "loud"}}', "cannot read the loudness curve 'loud'"),
         (b'{"loudness": "swell"}', "loudness: input should be"),
         (b'{"tags": "genre=polka"}', "unknown genre 'polka'"),
@@ -184,6 +197,49 @@ def test_a_wrong_call_is_one_line(client: TestClient, body: bytes, message: str)
     assert answer.status_code == 422
     assert message in answer.json()["error"]
     assert "\n" not in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ({"name": "a.mid", "tempo": "nan"}, "tempo must be from 20 to 400 BPM, not nan"),
+        ({"name": "a.mid", "tempo": "-5"}, "tempo must be from 20 to 400 BPM, not -5"),
+        ({"name": "a.mid", "tempo": "0"}, "tempo must be from 20 to 400 BPM, not 0"),
+        ({"name": "a.mid", "tempo": "fast"}, "tempo: input should be a valid number"),
+        ({}, "name: field required"),
+    ],
+)
+def test_a_wrong_query_is_one_line(client: TestClient, query: dict, message: str) -> None:
+    answer = client.post("/studio/upload/score", params=query, content=b"MThd")
+    assert (answer.status_code, answer.json().keys()) == (422, {"error"})
+    assert answer.json()["error"].startswith(message)
+
+
+def test_a_bug_is_one_line_and_stands_in_the_log(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studio, "look_into", lambda file: 1 / 0)
+    app = Guard(make_app(studio, HOST), HOST)
+    client = TestClient(app, base_url=f"http://{HOST}:7860", raise_server_exceptions=False)
+    before = set(studio.store.root.iterdir())
+    answer = sent(client, "sound", "a.wav", wav())
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "something went wrong in the studio: its log says what"}
+    assert set(studio.store.root.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["C# minor 100%.wav", "what's +1 & more?.wav", "曲" * 90 + ".wav"])
+def test_any_name_can_be_played(client: TestClient, name: str) -> None:
+    found = sent(client, "sound", name, wav()).json()
+    assert client.get(f"/{found['sound']}").content == wav()
+
+
+def test_a_score_is_not_kept(client: TestClient, studio: Studio, tmp_path: Path) -> None:
+    track = mido.MidiTrack([mido.Message("note_on", note=60), mido.Message("note_off", time=480)])
+    mido.MidiFile(tracks=[track]).save(tmp_path / "a.mid")
+    before = set(studio.store.root.iterdir())
+    assert sent(client, "score", "a.mid", (tmp_path / "a.mid").read_bytes()).status_code == 200
+    assert set(studio.store.root.iterdir()) == before
 
 
 def test_no_path_of_the_machine_is_told(client: TestClient, studio: Studio) -> None:
@@ -221,6 +277,12 @@ def test_other_sites_may_not_use_it(client: TestClient) -> None:
     for headers in ({"origin": "http://example.org"}, {"host": "example.org:7860"}):
         answer = client.post("/studio/generate", json=wish, headers=headers)
         assert answer.status_code == 403
+    for headers in ({"origin": "null"}, {"host": "[::1"}, {"origin": b"http://\xff"}):
+        assert client.get("/config", headers=headers).status_code == 403
+    # Gradio alone would let any page of this machine read it.
+    assert client.get("/config", headers={"origin": "http://localhost:3000"}).status_code == 403
+    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/gradio_api/queue/join"):
+        pass
     own = {"origin": f"http://{HOST}:7860"}
     assert client.post("/studio/jobs/x/stop", headers=own).status_code == 404
 
@@ -247,6 +309,31 @@ def test_files_go_after_their_time(tmp_path: Path) -> None:
     assert not tmp_path.exists()
 
 
+def test_files_that_are_used_stay_and_one_that_vanishes_harms_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(keep=1000, root=tmp_path)
+    old, used, gone = (store.new() for _ in range(3))
+    for folder in (old, used, gone):
+        (folder / "a.wav").write_bytes(b"x")
+        os.utime(folder, (0, 0))
+    assert store.find(used.name).exists()
+    plain = Path.stat
+
+    def stat(path: Path, **how: Any) -> Any:
+        if path == gone or path.parent == gone:  # removed between being listed and looked at
+            raise FileNotFoundError(path)
+        return plain(path, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", stat)
+        assert store.size() == 2
+        store.sweep()
+    assert not old.exists()
+    assert used.exists()
+    store.close()
+
+
 @pytest.mark.parametrize(
     ("given", "kept"),
     [
@@ -254,8 +341,11 @@ def test_files_go_after_their_time(tmp_path: Path) -> None:
         ("C:\\music\\a.wav", "a.wav"),
         ("~a$(x);`y`.wav", "_a_(x)__y_.wav"),
         ("", "file"),
-        ("x" * 300 + ".wav", "x" * 80 + ".wav"),
-        ("süß – 曲.mid", "süß _ 曲.mid"),
+        ("x" * 300 + ".wav", "x" * 200 + ".wav"),
+        ("曲" * 90 + ".wav", "曲" * 66 + ".wav"),
+        ("süß – Don't Stop!.mid", "süß – Don't Stop!.mid"),
+        ("-rf.wav", "rf.wav"),
+        ("a\0b\u202e.wav", "a_x00b_u202e.wav"),
     ],
 )
 def test_names_are_made_safe(given: str, kept: str) -> None:

@@ -18,6 +18,8 @@ from ditto.paths import StrPath, printable
 
 ENDINGS = (".musicxml", ".mxl", ".xml")
 MAX_SCORE_BYTES = 10_000_000
+MAX_PLAYED = 2000
+"""Measures of a part as its repeats play it: a dozen signs within each other are millions."""
 
 Tempi = tuple[tuple[float, float], ...]
 """(offset in quarter notes, BPM of quarters), rising; the first from 0 on."""
@@ -72,14 +74,13 @@ def _parsed(path: StrPath) -> tuple[Any, list[str]]:
     Raises:
         ControlError: see `read_score`.
     """
-    data = _music_xml(path, file_bytes(path, "the melody", MAX_SCORE_BYTES))
+    data, repairs = _music_xml(path, file_bytes(path, "the melody", MAX_SCORE_BYTES))
     try:
         from music21 import converter, repeat
     except ImportError:
         raise ControlError(
             "reading MusicXML needs music21: pip install 'ditto-music[musicxml]'"
         ) from None
-    repairs = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # music21 tells its own users what it skips
         # It raises what its parts raise, from ZeroDivisionError to ExpanderException.
@@ -103,8 +104,9 @@ def _damaged(path: StrPath) -> ControlError:
     )
 
 
-def _music_xml(path: StrPath, data: bytes) -> str:
-    """Return the score's XML, unpacked if need be, without what music21 stumbles over.
+def _music_xml(path: StrPath, data: bytes) -> tuple[str, list[str]]:
+    """Return the score's XML, unpacked if need be, without what music21 stumbles over; what is to
+    be said of that.
 
     Raises:
         ControlError: it is no MusicXML.
@@ -121,7 +123,44 @@ def _music_xml(path: StrPath, data: bytes) -> str:
                 if not _is_tempo(mark.findtext("per-minute")):
                     kind.remove(mark)
                     ElementTree.SubElement(kind, "words").text = " "
-    return ElementTree.tostring(root, encoding="unicode")
+    repairs = []
+    if max(map(_played, root.iter("part")), default=0) > MAX_PLAYED:
+        repairs.append(f"its repeats come to over {MAX_PLAYED} measures and are not played")
+        for barline in root.iter("barline"):
+            for mark in barline.findall("repeat"):
+                barline.remove(mark)
+    return ElementTree.tostring(root, encoding="unicode"), repairs
+
+
+def _played(part: ElementTree.Element) -> int:
+    """Return how many measures a part has with its repeats, which may lie within each other.
+
+    Where a section has no sign at its start it is given one, after what was repeated before:
+    music21 would go back to the start of all, and of many such sections make millions of measures.
+    """
+    done, sections, first = 0, [0], None  # measures since each sign that was not gone back to yet
+    for measure in part.iter("measure"):
+        first = measure if first is None else first
+        marks = list(measure.iter("repeat"))
+        begun = sum(mark.get("direction") == "forward" for mark in marks)
+        ends = [mark for mark in marks if mark.get("direction") == "backward"]
+        sections += [0] * begun
+        sections[-1] += 1
+        within_ending = measure.find("barline/ending") is not None
+        if ends and len(sections) == 1 and done and not within_ending:
+            sign = ElementTree.Element("barline", location="left")
+            ElementTree.SubElement(sign, "repeat", direction="forward")
+            first.insert(0, sign)
+        for mark in ends:
+            times = mark.get("times", "")
+            repeated = sections.pop() * (int(times[:9]) if times.isdecimal() else 2)
+            if sections:
+                sections[-1] += repeated
+            else:
+                done, sections = done + repeated, [0]
+        if ends or within_ending:
+            first = None
+    return done + sum(sections)
 
 
 def _is_tempo(text: str | None) -> bool:

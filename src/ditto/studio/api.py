@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from ditto.errors import DittoError
-from ditto.studio.jobs import Job
+from ditto.studio.jobs import NOT_BEGUN, Job
 from ditto.studio.wishes import EditWish, Generate, Vary, read_wish
 from ditto.studio.work import Studio
 
@@ -128,7 +128,7 @@ async def _over(studio: Studio, submit: Callable[[], Job]) -> Job:
     async for _ in studio.jobs.watch(job):
         pass
     if not job.clips:
-        raise gr.Error(job.line or "stopped before it began", print_exception=False)
+        raise gr.Error(job.line or NOT_BEGUN, print_exception=False)
     return job
 
 

@@ -1,4 +1,4 @@
-"""Files of the studio's users: each in a folder of unguessable name, gone after an hour."""
+"""Files of the studio's users: each in a folder of unguessable name, gone an hour after use."""
 
 import os
 import re
@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from ditto.paths import printable
 KEEP_SECONDS = 3600.0
 MAX_STORE = 4 * 10**9
 """Bytes that all users' files may take together."""
-NAME_LENGTH = 80
+NAME_BYTES = 200
+"""Of a stem: file systems take 255 for a whole name."""
 OURS = "~"
 """Begins the names of files that are made beside an upload."""
 
@@ -77,12 +79,16 @@ class Store:
     def find(self, token: str, name: str | None = None) -> Path:
         """Return a file by its folder's token; without a name the folder's first file.
 
+        Its time begins anew.
+
         Raises:
             UploadError: there is none (any more).
         """
         folder = self.root / token
         if _TOKEN.fullmatch(token) and folder.is_dir():
-            files = {file.name: file for file in sorted(folder.iterdir()) if file.is_file()}
+            with suppress(FileNotFoundError):  # it is being removed
+                os.utime(folder)
+            files = {file.name: file for file in sorted(folder.glob("*")) if file.is_file()}
             given = [file for file in files.values() if not file.name.startswith(OURS)]
             if given and name is None:
                 return given[0]
@@ -104,8 +110,9 @@ class Store:
         """Remove folders that are too old."""
         limit = time.time() - self.keep
         for folder in self.root.glob("*"):
-            if folder.stat().st_mtime < limit:
-                self.remove(folder)
+            with suppress(OSError):  # removed meanwhile: the next one's turn
+                if folder.stat().st_mtime < limit:
+                    self.remove(folder)
 
     def _sweep_often(self) -> None:
         while not self._closed.wait(min(60.0, self.keep / 4)):
@@ -118,7 +125,11 @@ class Store:
 
     def size(self) -> int:
         """Return the bytes of all files."""
-        return sum(file.stat().st_size for file in self.root.glob("*/*"))
+        total = 0
+        for file in self.root.glob("*/*"):
+            with suppress(OSError):  # removed meanwhile
+                total += file.stat().st_size
+        return total
 
     async def receive(
         self, kind: str, name: str, length: int | None, chunks: AsyncIterator[bytes]
@@ -171,6 +182,6 @@ def _too_large(name: str, kind: Kind) -> str:
 def safe_name(name: str) -> str:
     """Return a user's file name without folders and what a file system or a shell dislikes."""
     base = os.path.basename(name.replace("\\", "/"))
-    kept = re.sub(r"[^\w .,()+#&'-]", "_", printable(base)).strip(" .-") or "file"
+    kept = re.sub(r"""[<>:"/\\|?*$;`~&\n]""", "_", printable(base)).strip(" .-") or "file"
     stem, ending = os.path.splitext(kept)
-    return stem[:NAME_LENGTH] + ending[:12]
+    return stem.encode()[:NAME_BYTES].decode(errors="ignore") + ending[:12]

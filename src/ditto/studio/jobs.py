@@ -19,6 +19,9 @@ UNWATCHED_SECONDS = 60.0
 KEPT_JOBS = 512
 POLL_SECONDS = 0.1
 
+NOT_BEGUN = "stopped before it began"
+BROKEN = "something went wrong in the studio: its log says what"
+
 log = logging.getLogger("ditto.studio")
 
 
@@ -152,6 +155,14 @@ class Jobs:
             self._changed.notify()
         return job
 
+    def cancel(self, job: Job) -> None:
+        """End a job at its next iteration; one that waits leaves the queue at once."""
+        job.stop()
+        with self._changed:
+            if job in self._waiting:
+                self._waiting.remove(job)
+                job.line, job.state = NOT_BEGUN, "failed"
+
     def find(self, name: str) -> Job | None:
         """Return a job by its name."""
         return self._known.get(name)
@@ -160,6 +171,11 @@ class Jobs:
         """Return how many jobs come before a waiting one, the running one included."""
         waiting = list(self._waiting)
         return waiting.index(job) + 1 if job in waiting else 0
+
+    def look(self, job: Job) -> dict[str, Any]:
+        """Return what the page shows of a job, which is thereby watched."""
+        job.watched = time.monotonic()
+        return job.page(self.before(job))
 
     async def watch(
         self, job: Job, gone: Callable[[], Awaitable[bool]] | None = None
@@ -172,15 +188,15 @@ class Jobs:
         """
         shown: dict[str, Any] = {}
         while True:
-            job.watched, over = time.monotonic(), job.over
-            now = job.page(self.before(job))
+            over = job.over
+            now = self.look(job)
             if now != shown:
                 shown = now
                 yield now
             if over:
                 return
             if gone is not None and await gone():
-                job.stop()
+                self.cancel(job)
             await asyncio.sleep(POLL_SECONDS)
 
     def close(self) -> None:
@@ -203,7 +219,7 @@ class Jobs:
 
     def _carry_out(self, job: Job) -> None:
         if job.stopping():
-            job.line, job.state = "stopped before it began", "failed"
+            job.line, job.state = NOT_BEGUN, "failed"
             return
         job.state, state = "running", "done"
         try:
@@ -213,5 +229,5 @@ class Jobs:
             job.line, state = self.clean(str(error)), "failed"
         except Exception:
             log.exception("a job failed")
-            job.line, state = "something went wrong in the studio: its log says what", "failed"
+            job.line, state = BROKEN, "failed"
         job.phase, job.state = "", state

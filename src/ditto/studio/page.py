@@ -1,7 +1,7 @@
 """The page: four tabs of parts, and the API that Gradio makes of three functions."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import gradio as gr
@@ -13,7 +13,7 @@ from ditto.controls.curves import LOUDNESS
 from ditto.errors import DittoError
 from ditto.methods import METHODS
 from ditto.studio import api
-from ditto.studio.jobs import Job
+from ditto.studio.jobs import BROKEN, Job, log
 from ditto.studio.wishes import EditWish, Generate, Vary, read_wish
 from ditto.studio.work import Studio
 
@@ -25,6 +25,8 @@ LOADS = "".join(f'<script src="studio/static/{name}.js"></script>' for name in S
 part that is made before its own script has come stays empty."""
 NEEDS_ADAPTER = ("controlnet", "naive", "multidiffusion", "md50")
 """Methods that need a ControlNet, or a region to keep: the page does not offer them."""
+IN_EDITS = ("loudness", "melody")
+"""Controls of edits and loops, over the whole in the end."""
 TABS = ("Create", "Edit", "Loop", "Vary")
 
 Parts = dict[str, Any]
@@ -102,8 +104,10 @@ def music(studio: Studio, name: str, fields: list[str], **chosen: Any) -> gr.HTM
     )
 
 
-def controls(studio: Studio, name: str) -> dict[str, gr.HTML]:
-    """Return the parts of the controls, by the words of `WORDS`."""
+def controls(studio: Studio, name: str, *words: str) -> dict[str, gr.HTML]:
+    """Return the parts of some controls, by the words of `WORDS`; of all that there are by
+    default.
+    """
     shared = {"tab": name, "seconds": studio.window}
 
     def curve(word: str, title: str, hint: str, scale: Any, **more: Any) -> gr.HTML:
@@ -123,8 +127,12 @@ def controls(studio: Studio, name: str) -> dict[str, gr.HTML]:
             **shared,
         )
 
-    return {
-        "loudness": curve(
+    def text(word: str, title: str, hint: str, **more: Any) -> gr.HTML:
+        names = {"word": word, "title": title, "hint": hint}
+        return part("words", {}, elem_id=f"{name}-{word}", **names, **more, **shared)
+
+    made: dict[str, Callable[[], gr.HTML]] = {
+        "loudness": lambda: curve(
             "loudness",
             "Loudness",
             "draw how loud it is, over time",
@@ -135,14 +143,27 @@ def controls(studio: Studio, name: str) -> dict[str, gr.HTML]:
             digits=1,
             log=False,
         ),
-        "melody": part(
+        "melody": lambda: part(
             "roll", {}, elem_id=f"{name}-melody", word="melody", first="C4:1 E4:1 G4:2", **shared
         ),
-        "structure": part(
+        "structure": lambda: part(
             "form", {}, elem_id=f"{name}-structure", word="structure", first="ABA", **shared
         ),
-        "text": part("words", {}, elem_id=f"{name}-text", word="text", **shared),
-        "brightness": curve(
+        "text": lambda: text(
+            "text",
+            "Text",
+            "what it should sound like, by CLAP",
+            placeholder="a calm jazz trio with vibraphone",
+            rows=2,
+        ),
+        "chords": lambda: text(
+            "chords",
+            "Chords",
+            "a progression, in beats",
+            placeholder="such as Am:4 F:4 C:4 G:4",
+            rows=1,
+        ),
+        "brightness": lambda: curve(
             "brightness",
             "Brightness",
             "draw its spectral centroid",
@@ -153,6 +174,16 @@ def controls(studio: Studio, name: str) -> dict[str, gr.HTML]:
             digits=0,
             log=True,
         ),
+    }
+    return {word: make() for word, make in made.items() if not words or word in words}
+
+
+def asked_of(parts: Iterable[str], values: Iterable[Parts]) -> Parts:
+    """Return what a wish is told of the controls that are switched on."""
+    return {
+        word: {key: value[key] for key in ("text", "during", "weight")}
+        for word, value in zip(parts, values, strict=True)
+        if value.get("on")
     }
 
 
@@ -177,15 +208,9 @@ def create_tab(studio: Studio) -> None:
                 empty="Switch on what the music must follow, and press Generate. "
                 "Without a control it is plain music.",
             )
-    words = list(parts)
 
     def wish(music: Parts, *values: Parts) -> Job:
-        asked = {
-            word: {key: value[key] for key in ("text", "during", "weight")}
-            for word, value in zip(words, values, strict=True)
-            if value.get("on")
-        }
-        return studio.generate(read_wish(Generate, music | asked))
+        return studio.generate(read_wish(Generate, music | asked_of(parts, values)))
 
     run(studio, button, wish, [tags, *parts.values()], result)
 
@@ -207,6 +232,7 @@ def edit_tab(studio: Studio) -> None:
                 {},
                 elem_id="edit-what",
                 title="What to do",
+                tab="edit",
                 hint="What is not made anew stays bit for bit. The length is that of the whole in "
                 "the end: in seconds, or of a loop in bars of four beats at a tempo.",
                 parts=[
@@ -224,6 +250,7 @@ def edit_tab(studio: Studio) -> None:
             )
             fields = ["tempo", "iterations", "guidance", "method", "overlap", "beat"]
             tags = music(studio, "edit", fields)
+            parts = controls(studio, "edit", *IN_EDITS)
             button = go("edit", "Edit")
         with gr.Column():
             result = part(
@@ -233,7 +260,7 @@ def edit_tab(studio: Studio) -> None:
                 empty="Give a recording, drag over what is to be made anew, and press Edit.",
             )
 
-    def wish(file: Parts | None, what: Parts, music: Parts) -> Job:
+    def wish(file: Parts | None, what: Parts, music: Parts, *asked: Parts) -> Job:
         values = {key: value for key, value in what.items() if key != "action"}
         action = what.get("action", "inpaint")
         extend = action in ("forwards", "backwards")
@@ -243,9 +270,10 @@ def edit_tab(studio: Studio) -> None:
         elif extend:
             values = {"seconds": values.get("seconds"), "backwards": action == "backwards"}
         token = {"recording": (file or {}).get("token")}
-        return studio.edit(read_wish(EditWish, {"kind": kind} | token | values | music))
+        values |= {"kind": kind} | token | music | asked_of(parts, asked)
+        return studio.edit(read_wish(EditWish, values))
 
-    run(studio, button, wish, [recording, what, tags], result)
+    run(studio, button, wish, [recording, what, tags, *parts.values()], result)
 
 
 def loop_tab(studio: Studio) -> None:
@@ -257,6 +285,7 @@ def loop_tab(studio: Studio) -> None:
                 {},
                 elem_id="loop-length",
                 title="Length",
+                tab="loop",
                 hint="Bars have four beats. What does not fit one window of the model, "
                 f"{studio.window:.1f} s, is made in several.",
                 parts=[
@@ -267,6 +296,7 @@ def loop_tab(studio: Studio) -> None:
             )
             fields = ["iterations", "guidance", "method", "overlap"]
             tags = music(studio, "loop", fields, genre="electronic")
+            parts = controls(studio, "loop", *IN_EDITS)
             button = go("loop", "Make a loop")
         with gr.Column():
             result = part(
@@ -277,10 +307,11 @@ def loop_tab(studio: Studio) -> None:
                 "round and round here.",
             )
 
-    def wish(length: Parts, music: Parts) -> Job:
-        return studio.edit(read_wish(EditWish, {"kind": "loop"} | length | music))
+    def wish(length: Parts, music: Parts, *asked: Parts) -> Job:
+        values = {"kind": "loop"} | length | music | asked_of(parts, asked)
+        return studio.edit(read_wish(EditWish, values))
 
-    run(studio, button, wish, [length, tags], result)
+    run(studio, button, wish, [length, tags, *parts.values()], result)
 
 
 def vary_tab(studio: Studio) -> None:
@@ -294,6 +325,7 @@ def vary_tab(studio: Studio) -> None:
                 {},
                 elem_id="vary-how",
                 title="How",
+                tab="vary",
                 hint="Other clips from one latent: no optimisation, only other noise. Without "
                 "new tags they keep those of the latent.",
                 parts=[
@@ -340,11 +372,16 @@ def run(
     """
 
     async def carry_out(*values: Any) -> AsyncIterator[dict[str, Any]]:
+        refused = Job(lambda job: None)
+        refused.state, refused.line = "failed", BROKEN
         try:
             job = await asyncio.to_thread(wish, *values)
         except DittoError as error:
-            refused = Job(lambda job: None)
-            refused.state, refused.line = "failed", studio.store.clean(str(error))
+            refused.line = studio.store.clean(str(error))
+            yield refused.page()
+            return
+        except Exception:  # such as values that no part of the page sends
+            log.exception("a wish cannot be read")
             yield refused.page()
             return
         async for now in studio.jobs.watch(job):

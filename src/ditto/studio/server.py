@@ -11,19 +11,23 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import gradio
 import uvicorn
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ditto.controls.beats import FASTEST, SLOWEST
 from ditto.errors import DittoError, RequestError
 from ditto.studio import page
 from ditto.studio.files import KINDS, UploadError
-from ditto.studio.jobs import Job
-from ditto.studio.wishes import EditWish, Generate, read_wish
+from ditto.studio.jobs import BROKEN, NOT_BEGUN, Job
+from ditto.studio.wishes import EditWish, Generate, first_fault, read_wish
 from ditto.studio.work import Studio
 
 STATIC = Path(__file__).parent / "static"
@@ -60,8 +64,11 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # the page needs no WebSocket
+            await send({"type": "websocket.close", "code": 1008})
             return
         refused = self._refused(scope)
         if refused:
@@ -82,15 +89,22 @@ class Guard:
 
     def _refused(self, scope: Scope) -> str:
         """Return why a request is refused, or ""."""
-        headers = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
-        host = headers.get("host", "")
+        headers = Headers(scope=scope)
+        host, origin = headers.get("host", ""), headers.get("origin")
         # A page of another site may not reach a server of this machine under a name of its own.
-        if self.host in LOCAL and urlsplit(f"//{host}").hostname not in LOCAL:
+        if self.host in LOCAL and place(f"//{host}").hostname not in LOCAL:
             return "this studio listens to this machine only"
-        origin = headers.get("origin")
-        if origin and scope["method"] != "GET" and urlsplit(origin).netloc != host:
+        if origin and place(origin).netloc != host:
             return "another site's page may not use this studio"
         return NOTHING if CLOSED.match(scope["path"]) else ""
+
+
+def place(address: str) -> SplitResult:
+    """Return the parts of an address; none of one that makes no sense."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 def make_app(studio: Studio, host: str) -> FastAPI:
@@ -105,6 +119,18 @@ def make_app(studio: Studio, host: str) -> FastAPI:
     @app.exception_handler(DittoError)
     async def refused(request: Request, error: DittoError) -> Response:
         return _fault(studio.store.clean(str(error)), 422)
+
+    @app.exception_handler(RequestValidationError)
+    async def misspelt(request: Request, error: RequestValidationError) -> Response:
+        return _fault(first_fault(error.errors()), 422)
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(request: Request, error: ClientDisconnect) -> Response:
+        return _fault("whoever sent this has left", 400)  # nobody reads it
+
+    @app.exception_handler(Exception)
+    async def broken(request: Request, error: Exception) -> Response:
+        return _fault(BROKEN, 500)
 
     add_files(app, studio)
     add_jobs(app, studio)
@@ -152,14 +178,14 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
     @app.get("/studio/jobs/{name}")
     async def job(name: str) -> Any:
         found = studio.jobs.find(name)
-        return _fault(NOTHING, 404) if found is None else found.page()
+        return _fault(NOTHING, 404) if found is None else studio.jobs.look(found)
 
     @app.post("/studio/jobs/{name}/stop")
     async def stop(name: str) -> Any:
         found = studio.jobs.find(name)
         if found is None:
             return _fault(NOTHING, 404)
-        found.stop()
+        studio.jobs.cancel(found)
         return {"stopping": True}
 
     @app.post("/studio/generate")
@@ -183,6 +209,8 @@ async def receive(
     """
     announced = request.headers.get("content-length", "")
     length = int(announced) if announced.isdecimal() else None
+    if tempo is not None and not SLOWEST <= tempo <= FASTEST:  # NaN neither
+        raise RequestError(f"tempo must be from {SLOWEST:g} to {FASTEST:g} BPM, not {tempo:g}")
     stored = "sound" if kind == "melody" else kind
     file = await studio.store.receive(stored, name, length, request.stream())
     look: dict[str, Callable[[], dict[str, Any]]] = {
@@ -192,11 +220,14 @@ async def receive(
         "melody": lambda: studio.tune(file, tempo),
     }
     assert set(KINDS) <= set(look)
+    kept = False
     try:
-        return await asyncio.to_thread(look[kind])
-    except BaseException:
-        studio.store.remove(file.parent)
-        raise
+        found = await asyncio.to_thread(look[kind])
+        kept = "token" in found  # of a tune only its notes are needed
+    finally:
+        if not kept:
+            studio.store.remove(file.parent)
+    return found
 
 
 async def body(request: Request) -> dict[str, Any]:
@@ -212,7 +243,7 @@ async def body(request: Request) -> dict[str, Any]:
             raise RequestError("the request is too large")
     try:
         values = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict):
         raise RequestError('send one JSON object, such as {"loudness": {"text": "swell"}}')
@@ -229,7 +260,7 @@ async def answer(request: Request, studio: Studio, submit: Callable[[], Job]) ->
     async for _ in studio.jobs.watch(job, request.is_disconnected):
         pass
     if not job.clips:
-        raise RequestError(job.line or "stopped before it began")
+        raise RequestError(job.line or NOT_BEGUN)
     clip = job.clips[0]
     if "application/json" in request.headers.get("accept", ""):
         shown = {key: clip[key] for key in ("title", "seconds", "sound", "downloads", "command")}

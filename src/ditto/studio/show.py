@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ LABELS = {
 
 def address(file: Path) -> str:
     """Return where a file of the store is found, from the studio's root."""
-    return f"studio/files/{file.parent.name}/{file.name}"
+    return f"studio/files/{file.parent.name}/{quote(file.name)}"
 
 
 def peaks(samples: np.ndarray, columns: int = COLUMNS) -> dict[str, list[int]]:

@@ -5,7 +5,7 @@ controls are read by the controls themselves.
 """
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -25,6 +25,7 @@ from ditto.methods import make_method
 from ditto.models.conditioning import Tags
 from ditto.models.model import MusicModel
 from ditto.optimize import Step, Stop
+from ditto.paths import printable
 from ditto.request import Request
 
 WORDS = {
@@ -33,6 +34,7 @@ WORDS = {
     "structure": "structure",
     "text": "text",
     "brightness": "brightness",
+    "chords": "chords",
 }
 """Control as the page and the command line call it → its kind."""
 MAX_TEXT = 20_000
@@ -66,7 +68,7 @@ class Music(Words):
 
     Attributes:
         tags: "genre=jazz mood=calm tempo=110".
-        loudness, melody, structure, text, brightness: controls.
+        loudness, melody, structure, text, brightness, chords: controls.
         seed: of the first clip or window.
         iterations: K; None is the default for the controls.
         guidance: w; None is the model's.
@@ -79,6 +81,7 @@ class Music(Words):
     structure: Asked | None = None
     text: Asked | None = None
     brightness: Asked | None = None
+    chords: Asked | None = None
     seed: int = Field(0, ge=0, le=2**31 - 1)
     iterations: int | None = Field(None, ge=1, le=MAX_ITERATIONS)
     guidance: float | None = Field(None, ge=0, le=30)
@@ -89,6 +92,10 @@ class Music(Words):
         found = {word: getattr(self, word) for word in WORDS}
         return {word: asked for word, asked in found.items() if asked is not None}
 
+    def beats(self, tags: Tags) -> float | None:
+        """Return the tempo that tunes and chords are counted by; None is the default."""
+        return tags.tempo
+
     def request(self, spec: AudioSpec, tags: Tags | None = None, **more: Any) -> Request:
         """Return the request.
 
@@ -96,9 +103,8 @@ class Music(Words):
             DittoError: a text cannot be read.
         """
         tags = Tags.parse(self.tags) if tags is None else tags
-        controls = [
-            control_of(word, asked, spec, tags.tempo) for word, asked in self.asked().items()
-        ]
+        tempo = self.beats(tags)
+        controls = [control_of(word, asked, spec, tempo) for word, asked in self.asked().items()]
         return Request(
             controls,
             tags,
@@ -128,7 +134,7 @@ class Music(Words):
         Args:
             tags: in place of the wish's own.
         """
-        tempo = (Tags.parse(self.tags) if tags is None else tags).tempo
+        tempo = self.beats(Tags.parse(self.tags) if tags is None else tags)
         controls = [python_of(word, asked, tempo) for word, asked in self.asked().items()]
         found = []
         if controls:
@@ -206,6 +212,10 @@ class EditWish(Music):
                 raise RequestError("give bars together with bpm, and without seconds")
             return loops.loop_seconds(self.bpm, self.bars)
         return self.seconds
+
+    def beats(self, tags: Tags) -> float | None:
+        """Return the loop's own tempo, or the tags'."""
+        return self.bpm if self.kind == "loop" and self.bpm is not None else tags.tempo
 
     def whole_tags(self, model: MusicModel) -> Tags:
         """Return the tags with the beat, and of a loop with its tempo if the model knows it."""
@@ -402,11 +412,11 @@ def read_wish(kind: type[Wish], values: dict[str, Any]) -> Wish:
     try:
         return kind(**values)
     except ValidationError as error:
-        raise RequestError(first_fault(error)) from None
+        raise RequestError(first_fault(error.errors())) from None
 
 
-def first_fault(error: ValidationError) -> str:
-    """Return the first fault that pydantic found, in one line."""
-    fault = error.errors()[0]
-    where = " ".join(str(part) for part in fault["loc"]) or "the wish"
-    return f"{where}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
+def first_fault(faults: Sequence[Mapping[str, Any]]) -> str:
+    """Return the first of pydantic's faults, in one line."""
+    place = [str(part) for part in faults[0]["loc"] if part not in ("query", "path")]
+    said = faults[0]["msg"]
+    return f"{printable(' '.join(place))[:80] or 'the wish'}: {said[:1].lower()}{said[1:]}"
