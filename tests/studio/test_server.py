@@ -24,7 +24,6 @@ from ditto.studio.work import Studio
 
 gradio = pytest.importorskip("gradio")
 from fastapi.testclient import TestClient  # noqa: E402 - comes with gradio
-
 from starlette.websockets import WebSocketDisconnect  # noqa: E402
 
 from ditto.studio.server import Guard, make_app  # noqa: E402

@@ -76,6 +76,7 @@ WISHES = [
         "seconds": 0.4,
     },
     {"melody": {"text": "C4 E4"}, "text": {"text": "it's a 'calm' trio"}},
+    {"chords": {"text": "Am:4 F:2 C"}, "tags": "tempo=90"},
 ]
 
 
@@ -109,6 +110,20 @@ EDITS = [
     ({"kind": "loop", "bpm": 120, "bars": 2, "repeats": 3}, "loop_recording"),
     ({"kind": "loop", "seconds": 2.0, "tags": "genre=jazz"}, "loop_recording"),
     ({"kind": "loop", "bpm": 480 / 2, "bars": 1, "recording": None, "seed": 5}, "loop"),
+    (
+        {
+            "kind": "inpaint",
+            "regions": [(0.2, 0.3)],
+            "overlap": 0.1,
+            "loudness": {"text": "crescendo", "during": "0-0.3"},
+            "melody": {"text": "C4:1 R:0.5 E4", "weight": 0.5},
+            "tags": "tempo=90",
+        },
+        "inpaint",
+    ),
+    ({"kind": "outpaint", "seconds": 1.5, "loudness": {"text": "0:-30 1.5:-10"}}, "outpaint"),
+    ({"kind": "loop", "bpm": 240, "bars": 1, "melody": {"text": "C4 E4"}}, "loop"),
+    ({"kind": "loop", "bpm": 150, "bars": 1, "melody": {"text": "C4"}}, "loop_recording"),
 ]
 
 

@@ -205,6 +205,7 @@ def create_tab(studio: Studio) -> None:
                 "result",
                 {},
                 elem_id="create-result",
+                go="create-go",
                 empty="Switch on what the music must follow, and press Generate. "
                 "Without a control it is plain music.",
             )
@@ -257,6 +258,7 @@ def edit_tab(studio: Studio) -> None:
                 "result",
                 {},
                 elem_id="edit-result",
+                go="edit-go",
                 empty="Give a recording, drag over what is to be made anew, and press Edit.",
             )
 
@@ -303,6 +305,7 @@ def loop_tab(studio: Studio) -> None:
                 "result",
                 {},
                 elem_id="loop-result",
+                go="loop-go",
                 empty="Choose tempo and bars. The loop is exact to the sample, and is played "
                 "round and round here.",
             )
@@ -341,6 +344,7 @@ def vary_tab(studio: Studio) -> None:
                 "result",
                 {},
                 elem_id="vary-result",
+                go="vary-go",
                 brief=True,
                 empty="Keep the latent of a clip (“vary this” under it, or its .latent), "
                 "and make others of its kind.",

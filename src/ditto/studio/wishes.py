@@ -92,8 +92,8 @@ class Music(Words):
         found = {word: getattr(self, word) for word in WORDS}
         return {word: asked for word, asked in found.items() if asked is not None}
 
-    def beats(self, tags: Tags) -> float | None:
-        """Return the tempo that tunes and chords are counted by; None is the default."""
+    def tempo_of(self, word: str, tags: Tags) -> float | None:
+        """Return the tempo that a control's beats are counted by; None is the default."""
         return tags.tempo
 
     def request(self, spec: AudioSpec, tags: Tags | None = None, **more: Any) -> Request:
@@ -103,8 +103,10 @@ class Music(Words):
             DittoError: a text cannot be read.
         """
         tags = Tags.parse(self.tags) if tags is None else tags
-        tempo = self.beats(tags)
-        controls = [control_of(word, asked, spec, tempo) for word, asked in self.asked().items()]
+        controls = [
+            control_of(word, asked, spec, self.tempo_of(word, tags))
+            for word, asked in self.asked().items()
+        ]
         return Request(
             controls,
             tags,
@@ -134,8 +136,11 @@ class Music(Words):
         Args:
             tags: in place of the wish's own.
         """
-        tempo = self.beats(Tags.parse(self.tags) if tags is None else tags)
-        controls = [python_of(word, asked, tempo) for word, asked in self.asked().items()]
+        counted = Tags.parse(self.tags) if tags is None else tags
+        controls = [
+            python_of(word, asked, self.tempo_of(word, counted))
+            for word, asked in self.asked().items()
+        ]
         found = []
         if controls:
             listed = "".join(f"        {control},\n" for control in controls)
@@ -213,9 +218,10 @@ class EditWish(Music):
             return loops.loop_seconds(self.bpm, self.bars)
         return self.seconds
 
-    def beats(self, tags: Tags) -> float | None:
-        """Return the loop's own tempo, or the tags'."""
-        return self.bpm if self.kind == "loop" and self.bpm is not None else tags.tempo
+    def tempo_of(self, word: str, tags: Tags) -> float | None:
+        """Return the loop's own tempo for its melody, else the tags'."""
+        looped = self.kind == "loop" and word == "melody" and self.bpm is not None
+        return self.bpm if looped else tags.tempo
 
     def whole_tags(self, model: MusicModel) -> Tags:
         """Return the tags with the beat, and of a loop with its tempo if the model knows it."""
@@ -384,10 +390,10 @@ def spans_of(text: str, word: str) -> list[tuple[float, float]]:
 
 def python_of(word: str, asked: Asked, tempo: float | None) -> str:
     """Return a control as it is written in Python."""
-    text = f"ditto.{CONTROLS[WORDS[word]].__name__}({asked.text!r})"
-    if word == "melody":
-        bpm = f", bpm={tempo:g}" if tempo else ""
-        text = f"ditto.Melody.from_notes({asked.text!r}{bpm})"
+    name = CONTROLS[WORDS[word]].__name__
+    name += ".from_notes" if word == "melody" else ""
+    bpm = f", bpm={tempo:g}" if tempo and word in ("melody", "chords") else ""
+    text = f"ditto.{name}({asked.text!r}{bpm})"
     if asked.during:
         text += f".during({', '.join(map(str, spans_of(asked.during, word)))})"
     return text if asked.weight is None else f"{text} * {asked.weight!r}"

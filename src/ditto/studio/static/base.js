@@ -25,14 +25,53 @@ window.ditto = {};
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
   const rounded = (value, digits) => Number(value.toFixed(digits));
 
-  /** Everything that one tab's parts tell each other; "tempo" is told when it changes. */
+  /** Everything that one tab's parts tell each other; "time" is told when its tempo or the seconds
+      of the whole change. What is out of range is none: there would be millions of beats to draw. */
   const tabs = {};
   function tab(name) {
-    return (tabs[name] ||= Object.assign(new EventTarget(), { tempo: null }));
+    return (tabs[name] ||= Object.assign(new EventTarget(), { tempo: null, seconds: null }));
   }
   function setTempo(name, tempo) {
-    tab(name).tempo = tempo;
-    tab(name).dispatchEvent(new Event("tempo"));
+    tab(name).tempo = tempo >= 20 && tempo <= 400 ? tempo : null;
+    tab(name).dispatchEvent(new Event("time"));
+  }
+  function setSeconds(name, seconds) {
+    const known = seconds >= 0.5 && seconds <= 900 ? seconds : null;
+    if (known === tab(name).seconds) return;
+    tab(name).seconds = known;
+    tab(name).dispatchEvent(new Event("time"));
+  }
+
+  /** Only one sound at a time: what begins tells here how it is stopped; null stops all. */
+  let silence = null;
+  function sounding(stop) {
+    const before = silence;
+    silence = stop;
+    if (before && before !== stop) before();
+  }
+
+  /** Keep what a part's fields hold while the page is loaded anew, in this window. Returns what
+      saves them and what brings them back. */
+  function keeper(element) {
+    const name = `ditto ${element.closest("[id]")?.id}`;
+    const fields = () => [...element.querySelectorAll("input:not([type=file]), select, textarea")];
+    const held = (field) => (field.type === "checkbox" ? field.checked : field.value);
+    let before = null;
+    try { before = JSON.parse(sessionStorage.getItem(name)); } catch { /* none */ }
+    return {
+      save() {
+        try { sessionStorage.setItem(name, JSON.stringify(fields().map(held))); } catch { /* full */ }
+      },
+      restore() {
+        if (!Array.isArray(before) || before.length !== fields().length) return;
+        fields().forEach((field, i) => {
+          if (held(field) === before[i]) return;
+          if (field.type === "checkbox") field.checked = before[i];
+          else field.value = before[i];
+          field.dispatchEvent(new Event("change", { bubbles: true }));
+        });
+      },
+    };
   }
 
   /** Steps back and forth through the states of a part. */
@@ -54,7 +93,12 @@ window.ditto = {};
     }
     show();
     return {
-      buttons,
+      buttons: html("span", { class: "together" }, buttons),
+      /** Forget all: what is there now is of something else. */
+      clear() {
+        past.length = future.length = 0;
+        show();
+      },
       /** Call before a change. */
       keep() {
         past.push(get());
@@ -75,8 +119,8 @@ window.ditto = {};
   /** A control: a switch over what it holds, and under it when it counts and how much.
       `text()` returns what the command line would be given. */
   function card(element, props, trigger, { title, hint, body, text, shown }) {
-    const name = props.word;
-    const on = html("input", { type: "checkbox", role: "switch", id: `${name}-on`,
+    const id = props.tab === "create" ? `${props.word}-on` : `${props.tab}-${props.word}-on`;
+    const on = html("input", { type: "checkbox", role: "switch", id,
       change: () => { content.hidden = !on.checked; tell(); if (on.checked && shown) shown(); } });
     const during = html("input", { type: "text", placeholder: "always", change: () => tell(),
       "aria-label": `${title}: when it counts, in seconds, such as 2-6` });
@@ -87,7 +131,7 @@ window.ditto = {};
         html("label", {}, html("span", {}, "counts in (s)"), during),
         html("label", {}, html("span", {}, "weight λ"), weight)));
     element.replaceChildren(html("section", { class: "card", "aria-label": title },
-      html("label", { class: "switch", for: `${name}-on` }, on,
+      html("label", { class: "switch", for: id }, on,
         html("span", { class: "title" }, title), html("span", { class: "hint" }, hint)),
       content));
     function tell() {
@@ -95,10 +139,13 @@ window.ditto = {};
         on: on.checked, text: text(), during: during.value.trim(),
         weight: weight.value === "" ? null : Number(weight.value),
       };
+      kept.save();
       trigger("change");
     }
+    const kept = keeper(element);
     return {
       tell,
+      restore: kept.restore,
       turnOn() { if (!on.checked) on.click(); },
     };
   }
@@ -116,8 +163,8 @@ window.ditto = {};
     } catch {
       throw new Error("the studio does not answer: is it still running?");
     }
-    const told = await answer.json();
-    if (!answer.ok) throw new Error(told.error);
+    const told = await answer.json().catch(() => ({}));
+    if (!answer.ok) throw new Error(told.error || `the studio answers with fault ${answer.status}`);
     return told;
   }
 
@@ -181,7 +228,10 @@ window.ditto = {};
     const buttons = props.tabs.map((title) => {
       const name = title.toLowerCase();
       return html("button", { type: "button", role: "tab", id: `tab-${name}`,
-        "aria-controls": `panel-${name}`, click: () => choose(name) }, title);
+        "aria-controls": `panel-${name}`, click: () => {
+          if (location.hash !== `#${name}`) window.history.pushState(null, "", `#${name}`);
+          choose(name);
+        } }, title);
     });
     const list = html("div", { role: "tablist", "aria-label": "What to do", class: "tabs",
       keydown: (event) => {
@@ -195,6 +245,7 @@ window.ditto = {};
     element.replaceChildren(html("header", { class: "bar" },
       html("h1", {}, "Ditto ", html("span", {}, "studio")), list));
     function choose(name) {
+      sounding(null);
       for (const button of buttons) {
         const chosen = button.id === `tab-${name}`;
         button.setAttribute("aria-selected", chosen);
@@ -205,14 +256,16 @@ window.ditto = {};
         panel.setAttribute("aria-labelledby", button.id);
         panel.classList.toggle("away", !chosen);
       }
-      window.history.replaceState(null, "", `#${name}`);
     }
-    ditto.choose = choose;
-    const asked = location.hash.slice(1);
-    // The panels come after this bar.
-    requestAnimationFrame(() => choose(buttons.some((b) => b.id === `tab-${asked}`) ? asked : "create"));
+    ditto.choose = (name) => document.getElementById(`tab-${name}`).click();
+    function asked() {
+      const name = location.hash.slice(1);
+      choose(buttons.some((b) => b.id === `tab-${name}`) ? name : "create");
+    }
+    window.addEventListener("popstate", asked);
+    requestAnimationFrame(asked);  // the panels come after this bar
   }
 
-  Object.assign(window.ditto, { html, svg, clamp, rounded, tab, setTempo, history, card, upload,
-    messages, chooser, onWidth, redraw, first, seconds, copy, nav });
+  Object.assign(window.ditto, { html, svg, clamp, rounded, tab, setTempo, setSeconds, sounding,
+    keeper, history, card, upload, messages, chooser, onWidth, redraw, first, seconds, copy, nav });
 })();

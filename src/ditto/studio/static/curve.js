@@ -34,8 +34,9 @@
   /** props: word, title, hint, unit, view [low, high], range [low, high], digits, log,
       shapes {name: [[share, value]]}, first, seconds, tab. */
   ditto.curve = (element, props, trigger) => {
-    const last = Math.floor(props.seconds * 100) / 100;
     const shared = ditto.tab(props.tab);
+    const whole = () => Math.floor((shared.seconds || props.seconds) * 100) / 100;
+    let last = whole();
     const scale = props.log ? Math.log2 : (value) => value;
     const unscale = props.log ? (value) => 2 ** value : (value) => value;
     const [low, high] = props.view.map(scale);
@@ -50,14 +51,14 @@
 
     /** Points of a text; null where it cannot be read. */
     function read(text) {
-      if (props.shapes[text]) {
+      if (Object.hasOwn(props.shapes, text)) {
         return props.shapes[text].map(([share, value]) => [rounded(share * last, 2), value]);
       }
       const parts = text.replaceAll(",", " ").split(/\s+/).filter(Boolean).map((part) =>
         part.split(":").map(Number));
       const fine = parts.length && parts.every(([time, value], i) =>
         Number.isFinite(time) && Number.isFinite(value) && time >= 0
-        && (i === 0 || time > parts[i - 1][0])
+        && time < 1e5 && (i === 0 || time > parts[i - 1][0])
         && value >= props.range[0] && value <= props.range[1]);
       return fine ? parts : null;
     }
@@ -90,7 +91,7 @@
     function show(next) {
       state = text.value = next;
       text.setAttribute("aria-invalid", read(next) === null);
-      preset.value = props.shapes[next] ? next : "";
+      preset.value = Object.hasOwn(props.shapes, next) ? next : "";
       draw();
       card.tell();
     }
@@ -218,15 +219,16 @@
       const parts = [];
       for (const value of props.lines) {
         parts.push(svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) }),
-          svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" },
+          svg("text", { x: LEFT - 9, y: y(value) + 4, "text-anchor": "end" },
             value >= 1000 ? `${value / 1000}k` : value));
       }
-      for (let i = 0; i * beat() <= last; i++) {
+      for (let i = 0; i * beat() <= last && last / beat() < width; i++) {
         const at = x(i * beat());
         parts.push(svg("line", { class: i % 4 ? "beat" : "beat bar", x1: at, x2: at, y1: TOP,
           y2: HEIGHT - BOTTOM }));
       }
-      for (let i = 0; i <= last; i++) {
+      const every = [1, 2, 5, 10, 30, 60, 120].find((step) => last / step <= width / 36) || 300;
+      for (let i = 0; i <= last; i += every) {
         parts.push(svg("text", { x: x(i), y: HEIGHT - 6, "text-anchor": "middle" }, i ? i : "0 s"));
       }
       parts.push(svg("text", { x: 4, y: TOP + 8 }, props.unit));
@@ -249,7 +251,7 @@
       ditto.redraw(picture, parts);
     }
     ditto.onWidth(body, (now) => { width = now; draw(); });
-    shared.addEventListener("tempo", () => draw());
-    ditto.first(() => show(state));
+    shared.addEventListener("time", () => { last = whole(); draw(); });
+    ditto.first(() => { card.restore(); show(state); });
   };
 })();

@@ -11,7 +11,7 @@
     const words = /^[A-Za-z]+$/.test(text.trim()) ? [...text.trim()]
       : text.replaceAll(",", " ").split(/\s+/).filter(Boolean);
     const found = words.map((word) => SECTION.exec(word));
-    if (found.length < 2 || found.length > MOST || !found.every((match) => match && match[2] !== "0")) {
+    if (found.length < 2 || found.length > MOST || !found.every((match) => match && Number(match[2] ?? 1) >= 0.01)) {
       return null;
     }
     return found.map((match) => [match[1].toUpperCase(), Number(match[2] ?? 1)]);
@@ -30,12 +30,15 @@
       spellcheck: "false", change: () => {
         const found = read(text.value);
         text.setAttribute("aria-invalid", found === null);
+        said.say(found ? "" : `this cannot be read: write 2 to ${MOST} letters, such as ABA or A:2 B:1; `
+          + "the blocks count");
         if (found && write(found) !== write(sections)) set(found);
       } });
     const preset = html("select", { "aria-label": "Form: presets",
       change: () => { if (preset.value) set(read(preset.value)); preset.value = ""; } },
     html("option", { value: "" }, "presets"),
     ["AB", "ABA", "AABA", "ABAB", "ABAC", "ABCA"].map((name) => html("option", { value: name }, name)));
+    const said = ditto.messages();
     const past = ditto.history(() => sections.map((one) => [...one]), show);
     const body = html("div", { keydown: past.keys },
       html("div", { class: "tools" }, preset,
@@ -45,7 +48,7 @@
         html("button", { type: "button", class: "small", click: () => {
           if (sections.length > 2) set(sections.slice(0, -1));
         } }, "remove last"), past.buttons),
-      row, text);
+      row, text, said.line);
     const card = ditto.card(element, props, trigger, { title: "Form",
       hint: "which parts sound alike", body, text: () => write(sections) });
     const total = () => sections.reduce((sum, [, length]) => sum + length, 0);
@@ -59,6 +62,7 @@
       sections = next;
       text.value = write(sections);
       text.removeAttribute("aria-invalid");
+      said.clear();
       draw();
       card.tell();
     }
@@ -123,6 +127,6 @@
       window.addEventListener("pointermove", move);
       window.addEventListener("pointerup", end, { once: true });
     }
-    ditto.first(() => show(sections));
+    ditto.first(() => { card.restore(); show(sections); });
   };
 })();

@@ -70,24 +70,26 @@
       }
       if (has("method") && method.value) props.value.method = method.value;
       if (has("tempo")) setTempo(props.tab, numberOf(tempo));
+      kept.save();
       trigger("change");
     }
+    const kept = ditto.keeper(element);
     if (props.chosen) {
       genre.value = props.chosen.genre || "";
       tempo.value = props.chosen.tempo || "";
     }
-    ditto.first(tell);
+    ditto.first(() => { kept.restore(); tell(); });
   };
 
-  /** A text for CLAP. */
+  /** A text. props: word, title, hint, placeholder, rows, tab. */
   ditto.words = (element, props, trigger) => {
-    const area = html("textarea", { rows: 2, "aria-label": "Text", maxlength: 300,
-      placeholder: "a calm jazz trio with vibraphone", input: () => card.tell() });
+    const area = html("textarea", { rows: props.rows, "aria-label": props.title, maxlength: 300,
+      placeholder: props.placeholder, input: () => card.tell(), change: () => card.tell() });
     const card = ditto.card(element, props, trigger, {
-      title: "Text", hint: "what it should sound like, by CLAP", body: area,
-      text: () => area.value.trim(),
+      title: props.title, hint: props.hint, body: area,
+      text: () => area.value.trim().replaceAll(/\s+/g, " "),
     });
-    ditto.first(card.tell);
+    ditto.first(() => { card.restore(); card.tell(); });
   };
 
   /** Fields of the loop's length, or of a variation. props: parts: [{name, label, …settings}];
@@ -109,8 +111,14 @@
         if (input.value === "" || fields[i].hidden) continue;
         props.value[name] = input.type === "number" ? Number(input.value) : input.value;
       }
+      const { seconds, bars, bpm } = props.value, whole = seconds || bars * 240 / bpm;
+      ditto.tab(props.tab).asked = whole || null;
+      ditto.setSeconds(props.tab, whole || ditto.tab(props.tab).recording || null);
+      if (props.tab === "loop") ditto.setTempo("loop", bpm);
+      kept.save();
       trigger("change");
     }
-    ditto.first(tell);
+    const kept = ditto.keeper(element);
+    ditto.first(() => { kept.restore(); tell(); });
   };
 })();

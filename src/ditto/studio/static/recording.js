@@ -20,6 +20,7 @@
       play.textContent = playing ? "❚❚ pause" : "▶ play";
       element.dataset.playing = playing;
     });
+    wave.follow(player);
     const play = html("button", { type: "button", class: "small",
       click: () => (player.playing ? player.pause() : player.play()) }, "▶ play");
     const loop = html("input", { type: "checkbox", change: repeat, "aria-label": "Loop the region" });
@@ -53,11 +54,15 @@
       if (event.dataTransfer.files.length) take(event.dataTransfer.files[0]);
     });
 
+    let asked = 0;
     async function take(given) {
+      const mine = ++asked;
       said.say(`reading ${given.name} …`, "note");
       try {
         const found = await ditto.upload("sound", given.name, given);
+        if (mine !== asked) return;  // another one was given meanwhile
         file = found;
+        past.clear();
         regions = [];
         chosen = -1;
         view.hidden = false;
@@ -66,10 +71,13 @@
         said.say(`${found.name}: ${ditto.seconds(found.seconds)}, ${found.rate} Hz, `
           + `${found.channels === 1 ? "mono" : "stereo"}`, "note");
         show([]);
+        const shared = ditto.tab(props.tab);
+        shared.recording = found.seconds;
+        ditto.setSeconds(props.tab, shared.asked || found.seconds);
         await player.load([{ url: found.sound }]);
         wave.playhead(0);
       } catch (error) {
-        said.say(error.message);
+        if (mine === asked) said.say(error.message);
       }
     }
 
@@ -175,7 +183,8 @@
           max: rounded(file.seconds, 2), value: which ? to : from, "aria-label": `Region ${i + 1}, ${label}`,
           change: (event) => {
             const next = regions.map((one) => [...one]);
-            next[i][which] = Number(event.target.value);
+            if (event.target.value === "") { drawList(); return; }
+            next[i][which] = clamp(Number(event.target.value), 0, rounded(file.seconds, 2));
             if (next[i][1] - next[i][0] >= SHORTEST) set(...settled(next, i));
             else drawList();
           } });

@@ -101,6 +101,7 @@
       view.dataset.playing = playing;
       view.dataset.time = time.toFixed(3);
     });
+    wave.follow(player);
     const play = html("button", { type: "button", class: "play",
       click: () => (player.playing ? player.pause() : player.play()) }, "▶ play");
     const sides = html("span", { class: "sides-switch", role: "group", "aria-label": "Which sound" });
@@ -175,11 +176,16 @@
     const bar = html("progress", { max: 1, value: 0, "aria-label": "Progress" });
     const line = html("p", { class: "state", role: "status" });
     const picture = html("div", {});
-    const preview = html("audio", { controls: true, hidden: true, "aria-label": "How it sounds so far" });
+    const preview = html("audio", { controls: true, hidden: true, "aria-label": "How it sounds so far",
+      play: () => ditto.sounding(() => preview.pause()) });
     const stop = html("button", { type: "button", class: "stop", hidden: true, click: async () => {
       stop.disabled = true;
-      await fetch(`studio/jobs/${job}/stop`, { method: "POST" });
-    } }, "Stop and keep the best so far");
+      try {
+        await fetch(`studio/jobs/${job}/stop`, { method: "POST" });
+      } catch {
+        lost();
+      }
+    } });
     const progress = html("div", { class: "progress", hidden: true }, line, bar, picture,
       html("div", { class: "tools" }, stop, preview));
     const clips = html("div", { class: "clips" });
@@ -200,11 +206,39 @@
       return parts.join(" · ");
     }
 
-    function update() {
-      const now = props.value;
+    const name = `ditto job of ${element.closest("[id]")?.id}`;
+    const button = document.getElementById(props.go);
+    let heard = 0;
+    function lost() {
+      said.say("the studio does not answer: is it still running? What you see stays; start it again, "
+        + "load this page anew, and press the button again");
+      element.dataset.state = "lost";
+      progress.hidden = true;
+      button?.classList.remove("busy");
+    }
+    /** Ask after the job where nothing else tells of it: after the page was loaded anew, or when
+        the connection is gone. */
+    async function ask() {
+      const id = job;
+      let now = null;
+      try {
+        const answer = await fetch(`studio/jobs/${id}`);
+        if (answer.ok) now = await answer.json();
+      } catch { /* it is gone */ }
+      if (id !== job || !["queued", "running"].includes(element.dataset.state)) return;
+      if (now) update(now);
+      else lost();
+    }
+    setInterval(() => {
+      if (["queued", "running"].includes(element.dataset.state) && Date.now() - heard > 3000) ask();
+    }, 1000);
+
+    function update(now) {
       if (!now || !now.state) return;
+      heard = Date.now();
       if (now.id !== job) {
         job = now.id;
+        try { sessionStorage.setItem(name, job); } catch { /* full */ }
         shown.forEach(({ player }) => player.pause());
         shown = [];
         clips.replaceChildren();
@@ -220,7 +254,9 @@
       empty.hidden = true;
       element.dataset.state = now.state;
       progress.hidden = now.over;
-      stop.hidden = now.over || !now.losses.length;
+      button?.classList.toggle("busy", !now.over);
+      stop.hidden = now.over || !(now.state === "queued" || now.total);
+      stop.textContent = now.state === "queued" ? "Cancel" : "Stop and keep the best so far";
       line.textContent = words(now);
       if (now.total) bar.value = now.i / now.total;
       else bar.removeAttribute("value");
@@ -237,7 +273,13 @@
         } else if (clip.other) shown[i].add(clip.other);
       });
     }
-    watch("value", update);
-    update();
+    watch("value", () => update(props.value));
+    update(props.value);
+    const before = sessionStorage.getItem(name);
+    if (before && !job) {
+      fetch(`studio/jobs/${before}`).then(async (answer) => {
+        if (answer.ok && !job) update(await answer.json());
+      }).catch(() => {});
+    }
   };
 })();

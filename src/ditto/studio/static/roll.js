@@ -6,8 +6,18 @@
   const ROW = 10, LEFT = 40, BOTTOM = 20, EDGE = 9;
   const NAMES = ["C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B"];
   const STEPS = { C: 0, D: 2, E: 4, F: 5, G: 7, A: 9, B: 11 };
-  const NOTE = /^([A-Ga-g])([#♯b♭]?)(\d)?(?::(\d+(?:\.\d*)?|\d*\.\d+))?$/;
-  const REST = /^[Rr](?::(\d+(?:\.\d*)?|\d*\.\d+))?$/;
+  const LENGTH = String.raw`(?::(\d+\/\d+|\d+(?:\.\d*)?|\d*\.\d+)|\/(\d+)(\.{0,2}))?$`;
+  const NOTE = new RegExp(String.raw`^([A-Ga-g])(##|♯♯|bb|♭♭|[#♯b♭x]?)(\d)?${LENGTH}`);
+  const REST = new RegExp(`^[Rr]${LENGTH}`);
+  const SHIFTS = { "#": 1, "♯": 1, b: -1, "♭": -1, x: 2, "##": 2, "♯♯": 2, bb: -2, "♭♭": -2 };
+  const MOST = 2000;
+
+  /** Beats: "1.5", "1/2", or a note value as in C4/8. (a quarter is a beat). */
+  function lengthOf(beats, value, dots) {
+    if (value) return 4 / Number(value) * (2 - 0.5 ** dots.length);
+    const [over, under] = (beats ?? "1").split("/").map(Number);
+    return under === undefined ? over : over / under;
+  }
 
   const nameOf = (pitch) => `${NAMES[pitch % 12]}${Math.floor(pitch / 12) - 1}`;
 
@@ -18,11 +28,13 @@
     for (const word of text.replaceAll(",", " ").split(/\s+/).filter(Boolean)) {
       const rest = REST.exec(word), note = NOTE.exec(word);
       if (!rest && !note) return null;
-      const length = Number((rest ? rest[1] : note[4]) ?? 1);
-      if (note && length > 0) {
-        const shift = { "#": 1, "♯": 1, b: -1, "♭": -1 }[note[2]] || 0;
-        notes.push([rounded(now, 3), length,
-          12 * (Number(note[3] ?? 4) + 1) + STEPS[note[1].toUpperCase()] + shift]);
+      const length = lengthOf(...(rest || note).slice(rest ? 1 : 4));
+      if (!(length > 0 && length < 1e4) || notes.length >= MOST) return null;
+      if (note) {
+        const pitch = 12 * (Number(note[3] ?? 4) + 1) + STEPS[note[1].toUpperCase()]
+          + (SHIFTS[note[2]] || 0);
+        if (pitch < 0 || pitch > 127) return null;
+        notes.push([rounded(now, 3), length, pitch]);
       }
       now += length;
     }
@@ -75,7 +87,7 @@
     const shared = ditto.tab(props.tab);
     let notes = read(props.first), width = 560, playing = null, chosen = -1;
     const tempo = () => shared.tempo || 120;
-    const beats = () => props.seconds * tempo() / 60;
+    const beats = () => (shared.seconds || props.seconds) * tempo() / 60;
 
     const picture = svg("svg", { class: "canvas roll", role: "group",
       "aria-label": "Piano roll: drag to add a note; notes move by arrow keys" });
@@ -83,6 +95,8 @@
       "aria-label": "Melody as text", change: () => {
         const found = read(text.value);
         text.setAttribute("aria-invalid", found === null);
+        said.say(found ? "" : "this cannot be read: write notes with beats, such as C4:1 E4:0.5 R:1 "
+          + "G4:2; those that are drawn count");
         if (found && write(found) !== write(notes)) set(found);
       } });
     const grid = html("select", { "aria-label": "Grid", change: () => draw() },
@@ -98,7 +112,8 @@
         html("button", { type: "button", class: "small", click: append }, "add note"),
         html("button", { type: "button", class: "small", click: () => set([]) }, "clear"),
         ditto.chooser("import MIDI or MusicXML", ".mid,.midi,.musicxml,.mxl,.xml",
-          (file) => take("score", file.name, file), "score-file"),
+          (file) => take("score", file.name, file),
+          props.tab === "create" ? "score-file" : `${props.tab}-score-file`),
         microphone),
       html("div", { class: "scroll" }, picture), text, said.line);
     const card = ditto.card(element, props, trigger, { title: "Melody",
@@ -112,6 +127,7 @@
       notes = next;
       text.value = write(notes);
       text.removeAttribute("aria-invalid");
+      said.clear();
       draw();
       card.tell();
     }
@@ -126,7 +142,7 @@
     }
 
     async function take(kind, name, bytes) {
-      said.clear();
+      said.say(`reading ${name} …`, "note");
       try {
         const query = shared.tempo ? { tempo: shared.tempo } : {};
         const found = await ditto.upload(kind, name, bytes, query);
@@ -175,6 +191,7 @@
 
     function listen() {
       if (playing) { playing.stop(); return; }
+      ditto.sounding(() => playing?.stop());
       const context = new AudioContext(), begun = context.currentTime + 0.05, beat = 60 / tempo();
       for (const [start, length, pitch] of notes) {
         const tone = context.createOscillator(), loudness = context.createGain();
@@ -306,10 +323,11 @@
           parts.push(svg("text", { x: LEFT - 6, y: y + ROW - 1, "text-anchor": "end" }, nameOf(pitch)));
         }
       }
-      for (let beat = 0; beat <= beats() + 1e-6; beat++) {
+      const bar = 4 * Math.ceil(beats() * 24 / width / 4);
+      for (let beat = 0; beat <= beats() + 1e-6; beat += beats() < width / 3 ? 1 : 4) {
         parts.push(svg("line", { class: beat % 4 ? "beat" : "beat bar", x1: x(beat), x2: x(beat), y1: 0,
           y2: tall - BOTTOM }));
-        if (beat % (beats() > 14 ? 4 : 1) === 0) {
+        if (beat % (beats() > 14 ? bar : 1) === 0) {
           parts.push(svg("text", { x: x(beat), y: tall - 6, "text-anchor": "middle" }, beat + 1));
         }
       }
@@ -324,7 +342,7 @@
       ditto.redraw(picture, parts);
     }
     ditto.onWidth(body, (now) => { width = now; draw(); });
-    shared.addEventListener("tempo", () => draw());
-    ditto.first(() => show(notes));
+    shared.addEventListener("time", () => draw());
+    ditto.first(() => { card.restore(); show(notes); });
   };
 })();

@@ -10,6 +10,7 @@
   class Player {
     constructor(tell) {
       Object.assign(this, { tell, sources: [], side: 0, at: 0, nodes: null, region: null, duration: 0 });
+      this.stop = () => this.pause();
     }
 
     /** Sounds: [{url, offset}], offset in seconds of the first one's time. */
@@ -39,7 +40,9 @@
     async play(from = this.at) {
       if (!this.sources.length) return;
       this.pause();
+      ditto.sounding(this.stop);
       await context.resume();
+      if (this.nodes) return;  // pressed twice
       const region = this.region;
       if (region && (from < region[0] || from >= region[1])) from = region[0];
       if (from >= this.duration - 0.01) from = region ? region[0] : 0;
@@ -156,7 +159,29 @@
       this.drawn?.();
     }
 
+    /** Let the keyboard move a player's playhead, play and pause. */
+    follow(player) {
+      const moves = { ArrowLeft: -0.1, ArrowRight: 0.1, PageDown: -1, PageUp: 1 };
+      this.svg.setAttribute("role", "slider");
+      this.svg.setAttribute("tabindex", 0);
+      this.svg.addEventListener("keydown", (event) => {
+        const by = moves[event.key] * (event.shiftKey ? 10 : 1);
+        if (by) player.seek(player.time + by);
+        else if (event.key === "Home") player.seek(0);
+        else if (event.key === "End") player.seek(player.duration);
+        else if (event.key === " ") player.playing ? player.pause() : player.play();
+        else return;
+        event.preventDefault();
+      });
+    }
+
     playhead(time) {
+      if (this.svg.hasAttribute("tabindex")) {
+        this.svg.setAttribute("aria-valuemin", 0);
+        this.svg.setAttribute("aria-valuemax", this.duration.toFixed(2));
+        this.svg.setAttribute("aria-valuenow", time.toFixed(2));
+        this.svg.setAttribute("aria-valuetext", ditto.seconds(time));
+      }
       this.head.setAttribute("x1", this.x(time));
       this.head.setAttribute("x2", this.x(time));
     }
