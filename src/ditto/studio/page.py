@@ -109,6 +109,7 @@ def controls(studio: Studio, name: str, *words: str) -> dict[str, gr.HTML]:
     default.
     """
     shared = {"tab": name, "seconds": studio.window}
+    counts = "counts in what is made anew" if name == "edit" else ""
 
     def curve(word: str, title: str, hint: str, scale: Any, **more: Any) -> gr.HTML:
         shapes = {key: [list(point) for point in points] for key, points in scale.shapes}
@@ -135,7 +136,7 @@ def controls(studio: Studio, name: str, *words: str) -> dict[str, gr.HTML]:
         "loudness": lambda: curve(
             "loudness",
             "Loudness",
-            "draw how loud it is, over time",
+            "draw how loud it is, over time" + (counts and f"; {counts}"),
             LOUDNESS,
             view=[-60, 0],
             lines=[-60, -40, -20, 0],
@@ -144,7 +145,13 @@ def controls(studio: Studio, name: str, *words: str) -> dict[str, gr.HTML]:
             log=False,
         ),
         "melody": lambda: part(
-            "roll", {}, elem_id=f"{name}-melody", word="melody", first="C4:1 E4:1 G4:2", **shared
+            "roll",
+            {},
+            elem_id=f"{name}-melody",
+            word="melody",
+            first="C4:1 E4:1 G4:2",
+            hint=counts or "a tune that the music follows",
+            **shared,
         ),
         "structure": lambda: part(
             "form", {}, elem_id=f"{name}-structure", word="structure", first="ABA", **shared

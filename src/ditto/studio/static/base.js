@@ -50,10 +50,13 @@ window.ditto = {};
     if (before && before !== stop) before();
   }
 
+  /** The name of a part's place on the page: Gradio's own ids are others at every visit. */
+  const placeOf = (element) => element.closest(".block[id]")?.id;
+
   /** Keep what a part's fields hold while the page is loaded anew, in this window. Returns what
       saves them and what brings them back. */
   function keeper(element) {
-    const name = `ditto ${element.closest("[id]")?.id}`;
+    const name = `ditto ${placeOf(element)}`;
     const fields = () => [...element.querySelectorAll("input:not([type=file]), select, textarea")];
     const held = (field) => (field.type === "checkbox" ? field.checked : field.value);
     let before = null;
@@ -267,5 +270,5 @@ window.ditto = {};
   }
 
   Object.assign(window.ditto, { html, svg, clamp, rounded, tab, setTempo, setSeconds, sounding,
-    keeper, history, card, upload, messages, chooser, onWidth, redraw, first, seconds, copy, nav });
+    placeOf, keeper, history, card, upload, messages, chooser, onWidth, redraw, first, seconds, copy, nav });
 })();

@@ -206,7 +206,7 @@
       return parts.join(" · ");
     }
 
-    const name = `ditto job of ${element.closest("[id]")?.id}`;
+    const name = `ditto job of ${ditto.placeOf(element)}`;
     const button = document.getElementById(props.go);
     let heard = 0;
     function lost() {
@@ -246,12 +246,10 @@
         preview.hidden = true;
         preview.removeAttribute("src");
         stop.disabled = false;
-      }
-      if (now.state === "queued" && element.dataset.state !== "queued") {
+        empty.hidden = true;
         const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
         element.scrollIntoView({ block: "nearest", behavior: still ? "instant" : "smooth" });
       }
-      empty.hidden = true;
       element.dataset.state = now.state;
       progress.hidden = now.over;
       button?.classList.toggle("busy", !now.over);

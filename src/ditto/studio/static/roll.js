@@ -117,7 +117,7 @@
         microphone),
       html("div", { class: "scroll" }, picture), text, said.line);
     const card = ditto.card(element, props, trigger, { title: "Melody",
-      hint: "a tune that the music follows", body, text: () => write(notes), shown: () => draw() });
+      hint: props.hint, body, text: () => write(notes), shown: () => draw() });
 
     function set(next) {
       past.keep();
