@@ -120,9 +120,13 @@ def page(browser: Any, studio: Running) -> Iterator[Any]:
     assert faults == []
 
 
+NO_FAULTS = ("Failed to load resource", "AbortError", "Unexpected error Connection errored out")
+"""How lines begin that the browser writes for a refusal, and Gradio when a reload cuts it off."""
+
+
 def is_fault(line: Any) -> bool:
     """Tell whether a line of the console is an error of a script, not a refusal of the studio."""
-    return line.type == "error" and not line.text.startswith("Failed to load resource")
+    return line.type == "error" and not line.text.startswith(NO_FAULTS)
 
 
 READY = """() => {
