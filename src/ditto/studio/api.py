@@ -29,6 +29,7 @@ def functions(studio: Studio) -> list[Callable[..., Any]]:
         seed: int = 0,
         iterations: int = 0,
         seconds: float = 0.0,
+        chords: str = "",
     ) -> dict:
         """Make a clip that follows the controls; texts are those of the command line.
 
@@ -42,6 +43,7 @@ def functions(studio: Studio) -> list[Callable[..., Any]]:
             seed: of the clip.
             iterations: K; 0 is the default for the controls.
             seconds: length; 0 is the model's window.
+            chords: such as "Am:4 F:4 C:4 G:4".
         """
         texts = {
             "loudness": loudness,
@@ -49,6 +51,7 @@ def functions(studio: Studio) -> list[Callable[..., Any]]:
             "structure": structure,
             "text": text,
             "brightness": brightness,
+            "chords": chords,
         }
         values: dict[str, Any] = {name: {"text": given} for name, given in texts.items() if given}
         values |= {"tags": tags, "seed": seed}
@@ -69,6 +72,8 @@ def functions(studio: Studio) -> list[Callable[..., Any]]:
         tags: str = "",
         seed: int = 0,
         iterations: int = 0,
+        loudness: str = "",
+        melody: str = "",
     ) -> dict:
         """Edit a recording, or make a loop.
 
@@ -83,11 +88,15 @@ def functions(studio: Studio) -> list[Callable[..., Any]]:
             tags: such as "genre=jazz".
             seed: of the first window.
             iterations: K; 0 is the default.
+            loudness: of what is new, over the whole.
+            melody: of what is new, over the whole.
         """
         values: dict[str, Any] = {"kind": kind, "regions": regions, "backwards": backwards}
         given = {"recording": recording, "seconds": seconds, "bpm": bpm, "bars": bars}
         given |= {"iterations": iterations}
         values |= {name: value for name, value in given.items() if value}
+        texts = {"loudness": loudness, "melody": melody}
+        values |= {name: {"text": text} for name, text in texts.items() if text}
         values |= {"tags": tags, "seed": seed}
         return await _clip(studio, lambda: studio.edit(read_wish(EditWish, values)))
 

@@ -30,8 +30,10 @@ from ditto.studio.wishes import EditWish, Generate, Vary
 
 PREVIEW_SECONDS = 3.0
 """Time between two previews; the first one comes after the first iteration."""
-MAX_SECONDS, MAX_CHANNELS = 300.0, 2
-"""Of an upload."""
+MAX_SECONDS, MAX_CHANNELS, MAX_VALUES = 300.0, 2, 60_000_000
+"""Of an upload; samples times channels are five minutes in stereo at 96 kHz. A small flac file may
+hold any number of them.
+"""
 PLAYED = {("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "FLOAT"), ("FLAC", "PCM_16"), ("MP3", "")}
 """Formats that every browser plays as they are; of MP3 any encoding."""
 
@@ -210,7 +212,7 @@ class Studio:
         """Return what the page shows of an uploaded recording.
 
         Raises:
-            AudioFileError: it is no sound, or too long, or of too many channels.
+            AudioFileError: it is no sound, or too long, or of too many channels or samples.
         """
         about = info(file)
         if about.channels > MAX_CHANNELS:
@@ -221,6 +223,11 @@ class Studio:
             raise AudioFileError(
                 f"{file.name} lasts {about.seconds / 60:.0f} minutes: at most "
                 f"{MAX_SECONDS / 60:.0f} can be edited here"
+            )
+        if about.frames * about.channels > MAX_VALUES:
+            raise AudioFileError(
+                f"{file.name} holds too many samples to be edited here: give a shorter part, or "
+                f"save it at 48000 Hz in place of {about.sample_rate}"
             )
         with self._decoding:
             audio = read(file, require_sound=True)
