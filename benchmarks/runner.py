@@ -5,9 +5,7 @@ a pivot, every comparison of the paper's between the pivot and another method of
 claim: the ratio of the two distances from the ideal lies on the paper's side of 1.
 """
 
-import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +23,7 @@ from benchmarks.tasks import Bench, Task
 from benchmarks.variants import Variant, Weights
 from ditto.errors import DittoError
 from ditto.eval.bootstrap import mean_interval
+from ditto.workers import work
 
 
 @dataclass(frozen=True, eq=False)
@@ -336,31 +335,21 @@ def make_clips(setup: Setup, rows: Sequence[tuple[Task, Variant, int]], workers:
             numbers = list(range(first, min(first + setup.batch, count)))
             if numbers and (task, variant, numbers) not in jobs:
                 jobs.append((task, variant, numbers))
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        workers, mp_context=spawn, initializer=_begin, initargs=(setup,)
-    ) as pool:
-        done = pool.map(_make, jobs)
-        console, hidden = Console(stderr=True), not setup.show
-        for _ in track(
-            done, "clips", total=len(jobs), disable=hidden, transient=True, console=console
-        ):
-            pass
+    console, hidden = Console(stderr=True), not setup.show
+    done = work(jobs, partial(_begin, setup), workers=workers)
+    for _ in track(done, "clips", total=len(jobs), disable=hidden, transient=True, console=console):
+        pass
 
 
-_benches: list[Bench] = []
-"""The bench of a worker process."""
-
-
-def _begin(setup: Setup) -> None:
+def _begin(setup: Setup) -> Callable[[tuple[Task, Variant, list[int]]], None]:
     """Load everything; the process is ours, so its number of threads is ours to set."""
     torch.set_num_threads(setup.threads or 1)
-    _benches[:] = [replace(setup, show=False).bench()]
+    return partial(_make, replace(setup, show=False).bench())
 
 
-def _make(job: tuple[Task, Variant, list[int]]) -> None:
+def _make(bench: Bench, job: tuple[Task, Variant, list[int]]) -> None:
     task, variant, numbers = job
     try:
-        _benches[0].some(task, variant, numbers)
+        bench.some(task, variant, numbers)
     except DittoError:
         return

@@ -8,9 +8,7 @@ complete up to its number of lines.
 
 import hashlib
 import math
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from ditto.composer.render import Renderer, file_sha256, find_soundfont
 from ditto.composer.styles import GENRES
 from ditto.data.files import Progress, open_data_folder, write_bytes, write_json, write_json_lines
 from ditto.errors import DataError
+from ditto.workers import work
 
 COMPOSER_VERSION = 2
 SECONDS_PER_PIECE = 27.0
@@ -113,12 +112,19 @@ def _audio_path(out: Path, index: int) -> Path:
 
 
 def _each(make: Callable[[int], None], indices: list[int], workers: int) -> Iterator[None]:
-    """Make every index, in this process or in `workers` spawned ones."""
-    if workers <= 1:
-        yield from map(make, indices)
-        return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(make, indices)
+    """Make every index, in this process or in `workers` others.
+
+    Raises:
+        DataError: a process was killed at a piece, and so was the one that tried it again.
+    """
+    for done in work(indices, partial(_maker, make), workers=workers if workers > 1 else 0):
+        if done.killed:
+            raise DataError(f"piece {done.job} was killed twice: is there enough memory?")
+        yield
+
+
+def _maker(make: Callable[[int], None]) -> Callable[[int], None]:
+    return make
 
 
 def font_of(index: int, seed: int, split: str, fonts: Sequence[Path]) -> Path:
