@@ -18,13 +18,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
-from ditto.errors import WorkerError
+from ditto.errors import WorkerError, one_line
 
 Job = TypeVar("Job")
 Outcome = TypeVar("Outcome")
@@ -76,6 +76,8 @@ def work(
     begin: Begin[Job, Outcome],
     *,
     workers: int = 0,
+    ray: str | None = None,
+    gpu: bool = False,
     ended: Callable[[], bool] = lambda: False,
 ) -> Iterator[Done[Job, Outcome]]:
     """Do jobs, and yield each as it is done; only those that are being done are held in memory.
@@ -84,15 +86,23 @@ def work(
         jobs: taken when there is a process for the next.
         begin: loads what every process needs, and returns what does a job. Its errors, and those
             of a job, end the work and are raised here.
-        workers: processes; 0 does everything in this one.
+        workers: processes; 0 does everything in this one, and on a cluster is as many as it has
+            cores, or GPUs.
+        ray: address of a Ray cluster, or "auto" for the one that this machine belongs to.
+        gpu: whether each worker of the cluster needs a GPU.
         ended: asked before every job; True takes no more, and ends when what runs is done.
 
     Raises:
-        WorkerError: processes die before they have begun.
+        WorkerError: processes die before they have begun, or there is no such cluster.
     """
-    make: Callable[[], Worker] = partial(ThisProcess if not workers else Process, begin)
-    crew = _Crew(make, max(workers, 1))
-    with closing(crew):
+    with ExitStack() as stack:
+        make: Callable[[], Worker]
+        if ray is None:
+            make = partial(ThisProcess if not workers else Process, begin)
+        else:
+            cluster = stack.enter_context(closing(Cluster(ray, begin, gpu=gpu)))
+            make, workers = cluster.worker, workers or cluster.room
+        crew = stack.enter_context(closing(_Crew(make, max(workers, 1))))
         yield from crew.work(iter(jobs), ended)
 
 
@@ -157,7 +167,7 @@ class _Crew:
             worker = self.loading.pop(future)
             if not _died(future):
                 self.idle.append(worker)
-                future.result()
+                worker.outcome(future)
                 self.deaths = 0
                 continue
             worker.close(kill=True)
@@ -260,6 +270,10 @@ def _begin_process(begin: bytes) -> None:
     """Load what the jobs need; Ctrl-C is the first process's to see, whose end is this one's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    _begin(begin)
+
+
+def _begin(begin: bytes) -> None:
     try:
         _state["do"] = pickle.loads(begin)()
     except Exception as error:
@@ -273,10 +287,100 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _loaded() -> None:
+def _loaded() -> bytes:
     if "error" in _state:
         raise _state["error"]
+    return pickle.dumps(None)
 
 
 def _do(job: bytes) -> bytes:
     return pickle.dumps(_state["do"](pickle.loads(job)))
+
+
+class Cluster:
+    """A Ray cluster, to which this process is connected until it is closed.
+
+    Attributes:
+        room: workers that it has cores, or GPUs, for.
+    """
+
+    def __init__(self, address: str, begin: Begin[Any, Any], *, gpu: bool = False) -> None:
+        """Connect.
+
+        Args:
+            address: of its head, or "auto".
+            begin: see `work`.
+            gpu: whether each worker needs one.
+
+        Raises:
+            WorkerError: there is no such cluster, or it has no room.
+        """
+        import ray  # an extra
+
+        self._ray, self._own = ray, not ray.is_initialized()
+        if self._own:
+            try:
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                raise WorkerError(
+                    f"there is no Ray cluster at {address} ({one_line(error)[:80]}): start one by "
+                    "`ray start --head`, or give the address of its head"
+                ) from None
+        kind = "GPU" if gpu else "CPU"
+        self.room = int(ray.cluster_resources().get(kind, 0))
+        if not self.room:
+            self.close()
+            raise WorkerError(f"the Ray cluster at {address} has no {kind}: start a node with one")
+        # Spread, so that the loss of a machine costs as little as it can.
+        place = {"num_cpus": 1, "num_gpus": int(gpu), "scheduling_strategy": "SPREAD"}
+        self._actor = ray.remote(**place)(_RayActor)
+        self._begin = ray.put(pickle.dumps(begin))
+
+    def worker(self) -> "RayWorker":
+        """Return a new worker, which begins when the cluster has room."""
+        return RayWorker(self._actor.remote(self._begin), self._ray)
+
+    def close(self) -> None:
+        """Disconnect."""
+        if self._own:
+            self._ray.shutdown()
+
+
+class _RayActor:
+    """A process of the cluster."""
+
+    def __init__(self, begin: bytes) -> None:
+        _begin(begin)
+
+    def loaded(self) -> bytes:
+        return _loaded()
+
+    def do(self, job: bytes) -> bytes:
+        return _do(job)
+
+
+@dataclass(frozen=True, eq=False)
+class RayWorker:
+    """A process of a Ray cluster."""
+
+    actor: Any
+    ray: Any
+
+    def submit(self, job: Any) -> Future[Any]:
+        """Begin a job."""
+        return self.actor.do.remote(pickle.dumps(job)).future()
+
+    def outcome(self, future: Future[Any]) -> Any:
+        """Return what came of a job."""
+        try:
+            return pickle.loads(future.result())
+        except self.ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+
+    def ready(self) -> Future[Any]:
+        """Wait for what is loaded."""
+        return self.actor.loaded.remote().future()
+
+    def close(self, *, kill: bool = False) -> None:
+        """End the process."""
+        self.ray.kill(self.actor)

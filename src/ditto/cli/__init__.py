@@ -37,7 +37,13 @@ COMMANDS = {
 
 STOPPED = "stopped; nothing half-written was kept"
 
-EXTRAS = {"accelerate": "train", "tensorboard": "train", "peft": "pipelines", "gradio": "studio"}
+EXTRAS = {
+    "accelerate": "train",
+    "tensorboard": "train",
+    "peft": "pipelines",
+    "gradio": "studio",
+    "ray": "fleet",
+}
 """Package that is imported only where it is needed → the extra that installs it."""
 
 

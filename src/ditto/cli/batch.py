@@ -43,6 +43,8 @@ ditto-music batch requests.jsonl --out clips
 ditto-music batch out.json --out again
 
 ditto-music batch requests.jsonl --out clips --workers 2
+
+ditto-music batch requests.jsonl --out clips --ray auto
 """,
 )
 def batch(
@@ -55,6 +57,13 @@ def batch(
     workers: Annotated[
         int, typer.Option(min=0, max=1024, help="Processes; 0 makes everything in this one.")
     ] = 0,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of a Ray cluster, or auto for this machine's; all machines see --out. "
+            "--workers is then by default one for each of its cores, or GPUs."
+        ),
+    ] = None,
     together: Annotated[
         int | None,
         typer.Option(
@@ -79,12 +88,16 @@ def batch(
 
     Every request is checked before the first is made. Ctrl-C ends it when what runs is done.
     """
-    if not workers:
+    if not workers and ray is None:
         model, load = options.model, None
     else:  # this process only checks
         model = Options(options | {"device": "cpu"}).model
         load = partial(load_model, dict(options))
-    size = together or (1 if chosen_device(options["device"]).type == "cpu" else TOGETHER)
+    device = options["device"]
+    # What a cluster has, this machine may not have.
+    gpu = device.startswith("cuda") if ray else chosen_device(device).type != "cpu"
+    size = together or (TOGETHER if gpu else 1)
+    place: dict[str, Any] = {"workers": workers, "ray": ray, "gpu": gpu}
     with ClipFolder.opened(out) as folder, waiting() as stopped:
         try:
             plan = Plan.of(Lines(requests), model, folder, together=size, force=options["force"])
@@ -100,11 +113,11 @@ def batch(
             here=Path.cwd(),
             pictures=pictures,
             compare=compare,
-            threads=max(1, torch.get_num_threads() // workers) if workers else None,
+            threads=1 if ray else max(1, torch.get_num_threads() // workers) if workers else None,
         )
         count = _Count(plan, out)
         with progress("batch", plan.total) as update:
-            for made in make(plan, making, folder, workers=workers, ended=lambda: bool(stopped)):
+            for made in make(plan, making, folder, **place, ended=lambda: bool(stopped)):
                 count.add(made, update)
     count.tell(bool(stopped))
 

@@ -218,6 +218,8 @@ def make(
     folder: ClipFolder | None,
     *,
     workers: int = 0,
+    ray: str | None = None,
+    gpu: bool = False,
     ended: Callable[[], bool] = lambda: False,
 ) -> Iterator[Made]:
     """Make what a plan lacks, and yield it as it comes.
@@ -226,7 +228,8 @@ def make(
         OutputError: the index cannot be written, or the disk is full; what is made is kept.
         WorkerError: see `work`.
     """
-    for done in work(plan.jobs(), making, workers=workers, ended=ended):
+    place: dict[str, Any] = {"workers": workers, "ray": ray, "gpu": gpu}
+    for done in work(plan.jobs(), making, **place, ended=ended):
         lost = Outcome(error="its process was killed, and so was that of the second try")
         outcomes = [lost] * len(done.job.entries) if done.outcome is None else done.outcome
         chunk = zip(done.job.numbers, done.job.entries, outcomes, strict=True)
@@ -248,6 +251,7 @@ def batch(
     *,
     out: StrPath | None = None,
     workers: int = 0,
+    ray: str | None = None,
     together: int | None = None,
     pictures: bool = True,
     compare: bool = True,
@@ -266,6 +270,9 @@ def batch(
         out: folder of the clips; by default results are returned.
         workers: processes; 0 makes all in this one. A script that asks for some needs
             ``if __name__ == "__main__":``, as everywhere where Python starts processes.
+        ray: address of a Ray cluster that makes them, or "auto" for the one that this machine
+            belongs to; `out` is then a folder that all its machines see. By default there are as
+            many workers as it has cores.
         together: requests of one kind that are made as one batch; by default 1 on a processor,
             which makes them one by one anyway, and 16 on a graphics card.
         pictures: whether a picture of each is drawn.
@@ -280,6 +287,7 @@ def batch(
     source = Listed(requests)
     size = together or (1 if model.device.type == "cpu" else TOGETHER)
     threads = max(1, torch.get_num_threads() // workers) if workers else None
+    threads = threads if ray is None else 1
     where = nullcontext() if out is None else ClipFolder.opened(out)
     with where as folder:
         plan = Plan.of(source, model, folder, together=size, force=force)
@@ -291,7 +299,7 @@ def batch(
             compare=compare,
             threads=threads,
         )
-        for made in make(plan, making, folder, workers=workers, ended=ended):
+        for made in make(plan, making, folder, workers=workers, ray=ray, ended=ended):
             if made.result is not None:
                 object.__setattr__(made.result, "model", model)
             yield made
