@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: demo test campaign crowd check bench format clean
+.PHONY: demo test campaign crowd fleet check bench format clean
 .DELETE_ON_ERROR:
 
 # torch first and pinned, so that no other package's range chooses a different build.
@@ -46,6 +46,11 @@ JOBS ?= 25
 crowd: .venv/dev
 	CLIENTS=$(CLIENTS) JOBS=$(JOBS) $(BIN)/python -m pytest tests/studio/test_many.py \
 		--capture no --override-ini timeout=3600
+
+# Batches at the size that docs/scale.md tells of: half an hour on a machine with nothing else to do.
+fleet: .venv/dev
+	mkdir -p out
+	$(BIN)/python -m tests.fleet --log out/fleet.json
 
 check: .venv/dev
 	$(BIN)/ruff check .

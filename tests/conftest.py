@@ -81,12 +81,17 @@ def make_vocoder() -> Vocoder:
     return vocoder.requires_grad_(False).eval()
 
 
-@pytest.fixture(scope="session")
-def tiny_model() -> MusicModel:
+def tiny() -> MusicModel:
     """A float32 model: 16 mels, 64 frames (0.512 s at 8 kHz)."""
     return MusicModel(
         make_network(), make_vocoder(), SPEC, VOCABULARY, guidance=1.5, shift=0.5, name="tiny"
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> MusicModel:
+    """What `tiny` makes."""
+    return tiny()
 
 
 @pytest.fixture(scope="session")

@@ -13,12 +13,14 @@ import multiprocessing
 import os
 import pickle
 import signal
+import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -32,6 +34,9 @@ Begin = Callable[[], Callable[[Job], Outcome]]
 
 DEATHS = 3
 """Processes in a row that may die before they have begun."""
+CONNECT_SECONDS = 10.0
+ROOM_SECONDS = 30.0
+"""Until then the nodes of a cluster that has just been started may be joining."""
 RAY_DEATHS = {"ActorDiedError", "ActorUnavailableError", "NodeDiedError", "RayActorError"}
 """Names of Ray's errors of a worker that was killed, or whose machine was."""
 
@@ -320,14 +325,19 @@ class Cluster:
         self._ray, self._own = ray, not ray.is_initialized()
         if self._own:
             try:
-                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-            except (ConnectionError, RuntimeError, ValueError) as error:
+                _reach(address)  # Ray itself would try for minutes
+                with _own_sigterm():
+                    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            except (OSError, RuntimeError, ValueError) as error:
                 raise WorkerError(
                     f"there is no Ray cluster at {address} ({one_line(error)[:80]}): start one by "
                     "`ray start --head`, or give the address of its head"
                 ) from None
         kind = "GPU" if gpu else "CPU"
-        self.room = int(ray.cluster_resources().get(kind, 0))
+        last = time.monotonic() + ROOM_SECONDS
+        while not (room := int(ray.cluster_resources().get(kind, 0))) and time.monotonic() < last:
+            time.sleep(0.5)
+        self.room = room
         if not self.room:
             self.close()
             raise WorkerError(f"the Ray cluster at {address} has no {kind}: start a node with one")
@@ -344,6 +354,31 @@ class Cluster:
         """Disconnect."""
         if self._own:
             self._ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Connect to the head of a cluster, and hang up.
+
+    Raises:
+        OSError: nobody answers.
+        ValueError: it is no address.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError("an address is HOST:PORT, or auto")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS):
+        pass
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Put back what SIGTERM does after the block, in which Ray would have it end at once."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 class _RayActor:

@@ -1,103 +1,83 @@
 """Batches on a Ray cluster of two local nodes: every row and the same sound, whatever is killed."""
 
 import json
-import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 
-import numpy as np
-import psutil
 import pytest
-import soundfile
+from tests.fleet.batches import differences, kill_in_the_middle, make, wishes
+from tests.fleet.nodes import NoClusterError, Nodes, refuse, started, whoami
 
-import ditto
 from ditto.errors import WorkerError
 from ditto.models.model import MusicModel
 from ditto.workers import work
 
-ray = pytest.importorskip("ray")
-pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]
+pytest.importorskip("ray", reason="Ray is not installed: ditto-music[fleet]")
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[object]:
-    """Two nodes of two cores each; this machine alone reaches them."""
-    from ray.cluster_utils import Cluster
-
-    size = {"num_cpus": 2, "object_store_memory": 80_000_000, "node_ip_address": "127.0.0.1"}
-    before = dict(os.environ)
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    nodes = Cluster(initialize_head=True, head_node_args=size | {"include_dashboard": False})
+def nodes() -> Iterator[Nodes]:
+    """Two nodes of two cores each."""
     try:
-        yield nodes
-    finally:
-        ray.shutdown()
-        nodes.shutdown()
-        os.environ.clear()
-        os.environ.update(before)
+        with started() as found:
+            yield found
+    except NoClusterError as error:
+        pytest.skip(str(error))
 
 
-def whoami():
-    def do(job: float) -> tuple[float, str, int]:
-        time.sleep(job)
-        return job, ray.get_runtime_context().get_node_id(), os.getpid()
+def test_jobs_are_done_on_all_nodes_and_their_errors_raised(nodes: Nodes) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ValueError, match="not 1"):
+        list(work([1], refuse, workers=1, ray=nodes.address))
+    assert signal.getsignal(signal.SIGTERM) is handler
+    seen: set[tuple[str, int]] = set()
+    last = time.monotonic() + 120
+    jobs = work(
+        repeat(0.1),
+        whoami,
+        ray=nodes.address,
+        ended=lambda: len(seen) == 4 or time.monotonic() > last,
+    )
+    for done in jobs:
+        assert done.outcome is not None
+        seen.add(done.outcome)
+    assert len({node for node, _ in seen}) == 2
+    assert len({process for _, process in seen}) == 4
 
-    return do
 
-
-def refuse():
-    def do(job: int) -> int:
-        raise ValueError(f"not {job}")
-
-    return do
+def test_the_command_works_on_a_cluster(nodes: Nodes, model_folder: Path, tmp_path: Path) -> None:
+    line = {"loudness": "swell", "iterations": 1, "method": "ditto", "steps": 2}
+    lines = [json.dumps(line | {"seed": seed}) for seed in range(2)]
+    (tmp_path / "r.jsonl").write_text("\n".join(lines))
+    words = [sys.executable, "-m", "ditto", "batch", "r.jsonl", "--out", "clips"]
+    words += ["--model", str(model_folder), "--no-pictures", "--no-compare"]
+    words += ["--ray", nodes.address, "--workers", "1"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "2 clips made" in done.stderr
+    made = sorted(path.name for path in (tmp_path / "clips").glob("*.wav"))
+    assert made == ["00001.wav", "00002.wav"]
 
 
 def test_a_killed_worker_and_a_killed_node_cost_no_row(
-    cluster, tiny_model: MusicModel, tmp_path: Path
+    nodes: Nodes, tiny_model: MusicModel, tmp_path: Path
 ) -> None:
-    node = cluster.add_node(num_cpus=2, object_store_memory=80_000_000, node_ip_address="127.0.0.1")
-    cluster.wait_for_nodes()
-    address = cluster.address
-    # As errors, and where jobs run: the driver leaves the cluster each time.
-    with pytest.raises(ValueError, match="not 1"):
-        list(work([1], refuse, workers=1, ray=address))
-    seen = [done.outcome for done in work([0.3] * 12, whoami, ray=address)]
-    assert len(seen) == 12
-    assert len({where for _, where, _ in seen}) == 2
-    assert len({pid for *_, pid in seen}) == 4
-
-    requests = [
-        ditto.Request(ditto.Intensity("swell"), seed=i, iterations=2, method=ditto.Ditto(steps=2))
-        for i in range(60)
-    ]
-    settings = {"pictures": False, "compare": False}
-    made = ditto.batch(tiny_model, requests, out=tmp_path / "ray", ray=address, **settings)
-    for count, _ in enumerate(made, start=1):
-        if count == 5:  # a worker: of those of the node that stays
-            os.kill(_worker(), signal.SIGKILL)
-        if count == 15:
-            cluster.remove_node(node, allow_graceful=False)
-    rows = [json.loads(line) for line in (tmp_path / "ray/index.jsonl").read_text().splitlines()]
-    assert sorted(row["number"] for row in rows) == list(range(60))
-    assert not any("error" in row for row in rows)
-    for _ in ditto.batch(tiny_model, requests, out=tmp_path / "one", **settings):
-        pass
-    for i in range(60):
-        one, other = (soundfile.read(tmp_path / place / f"{i:05d}.wav") for place in ("one", "ray"))
-        assert np.array_equal(one[0], other[0])
-    assert not list((tmp_path / "ray").glob(".*"))
+    requests = wishes(24)
+    kill_in_the_middle(nodes, tiny_model, requests, tmp_path / "ray", places=(4, 10))
+    make(tiny_model, requests, tmp_path / "one")
+    assert differences(tmp_path / "ray", tmp_path / "one", len(requests)) == []
 
 
-def _worker() -> int:
-    """Return the process of one of the batch's workers."""
-    for process in psutil.process_iter(["cmdline"]):
-        if (process.info["cmdline"] or [""])[0].startswith("ray::_RayActor"):
-            return process.pid
-    raise AssertionError("there is no worker")
-
-
-def test_where_there_is_no_cluster() -> None:
-    with pytest.raises(WorkerError, match="there is no Ray cluster at 127"):
-        list(work([1], refuse, ray="127.0.0.1:1"))
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [("127.0.0.1:1", "refused"), ("nonsense", "HOST:PORT"), ("host:", "HOST:PORT")],
+)
+def test_where_there_is_no_cluster(address: str, why: str) -> None:
+    with pytest.raises(WorkerError, match=f"there is no Ray cluster at {address}.*{why}") as caught:
+        list(work([1], refuse, ray=address))
+    assert "\n" not in str(caught.value)

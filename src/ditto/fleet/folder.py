@@ -31,6 +31,8 @@ from ditto.paths import (
 
 INDEX = "index.jsonl"
 LOCK = f"{TEMPORARY}lock"
+PLACE = "clip"
+"""In the name of a folder that a process puts a clip's files in at first."""
 DIGEST = 16
 """Characters of a request's hash in the index."""
 
@@ -69,6 +71,7 @@ class ClipFolder:
             found = cls(path)
             found._read()
             yield found
+            found._sweep()  # what killed processes left, on other machines too
             if found._doubled:
                 found._read()
 
@@ -76,6 +79,7 @@ class ClipFolder:
         """Read the index, and write it anew without what a kill cut short or left undone."""
         index, rows = self.path / INDEX, {}
         remove_leftovers(self.path, "[0-9]*")
+        self._sweep()
         if not index.exists():
             return
         text = index.read_bytes()
@@ -94,6 +98,11 @@ class ClipFolder:
         if b"".join(_line(row) for row in rows.values()) != text:
             with atomic_file(index, force=True) as temporary, temporary.open("wb") as file:
                 file.writelines(_line(row) for row in rows.values())
+
+    def _sweep(self) -> None:
+        """Remove the folders of clips that nobody waits for: no other batch writes here."""
+        for place in self.path.glob(f"{TEMPORARY}*-{PLACE}-*"):
+            drop(place)
 
     def has(
         self, name: str, digest: str, inputs: Iterable[StrPath] = (), *, force: bool = False
@@ -162,7 +171,7 @@ class ClipFolder:
 
 def place_for(folder: Path) -> Path:
     """Return a new folder within one of clips, where a process puts a clip's files at first."""
-    return Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{os.getpid()}-", dir=folder))
+    return Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{os.getpid()}-{PLACE}-", dir=folder))
 
 
 def drop(files: Path) -> None:
