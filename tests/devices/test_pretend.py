@@ -354,7 +354,7 @@ def test_every_training(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from ditto.training.run import training_on
+    from ditto.training.place import training_on
 
     monkeypatch.setattr("ditto.training.student_gap.SCALES", (3.0,))
     weights: list[Mapping[str, Tensor]] = []

@@ -47,6 +47,8 @@ def test_a_command_on_two_processes_leaves_what_one_does(
     ditto_music: Command, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train_from_folder(CONFIG, data, Path("one"))
+    Path("tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(Path("tmp").absolute()))
     words = ("train", "base", "--config", "recipe.json", "--data", data, "--device", "cpu")
     code, _, err = ditto_music(*words, "--out", "two", "--processes", 2)
     assert code == 0, err
@@ -59,6 +61,7 @@ def test_a_command_on_two_processes_leaves_what_one_does(
     assert [row.get("loss") for row in ours] == pytest.approx(
         [row.get("loss") for row in theirs], abs=1e-5
     )
+    assert not list(Path("tmp").iterdir())
     # What only the processes find out is one line, too.
     code, _, err = ditto_music(*words, "--out", "data.txt", "--processes", 2, "--held-out", "none")
     assert (code, err.strip().count("\n")) == (2, 0), err

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from ditto.training.denoising import BaseConfig
 from ditto.training.distill import train_student
 from ditto.training.heads import train_heads
 from ditto.training.loop import Meter, read_log
+from ditto.training.place import training_on
 from ditto.training.vocoder import train_vocoder
 
 CONFIG = BaseConfig(
@@ -235,3 +237,65 @@ def test_the_other_trainings_on_two(train: Callable[[Path], None], tmp_path: Pat
             continue
         for name, value in weights(one, group).items():
             assert (weights(two, group)[name] - value).abs().max() < 1e-4, (group, name)
+
+
+def train_accumulating(run: Path, times: int) -> None:
+    with training_on("cpu", accumulate=times):
+        train_recorded(run)
+
+
+def test_parts_one_after_another_are_the_batch(whole: Path, tmp_path: Path) -> None:
+    train_accumulating(tmp_path / "one", 4)
+    assert_close(tmp_path / "one", whole)
+    assert ended(started(2, partial(train_accumulating, tmp_path / "two", 2))) == [0, 0]
+    assert_close(tmp_path / "two", whole)
+
+
+def train_in_parts(run: Path, accumulate: int = 1) -> None:
+    with training_on("cpu", accumulate=accumulate, in_parts=True):
+        train_recorded(run)
+
+
+def at_forty(run: Path, to: Path) -> Path:
+    """Copy a run as it was at step 40."""
+    shutil.copytree(run, to)
+    shutil.rmtree(to / "step-00000050")
+    first = run.with_suffix(".losses").read_text().splitlines(keepends=True)[:40]
+    to.with_suffix(".losses").write_text("".join(first))
+    return to
+
+
+def test_weights_in_parts_are_those_of_one_process(whole: Path, tmp_path: Path) -> None:
+    """Checkpoints are whole: those of a run in parts go on in one process, and the other way."""
+    assert ended(started(2, partial(train_in_parts, tmp_path / "two"))) == [0, 0]
+    assert_close(tmp_path / "two", whole)
+    names = sorted(path.name for path in (tmp_path / "two").iterdir())
+    assert names == sorted(path.name for path in whole.iterdir())
+    train_recorded(at_forty(tmp_path / "two", tmp_path / "one"))
+    assert_close(tmp_path / "one", whole)
+    four = at_forty(whole, tmp_path / "four")
+    assert ended(started(4, partial(train_in_parts, four, 2))) == [0] * 4
+    assert_close(four, whole)
+
+
+def _not_so(out: Path) -> None:
+    with (
+        training_on("cpu", accumulate=2),
+        pytest.raises(DataError, match="are for `train base`: leave them out"),
+    ):
+        distil(out)
+
+
+def test_what_cannot_be_in_parts_is_refused(tmp_path: Path) -> None:
+    with (
+        training_on("cpu", in_parts=True),
+        pytest.raises(DataError, match="give --processes, 2 or more"),
+    ):
+        train_base(CONFIG, Clips(), tmp_path / "one", show=False)
+    with (
+        training_on("cpu", accumulate=3),
+        pytest.raises(DataError, match="8 clips a process cannot be taken in 3 parts"),
+    ):
+        train_base(CONFIG, Clips(), tmp_path / "three", show=False)
+    _not_so(tmp_path / "student")
+    assert not list(tmp_path.iterdir())

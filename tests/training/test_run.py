@@ -2,6 +2,7 @@
 what is refused."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from ditto.errors import DataError
 from ditto.training.loop import Checkpoints, read_log
+from ditto.training.place import training_on
 from ditto.training.run import Learner, Recipe, Run
 
 
@@ -143,3 +145,24 @@ def test_what_is_due_is_due_at_its_multiples_and_in_the_end(tmp_path: Path) -> N
         "step-00000006",
         "step-00000007",
     ]
+
+
+@pytest.mark.parametrize(
+    ("error", "left"), [(None, True), (KeyboardInterrupt, True), (DataError, False)]
+)
+def test_processes_part_at_the_end_but_not_where_one_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: type[BaseException] | None, left: bool
+) -> None:
+    """One that fails must not wait for the others to part, who wait for its gradients."""
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    store = distributed.FileStore(str(tmp_path / "store"), 1)
+    try:
+        with pytest.raises(error) if error else nullcontext(), training_on("cpu"):
+            distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+            if error:
+                raise error
+        assert distributed.is_initialized() is not left
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()

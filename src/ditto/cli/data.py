@@ -7,6 +7,8 @@ import typer
 
 from ditto.cli.progress import progress, say
 
+MEBI = 2**20
+
 app = typer.Typer()
 data_app = typer.Typer(help="Make training data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
@@ -81,4 +83,31 @@ def prepare(
     typer.echo(
         f"{prepared.train} segments to train on and {prepared.heldout} held out in {out}: train "
         f"with --data {out / 'train'}" + f" --held-out {out / 'heldout'}" * (prepared.heldout > 0)
+    )
+
+
+@data_app.command(epilog="Example: ditto-music data shard datasets/train --out s3://bucket/train")
+def shard(
+    folder: Annotated[Path, typer.Argument(help="A folder made by `ditto-music data`.")],
+    out: Annotated[
+        str,
+        typer.Option(help="A folder, or a URL that fsspec writes; run again to resume or extend."),
+    ],
+    shard_mb: Annotated[
+        int, typer.Option(min=1, max=65_536, help="MiB of a shard; one is in memory at a time.")
+    ] = 256,
+) -> None:
+    """Write a data set as tar files, which `train --data URL` reads in place."""
+    from ditto.data.sharding import write_shards
+
+    with progress("shard") as update:
+        written = write_shards(
+            folder,
+            out,
+            shard_bytes=shard_mb * MEBI,
+            progress=lambda done, total: update(done, total=total),
+        )
+    typer.echo(
+        f"{written.pieces} pieces in {written.shards} shards, {written.bytes / 1e9:.2f} GB: train "
+        f"with --data {out}"
     )

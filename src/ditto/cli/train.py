@@ -18,7 +18,9 @@ app.add_typer(train_app, name="train")
 app.add_typer(distill_app, name="distill")
 
 Config = Annotated[str, typer.Option(help="Recipe: the name of an installed one, or a JSON file.")]
-Data = Annotated[Path, typer.Option(help="A folder made by `ditto-music data`.")]
+Data = Annotated[
+    str, typer.Option(help="A folder made by `ditto-music data`, or the URL of its shards.")
+]
 Run = Annotated[Path, typer.Option(help="Folder of the run; a killed run resumes from it.")]
 Device = Annotated[str, typer.Option(help=DEVICE_HELP)]
 Processes = Annotated[
@@ -27,7 +29,7 @@ Processes = Annotated[
         min=1, max=1024, help="Processes that share each batch, on graphics cards one for each."
     ),
 ]
-HeldOut = Annotated[Path | None, typer.Option(help="The held-out data folder.")]
+HeldOut = Annotated[str | None, typer.Option(help="The held-out data folder, or its shards.")]
 Teacher = Annotated[
     Path | None,
     typer.Option(
@@ -127,8 +129,10 @@ def spread(words: Sequence[str], processes: int, settings: Any, **options: Any) 
         return False
     from ditto.training.launch import launched
 
-    given = [(f"--{name.replace('_', '-')}", value) for name, value in options.items()]
-    more = [word for name, value in given if value is not None for word in (name, str(value))]
+    more: list[str] = []
+    for name, value in options.items():
+        if value is not None and value is not False:
+            more += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     code = launched([*words, *more], processes, settings.batch_size, options["device"])
     if code:
         raise typer.Exit(code)
@@ -136,7 +140,7 @@ def spread(words: Sequence[str], processes: int, settings: Any, **options: Any) 
 
 
 def carry_out(
-    recipe: Recipe, config: str, data: Path, out: Path, held_out: Path | None, *first: Any
+    recipe: Recipe, config: str, data: str, out: Path, held_out: str | None, *first: Any
 ) -> None:
     """Run a training from its recipe; print the folder that it returns, if it does."""
     module, settings = import_module(f"ditto.training.{recipe.module}"), recipe.settings(config)
@@ -151,7 +155,7 @@ def command_of(name: str, recipe: Recipe) -> Callable[..., None]:
 
         def from_model(
             config: Config = name,
-            data: Data = Path("datasets/train"),
+            data: Data = "datasets/train",
             out: Run = Path("runs") / name,
             base: Annotated[
                 Path | None,
@@ -164,7 +168,7 @@ def command_of(name: str, recipe: Recipe) -> Callable[..., None]:
             processes: Processes = 1,
         ) -> None:
             from ditto.models.hub import load
-            from ditto.training.run import training_on
+            from ditto.training.place import training_on
 
             options = {"config": config, "data": data, "out": out, recipe.model: base}
             options |= {"held_out": held_out, "device": device}
@@ -178,13 +182,13 @@ def command_of(name: str, recipe: Recipe) -> Callable[..., None]:
 
     def from_scratch(
         config: Config = name,
-        data: Data = Path("datasets/train"),
+        data: Data = "datasets/train",
         out: Run = Path("runs") / name,
         held_out: HeldOut = None,
         device: Device = "auto",
         processes: Processes = 1,
     ) -> None:
-        from ditto.training.run import training_on
+        from ditto.training.place import training_on
 
         if processes > 1 and not recipe.shared:
             raise DataError(f"{name} trains on one process: leave out --processes")
@@ -198,12 +202,44 @@ def command_of(name: str, recipe: Recipe) -> Callable[..., None]:
     return from_scratch
 
 
+def train_base(
+    config: Config = "base",
+    data: Data = "datasets/train",
+    out: Run = Path("runs/base"),
+    held_out: HeldOut = None,
+    device: Device = "auto",
+    processes: Processes = 1,
+    accumulate: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Parts of a process's clips, one after another, where memory is short."
+        ),
+    ] = 1,
+    fsdp: Annotated[
+        bool,
+        typer.Option(
+            "--fsdp", help="Leave each process a part of the weights, of a base that is too large."
+        ),
+    ] = False,
+) -> None:
+    """Run its recipe."""
+    from ditto.training.place import training_on
+
+    recipe = RECIPES["base"]
+    options = {"config": config, "data": data, "out": out, "held_out": held_out, "device": device}
+    options |= {"accumulate": accumulate, "fsdp": fsdp}
+    if spread(("train", "base"), processes, recipe.settings(config), **options):
+        return
+    with training_on(device, accumulate=accumulate, in_parts=fsdp):
+        carry_out(recipe, config, data, out, held_out)
+
+
 for _name, _recipe in RECIPES.items():
     train_app.command(
         _name,
         help=f"{_recipe.about}; run it again to resume.",
         epilog=f"Example: ditto-music train {_name} --data datasets/train --out runs/{_name}",
-    )(command_of(_name, _recipe))
+    )(train_base if _name == "base" else command_of(_name, _recipe))
 
 
 def student_command(kind: str) -> Callable[..., None]:
@@ -211,7 +247,7 @@ def student_command(kind: str) -> Callable[..., None]:
 
     def distill(
         config: Config = kind,
-        data: Data = Path("datasets/train"),
+        data: Data = "datasets/train",
         out: Run = Path("runs") / kind,
         teacher: Teacher = None,
         held_out: HeldOut = None,
@@ -221,7 +257,7 @@ def student_command(kind: str) -> Callable[..., None]:
         from ditto.models.hub import load
         from ditto.training.distill import DistillConfig, train_from_folder
         from ditto.training.loop import load_config
-        from ditto.training.run import training_on
+        from ditto.training.place import training_on
 
         settings = load_config(config, DistillConfig)
         if settings.kind != kind:
@@ -282,7 +318,7 @@ def pack(
             help="Run folder of `train vocoder`; none with a base tuned from the embedded one."
         ),
     ] = None,
-    data: Data = Path("datasets/train"),
+    data: Data = "datasets/train",
     guidance: Annotated[float, typer.Option(help="Default CFG scale w.")] = 1.0,
 ) -> None:
     """Put a base run's averaged weights and a vocoder run's weights into one model folder.
@@ -304,7 +340,7 @@ def speed(config: Config = "base", device: Device = "auto") -> None:
     """Say how many clips a second a recipe of the base trains here; no data are read."""
     from ditto.training.denoising import BaseConfig
     from ditto.training.loop import load_config
-    from ditto.training.run import training_on
+    from ditto.training.place import training_on
     from ditto.training.speed import clips_per_second
 
     with training_on(device) as place:

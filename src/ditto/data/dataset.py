@@ -1,4 +1,4 @@
-"""Training batches from a data folder (composed or prepared).
+"""Training batches from a data folder (composed or prepared), or from its shards.
 
 Each batch is a pure function of (seed, step), so a resumed training sees the same batches. Log-mels
 are computed once and cached under ``cache/``, one file per piece, named by the hash of the audio:
@@ -7,10 +7,11 @@ disturbed.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from ditto.audio.bands import PLAIN, Bands
 from ditto.audio.features import log_mel
 from ditto.audio.spec import AudioSpec
 from ditto.data.files import Progress, cached_arrays, read_json, short_key
+from ditto.data.shards import Shards
 from ditto.errors import DataError
 from ditto.models.conditioning import Tags, TagVocabulary
 
@@ -29,12 +31,14 @@ LEAST_STD = 0.01
 """Deviation of a band that is (nearly) always silent: 0.8 dB."""
 
 
-def read_labels(root: Path) -> list[dict[str, Any]]:
-    """Read the labels of all pieces of a finished data folder, in order.
+def read_labels(root: Path | Shards) -> list[dict[str, Any]]:
+    """Read the labels of all pieces of a finished data set, in order.
 
     Raises:
         DataError: the folder is not a data set, is unfinished or empty.
     """
+    if isinstance(root, Shards):
+        return root.labels
     count, file = int(read_json(root / "dataset.json").get("count", 0)), root / "labels.jsonl"
     lines = file.read_text().splitlines()[:count] if file.is_file() else []
     if not lines:
@@ -42,21 +46,30 @@ def read_labels(root: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def vocabulary_of(root: Path) -> TagVocabulary:
-    """Read the tag vocabulary of a data folder.
+def vocabulary_of(root: Path | Shards) -> TagVocabulary:
+    """Read the tag vocabulary of a data set.
 
     Raises:
         DataError: the folder is not a data set.
     """
-    config = read_json(root / "dataset.json")
+    config = _facts(root)
     try:
         low, high = config["tempo_range"]
         genres, moods = tuple(config["genres"]), tuple(config["moods"])
         return TagVocabulary(genres, moods, tempo_low=low, tempo_high=high)
     except (KeyError, TypeError, ValueError):
         raise DataError(
-            f"{root / 'dataset.json'} does not name genres, moods and tempos: make the data anew"
+            f"{root}/dataset.json does not name genres, moods and tempos: make the data anew"
         ) from None
+
+
+def _facts(root: Path | Shards) -> dict[str, Any]:
+    return root.facts if isinstance(root, Shards) else read_json(root / "dataset.json")
+
+
+def mel_key(spec: AudioSpec) -> str:
+    """Name log-mels by what they depend on."""
+    return short_key({k: v for k, v in asdict(spec).items() if k != "clip_frames"})
 
 
 def mel_cache(root: Path, spec: AudioSpec, progress: Progress | None = None) -> list[Path]:
@@ -75,8 +88,7 @@ def mel_cache(root: Path, spec: AudioSpec, progress: Progress | None = None) -> 
         OutputError: the cache cannot be written.
     """
     _check_rate(root, spec)
-    key = short_key({k: v for k, v in asdict(spec).items() if k != "clip_frames"})
-    return piece_cache(root, key, lambda path: _mel(path, spec), progress)
+    return piece_cache(root, mel_key(spec), lambda path: _mel(path, spec), progress)
 
 
 def piece_cache(
@@ -100,12 +112,16 @@ def piece_cache(
     return cached_arrays(root / "cache" / kind, names, lambda i: make(files[i]), progress)
 
 
-def band_statistics(root: Path, spec: AudioSpec, progress: Progress | None = None) -> Bands:
-    """Measure mean and standard deviation of every mel band of a finished data folder.
+def band_statistics(
+    root: Path | Shards, spec: AudioSpec, progress: Progress | None = None
+) -> Bands:
+    """Measure mean and standard deviation of every mel band of a finished data set.
 
     Raises:
         DataError: see `mel_cache`.
     """
+    if isinstance(root, Shards):  # measured when they were written
+        return Bands.of(_MelShards(root, spec).shards.facts["bands"])
     count, total, squares = 0, np.zeros(spec.n_mels), np.zeros(spec.n_mels)
     for path in mel_cache(root, spec, progress)[: len(read_labels(root))]:
         mel = np.load(path, allow_pickle=False).astype(np.float64)
@@ -119,11 +135,49 @@ def band_statistics(root: Path, spec: AudioSpec, progress: Progress | None = Non
     return Bands(tuple(mean.round(6).tolist()), tuple(deviation.round(6).tolist()))
 
 
+class _MelFiles:
+    """Log-mels of a folder's pieces, in its cache."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self._files, self._frames = files, dict[int, int]()
+
+    def frames(self, piece: int) -> int:
+        """Return the length of a piece."""
+        if piece not in self._frames:
+            mel = np.load(self._files[piece], mmap_mode="r", allow_pickle=False)
+            self._frames[piece] = len(mel)
+        return self._frames[piece]
+
+    def read(self, crops: Sequence[tuple[int, int, int]]) -> list[npt.NDArray[np.float16]]:
+        """Read (piece, first frame, last + 1) each: arrays (frames, n_mels)."""
+        return [
+            np.load(self._files[piece], mmap_mode="r", allow_pickle=False)[first:last]
+            for piece, first, last in crops
+        ]
+
+
+class _MelShards:
+    """Log-mels in shards.
+
+    Raises:
+        DataError: they are of another spec.
+    """
+
+    def __init__(self, shards: Shards, spec: AudioSpec) -> None:
+        _check_rate(shards, spec)
+        if shards.facts["mel"] != mel_key(spec):
+            raise DataError(
+                f"{shards} holds log-mels of other sizes than this network's: give --data the "
+                "folder that it was made of"
+            )
+        self.shards, self.frames, self.read = shards, shards.frames, shards.mels
+
+
 class ClipDataset:
     """Draw random log-mel clips with their tags.
 
     Args:
-        root: a finished data folder; its cache is completed first.
+        root: a finished data folder, whose cache is completed first, or shards.
         spec: rates and sizes.
         vocabulary: maps tags to indices; None is the data's own.
         frames: length of a clip.
@@ -139,7 +193,7 @@ class ClipDataset:
 
     def __init__(
         self,
-        root: Path,
+        root: Path | Shards,
         spec: AudioSpec,
         vocabulary: TagVocabulary | None = None,
         *,
@@ -153,7 +207,12 @@ class ClipDataset:
         self.frames = frames
         self.seed = seed
         self.labels = read_labels(root)
-        self._mels = mel_cache(root, spec, progress)[: len(self.labels)]
+        if isinstance(root, Shards):
+            self._mels: _MelFiles | _MelShards = _MelShards(root, spec)
+            self._ahead = _Ahead(self._draw)
+        else:
+            self._mels = _MelFiles(mel_cache(root, spec, progress)[: len(self.labels)])
+            self._ahead = None
         self.frame_rate = spec.frame_rate
         for piece in self.labels:
             self.vocabulary.encode(tags_of_label(piece))
@@ -163,33 +222,81 @@ class ClipDataset:
         """Return the number of pieces."""
         return len(self.labels)
 
-    def batch(self, step: int, batch_size: int) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int, batch_size: int, part: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """Draw clips and tags of one training step.
+
+        Args:
+            step: of the training.
+            batch_size: B.
+            part: of the batch that is needed; the other clips are zero, and are not read.
 
         Returns:
             x_0, shape (B, 1, n_mels, frames), float32, in [-1, 1] unless there are `bands`;
             conditions, shape (B, 5), int64.
         """
+        needed = part.indices(batch_size)[:2]
+        if self._ahead is None:
+            return self._draw(step, batch_size, *needed)
+        return self._ahead.batch(step, batch_size, *needed)
+
+    def _draw(self, step: int, size: int, first: int, last: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng([self.seed, step])
-        pieces = rng.integers(len(self), size=batch_size)
-        places = rng.random(batch_size)
-        drawn = [self.clip(int(i), float(p)) for i, p in zip(pieces, places, strict=True)]
-        return torch.stack([clip for clip, _ in drawn]), torch.stack([tags for _, tags in drawn])
+        pieces = rng.integers(len(self), size=size).tolist()
+        places = rng.random(size).tolist()
+        found = list(zip(pieces, places, strict=True))
+        starts = [self._start(piece, place) for piece, place in found]
+        drawn = list(zip(pieces, starts, strict=True))
+        clips = self._clips(drawn[first:last])
+        if len(clips) < size:
+            whole = clips.new_zeros(size, *clips.shape[1:])
+            whole[first:last] = clips
+            clips = whole
+        return clips, torch.stack([self._tags(piece, start) for piece, start in drawn])
 
     def clip(self, piece: int, place: float) -> tuple[Tensor, Tensor]:
         """Return a clip (1, n_mels, frames) and its tags (5,); `place` in [0, 1) is relative."""
-        mel = np.load(self._mels[piece], mmap_mode="r", allow_pickle=False)
-        start = int(place * (len(mel) - self.frames + 1))
-        crop = np.ascontiguousarray(mel[start : start + self.frames].T, dtype=np.float32)
-        tags = self.vocabulary.encode(tags_of_label(self.labels[piece], start / self.frame_rate))
-        return self.bands.normalised(torch.from_numpy(crop)[None]), tags
+        start = self._start(piece, place)
+        return self._clips([(piece, start)])[0], self._tags(piece, start)
+
+    def _start(self, piece: int, place: float) -> int:
+        return int(place * (self._mels.frames(piece) - self.frames + 1))
+
+    def _clips(self, drawn: Sequence[tuple[int, int]]) -> Tensor:
+        """Read clips (B, 1, n_mels, frames), in the model space."""
+        mels = self._mels.read([(piece, start, start + self.frames) for piece, start in drawn])
+        crops = [np.ascontiguousarray(mel.T, dtype=np.float32) for mel in mels]
+        return torch.stack([self.bands.normalised(torch.from_numpy(crop)[None]) for crop in crops])
+
+    def _tags(self, piece: int, start: int) -> Tensor:
+        return self.vocabulary.encode(tags_of_label(self.labels[piece], start / self.frame_rate))
+
+
+class _Ahead:
+    """Reads the next step's batch from far away while this one is learned from."""
+
+    def __init__(self, draw: Callable[[int, int, int, int], tuple[Tensor, Tensor]]) -> None:
+        self._draw, self._thread = draw, ThreadPoolExecutor(1, thread_name_prefix="data")
+        self._before: tuple[int, ...] | None = None
+        self._next: tuple[tuple[int, ...], Future[tuple[Tensor, Tensor]]] | None = None
+
+    def batch(self, step: int, size: int, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """Return a step's batch, and begin to read the next if steps follow each other."""
+        asked, following = (step, size, first, last), (step + 1, size, first, last)
+        if self._next is not None and self._next[0] == asked:
+            batch = self._next[1].result()
+        else:
+            batch = self._draw(*asked)
+        if self._before == (step - 1, size, first, last):
+            self._next = following, self._thread.submit(self._draw, *following)
+        self._before = asked
+        return batch
 
 
 class AudioCrops:
     """Draw random crops of audio, for the vocoder.
 
     Args:
-        root: a finished data folder.
+        root: a finished data folder, or shards.
         spec: its sample rate must be the data's.
         samples: length of a crop.
         seed: of the random crops.
@@ -198,28 +305,35 @@ class AudioCrops:
         DataError: the folder is not a data set, has another sample rate, or a piece is too short.
     """
 
-    def __init__(self, root: Path, spec: AudioSpec, *, samples: int, seed: int = 0) -> None:
+    def __init__(
+        self, root: Path | Shards, spec: AudioSpec, *, samples: int, seed: int = 0
+    ) -> None:
         _check_rate(root, spec)
         labels = read_labels(root)
         _check_lengths(root, labels, samples / spec.sample_rate)
         self.samples = samples
         self.seed = seed
-        self._files = [root / piece["file"] for piece in labels]
+        self._root, self._names = root, [piece["file"] for piece in labels]
 
     def __len__(self) -> int:
         """Return the number of pieces."""
-        return len(self._files)
+        return len(self._names)
 
     def batch(self, step: int, batch_size: int) -> Tensor:
         """Draw audio of one training step, shape (B, samples), float32 in [-1, 1]."""
         rng = np.random.default_rng([self.seed, step])
-        pieces = rng.integers(len(self), size=batch_size)
-        places = rng.random(batch_size)
-        crops = [self._crop(int(i), float(p)) for i, p in zip(pieces, places, strict=True)]
+        pieces = rng.integers(len(self), size=batch_size).tolist()
+        places = rng.random(batch_size).tolist()
+        crops = [self._crop(*each) for each in zip(self._opened(pieces), places, strict=True)]
         return torch.stack(crops)
 
-    def _crop(self, piece: int, place: float) -> Tensor:
-        with soundfile.SoundFile(self._files[piece]) as file:
+    def _opened(self, pieces: Sequence[int]) -> Sequence[Path | BinaryIO]:
+        if isinstance(self._root, Shards):
+            return self._root.sounds(pieces)
+        return [self._root / self._names[piece] for piece in pieces]
+
+    def _crop(self, sound: Path | BinaryIO, place: float) -> Tensor:
+        with soundfile.SoundFile(sound) as file:
             file.seek(int(place * (file.frames - self.samples + 1)))
             return torch.from_numpy(file.read(self.samples, dtype="float32"))
 
@@ -242,18 +356,18 @@ def _mel(path: Path, spec: AudioSpec) -> npt.NDArray[np.float16]:
     return np.ascontiguousarray(mel.T.numpy().astype(np.float16))
 
 
-def _check_rate(root: Path, spec: AudioSpec) -> None:
-    rate = read_json(root / "dataset.json")["sample_rate"]
+def _check_rate(root: Path | Shards, spec: AudioSpec) -> None:
+    rate = _facts(root)["sample_rate"]
     if rate != spec.sample_rate:
         raise DataError(
             f"{root} is sampled at {rate} Hz, not {spec.sample_rate} Hz: make it anew at that rate"
         )
 
 
-def _check_lengths(root: Path, labels: list[dict[str, Any]], seconds: float) -> None:
+def _check_lengths(root: Path | Shards, labels: list[dict[str, Any]], seconds: float) -> None:
     for piece in labels:
         if piece["seconds"] < seconds + 0.01:
             raise DataError(
-                f"{root / piece['file']} is shorter than a clip of {seconds:.2f} s: "
+                f"{root}/{piece['file']} is shorter than a clip of {seconds:.2f} s: "
                 "use shorter clips or leave it out"
             )

@@ -6,6 +6,7 @@ Run it with ``ditto-music train base --config base --data datasets/train --out r
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -15,9 +16,11 @@ from ditto.audio.bands import PLAIN, Bands
 from ditto.audio.spec import AudioSpec
 from ditto.data.dataset import ClipDataset, band_statistics, vocabulary_of
 from ditto.data.files import make_folder, read_json, write_json
+from ditto.data.shards import Shards, find_data
 from ditto.errors import DataError
 from ditto.models.conditioning import drop_conditions
 from ditto.models.hub import load
+from ditto.paths import StrPath
 from ditto.training.denoising import (
     NETWORKS,
     BaseConfig,
@@ -26,6 +29,7 @@ from ditto.training.denoising import (
     Setting,
     diffusion_loss,
     draw,
+    part_of,
 )
 from ditto.training.loop import Checkpoints, load_config, seeded
 from ditto.training.measure import Measure
@@ -63,48 +67,67 @@ def train_base(
     network, averaged = started(config), started(config)
     setting = Setting.of(config, network)
     averages = {"ema": config.ema} | ({"slow_ema": config.slow_ema} if config.slow_ema else {})
-    run = Run(config, out, accelerator, network, averages=averages, average_every=config.ema_every)
+    run = Run(
+        config,
+        out,
+        accelerator,
+        network,
+        averages=averages,
+        average_every=config.ema_every,
+        large=True,
+    )
     if config.continued and not run.start:
         run.take(Path(config.start_from))
     measure = Measure(run, setting, config, held_out or clips, bands)
     if config.start_from and not run.start and run.writes:
         measure(averaged)
     for step in run.steps("base", show):
-        x_0, tags = clips.batch(step, config.batch_size)
+        x_0, tags = part_of(clips, step, config.batch_size, run.part)
         t, noise, generator = draw(config, setting.schedule, x_0, step)
         tags = drop_conditions(tags, config.tag_dropout, generator, config.grid_dropout)
-        own = (a[run.part] for a in (x_0, tags, t, noise))
-        x_0, tags, t, noise = (a.to(accelerator.device) for a in own)
-        with accelerator.autocast():
-            loss = diffusion_loss(run.model, setting, x_0, tags, t, noise)
-        run.update(loss)
-        if run.due(config.evaluate_every):
+        run.learn(partial(_loss, run, setting, (x_0, tags, t, noise)))
+        if run.reached(config.evaluate_every):
             for name, average in reversed(run.averages.items()):
                 average.copy_to(averaged)
-                measure(averaged, "" if name == "ema" else f"{name}_")
+                if run.writes:
+                    measure(averaged, "" if name == "ema" else f"{name}_")
     run.averages["ema"].copy_to(averaged)
     return averaged
 
 
+def _loss(run: Run, setting: Setting, drawn: Sequence[Tensor], part: slice) -> Tensor:
+    """Compute the loss of a part of a step's clips, tags, timesteps and noise."""
+    x_0, tags, t, noise = (each[part].to(run.accelerator.device) for each in drawn)
+    with run.accelerator.autocast():
+        return diffusion_loss(run.model, setting, x_0, tags, t, noise)
+
+
 def train_from_folder(
-    config: BaseConfig, data: Path, out: Path, *, held_out: Path | None = None
+    config: BaseConfig, data: StrPath, out: Path, *, held_out: StrPath | None = None
 ) -> Network:
-    """Run `train_base` on a data folder.
+    """Run `train_base` on a data folder, or on shards by their URL.
 
     Raises:
-        DataError: the network's tag sizes are not those of the data's vocabulary.
+        DataError: see `find_data`, or the network's tag sizes are not those of the data's
+            vocabulary.
     """
-    spec, vocabulary = AudioSpec(clip_frames=config.frames), vocabulary_of(data)
+    found = find_data(data)
+    spec, vocabulary = AudioSpec(clip_frames=config.frames), vocabulary_of(found)
     sizes = tuple(network_of(config).config["tag_sizes"])
     if sizes != vocabulary.sizes:
         raise DataError(
             f"the config's tag_sizes are {list(sizes)}, but the data needs {list(vocabulary.sizes)}"
         )
-    bands = _begun_bands(config, data, spec, out)
-    clips = ClipDataset(data, spec, frames=config.frames, seed=config.seed, bands=bands)
+    bands = _begun_bands(config, found, spec, out)
+    clips = ClipDataset(found, spec, frames=config.frames, seed=config.seed, bands=bands)
     held = (
         ClipDataset(
-            held_out, spec, clips.vocabulary, frames=config.frames, seed=config.seed, bands=bands
+            find_data(held_out),
+            spec,
+            clips.vocabulary,
+            frames=config.frames,
+            seed=config.seed,
+            bands=bands,
         )
         if held_out
         else None
@@ -117,11 +140,10 @@ def load_bands(run: Path) -> Bands:
     return Bands.of(read_json(run / BANDS)) if (run / BANDS).exists() else PLAIN
 
 
-def _begun_bands(config: BaseConfig, data: Path, spec: AudioSpec, out: Path) -> Bands:
+def _begun_bands(config: BaseConfig, data: Path | Shards, spec: AudioSpec, out: Path) -> Bands:
     """Return what the run normalises x_0 by, fixed when it begins.
 
-    That is what the run that it starts from has, or else the data's own statistics. Later data
-    must not move the model space.
+    That is what the run that it starts from has, or else the data's own statistics.
 
     Later data must not move the model space.
     """

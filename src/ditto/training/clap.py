@@ -19,10 +19,12 @@ from transformers import ClapConfig, ClapModel, PreTrainedTokenizerBase
 from ditto.audio.spec import AudioSpec
 from ditto.data.captioned import FLOOR_DB, CaptionedClips
 from ditto.data.captions import words_of
+from ditto.data.shards import folder_of
 from ditto.eval.clap_scores import Pairs, held_out_pairs, scores
 from ditto.models.clap import Clap, save
 from ditto.models.clap_frontend import ClapFrontEnd
 from ditto.models.clap_tokenizer import word_tokenizer
+from ditto.paths import StrPath
 from ditto.training.loop import Ema, seeded, step_seed
 from ditto.training.run import Recipe, Run, alone
 
@@ -118,7 +120,12 @@ def train_clap_on(
 
 
 def train_clap(
-    config: ClapTraining, data: Path, out: Path, *, held_out: Path | None = None, show: bool = True
+    config: ClapTraining,
+    data: StrPath,
+    out: Path,
+    *,
+    held_out: StrPath | None = None,
+    show: bool = True,
 ) -> Path:
     """Run `train_clap_on` on a data folder; save what `Clap.load` takes, with its held-out scores.
 
@@ -128,11 +135,13 @@ def train_clap(
     Raises:
         DataError: a folder is not a data folder, or a piece is shorter than CLAP's window.
     """
-    seconds = AudioSpec().clip_seconds
+    what, seconds = "the training of a CLAP", AudioSpec().clip_seconds
     front_end = ClapFrontEnd.of(config.front_end)
-    clips = CaptionedClips(data, front_end, seconds=seconds, detail=config.detail, seed=config.seed)
+    clips = CaptionedClips(
+        folder_of(data, what), front_end, seconds=seconds, detail=config.detail, seed=config.seed
+    )
     tokenizer = word_tokenizer(words_of(clips.labels), config.text["max_position_embeddings"] - 2)
-    pairs = held_out_pairs(held_out, seconds=seconds) if held_out else None
+    pairs = held_out_pairs(folder_of(held_out, what), seconds=seconds) if held_out else None
     network = train_clap_on(config, clips, tokenizer, out, held_out=pairs, show=show)
     card: dict[str, Any] = {
         "trained_on": f"{len(clips)} pieces",

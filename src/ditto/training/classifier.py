@@ -22,10 +22,11 @@ from torch.nn.functional import cross_entropy, interpolate
 
 from ditto.audio.spec import AudioSpec
 from ditto.data.dataset import ClipDataset, read_labels, tags_of_label
+from ditto.data.shards import Shards, find_data
 from ditto.errors import DataError
 from ditto.eval.classifier import ClipClassifier
 from ditto.models.conditioning import TagVocabulary
-from ditto.paths import atomic_file, printable
+from ditto.paths import StrPath, atomic_file, printable
 from ditto.training.loop import seeded, step_seed
 from ditto.training.run import Recipe, Run, alone
 
@@ -105,12 +106,12 @@ def train_classifier_on(
 
 
 def train_classifier(
-    config: ClassifierConfig, data: Path, out: Path, *, held_out: Path | None = None
+    config: ClassifierConfig, data: StrPath, out: Path, *, held_out: StrPath | None = None
 ) -> Path:
-    """Train on a data folder; save float16 weights in ``out/classifier``, scored on held-out data.
+    """Train on a data folder or shards; save float16 weights in ``out/classifier``.
 
-    The folder gets ``scores.json`` (the accuracies on `held_out`) and the run's ``log.jsonl`` and
-    ``config.json``.
+    They are scored on held-out data. The folder gets ``scores.json`` (the accuracies on
+    `held_out`) and the run's ``log.jsonl`` and ``config.json``.
 
     Returns:
         ``out/classifier``.
@@ -119,8 +120,9 @@ def train_classifier(
         DataError: a folder is not a data folder, or lacks tags for some piece.
     """
     spec = AudioSpec(clip_frames=config.frames)
-    clips = ClipDataset(data, spec, frames=config.drawn_frames, seed=config.seed)
-    if any(None in astuple(tags_of_label(piece)) for piece in read_labels(data)):
+    found = find_data(data)
+    clips = ClipDataset(found, spec, frames=config.drawn_frames, seed=config.seed)
+    if any(None in astuple(tags_of_label(piece)) for piece in read_labels(found)):
         raise DataError(
             f"the classifier needs a genre, a mood and a tempo for every piece of {printable(data)}"
         )
@@ -131,7 +133,8 @@ def train_classifier(
         target = "train_config.json" if name == "config.json" else name
         shutil.copyfile(out / name, folder / target)
     if held_out is not None:
-        scores = accuracies(ClipClassifier.load(folder), held_out, spec, clips.vocabulary)
+        held = find_data(held_out)
+        scores = accuracies(ClipClassifier.load(folder), held, spec, clips.vocabulary)
         with atomic_file(folder / "scores.json", force=True) as temporary:
             temporary.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     return folder
@@ -144,7 +147,11 @@ def save_half(network: ClipClassifier, folder: Path) -> None:
 
 @torch.no_grad()
 def accuracies(
-    network: ClipClassifier, root: Path, spec: AudioSpec, vocabulary: TagVocabulary, places: int = 4
+    network: ClipClassifier,
+    root: Path | Shards,
+    spec: AudioSpec,
+    vocabulary: TagVocabulary,
+    places: int = 4,
 ) -> dict[str, float]:
     """Return the shares of a data folder's clips whose tags are recognised, and how many clips.
 

@@ -22,6 +22,7 @@ from ditto.audio.chroma import log_chroma
 from ditto.audio.features import intensity
 from ditto.controls.notes import REST
 from ditto.data.dataset import ClipDataset, read_labels
+from ditto.data.shards import folder_of
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import DataError
 from ditto.methods.controlnet import controlled
@@ -30,6 +31,7 @@ from ditto.models.controlnet import ControlAdapter, encode_curves
 from ditto.models.model import MusicModel
 from ditto.models.network import hash_weights
 from ditto.models.transformer import PatchTransformer
+from ditto.paths import StrPath
 from ditto.plots import mel_grid
 from ditto.training.denoising import DenoiserRecipe, Example, Setting, weighted_mse
 from ditto.training.denoising import draw as draw_noise
@@ -239,16 +241,23 @@ def train_controlnet(
 def train_from_folder(
     config: ControlNetConfig,
     model: MusicModel,
-    data: Path,
+    data: StrPath,
     out: Path,
     *,
-    held_out: Path | None = None,
+    held_out: StrPath | None = None,
 ) -> ControlAdapter:
-    """Run `train_controlnet` on a data folder."""
-    held = ControlledDataset(held_out, model, seed=config.seed) if held_out else None
-    return train_controlnet(
-        config, model, ControlledDataset(data, model, seed=config.seed), out, held_out=held
-    )
+    """Run `train_controlnet` on a data folder.
+
+    Raises:
+        DataError: see `ControlledDataset`, or the data lie in shards.
+    """
+
+    def clips(place: StrPath) -> ControlledDataset:
+        folder = folder_of(place, "the training of a ControlNet")
+        return ControlledDataset(folder, model, seed=config.seed)
+
+    held = clips(held_out) if held_out else None
+    return train_controlnet(config, model, clips(data), out, held_out=held)
 
 
 def setting_of(config: ControlNetConfig, model: MusicModel) -> Setting:

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from ditto.data.dataset import ClipDataset
 from ditto.diffusion.schedule import Prediction, Schedule
 from ditto.errors import DataError
 from ditto.models.model import guided_denoiser
@@ -26,6 +27,13 @@ class Clips(Protocol):
     def batch(self, step: int, batch_size: int) -> tuple[Tensor, Tensor]:
         """Return x_0 (B, 1, n_mels, frames) and conditions (B, 5)."""
         ...
+
+
+def part_of(clips: Clips, step: int, batch_size: int, part: slice) -> tuple[Tensor, Tensor]:
+    """Return a step's batch; clips outside `part` are zero where that saves reading them."""
+    if isinstance(clips, ClipDataset):
+        return clips.batch(step, batch_size, part)
+    return clips.batch(step, batch_size)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ditto.data.dataset import ClipDataset
 from ditto.data.latents import LatentClips
+from ditto.data.shards import find_data, folder_of
 from ditto.diffusion.consistency import StudentDenoiser
 from ditto.diffusion.denoiser import Cond, Denoiser
 from ditto.diffusion.schedule import Schedule
@@ -23,6 +24,7 @@ from ditto.errors import DataError
 from ditto.models.model import MusicModel
 from ditto.models.network import hash_weights
 from ditto.models.student import Student
+from ditto.paths import StrPath
 from ditto.plots import mel_grid
 from ditto.tables import widened
 from ditto.training.consistency_loss import Example, Grid, distance, goal
@@ -202,12 +204,12 @@ def train_student(
 def train_from_folder(
     config: DistillConfig,
     teacher: MusicModel,
-    data: Path,
+    data: StrPath,
     out: Path,
     *,
-    held_out: Path | None = None,
+    held_out: StrPath | None = None,
 ) -> nn.Module:
-    """Run `train_student` on a data folder, with the teacher's window and vocabulary.
+    """Run `train_student` on a data folder or shards, with the teacher's window and vocabulary.
 
     A pipeline reads recordings too.
 
@@ -217,11 +219,12 @@ def train_from_folder(
     """
     from ditto.models.adapters.common import PipelineModel
 
-    def clips(root: Path) -> Clips:
+    def clips(root: StrPath) -> Clips:
         if isinstance(teacher, PipelineModel):
-            return LatentClips(root, teacher, seconds=config.seconds, seed=config.seed)
+            folder = folder_of(root, "the distillation of a pipeline")
+            return LatentClips(folder, teacher, seconds=config.seconds, seed=config.seed)
         return ClipDataset(
-            root,
+            find_data(root),
             teacher.spec,
             teacher.vocabulary,
             frames=teacher.spec.clip_frames,

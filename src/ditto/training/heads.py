@@ -26,6 +26,7 @@ from ditto.audio.features import log_mel, mel_rms_db, rms_db
 from ditto.audio.similarity import mfcc, onset_strength
 from ditto.data.dataset import ClipDataset
 from ditto.data.latents import LatentClips
+from ditto.data.shards import find_data, folder_of
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.models.clap import Clap
 from ditto.models.heads import (
@@ -38,7 +39,7 @@ from ditto.models.heads import (
     save_heads,
 )
 from ditto.models.model import MusicModel
-from ditto.paths import atomic_file
+from ditto.paths import StrPath, atomic_file
 from ditto.training.loop import seeded, step_seed
 from ditto.training.run import Recipe, Run
 
@@ -409,15 +410,21 @@ def evaluated(heads: Heads, pool: Pool) -> dict[str, float]:
 
 
 def train_from_folder(
-    config: HeadsConfig, model: MusicModel, data: Path, out: Path, *, held_out: Path | None = None
+    config: HeadsConfig,
+    model: MusicModel,
+    data: StrPath,
+    out: Path,
+    *,
+    held_out: StrPath | None = None,
 ) -> Heads:
-    """Run `train_heads` on a data folder."""
+    """Run `train_heads` on a data folder or shards."""
 
-    def clips(folder: Path) -> Clips:
+    def clips(place: StrPath) -> Clips:
         if not model.has_mel:
+            folder = folder_of(place, "a training of a pipeline's heads")
             return LatentClips(folder, model, seconds=config.seconds, seed=config.seed)  # pyright: ignore[reportArgumentType]
         return ClipDataset(
-            folder,
+            find_data(place),
             model.spec,
             model.vocabulary,
             frames=model.spec.clip_frames,

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import torch
@@ -16,7 +17,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ditto.errors import DataError
 from ditto.models.device import chosen_device
-from ditto.training.run import RANK_VARIABLE
+from ditto.training.place import RANK_VARIABLE
 
 INTERRUPTED = 130
 """Exit code after a signal, as of the command itself."""
@@ -52,6 +53,11 @@ def launched(words: Sequence[str], processes: int, batch_size: int, device: str 
     if kind not in ("cpu", "cuda"):
         raise DataError(f"{kind} trains on one process: leave out --processes")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // processes)))
+    with TemporaryDirectory(prefix="ditto-") as logs:
+        return _launched(words, processes, logs)
+
+
+def _launched(words: Sequence[str], processes: int, logs: str) -> int:
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -61,7 +67,7 @@ def launched(words: Sequence[str], processes: int, batch_size: int, device: str 
         rdzv_backend="c10d",
         max_restarts=0,
         monitor_interval=0.1,
-        logs_specs=DefaultLogsSpecs(local_ranks_filter={0}),  # all say the same
+        logs_specs=DefaultLogsSpecs(log_dir=logs, local_ranks_filter={0}),  # all say the same
     )
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:

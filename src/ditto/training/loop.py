@@ -40,6 +40,7 @@ from ditto.paths import (
     printable,
     remove_leftovers,
 )
+from ditto.training.fsdp import own, part_like, whole
 
 ConfigT = TypeVar("ConfigT")
 Tensors = dict[str, Tensor]
@@ -236,20 +237,23 @@ class Ema:
             return
         decay = min(self.decay, (1 + step) / (10 + step)) ** self.every
         parameters = dict(model.named_parameters())
-        current = [parameters[name].detach() for name in self.shadow]
-        torch._foreach_lerp_(list(self.shadow.values()), current, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        current = [own(parameters[name].detach()) for name in self.shadow]
+        torch._foreach_lerp_([own(each) for each in self.shadow.values()], current, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def load(self, tensors: Tensors) -> None:
         """Take over saved averages."""
         for name, value in self.shadow.items():
-            value.copy_(tensors[name])
+            value.copy_(part_like(tensors[name], value))
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
-        """Put the averages into `model` (another instance of the same architecture)."""
+        """Put the averages into `model` (another instance of the same architecture).
+
+        Where they lie in parts, all processes must do so together.
+        """
         parameters = dict(model.named_parameters())
         for name, average in self.shadow.items():
-            parameters[name].copy_(average)
+            parameters[name].copy_(whole(average))
 
 
 DECAYS: dict[str, Callable[[float], float]] = {

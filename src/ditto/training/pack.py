@@ -5,10 +5,12 @@ from pathlib import Path
 
 from ditto.audio.spec import AudioSpec
 from ditto.data.dataset import vocabulary_of
+from ditto.data.shards import find_data
 from ditto.errors import DataError
 from ditto.models.fine_tune import save_fine_tune
 from ditto.models.hub import load
 from ditto.models.model import MusicModel
+from ditto.paths import StrPath
 from ditto.training.base import EMBEDDED, load_bands, load_ema
 from ditto.training.denoising import BaseConfig
 from ditto.training.distill import load_distilled
@@ -16,7 +18,7 @@ from ditto.training.loop import load_config
 from ditto.training.vocoder import load_vocoder
 
 
-def pack(base: Path, vocoder: Path, data: Path, out: Path, guidance: float) -> str:
+def pack(base: Path, vocoder: Path, data: StrPath, out: Path, guidance: float) -> str:
     """Write a model folder from the newest checkpoints of two runs; return the model's hash.
 
     Raises:
@@ -30,7 +32,7 @@ def pack(base: Path, vocoder: Path, data: Path, out: Path, guidance: float) -> s
         load_ema(base),
         head,
         spec,
-        vocabulary_of(data),
+        vocabulary_of(find_data(data)),
         guidance,
         shift=shift,
         bands=load_bands(base),

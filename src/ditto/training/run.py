@@ -11,9 +11,8 @@ A recipe's loop reads as its algorithm::
             evaluate(run.averages["ema"])
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,13 +20,12 @@ from typing import ClassVar, Literal, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from ditto.errors import DataError
 from ditto.interrupts import waiting
-from ditto.models.device import chosen_device
 from ditto.models.folder import ANY_FAULT
+from ditto.training import fsdp
 from ditto.training.loop import (
     Checkpoints,
     Ema,
@@ -43,9 +41,6 @@ from ditto.training.loop import (
     tensorboard,
     warmup_stable_decay,
 )
-
-DEVICE_VARIABLE, RANK_VARIABLE = "ACCELERATE_TORCH_DEVICE", "LOCAL_RANK"
-"""Environment variables of accelerate: the device; set by its launcher, one for each process."""
 
 LARGEST_LOSS = 1e6
 """A loss that is not below it has diverged: all losses here are of the order of 1."""
@@ -94,34 +89,6 @@ class Recipe:
         )
 
 
-@contextmanager
-def training_on(device: str) -> Iterator[str]:
-    """Have accelerate train on a device within the block; yield the device for models to load.
-
-    Under ``accelerate launch`` the launcher gives every process its device, and models are loaded
-    on the CPU.
-
-    Raises:
-        ModelError: there is no such device.
-    """
-    place = str(chosen_device(device))
-    if RANK_VARIABLE in os.environ:
-        if place == "cpu":
-            os.environ["ACCELERATE_USE_CPU"] = "true"
-        yield "cpu"
-        return
-    before = os.environ.get(DEVICE_VARIABLE)
-    os.environ[DEVICE_VARIABLE] = place
-    AcceleratorState._reset_state(reset_partial_state=True)
-    try:
-        yield place
-    finally:
-        AcceleratorState._reset_state(reset_partial_state=True)
-        del os.environ[DEVICE_VARIABLE]
-        if before is not None:
-            os.environ[DEVICE_VARIABLE] = before
-
-
 def at_first(accelerator: Accelerator, make: Callable[[], Value]) -> Value:
     """Make what is kept in files in the first process, then in the others, which find it there."""
     with accelerator.main_process_first():
@@ -148,6 +115,7 @@ class Learner:
         recipe: its optimiser's settings.
         lr: highest learning rate; by default the recipe's.
         names: the groups of a checkpoint that hold its weights and its optimiser's state.
+        in_parts: whether each process keeps a part of it, see `ditto.training.fsdp`.
     """
 
     def __init__(
@@ -158,6 +126,7 @@ class Learner:
         *,
         lr: float | None = None,
         names: tuple[str, str] = ("model", "optimizer"),
+        in_parts: bool = False,
     ) -> None:
         self.accelerator, self.network, self.recipe, self.names = (
             accelerator,
@@ -166,7 +135,10 @@ class Learner:
             names,
         )
         self.lr = recipe.lr if lr is None else lr
-        network.to(accelerator.device)  # before the optimiser takes hold of the parameters
+        # Both before the optimiser takes hold of the parameters.
+        network.to(accelerator.device)
+        if in_parts:
+            fsdp.share_out(network, accelerator)
         adamw = torch.optim.AdamW(
             [p for p in network.parameters() if p.requires_grad],
             lr=self.lr,
@@ -174,14 +146,21 @@ class Learner:
             weight_decay=recipe.weight_decay,
             fused=recipe.fused or None,
         )
-        self.model, self.optimizer = accelerator.prepare(network, adamw)
+        if in_parts:
+            self.model, self.optimizer = network, accelerator.prepare(adamw)
+        else:
+            self.model, self.optimizer = accelerator.prepare(network, adamw)
 
     def descend(self, loss: Tensor, step: int) -> None:
         """Lower a scalar loss by a clipped step of AdamW, at the recipe's rate for step `step`."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * self.recipe.rate(step)
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
+        self.follow(step)
+
+    def follow(self, step: int) -> None:
+        """Make a step along the gradients that are there."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * self.recipe.rate(step)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
 
@@ -199,13 +178,20 @@ class Learner:
             DataError: it is of another network.
         """
         model, optimizer = self.names
-        missing, unknown = self.network.load_state_dict(groups[model], strict=False)
+        state = self.network.state_dict()
+        weights = fsdp.parts_like(groups[model], state)
+        missing, unknown = self.network.load_state_dict(weights, strict=False)
         if unknown or set(missing) != self._frozen():
             raise DataError(
                 "the run's checkpoint is of another network: was it begun by another version "
                 "of Ditto?"
             )
-        load_optimizer(self.optimizer, groups[optimizer])
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        moments = {
+            name: fsdp.part_like(tensor, trained[int(name.partition(".")[0])])
+            for name, tensor in groups[optimizer].items()
+        }
+        load_optimizer(self.optimizer, moments)
 
     def _frozen(self) -> set[str]:
         return {
@@ -236,6 +222,8 @@ class Run:
         extra_learners: others that learn in the same run, each by its own loss.
         begun_with: hashes of what the run must have begun with, by name (which is the command
             line's option, too).
+        large: whether it learns by `learn`, and evaluates when a step is `reached`, so that
+            gradients can be accumulated and weights lie in parts.
 
     Attributes:
         model: the network as accelerate wraps it, to be called.
@@ -261,11 +249,15 @@ class Run:
         extra_learners: Sequence[Learner] = (),
         begun_with: Mapping[str, str] | None = None,
         average_every: int = 1,
+        large: bool = False,
     ) -> None:
         self._check_share(recipe, accelerator)
+        self._in_parts = fsdp.asked(accelerator)
+        if not large and (self._in_parts or accelerator.gradient_accumulation_steps > 1):
+            raise DataError("--fsdp and --accumulate are for `train base`: leave them out")
         at_first(accelerator, partial(start_run, out, recipe))
         self.recipe, self.out, self.network, self.accelerator = recipe, out, network, accelerator
-        self._learner = Learner(accelerator, network, recipe)
+        self._learner = Learner(accelerator, network, recipe, in_parts=self._in_parts)
         self._learners = (self._learner, *extra_learners)
         self.model = self._learner.model
         self.averages = {
@@ -289,11 +281,16 @@ class Run:
         Raises:
             DataError: it cannot, without remainder.
         """
-        count = accelerator.num_processes
+        count, times = accelerator.num_processes, accelerator.gradient_accumulation_steps
         if recipe.batch_size % count:
             raise DataError(
                 f"a batch of {recipe.batch_size} cannot be shared by {count} processes: their "
                 "number must divide batch_size"
+            )
+        if recipe.batch_size // count % times:
+            raise DataError(
+                f"{recipe.batch_size // count} clips a process cannot be taken in {times} parts of "
+                "one size: change --accumulate"
             )
 
     @property
@@ -362,7 +359,7 @@ class Run:
                 yield step
                 if self.accelerator.num_processes == 1:
                     self._stop = bool(self._stopped)
-                if self.writes and (self._stop or self._at(self.recipe.checkpoint_every)):
+                if self._stop or self.reached(self.recipe.checkpoint_every):
                     self._save()
                 if self._stop:
                     break
@@ -382,11 +379,34 @@ class Run:
         Raises:
             DataError: the training diverged.
         """
+        self._learner.descend(loss, self.done - 1)
+        self._note(loss, parts or {})
+
+    def learn(self, loss_of: Callable[[slice], Tensor]) -> None:
+        """Learn from a step's loss as `update` does, computed a part of the batch at a time.
+
+        Args:
+            loss_of: returns the mean loss of a part of the batch. It is called once, or as often
+                as the launcher's number of gradient_accumulation_steps.
+        """
+        times, whole, losses = self.accelerator.gradient_accumulation_steps, self.part, []
+        size = (whole.stop - whole.start) // times
+        self._learner.optimizer.zero_grad()
+        for first in range(whole.start, whole.stop, size):
+            last = first + size == whole.stop
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                loss = loss_of(slice(first, first + size))
+                self.accelerator.backward(loss)  # of a share of it
+            losses.append(loss.detach())
+        self._learner.follow(self.done - 1)
+        self._note(torch.stack(losses).mean(), {})
+
+    def _note(self, loss: Tensor, parts: Mapping[str, Tensor]) -> None:
+        """Average the weights after a step, and log its loss."""
         step = self.done - 1
-        self._learner.descend(loss, step)
         for average in self.averages.values():
             average.update(self.network, step)
-        loss, parts = self._together(loss, parts or {})
+        loss, parts = self._together(loss, parts)
         self._meter.add(value := loss.item())
         if not value < LARGEST_LOSS:
             raise DataError(
@@ -421,13 +441,19 @@ class Run:
 
         Of several processes it is so for the one that writes: what is due are evaluations.
         """
-        return self.writes and self._at(every)
+        return self.writes and self.reached(every)
 
-    def _at(self, every: int) -> bool:
+    def reached(self, every: int) -> bool:
+        """Return whether it is time for what all processes do every `every` steps together."""
         return self.done % every == 0 or self.done == self.recipe.steps
 
     def _save(self) -> None:
+        if not self.writes and not self._in_parts:
+            return
         groups = {name: average.shadow for name, average in self.averages.items()}
         for learner in self._learners:
             groups |= learner.tensors()
-        self._checkpoints.save(self.done, groups, self._begun_with)
+        if self._in_parts:
+            groups = {name: fsdp.gathered(group, self.writes) for name, group in groups.items()}
+        if self.writes:
+            self._checkpoints.save(self.done, groups, self._begun_with)

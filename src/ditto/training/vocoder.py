@@ -17,8 +17,10 @@ from ditto.audio.features import log_mel
 from ditto.audio.spec import AudioSpec
 from ditto.audio.spectral_distance import SIZES, multi_resolution_stft
 from ditto.data.dataset import AudioCrops
+from ditto.data.shards import find_data
 from ditto.errors import DataError
 from ditto.models.vocoder import Vocoder
+from ditto.paths import StrPath
 from ditto.training.discriminators import (
     Discriminators,
     adversarial_loss,
@@ -156,18 +158,18 @@ def train_vocoder(
 
 
 def train_from_folder(
-    config: VocoderConfig, data: Path, out: Path, *, held_out: Path | None = None
+    config: VocoderConfig, data: StrPath, out: Path, *, held_out: StrPath | None = None
 ) -> Vocoder:
-    """Run `train_vocoder` on data folders.
+    """Run `train_vocoder` on data folders or shards.
 
     Raises:
         DataError: a folder is not a data folder or fits badly, or training diverged.
         OutputError: see `train_vocoder`.
     """
     spec = config.make_network().spec
-    crops = AudioCrops(data, spec, samples=config.crop_samples, seed=config.seed)
+    crops = AudioCrops(find_data(data), spec, samples=config.crop_samples, seed=config.seed)
     held = (
-        AudioCrops(held_out, spec, samples=config.crop_samples, seed=config.seed)
+        AudioCrops(find_data(held_out), spec, samples=config.crop_samples, seed=config.seed)
         if held_out
         else None
     )

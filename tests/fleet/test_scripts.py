@@ -1,0 +1,88 @@
+"""The scripts for clusters, run on the one machine that there is here."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from tests.training.runs import weights
+from tests.training.test_launch import CONFIG, data
+from torch import allclose
+
+from ditto.training.base import train_from_folder
+
+SCRIPTS = Path(__file__).parents[2] / "integrations" / "cluster"
+__all__ = ["data"]
+
+SRUN = """#!/bin/sh
+# A SLURM of one machine.
+while [ "${1#--}" != "$1" ]; do shift; done
+SLURM_NODEID=0 exec "$@"
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, with what SLURM gives a script of one machine."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, text in (("srun", SRUN), ("scontrol", "#!/bin/sh\necho 127.0.0.1\n")):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    python = Path(sys.executable).parent
+    monkeypatch.setenv("PATH", f"{folder}:{python}:{os.environ['PATH']}")
+    job = {"NODELIST": "here", "ID": str(os.getpid())}
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_JOB_{name}", value)
+    monkeypatch.setenv("SLURM_NNODES", "1")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "2")
+    monkeypatch.delenv("SLURM_GPUS_ON_NODE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def sent(script: str, *words: object) -> None:
+    """Run a script as ``sbatch`` would."""
+    told = [str(word) for word in words]
+    done = subprocess.run(["bash", SCRIPTS / script, *told], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_training_by_slurms_script(
+    data: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (slurm / "recipe.json").write_text(json.dumps(asdict(CONFIG)))
+    monkeypatch.setenv("DITTO_PROCESSES", "2")
+    words = ("--config", "recipe.json", "--data", data, "--device", "cpu")
+    sent("train.sbatch", "base", *words, "--out", "two")
+    train_from_folder(CONFIG, data, Path("one"))
+    one, two = weights(Path("one"), "ema"), weights(Path("two"), "ema")
+    assert all(allclose(two[name], one[name], atol=1e-5) for name in one)
+
+
+def test_a_batch_by_slurms_script(slurm: Path, model_folder: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: ditto-music[fleet]")
+    line = {"loudness": "swell", "iterations": 1, "method": "ditto", "steps": 2}
+    (slurm / "r.jsonl").write_text(json.dumps(line))
+    words = ("--model", model_folder, "--no-pictures", "--no-compare")
+    sent("batch.sbatch", "r.jsonl", "--out", "clips", *words)
+    assert (slurm / "clips/00001.wav").is_file()
+    port = str(20_000 + os.getpid() % 20_000)
+    left = [p.info["cmdline"] or [] for p in psutil.process_iter(["cmdline"])]
+    assert not [words for words in left if any(f":{port}" in word for word in words)]
+
+
+def test_rays_file_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Ray's own schema; its commands are those of the script above."""
+    pytest.importorskip("ray", reason="Ray is not installed: ditto-music[fleet]")
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = yaml.safe_load((SCRIPTS / "ray.yaml").read_text())
+    validate_config(config)
+    prepared = prepare_config(config)
+    assert prepared["available_node_types"]["local.cluster.node"]["max_workers"] == 2
