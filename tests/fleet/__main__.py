@@ -57,7 +57,7 @@ def rate(model: Any, folder: Path, workers: int, count: int) -> float:
 
 def processes(folder: Path, *, small: bool) -> dict[str, Any]:
     """Compare the rates of one process and two, of one thread each, in turns."""
-    count, turns = (12, 1) if small else (60, 3)
+    count, turns = (12, 1) if small else (40, 2)
     model = ditto.load(device="cpu")
     rates: dict[int, list[float]] = {1: [], 2: []}
     for turn in range(turns):

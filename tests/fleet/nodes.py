@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 START = (sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats")
-SECONDS = 150.0
+SECONDS = 180.0
 """A node that is not there by then has not started."""
 MEMORY = 80_000_000
 """Bytes of a node's shared memory, hardly more than the least that Ray takes."""
@@ -81,6 +81,7 @@ def started(nodes: int = 2, cores: int = 2) -> Iterator[Nodes]:
 def _begin(options: list[str], said: Path) -> subprocess.Popen[str]:
     """Begin to start a node, which writes what it says to a file."""
     quiet = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
+    quiet["RAY_agent_register_timeout_ms"] = str(int(1000 * SECONDS))  # on a machine that is busy
     with said.open("w") as out:
         return subprocess.Popen(
             [*START, *options], env=os.environ | quiet, stdout=out, stderr=out, text=True
@@ -91,7 +92,7 @@ def _wait(node: subprocess.Popen[str], said: Path, ready: Callable[[], bool]) ->
     before = time.monotonic()
     while not ready():
         if node.poll() is not None or time.monotonic() > before + SECONDS:
-            last = ["it said nothing", *said.read_text().split("\n")][-1]
+            last = ["it said nothing", *filter(str.strip, said.read_text().splitlines())][-1]
             raise NoClusterError(f"`ray start` fails here: {last}")
         time.sleep(0.05)
 
