@@ -81,6 +81,7 @@ def started(nodes: int = 2, cores: int = 2) -> Iterator[Nodes]:
 def _begin(options: list[str], said: Path) -> subprocess.Popen[str]:
     """Begin to start a node, which writes what it says to a file."""
     quiet = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
+    quiet["RAY_worker_niceness"] = "0"  # as all the rest of a test
     quiet["RAY_agent_register_timeout_ms"] = str(int(1000 * SECONDS))  # on a machine that is busy
     with said.open("w") as out:
         return subprocess.Popen(
