@@ -1,9 +1,9 @@
-"""Batches on a Ray cluster of two local nodes: every row and the same sound, whatever is killed."""
+"""Batches on a Ray cluster of two local nodes: every row and the same sound, whatever is killed.
 
-import json
+The command on a cluster is in `test_scripts`.
+"""
+
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from itertools import repeat
@@ -48,20 +48,6 @@ def test_jobs_are_done_on_all_nodes_and_their_errors_raised(nodes: Nodes) -> Non
         seen.add(done.outcome)
     assert len({node for node, _ in seen}) == 2
     assert len({process for _, process in seen}) == 4
-
-
-def test_the_command_works_on_a_cluster(nodes: Nodes, model_folder: Path, tmp_path: Path) -> None:
-    line = {"loudness": "swell", "iterations": 1, "method": "ditto", "steps": 2}
-    lines = [json.dumps(line | {"seed": seed}) for seed in range(2)]
-    (tmp_path / "r.jsonl").write_text("\n".join(lines))
-    words = [sys.executable, "-m", "ditto", "batch", "r.jsonl", "--out", "clips"]
-    words += ["--model", str(model_folder), "--no-pictures", "--no-compare"]
-    words += ["--ray", nodes.address, "--workers", "1"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "2 clips made" in done.stderr
-    made = sorted(path.name for path in (tmp_path / "clips").glob("*.wav"))
-    assert made == ["00001.wav", "00002.wav"]
 
 
 def test_a_killed_worker_and_a_killed_node_cost_no_row(
