@@ -9,6 +9,7 @@ loaded by `begin`, which returns the function that does the jobs::
 A process that is killed costs nothing: another takes its place, and its job is done again, once.
 """
 
+import logging
 import multiprocessing
 import os
 import pickle
@@ -327,7 +328,7 @@ class Cluster:
             try:
                 _reach(address)  # Ray itself would try for minutes
                 with _own_sigterm():
-                    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+                    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
             except (OSError, RuntimeError, ValueError) as error:
                 raise WorkerError(
                     f"there is no Ray cluster at {address} ({one_line(error)[:80]}): start one by "
