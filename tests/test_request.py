@@ -12,7 +12,9 @@ import torch
 
 import ditto
 from ditto.controls.base import Control, Sum
+from ditto.controls.beats import Beats, Hits
 from ditto.controls.brightness import Brightness
+from ditto.controls.chords import Chords, parse_chords
 from ditto.controls.curves import Curve
 from ditto.controls.intensity import Intensity
 from ditto.controls.melody import Melody
@@ -225,6 +227,21 @@ def test_every_control_goes_to_json_and_back(control: Control) -> None:
     assert type(restored) is type(control)
     assert restored.to_dict() == control.to_dict()
     assert again.tags == request.tags
+
+
+LONG: list[Control] = [
+    Melody.from_notes(" ".join(["C4:1/3 E4:0.7 R:1 G4:2"] * 60), 93.7),
+    Beats(Hits(tuple((0.1 + i / 7, 1 - i / 1000) for i in range(300)))),
+    Chords(parse_chords(" ".join(["C:1.3 Am:0.7 R:2"] * 60), 93.7, repeat=False)),
+    Intensity(" ".join(f"{i / 7}:{-20 - i / 30}" for i in range(300))),
+]
+
+
+@pytest.mark.parametrize("control", LONG)
+def test_a_song_s_controls_come_back_from_its_report_to_the_last_bit(control: Control) -> None:
+    kept = json.loads(json.dumps(Request(control).to_dict()))
+    (restored,) = Request.from_dict(kept).controls
+    assert restored == control
 
 
 @pytest.mark.parametrize(

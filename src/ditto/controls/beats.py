@@ -42,7 +42,7 @@ ACCENT = 1.5
 """How many times as strong the first beat of a bar is."""
 STRENGTHS = 0.5, 2.0
 """Of hits, where 1 is usual."""
-MAX_HITS, MAX_LISTED = 100_000, 128
+MAX_HITS, MAX_LISTED = 100_000, 4096
 MERGED = 0.03
 """Seconds within which hits are one."""
 
@@ -392,7 +392,7 @@ class Beats(Control):
             grid = self.rhythm
             rhythm = {"bpm": grid.bpm, "offset": grid.offset, "per_bar": grid.per_bar}
         else:
-            points = [[round(time, 4), round(s, 3)] for time, s in self.rhythm.points]
+            points = [list(point) for point in self.rhythm.points]
             onsets = points if len(points) <= MAX_LISTED else len(points)
             rhythm = {"rhythm": self.rhythm.name, "onsets": onsets}
         return {"control": self.kind, **rhythm, "measure": self.measure, "margin": self.margin}

@@ -54,7 +54,7 @@ SMOOTH_SECONDS = 0.25
 """Over which the chroma is averaged: a chord is heard in more than one note."""
 MARGIN, MAX_MARGIN = 0.6, 10.0
 """In nats; the best chord of a clip without control leads the next by 0.3 to 0.4."""
-MAX_CHORDS, MAX_LISTED = 10_000, 128
+MAX_CHORDS, MAX_LISTED = 10_000, 4096
 Measure = Literal["margin", "nll"]
 SHARPNESS = 20.0
 """Nats for 1 of the cosine."""
@@ -350,7 +350,7 @@ class Chords(Control):
     def to_dict(self) -> dict[str, Any]:
         """Return the loss and, unless there are very many, the chords as [name, seconds]."""
         whole = self.progression
-        chords = [[spelt(chord), round(seconds, 6)] for chord, seconds in whole.chords]
+        chords = [[spelt(chord), seconds] for chord, seconds in whole.chords]
         return {
             "control": self.kind,
             "progression": whole.name,
@@ -364,8 +364,9 @@ class Chords(Control):
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Chords":
         """Return the control that `to_dict` wrote."""
-        words = " ".join(f"{name}:{seconds:.6f}s" for name, seconds in values["chords"])
-        read = parse_chords(words, repeat=bool(values["repeat"]))
+        names = parse_chords(" ".join(str(name) for name, _ in values["chords"])).chords
+        lengths = [float(seconds) for _, seconds in values["chords"]]
+        chords = tuple((chord, s) for (chord, _), s in zip(names, lengths, strict=True))
         start, name = float(values.get("start", 0.0)), str(values["progression"])
-        whole = replace(read, start=start, name=name)
+        whole = Progression(chords, bool(values["repeat"]), start, name)
         return cls(whole, values["measure"], float(values["margin"]))

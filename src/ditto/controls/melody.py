@@ -34,7 +34,7 @@ from ditto.panels import ChromaPanel, Panel, Spans
 from ditto.paths import StrPath, shown
 
 MAX_MARGIN = 10.0
-MAX_NOTES_LISTED = 64
+MAX_NOTES_LISTED = 4096
 """Notes that reports list; of longer melodies they give the number."""
 MIDDLE_C = 60
 """Octaves below this, unless the tune goes there, are the bass's: the chroma is high-passed too."""
@@ -336,8 +336,11 @@ class Melody(Control):
         return [ChromaPanel(title="melody", shares=shares, target=target)]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return name, length and, unless there are very many, notes as [onset, seconds, pitch]."""
-        notes = [[round(n.onset, 4), round(n.duration, 4), n.pitch] for n in self.tune.notes]
+        """Return name, length and, unless there are very many, notes as [onset, seconds, pitch].
+
+        Times are not rounded: a note that ends at a frame's time would end in another frame.
+        """
+        notes = [[n.onset, n.duration, n.pitch] for n in self.tune.notes]
         return {
             "control": self.kind,
             "tune": self.tune.name,
