@@ -38,12 +38,30 @@ def test_an_item_of_a_batch_is_made_again(run: Command, ending: str) -> None:
         "outpaint song.wav --seconds 1.5 --overlap 0.2 --backwards",
         "loop song.wav --overlap 0.1 --repeats 2",
         "loop --seconds 0.3 --overlap 0.1",
+        "generate --seconds 1.2 --loudness 0:-60 --fade 0.1 --tags genre=jazz",
     ],
 )
-def test_an_edit_is_made_again(run: Command, words: str) -> None:
-    assert run(*words.split(), *QUICK, "-o", "a.flac")[0] == 0
-    code, _, err = run("again", "a.flac")
-    assert (code, err) == (0, "a.flac: the same, sample for sample\n")
+@pytest.mark.parametrize("ending", [".flac", ".mp3"])
+def test_an_edit_is_made_again(run: Command, words: str, ending: str) -> None:
+    assert run(*words.split(), *QUICK, "-o", f"a{ending}")[0] == 0
+    for _ in ("by its report", "by its tags"):
+        code, _, err = run("again", f"a{ending}")
+        assert (code, err) == (0, f"a{ending}: the same, sample for sample\n")
+        Path("a.json").unlink(missing_ok=True)
+
+
+def test_controls_that_tags_have_no_room_for_are_said(run: Command) -> None:
+    tune = " ".join(["C4:0.05 E4:0.05"] * 50)
+    for words in (
+        ["generate", "--melody", tune],
+        ["outpaint", "song.wav", "--seconds", 1.5, "--overlap", 0.2, "--melody", tune],
+    ):
+        assert run(*words, *QUICK, "--force", "-o", "a.wav")[0] == 0
+        assert run("again", "a.wav")[0] == 0
+        Path("a.json").unlink()
+        code, _, err = run("again", "a.wav")
+        assert (code, err.count("\n")) == (2, 1)
+        assert "the tags of a.wav have no room for its controls" in err
 
 
 def test_a_variation_and_what_began_from_a_latent_need_it(run: Command) -> None:

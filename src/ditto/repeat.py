@@ -168,6 +168,11 @@ def _report(text: str, name: str) -> Mapping[str, Any]:
         )
     if "edit" not in report and not isinstance(report.get("request"), Mapping):
         raise RequestError(f"{name} does not hold a whole request: give the .json beside the sound")
+    if isinstance((report.get("request") or {}).get("controls"), str):
+        raise RequestError(
+            f"the tags of {name} have no room for its controls: give the .json that was written "
+            "beside the sound"
+        )
     for part in ("versions", "machine"):
         if not isinstance(report.get(part), Mapping | None):
             raise RequestError(f"{name} is damaged: its {part} cannot be read")

@@ -198,10 +198,12 @@ def test_the_default_method_of_a_model_with_a_student_saves_too(
 ) -> None:
     edit = outpaint(student_model, song, 1.5, Request(iterations=2), overlap=0.2)
     paths = edit.save(tmp_path / "out.wav")
-    about = json.loads(read_tags(paths[0])["comment"])["request"]
-    assert about["seed"] == 0
-    assert about["method"].items() >= {"name": "ditto2", "decode_steps": 2}.items()
-    assert json.loads(paths[2].read_text())["model"] == student_model.describe()
+    about, report = json.loads(read_tags(paths[0])["comment"]), json.loads(paths[2].read_text())
+    assert about["request"]["seed"] == 0
+    assert about == {name: report[name] for name in about}
+    (part,) = report["parts"]
+    assert part["request"]["method"].items() >= {"name": "ditto2", "decode_steps": 2}.items()
+    assert report["model"] == student_model.describe()
 
 
 BAD: dict[str, tuple[Any, str]] = {

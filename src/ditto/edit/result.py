@@ -391,16 +391,17 @@ def _columns(
 
 
 def _comment(report: dict[str, Any]) -> str:
-    """Return as much of the report as fits a tag, as JSON."""
-    short = {key: report[key] for key in ("edit", "recording", "model", "versions")}
-    short["new"] = report["new"][:8]
-    first = report["parts"][0]["request"]
-    about = {
-        key: value for key, value in first.items() if key not in ("controls", "count", "seconds")
-    }
-    text = json.dumps(short | {"request": about}, separators=(",", ":"))
-    return (
-        text
-        if len(text.encode()) <= MAX_COMMENT
-        else json.dumps({"edit": report["edit"], "model": report["model"]})
-    )
+    """Return as much of the report as fits a tag, as JSON: what `again` needs, if there is room."""
+    names = ("edit", "recording", "asked", "request", "model", "versions")
+    whole = {name: report[name] for name in names}
+    if whole["request"] is None:
+        whole["request"] = report["parts"][0]["request"]
+    text = json.dumps(whole, separators=(",", ":"))
+    if len(text.encode()) <= MAX_COMMENT:
+        return text
+    kinds = ", ".join(control["control"] for control in whole["request"]["controls"])
+    whole["request"] = whole["request"] | {"controls": f"{kinds} (in full in the .json)"}
+    text = json.dumps(whole, separators=(",", ":"))
+    if len(text.encode()) <= MAX_COMMENT:
+        return text
+    return json.dumps({"edit": report["edit"], "model": report["model"]})
