@@ -33,6 +33,17 @@ def test_the_tune_is_written_a_note_a_beat_and_from_the_middle(tmp_path: Path) -
     assert [note.onset for note in read] == pytest.approx([0.6 * i for i in range(6)], abs=1e-3)
 
 
+def test_as_many_clips_as_windows_cover_the_song() -> None:
+    window = 5.944
+    starts = np.array(song.places(90.0, window, 18))
+    np.testing.assert_allclose(starts / 2.4, (starts / 2.4).round())
+    assert starts[0] == 0
+    heard = np.zeros(9000, bool)
+    for start in starts:
+        heard[round(100 * start) : round(100 * (start + window))] = True
+    assert heard.mean() > 0.9
+
+
 def test_a_song_is_measured_beside_clips_of_one_window(model_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no recordings"):
         song.measured(tmp_path, seed=0, model=str(model_folder), command="")
