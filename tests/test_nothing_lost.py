@@ -167,7 +167,7 @@ def test_inputs_are_looked_for_before_the_model_is_loaded(
     assert "no.wav" in err
 
 
-@pytest.mark.parametrize("ending", [".wav", ".flac", ".ogg"])
+@pytest.mark.parametrize("ending", [".wav", ".flac", ".ogg", ".mp3"])
 def test_peaks_beyond_full_scale_are_kept_or_all_becomes_quieter_with_a_note(
     run: Command, ending: str
 ) -> None:

@@ -74,6 +74,48 @@ def test_a_variation_and_what_began_from_a_latent_need_it(run: Command) -> None:
     assert (code, "the same" in err) == (0, True), err
 
 
+@pytest.mark.parametrize("how", ["ditto", "ddim", "naive", "null-text"])
+def test_an_inversion_is_made_again(run: Command, how: str) -> None:
+    Path("song.wav").rename("caf\udce9.wav")
+    words = "invert", "caf\udce9.wav", "--from", 0.2, "--how", how, "--seed", 3
+    assert run(*words, *QUICK, "-o", "found.latent")[0] == 0
+    for _ in ("by its report", "by its tags"):
+        code, _, err = run("again", "found.wav")
+        assert (code, err) == (0, "found.wav: the same, sample for sample\n")
+        Path("found.json").unlink(missing_ok=True)
+    Path("caf\udce9.wav").rename("elsewhere.wav")
+    code, _, err = run("again", "found.wav")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "found.wav is an edit of caf\\udce9.wav: give it" in err
+    assert run("again", "found.wav", "--recording", "elsewhere.wav")[0] == 0
+
+
+def test_a_form_like_a_recording_s_is_made_again(run: Command) -> None:
+    late = np.concatenate([np.zeros(4000), soundfile.read("song.wav")[0][:, 0]])
+    soundfile.write("late.wav", late, 8000)
+    words = "generate", "--structure-like", "late.wav", "--like-from", "auto", "--loudness", "swell"
+    assert run(*words, "--structure-tolerance", 0.1, *QUICK, "-o", "a.wav")[0] == 0
+    assert run("again", "a.wav")[1:] == ("", "a.wav: the same, sample for sample\n")
+    Path("late.wav").rename("elsewhere.wav")
+    code, _, err = run("again", "a.wav")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "a.wav is like late.wav: give it" in err
+    assert run("again", "a.wav", "--recording", "elsewhere.wav")[0] == 0
+    code, _, err = run("again", "a.wav", "--recording", "song.wav")
+    assert code == 1, err
+
+
+@pytest.mark.parametrize("was", ["../song.wav", "/etc/hosts", "", "a/b", "..", "x\0y"])
+def test_a_report_names_no_recording_elsewhere(run: Command, was: str) -> None:
+    words = "inpaint", "song.wav", "--from", 0.4, "--to", 0.6, "--overlap", 0.2
+    assert run(*words, *QUICK, "-o", "a.wav")[0] == 0
+    report = json.loads(Path("a.json").read_text())
+    Path("a.json").write_text(json.dumps(report | {"recording": was}))
+    code, _, err = run("again", "a.json")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "give it (recording, --recording)" in err
+
+
 def test_what_differs_is_said(run: Command) -> None:
     assert run("generate", "--method", "none", "-T", 2, "-o", "a.wav")[0] == 0
     report = json.loads(Path("a.json").read_text())
@@ -100,6 +142,9 @@ def test_what_differs_is_said(run: Command) -> None:
         '{"model": {}, "request": {}, "versions": 3}',
         "[" * 100_000,
         '{"model": {}, "request": {"controls": [3]}}',
+        '{"model": {}, "request": {"controls": [' + '{"terms": [' * 450 + "]}" * 450 + "]}}",
+        '{"model": {}, "request": {"controls": [{"control": "structure", "like": 3, "from": 0}]}}',
+        '{"model": {}, "invert": {"recording": 3}, "request": {}}',
     ],
 )
 def test_what_is_no_report_is_one_line(run: Command, text: str) -> None:

@@ -9,22 +9,41 @@ from pathlib import Path
 from typing import Any
 
 from ditto.audio.io import info
+from ditto.audio.spec import AudioSpec
+from ditto.controls.structure import StructureLike
 from ditto.edit import edits, loops, variations
 from ditto.edit.result import Edit
 from ditto.edit.song import song
 from ditto.errors import RequestError
 from ditto.latents import Latent
 from ditto.models.model import MusicModel
-from ditto.paths import StrPath, printable
+from ditto.optimize import Step
+from ditto.paths import StrPath, found_path, printable
 from ditto.request import Request
 from ditto.result import Result
 from ditto.runner import Run, Watch, run
 
-EDITS: dict[str, Callable[..., Edit]] = {
+
+def _inverted(
+    model: MusicModel,
+    recording: StrPath,
+    *,
+    request: Request,
+    progress: Callable[[int, int, Step], None],
+    **asked: Any,
+) -> Result:
+    """Invert as an edit is made."""
+    return variations.invert(
+        model, recording, request, **asked, watch=lambda step: progress(0, 1, step)
+    )
+
+
+EDITS: dict[str, Callable[..., Result | Edit]] = {
     "inpaint": edits.inpaint,
     "outpaint": edits.outpaint,
     "loop": loops.loop,
     "song": song,
+    "invert": _inverted,
 }
 """Edits by the word of their reports; a loop of a recording is `loops.loop_recording`."""
 
@@ -35,7 +54,7 @@ class Job:
 
     Attributes:
         request: what it is made by.
-        edit: "inpaint", "outpaint", "loop" or "song"; None is a clip.
+        edit: "inpaint", "outpaint", "loop", "song" or "invert"; None is a clip.
         recording: that is edited, if one is.
         asked: the edit's own arguments by name, as in its report.
         vary: how other clips are made from the request's `start`: "ddpm" or "ddpm+freedom"; None
@@ -60,6 +79,7 @@ class Job:
         *,
         start: Latent | None = None,
         recording: StrPath | None = None,
+        spec: AudioSpec | None = None,
     ) -> "Job":
         """Return what a report is of.
 
@@ -67,7 +87,9 @@ class Job:
             report: as JSON; of a clip its `request` alone is enough.
             name: of the report, for messages; a recording is looked for beside it.
             start: the latent that the clip began from, if it did.
-            recording: that was edited; by default the file of its name beside the report.
+            recording: that was edited, or that a form is like; by default the file of its name
+                beside the report.
+            spec: of the model, by which a recording is heard again.
 
         Raises:
             RequestError: the report is damaged, or does not hold all that is needed.
@@ -75,9 +97,24 @@ class Job:
         """
         if "edit" in report:
             return cls._of_edit(report, name, recording)
+        if isinstance(report.get("invert"), Mapping):
+            asked = dict(report["invert"])
+            parts = {
+                "edit": "invert",
+                "recording": asked.pop("recording", None),
+                "request": asked.pop("request", None),
+                "asked": asked,
+            }
+            return cls._of_edit(parts, name, recording)
         values = report.get("request")
         if not isinstance(values, Mapping):
             raise RequestError(f"{name} does not hold a whole request: give the .json of a clip")
+        if spec is not None and isinstance(values.get("controls"), list):
+            try:
+                heard = [_heard(control, name, recording, spec) for control in values["controls"]]
+            except RecursionError:
+                raise RequestError(f"{name} is damaged: its controls lie too deep") from None
+            values = {**values, "controls": heard}
         request = Request.from_dict(values)
         began = values.get("start")
         if began is not None and start is None:
@@ -95,12 +132,7 @@ class Job:
         if not isinstance(asked, Mapping) or not isinstance(report.get("request"), Mapping):
             raise RequestError(f"{name} does not say how the edit was asked for: give its .json")
         was = report.get("recording")
-        if was is None:
-            recording = None
-        elif recording is None:
-            recording = Path(name).with_name(str(was))
-            if not recording.is_file():
-                raise RequestError(f"{name} is an edit of {printable(str(was))}: give it")
+        recording = None if was is None else _found(was, name, recording, "an edit of")
         if edit not in EDITS:
             raise RequestError(f"{name} does not describe an edit: its report is damaged")
         return cls(Request.from_dict(report["request"]), edit, recording, dict(asked))
@@ -160,7 +192,7 @@ class Job:
             raise RequestError("variations are of a latent: give one")
         return self.request.start
 
-    def _edited(self, model: MusicModel, watch: Watch | None) -> Edit:
+    def _edited(self, model: MusicModel, watch: Watch | None) -> Result | Edit:
         def progress(part: int, parts: int, step: Any) -> None:
             if watch is not None:
                 watch(step)
@@ -177,3 +209,39 @@ class Job:
             raise RequestError(
                 f"these are no arguments of {self.edit}: {', '.join(map(str, self.asked))}"
             ) from None
+
+
+def _found(was: Any, name: str, recording: StrPath | None, what: str) -> StrPath:
+    """Return a recording that is given, or else the one of a report's that lies beside it.
+
+    Raises:
+        RequestError: it is not there.
+    """
+    if recording is not None:
+        return recording
+    folder, wanted = Path(name).parent, str(was)
+    try:
+        beside = Path(found_path(Path(name).with_name(wanted)))
+    except ValueError:  # it names no file of this folder
+        beside = folder
+    if beside.is_file():
+        return beside
+    # Reports escape what cannot be printed.
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if printable(path.name) == wanted and path.is_file():
+            return path
+    raise RequestError(f"{name} is {what} {printable(wanted)}: give it (recording, --recording)")
+
+
+def _heard(control: Any, name: str, recording: StrPath | None, spec: AudioSpec) -> Any:
+    """Return a control's description, with the recordings that it is like heard again."""
+    if not isinstance(control, Mapping):
+        return control
+    values = dict(control)
+    if isinstance(values.get("terms"), list):
+        values["terms"] = [_heard(term, name, recording, spec) for term in values["terms"]]
+    if "like" in values and isinstance(values.get("from"), int | float):
+        path = _found(values["like"], name, recording, "like")
+        read = StructureLike.of_recording(path, spec, begin=values["from"])
+        values["reference"] = replace(read, name=str(values["like"]))
+    return values

@@ -122,7 +122,8 @@ def again(
         model: from `ditto.load`, in the report's precision.
         report: the .json beside a sound, or the sound file.
         start: the latent that the clip began from, if it did.
-        recording: that was edited; by default the file of its name beside the report.
+        recording: that was edited, or that a form is like; by default the file of its name beside
+            the report.
         watch: called after every iteration.
 
     Raises:
@@ -131,7 +132,7 @@ def again(
     """
     check_model(model)
     kept = report if isinstance(report, Kept) else Kept.read(report)
-    job = Job.of_report(kept.report, kept.name, start=start, recording=recording)
+    job = Job.of_report(kept.report, kept.name, start=start, recording=recording, spec=model.spec)
     item, made = job.item, job.make(model, watch)
     same, largest = None, 0.0
     if kept.sound is not None:
@@ -187,7 +188,11 @@ def _difference(old: Path, save: Callable[[Path], None]) -> float:
         try:
             a, b = read(old), read(new)
         except AudioFileError:
-            return 0.0 if old.read_bytes() == new.read_bytes() else np.inf
+            try:  # of a few milliseconds, which are no recording
+                return 0.0 if old.read_bytes() == new.read_bytes() else np.inf
+            except OSError:
+                pass
+            raise
     if a.sample_rate != b.sample_rate or a.samples.shape != b.samples.shape:
         return np.inf
     return float(np.abs(a.samples - b.samples).max())

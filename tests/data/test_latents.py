@@ -37,7 +37,7 @@ def songs(tmp_path: Path) -> Path:
         SAMPLE_RATE,
         subtype="FLOAT",
     )
-    (tmp_path / "long.txt").write_text("calm\njazz ")
+    (tmp_path / "long.txt").write_text("\ufeffcalm\njazz ", encoding="utf-8")  # as on Windows
     return tmp_path
 
 

@@ -30,10 +30,12 @@ class Excerpt:
     Attributes:
         samples: mono at the model's rate, shape (n,), float32.
         about: what it is, in words: "song.wav, 2.00 to 7.94 s".
+        start: where it begins in the recording, in seconds.
     """
 
     samples: np.ndarray
     about: str
+    start: float
 
 
 def begin_of(value: Any, option: str = "begin") -> Begin:
@@ -79,7 +81,8 @@ def read_from(path: StrPath, spec: AudioSpec, seconds: float, begin: Begin = 0.0
             else f"{printable(path)} is silent from {start:g} s on: choose another part of it"
         )
     end = start + len(samples) / spec.sample_rate
-    return Excerpt(samples, f"{printable(Path(path).name)}, {start:.2f} to {end:.2f} s")
+    about = f"{printable(Path(path).name)}, {start:.2f} to {end:.2f} s"
+    return Excerpt(samples, about, float(start))
 
 
 def first_sound(path: StrPath) -> float:

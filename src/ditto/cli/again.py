@@ -28,7 +28,10 @@ def again(
     ] = None,
     recording: Annotated[
         Path | None,
-        typer.Option(help="Of an edit: the recording; by default the file of its name beside."),
+        typer.Option(
+            help="Of an edit, or of a form that is like one: the recording; by default the file of "
+            "its name beside."
+        ),
     ] = None,
     *,
     options: Options,

@@ -155,7 +155,7 @@ def job_of(values: Mapping[str, Any], file: str, model: MusicModel) -> Job:
     quiet, console.quiet = console.quiet, True  # what a control was understood as: per line, noise
     try:
         if "request" in values:
-            return _of_report(values, file)
+            return _of_report(values, file, model)
         options = options_of(values)
         options.__dict__["model"] = model
         options.check_inputs()
@@ -164,13 +164,13 @@ def job_of(values: Mapping[str, Any], file: str, model: MusicModel) -> Job:
         console.quiet = quiet
 
 
-def _of_report(values: Mapping[str, Any], file: str) -> Job:
+def _of_report(values: Mapping[str, Any], file: str, model: MusicModel) -> Job:
     request, start = values["request"], values.get("start")
     if start is None and isinstance(request, Mapping) and isinstance(request.get("start"), str):
         beside = Path(file).with_name(request["start"])
         start = beside if beside.is_file() else None
     latent = None if start is None else Latent.load(str(start))
-    return Job.of_report(values, file, start=latent)
+    return Job.of_report(values, file, start=latent, spec=model.spec)
 
 
 def _generate(options: Options, model: MusicModel) -> Job:

@@ -264,8 +264,10 @@ class Structure(SelfSimilarity):
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Structure":
+    def from_dict(cls, values: Mapping[str, Any]) -> "Structure | StructureLike":
         """Return the control that `to_dict` wrote."""
+        if "like" in values:
+            return StructureLike.from_dict(values)
         sections = values["sections"]
         return cls(
             Form(tuple((str(letter), float(length)) for letter, length in sections)),
@@ -365,12 +367,14 @@ class StructureLike(SelfSimilarity):
         name: where it came from.
         tolerance: see `Structure`.
         about: what was understood, on one line.
+        begin: where in the recording it begins, in seconds; None if it is of none.
     """
 
     reference: Tensor
     name: str = "recording"
     tolerance: float = 0.0
     about: str = ""
+    begin: float | None = None
 
     def __post_init__(self) -> None:
         """Check the tolerance.
@@ -401,7 +405,8 @@ class StructureLike(SelfSimilarity):
         if audio.numel() <= spec.n_fft // 2:
             raise ControlError(f"{printable(path)} is too short to have a structure")
         about = f"structure of {part.about}"
-        return cls(log_mel(audio[None], spec)[0], Path(path).name, about=about)
+        mel = log_mel(audio[None], spec)[0]
+        return cls(mel, Path(path).name, about=about, begin=part.start)
 
     def understood(self) -> list[str]:
         """Return which part of which recording it is of."""
@@ -433,10 +438,23 @@ class StructureLike(SelfSimilarity):
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the recording's name, and what was understood of it."""
+        """Return the recording's name, where it begins, and what was understood of it."""
+        begin = {} if self.begin is None else {"from": self.begin}
         understood = {"understood": self.about} if self.about else {}
         tolerance = {"tolerance": self.tolerance} if self.tolerance else {}
-        return {"control": self.kind, "like": self.name, **tolerance, **understood}
+        return {"control": self.kind, "like": self.name, **begin, **tolerance, **understood}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "StructureLike":
+        """Return the control that `to_dict` wrote, of a recording that has been read anew.
+
+        Args:
+            values: with what was read as `reference`: a `StructureLike`.
+        """
+        read = values["reference"]
+        if not isinstance(read, StructureLike):
+            raise TypeError("what a structure is like must be heard again")
+        return replace(read, tolerance=float(values.get("tolerance", 0.0)))
 
 
 def _timbre(mel: Tensor, spec: AudioSpec) -> Tensor:

@@ -57,7 +57,7 @@ def control_from_dict(values: Mapping[str, Any], kinds: Mapping[str, type[Contro
         if spans := values.get("during"):
             return control.during(*((float(start), float(end)) for start, end in spans))
         return control
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise ControlError(
             f"the {kind} control cannot be restored from its description: give it again"
         ) from None

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -41,6 +42,20 @@ Inversion = Literal["ditto", "ddim", "naive", "null-text"]
 INVERSIONS: tuple[Inversion, ...] = ("ditto", "ddim", "naive", "null-text")
 
 
+@dataclass(frozen=True, eq=False)
+class Inverted(Result):
+    """What the model makes of a recording's latent.
+
+    Attributes:
+        asked: how the inversion was asked for, as JSON.
+    """
+
+    asked: Mapping[str, Any] = field(default_factory=dict)
+
+    def _made(self, item: int) -> dict[str, Any]:
+        return super()._made(item) | {"invert": dict(self.asked)}
+
+
 @model_first
 def invert(
     model: MusicModel,
@@ -52,7 +67,7 @@ def invert(
     watch: Watch | None = None,
     stop: Stop = never,
     **settings: Any,
-) -> Result:
+) -> Inverted:
     """Find the latent from which the model makes a recording again (appendix D).
 
     Args:
@@ -81,7 +96,16 @@ def invert(
     if how not in INVERSIONS:
         raise RequestError(f"unknown inversion {how!r}: choose one of {', '.join(INVERSIONS)}")
     x_ref = _window(recording, model, begin, request.seconds)
-    return inverted(x_ref, model, request, how, name=printable(recording), watch=watch, stop=stop)
+    name = printable(recording)
+    result = inverted(x_ref, model, request, how, name=name, watch=watch, stop=stop)
+    asked = {
+        "recording": Path(recording).name,
+        "begin": begin,
+        "how": how,
+        "request": request.to_dict(),
+    }
+    made = {of.name: getattr(result, of.name) for of in fields(Result)}
+    return Inverted(**made, asked=asked)
 
 
 def inverted(
