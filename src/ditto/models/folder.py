@@ -33,7 +33,7 @@ from torch import nn
 
 from ditto.errors import ModelError, OutputError, one_line
 from ditto.models.network import CLASSES, CONFIG, WEIGHTS, build_for, build_network, hash_weights
-from ditto.paths import atomic_folder, printable
+from ditto.paths import StrPath, atomic_folder, printable
 
 EMBEDDED = Path(__file__).parents[1] / "weights" / "base"
 """Folder of the model that is installed with the package."""
@@ -96,12 +96,13 @@ def write_index(folder: Path, index: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def model_folder(folder: Path) -> Iterator[Path]:
+def model_folder(folder: StrPath) -> Iterator[Path]:
     """Yield a temporary folder that replaces the model in `folder` at the end of the block.
 
     Raises:
         OutputError: `folder` holds something else than a model, or cannot be written.
     """
+    folder = Path(folder)
     if folder.exists() and not (folder / INDEX).is_file():
         raise OutputError(
             f"{printable(folder)} exists and is not a model folder: choose another name"

@@ -37,7 +37,7 @@ from ditto.models.folder import (
 from ditto.models.heads import HEADS, Feature, HeadsFile, describe, heads_alone, read_from
 from ditto.models.network import hash_weights, in_precision, with_extra_inputs
 from ditto.models.student import Student, class_of, load_student
-from ditto.paths import printable, shown
+from ditto.paths import StrPath, printable, shown
 
 LOG_MEL_STD = 0.26
 """Of the composed training set, in [−1, 1] over 160 dB."""
@@ -350,7 +350,7 @@ class MusicModel:
         described |= {} if self.readers is None else {"heads": self.readers.sha256}
         return described | {"device": str(self.device)}
 
-    def save(self, folder: Path) -> str:
+    def save(self, folder: StrPath) -> str:
         """Write the folder, weights in float16; return the hash that loading will give.
 
         A model that was there is replaced once the new one is complete.
@@ -364,7 +364,7 @@ class MusicModel:
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the folder: `save` under the Hub's name."""
-        self.save(Path(folder))
+        self.save(folder)
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike[str], **settings: Any) -> "MusicModel":
