@@ -131,6 +131,7 @@ def test_a_recordings_structure_has_error_0_on_itself(
     assert control.to_dict() == {
         "control": "structure",
         "like": "own.wav",
+        "from": 0.0,
         "understood": "structure of own.wav, 0.00 to 0.71 s",
     }
 
