@@ -446,11 +446,7 @@ class StructureLike(SelfSimilarity):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "StructureLike":
-        """Return the control that `to_dict` wrote, of a recording that has been read anew.
-
-        Args:
-            values: with what was read as `reference`: a `StructureLike`.
-        """
+        """Return the control that `to_dict` wrote, with the recording read anew as `reference`."""
         read = values["reference"]
         if not isinstance(read, StructureLike):
             raise TypeError("what a structure is like must be heard again")
