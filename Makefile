@@ -34,11 +34,13 @@ demo: .venv/run
 test: .venv/dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --max-worker-restart 0
 
-# Command lines, changed files, kills, full disks: 10 000 of them, of which `make test` runs a slice.
+# Command lines, changed files, kills, full disks: 10 000 of them, of which `make test` runs a slice;
+# make campaign SHARE=0.01 makes a hundredth.
 SEED ?= 0
+SHARE ?= 1
 campaign: .venv/dev
 	mkdir -p out
-	$(BIN)/python -m tests.campaign --seed $(SEED) --log out/campaign.json
+	$(BIN)/python -m tests.campaign --seed $(SEED) --share $(SHARE) --log out/campaign.json
 
 # Clients at once on one studio, and the jobs of each; `make test` runs a few.
 CLIENTS ?= 8
