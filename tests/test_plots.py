@@ -110,3 +110,23 @@ def test_pictures_hold_every_panel(tmp_path: Path) -> None:
     for path in tmp_path.glob("*.png"):
         assert path.read_bytes().startswith(b"\x89PNG")
     assert len(list(tmp_path.glob("*.png"))) == 3
+
+
+@pytest.mark.parametrize("losses", [[90.0, 3.0, 0.04], [0.9, 0.5, 0.3]])
+def test_a_losses_numbers_are_written_as_numbers(
+    losses: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Figure] = []
+    save = plots._save
+
+    def noted(figure: Figure, path: Path, force: bool) -> None:
+        figures.append(figure)
+        save(figure, path, force)
+
+    monkeypatch.setattr(plots, "_save", noted)
+    plots.loss_picture(tmp_path / "loss.png", {"loss": ([0, 1, 2], losses)}, "a run")
+    (axes,) = figures[0].axes
+    labels = [label.get_text() for label in axes.get_yticklabels(which="both")]
+    numbers = [float(label) for label in labels if label]
+    assert numbers
+    assert min(losses) / 100 < min(numbers) < max(numbers) < 100 * max(losses)

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
+from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
 from ditto.audio.spec import AudioSpec
@@ -240,7 +241,8 @@ def loss_picture(
     axes = figure.add_subplot()
     for name, (steps, values) in curves.items():
         axes.plot(steps, values, label=name, linewidth=1)
-    axes.set(title=title, xlabel="step", yscale="log")
+    axes.set(title=title, xlabel="step")
+    _logarithmic(axes)
     axes.grid(alpha=0.3, which="both")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7, ncols=1 + len(curves) // 20)
     _save(figure, path, force=True)
@@ -289,8 +291,17 @@ def _image(axes: Axes, mel: Tensor, spec: AudioSpec, stride: int = 1) -> AxesIma
     )
 
 
+def _logarithmic(axes: Axes) -> None:
+    """Make the y-axis logarithmic; its numbers are plain, since no text is read as a formula."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter() if high > 10 * low else "{x:g}")
+
+
 def _losses(axes: Axes, losses: Sequence[float]) -> None:
     axes.plot(range(1, len(losses) + 1), losses, color="tab:blue")
-    positive = min(losses) > 0
-    axes.set(xlabel="iteration", ylabel="loss", yscale="log" if positive else "linear")
+    axes.set(xlabel="iteration", ylabel="loss")
+    if min(losses) > 0:
+        _logarithmic(axes)
     axes.grid(alpha=0.3, which="both")
