@@ -6,7 +6,6 @@ Every sound is made by the Python API with default settings; `SOUNDS` names the 
 asks for the same. `main` also writes docs/audio/README.md, a table of sounds, commands and errors.
 """
 
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from PIL import Image
 
 import ditto
 
@@ -26,6 +26,8 @@ TUNE = "C4:1 E4:1 G4:1 E4:1 F4:1 A4:1 G4:2 E4:1 C4:2"
 TEXT = "a loud rock song with distorted guitars"
 PICTURE = "crescendo"
 """The sound whose picture is the README's."""
+COLOURS = 256
+"""Of the picture, which is to be small."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +226,8 @@ def main(out: Path = DOCS) -> None:
             made.save(folder / f"{sound.name}.wav", force=True)
             if sound.name == PICTURE:
                 made.latent().save(folder / f"{PICTURE}.latent", force=True)
-                shutil.copyfile(folder / f"{PICTURE}.png", out / "picture.png")
+                picture = Image.open(folder / f"{PICTURE}.png").convert("RGB").quantize(COLOURS)
+                picture.save(out / "picture.png", optimize=True)
             samples, rate = soundfile.read(folder / f"{sound.name}.wav", always_2d=True)
             write_mp3(audio / f"{sound.name}.mp3", samples.T, rate)
             rows.append((sound, errors_of(made)))

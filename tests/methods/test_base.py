@@ -315,10 +315,10 @@ def test_each_does_its_job_on_the_embedded_model() -> None:
         return run(Request(control, method=method, **settings), model).errors[name].item()
 
     plain = errors(Uncontrolled(steps=6), curve, "intensity_mse_db2")
-    assert errors(FreeDoM(steps=6), curve, "intensity_mse_db2") < 0.5 * plain
+    assert errors(FreeDoM(steps=12), curve, "intensity_mse_db2") < 0.5 * plain
     # With few steps EDICT's two chains drift apart.
     request = Request(
-        curve, iterations=4, seconds=0.7, guidance=1.0, method=Doodl(lr=0.1, steps=16)
+        curve, iterations=4, seconds=0.7, guidance=1.0, method=Doodl(lr=0.03, steps=16)
     )
     doodled = run(request, model)
     assert doodled.losses.min() < 0.7 * doodled.losses[0]

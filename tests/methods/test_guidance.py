@@ -207,7 +207,8 @@ def test_a_step_of_guidance_gradients_is_as_long_whatever_the_overlap(overlap: i
 def test_on_the_embedded_model_guidance_gradients_follow_every_overlap() -> None:
     """Without data consistency, which would hide it."""
     model, clips = ditto.load(), load_file(HELD_OUT)
-    mel, x_T = clips["mel"][2].float() / 127, randn(0, 1, 1, 160, 256, dtype=torch.float32)
+    mel = model.bands.normalised(clips["mel"][2].float() / 127)
+    x_T = randn(0, 1, 1, 160, 256, dtype=torch.float32)
     grid = model.schedule.timesteps(20)
     chain = Chain(model.denoiser, model.schedule, grid, clips["cond"][2:], 1.0)
     with torch.no_grad():
@@ -224,7 +225,7 @@ def test_on_the_embedded_model_guidance_gradients_follow_every_overlap() -> None
         assert values == 160 * overlap
         guided = guidance_gradients(x_T, chain, loss, values=values)
         assert loss(guided) < 0.5 * loss(plain)
-        assert guided.std() < 0.35
+        assert guided.std() < 1.35 * model.data_std
 
 
 def test_on_the_embedded_model_the_loudness_follows() -> None:
