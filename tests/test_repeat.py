@@ -64,6 +64,14 @@ def test_controls_that_tags_have_no_room_for_are_said(run: Command) -> None:
         assert "the tags of a.wav have no room for its controls" in err
 
 
+def test_a_report_of_somebody_else_beside_a_sound_is_passed_over(run: Command) -> None:
+    assert run("generate", "--method", "none", "-T", 2, "-o", "a.wav")[0] == 0
+    for text in ('{"artist": "me"}', "no JSON"):
+        Path("a.json").write_text(text)
+        assert run("again", "a.wav")[0] == 0
+        assert run("again", "a.json")[0] == 2
+
+
 def test_a_variation_and_what_began_from_a_latent_need_it(run: Command) -> None:
     assert run("generate", "--latent", "x.latent", *QUICK, "-o", "x.wav")[0] == 0
     assert run("vary", "x.latent", "--count", 2, "-T", 2, "-o", "v")[0] == 0

@@ -55,8 +55,13 @@ class Kept:
         comment = read_tags(file).get("comment", "")
         beside = file.with_suffix(".json")
         # What is beside has everything; the tags are there wherever the sound went.
-        text = _text(beside) if beside.is_file() else comment
-        return cls(_report(text, name), file, name)
+        try:
+            return cls(_report(_text(beside) if beside.is_file() else comment, name), file, name)
+        except RequestError as error:  # what is beside may be somebody else's
+            try:
+                return cls(_report(comment, name), file, name)
+            except RequestError:
+                raise error from None
 
     @property
     def precision(self) -> str | None:

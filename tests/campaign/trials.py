@@ -160,8 +160,11 @@ def mutated_file(name: str) -> Trial:
 
     def trial(world: World, rng: random.Random) -> str:
         content = _part_of(world) if name == "song.part" else world.inputs[name]
-        # Beside the file of clip.wav lies its report, which would be read in its place.
-        broken = world.root / f"broken{ending}"
+        # A report beside a sound, or what another trial left, would be read in its place.
+        alone = world.root / "alone"
+        shutil.rmtree(alone, ignore_errors=True)
+        alone.mkdir()
+        broken = alone / f"broken{ending}"
         broken.write_bytes(mutated(rng, content, ending))
         reader = READERS.get(name, lambda world, path: read(path))
         found = refused(lambda: reader(world, broken))
