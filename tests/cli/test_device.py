@@ -9,7 +9,7 @@ import typer
 
 from ditto.cli import COMMANDS
 
-WITHOUT = {"bench", "data compose", "data prepare", "train pack", "train report"}
+WITHOUT = {"bench", "data compose", "data prepare", "data shard", "train pack", "train report"}
 """Commands that load no model and compute nothing with one."""
 
 
