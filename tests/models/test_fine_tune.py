@@ -21,6 +21,7 @@ from ditto.models.folder import INDEX, hash_file
 from ditto.models.model import MusicModel
 
 load = partial(hub.load, precision="float32")
+SHIPPED = Path(__file__).parents[2] / "weights" / "base-24s"
 
 TUNED = ("blocks.0.out.weight", "blocks.3.qkv.bias")
 SPEC = AudioSpec(clip_frames=1024)
@@ -79,6 +80,21 @@ def test_a_fine_tuned_model_can_be_saved_whole(folder: Path, tmp_path: Path) -> 
     model.save(tmp_path / "whole")
     ours, whole = model.network.state_dict(), load(tmp_path / "whole").network.state_dict()
     assert all(torch.equal(value, ours[name]) for name, value in whole.items())
+
+
+def test_the_shipped_24_s_base_plays_in_one_piece() -> None:
+    model, base = ditto.load(SHIPPED, precision="float32"), ditto.load(precision="float32")
+    assert model.spec == replace(base.spec, clip_frames=2048)
+    untuned = replace(base, spec=model.spec, distilled=None)
+    wide, narrow = (
+        ditto.run(ditto.Request(method=ditto.Uncontrolled(steps=2)), each).x_0
+        for each in (model, untuned)
+    )
+    assert wide.shape == (1, *model.shape())
+    assert wide.isfinite().all()
+    assert (
+        0.01 < (wide - narrow).square().mean().sqrt() < 0.2
+    )  # it is another model than the embedded one, and near it
 
 
 def edited(folder: Path, **changes: object) -> None:
