@@ -18,9 +18,11 @@ from benchmarks.hearing import Heard, Hearing
 from benchmarks.report import FEWEST, ROOT
 from benchmarks.targets import Targets
 from benchmarks.tasks import COSINE_SCALE, Bench, sound
+from ditto.controls.melody import Melody
 from ditto.errors import DittoError
 from ditto.eval.bootstrap import Interval, mean_interval, ratio_interval, statistic_interval
 from ditto.eval.classifier import ClipClassifier
+from ditto.eval.ears.tune import tune_shares
 from ditto.eval.efficiency import steps_to_converge
 from ditto.eval.embeddings import classify, tag_accuracy
 from ditto.eval.frechet import Reference
@@ -314,6 +316,22 @@ def _converged(row: RowResult) -> Array:
     return steps_to_converge(row.tensors["losses"].T, CONVERGED).double().numpy()
 
 
+def _tune_shares(row: RowResult) -> Array:
+    """Return how often basic-pitch hears each clip's tune, and the tune in other keys, (N, 12)."""
+    shares = []
+    for i, sounds in enumerate(row.heard["pitch_classes"]):
+        melody = row.judge.targets.control(i, "melody")
+        assert isinstance(melody, Melody)
+        tune = [(note.onset, note.duration, note.pitch) for note in melody.tune.notes]
+        shares.append(tune_shares(sounds, tune))
+    return 100 * np.stack(shares)
+
+
+def _tune_contrast(row: RowResult) -> Array:
+    shares = _tune_shares(row)
+    return shares[:, 0] - shares[:, 1:].mean(axis=1)
+
+
 def _recognised(name: str) -> Measure:
     return Measure(name, "", None, lambda row: row.recognised[name])
 
@@ -326,6 +344,9 @@ def _in_checkout(name: str) -> str:
 
 MSE, RHO = Measure("intensity_mse_db2", "dB^2"), Measure("intensity_rho", "", 1.0)
 ACCURACY = Measure("melody_accuracy_percent", "%", 100.0)
+TUNE = Measure("tune_heard_percent", "%", 100.0, lambda row: _tune_shares(row)[:, 0])
+TUNE_CONTRAST = Measure("tune_contrast_percent", "%", 100.0, _tune_contrast)
+"""By basic-pitch; the second less what it hears of the tune in other keys."""
 STRUCTURE = Measure(
     "structure_mse_cosine",
     compute=lambda row: COSINE_SCALE * row.tensors["structure_mse"].double().numpy(),

@@ -6,7 +6,7 @@ make a curve of the picture. Cut it into pieces by ``--rows``; finished clips ar
 that was stopped goes on. Settings are chosen by it, so its seeds begin at 1000.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,10 +37,16 @@ from ditto.request import Request
 from ditto.runner import run
 
 SEED = 1000
-ITERATIONS, STEPS, SEARCHED, SHARES = (10, 20, 40), (1, 2, 4, 8), (4, 16, 64), (0.25, 0.5, 1.0, 2.0)
-"""K beside the control's own, T', clips searched, and strengths of guidance over the default."""
+ITERATIONS, STEPS, SEARCHED, SHARES = (10, 20, 40, 70, 150), (1, 2, 8), (4, 16, 64), (0.5, 1.0, 2.0)
+"""K, T' beside 4, clips searched, and strengths of guidance over the default."""
 PULLED = {"intensity": 1.0, "melody": 0.1, "structure": 0.01, "brightness": 0.1, "text": 0.1}
 """λ of a pull beside each control, whose losses differ in size."""
+TOLERANCE, DENSITIES, MARGINS = 0.05, (0.01, 0.03, 0.1), (0.15, 0.6)
+"""Of form; weights of its onsets; and nats by which a tune leads, beside 0.3."""
+GUIDED = (2.0, 3.0)
+"""w beside the model's own."""
+FEW = 40
+"""K of the rows that try one thing more."""
 ERRORS = {
     "intensity": m.MSE,
     "melody": m.ACCURACY,
@@ -48,7 +54,7 @@ ERRORS = {
     "brightness": m.Measure("brightness_mse_octaves2", "octaves^2"),
     "text": m.Measure("clap_score_own", "", 1.0, lambda row: row.tensors["clap_score"].numpy()),
 }
-COSTS = (*music.FRECHET.values(), m.FAD, music.NOTES, m.CLAP_SCORE)
+COSTS = (*music.FRECHET.values(), m.FAD, music.NOTES, music.ONSETS, m.CLAP_SCORE)
 """What is paid, by ears that nothing is optimised against."""
 
 
@@ -59,7 +65,18 @@ def done_when_met(control: Control) -> Control:
     if isinstance(control, Melody):
         return replace(control, measure="margin")
     if isinstance(control, Structure):
-        return Structure(control.form, tolerance=0.1)
+        return Structure(control.form, tolerance=TOLERANCE)
+    return control
+
+
+def as_published(control: Control) -> Control:
+    """Return the control with the papers' loss."""
+    if isinstance(control, Intensity):
+        return replace(control, dead_zone=0.0)
+    if isinstance(control, Melody):
+        return replace(control, measure="nll", octave=False)
+    if isinstance(control, Structure):
+        return Structure(control.form, tolerance=0.0, density=0.0)
     return control
 
 
@@ -108,8 +125,28 @@ def target(bench: Bench, kind: str, i: int) -> Control:
     return bench.targets.control(i, kind)
 
 
+def _papers(control: Control, request: Request, bench: Bench, variant: Variant) -> Control:
+    return as_published(control)
+
+
 def _met(control: Control, request: Request, bench: Bench, variant: Variant) -> Control:
     return done_when_met(control)
+
+
+def _dense(density: float) -> Change:
+    def change(control: Control, request: Request, bench: Bench, variant: Variant) -> Control:
+        assert isinstance(control, Structure)
+        return Structure(control.form, tolerance=TOLERANCE, density=density)
+
+    return change
+
+
+def _margin(margin: float, *, octave: bool = False) -> Change:
+    def change(control: Control, request: Request, bench: Bench, variant: Variant) -> Control:
+        assert isinstance(control, Melody)
+        return replace(control, measure="margin", margin=margin, octave=octave)
+
+    return change
 
 
 def _pulled(pull: Control) -> Change:
@@ -125,38 +162,57 @@ def _near(control: Control, request: Request, bench: Bench, variant: Variant) ->
     return done_when_met(control) + PULLED[control.kind] * NearUncontrolled(plain.x_0)
 
 
+def _own(kind: str, ctm: Variant) -> Iterator[tuple[str, Variant, Change, int]]:
+    """Yield the rows of what one control alone has."""
+    if kind == "melody":
+        for margin in MARGINS:
+            yield f"margins, {margin:g}", ctm, _margin(margin), FEW
+        yield "margins, octave", ctm, _margin(0.3, octave=True), FEW
+    if kind == "structure":
+        for density in DENSITIES:
+            yield f"onsets, {density:g}", ctm, _dense(density), FEW
+
+
 def _rows(kind: str) -> list[tuple[str, Variant, Change | None, int | None]]:
     """Return line and point of each row of a control, its method, change and K."""
     ctm, best = v.CTM, Variant("best of", BestOf(), student="ctm")
     rows: list[tuple[str, Variant, Change | None, int | None]] = [
         ("no control, teacher", v.TTM, None, None),
         ("no control, student", best.with_(count=1), None, None),
-        ("papers' loss, K own", ctm, None, None),
-        *((f"papers' loss, K {k}", ctm, None, k) for k in ITERATIONS),
-        ("done when met, K own", ctm, _met, None),
+        *((f"papers' loss, K {k}", ctm, _papers, k) for k in ITERATIONS),
         *((f"done when met, K {k}", ctm, _met, k) for k in ITERATIONS),
-        *((f"done when met, T' {n}", ctm.with_(decode_steps=n), _met, None) for n in STEPS),
-        ("done when met, travel 0.5", ctm.with_(max_travel=0.5), _met, None),
-        ("done when met, keep decoded", ctm.with_(keep="decoded"), _met, None),
-        ("papers' loss, hear sound", ctm.with_(hear="sound"), None, None),
-        ("pulls, norm", ctm, _pulled(LatentNorm()), None),
-        ("pulls, statistics", ctm, _pulled(LatentStatistics()), None),
-        ("pulls, near", ctm, _near, None),
+        *((f"done when met, T' {n}", ctm.with_(decode_steps=n), _met, FEW) for n in STEPS),
+        ("done when met, travel 0.5", ctm.with_(max_travel=0.5), _met, FEW),
+        ("done when met, keep decoded", ctm.with_(keep="decoded"), _met, FEW),
+        ("done when met, straight through", ctm.with_(corrections="every step"), _met, FEW),
+        ("done when met, 16 candidates", ctm.with_(candidates=16), _met, FEW),
+        *((f"done when met, w {w:g}", ctm.with_(guidance=w), _met, FEW) for w in GUIDED),
+        ("papers' loss, hear sound", ctm.with_(hear="sound"), _papers, FEW),
+        *_own(kind, ctm),
+        ("pulls, norm", ctm, _pulled(LatentNorm()), FEW),
+        ("pulls, statistics", ctm, _pulled(LatentStatistics()), FEW),
+        ("pulls, near", ctm, _near, FEW),
         *((f"best of, {n}", best.with_(count=n), None, None) for n in SEARCHED),
         *(
-            (f"FreeDoM, {share:g}", v.FREEDOM.with_(strength=share * FREEDOM_STRENGTH), None, None)
-            for share in SHARES
-        ),
-        *(
             (
-                f"LatCH, {share:g}",
-                v.LATCH.with_(variance=share * VARIANCE, mean=share * MEAN),
-                None,
+                f"FreeDoM, {share:g}",
+                v.FREEDOM.with_(strength=share * FREEDOM_STRENGTH),
+                _papers,
                 None,
             )
             for share in SHARES
         ),
-        ("DITTO, K own", v.DITTO.with_(slow=True), None, None),
+        ("FreeDoM, done when met", v.FREEDOM, _met, None),
+        *(
+            (
+                f"LatCH, {share:g}",
+                v.LATCH.with_(variance=share * VARIANCE, mean=share * MEAN),
+                _papers,
+                None,
+            )
+            for share in SHARES
+        ),
+        ("DITTO, K own", v.DITTO.with_(slow=True), _papers, None),
     ]
     if kind in ("brightness", "text"):  # whose losses have no end
         return [row for row in rows if row[2] is not _met]
@@ -175,7 +231,8 @@ def _entry(
         change=change,
         iterations=iterations,
     )
-    return Entry(kind, task, variant.with_(name=name), (ERRORS[kind], *COSTS, m.TIME))
+    heard = (m.TUNE, m.TUNE_CONTRAST) if kind == "melody" else ()
+    return Entry(kind, task, variant.with_(name=name), (ERRORS[kind], *heard, *COSTS, m.TIME))
 
 
 TABLE = Table(

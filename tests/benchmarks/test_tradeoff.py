@@ -46,13 +46,13 @@ def test_every_row_asks_for_another_clip(bench: Bench) -> None:
         if "near" not in entry.name:
             asked.add(json.dumps([request.to_dict(), entry.variant.method.to_dict()], default=str))
     names = [e.name for e in TABLE.entries if e.group != "text" and "near" not in e.name]
-    alike = [name for name in names if name.endswith(("T' 2", "LatCH, 1", "FreeDoM, 1"))]
+    alike = [name for name in names if name.endswith(("LatCH, 1", "FreeDoM, 1"))]
     assert len(asked) >= len(names) - len(alike)
 
 
 def test_what_is_done_when_met() -> None:
     assert done_when_met(Intensity("swell")) == Intensity("swell", dead_zone=1.0)
-    assert done_when_met(Structure("ABA")) == Structure("ABA", tolerance=0.1)
+    assert done_when_met(Structure("ABA")) == Structure("ABA", tolerance=0.05)
     tune = Melody.from_notes("C4:1").tune
     assert done_when_met(Melody(tune)) == Melody(tune, "margin")
 

@@ -12,12 +12,13 @@ from ditto.eval.ears.basic_pitch import (
     FRAME_RATE,
     Activations,
     activations,
+    class_activations,
     find_notes,
     load_basic_pitch,
     notes_per_second,
     onset_peak,
 )
-from ditto.eval.ears.tune import tune_contrast
+from ditto.eval.ears.tune import tune_contrast, tune_shares
 from ditto.eval.ears.wheels import wheel_file
 
 
@@ -73,6 +74,10 @@ def test_the_tune_is_heard(heard: Activations) -> None:
 def test_a_tune_in_another_key_is_not_heard(heard: Activations) -> None:
     assert tune_contrast(heard, [(start, s, p + 1) for start, s, p in TUNE]) < 0.1
     assert tune_contrast(heard, [(start, s, p + 12) for start, s, p in TUNE]) > 0.8
+    shares = tune_shares(class_activations(heard), TUNE)
+    assert shares.shape == (12,)
+    assert shares[0] > 0.8
+    assert shares[0] - shares[1:].mean() == pytest.approx(tune_contrast(heard, TUNE))
 
 
 def test_notes_are_those_of_the_package(package: ModuleType, heard: Activations) -> None:

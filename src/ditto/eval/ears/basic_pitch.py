@@ -120,6 +120,12 @@ def find_notes(heard: Activations) -> list[Note]:
     return notes + list(_without_onset(left))
 
 
+def class_activations(heard: Activations) -> Array:
+    """Return the strongest note activation of each pitch class (0 is C), (frames, 12)."""
+    of_key = (np.arange(KEYS) + LOWEST) % 12
+    return np.stack([heard.note[:, of_key == c].max(axis=1) for c in range(12)], axis=1)
+
+
 def notes_per_second(heard: Activations) -> float:
     """Count the notes of `find_notes` in a second of music."""
     return len(find_notes(heard)) * FRAME_RATE / max(1, len(heard.note))

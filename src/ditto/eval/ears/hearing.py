@@ -66,6 +66,8 @@ def hear(audio: Tensor, sample_rate: int, ears: Ears | None = None) -> dict[str,
         - ``msd_tags``, ``mtt_tags``: mean probabilities of the tags, (B, 50), in the order of
           `musicnn.TAGS`.
         - ``notes_per_second``, ``onset_peak``: by basic-pitch, (B,).
+        - ``pitch_classes``: basic-pitch's note activations by class, (B, frames, 12), for
+          `tune_shares`.
         - ``contrast_db``, ``peaks_db``: see `ditto.audio.sharpness`, (B,) in dB.
         - ``tempo``: in beats per minute, (B,).
 
@@ -89,6 +91,7 @@ def hear(audio: Tensor, sample_rate: int, ears: Ears | None = None) -> dict[str,
         "mtt_tags": mtt.tags.mean(dim=1).numpy(),
         "notes_per_second": np.array([basic_pitch.notes_per_second(n) for n in notes]),
         "onset_peak": np.array([basic_pitch.onset_peak(n) for n in notes]),
+        "pitch_classes": np.stack([basic_pitch.class_activations(n) for n in notes]),
         "contrast_db": sharp.contrast.numpy(),
         "peaks_db": sharp.peaks.numpy(),
         "tempo": np.array([tempo.tempo(clip) for clip in high.numpy()]),

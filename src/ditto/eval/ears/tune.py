@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ditto.eval.ears.basic_pitch import FRAME_RATE, LOWEST, NOTE_THRESHOLD, Activations
+from ditto.eval.ears.basic_pitch import FRAME_RATE, NOTE_THRESHOLD, Activations, class_activations
 from ditto.eval.ears.swift_f0 import FRAME_RATE as PITCH_FRAME_RATE
 from ditto.eval.ears.swift_f0 import Pitch
 
@@ -19,8 +19,7 @@ Tune = Sequence[tuple[float, float, float]]
 def tune_contrast(heard: Activations, tune: Tune) -> float:
     """Compare how often the tune's pitch class sounds with how often it would in other keys.
 
-    The share of frames in which a note activation of the tune's pitch class (any octave) is 0.3 or
-    more, minus the mean of that share for the tune in its 11 transpositions. So a clip in which
+    `tune_shares` of the tune, minus the mean of its 11 transpositions. So a clip in which
     everything sounds at once gets 0, as a silent one does.
 
     Returns:
@@ -29,13 +28,29 @@ def tune_contrast(heard: Activations, tune: Tune) -> float:
     Raises:
         ValueError: no frame of the clip is within the tune.
     """
-    classes = tune_classes(tune, len(heard.note), FRAME_RATE)
-    frames = np.flatnonzero(classes >= 0)
-    of_key = (np.arange(heard.note.shape[1]) + LOWEST) % 12
-    sounds = np.stack([heard.note[:, of_key == c].max(axis=1) for c in range(12)], axis=1)
-    on = sounds[frames[:, None], (classes[frames, None] + np.arange(12)) % 12] >= NOTE_THRESHOLD
-    shares = on.mean(axis=0)
+    shares = tune_shares(class_activations(heard), tune)
     return float(shares[0] - shares[1:].mean())
+
+
+def tune_shares(sounds: NDArray[np.floating], tune: Tune) -> NDArray[np.float64]:
+    """Return the share of the tune's frames in which basic-pitch hears its pitch class sound.
+
+    That is a note activation of 0.3 or more, in any octave, beside whatever else sounds.
+
+    Args:
+        sounds: of one clip, (frames, 12), from `class_activations`.
+        tune: in seconds and MIDI pitches.
+
+    Returns:
+        (12,): of the tune, and of the tune moved up by 1 … 11 semitones.
+
+    Raises:
+        ValueError: no frame of the clip is within the tune.
+    """
+    classes = tune_classes(tune, len(sounds), FRAME_RATE)
+    frames = np.flatnonzero(classes >= 0)
+    moved = (classes[frames, None] + np.arange(12)) % 12
+    return (sounds[frames[:, None], moved] >= NOTE_THRESHOLD).mean(axis=0)
 
 
 def pitch_share(heard: Pitch, tune: Tune) -> float:
