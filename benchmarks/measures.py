@@ -351,6 +351,8 @@ STRUCTURE = Measure(
     "structure_mse_cosine",
     compute=lambda row: COSINE_SCALE * row.tensors["structure_mse"].double().numpy(),
 )
+TEXT = Measure("clap_score_own", "", 1.0, lambda row: row.tensors["clap_score"].numpy())
+"""By the CLAP that it was optimised with."""
 OUTPAINT, INPAINT = Measure("outpaint_mse"), Measure("inpaint_mse")
 LOOP, INVERT = Measure("loop_mse"), Measure("invert_mse")
 SEAM, SEAMS = Measure("seam_jump", "dB"), Measure("seam_jumps", "dB")

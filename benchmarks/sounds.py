@@ -6,8 +6,10 @@ Every sound is made by the Python API with default settings; `SOUNDS` names the 
 asks for the same. `main` also writes docs/audio/README.md, a table of sounds, commands and errors.
 """
 
+import json
+import shlex
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,12 @@ import soundfile
 from PIL import Image
 
 import ditto
+from ditto import cli
 
 DOCS = Path(__file__).parent.parent / "docs"
 LIMIT_BYTES, TOTAL_BYTES = 60_000, 600_000
+PAIR_BYTES = 30_000
+"""Of one sound of a pair."""
 TAGS = {"genre": "jazz", "mood": "calm", "tempo": 110}
 SEED = 7
 TUNE = "C4:1 E4:1 G4:1 E4:1 F4:1 A4:1 G4:2 E4:1 C4:2"
@@ -155,19 +160,69 @@ SOUNDS = (
 )
 
 
-def write_mp3(path: Path, samples: np.ndarray, sample_rate: int) -> None:
-    """Write a sound as mono mp3 of a constant bit rate that keeps it within `LIMIT_BYTES`.
+@dataclass(frozen=True)
+class Pair:
+    """A clip without control and with it, of one seed: what the control costs, to be heard.
+
+    Attributes:
+        name: of the files, before ``-without`` and ``-with``.
+        tags: of both.
+        options: that ask for the control, on the command line.
+        seed: of both.
+    """
+
+    name: str
+    tags: str
+    options: str
+    seed: int
+
+    def command(self, *, controlled: bool) -> str:
+        """Return the command line, without ``ditto-music`` and ``-o``."""
+        options = self.options if controlled else "--method none"
+        return f'generate --tags "{self.tags}" {options} --seed {self.seed}'
+
+    def make(self, folder: Path) -> dict[str, Any]:
+        """Make both sounds, NAME-without.wav and NAME-with.wav, and return the second's report."""
+        for end in ("without", "with"):
+            words = shlex.split(self.command(controlled=end == "with"))
+            place = folder / f"{self.name}-{end}.wav"
+            cli.app([*words, "-o", str(place)], standalone_mode=False)
+        return json.loads((folder / f"{self.name}-with.json").read_text(encoding="utf-8"))
+
+
+TUNES = '--melody "G4:1 A4:1 B4:1 D5:2 B4:1 A4:1 G4:2"', '--melody "A4:1 E4:1 C5:2 B4:2"'
+CHORDS = '--chords "C:2 Am:2 F:2 G:2"'
+PAIRS = (
+    Pair("swell", "genre=rock mood=energetic tempo=120", "--loudness swell", 1),
+    Pair("dip", "genre=electronic mood=dark tempo=130", "--loudness dip", 2),
+    Pair("tune", "genre=folk mood=happy tempo=100", TUNES[0], 3),
+    Pair("slow-tune", "genre=classical mood=sad tempo=90", TUNES[1], 4),
+    Pair("aba", "genre=funk mood=energetic tempo=110", "--structure ABA", 5),
+    Pair("ab", "genre=ambient mood=dreamy tempo=80", "--structure AB", 6),
+    Pair("text", "genre=jazz mood=calm tempo=110", '--text "a calm jazz trio with piano"', 7),
+    Pair("darken", "genre=latin mood=happy tempo=120", "--brightness darken", 8),
+    Pair("beats", "genre=rock mood=dark tempo=120", "--beats 120", 9),
+    Pair("chords", "genre=jazz mood=dreamy tempo=120", CHORDS, 10),
+    Pair("tune-swell", "genre=folk mood=calm tempo=100", f"{TUNES[0]} --loudness swell", 11),
+    Pair("chords-swell", "genre=latin mood=sad tempo=120", f"{CHORDS} --loudness swell", 12),
+)
+"""Of every genre, and of every control; the seeds are in order."""
+
+
+def write_mp3(path: Path, samples: np.ndarray, sample_rate: int, limit: int = LIMIT_BYTES) -> None:
+    """Write a sound as mono mp3 of a constant bit rate that keeps it small.
 
     Args:
         path: the mp3.
         samples: (channels, n) or (n,), ±1 at full scale.
         sample_rate: in Hz.
+        limit: bytes at most.
 
     Raises:
         ValueError: it cannot be made small enough.
     """
     mono = np.atleast_2d(samples).mean(axis=0)
-    for compression in (0.75, 0.8, 0.85, 0.9):
+    for compression in (0.75, 0.8, 0.85, 0.9, 0.95):
         soundfile.write(
             path,
             mono,
@@ -177,9 +232,9 @@ def write_mp3(path: Path, samples: np.ndarray, sample_rate: int) -> None:
             bitrate_mode="CONSTANT",
             compression_level=compression,
         )
-        if path.stat().st_size <= LIMIT_BYTES:
+        if path.stat().st_size <= limit:
             return
-    raise ValueError(f"{path} has {path.stat().st_size} bytes, above {LIMIT_BYTES}")
+    raise ValueError(f"{path} has {path.stat().st_size} bytes, above {limit}")
 
 
 def errors_of(made: Any) -> str:
@@ -188,8 +243,18 @@ def errors_of(made: Any) -> str:
     return ", ".join(f"{name} {value:.3g}" for name, value in values.items()) or "–"
 
 
-def table(rows: list[tuple[Sound, str]], model: ditto.MusicModel) -> str:
-    """Return the page of docs/audio: a table of sounds."""
+def kept_of(report: Mapping[str, Any]) -> str:
+    """Return what a report says is kept of the clip without control."""
+    kept = report["kept"]
+    return f"{kept['onsets_percent']:.0f} %, {kept['clap_similarity']:.2f}"
+
+
+def table(
+    rows: list[tuple[Sound, str]],
+    model: ditto.MusicModel,
+    pairs: Sequence[tuple[Pair, Mapping[str, Any]]] = (),
+) -> str:
+    """Return the page of docs/audio: a table of sounds, and one of pairs with their reports."""
     lines = [
         "# Sounds",
         "",
@@ -204,6 +269,24 @@ def table(rows: list[tuple[Sound, str]], model: ditto.MusicModel) -> str:
         f"| [{sound.name}.mp3]({sound.name}.mp3) | {sound.what} | `{sound.command}` | {errors} |"
         for sound, errors in rows
     ]
+    lines += [
+        "",
+        "## The same seed without and with control",
+        "",
+        "*Kept* is how many onsets the clip has in % of the one without control, and how alike",
+        "CLAP hears the two (1 is the same sound).",
+        "",
+        "| without | with | `ditto-music …` | error | kept |",
+        "|---|---|---|---|---|",
+    ]
+    for pair, report in pairs:
+        without, controlled = (f"pairs/{pair.name}-{end}.mp3" for end in ("without", "with"))
+        errors = ", ".join(f"{name} {value:.3g}" for name, value in report["errors"].items())
+        command = pair.command(controlled=True)
+        lines.append(
+            f"| [without]({without}) | [with]({controlled}) | `{command}` | {errors} "
+            f"| {kept_of(report)} |"
+        )
     return "\n".join([*lines, ""])
 
 
@@ -232,10 +315,15 @@ def main(out: Path = DOCS) -> None:
             write_mp3(audio / f"{sound.name}.mp3", samples.T, rate)
             rows.append((sound, errors_of(made)))
             print(f"{sound.name}.mp3  {rows[-1][1]}", flush=True)
+        pairs = [(pair, pair.make(folder)) for pair in PAIRS]
+        (audio / "pairs").mkdir(exist_ok=True)
+        for place in sorted(folder.glob("*-with*.wav")):
+            samples, rate = soundfile.read(place, always_2d=True)
+            write_mp3(audio / "pairs" / f"{place.stem}.mp3", samples.T, rate, PAIR_BYTES)
     total = sum(path.stat().st_size for path in audio.glob("*.mp3"))
     if total > TOTAL_BYTES:
         raise ValueError(f"docs/audio holds {total} bytes, above {TOTAL_BYTES}")
-    (audio / "README.md").write_text(table(rows, model), encoding="utf-8")
+    (audio / "README.md").write_text(table(rows, model, pairs), encoding="utf-8")
     print(f"{audio}: {len(rows)} sounds, {total / 1000:.0f} KB", flush=True)
 
 

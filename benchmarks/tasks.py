@@ -453,6 +453,11 @@ HOWS: tuple[Inversion, ...] = ("naive", "ddim", "null-text", "ditto")
 INVERSION = {how: Task(f"inversion {how}", partial(invert, how=how)) for how in HOWS}
 MEMORY = Task("memory", memory, ("intensity",))
 TEXT = Task("text", text, texts=True)
+MELODY_FORM = _clips("melody+structure", "melody", "structure")
+TEXT_PAIRS = {
+    name: Task(f"{name}+text", text, (name,), texts=True)
+    for name in ("intensity", "melody", "structure")
+}
 MUSICGEN = Task("text, MusicGen", musicgen, texts=True)
 MUSICGEN_MELODY = Task("text, MusicGen with melody", partial(musicgen, melody=True), texts=True)
 FIXED = Task("fixed x_T", partial(spread, shared=True))

@@ -8,6 +8,7 @@ that was stopped goes on. Settings are chosen by it, so its seeds begin at 1000.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,6 @@ from ditto.controls import (
     Brightness,
     Intensity,
     LatentNorm,
-    LatentStatistics,
     Melody,
     NearUncontrolled,
     Structure,
@@ -31,6 +31,7 @@ from ditto.controls.base import Control
 from ditto.controls.brightness import FREQUENCY
 from ditto.errors import ModelError
 from ditto.methods import BestOf
+from ditto.methods.ditto2 import MAX_TRAVEL
 from ditto.methods.guidance import FREEDOM_STRENGTH
 from ditto.methods.latch import MEAN, VARIANCE
 from ditto.request import Request
@@ -41,8 +42,8 @@ ITERATIONS, STEPS, SEARCHED, SHARES = (10, 20, 40, 70, 150), (1, 2, 8), (4, 16, 
 """K, T' beside 4, clips searched, and strengths of guidance over the default."""
 PULLED = {"intensity": 1.0, "melody": 0.1, "structure": 0.01, "brightness": 0.1, "text": 0.1}
 """λ of a pull beside each control, whose losses differ in size."""
-TOLERANCE, DENSITIES, MARGINS = 0.05, (0.01, 0.03, 0.1), (0.15, 0.6)
-"""Of form; weights of its onsets; and nats by which a tune leads, beside 0.3."""
+TOLERANCES, DENSITIES, MARGINS = (0.05, 0.2), (0.0, 0.03), (0.3, 1.5)
+"""Of form; weights of its onsets; and nats by which a tune leads: beside the defaults."""
 GUIDED = (2.0, 3.0)
 """w beside the model's own."""
 FEW = 40
@@ -52,7 +53,7 @@ ERRORS = {
     "melody": m.ACCURACY,
     "structure": m.STRUCTURE,
     "brightness": m.Measure("brightness_mse_octaves2", "octaves^2"),
-    "text": m.Measure("clap_score_own", "", 1.0, lambda row: row.tensors["clap_score"].numpy()),
+    "text": m.TEXT,
 }
 COSTS = (*music.FRECHET.values(), m.FAD, music.NOTES, music.ONSETS, m.CLAP_SCORE)
 """What is paid, by ears that nothing is optimised against."""
@@ -65,7 +66,7 @@ def done_when_met(control: Control) -> Control:
     if isinstance(control, Melody):
         return replace(control, measure="margin")
     if isinstance(control, Structure):
-        return Structure(control.form, tolerance=TOLERANCE)
+        return Structure(control.form)
     return control
 
 
@@ -133,25 +134,25 @@ def _met(control: Control, request: Request, bench: Bench, variant: Variant) -> 
     return done_when_met(control)
 
 
-def _dense(density: float) -> Change:
+def _form(**settings: float) -> Change:
     def change(control: Control, request: Request, bench: Bench, variant: Variant) -> Control:
         assert isinstance(control, Structure)
-        return Structure(control.form, tolerance=TOLERANCE, density=density)
+        return Structure(control.form, **settings)
 
     return change
 
 
-def _margin(margin: float, *, octave: bool = False) -> Change:
+def _melody(**settings: Any) -> Change:
     def change(control: Control, request: Request, bench: Bench, variant: Variant) -> Control:
         assert isinstance(control, Melody)
-        return replace(control, measure="margin", margin=margin, octave=octave)
+        return replace(control, **settings)
 
     return change
 
 
 def _pulled(pull: Control) -> Change:
     def change(control: Control, request: Request, bench: Bench, variant: Variant) -> Control:
-        return done_when_met(control) + PULLED[control.kind] * pull
+        return as_published(control) + PULLED[control.kind] * pull
 
     return change
 
@@ -159,39 +160,53 @@ def _pulled(pull: Control) -> Change:
 def _near(control: Control, request: Request, bench: Bench, variant: Variant) -> Control:
     """Pull towards the clip that the same seed gives without control."""
     plain = run(replace(request, controls=()), bench.models.of(variant))
-    return done_when_met(control) + PULLED[control.kind] * NearUncontrolled(plain.x_0)
+    return as_published(control) + PULLED[control.kind] * NearUncontrolled(plain.x_0)
 
 
 def _own(kind: str, ctm: Variant) -> Iterator[tuple[str, Variant, Change, int]]:
     """Yield the rows of what one control alone has."""
     if kind == "melody":
         for margin in MARGINS:
-            yield f"margins, {margin:g}", ctm, _margin(margin), FEW
-        yield "margins, octave", ctm, _margin(0.3, octave=True), FEW
+            yield f"margins, {margin:g}", ctm, _melody(margin=margin), FEW
+        yield "margins, octave", ctm, _melody(octave=True), FEW
     if kind == "structure":
+        for tolerance in TOLERANCES:
+            yield f"tolerances, {tolerance:g}", ctm, _form(tolerance=tolerance), FEW
         for density in DENSITIES:
-            yield f"onsets, {density:g}", ctm, _dense(density), FEW
+            yield f"onsets, {density:g}", ctm, _form(density=density), FEW
 
 
 def _rows(kind: str) -> list[tuple[str, Variant, Change | None, int | None]]:
-    """Return line and point of each row of a control, its method, change and K."""
+    """Return line and point of each row of a control, its method, change and K.
+
+    "default" is what a user gets, with more or less of one thing; "without" leaves one thing out of
+    it; "papers' loss" has nothing of it but corrections, and "one by one" adds one thing to that.
+    """
     ctm, best = v.CTM, Variant("best of", BestOf(), student="ctm")
+    bare = ctm.with_(regulariser=0.0, max_travel=MAX_TRAVEL)
     rows: list[tuple[str, Variant, Change | None, int | None]] = [
         ("no control, teacher", v.TTM, None, None),
         ("no control, student", best.with_(count=1), None, None),
-        *((f"papers' loss, K {k}", ctm, _papers, k) for k in ITERATIONS),
-        *((f"done when met, K {k}", ctm, _met, k) for k in ITERATIONS),
-        *((f"done when met, T' {n}", ctm.with_(decode_steps=n), _met, FEW) for n in STEPS),
-        ("done when met, travel 0.5", ctm.with_(max_travel=0.5), _met, FEW),
-        ("done when met, keep decoded", ctm.with_(keep="decoded"), _met, FEW),
-        ("done when met, straight through", ctm.with_(corrections="every step"), _met, FEW),
-        ("done when met, 16 candidates", ctm.with_(candidates=16), _met, FEW),
-        *((f"done when met, w {w:g}", ctm.with_(guidance=w), _met, FEW) for w in GUIDED),
-        ("papers' loss, hear sound", ctm.with_(hear="sound"), _papers, FEW),
+        ("default", ctm, None, None),
+        *((f"default, K {k}", ctm, None, k) for k in ITERATIONS if k != FEW),
+        *((f"default, T' {n}", ctm.with_(decode_steps=n), None, None) for n in STEPS),
+        *((f"default, w {w:g}", ctm.with_(guidance=w), None, None) for w in GUIDED),
+        ("default, 16 candidates", ctm.with_(candidates=16), None, None),
+        ("default, keep decoded", ctm.with_(keep="decoded"), None, None),
+        ("default, straight through", ctm.with_(corrections="every step"), None, None),
+        ("default, hear sound", ctm.with_(hear="sound"), None, None),
         *_own(kind, ctm),
-        ("pulls, norm", ctm, _pulled(LatentNorm()), FEW),
-        ("pulls, statistics", ctm, _pulled(LatentStatistics()), FEW),
-        ("pulls, near", ctm, _near, FEW),
+        ("without, regulariser", ctm.with_(regulariser=0.0), None, None),
+        ("without, short way", ctm.with_(max_travel=MAX_TRAVEL), None, None),
+        ("without, an end", ctm, _papers, None),
+        *((f"papers' loss, K {k}", bare, _papers, k) for k in ITERATIONS),
+        ("one by one, regulariser", bare.with_(regulariser=None), _papers, FEW),
+        ("one by one, short way", ctm.with_(regulariser=0.0), _papers, FEW),
+        ("one by one, an end", bare, _met, FEW),
+        ("one by one, 16 candidates", bare.with_(candidates=16), _papers, FEW),
+        ("one by one, keep decoded", bare.with_(keep="decoded"), _papers, FEW),
+        ("one by one, norm", bare, _pulled(LatentNorm()), FEW),
+        ("one by one, near", bare, _near, FEW),
         *((f"best of, {n}", best.with_(count=n), None, None) for n in SEARCHED),
         *(
             (
@@ -202,7 +217,7 @@ def _rows(kind: str) -> list[tuple[str, Variant, Change | None, int | None]]:
             )
             for share in SHARES
         ),
-        ("FreeDoM, done when met", v.FREEDOM, _met, None),
+        ("FreeDoM, an end", v.FREEDOM, _met, None),
         *(
             (
                 f"LatCH, {share:g}",
@@ -212,10 +227,10 @@ def _rows(kind: str) -> list[tuple[str, Variant, Change | None, int | None]]:
             )
             for share in SHARES
         ),
-        ("DITTO, K own", v.DITTO.with_(slow=True), _papers, None),
+        ("DITTO", v.DITTO.with_(slow=True), _papers, None),
     ]
     if kind in ("brightness", "text"):  # whose losses have no end
-        return [row for row in rows if row[2] is not _met]
+        return [row for row in rows if "an end" not in row[0]]
     return rows
 
 

@@ -119,7 +119,7 @@ def test_adams_settings_are_the_methods_unless_they_are_given(student_model: Mus
 def test_adam_knows_the_controls_own_iterations(student_model: MusicModel) -> None:
     method = Request(MELODY).resolved(student_model).method
     assert isinstance(method, Ditto2)
-    assert method.lr == pytest.approx(MAX_TRAVEL / 150)
+    assert method.lr == pytest.approx(Melody.corrected.travel / Melody.corrected.iterations)
 
 
 def test_strengths_are_the_methods_unless_they_are_given(tiny_model: MusicModel) -> None:
@@ -134,7 +134,7 @@ def test_strengths_are_the_methods_unless_they_are_given(tiny_model: MusicModel)
 def test_resolving_fills_in_everything_once(student_model: MusicModel) -> None:
     request = Request(MELODY)
     resolved = request.resolved(student_model)
-    assert (resolved.guidance, resolved.iterations) == (1.5, 150)
+    assert (resolved.guidance, resolved.iterations) == (1.5, 40)
     assert resolved.resolved(student_model) == resolved
     assert (request.guidance, request.iterations, request.method) == (None, None, None)
 

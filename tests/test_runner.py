@@ -80,36 +80,38 @@ def test_no_module_has_the_name_of_a_public_function(tiny_model: MusicModel) -> 
 
 
 @pytest.mark.parametrize(
-    ("controls", "iterations"),
+    ("controls", "papers", "corrected"),
     [
-        (Melody.from_notes("C4:1 E4:1", 240), 150),
-        (Structure("ABA"), 150),
-        (SWELL, 70),
-        ([SWELL, Melody.from_notes("C4:1", 240)], 150),
-        ([SWELL / 40 + Structure("ABA")], 150),
-        (Structure("ABA").during((0.0, 0.4)), 150),
+        (Melody.from_notes("C4:1 E4:1", 240), 150, 40),
+        (Structure("ABA"), 150, 40),
+        (SWELL, 70, 70),
+        ([SWELL, Melody.from_notes("C4:1", 240)], 150, 70),
+        ([SWELL / 40 + Structure("ABA")], 150, 70),
+        (Structure("ABA").during((0.0, 0.4)), 150, 40),
     ],
 )
+@pytest.mark.parametrize("method", [Ditto2(corrections=0), Ditto2(corrections=1)])
 @pytest.mark.parametrize("given", [None, 3])
 def test_k_is_the_controls_own_by_every_door(
     student_model: MusicModel,
     tmp_path: Any,
     controls: Control | list[Control],
-    iterations: int,
+    papers: int,
+    corrected: int,
+    method: Ditto2,
     given: int | None,
 ) -> None:
-    expected = iterations if given is None else given
+    own = corrected if method.corrections else papers
+    expected = own if given is None else given
 
     def first(step: Step) -> bool:
         return True
 
-    request = Request(controls, iterations=given, method=Ditto2(corrections=0))
+    request = Request(controls, iterations=given, method=method)
     assert Run(request, student_model).total == expected
-    assert steps(student_model, controls, iterations=given).total == expected
+    assert steps(student_model, controls, iterations=given, method=method).total == expected
     assert run(request, student_model, stop=first).request.iterations == expected
-    made = generate(
-        student_model, controls, iterations=given, method=Ditto2(corrections=0), stop=first
-    )
+    made = generate(student_model, controls, iterations=given, method=method, stop=first)
     assert made.request.iterations == expected
     assert len(made.losses) == 1
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ditto.controls import control_from_dict
 from ditto.controls.base import Control
-from ditto.controls.weights import default_iterations, weighted_sum
+from ditto.controls.weights import weighted_sum
 from ditto.errors import ControlError, RequestError, TagError, warn_deprecated
 from ditto.latents import Latent
 from ditto.methods import METHODS, Method, make_method
@@ -40,7 +40,8 @@ class Request:
         count: clips to make at once.
         seconds: length; None is the model's window.
         guidance: CFG scale w (0 unconditional, 1 conditional); None is the model's default.
-        iterations: K; None is the papers' for the controls: 70, or 150 with melody or structure.
+        iterations: K; None is the papers' for the controls, 70, or 150 with melody, structure or
+            chords, for which 40 are enough for DITTO-2 with corrections.
         start: x_T to begin from in place of noise, for every item alike; `seconds` is then its
             length if not given.
         method: None is `Ditto2` for a model with a student, otherwise `Ditto`, and without
@@ -128,7 +129,10 @@ class Request:
             method = replace(method, grid=self.start.grid)  # pyright: ignore[reportCallIssue]
         guidance = model.guidance if self.guidance is None else self.guidance
         model.check_guidance(guidance)
-        iterations = self.iterations or default_iterations(self.controls)
+        if self.start is not None and getattr(method, "candidates", 1) is None:
+            method = replace(method, candidates=1)  # pyright: ignore[reportCallIssue]
+        method = method.suited(self.controls)
+        iterations = self.iterations or method.default_iterations(self.controls)
         return replace(
             self,
             guidance=guidance,

@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 import soundfile
 import typer
-from benchmarks.sounds import DOCS, LIMIT_BYTES, SOUNDS, Sound, errors_of, table, write_mp3
+from benchmarks.sounds import (
+    DOCS,
+    LIMIT_BYTES,
+    PAIR_BYTES,
+    PAIRS,
+    SOUNDS,
+    Pair,
+    Sound,
+    errors_of,
+    table,
+    write_mp3,
+)
 
 from ditto import MusicModel, cli, generate
 
@@ -46,3 +57,22 @@ def test_the_committed_page_is_of_these_sounds() -> None:
     page = (DOCS / "audio" / "README.md").read_text(encoding="utf-8")
     assert {path.stem for path in (DOCS / "audio").glob("*.mp3")} == {s.name for s in SOUNDS}
     assert all(f"`{sound.command}`" in page for sound in SOUNDS)
+
+
+@pytest.mark.parametrize("pair", [pytest.param(pair, id=pair.name) for pair in PAIRS])
+def test_a_pair_is_one_command_without_and_with_its_control(pair: Pair) -> None:
+    for controlled in (False, True):
+        with mock.patch.object(typer.core.TyperCommand, "invoke", return_value=None):
+            words = shlex.split(pair.command(controlled=controlled))
+            cli.app([*words, "-o", "out"], standalone_mode=False)
+    assert pair.options in pair.command(controlled=True)
+    assert pair.options not in pair.command(controlled=False)
+
+
+def test_the_committed_pairs_are_these() -> None:
+    page = (DOCS / "audio" / "README.md").read_text(encoding="utf-8")
+    files = {path.stem: path for path in (DOCS / "audio" / "pairs").glob("*.mp3")}
+    assert len(PAIRS) == 12
+    assert set(files) == {f"{pair.name}-{end}" for pair in PAIRS for end in ("without", "with")}
+    assert all(path.stat().st_size <= PAIR_BYTES for path in files.values())
+    assert all(f"`{pair.command(controlled=True)}`" in page for pair in PAIRS)

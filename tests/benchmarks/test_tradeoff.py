@@ -15,15 +15,15 @@ from benchmarks.tradeoff import ERRORS, TABLE, Steered, done_when_met
 from ditto.controls import Intensity, Melody, Structure
 from ditto.errors import DittoError
 
-ROWS = ("melody, LatCH, 1", "melody, done when met, K 10", "melody, pulls, n", "text, LatCH, 1")
+ROWS = ("melody, LatCH, 1", "melody, default, K 10", "melody, one by one, n", "text, LatCH, 1")
 
 
 def test_rows_run_and_are_drawn(bench: Bench, judge: Judge, tmp_path: Path) -> None:
     table = TABLE.only(ROWS)
     assert [entry.name for entry in table.entries] == [
-        "melody, done when met, K 10",
-        "melody, pulls, norm",
-        "melody, pulls, near",
+        "melody, default, K 10",
+        "melody, one by one, norm",
+        "melody, one by one, near",
         "melody, LatCH, 1",
         "text, LatCH, 1",
     ]
@@ -52,9 +52,9 @@ def test_every_row_asks_for_another_clip(bench: Bench) -> None:
 
 def test_what_is_done_when_met() -> None:
     assert done_when_met(Intensity("swell")) == Intensity("swell", dead_zone=1.0)
-    assert done_when_met(Structure("ABA")) == Structure("ABA", tolerance=0.05)
+    assert done_when_met(Structure("ABA", 0.0, 0.0)) == Structure("ABA")
     tune = Melody.from_notes("C4:1").tune
-    assert done_when_met(Melody(tune)) == Melody(tune, "margin")
+    assert done_when_met(Melody(tune, "nll")) == Melody(tune, "margin")
 
 
 def test_settings_are_chosen_on_seeds_of_their_own() -> None:

@@ -164,7 +164,7 @@ def test_a_text_is_heard_off_the_mel(tiny_model: MusicModel) -> None:
 
 
 def test_a_form_is_compared_at_every_fourth_frame(tiny_model: MusicModel) -> None:
-    form, output = Structure("AB"), Output(x_0(), tiny_model)
+    form, output = Structure("AB", 0.0, 0.0), Output(x_0(), tiny_model)
     difference = form.feature(output) - form.target(output)
     torch.testing.assert_close(
         form.proxy().loss(output), difference[:, ::4, ::4].square().mean(dim=(1, 2))

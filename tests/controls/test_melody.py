@@ -57,7 +57,7 @@ def test_loss_is_torchs_nll_and_accuracy_numpys_over_the_frames_with_a_note() ->
     expected = [
         nn.functional.nll_loss(item.T, target, ignore_index=REST).item() for item in log_shares
     ]
-    np.testing.assert_allclose(Melody(TUNE)(x_0(), MODEL), expected, rtol=1e-6)
+    np.testing.assert_allclose(Melody(TUNE, "nll")(x_0(), MODEL), expected, rtol=1e-6)
     errors = Melody(TUNE).error(x_0(), MODEL)
     np.testing.assert_allclose(errors["melody_nll"], expected, rtol=1e-6)
     right = [
@@ -121,6 +121,8 @@ def test_description_and_panel() -> None:
         "tune": "C4:1 R G4",
         "seconds": 1.5,
         "notes": [[0.0, 0.5, 60], [1.0, 0.5, 67]],
+        "measure": "margin",
+        "margin": 1.2,
         "understood": "2 notes, C4–G4, 120 BPM",
     }
     (panel,) = Melody(TUNE).panels(Output(x_0(), MODEL), 1)
@@ -232,7 +234,7 @@ def test_the_octave_is_asked_for_where_it_is_written() -> None:
     heard = hinge(shares, octaves, 0.3)
     torch.testing.assert_close(
         Melody(there, "margin", 0.3, True)(played, MODEL),
-        Melody(there, "margin")(played, MODEL) + heard,
+        Melody(there, "margin", 0.3)(played, MODEL) + heard,
     )
 
 
@@ -252,10 +254,10 @@ def test_losses_are_described_read_and_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({}, ("nll", 0.3, False)),
-        ({"melody_loss": "margin"}, ("margin", 0.3, False)),
+        ({}, ("margin", 1.2, False)),
+        ({"melody_loss": "nll"}, ("nll", 1.2, False)),
         ({"melody_margin": 0.5}, ("margin", 0.5, False)),
-        ({"melody_octave": True}, ("nll", 0.3, True)),
+        ({"melody_octave": True}, ("margin", 1.2, True)),
     ],
 )
 def test_options_choose_the_loss(options: dict, expected: tuple) -> None:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from ditto.audio.features import log_mel
+from ditto.audio.onsets import onset_activity
 from ditto.controls.base import ParseContext
 from ditto.controls.form import Form, parse_form
 from ditto.controls.output import Output, Window
-from ditto.controls.structure import KEEPS_PLAYING, Structure, StructureLike, onset_activity
+from ditto.controls.structure import DENSITY, KEEPS_PLAYING, TOLERANCE, Structure, StructureLike
 from ditto.errors import AudioFileError, ControlError
 from ditto.methods.ditto import Ditto
 from ditto.models.model import MusicModel
@@ -85,7 +86,7 @@ def test_the_target_is_smoothed_by_scipys_filter_along_both_axes(tiny_model: Mus
 
 
 def test_loss_is_the_mean_square_of_the_difference(tiny_model: MusicModel) -> None:
-    control, output = Structure("ABA"), Output(x_0(), tiny_model)
+    control, output = Structure("ABA", 0.0, 0.0), Output(x_0(), tiny_model)
     feature, target = (
         control.feature(output).double().numpy(),
         control.target(output).double().numpy(),
@@ -97,7 +98,7 @@ def test_loss_is_the_mean_square_of_the_difference(tiny_model: MusicModel) -> No
 
 @pytest.mark.parametrize("text", ["AB", "ABBA", "A:1 B:3 A:2"])
 def test_a_clip_of_two_sounds_in_that_order_has_error_0(tiny_model: MusicModel, text: str) -> None:
-    control = Structure(text)
+    control = Structure(text, 0.0, 0.0)
     clip = two_sounds(control.form.labels(64))
     assert control(clip, tiny_model).item() < 1e-6
     assert Structure("ABABAB")(clip, tiny_model).item() > 0.05
@@ -112,7 +113,7 @@ def test_gradients_are_those_of_finite_differences(tiny_model: MusicModel) -> No
 
 
 def test_masks_leave_rows_and_columns_out(tiny_model: MusicModel) -> None:
-    control, output = Structure("AB"), Output(x_0(), tiny_model)
+    control, output = Structure("AB", 0.0, 0.0), Output(x_0(), tiny_model)
     difference = (control.feature(output) - control.target(output))[:, 20:40, 20:40]
     masked = control.during((20 / 125 - 1e-3, 40 / 125 - 1e-3))
     torch.testing.assert_close(masked.loss(output), difference.square().mean(dim=(1, 2)))
@@ -148,8 +149,12 @@ def test_what_does_not_fit_is_refused(tiny_model: MusicModel, tmp_path: Path) ->
 
 
 def test_description_and_panel(tiny_model: MusicModel) -> None:
-    control = Structure(Form((("A", 1.0), ("B", 2.0))))
-    assert control.to_dict() == {"control": "structure", "sections": [["A", 1.0], ["B", 2.0]]}
+    form = Form((("A", 1.0), ("B", 2.0)))
+    described = {"control": "structure", "sections": [["A", 1.0], ["B", 2.0]]}
+    assert Structure(form, 0.0, 0.0).to_dict() == described
+    control = Structure(form)
+    own = {"tolerance": TOLERANCE, "density": DENSITY}
+    assert control.to_dict() == described | own
     (panel,) = control.panels(Output(x_0(), tiny_model), 1)
     assert isinstance(panel, MatrixPanel)
     assert panel.target.shape == panel.achieved.shape == (64, 64)
@@ -174,7 +179,7 @@ def test_a_window_of_a_recording_has_no_structure(tiny_model: MusicModel) -> Non
 
 
 def test_pairs_within_the_tolerance_do_not_count(tiny_model: MusicModel) -> None:
-    plain, control = Structure("ABA"), Structure("ABA", tolerance=0.2)
+    plain, control = Structure("ABA", 0.0, 0.0), Structure("ABA", tolerance=0.2, density=0.0)
     output = Output(x_0(), tiny_model)
     off = (plain.feature(output) - plain.target(output)).abs().numpy()
     expected = (np.maximum(0, off - 0.2) ** 2).mean(axis=(1, 2))
@@ -193,14 +198,14 @@ def test_activity_is_numpys_and_large_where_onsets_stand_out(tiny_model: MusicMo
     held = torch.full((1, 1, 16, 64), 0.2)
     plucked = held.clone()
     plucked[..., ::8] += 0.3
-    control = Structure("AB", density=1.0)
+    control, plain = Structure("AB", density=1.0), Structure("AB", density=0.0)
     assert control.activity(Output(held, tiny_model)).tolist() == [[0.0, 0.0]]
     assert (control.activity(Output(plucked, tiny_model)) > KEEPS_PLAYING).all()
     half = held.clone()
     half[..., :32] = plucked[..., :32]
     for clip, short in ((held, 1.0), (plucked, 0.0), (half, 0.5)):
         output = Output(clip, tiny_model)
-        added = control.loss(output) - Structure("AB").loss(output)
+        added = control.loss(output) - plain.loss(output)
         assert added.item() == pytest.approx(short, abs=1e-5)
 
 
@@ -212,7 +217,7 @@ def test_a_form_that_keeps_playing_has_gradient_description_and_limits(
     assert torch.autograd.gradcheck(lambda x: control(x, tiny_model), (clip,), fast_mode=True)
     read = Structure.from_dict(control.to_dict())
     assert (read.tolerance, read.density) == (0.1, 0.5)
-    assert "density" not in Structure("ABA").to_dict()
+    assert "density" not in Structure("ABA", density=0.0).to_dict()
     during = control.during((0.0, 0.2))(x_0(), tiny_model)
     assert during.isfinite().all()
     for settings, message in (
@@ -221,6 +226,9 @@ def test_a_form_that_keeps_playing_has_gradient_description_and_limits(
     ):
         with pytest.raises(ControlError, match=message):
             Structure("ABA", **settings)
+    parsed = Structure.parse("ABA", ParseContext(lambda: tiny_model.spec))
+    assert (parsed.tolerance, parsed.density) == (TOLERANCE, DENSITY)
+    assert Structure.from_dict({"sections": [["A", 1.0]]}).tolerance == 0.0  # before version 0.2
     options = {"structure_tolerance": 0.2, "structure_density": 2.0}
     parsed = Structure.parse("ABA", ParseContext(lambda: tiny_model.spec, options=options))
     assert (parsed.tolerance, parsed.density) == (0.2, 2.0)

@@ -2,19 +2,20 @@
 descriptions."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from ditto.controls import control_from_dict
-from ditto.controls.base import Control, Masked
+from ditto.controls.base import Control, Effort, Masked
 from ditto.controls.intensity import WITH_MELODY, WITH_OTHERS, Intensity
 from ditto.controls.melody import Melody
 from ditto.controls.output import Output
 from ditto.controls.regions import SelfLoop
 from ditto.controls.structure import Structure, StructureLike
-from ditto.controls.weights import default_iterations, weighted_sum
+from ditto.controls.weights import corrected_effort, default_iterations, weighted_sum
 from ditto.errors import ControlError
 from ditto.methods.ditto import Ditto
 from ditto.models.model import MusicModel
@@ -56,6 +57,16 @@ def test_the_default_iterations() -> None:
     assert default_iterations([]) == default_iterations([LOUD]) == default_iterations([LOOP]) == 70
     assert default_iterations([LOUD, TUNE]) == default_iterations([FORM.during((0.0, 1.0))]) == 150
     assert default_iterations([LOUD / 40 + FORM]) == 150
+
+
+def test_with_corrections_the_most_that_a_control_asks_for_is_done() -> None:
+    assert corrected_effort([]) == replace(Effort(), regulariser=0.0)
+    for controls in ([TUNE], [FORM.during((0.0, 1.0))], [LOUD / 40 + FORM], [LOUD, TUNE]):
+        assert corrected_effort(controls).iterations == 40
+    assert corrected_effort([TUNE, LOOP]).iterations == LOOP.corrected.iterations == 70
+    assert corrected_effort([LOUD + TUNE]).candidates == TUNE.corrected.candidates > 1
+    most = max(LOUD.corrected.travel, FORM.corrected.travel)
+    assert corrected_effort([LOUD, FORM]).travel == most
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ WORDS = {
 }
 OPTIONAL = {"grid", "lr", "momentum", "tolerance", "patience", "gamma", "strength", "max_travel"}
 OPTIONAL |= {"decode_steps"}
-OWN_OPTIONAL = {"native": {"steps", "sampler"}}
+OWN_OPTIONAL = {"native": {"steps", "sampler"}, "ditto2": {"candidates", "regulariser"}}
 
 
 def changed(name: str) -> dict[str, Any]:

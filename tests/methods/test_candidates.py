@@ -21,7 +21,7 @@ SHORT = {"seconds": 0.4, "seed": 5}
 
 def test_it_begins_where_the_search_ends(student_model: MusicModel) -> None:
     search = run(Request(CURVE, method=BestOf(count=6), **SHORT), student_model)
-    method = Ditto2(candidates=6)
+    method = Ditto2(candidates=6, hear="sound")
     first = next(iter(Run(Request(CURVE, method=method, iterations=1, **SHORT), student_model)))
     assert torch.equal(first.x_T, search.x_T)
     made = run(Request(CURVE, method=method, iterations=1, **SHORT), student_model)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
@@ -27,6 +28,24 @@ BEAT_WINDOW, ONSET_WINDOW = 0.07, 0.05
 """Seconds within which a beat, or an onset, counts as hit (mir_eval's)."""
 TIGHTNESS = 100.0
 """How closely tapped beats keep to the tempo (librosa's)."""
+
+
+def onset_activity(strength: Tensor, section: Tensor) -> Tensor:
+    """Return the mean over each section of max(0, o − the section's mean of o), in dB.
+
+    It is large where onsets stand out, and small in a held chord, where nothing rises, as in noise,
+    where all frames rise alike: half the mean absolute deviation of the onset strength.
+
+    Args:
+        strength: onset strength o, shape (B, frames).
+        section: which section each frame is of, shape (frames,), rising.
+
+    Returns:
+        Shape (B, sections), of sections that have a frame.
+    """
+    parts = [strength[:, section == one] for one in section.unique().tolist()]
+    above = [(part - part.mean(dim=1, keepdim=True)).clamp(min=0).mean(dim=1) for part in parts]
+    return torch.stack(above, dim=1)
 
 
 def onset_envelope(mel: Tensor, spec: AudioSpec) -> Tensor:

@@ -22,6 +22,7 @@ from ditto.cli.options import (
     option,
 )
 from ditto.cli.progress import say
+from ditto.controls.base import Control
 from ditto.edit import edits, loops, variations
 from ditto.edit.result import Edit
 from ditto.edit.timeline import FADE_SECONDS, Timeline
@@ -130,7 +131,7 @@ def inpaint(
     timeline = opened(song, output, options)
     regions = list(zip(start, ending, strict=True))
     request = requested(options)
-    with optimising("inpaint", request) as optimisation:
+    with optimising("inpaint", request, options.model, Control.iterations) as optimisation:
         edit = edits.inpaint(
             options.model,
             timeline,
@@ -171,7 +172,7 @@ def outpaint(
     """
     timeline = opened(song, output, options)
     request = requested(options)
-    with optimising("outpaint", request) as optimisation:
+    with optimising("outpaint", request, options.model, Control.iterations) as optimisation:
         edit = edits.outpaint(
             options.model,
             timeline,
@@ -219,7 +220,7 @@ def loop(
     loops.check_repeats(repeats)
     request = requested(options, bpm)
     more: dict[str, Any] = {} if overlap is None else {"overlap": overlap}
-    with optimising("loop", request) as optimisation:
+    with optimising("loop", request, options.model, Control.iterations) as optimisation:
         more |= {"repeats": repeats, "progress": optimisation.progress, "stop": optimisation.stop}
         if timeline is not None:
             edit = loops.loop_recording(options.model, timeline, request, seconds=seconds, **more)
@@ -278,7 +279,7 @@ def invert(
     options.keep_inputs([output, *output_files(sound, force=options["force"])], song)
     info(song)
     request = replace(requested(options), seconds=seconds)
-    with optimising("invert", request) as optimisation:
+    with optimising("invert", request, options.model, Control.iterations) as optimisation:
         result = variations.invert(
             options.model,
             song,

@@ -21,6 +21,7 @@ from ditto.cli.options import (
     option,
 )
 from ditto.cli.progress import say
+from ditto.controls.base import Control
 from ditto.errors import RequestError
 from ditto.latents import check_latent
 from ditto.models.model import MusicModel, needs_windows
@@ -133,7 +134,7 @@ def generate_song(output: Path, options: Options) -> None:
     force = options["force"] or part.exists()
     files = output_files(output, force=force)
     options.keep_inputs([*files, part])
-    with optimising("generate", request) as optimisation:
+    with optimising("generate", request, model, Control.iterations) as optimisation:
         edit = song(
             model,
             options["seconds"],
@@ -167,7 +168,7 @@ def carry_out(request: Request, model: MusicModel, *, compare: bool = True) -> t
         DittoError: the request does not fit the model, or no iteration succeeded.
     """
     request = request.resolved(model)
-    with optimising(getattr(request.method, "name", ""), request) as optimisation:
+    with optimising(getattr(request.method, "name", ""), request, model) as optimisation:
         run = Run(request, model, optimisation.stop, compare=compare)
         say_understood(request)
         for step in run:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from ditto.cli.progress import Update, progress, say
-from ditto.controls.weights import default_iterations
 from ditto.errors import RequestError
 from ditto.interrupts import handling, waiting
+from ditto.models.model import MusicModel
 from ditto.optimize import GradientError, Step
 from ditto.request import Request
 
@@ -79,13 +79,21 @@ def say_understood(request: Request) -> None:
 
 
 @contextmanager
-def optimising(label: str, request: Request) -> Iterator[Optimisation]:
+def optimising(
+    label: str, request: Request, model: MusicModel, least: int = 0
+) -> Iterator[Optimisation]:
     """Show an optimisation, and let Ctrl-C and SIGTERM end it early.
+
+    Args:
+        label: of the bar.
+        request: of every window.
+        model: makes it.
+        least: iterations that a window has by default at least.
 
     Raises:
         RequestError: in place of `GradientError`.
     """
-    iterations = request.iterations or default_iterations(request.controls)
+    iterations = request.iterations or max(request.resolved(model).iterations or 0, least)
     with progress(label) as update:
         optimisation = Optimisation(iterations, update)
         with handling(optimisation.interrupt):

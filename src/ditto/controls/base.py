@@ -31,12 +31,32 @@ from ditto.panels import Panel, Spans
 from ditto.paths import shown
 
 
+@dataclass(frozen=True)
+class Effort:
+    """How DITTO-2 with corrections follows a control, where its settings say nothing else.
+
+    Attributes:
+        iterations: K; its steps are longer than the papers'.
+        travel: K · lr at most. The music is kept where x_T stays near the noise that the model
+            knows, and so by the next two.
+        regulariser: λ of the pull of x_T's statistics towards those of noise (`LatentStatistics`),
+            beside the control's loss.
+        candidates: noises of which the best begins.
+    """
+
+    iterations: int = 70
+    travel: float = 1.05
+    regulariser: float = 0.0
+    candidates: int = 1
+
+
 class Control(ABC):
     """A feature, a target and a loss.
 
     Attributes:
         kind: name in reports, and of the command line's option.
         iterations: K, the papers' for this kind of control.
+        corrected: how DITTO-2 with corrections follows it.
         help: what the command line's ``--<kind>`` takes.
         like_help: what ``--<kind>-like`` takes; empty for controls that have none.
         noun: what it is called in messages.
@@ -48,6 +68,7 @@ class Control(ABC):
 
     kind: str
     iterations: ClassVar[int] = 70
+    corrected: ClassVar[Effort] = Effort()
     help: ClassVar[str] = ""
     like_help: ClassVar[str] = ""
     noun: ClassVar[str] = "the control"

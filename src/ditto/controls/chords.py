@@ -19,7 +19,7 @@ from torch.nn.functional import avg_pool1d
 
 from ditto.audio.chroma import CLASSES, POWER_FLOOR, octave_power
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Control, Option, ParseContext
+from ditto.controls.base import Control, Effort, Option, ParseContext
 from ditto.controls.melody import accuracy, hinge, nll
 from ditto.controls.notes import DEFAULT_BPM, REST
 from ditto.controls.output import Output, Window
@@ -236,6 +236,7 @@ class Chords(Control):
     margin: float
     kind = "chords"
     iterations: ClassVar[int] = 150
+    corrected: ClassVar[Effort] = Effort(40)
     help = "Chords: 'C:4 Am:4 F:4 G:4' (name, beats; or seconds, 'C:2s'); they repeat."
     noun = "chords"
     options = (

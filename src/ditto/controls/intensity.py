@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from ditto.audio.excerpt import LONGEST_SECONDS, Begin
 from ditto.audio.features import intensity, mel_rms_db, smooth
 from ditto.audio.opening import is_recording
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Control, Option, ParseContext
+from ditto.controls.base import Control, Effort, Option, ParseContext
 from ditto.controls.curves import Curve, as_curve, curve_of_recording, smoothed
 from ditto.controls.output import Output, Window
 from ditto.errors import ControlError
@@ -64,6 +64,7 @@ class Intensity(Control):
     )
     like_help = "Follow the loudness of this recording."
     noun = "a loudness curve"
+    corrected: ClassVar[Effort] = Effort(40, 0.6, 10.0)
     other_names = ("loudness",)
     options = (
         Option("intensity_loss", str, "mse, or correlation: follow the curve's shape only."),

@@ -22,7 +22,7 @@ from ditto.audio.chroma import (
 )
 from ditto.audio.excerpt import LONGEST_SECONDS, Begin, begin_of
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Control, Option, ParseContext
+from ditto.controls.base import Control, Effort, Option, ParseContext
 from ditto.controls.midi import read_midi
 from ditto.controls.notes import DEFAULT_BPM, REST, Note, NoteSequence, parse_notes
 from ditto.controls.output import Output, Window
@@ -33,7 +33,9 @@ from ditto.models.model import MusicModel
 from ditto.panels import ChromaPanel, Panel, Spans
 from ditto.paths import StrPath, shown
 
-MAX_MARGIN = 10.0
+MARGIN, MAX_MARGIN = 1.2, 10.0
+"""Nats: by how much a tune leads by default, a point on the curves of ``python -m benchmarks
+tradeoff``, and at most."""
 MAX_NOTES_LISTED = 4096
 """Notes that reports list; of longer melodies they give the number."""
 MIDDLE_C = 60
@@ -45,12 +47,12 @@ Measure = Literal["nll", "margin"]
 
 @dataclass(frozen=True)
 class Melody(Control):
-    """f = log C(V(x_0)), y = a pitch class per frame, 𝓛 = −log C(y) in nats, the mean over notes.
+    """f = log C(V(x_0)), y = a pitch class per frame, 𝓛 in nats, the mean over notes.
 
     Attributes:
         tune: the target.
-        measure: "nll", the papers' −log C(y); or "margin": max(0, margin − (log C(y) − the largest
-            other log C)), which is 0 where the class leads by the margin.
+        measure: "margin": max(0, margin − (log C(y) − the largest other log C)), which is 0 where
+            the class leads by the margin; or "nll", the papers' −log C(y).
         margin: in nats.
         octave: ask for the octave too. The energy of the note's own semitone then has to stand out,
             by the same measure, from its class's other octaves above middle C (or above the note,
@@ -63,14 +65,15 @@ class Melody(Control):
     """
 
     tune: NoteSequence
-    measure: Measure = "nll"
-    margin: float = 0.3
+    measure: Measure = "margin"
+    margin: float = MARGIN
     octave: bool = False
     domain: Literal["sound", "mel"] = "sound"
     offset: Tensor | None = field(default=None, compare=False, repr=False)
     octave_offset: Tensor | None = field(default=None, compare=False, repr=False)
     kind = "melody"
     iterations: ClassVar[int] = 150
+    corrected: ClassVar[Effort] = Effort(40, 0.55, 0.3, 16)
     help = (
         "Melody: notes 'C4:1 E4:1 R:1 G4:2' (name, octave, beats), or a .mid, .musicxml or sound "
         "file."
@@ -85,8 +88,8 @@ class Melody(Control):
             "most like a tune.",
             ("--track",),
         ),
-        Option("melody_loss", str, "nll, or margin: leave alone what the tune leads."),
-        Option("melody_margin", float, "By how much the tune leads, in nats; by default 0.3."),
+        Option("melody_loss", str, "margin: leave alone what the tune leads; or nll, the papers'."),
+        Option("melody_margin", float, "By how much the tune leads, in nats; by default 1.2."),
         Option("melody_octave", bool, "Ask for the octave in which the melody is written."),
         Option("melody_channel", int, "Channel of the MIDI file, from 1."),
         Option(
@@ -126,7 +129,7 @@ class Melody(Control):
         """
         options = context.options
         margin = options.get("melody_margin")
-        measure = options.get("melody_loss") or ("nll" if margin is None else "margin")
+        measure = options.get("melody_loss") or "margin"
         if margin is not None and measure != "margin":
             raise ControlError("--melody-margin needs --melody-loss margin to go with")
         tune = parse_melody(
@@ -140,7 +143,7 @@ class Melody(Control):
             seconds=context.seconds or (LONGEST_SECONDS if context.edit else None),
         )
         octave = bool(options.get("melody_octave"))
-        return cls(tune, measure, 0.3 if margin is None else margin, octave)
+        return cls(tune, measure, MARGIN if margin is None else margin, octave)
 
     @classmethod
     def from_notes(cls, text: str, bpm: float = DEFAULT_BPM) -> "Melody":

@@ -108,7 +108,11 @@ class LatentStatistics(Pull):
         """Return 𝓛 of each item, shape (B,); 0 without x_T."""
         if output.x_T is None:
             return output.x_0.new_zeros(len(output.x_0))
-        flat = output.x_T.flatten(1)
+        return self.of(output.x_T)
+
+    def of(self, x_T: Tensor) -> Tensor:
+        """Return 𝓛 of latents (B, …), shape (B,)."""
+        flat = x_T.flatten(1)
         terms = [self._surprise(flat)]
         for seed in range(self.shuffles):
             order = _permutation(flat.shape[1], seed, flat.device)
@@ -119,8 +123,10 @@ class LatentStatistics(Pull):
         k, m = self.size, flat.shape[1] // self.size
         z = flat[:, : m * k].unflatten(1, (m, k))
         first = z.mean(dim=1).square().sum(dim=1)
-        eye = torch.eye(k, dtype=flat.dtype, device=flat.device)
-        spread = torch.linalg.eigvalsh(z.mT @ z / m - eye).abs().amax(dim=1)
+        # A few numbers, whose eigenvalues not every device computes.
+        covariance = (z.mT @ z / m).cpu()
+        off = torch.linalg.eigvalsh(covariance - torch.eye(k, dtype=flat.dtype))
+        spread = off.abs().amax(dim=1).to(flat.device)
         beyond = ((1 + spread).sqrt() - 1 - math.sqrt(k / m)).clamp(min=0)
         terms = m / (2 * k) * first, m / 2 * beyond.square()
         return sum((term - math.log(2)).clamp(min=0) for term in terms)  # pyright: ignore[reportReturnType]

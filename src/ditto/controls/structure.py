@@ -21,6 +21,7 @@ from torch.nn.functional import avg_pool1d
 
 from ditto.audio.excerpt import LONGEST_SECONDS, Begin, read_from
 from ditto.audio.features import log_mel
+from ditto.audio.onsets import onset_activity
 from ditto.audio.opening import is_recording
 from ditto.audio.similarity import (
     mfcc,
@@ -31,7 +32,7 @@ from ditto.audio.similarity import (
     standardised_timbre,
 )
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Control, Option, ParseContext
+from ditto.controls.base import Control, Effort, Option, ParseContext
 from ditto.controls.form import Form, parse_form
 from ditto.controls.output import Output, Window
 from ditto.errors import ControlError
@@ -45,6 +46,8 @@ KEEPS_PLAYING = 0.3
 """`onset_activity` of a section, dB, from which it counts as played. Sections of four clips of the
 embedded model have 0.25 to 0.51 without control and 0.12 to 0.37 under ABA; white noise has 0.03.
 A bound instead of the uncontrolled clip's own activity: that would need the clip."""
+TOLERANCE, DENSITY = 0.12, 0.004
+"""Defaults of a form, points on the curves of ``python -m benchmarks tradeoff``."""
 SMOOTH_SECONDS = 1.0
 """Side of the Savitzky-Golay window over the matrix, that of the intensity's smoothing."""
 
@@ -65,6 +68,7 @@ class SelfSimilarity(Control):
 
     kind = "structure"
     iterations: ClassVar[int] = 150
+    corrected: ClassVar[Effort] = Effort(40, 0.4, 0.1)
     grows_evenly: ClassVar[bool] = False
     smooth_seconds: ClassVar[float | None] = None
     tolerance: float = 0.0
@@ -166,16 +170,26 @@ class Structure(SelfSimilarity):
     tolerance: float
     density: float
     options = (
-        Option("structure_tolerance", float, "A pair of frames as near as this is there; 0."),
-        Option("structure_density", float, "Weight of onsets: sections keep playing; 0."),
+        Option(
+            "structure_tolerance",
+            float,
+            "A pair of frames as near as this is there; default 0.12, the papers' 0.",
+        ),
+        Option(
+            "structure_density",
+            float,
+            "Weight of onsets, that sections keep playing; default 0.004, the papers' 0.",
+        ),
     )
     help = "Form: 'ABA', or with lengths 'A:2 B:4 A:2'."
     like_help = "Have the structure of this recording."
     noun = "a structure"
     smooth_seconds: ClassVar[float | None] = SMOOTH_SECONDS
 
-    def __init__(self, form: str | Form, tolerance: float = 0.0, density: float = 0.0) -> None:
-        """Take a `Form`, or the text of one (see `parse_form`).
+    def __init__(
+        self, form: str | Form, tolerance: float = TOLERANCE, density: float = DENSITY
+    ) -> None:
+        """Take a `Form`, or the text of one (see `parse_form`); the papers' loss has neither.
 
         Raises:
             ControlError: the form cannot be read, or a number is out of range.
@@ -198,7 +212,11 @@ class Structure(SelfSimilarity):
             return cls.parse_like(Path(text), context)
         options = context.options
         tolerance, density = options.get("structure_tolerance"), options.get("structure_density")
-        return cls(text, tolerance or 0.0, density or 0.0)
+        return cls(
+            text,
+            TOLERANCE if tolerance is None else tolerance,
+            DENSITY if density is None else density,
+        )
 
     def loss(self, output: Output) -> Tensor:
         """Return 𝓛 of each item, shape (B,)."""
@@ -301,6 +319,7 @@ class StructureInSong(Control):
     tolerance: float = 0.0
     kind = "structure"
     iterations: ClassVar[int] = 150
+    corrected: ClassVar[Effort] = Effort(40, 0.4, 0.1)
     noun = "a structure"
 
     def check(self, model: MusicModel, frames: int) -> None:
@@ -466,24 +485,6 @@ def check_tolerance(tolerance: float) -> None:
     """
     if not 0 <= tolerance < 1:
         raise ControlError(f"a form's tolerance must be from 0 to below 1, not {tolerance:g}")
-
-
-def onset_activity(strength: Tensor, section: Tensor) -> Tensor:
-    """Return the mean over each section of max(0, o − the section's mean of o), in dB.
-
-    It is large where onsets stand out, and small in a held chord, where nothing rises, as in noise,
-    where all frames rise alike: half the mean absolute deviation of the onset strength.
-
-    Args:
-        strength: onset strength o, shape (B, frames).
-        section: which section each frame is of, shape (frames,), rising.
-
-    Returns:
-        Shape (B, sections), of sections that have a frame.
-    """
-    parts = [strength[:, section == one] for one in section.unique().tolist()]
-    above = [(part - part.mean(dim=1, keepdim=True)).clamp(min=0).mean(dim=1) for part in parts]
-    return torch.stack(above, dim=1)
 
 
 @table(maxsize=16)

@@ -4,13 +4,13 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ditto.controls.base import Control, Option, ParseContext
+from ditto.controls.base import Control, Effort, Option, ParseContext
 from ditto.controls.output import Output
 from ditto.errors import ControlError
 from ditto.models.clap import Clap
@@ -39,6 +39,7 @@ class Text(Control):
     domain: Literal["sound", "mel"]
     offset: Tensor | None = field(compare=False, repr=False)
     kind = "text"
+    corrected: ClassVar[Effort] = Effort(40, 0.6, 0.05)
     help = "Describe the music, e.g. 'a calm jazz trio with vibraphone' (by CLAP)."
     noun = "a text"
     options = (

@@ -5,7 +5,8 @@ from functools import reduce
 from operator import add
 from typing import Any
 
-from ditto.controls.base import Control, Sum
+from ditto.controls.base import Control, Effort, Sum
+from ditto.controls.per_item import PerItem
 from ditto.errors import ControlError
 
 
@@ -33,6 +34,30 @@ def default_iterations(controls: Sequence[Control]) -> int:
     """Return K of the papers for these controls: the largest of theirs, 70 or 150."""
     terms = [term.bare() for control in controls for term, _ in control.bare().terms()]
     return max((term.iterations for term in terms), default=Control.iterations)
+
+
+def corrected_effort(controls: Sequence[Control]) -> Effort:
+    """Return how DITTO-2 with corrections follows these controls: the most that one of them asks.
+
+    The regulariser is left out, since its λ is one beside each loss: see `regulariser_weight`.
+    """
+    terms = [term.bare() for control in controls for term, _ in control.bare().terms()]
+    efforts = [term.corrected for term in terms] or [Control.corrected]
+    return Effort(
+        iterations=max(effort.iterations for effort in efforts),
+        travel=max(effort.travel for effort in efforts),
+        candidates=max(effort.candidates for effort in efforts),
+    )
+
+
+def regulariser_weight(control: Control | None) -> float:
+    """Return λ of the pull of x_T's statistics beside a control, weighted as its terms are."""
+    if control is None:
+        return 0.0
+    if isinstance(control, PerItem):
+        return max(regulariser_weight(one) for one in control.controls)
+    terms = control.bare().terms()
+    return sum(weight * term.bare().corrected.regulariser for term, weight in terms) / len(terms)
 
 
 def control_from_dict(values: Mapping[str, Any], kinds: Mapping[str, type[Control]]) -> Control:

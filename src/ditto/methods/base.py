@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 from torch import Tensor
 
 from ditto.controls.base import Control
+from ditto.controls.weights import default_iterations
 from ditto.diffusion.consistency import Noise, gamma_sample
 from ditto.diffusion.denoiser import Cond
 from ditto.diffusion.samplers import (
@@ -183,6 +184,14 @@ class Method(ABC):
                 object.__setattr__(self, field.name, check_number(field.name, value, *limits))
             if field.type is bool and not isinstance(value, bool):
                 raise RequestError(f"{field.name} must be True or False, not {shown(value)}")
+
+    def suited(self, controls: Sequence[Control]) -> Self:
+        """Return the method with the defaults filled in that depend on the controls."""
+        return self
+
+    def default_iterations(self, controls: Sequence[Control]) -> int:
+        """Return K for these controls, if a request has none: the papers'."""
+        return default_iterations(controls)
 
     def resolve(self, model: MusicModel, guidance: float, iterations: int) -> Self:
         """Return the method with the defaults filled in that depend on the model or on K.

@@ -29,13 +29,16 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from ditto.controls.output import Output
+from ditto.controls.base import Control
+from ditto.controls.pulls import LatentStatistics
+from ditto.controls.weights import corrected_effort, regulariser_weight, weighted_sum
 from ditto.diffusion.consistency import Noise, gamma_sample
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.diffusion.schedule import Flow, expand_like
 from ditto.errors import RequestError
 from ditto.methods.base import OptimisingMethod, Problem, check_number
 from ditto.methods.candidates import MAX_CANDIDATES, begun
+from ditto.methods.proxies import Calibrate, can_estimate, proxied
 from ditto.models.model import MusicModel
 from ditto.models.student import OWN
 from ditto.optimize import LR, MOMENTUM, Objective, Step, best_so_far, optimize
@@ -55,6 +58,8 @@ SPREAD = 1.7
 at first, and one step and a few then differ most."""
 CALIBRATE_EVERY = 4
 """Corrections per calibration, which may need sound and then takes several times as long."""
+STATISTICS = LatentStatistics()
+"""The regulariser."""
 GAMMAS = {"cm": 1.0, "ctm": 0.05, OWN: 0.0}
 """Default γ of each kind of student. CM knows only ping-pong sampling. CTM's is the smallest of
 DITTO-2's range, 0.05 to 0.35: fresh noise takes the output off its target. A model that is its own
@@ -65,8 +70,6 @@ FORGETS = 2
 
 Decode = Callable[[Tensor], Tensor]
 """x_T → x_0 as it will be decoded, the same at every call."""
-Calibrate = Callable[[Tensor], Objective]
-"""Decoded x_0 → the objective from here on, for one that uses a cheap proxy of its feature."""
 
 
 def ditto2(
@@ -275,9 +278,13 @@ class Ditto2(OptimisingMethod):
             decoder where a control has one and is corrected by what is heard; the "draft" of the
             fast vocoder; or the "sound" of the whole decoder, as in the papers.
         candidates: noises to choose the start from: the one whose clip without control is nearest
-            the target; 1 begins at the request's own.
+            the target, by what the first iteration hears; 1 begins at the request's own. By default
+            with corrections the controls' own, 16 with a melody, else 1.
         max_travel: the default lr is at most this / K, which bounds how far x_T goes from the noise
-            that the model knows; by default 1.05 with corrections, else none.
+            that the model knows; by default with corrections the controls' own, 0.4 or more, else
+            none.
+        regulariser: λ of the pull of x_T's statistics towards those of noise (DNO, see
+            `LatentStatistics`); by default with corrections the controls' own, else 0.
         gamma: share of fresh noise in decoding, 0 to 1; by default 0.05, of a CM student 1, of a
             model that is its own student 0.
         lr: Adam's learning rate on x_T; by default 0.015 with corrections (K · lr at most 1.05),
@@ -290,8 +297,9 @@ class Ditto2(OptimisingMethod):
     corrections: int | Literal["every step"] = CORRECTIONS
     keep: Literal["surrogate", "decoded"] = "surrogate"
     hear: Literal["estimate", "draft", "sound"] = "estimate"
-    candidates: int = 1
+    candidates: int | None = None
     max_travel: float | None = None
+    regulariser: float | None = None
     gamma: float | None = None
     name = "ditto2"
     summary = "DITTO-2, through the student"
@@ -299,6 +307,7 @@ class Ditto2(OptimisingMethod):
         "decode_steps": (1, 20),
         "candidates": (1, MAX_CANDIDATES),
         "max_travel": (1e-3, 1e3),
+        "regulariser": (0.0, 1e3),
         "gamma": (0.0, 1.0),
     }
 
@@ -325,6 +334,21 @@ class Ditto2(OptimisingMethod):
             )
         if self.keep == "decoded" and not self.corrections:
             raise RequestError('keep "decoded" needs corrections, which decode')
+
+    def suited(self, controls: Sequence[Control]) -> Self:
+        """Fill in how far x_T may go, and what keeps it like noise; the paper has neither."""
+        own: dict[str, float] = {"candidates": 1, "regulariser": 0.0}
+        if self.corrections:
+            effort = corrected_effort(controls)
+            own = {"candidates": effort.candidates, "max_travel": effort.travel}
+            own["regulariser"] = regulariser_weight(weighted_sum(controls))
+        return replace(self, **{n: value for n, value in own.items() if getattr(self, n) is None})
+
+    def default_iterations(self, controls: Sequence[Control]) -> int:
+        """Return K: with corrections the controls' own for it, otherwise the papers'."""
+        if not self.corrections:
+            return super().default_iterations(controls)
+        return corrected_effort(controls).iterations
 
     def resolve(self, model: MusicModel, guidance: float, iterations: int) -> Self:
         """Fill in Adam's settings, T' and γ.
@@ -372,8 +396,16 @@ class Ditto2(OptimisingMethod):
 
     def optimise(self, x_T: Tensor, problem: Problem) -> Iterator[Step]:
         """Run lines 1–7 of Algorithm 1, with corrections, from the best of the candidates."""
+        searched, decoder = problem, self
+        if self.corrections and self.hear == "estimate" and can_estimate(problem.model):
+            control = None if problem.control is None else problem.control.proxy()
+            searched, decoder = replace(problem, control=control), _OneStep(**vars(self))
         return begun(
-            x_T, problem, self, self.candidates, lambda start: self._optimise(start, problem)
+            x_T,
+            searched,
+            decoder,
+            self.candidates or 1,
+            lambda start: self._optimise(start, problem),
         )
 
     def _optimise(self, x_T: Tensor, problem: Problem) -> Iterator[Step]:
@@ -383,6 +415,7 @@ class Ditto2(OptimisingMethod):
             if self.hear != "sound":
                 objective, calibrate = proxied(problem, draft=self.hear == "draft")
             judge = problem.objective if self.keep == "decoded" else None
+        objective, calibrate = self._regularised(problem, objective, calibrate)
         budget = self.surrogate_steps
         if isinstance(budget, str):
             budget = adaptive_schedule(problem.iterations)
@@ -399,6 +432,21 @@ class Ditto2(OptimisingMethod):
         )
         return self.until_stopped(steps, problem)
 
+    def _regularised(
+        self, problem: Problem, objective: Objective, calibrate: Calibrate | None
+    ) -> tuple[Objective, Calibrate | None]:
+        """Add the pull of x_T's statistics to the objective, and to each calibrated one."""
+        weight = self.regulariser
+        if not weight:
+            return objective, calibrate
+
+        def pulled(loss: Objective) -> Objective:
+            return lambda x_0, x_T: loss(x_0, x_T) + weight * STATISTICS.of(x_T)
+
+        if calibrate is None:
+            return pulled(objective), None
+        return pulled(objective), lambda decoded: pulled(calibrate(decoded))
+
     def decode(self, x_T: Tensor, problem: Problem) -> Tensor:
         """Run lines 8–12 of Algorithm 1."""
         gamma = 0.0 if self.gamma is None else self.gamma
@@ -406,6 +454,15 @@ class Ditto2(OptimisingMethod):
 
     def _chain(self, problem: Problem) -> Chain:
         return problem.student_chain(self.decode_steps)
+
+
+class _OneStep(Ditto2):
+    """What candidates are judged by: the one step that is optimised through, without noise."""
+
+    def decode(self, x_T: Tensor, problem: Problem) -> Tensor:
+        """Return the student's x_0 in one step."""
+        chain = self._chain(problem)
+        return ddim(replace(chain, timesteps=chain.schedule.timesteps(1)), x_T)
 
 
 class CalibratedProxies:
@@ -440,21 +497,3 @@ def corrected_adam(iterations: int, max_travel: float | None = None) -> dict[str
     """Return Adam's settings with corrections."""
     travel = MAX_TRAVEL if max_travel is None else max_travel
     return {"lr": min(CORRECTED_LR, travel / iterations), "momentum": CORRECTED_MOMENTUM}
-
-
-def proxied(problem: Problem, *, draft: bool = False) -> tuple[Objective, Calibrate]:
-    """Return the objective by the control's cheap proxy, and what calibrates it at a decoded x_0.
-
-    The proxy needs a mel of x_0, or heads; without them, or for a draft, the control itself is
-    used. What needs sound all the same gets that of the model's fast vocoder.
-    """
-    model, control = problem.model, problem.control
-    assert control is not None
-    cheap = not draft and (model.has_mel or model.readers is not None)
-    proxy, fast = (control.proxy() if cheap else control), model.fast
-
-    def calibrate(decoded: Tensor) -> Objective:
-        calibrated = proxy.calibrate(Output(decoded, model))
-        return lambda x_0, x_T=None: calibrated(x_0, fast, x_T)
-
-    return lambda x_0, x_T=None: proxy(x_0, fast, x_T), calibrate

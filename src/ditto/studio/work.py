@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ditto.audio.io import info, read, write
-from ditto.controls.weights import default_iterations
+from ditto.controls.base import Control
 from ditto.diffusion.samplers import ddim
 from ditto.errors import AudioFileError, RequestError
 from ditto.latents import Latent
@@ -143,7 +143,7 @@ class Studio:
         model = self.model
         recording = None if wish.recording is None else self.store.find(wish.recording)
         request = wish.request(model.spec, wish.whole_tags(model)).resolved(model)
-        iterations = request.iterations or default_iterations(request.controls)
+        iterations = wish.iterations or max(request.iterations or 0, Control.iterations)
         name = None if recording is None else recording.name
         spelt = self.spelt(wish.command(name), wish.python(model, name))
 

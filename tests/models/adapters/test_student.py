@@ -23,7 +23,8 @@ from ditto.diffusion.schedule import CLEAN
 from ditto.errors import DataError, ModelError, RequestError
 from ditto.latents import draw_x_T
 from ditto.methods.base import Problem
-from ditto.methods.ditto2 import Ditto2, proxied
+from ditto.methods.ditto2 import Ditto2
+from ditto.methods.proxies import proxied
 from ditto.models.adapters.common import PipelineModel
 from ditto.models.hub import adapt, load
 from ditto.models.network import hash_weights
