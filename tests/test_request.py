@@ -26,7 +26,7 @@ from ditto.errors import ControlError, RequestError, TagError
 from ditto.latents import Latent
 from ditto.methods import METHODS, Method, make_method
 from ditto.methods.ditto import Ditto
-from ditto.methods.ditto2 import CORRECTED_LR, CORRECTED_MOMENTUM, MAX_TRAVEL, Ditto2
+from ditto.methods.ditto2 import CORRECTED_LR, CORRECTED_MOMENTUM, Ditto2
 from ditto.methods.doodl import Doodl
 from ditto.methods.guidance import FREEDOM_STRENGTH, FreeDoM, GuidanceGradients
 from ditto.models.conditioning import Tags
@@ -109,7 +109,7 @@ def test_adams_settings_are_the_methods_unless_they_are_given(student_model: Mus
         return about["lr"], about["momentum"]
 
     assert adam(None) == (CORRECTED_LR, CORRECTED_MOMENTUM)
-    assert adam(None, 200) == (pytest.approx(MAX_TRAVEL / 200), CORRECTED_MOMENTUM)
+    assert adam(None, 200) == (pytest.approx(Intensity.corrected.travel / 200), CORRECTED_MOMENTUM)
     assert adam(Ditto()) == adam(Ditto2(corrections=0)) == (5e-3, 0.9)
     assert adam(Ditto2(lr=0.02, momentum=0.5)) == (0.02, 0.5)
     assert adam(Ditto2(momentum=0.5)) == (CORRECTED_LR, 0.5)

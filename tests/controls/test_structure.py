@@ -228,7 +228,7 @@ def test_a_form_that_keeps_playing_has_gradient_description_and_limits(
             Structure("ABA", **settings)
     parsed = Structure.parse("ABA", ParseContext(lambda: tiny_model.spec))
     assert (parsed.tolerance, parsed.density) == (TOLERANCE, DENSITY)
-    assert Structure.from_dict({"sections": [["A", 1.0]]}).tolerance == 0.0  # before version 0.2
+    assert Structure.from_dict({"sections": [["A", 1.0], ["B", 1.0]]}).tolerance == 0.0
     options = {"structure_tolerance": 0.2, "structure_density": 2.0}
     parsed = Structure.parse("ABA", ParseContext(lambda: tiny_model.spec, options=options))
     assert (parsed.tolerance, parsed.density) == (0.2, 2.0)

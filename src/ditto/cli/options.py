@@ -194,7 +194,7 @@ REQUEST_OPTIONS: Parameters = [
     option(
         "iterations",
         int,
-        "Optimisation iterations; default 70, with melody or structure 150.",
+        "Optimisation iterations; default 40 for ditto2 (70 in edits), else the papers' 70, 150.",
         "-K",
         panel=METHOD_PANEL,
     ),

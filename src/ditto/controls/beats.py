@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from ditto.audio.onsets import (
     tap_beats,
 )
 from ditto.audio.spec import AudioSpec
-from ditto.controls.base import Control, Option, ParseContext
+from ditto.controls.base import Control, Effort, Option, ParseContext
 from ditto.controls.intensity import pearson
 from ditto.controls.midi import ENDINGS, read_hits
 from ditto.controls.output import Output, Window
@@ -188,6 +188,7 @@ class Beats(Control):
     measure: Measure
     margin: float
     kind = "beats"
+    corrected: ClassVar[Effort] = Effort(40)
     help = "Beats per minute, e.g. 120; or a MIDI file, whose drums are followed."
     like_help = "Have sounds begin where those of this recording do."
     noun = "a rhythm"

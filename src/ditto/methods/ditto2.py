@@ -281,8 +281,7 @@ class Ditto2(OptimisingMethod):
             the target, by what the first iteration hears; 1 begins at the request's own. By default
             with corrections the controls' own, 16 with a melody, else 1.
         max_travel: the default lr is at most this / K, which bounds how far x_T goes from the noise
-            that the model knows; by default with corrections the controls' own, 0.4 or more, else
-            none.
+            that the model knows; by default with corrections the controls' own, else none.
         regulariser: λ of the pull of x_T's statistics towards those of noise (DNO, see
             `LatentStatistics`); by default with corrections the controls' own, else 0.
         gamma: share of fresh noise in decoding, 0 to 1; by default 0.05, of a CM student 1, of a
