@@ -16,8 +16,9 @@ from ditto.diffusion.schedule import expand_like
 from ditto.methods.base import Method, Problem
 from ditto.optimize import Step
 
-TOGETHER = 16
-"""Candidates decoded at once, where a single clip is asked for."""
+TOGETHER, FEW_TOGETHER = 16, 4
+"""Candidates decoded at once, where a single clip is asked for; and judged by one step at once, so
+that it takes no more memory than an iteration."""
 MAX_CANDIDATES = 100_000
 NO_STUDENT = 0
 """Decoding steps of methods that decode by the base model's chain."""
@@ -107,6 +108,7 @@ def begun(
     decoder: Method,
     count: int,
     optimise: Callable[[Tensor], Iterator[Step]],
+    batch: int = TOGETHER,
 ) -> Iterator[Step]:
     """Optimise from each clip's best candidate on; steps say which one it is.
 
@@ -116,10 +118,11 @@ def begun(
         decoder: see `search`.
         count: candidates; 1 begins at x_T.
         optimise: yields the steps from a start.
+        batch: candidates decoded at once.
     """
     if count == 1 or problem.control is None:
         yield from optimise(x_T)
         return
-    best = reduce(Found.or_better, search(x_T, problem, decoder, count))
+    best = reduce(Found.or_better, search(x_T, problem, decoder, count, batch))
     for step in optimise(best.x_T):
         yield replace(step, candidate=best.number)

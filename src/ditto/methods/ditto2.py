@@ -37,7 +37,7 @@ from ditto.diffusion.samplers import Chain, ddim
 from ditto.diffusion.schedule import Flow, expand_like
 from ditto.errors import RequestError
 from ditto.methods.base import OptimisingMethod, Problem, check_number
-from ditto.methods.candidates import MAX_CANDIDATES, begun
+from ditto.methods.candidates import FEW_TOGETHER, MAX_CANDIDATES, TOGETHER, begun
 from ditto.methods.proxies import Calibrate, can_estimate, proxied
 from ditto.models.model import MusicModel
 from ditto.models.student import OWN
@@ -395,16 +395,18 @@ class Ditto2(OptimisingMethod):
 
     def optimise(self, x_T: Tensor, problem: Problem) -> Iterator[Step]:
         """Run lines 1–7 of Algorithm 1, with corrections, from the best of the candidates."""
-        searched, decoder = problem, self
+        searched, decoder, batch = problem, self, TOGETHER
         if self.corrections and self.hear == "estimate" and can_estimate(problem.model):
             control = None if problem.control is None else problem.control.proxy()
             searched, decoder = replace(problem, control=control), _OneStep(**vars(self))
+            batch = 1 if problem.model.low_memory else FEW_TOGETHER
         return begun(
             x_T,
             searched,
             decoder,
             self.candidates or 1,
             lambda start: self._optimise(start, problem),
+            batch,
         )
 
     def _optimise(self, x_T: Tensor, problem: Problem) -> Iterator[Step]:
