@@ -26,6 +26,7 @@ from benchmarks import (
     speed,
     tables_ditto,
     tables_ditto2,
+    times,
     tradeoff,
 )
 from benchmarks.measures import Judge
@@ -47,6 +48,7 @@ TABLES = {
         music.TABLE,
         quality.TABLE,
         speed.table(),
+        times.TABLE,
         tradeoff.TABLE,
     )
 }

@@ -42,7 +42,8 @@ from ditto.controls.output import Output
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import DataError
 from ditto.methods.ditto import Ditto, checkpointed_call
-from ditto.methods.ditto2 import Ditto2, proxied
+from ditto.methods.ditto2 import Ditto2
+from ditto.methods.proxies import proxied
 from ditto.models.model import MusicModel
 from ditto.models.profile import MemoryTracker
 from ditto.models.student import Student
