@@ -85,8 +85,8 @@ def test_no_module_has_the_name_of_a_public_function(tiny_model: MusicModel) -> 
         (Melody.from_notes("C4:1 E4:1", 240), 150, 40),
         (Structure("ABA"), 150, 40),
         (SWELL, 70, 40),
-        ([SWELL, Melody.from_notes("C4:1", 240)], 150, 40),
-        ([SWELL / 40 + Structure("ABA")], 150, 40),
+        ([SWELL, Melody.from_notes("C4:1", 240)], 150, 70),
+        ([SWELL / 40 + Structure("ABA")], 150, 70),
         (Structure("ABA").during((0.0, 0.4)), 150, 40),
     ],
 )

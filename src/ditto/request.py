@@ -41,7 +41,7 @@ class Request:
         seconds: length; None is the model's window.
         guidance: CFG scale w (0 unconditional, 1 conditional); None is the model's default.
         iterations: K; None is the papers' for the controls, 70, or 150 with melody, structure or
-            chords; for DITTO-2 with corrections 40, with brightness and in edits 70.
+            chords; for DITTO-2 with corrections 40, with several or brightness 70.
         start: x_T to begin from in place of noise, for every item alike; `seconds` is then its
             length if not given.
         method: None is `Ditto2` for a model with a student, otherwise `Ditto`, and without

@@ -11,8 +11,9 @@ from torch import Tensor
 from ditto.controls import control_from_dict
 from ditto.controls.base import Control, Effort, Masked
 from ditto.controls.intensity import WITH_MELODY, WITH_OTHERS, Intensity
-from ditto.controls.melody import Melody
+from ditto.controls.melody import WITH_FORM, Melody
 from ditto.controls.output import Output
+from ditto.controls.pulls import LatentNorm
 from ditto.controls.regions import SelfLoop
 from ditto.controls.structure import Structure, StructureLike
 from ditto.controls.weights import corrected_effort, default_iterations, weighted_sum
@@ -42,10 +43,15 @@ def test_the_loudness_weighs_less_beside_other_controls() -> None:
     assert weights(LOUD, FORM) == [WITH_OTHERS, 1.0]
     assert weights(LOOP, LOUD) == [1.0, WITH_OTHERS]
     assert weights(LOUD, TUNE) == [WITH_MELODY, 1.0]
-    assert weights(LOUD, TUNE, FORM) == [WITH_MELODY, 1.0, 1.0]
+    assert weights(LOUD, TUNE, FORM) == [WITH_MELODY, WITH_FORM, 1.0]
     assert weights(LOUD.during((0.1, 0.3)), FORM) == [WITH_OTHERS, 1.0]
     assert weights(Intensity("swell", "correlation"), FORM) == [1.0, 1.0]
     assert weighted_sum(()) is None
+
+
+def test_a_melody_gives_way_to_a_form() -> None:
+    assert weights(TUNE, FORM) == [WITH_FORM, 1.0]
+    assert weights(TUNE, LOUD) == [1.0, WITH_MELODY]
 
 
 def test_weights_of_the_users_own_are_left() -> None:
@@ -61,8 +67,10 @@ def test_the_default_iterations() -> None:
 
 def test_with_corrections_the_most_that_a_control_asks_for_is_done() -> None:
     assert corrected_effort([]) == replace(Effort(), regulariser=0.0)
-    for controls in ([TUNE], [FORM.during((0.0, 1.0))], [LOUD / 40 + FORM], [LOUD, TUNE]):
+    for controls in ([TUNE], [FORM.during((0.0, 1.0))], [LOUD], [TUNE + LatentNorm() / 10]):
         assert corrected_effort(controls).iterations == 40
+    for controls in ([LOUD / 40 + FORM], [LOUD, TUNE]):
+        assert corrected_effort(controls).iterations == 70
     assert corrected_effort([TUNE, LOOP]).iterations == LOOP.corrected.iterations == 70
     assert corrected_effort([LOUD + TUNE]).candidates == TUNE.corrected.candidates > 1
     most = max(LOUD.corrected.travel, FORM.corrected.travel)

@@ -194,7 +194,7 @@ REQUEST_OPTIONS: Parameters = [
     option(
         "iterations",
         int,
-        "Optimisation iterations; default 40 for ditto2 (70 in edits), else the papers' 70, 150.",
+        "Optimisation iterations; by default 40 or 70 for ditto2, else the papers' 70 or 150.",
         "-K",
         panel=METHOD_PANEL,
     ),

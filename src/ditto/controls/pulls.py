@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool1d, avg_pool1d
 
 from ditto.audio.features import mel_db
-from ditto.controls.base import Control
+from ditto.controls.base import Control, Effort
 from ditto.controls.output import Output
 from ditto.errors import ControlError
 from ditto.models.clap import Clap
@@ -31,6 +31,7 @@ class Pull(Control):
     """A term without a target in the sound."""
 
     iterations: ClassVar[int] = 1
+    corrected: ClassVar[Effort] = Effort(1, 0.4)
     noun = "a pull"
 
     def check(self, model: MusicModel, frames: int) -> None:

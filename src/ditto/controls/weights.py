@@ -7,6 +7,7 @@ from typing import Any
 
 from ditto.controls.base import Control, Effort, Sum
 from ditto.controls.per_item import PerItem
+from ditto.controls.pulls import Pull
 from ditto.errors import ControlError
 
 
@@ -39,12 +40,16 @@ def default_iterations(controls: Sequence[Control]) -> int:
 def corrected_effort(controls: Sequence[Control]) -> Effort:
     """Return how DITTO-2 with corrections follows these controls: the most that one of them asks.
 
-    The regulariser is left out, since its λ is one beside each loss: see `regulariser_weight`.
+    Several at once take the default K. The regulariser is left out, since its λ is one beside each
+    loss: see `regulariser_weight`.
     """
     terms = [term.bare() for control in controls for term, _ in control.bare().terms()]
     efforts = [term.corrected for term in terms] or [Control.corrected]
+    several = sum(not isinstance(term, Pull) for term in terms) > 1
     return Effort(
-        iterations=max(effort.iterations for effort in efforts),
+        iterations=max(
+            *(effort.iterations for effort in efforts), Control.corrected.iterations * several
+        ),
         travel=max(effort.travel for effort in efforts),
         candidates=max(effort.candidates for effort in efforts),
     )
