@@ -40,7 +40,7 @@ def test_a_report_of_version_0_1_gives_its_request() -> None:
     request = Request.from_dict(report["request"])
     curve, form = request.controls
     assert curve == Intensity("0:-36 1:-20 2:-30")
-    assert form.to_dict() == Structure("ABA").during((0.5, 1.9)).to_dict()
+    assert form.to_dict() == Structure("ABA", 0.0, 0.0).during((0.5, 1.9)).to_dict()
     assert request.tags == Tags("jazz", "calm", 110)
     assert (request.seed, request.count, request.seconds) == (3, 1, 2.0)
     assert (request.iterations, request.guidance) == (4, None)

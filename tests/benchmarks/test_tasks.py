@@ -56,7 +56,7 @@ def test_a_batch_makes_what_its_clips_are_alone(bench, tmp_path, variant):
     alone = bench.clips(CONTROLS["loudness"], variant, 3)
     batch = afresh(bench, tmp_path, batch=2).clips(CONTROLS["loudness"], variant, 3)
     difference = (batch["audio"].float() - alone["audio"].float()).abs().mean()
-    assert difference < 20
+    assert difference < 40
     name = "intensity_mse_db2"
     torch.testing.assert_close(batch[name], alone[name], rtol=1e-2, atol=1e-3)
     assert set(batch) == set(alone)

@@ -21,6 +21,7 @@ def test_a_batch_is_heard_as_its_clips_are() -> None:
         "onset_peak": (2,),
         "contrast_db": (2,),
         "peaks_db": (2,),
+        "pitch_classes": (2, 512, 12),
         "tempo": (2,),
     }
     alone = hear(clips[1:], 22_050, ears)

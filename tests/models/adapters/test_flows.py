@@ -70,7 +70,7 @@ def controls(model: FlowModel) -> dict[str, Control]:
 
 METHODS = {
     "ditto": Ditto(steps=2, lr=0.15, checkpointing=False),
-    "ditto2": Ditto2(decode_steps=2, corrections=2, lr=0.15),
+    "ditto2": Ditto2(decode_steps=2, corrections=2, lr=0.15, regulariser=0.0),
 }
 
 
