@@ -246,7 +246,9 @@ def errors_of(made: Any) -> str:
 def kept_of(report: Mapping[str, Any]) -> str:
     """Return what a report says is kept of the clip without control."""
     kept = report["kept"]
-    return f"{kept['onsets_percent']:.0f} %, {kept['clap_similarity']:.2f}"
+    percent = kept["onsets_percent"]  # None where there are none without control
+    onsets = "–" if percent is None else f"{percent:.0f} %"
+    return f"{onsets}, {kept['clap_similarity']:.2f}"
 
 
 def table(
