@@ -266,6 +266,7 @@ def _plan(requests: Sequence[Request], model: MusicModel) -> Run:
     """Return one run of requests of consecutive seeds that share everything but target and tags."""
     if len(requests) == 1:
         return Run(requests[0], model)
+    requests = [request.resolved(model) for request in requests]
     controls = [request.control for request in requests if request.control is not None]
     target = (PerItem(controls),) if controls else ()
     plan = Run(replace(requests[0], controls=target, count=len(requests)), model)

@@ -53,10 +53,12 @@ def test_a_clip_is_what_a_request_makes(bench):
 
 @pytest.mark.parametrize("variant", [TTM, DITTO, DOODL, CTM, PUBLISHED_CTM])
 def test_a_batch_makes_what_its_clips_are_alone(bench, tmp_path, variant):
+    if variant is DOODL:  # every step of EDICT multiplies rounding, which differs by processor
+        bench = replace(bench, overrides={**bench.overrides, "steps": 1})
     alone = bench.clips(CONTROLS["loudness"], variant, 3)
     batch = afresh(bench, tmp_path, batch=2).clips(CONTROLS["loudness"], variant, 3)
     difference = (batch["audio"].float() - alone["audio"].float()).abs().mean()
-    assert difference < 40
+    assert difference < 20
     name = "intensity_mse_db2"
     torch.testing.assert_close(batch[name], alone[name], rtol=1e-2, atol=1e-3)
     assert set(batch) == set(alone)

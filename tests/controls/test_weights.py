@@ -13,6 +13,7 @@ from ditto.controls.base import Control, Effort, Masked
 from ditto.controls.intensity import WITH_MELODY, WITH_OTHERS, Intensity
 from ditto.controls.melody import WITH_FORM, Melody
 from ditto.controls.output import Output
+from ditto.controls.per_item import PerItem
 from ditto.controls.pulls import LatentNorm
 from ditto.controls.regions import SelfLoop
 from ditto.controls.structure import Structure, StructureLike
@@ -73,6 +74,8 @@ def test_with_corrections_the_most_that_a_control_asks_for_is_done() -> None:
         assert corrected_effort(controls).iterations == 70
     assert corrected_effort([TUNE, LOOP]).iterations == LOOP.corrected.iterations == 70
     assert corrected_effort([LOUD + TUNE]).candidates == TUNE.corrected.candidates > 1
+    assert corrected_effort([PerItem([TUNE, TUNE])]) == corrected_effort([TUNE])
+    assert default_iterations([PerItem([TUNE, TUNE])]) == 150
     most = max(LOUD.corrected.travel, FORM.corrected.travel)
     assert corrected_effort([LOUD, FORM]).travel == most
 

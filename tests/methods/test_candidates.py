@@ -7,6 +7,7 @@ from tests.conftest import Command
 from tests.methods.given import LOUDNESS, problem
 
 from ditto.controls import Intensity
+from ditto.diffusion.samplers import ddim
 from ditto.errors import RequestError
 from ditto.latents import draw_x_T
 from ditto.methods import BestOf, Ditto, Ditto2, Method
@@ -27,6 +28,32 @@ def test_it_begins_where_the_search_ends(student_model: MusicModel) -> None:
     made = run(Request(CURVE, method=method, iterations=1, **SHORT), student_model)
     assert made.candidate is not None
     assert made.report()["candidate"] == made.candidate[0] == search.report()["candidate"]
+
+
+def test_estimates_choose_the_start_by_one_step_and_without_the_vocoder(
+    student_model: MusicModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = problem(student_model, CURVE)
+    method = Ditto2(candidates=6, decode_steps=2, gamma=0.05).suited([CURVE])
+    start = draw_x_T((1, 16, 64), 5, 2)
+    noises = [found.x_T for found in search(start, given, method, 6)]
+    chain = given.student_chain(2)
+    chain = replace(chain, timesteps=chain.schedule.timesteps(1))
+    with torch.no_grad():
+        losses = [CURVE.proxy()(ddim(chain, x_T), student_model) for x_T in noises]
+    best = torch.stack(losses).argmin(dim=0)
+    assert best.any()  # or no search would do
+    whole = MusicModel.to_audio
+    heard: list[int] = []
+    monkeypatch.setattr(
+        MusicModel, "to_audio", lambda model, x_0: heard.append(len(x_0)) or whole(model, x_0)
+    )
+    step = next(method.optimise(start, replace(given, iterations=1)))
+    assert not heard
+    assert step.candidate is not None
+    assert step.candidate.tolist() == best.tolist()
+    for item, number in enumerate(best.tolist()):
+        assert torch.equal(step.x_T[item], noises[number][item])
 
 
 def test_the_number_says_which_noise_it_was(student_model: MusicModel) -> None:

@@ -138,13 +138,13 @@ def test_the_order_on_the_embedded_model_at_a_high_guidance_scale() -> None:
         ddim_inversion(chain, reference),
         chain,
         lambda x_0, x_T: (x_0 - reference).square().flatten(1).mean(dim=1),
-        iterations=10,
+        iterations=14,
         lr=5e-2,
         checkpointing=False,
     )
     *_, last = best_so_far(steps)
     assert by_null_text < 0.5 * by_ddim < naive
-    assert last.best_loss.item() < 0.7 * by_ddim
+    assert last.best_loss.item() < 0.6 * by_ddim
     assert not any(parameter.grad is not None for parameter in model.network.parameters())
 
 

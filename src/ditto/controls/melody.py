@@ -34,13 +34,12 @@ from ditto.panels import ChromaPanel, Panel, Spans
 from ditto.paths import StrPath, shown
 
 MARGIN, MAX_MARGIN = 1.2, 10.0
-"""Nats: by how much a tune leads by default, a point on the curves of ``python -m benchmarks
-tradeoff``, and at most."""
+"""Nats: by how much a tune leads by default, and at most. Defaults are chosen by rows of
+``python -m benchmarks tradeoff``."""
 MAX_NOTES_LISTED = 4096
 """Notes that reports list; of longer melodies they give the number."""
 WITH_FORM = 1 / 4
-"""Default weight beside a form: with 1 the form is met half-way, with 1/8 a fifth of the tune is
-not (six clips of the embedded model)."""
+"""Default weight beside a form, whose loss is smaller: with 1 the form is hardly followed."""
 MIDDLE_C = 60
 """Octaves below this, unless the tune goes there, are the bass's: the chroma is high-passed too."""
 

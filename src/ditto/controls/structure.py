@@ -47,7 +47,7 @@ KEEPS_PLAYING = 0.3
 embedded model have 0.25 to 0.51 without control and 0.12 to 0.37 under ABA; white noise has 0.03.
 A bound instead of the uncontrolled clip's own activity: that would need the clip."""
 TOLERANCE, DENSITY = 0.12, 0.004
-"""Defaults of a form, points on the curves of ``python -m benchmarks tradeoff``."""
+"""Defaults of a form, chosen by rows of ``python -m benchmarks tradeoff``."""
 SMOOTH_SECONDS = 1.0
 """Side of the Savitzky-Golay window over the matrix, that of the intensity's smoothing."""
 

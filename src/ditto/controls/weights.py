@@ -6,7 +6,6 @@ from operator import add
 from typing import Any
 
 from ditto.controls.base import Control, Effort, Sum
-from ditto.controls.per_item import PerItem
 from ditto.controls.pulls import Pull
 from ditto.errors import ControlError
 
@@ -33,8 +32,7 @@ def weighted_sum(controls: Sequence[Control]) -> Control | None:
 
 def default_iterations(controls: Sequence[Control]) -> int:
     """Return K of the papers for these controls: the largest of theirs, 70 or 150."""
-    terms = [term.bare() for control in controls for term, _ in control.bare().terms()]
-    return max((term.iterations for term in terms), default=Control.iterations)
+    return max((term.iterations for term in _terms(controls)), default=Control.iterations)
 
 
 def corrected_effort(controls: Sequence[Control]) -> Effort:
@@ -43,7 +41,7 @@ def corrected_effort(controls: Sequence[Control]) -> Effort:
     Several at once take the default K. The regulariser is left out, since its λ is one beside each
     loss: see `regulariser_weight`.
     """
-    terms = [term.bare() for control in controls for term, _ in control.bare().terms()]
+    terms = _terms(controls)
     efforts = [term.corrected for term in terms] or [Control.corrected]
     several = sum(not isinstance(term, Pull) for term in terms) > 1
     return Effort(
@@ -59,10 +57,14 @@ def regulariser_weight(control: Control | None) -> float:
     """Return λ of the pull of x_T's statistics beside a control, weighted as its terms are."""
     if control is None:
         return 0.0
-    if isinstance(control, PerItem):
-        return max(regulariser_weight(one) for one in control.controls)
-    terms = control.bare().terms()
+    terms = control.bare().for_item(0).terms()
     return sum(weight * term.bare().corrected.regulariser for term, weight in terms) / len(terms)
+
+
+def _terms(controls: Sequence[Control]) -> list[Control]:
+    """Return all that is asked for; of controls for each item, what the first is asked."""
+    each = [control.bare().for_item(0) for control in controls]
+    return [term.bare() for control in each for term, _ in control.terms()]
 
 
 def control_from_dict(values: Mapping[str, Any], kinds: Mapping[str, type[Control]]) -> Control:

@@ -29,7 +29,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from ditto.controls.base import Control
+from ditto.controls.base import Control, Effort
 from ditto.controls.pulls import LatentStatistics
 from ditto.controls.weights import corrected_effort, regulariser_weight, weighted_sum
 from ditto.diffusion.consistency import Noise, gamma_sample
@@ -46,7 +46,7 @@ from ditto.paths import shown
 
 CORRECTIONS, EVERY_STEP = 8, "every step"
 Corrections = int | Literal["every step"]
-CORRECTED_LR, CORRECTED_MOMENTUM, MAX_TRAVEL = 1.5e-2, 0.7, 1.05
+CORRECTED_LR, CORRECTED_MOMENTUM, MAX_TRAVEL = 1.5e-2, 0.7, Effort().travel
 """Adam with corrections: largest learning rate, β₁, and the largest K · lr.
 
 Every correction moves the minimum a little, and an optimiser of little momentum that takes larger
