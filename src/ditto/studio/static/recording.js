@@ -74,8 +74,7 @@
         const shared = ditto.tab(props.tab);
         shared.recording = found.seconds;
         ditto.setSeconds(props.tab, shared.asked || found.seconds);
-        await player.load([{ url: found.sound }]);
-        wave.playhead(0);
+        await player.load([{ url: found.sound }], found.seconds);
       } catch (error) {
         if (mine === asked) said.say(error.message);
       }

@@ -150,7 +150,8 @@
     wave.svg.addEventListener("pointerdown", (event) => player.seek(wave.time(wave.place(event))));
     async function load() {
       try {
-        await player.load([{ url: clip.sound }, ...(other ? [{ url: other.sound, offset: other.offset }] : [])]);
+        await player.load([{ url: clip.sound },
+          ...(other ? [{ url: other.sound, offset: other.offset }] : [])], clip.seconds);
         showSide(0);
         view.dataset.loaded = true;
       } catch (error) {

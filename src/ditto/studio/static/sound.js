@@ -13,18 +13,20 @@
       this.stop = () => this.pause();
     }
 
-    /** Sounds: [{url, offset}], offset in seconds of the first one's time. */
-    async load(sounds) {
+    /** Sounds: [{url, offset}], offset in seconds of the first one's time. The first lasts about so many
+        seconds: the playhead can be moved before the sounds are there. */
+    async load(sounds, seconds) {
       context ||= new AudioContext();
       this.pause();
-      this.at = 0;
-      this.side = 0;
+      Object.assign(this, { at: 0, side: 0, sources: [], duration: seconds });
+      this.tell(0, false);
       this.sources = await Promise.all(sounds.map(async ({ url, offset }) => {
         const answer = await fetch(url);
         if (!answer.ok) throw new Error((await answer.json()).error);
         return { buffer: await context.decodeAudioData(await answer.arrayBuffer()), offset: offset || 0 };
       }));
       this.duration = this.sources[0].buffer.duration;
+      this.at = Math.min(this.at, this.duration);
     }
 
     get playing() { return this.nodes !== null; }
