@@ -20,8 +20,6 @@ def clips_per_second(config: BaseConfig, steps: int = 12) -> float:
 
     The fastest third of `steps` steps counts: others who use the machine slow single steps
     down; the fastest say what it can do.
-
-    Others who use the machine slow single steps down; the fastest say what it can do.
     """
     accelerator = Accelerator(mixed_precision=config.precision)
     network = network_of(config)
