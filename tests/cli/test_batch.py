@@ -18,6 +18,7 @@ from rich.console import Console
 from tests.conftest import Command
 
 import ditto
+from ditto import paths
 from ditto.cli import edit, generate
 from ditto.cli.batch import _Count, load_model
 from ditto.cli.lines import COMMANDS, Lines
@@ -222,7 +223,7 @@ class Room:
 
 def load_with_little_room(values: dict[str, Any]) -> MusicModel:
     """Load the model in a process that has room for one clip."""
-    setattr(ditto.paths, "_sync", Room(2))  # noqa: B010
+    setattr(paths, "_sync", Room(2))  # noqa: B010
     return load_model(values)
 
 
