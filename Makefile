@@ -50,6 +50,7 @@ crowd: .venv/dev
 		--capture no --override-ini timeout=3600
 
 # Batches at the size that docs/scale.md tells of: half an hour on a machine with nothing else to do.
+# The log has machine, date, commit and each bound with what was measured; a bound that fails, fails it.
 fleet: .venv/dev
 	mkdir -p out
 	$(BIN)/python -m tests.fleet --log out/fleet.json

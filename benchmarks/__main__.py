@@ -84,7 +84,21 @@ Rows = Annotated[
 Seed = Annotated[
     int | None, typer.Option(help="Seed of the first clip; 0, or 1000 where settings are chosen.")
 ]
-Workers = Annotated[int, typer.Option(min=1, help="Processes side by side, sharing the cores.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Processes side by side, sharing the cores; 1 by default, with --ray one for each of "
+        "the cluster's cores, or GPUs.",
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of a Ray cluster, or auto for this machine's; all its machines are of one "
+        "kind and see this folder, --cache, --held-out and the weights."
+    ),
+]
 Batch = Annotated[int, typer.Option(min=1, help="Clips made at once, where a task allows it.")]
 Iterations = Annotated[
     int | None, typer.Option("--iterations", "-K", min=1, help="The papers' by default.")
@@ -131,7 +145,8 @@ def measure(
     slow_count: SlowCount = None,
     rows: Rows = None,
     seed: Seed = None,
-    workers: Workers = 1,
+    workers: Workers = None,
+    ray: Ray = None,
     batch: Batch = 1,
     iterations: Iterations = None,
     guidance: Guidance = None,
@@ -167,7 +182,7 @@ def measure(
     if alone(name, device, config, out):
         return
     overrides: dict[str, Any] = {"iterations": iterations, "guidance": guidance}
-    threads = None if workers == 1 else max(1, torch.get_num_threads() // workers)
+    several = ray is not None or (workers or 1) > 1
     tables = chosen(name)
     setup = Setup(
         weights=Weights(
@@ -188,13 +203,13 @@ def measure(
         real=max(REFERENCE, *(count or table.count for table in tables), 0),
         overrides={key: value for key, value in overrides.items() if value is not None},
         batch=batch,
-        threads=threads,
+        threads=threads_of(workers, ray),
         show=not quiet,
     )
     if name == listening.NAME:
         listen(setup, ratings or [], count or 10, out, command)
         return
-    if config is not None and (name != "speed" or workers > 1):
+    if config is not None and (name != "speed" or several):
         raise DittoError("--config is for speed alone, and for one worker")
     tables = [table.only(rows or []) for table in tables]
     bench = setup.bench() if config is None else untrained(setup, config)
@@ -203,7 +218,7 @@ def measure(
     if spectrograms is not None or old is not None:
         typer.echo(picture(name, bench, spectrograms, old))
         return
-    if workers > 1:
+    if several:
         together = [
             (entry.task, entry.variant, number)
             for table in tables
@@ -211,7 +226,7 @@ def measure(
             # How many candidates these have depends on times that the others give.
             if entry.variant.as_long_as is None
         ]
-        make_clips(setup, together, workers)
+        make_clips(setup, together, workers or 0, ray)
         bench.cache.resume = True  # what was to be made afresh now is
     judge = Judge.load(bench, clap, classifier)
     for table in tables:
@@ -249,6 +264,13 @@ def alone(name: str, device: str, config: str | None, out: Path) -> bool:
     else:
         return False
     return True
+
+
+def threads_of(workers: int | None, ray: str | None) -> int | None:
+    """Return the threads of each process; None leaves torch's own to a single one."""
+    if ray is not None:
+        return 1  # a worker has a core
+    return None if (workers or 1) == 1 else max(1, torch.get_num_threads() // (workers or 1))
 
 
 def chosen(name: str) -> list[Table]:

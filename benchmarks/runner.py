@@ -5,6 +5,7 @@ a pivot, every comparison of the paper's between the pivot and another method of
 claim: the ratio of the two distances from the ideal lies on the paper's side of 1.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -318,7 +319,9 @@ def _ordering(
     return Versus(words, "worse", "better", measure)(rows)
 
 
-def make_clips(setup: Setup, rows: Sequence[tuple[Task, Variant, int]], workers: int) -> None:
+def make_clips(
+    setup: Setup, rows: Sequence[tuple[Task, Variant, int]], workers: int, ray: str | None = None
+) -> None:
     """Make and keep the clips of rows, the first of all rows first, in processes side by side.
 
     What cannot be made is left out: the table that asks for it says why.
@@ -326,7 +329,12 @@ def make_clips(setup: Setup, rows: Sequence[tuple[Task, Variant, int]], workers:
     Args:
         setup: what every process loads.
         rows: (task, variant, clips).
-        workers: processes.
+        workers: processes; on a cluster 0 is as many as it has cores, or GPUs.
+        ray: address of a Ray cluster, or "auto". Its machines see this process's folder and the
+            files of `setup`, and are of one kind: clips of another would be made again here.
+
+    Raises:
+        WorkerError: there is no such cluster, or processes die before they have begun.
     """
     longest = max((count for *_, count in rows), default=0)
     jobs: list[tuple[Task, Variant, list[int]]] = []
@@ -336,13 +344,16 @@ def make_clips(setup: Setup, rows: Sequence[tuple[Task, Variant, int]], workers:
             if numbers and (task, variant, numbers) not in jobs:
                 jobs.append((task, variant, numbers))
     console, hidden = Console(stderr=True), not setup.show
-    done = work(jobs, partial(_begin, setup), workers=workers)
+    gpu = setup.weights.device.startswith("cuda")
+    begin = partial(_begin, setup, Path.cwd())
+    done = work(jobs, begin, workers=workers, ray=ray, gpu=gpu)
     for _ in track(done, "clips", total=len(jobs), disable=hidden, transient=True, console=console):
         pass
 
 
-def _begin(setup: Setup) -> Callable[[tuple[Task, Variant, list[int]]], None]:
-    """Load everything; the process is ours, so its number of threads is ours to set."""
+def _begin(setup: Setup, here: Path) -> Callable[[tuple[Task, Variant, list[int]]], None]:
+    """Load everything; the process is ours, and so are its number of threads and its folder."""
+    os.chdir(here)  # names of files may be relative, and a process of Ray's begins elsewhere
     torch.set_num_threads(setup.threads or 1)
     return partial(_make, replace(setup, show=False).bench())
 

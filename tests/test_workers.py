@@ -2,10 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ditto.errors import WorkerError
@@ -96,6 +99,45 @@ def test_what_runs_is_finished_and_nothing_else_begun() -> None:
     for each in work(range(100), square, workers=1, ended=lambda: len(done) >= 3):
         done.append(each.job)
     assert done == [0, 1, 2]
+
+
+ALL = """
+from ditto.interrupts import waiting
+from ditto.workers import work
+from tests.test_workers import square
+
+with waiting() as stopped:
+    print(*[done.job for done in work(range(4), square, workers=2, ended=lambda: bool(stopped))])
+"""
+
+
+def begins(process: psutil.Process) -> bool:
+    """Tell whether a process is a worker's, in which Python runs."""
+    if "spawn_main" not in " ".join(process.cmdline()):
+        return False
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigBlk", "SigCgt"))]
+    return any(mask >> signal.SIGINT - 1 & 1 for mask in masks)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="signals are seen in /proc")
+def test_a_terminals_ctrl_c_ends_no_process_that_has_yet_to_begin() -> None:
+    """A terminal sends it to all of a command's processes, also to those that still import."""
+    command = subprocess.Popen(
+        [sys.executable, "-c", ALL],
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    process, last = psutil.Process(command.pid), time.monotonic() + 60
+    while not any(map(begins, process.children())):
+        assert time.monotonic() < last
+    time.sleep(0.05)  # into what it imports
+    os.killpg(command.pid, signal.SIGINT)
+    assert command.communicate(timeout=60) == ("\n", "")
+    assert command.returncode == 0
 
 
 def test_no_process_is_left_when_the_work_is_left() -> None:

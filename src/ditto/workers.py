@@ -256,8 +256,9 @@ class Process:
         return pickle.loads(future.result())
 
     def ready(self) -> Future[Any]:
-        """Wait for what is loaded."""
-        return self._executor.submit(_loaded)
+        """Begin the process, and wait for what it loads."""
+        with _ctrl_c_held():  # the process begins so, and is not ended before it ignores it
+            return self._executor.submit(_loaded)
 
     def close(self, *, kill: bool = False) -> None:
         """End the process."""
@@ -268,6 +269,19 @@ class Process:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _ctrl_c_held() -> Iterator[None]:
+    """Have Ctrl-C wait for the block's end, where the system can."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 _state: dict[str, Any] = {}
 """Of a worker process: what does its jobs, or the error of loading it."""
 
@@ -275,6 +289,8 @@ _state: dict[str, Any] = {}
 def _begin_process(begin: bytes) -> None:
     """Load what the jobs need; Ctrl-C is the first process's to see, whose end is this one's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):  # processes of its own need not begin with it held
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _begin(begin)
 

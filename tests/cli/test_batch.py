@@ -1,8 +1,12 @@
 """``ditto-music batch``: lines of options and reports, each faulty one said before the work."""
 
+import io
 import json
+import multiprocessing
 import os
+import re
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +14,15 @@ import numpy as np
 import pytest
 import soundfile
 import typer
+from rich.console import Console
 from tests.conftest import Command
 
 import ditto
+from ditto import paths
 from ditto.cli import edit, generate
+from ditto.cli.batch import _Count, load_model
 from ditto.cli.lines import COMMANDS, Lines
+from ditto.fleet.making import Entry, Maker, Outcome
 from ditto.models.model import MusicModel
 
 QUICK = {"iterations": 2, "steps": 2}
@@ -183,6 +191,131 @@ def test_ctrl_c_finishes_what_runs(batch: Command, monkeypatch: pytest.MonkeyPat
     assert (code, len(calls)) == (0, 4)
     rows = Path("clips/index.jsonl").read_text().splitlines()
     assert [json.loads(row)["name"] for row in rows] == [f"{i:05d}.wav" for i in range(1, 5)]
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_any_work(
+    batch: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even root writes to these, so that the test says as much to any user."""
+    loaded = []
+    monkeypatch.setattr("ditto.cli.options.load", lambda *words, **more: loaded.append(words))
+    write({"loudness": "swell", **QUICK})
+    for folder in ("/sys", "/proc"):
+        if Path(folder).is_dir():
+            code, _, err = batch("batch", "r.jsonl", "--out", folder)
+            assert (code, err.count("\n")) == (2, 1), err
+            assert err.startswith(f"error: cannot write {folder}: ")
+    assert not loaded
+
+
+class Room:
+    """A disk that holds so many more files, and then is full."""
+
+    def __init__(self, files: int) -> None:
+        self.files = files
+
+    def __call__(self, path: Path) -> None:
+        """Stand for `ditto.paths._sync`, which each file passes before it is there."""
+        self.files -= 1
+        if self.files < 0:
+            raise OSError(28, "No space left on device")
+
+
+def load_with_little_room(values: dict[str, Any]) -> MusicModel:
+    """Load the model in a process that has room for one clip."""
+    setattr(paths, "_sync", Room(2))  # noqa: B010
+    return load_model(values)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_full_disk_is_one_line_and_nothing_is_lost(
+    batch: Command, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    write(*({"loudness": "swell", "seed": seed, **QUICK} for seed in range(4)))
+    with monkeypatch.context() as patched:
+        if workers:
+            patched.setattr("ditto.cli.batch.load_model", load_with_little_room)
+        else:
+            patched.setattr("ditto.paths._sync", Room(2))
+        code, _, err = batch("batch", "r.jsonl", "--out", "clips", "--workers", workers)
+    folder = Path("clips").absolute()
+    words = "No space left on device: what is made is kept, run it again later"
+    assert err == f"error: cannot write {folder}/00002.wav: {words}\n"
+    assert code == 2
+    kept = {path.name: path.read_bytes() for path in Path("clips").iterdir()}
+    assert sorted(kept) == ["00001.json", "00001.wav", "index.jsonl"]
+    (row,) = map(json.loads, kept["index.jsonl"].splitlines())
+    assert row["name"] == "00001.wav"
+    code, _, err = batch("batch", "r.jsonl", "--out", "clips")
+    assert (code, "3 clips made" in err, "1 were there" in err) == (0, True, True), err
+    assert Path("clips/00001.wav").read_bytes() == kept["00001.wav"]
+    rows = [json.loads(line) for line in Path("clips/index.jsonl").read_text().splitlines()]
+    assert [row["name"] for row in rows] == [f"{i:05d}.wav" for i in range(1, 5)]
+
+
+def load_and_tell(values: dict[str, Any]) -> MusicModel:
+    """Load the model in a process that leaves a file for every clip that it begins."""
+    real = Maker._one
+
+    def tell(maker: Maker, entry: Entry) -> Outcome:
+        Path("begun", entry.name).touch()
+        time.sleep(0.1)  # most of it is then spent within a clip, also on a machine that is busy
+        return real(maker, entry)
+
+    setattr(Maker, "_one", tell)  # noqa: B010
+    return load_model(values)
+
+
+def test_ctrl_c_finishes_what_processes_make(
+    batch: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal's: all processes get it. Speed and time left are told meanwhile."""
+    write(*({"loudness": "swell", "seed": seed, **QUICK} for seed in range(60)))
+    begun, real = Path("begun"), _Count.add
+    begun.mkdir()
+    stopped: list[set[str]] = []
+
+    def add(count: _Count, made: Any, update: Any) -> None:
+        real(count, made, update)
+        names = {path.name for path in begun.iterdir()}
+        if len(names) > count.made and not stopped:  # another is being made
+            stopped.append(names)
+            for process in (os.getpid(), *(p.pid for p in multiprocessing.active_children())):
+                os.kill(process or 0, signal.SIGINT)
+
+    monkeypatch.setattr(_Count, "add", add)
+    monkeypatch.setattr("ditto.cli.batch.load_model", load_and_tell)
+    monkeypatch.setattr("ditto.cli.batch.TELL_SECONDS", 0.0)
+    code, _, err = batch("batch", "r.jsonl", "--out", "clips", "--workers", 2)
+    assert code == 130, err
+    (names,) = stopped
+    assert {path.name for path in begun.iterdir()} == names
+    rows = [json.loads(line) for line in Path("clips/index.jsonl").read_text().splitlines()]
+    assert len(rows) == len(names)
+    assert {row["name"] for row in rows} == names
+    assert all(row["errors"] and "error" not in row for row in rows)
+    whole = {f"{name[:-4]}{ending}" for name in names for ending in (".wav", ".json")}
+    assert {path.name for path in Path("clips").iterdir()} == {"index.jsonl", *whole}
+    assert all(len(sound(f"clips/{name}")) == 4096 for name in names)
+    *told, last, note = err.splitlines()
+    assert len(told) == len(names)
+    for i, line in enumerate(told, start=1):
+        assert re.fullmatch(rf"{i} of 60, \d+ clips an hour, \d:\d\d:\d\d left", line), line
+    assert re.fullmatch(rf"clips/  {len(names)} clips made, \d+ clips an hour", last)
+    assert note == f"note: stopped: the same command makes the {60 - len(names)} that are missing"
+
+
+def test_a_terminal_shows_speed_and_time_left(
+    batch: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = Console(file=io.StringIO(), force_terminal=True, width=160)
+    for module in ("progress", "batch"):
+        monkeypatch.setattr(f"ditto.cli.{module}.console", shown)
+    write(*({"loudness": "swell", "seed": seed, **QUICK} for seed in range(3)))
+    assert batch("batch", "r.jsonl", "--out", "clips")[0] == 0
+    found = shown.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", found)
+    assert re.search(r"batch \d+ clips an hour .* 3/3 +\d:\d\d:\d\d 0:00:00", plain), plain
 
 
 def test_processes_make_the_same_and_a_failure_is_a_row(batch: Command) -> None:

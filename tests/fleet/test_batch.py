@@ -139,6 +139,25 @@ def test_a_full_disk_ends_the_batch_and_loses_nothing(
     assert [each.name for each in left] == ["00001.wav", "00002.wav"]
 
 
+def test_a_row_that_does_not_fit_leaves_no_part_of_itself(
+    tiny_model: MusicModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk with room for half a row: the system writes that half, and says so."""
+    running = ditto.batch(tiny_model, wishes(3), out=tmp_path, pictures=False)
+    next(running)
+    index, write = tmp_path / "index.jsonl", os.write
+    before = index.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr("os.write", lambda to, data: write(to, data[: len(data) // 2]))
+        with pytest.raises(OutputError, match=r"index\.jsonl: No space left on device: what is"):
+            list(running)
+    assert index.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"index.jsonl", "00000.json", "00000.wav"}
+    left = ditto.batch(tiny_model, wishes(3), out=tmp_path, pictures=False)
+    assert [each.name for each in left] == ["00001.wav", "00002.wav"]
+    assert [row["name"] for row in rows(tmp_path)] == [f"{i:05d}.wav" for i in range(3)]
+
+
 def test_files_of_others_stay(tiny_model: MusicModel, tmp_path: Path) -> None:
     (tmp_path / "00001.json").write_text("mine")
     with pytest.raises(FaultyRequestsError, match=r"request 1: .*00001\.json exists already"):

@@ -1,6 +1,9 @@
 """``--processes``: one training in several processes that a launcher starts."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -26,6 +29,10 @@ CONFIG = BaseConfig(
     checkpoint_every=3,
     evaluate_every=1000,
 )
+
+LAUNCH = ("--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0")
+LAUNCH += ("--mixed_precision", "no", "--dynamo_backend", "no")
+"""Whatever a machine's own settings are. `--multi_gpu` is its word for several processes."""
 
 
 @pytest.fixture
@@ -66,6 +73,28 @@ def test_a_command_on_two_processes_leaves_what_one_does(
     code, _, err = ditto_music(*words, "--out", "data.txt", "--processes", 2, "--held-out", "none")
     assert (code, err.strip().count("\n")) == (2, 0), err
     assert "none" in err
+
+
+def test_accelerates_launcher_starts_a_training(data: Path, tmp_path: Path) -> None:
+    """As docs/scale.md gives it for several machines; of one without graphics cards, by gloo."""
+    train_from_folder(CONFIG, data, tmp_path / "one")
+    words = ["accelerate.commands.launch", *LAUNCH, "--tee", "1", "--log_dir", str(tmp_path)]
+    words += ["-m", "ditto.cli", "train", "base", "--config", "recipe.json", "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, "-m", *words, "--data", str(data), "--out", "two"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {path.parent.name for path in tmp_path.rglob("stdout.log")} == {"0", "1"}
+    ours, theirs = read_log(tmp_path / "two" / "log.jsonl"), read_log(tmp_path / "one/log.jsonl")
+    assert [row.get("loss") for row in ours] == pytest.approx(
+        [row.get("loss") for row in theirs], abs=1e-5
+    )
+    one, two = weights(tmp_path / "one", "model"), weights(tmp_path / "two", "model")
+    assert all(np.allclose(two[name], one[name], atol=1e-5) for name in one)
 
 
 def test_what_cannot_be_shared_is_said_before_the_work(

@@ -2,6 +2,8 @@
 
 import multiprocessing
 import time
+from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -88,38 +90,50 @@ def batch(
 
     Every request is checked before the first is made. Ctrl-C ends it when what runs is done.
     """
-    if not workers and ray is None:
-        model, load = options.model, None
-    else:  # this process only checks
-        model = Options(options | {"device": "cpu"}).model
-        load = partial(load_model, dict(options))
     device = options["device"]
-    # What a cluster has, this machine may not have.
-    gpu = device.startswith("cuda") if ray else chosen_device(device).type != "cpu"
-    size = together or (TOGETHER if gpu else 1)
-    place: dict[str, Any] = {"workers": workers, "ray": ray, "gpu": gpu}
-    with ClipFolder.opened(out) as folder, waiting() as stopped:
-        try:
-            plan = Plan.of(Lines(requests), model, folder, together=size, force=options["force"])
-        except FaultyRequestsError as error:
-            for line in error.problems:
-                say(f"error: {line}", style="bold red")
-            raise typer.Exit(2) from None
-        if stopped:
-            raise KeyboardInterrupt
+    with ClipFolder.opened(out) as folder:  # first, since a model takes a while
+        model, load = _models(options, alone=not workers and ray is None)
+        # What a cluster has, this machine may not have.
+        gpu = device.startswith("cuda") if ray else chosen_device(device).type != "cpu"
+        size = together or (TOGETHER if gpu else 1)
+        place: dict[str, Any] = {"workers": workers, "ray": ray, "gpu": gpu}
         making = Making(
-            load=load or (lambda: model),
+            load=load,
             out=out.absolute(),
             here=Path.cwd(),
             pictures=pictures,
             compare=compare,
             threads=1 if ray else max(1, torch.get_num_threads() // workers) if workers else None,
         )
-        count = _Count(plan, out)
-        with progress("batch", plan.total) as update:
-            for made in make(plan, making, folder, **place, ended=lambda: bool(stopped)):
-                count.add(made, update)
+        with waiting() as stopped:
+            plan = _planned(requests, model, folder, size, force=options["force"])
+            if stopped:
+                raise KeyboardInterrupt
+            count = _Count(plan, out)
+            with progress("batch", plan.total) as update:
+                for made in make(plan, making, folder, **place, ended=lambda: bool(stopped)):
+                    count.add(made, update)
     count.tell(bool(stopped))
+
+
+def _models(options: Options, *, alone: bool) -> tuple[MusicModel, Callable[[], MusicModel]]:
+    """Return the model that checks requests, and what loads that which makes them."""
+    if alone:
+        model = options.model
+        return model, lambda: model
+    return Options(options | {"device": "cpu"}).model, partial(load_model, dict(options))
+
+
+def _planned(
+    requests: Path, model: MusicModel, folder: ClipFolder, together: int, *, force: bool
+) -> Plan:
+    """Return what is to be made; of faulty lines say what is wrong, and end."""
+    try:
+        return Plan.of(Lines(requests), model, folder, together=together, force=force)
+    except FaultyRequestsError as error:
+        for line in error.problems:
+            say(f"error: {line}", style="bold red")
+        raise typer.Exit(2) from None
 
 
 class _Count:
@@ -136,6 +150,13 @@ class _Count:
         hours = max(time.monotonic() - self.started, 1e-3) / 3600
         return f"{self.made / hours:.0f} clips an hour"
 
+    @property
+    def left(self) -> str:
+        """How long the rest takes at the speed so far, in words."""
+        done = self.made + self.failed
+        each = (time.monotonic() - self.started) / done
+        return f"{timedelta(seconds=round(each * (len(self.plan.missing) - done)))} left"
+
     def add(self, made: Made, update: Any) -> None:
         """Count a request that is done, and show it."""
         if made.error is None:
@@ -147,7 +168,7 @@ class _Count:
         update(done, part=self.rate)
         if not console.is_terminal and time.monotonic() - self.told > TELL_SECONDS:
             self.told = time.monotonic()
-            say(f"{done} of {self.plan.total}, {self.rate}")
+            say(f"{done} of {self.plan.total}, {self.rate}, {self.left}")
 
     def tell(self, stopped: bool) -> None:
         """Say what came out, and end with an exit code that tells it, too."""

@@ -27,7 +27,21 @@ def compose(
     split: Annotated[
         str, typer.Option(help="train or heldout: their random streams never meet.")
     ] = "train",
-    workers: Annotated[int, typer.Option(help="Processes that render.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=1024,
+            help="Processes that render; 1 by default, with --ray one for each of its cores.",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of a Ray cluster, or auto for this machine's; all machines see --out and "
+            "the SoundFonts."
+        ),
+    ] = None,
     soundfont: Annotated[
         list[Path] | None,
         typer.Option(
@@ -46,6 +60,7 @@ def compose(
             seed=seed,
             split=split,
             workers=workers,
+            ray=ray,
             soundfonts=soundfont or (),
             progress=lambda done, total: update(done, total=total),
         )

@@ -36,7 +36,8 @@ def compose_dataset(
     count: int | None = None,
     seed: int = 0,
     split: str = "train",
-    workers: int = 1,
+    workers: int | None = None,
+    ray: str | None = None,
     soundfonts: Sequence[Path] = (),
     sample_rate: int = 22_050,
     progress: Progress | None = None,
@@ -51,7 +52,9 @@ def compose_dataset(
         count: number of pieces.
         seed: pieces follow from (seed, split, index) alone.
         split: "train" or "heldout"; their random streams never meet.
-        workers: processes that render.
+        workers: processes that render; by default 1, on a cluster one for each of its cores.
+        ray: address of a Ray cluster, or "auto" for the one that this machine belongs to; all its
+            machines see `out` and the SoundFonts under the same names.
         soundfonts: .sf2 or .sf3 files, of which each piece draws one; none named is Debian's
             FluidR3 GM.
         sample_rate: Hz.
@@ -63,16 +66,20 @@ def compose_dataset(
     Raises:
         DataError: bad arguments, no SoundFont or synthesiser, `out` holds other data or cannot be
             written.
+        WorkerError: there is no such cluster, or processes die before they have begun.
     """
     total = _count(hours, count)
     if split not in SPLITS:
         raise DataError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
-    fonts = tuple(find_soundfont(path) for path in soundfonts or (None,))
+    # Whole names: a process of Ray's begins in another folder.
+    place = out if ray is None else out.absolute()
+    fonts = tuple(find_soundfont(path).absolute() for path in soundfonts or (None,))
     config = _config(seed, split, sample_rate, fonts)
     total = max(total, open_data_folder(out, config))
-    make = partial(_make_piece, out, seed=seed, split=split, fonts=fonts, sample_rate=sample_rate)
+    make = partial(_make_piece, place, seed=seed, split=split, fonts=fonts, sample_rate=sample_rate)
     missing = [i for i in range(total) if not _audio_path(out, i).exists()]
-    for done, _ in enumerate(_each(make, missing, workers), start=total - len(missing) + 1):
+    first = total - len(missing) + 1
+    for done, _ in enumerate(_each(make, missing, workers, ray), first):
         if progress:
             progress(done, total)
     write_json_lines(
@@ -111,13 +118,17 @@ def _audio_path(out: Path, index: int) -> Path:
     return out / "audio" / f"{index:06d}.flac"
 
 
-def _each(make: Callable[[int], None], indices: list[int], workers: int) -> Iterator[None]:
-    """Make every index, in this process or in `workers` others.
+def _each(
+    make: Callable[[int], None], indices: list[int], workers: int | None, ray: str | None
+) -> Iterator[None]:
+    """Make every index, in this process, in others, or on a cluster.
 
     Raises:
         DataError: a process was killed at a piece, and so was the one that tried it again.
     """
-    for done in work(indices, partial(_maker, make), workers=workers if workers > 1 else 0):
+    # One process is this one; of a cluster one is a worker, and 0 all that it has room for.
+    count = (workers or 0) if ray is not None or (workers or 0) > 1 else 0
+    for done in work(indices, partial(_maker, make), workers=count, ray=ray):
         if done.killed:
             raise DataError(f"piece {done.job} was killed twice: is there enough memory?")
         yield

@@ -31,6 +31,7 @@ from ditto.workers import work
 
 TOGETHER = 16
 """Requests that a graphics card makes at once by default."""
+KEPT = "what is made is kept, run it again later"
 PROBLEMS = 20
 """Most faulty requests that are told."""
 
@@ -237,11 +238,14 @@ def make(
             digest = digest_of(entry.text, plan.model)
             row = {"name": entry.name, "number": number, "digest": digest, **(outcome.row or {})}
             if outcome.full:
-                raise OutputError(f"{outcome.error}: what is made is kept, run it again later")
+                raise OutputError(f"{outcome.error}: {KEPT}")
             if outcome.error is not None:
                 row["error"] = outcome.error
             if folder is not None:
-                folder.add(row, outcome.files)
+                try:
+                    folder.add(row, outcome.files)
+                except OutputError as error:
+                    raise OutputError(f"{error}: {KEPT}") from error
             yield Made(number, entry.name, row, outcome.result, outcome.error)
 
 

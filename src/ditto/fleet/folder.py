@@ -70,8 +70,10 @@ class ClipFolder:
             check_output(path / INDEX, force=True)
             found = cls(path)
             found._read()
-            yield found
-            found._sweep()  # what killed processes left, on other machines too
+            try:
+                yield found
+            finally:
+                found._sweep()  # what killed processes left, on other machines too
             if found._doubled:
                 found._read()
 
@@ -192,7 +194,7 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
         return
     path = folder / LOCK
-    with output_errors(path):
+    with output_errors(folder):  # whose name the user knows
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:

@@ -16,7 +16,7 @@ from ditto.fleet.folder import drop, place_for
 from ditto.fleet.together import run_together
 from ditto.jobs import Job
 from ditto.models.model import MusicModel
-from ditto.paths import StrPath
+from ditto.paths import StrPath, printable
 from ditto.result import Result
 
 NO_SPACE = (28, 122)
@@ -120,16 +120,20 @@ class Maker:
         }
         if self.making.out is None:
             return Outcome(row, result=_light(made))
-        files = place_for(self.making.out)
+        files: Path | None = None
         try:
+            files = place_for(self.making.out)
             path = files / entry.name
             if isinstance(made, Result):
                 made.save(path, item, picture=self.making.pictures)
             else:
                 made.save(path, picture=self.making.pictures)
         except Exception as error:
-            drop(files)
-            return Outcome(error=told(error), full=_no_space(error))
+            words = told(error)
+            if files is not None:
+                drop(files)  # which the user need not know of
+                words = words.replace(printable(files), printable(self.making.out))
+            return Outcome(error=words, full=_no_space(error))
         return Outcome(row, files=files)
 
 

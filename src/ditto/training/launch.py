@@ -1,6 +1,6 @@
 """One training on several processes of this machine, by torch's launcher.
 
-Several machines, or settings beyond these, are for ``accelerate launch -m ditto train base …``.
+Several machines, or settings beyond these, are for ``accelerate launch -m ditto.cli train base …``.
 """
 
 import logging
