@@ -214,6 +214,10 @@ window.ditto = {};
     return minutes ? `${minutes}:${rest.padStart(5, "0")}` : `${rest} s`;
   }
 
+  /** Seconds between two numbers under an axis of so many seconds and pixels. */
+  const timeStep = (time, width) =>
+    [1, 2, 5, 10, 30, 60, 120].find((step) => time / step <= width / 36) || 300;
+
   /** Copy a text; without a clipboard it is selected, to be copied by hand. */
   async function copy(text, from, button) {
     try {
@@ -270,5 +274,6 @@ window.ditto = {};
   }
 
   Object.assign(window.ditto, { html, svg, clamp, rounded, tab, setTempo, setSeconds, sounding,
-    placeOf, keeper, history, card, upload, messages, chooser, onWidth, redraw, first, seconds, copy, nav });
+    placeOf, keeper, history, card, upload, messages, chooser, onWidth, redraw, first, seconds, timeStep, copy,
+    nav });
 })();

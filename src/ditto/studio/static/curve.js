@@ -227,7 +227,7 @@
         parts.push(svg("line", { class: i % 4 ? "beat" : "beat bar", x1: at, x2: at, y1: TOP,
           y2: HEIGHT - BOTTOM }));
       }
-      const every = [1, 2, 5, 10, 30, 60, 120].find((step) => last / step <= width / 36) || 300;
+      const every = ditto.timeStep(last, width);
       for (let i = 0; i <= last; i += every) {
         parts.push(svg("text", { x: x(i), y: HEIGHT - 6, "text-anchor": "middle" }, i ? i : "0 s"));
       }
