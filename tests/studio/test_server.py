@@ -12,9 +12,12 @@ import mido
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from ditto.errors import ModelError
+from ditto.latents import Latent
 from ditto.models.model import MusicModel
+from ditto.optimize import Step
 from ditto.studio.jobs import Job
 from ditto.studio.wishes import EditWish, Generate, Vary, read_wish
 from ditto.studio.work import Studio
@@ -173,6 +176,33 @@ def test_a_tune_may_be_longer_than_a_window(client: TestClient, tmp_path: Path) 
         assert lasting == classes
 
 
+@pytest.mark.parametrize("method", ["ditto", "ditto2"])
+def test_a_stopped_clip_is_its_best(
+    method: str, client: TestClient, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[Step] = []
+    plain = Job.step
+
+    def step(job: Job, now: Step, **how: Any) -> None:
+        plain(job, now, **how)
+        steps.append(now)
+        # Without corrections at one that is not the best.
+        if len(steps) > 8 and (method == "ditto2" or now.loss > now.best_loss):
+            job.stop()
+
+    monkeypatch.setattr(Job, "step", step)
+    wish = {"loudness": {"text": "swell"}, "iterations": 200, "method": method}
+    job = over(studio.generate(read_wish(Generate, wish)), "stopped")
+    links = {one["label"]: one["url"] for one in job.clips[0]["downloads"]}
+    losses = json.loads(client.get(f"/{links['JSON']}").content)["loss"]
+    assert 8 < len(losses) == len(steps) < 200
+    kept = Latent.load(studio.store.find(job.clips[0]["latent"], "out.latent"))
+    # x_T that made the clip has the lowest loss; with corrections, of those that compare with it.
+    (at,) = [i for i, one in enumerate(steps) if torch.equal(one.x_T, kept.x_T)]
+    assert method == "ditto2" or at < len(steps) - 1
+    assert losses[at] == min(losses[at:] if method == "ditto2" else losses)
+
+
 def test_a_song_is_shown_like_an_edit(client: TestClient, studio: Studio) -> None:
     wish = {"seconds": 1.2, "fade": 0.2, "iterations": 1, "melody": {"text": "C4:1 E4:1"}}
     clip = over(studio.generate(read_wish(Generate, wish))).clips[0]
@@ -184,12 +214,12 @@ def test_a_song_is_shown_like_an_edit(client: TestClient, studio: Studio) -> Non
     assert json.loads(client.get(f"/{report}").content)["edit"] == "song"
 
 
-def over(job: Job) -> Job:
-    """Return a job once it is over; it must be done."""
+def over(job: Job, state: str = "done") -> Job:
+    """Return a job once it is over, in this state."""
     until = time.monotonic() + 60
     while not job.over and time.monotonic() < until:
         time.sleep(0.02)
-    assert job.state == "done", job.line
+    assert job.state == state, job.line
     return job
 
 

@@ -189,6 +189,11 @@ window.ditto = {};
       html("button", { type: "button", class: "small", click: () => input.click() }, label));
   }
 
+  /** The number of what lies under the mouse, as its data-`kind`; undefined where nothing does. The
+      event's own target is the drawing, which holds the mouse from the first press on. */
+  const numberAt = (event, kind) =>
+    document.elementFromPoint(event.clientX, event.clientY)?.dataset[kind];
+
   /** Draw an element's parts anew; the keyboard stays on the part that it was on. */
   function redraw(element, parts) {
     const stops = () => [...element.querySelectorAll("[tabindex]")];
@@ -274,6 +279,6 @@ window.ditto = {};
   }
 
   Object.assign(window.ditto, { html, svg, clamp, rounded, tab, setTempo, setSeconds, sounding,
-    placeOf, keeper, history, card, upload, messages, chooser, onWidth, redraw, first, seconds, timeStep, copy,
-    nav });
+    placeOf, keeper, history, card, upload, messages, chooser, onWidth, redraw, first, seconds,
+    timeStep, numberAt, copy, nav });
 })();

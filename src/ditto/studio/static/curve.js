@@ -189,7 +189,8 @@
       picture.addEventListener("pointerup", end, { once: true });
     });
     picture.addEventListener("dblclick", (event) => {
-      if (event.target.dataset.point !== undefined) remove(Number(event.target.dataset.point));
+      const under = ditto.numberAt(event, "point");
+      if (under !== undefined) remove(Number(under));
     });
     picture.addEventListener("keydown", (event) => {
       const i = Number(event.target.dataset.point), points = read(state);

@@ -100,7 +100,8 @@
         if (i + 1 === sections.length) return;
         parts.push(html("div", { class: "border", role: "separator", tabindex: 0,
           "aria-orientation": "vertical", "aria-label": `Border after block ${i + 1}`,
-          "aria-valuenow": rounded(until, 2), "aria-valuemin": 0, "aria-valuemax": rounded(whole(), 2),
+          "aria-valuenow": rounded(until, 2), "aria-valuemin": 0,
+          "aria-valuemax": rounded(whole(), 2),
           pointerdown: (event) => drag(event, i),
           keydown: (event) => {
             const by = { ArrowLeft: -0.1, ArrowRight: 0.1 }[event.key];

@@ -38,8 +38,8 @@
     const beat = number("Starts on beat", { min: 0, step: 0.25, placeholder: "0" }, tell);
     const overlap = number("Overlap in seconds", { min: 0.1, max: 4, step: 0.1, placeholder: "auto" },
       tell);
-    const seconds = number("Seconds", { min: 0.5, step: 0.1, placeholder: props.seconds.toFixed(2) },
-      tell);
+    const seconds = number("Seconds", { min: 0.5, step: 0.1,
+      placeholder: props.seconds.toFixed(2) }, tell);
     const fade = number("Fade out in seconds", { min: 0, step: 0.5, placeholder: "0" }, tell);
 
     const tags = props.prompts

@@ -51,8 +51,8 @@
     html("p", { class: "legend" }, html("span", { class: "target" }, "target"),
       html("span", { class: "hint" }, "bright: strongest pitch class, C at the bottom")));
   }
-  const names = { intensity: "Loudness", brightness: "Brightness", melody: "Melody", structure: "Form",
-    chords: "Chords", beats: "Beats" };
+  const names = { intensity: "Loudness", brightness: "Brightness", melody: "Melody",
+    structure: "Form", chords: "Chords", beats: "Beats" };
 
   function curves(one, seconds, wide) {
     const tall = 150, left = 40, bottom = 18, count = one.target.length;

@@ -145,7 +145,8 @@
     async function take(kind, name, bytes) {
       said.say(`reading ${name} …`, "note");
       try {
-        const query = { seconds: rounded(whole(), 3), ...(shared.tempo && { tempo: shared.tempo }) };
+        const query = { seconds: rounded(whole(), 3) };
+        if (shared.tempo) query.tempo = shared.tempo;
         const found = await ditto.upload(kind, name, bytes, query);
         set(found.notes);
         said.say(`${found.notes.length} notes from ${found.name}, at ${tempo()} beats per minute`, "note");
@@ -260,7 +261,8 @@
       const [start, length, pitch] = next[i];
       const stretching = fresh || px > x(start + length) - EDGE;
       let moved = fresh;
-      draw(next);
+      // Not of one that is there: a second press on what is drawn anew would be no double click.
+      if (fresh) draw(next);
       const move = (later) => {
         const [qx, qy] = place(later);
         moved = true;
@@ -290,7 +292,8 @@
       picture.querySelectorAll(".note")[i]?.focus();
     }
     picture.addEventListener("dblclick", (event) => {
-      if (event.target.dataset.note !== undefined) remove(Number(event.target.dataset.note));
+      const under = ditto.numberAt(event, "note");
+      if (under !== undefined) remove(Number(under));
     });
     function remove(i) {
       set(notes.filter((_, other) => other !== i));
