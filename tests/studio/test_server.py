@@ -214,6 +214,22 @@ def test_a_song_is_shown_like_an_edit(client: TestClient, studio: Studio) -> Non
     assert json.loads(client.get(f"/{report}").content)["edit"] == "song"
 
 
+def test_a_stopped_song_is_its_beginning(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Job.step
+
+    def step(job: Job, now: Step, **how: Any) -> None:
+        plain(job, now, **how)
+        job.stop()
+
+    monkeypatch.setattr(Job, "step", step)
+    wish = {"seconds": 1.2, "iterations": 5, "loudness": {"text": "swell"}}
+    job = over(studio.generate(read_wish(Generate, wish)), "stopped")
+    (clip,) = job.clips
+    assert clip["seconds"] < 0.6
+    assert job.line == f"stopped: this is the beginning, {clip['seconds']:.2f} s"
+    assert clip["others"] == []  # nothing is made without control after a stop
+
+
 def over(job: Job, state: str = "done") -> Job:
     """Return a job once it is over, in this state."""
     until = time.monotonic() + 60

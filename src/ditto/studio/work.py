@@ -178,6 +178,8 @@ class Studio:
             before = None if making.recording is None else self._played(making.recording)
             clip = show.show_edit(edit, before, folder, wish.tempo_of("melody", request.tags))
             job.line, job.clips = self._kept(job) or "; ".join(edit.notes), [clip | spelt]
+            if edit.kind == "song" and job.stopping():
+                job.line = f"stopped: this is the beginning, {edit.seconds:.2f} s"
             if making.compare and request.controls and not job.stopping():
                 job.phase = "the same seed without control"
                 plain = making.uncontrolled(job)
