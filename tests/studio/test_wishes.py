@@ -275,9 +275,14 @@ def test_a_wrong_wish_is_one_line(values: dict, message: str, model: MusicModel)
         ("melody", "/etc/tune.mid"),
         ("melody", "song.wav"),
         ("loudness", "song.wav"),
+        ("loudness", "song.wav/"),
+        ("loudness", "levels.txt"),
+        ("brightness", "/etc/levels.TSV"),
         ("structure", "song.Flac"),
+        ("structure", "song.Flac/."),
         ("brightness", "/etc/song.m4a"),
         ("beats", "drums.mid"),
+        ("beats", "drums.mid/"),
         ("beats", "song.wav"),
     ],
 )
@@ -287,6 +292,7 @@ def test_no_text_names_a_file_of_the_server(
     monkeypatch.chdir(tmp_path)
     for name in ("song.wav", "song.Flac"):  # which are there, and could be read
         soundfile.write(name, 0.1 * np.random.default_rng(0).standard_normal(9600), 8000)
+    Path("levels.txt").write_text("0 -30\n1 -20\n")
     wish = read_wish(Generate, {word: {"text": text}})
     with pytest.raises(
         ControlError, match=r"not the name of a file|cannot read '.*' in the melody"

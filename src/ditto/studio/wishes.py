@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ditto.audio import opening
 from ditto.audio.spec import AudioSpec
-from ditto.controls import CONTROLS, midi
+from ditto.controls import CONTROLS, midi, scores, tables
 from ditto.controls.base import Control, ParseContext
 from ditto.controls.melody import Melody
 from ditto.controls.notes import DEFAULT_BPM
@@ -42,7 +42,7 @@ WORDS = {
 """Control as the page and the command line call it → its kind; in the order of `CONTROLS`, in which
 the command line adds them up.
 """
-FILES = (".csv", *opening.ENDINGS, *midi.ENDINGS)
+FILES = (*tables.ENDINGS, *opening.ENDINGS, *midi.ENDINGS, *scores.ENDINGS)
 """Endings of names that the command line reads files of: of this machine, which are not the
 page's.
 """
@@ -409,13 +409,21 @@ def control_of(word: str, asked: Asked, spec: AudioSpec, tempo: float | None) ->
     kind = CONTROLS[WORDS[word]]
     if kind is Melody:
         control: Control = Melody.from_notes(asked.text, bpm=tempo or DEFAULT_BPM)
-    elif word != "text" and asked.text.lower().endswith(FILES):
+    elif word != "text" and names_a_file(asked.text):
         raise ControlError(f"give the {word} itself here, not the name of a file")
     else:
         control = kind.parse(asked.text, ParseContext(lambda: spec, tempo=tempo))
     if asked.during:
         control = control.during(*spans_of(asked.during, word))
     return control if asked.weight is None else control * asked.weight
+
+
+def names_a_file(text: str) -> bool:
+    """Tell whether a control might take a text for a file's name, by its ending.
+
+    Of "song.wav/" a path has the ending too.
+    """
+    return text.lower().endswith(FILES) or Path(text).suffix.lower() in FILES
 
 
 def spans_of(text: str, word: str) -> list[tuple[float, float]]:
