@@ -3,14 +3,11 @@
 The machine may be slow: what lasts a moment only is watched for by the page itself.
 """
 
-import base64
-import io
 import json
 import re
 import shlex
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,7 @@ import pytest
 import scipy.ndimage
 import scipy.signal
 import soundfile
-from tests.studio.conftest import READY, Running
+from tests.studio.conftest import READY, Running, lacking
 
 from ditto import cli
 
@@ -32,7 +29,12 @@ def settings(page: Any, tab: str, **values: object) -> None:
     details = page.locator(f"#{tab}-music details")
     if details.get_attribute("open") is None:
         details.locator("summary").click()
-    labels = {"iterations": "Iterations K", "seed": "Seed", "overlap": "Overlap in seconds"}
+    labels = {
+        "iterations": "Iterations K",
+        "seed": "Seed",
+        "overlap": "Overlap in seconds",
+        "seconds": "Seconds",
+    }
     for name, value in values.items():
         page.fill(f'#{tab}-music [aria-label="{labels[name]}"]', str(value))
 
@@ -59,9 +61,9 @@ def drag(page: Any, canvas: str, *places: tuple[float, float]) -> None:
     page.mouse.up()
 
 
-def download(page: Any, tab: str, label: str, folder: Path) -> Path:
-    """Press a download of the tab's first clip."""
-    links = page.locator(f"#{tab}-result .downloads").first.locator("a")
+def download(page: Any, tab: str, label: str, folder: Path, clip: int = 0) -> Path:
+    """Press a download of one of the tab's clips."""
+    links = page.locator(f"#{tab}-result .downloads").nth(clip).locator("a")
     with page.expect_download() as waiting:
         links.filter(has_text=re.compile(f"^{re.escape(label)}$")).click()
     file = folder / waiting.value.suggested_filename
@@ -182,54 +184,40 @@ def test_a_drawn_curve_is_followed_and_the_command_gives_the_same(
     np.testing.assert_array_equal(samples(again / "out.wav"), kept)
 
 
-def test_an_edit_keeps_what_is_outside_and_is_the_command(
-    page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    time = np.arange(7 * 44_100) / 44_100
-    beats = 0.3 * np.exp(-6 * (time % 0.5)) * np.sin(2 * np.pi * 330 * time)
-    song = tmp_path / "my song.wav"
-    soundfile.write(song, np.stack([beats, 0.5 * beats], axis=1), 44_100)
-    page.click("#tab-edit")
-    content = page.evaluate_handle(
-        """([name, text]) => {
-            const data = new DataTransfer();
-            const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-            data.items.add(new File([bytes], name, { type: "audio/wav" }));
-            return data;
-        }""",
-        [song.name, base64.b64encode(song.read_bytes()).decode()],
-    )
-    page.dispatch_event("#edit-recording .ditto-part", "drop", {"dataTransfer": content})
-    page.wait_for_selector("#edit-recording .message:has-text('7.00 s, 44100 Hz, stereo')")
-    drag(page, "#edit-recording svg.big", (0.3, 0.5), (0.42, 0.5))
-    fields = page.locator("#edit-recording .regions input")
-    start, end = (float(fields.nth(i).input_value()) for i in (0, 1))
-    assert (start, end) == pytest.approx((2.1, 2.94), abs=0.05)
-    # Its right edge is dragged, and undone.
-    drag(page, "#edit-recording svg.big", (end / 7, 0.5), (0.6, 0.5))
-    assert float(fields.nth(1).input_value()) == pytest.approx(4.2, abs=0.05)
-    page.click('#edit-recording button[aria-label="Undo"]')
-    assert float(fields.nth(1).input_value()) == end
-    settings(page, "edit", iterations=3)
-    page.click("#edit-go")
-    assert wait(page, "edit") == ""
-    edited = samples(download(page, "edit", "WAV", tmp_path / "page"))
-    before, fade = samples(song), round(0.1 * 44_100)
-    first, last = round(start * 44_100), round(end * 44_100)
-    np.testing.assert_array_equal(edited[: first - fade], before[: first - fade])
-    np.testing.assert_array_equal(edited[last + fade :], before[last + fade :])
-    assert (edited[first:last] != before[first:last]).any()
-
-    # The switch between before and after keeps the playhead.
-    shown = switch_while_playing(page, "edit")
-    assert (shown["side"], shown["playing"]) == ("1", "true")
-    assert shown["after"] >= shown["before"] > 0.3
-
-    here(copied(page, "edit", "command"), tmp_path, monkeypatch)
-    np.testing.assert_array_equal(samples(tmp_path / "out.wav"), edited)
+def test_a_curve_snaps_to_beats_and_has_presets(page: Any) -> None:
+    page.check("#loudness-on")
+    page.check('#create-loudness [aria-label="Snap to beats"]')
+    drag(page, "#create-loudness svg", (0.09, 0.75), (0.97, 0.3))
+    text = "#create-loudness input.code"
+    times = [float(part.split(":")[0]) for part in page.input_value(text).split()]
+    beat = 60 / 110
+    assert times == pytest.approx([*(round(i * beat, 2) for i in range(len(times) - 1)), 5.94])
+    assert len(times) == 12
+    page.select_option('#create-loudness [aria-label="Loudness: presets"]', "swell")
+    assert page.input_value(text) == "swell"
+    heights = [float(y) for y in points_of(page, "#create-loudness polyline.curve")[:, 1]]
+    assert min(heights) < heights[0] - 20  # it rises, and falls
+    assert min(heights) < heights[-1] - 20
+    page.click('#create-loudness button[aria-label="Undo"]')
+    assert len(page.input_value(text).split()) == 12
+    page.locator("#create-loudness .point").nth(1).dblclick()
+    rest = [float(part.split(":")[0]) for part in page.input_value(text).split()]
+    assert rest == [times[0], *times[2:]]
 
 
-def test_notes_are_drawn_and_a_midi_file_is_imported(page: Any, tmp_path: Path) -> None:
+def points_of(page: Any, line: str) -> np.ndarray:
+    """Return the places of a line's points in pixels, (points, 2)."""
+    given = page.locator(line).get_attribute("points")
+    return np.array([pair.split(",") for pair in given.split()], float)
+
+
+SCORE = """<score-partwise version="3.1"><part-list><score-part id="P1"><part-name>a</part-name>
+</score-part></part-list><part id="P1"><measure number="1"><attributes><divisions>1</divisions>
+<time><beats>4</beats><beat-type>4</beat-type></time></attributes>{}</measure></part>
+</score-partwise>"""
+
+
+def test_notes_are_drawn_and_scores_are_imported(page: Any, tmp_path: Path) -> None:
     page.check("#melody-on")
     page.click("#create-melody button:has-text('clear')")
     box = page.locator("#create-melody svg").bounding_box()
@@ -244,7 +232,18 @@ def test_notes_are_drawn_and_a_midi_file_is_imported(page: Any, tmp_path: Path) 
     for beat, pitch in enumerate((60, 64, 67, 72)):
         drag(page, "#create-melody svg", place(beat + 0.1, pitch), place(beat + 0.9, pitch))
     assert page.input_value("#create-melody input.code") == "C4:1 E4:1 G4:1 C5:1"
-    page.keyboard.press("ArrowUp")  # the last one has the focus
+    # By mouse one is moved, one stretched at its end and one removed, and all of it undone.
+    drag(page, "#create-melody svg", place(1.4, 64), place(1.4, 69))
+    assert page.input_value("#create-melody input.code") == "C4:1 A4:1 G4:1 C5:1"
+    drag(page, "#create-melody svg", place(3.95, 72), place(5.1, 72))
+    assert page.input_value("#create-melody input.code") == "C4:1 A4:1 G4:1 C5:2"
+    page.locator("#create-melody .note").nth(1).dblclick()
+    assert page.input_value("#create-melody input.code") == "C4:1 R:1 G4:1 C5:2"
+    for _ in range(3):
+        page.keyboard.press("Control+z")
+    assert page.input_value("#create-melody input.code") == "C4:1 E4:1 G4:1 C5:1"
+    page.locator("#create-melody .note").last.focus()
+    page.keyboard.press("ArrowUp")
     page.keyboard.press("Shift+ArrowRight")
     assert page.input_value("#create-melody input.code") == "C4:1 E4:1 G4:1 C#5:1.5"
     page.keyboard.press("Control+z")
@@ -256,14 +255,18 @@ def test_notes_are_drawn_and_a_midi_file_is_imported(page: Any, tmp_path: Path) 
             .find((button) => button.textContent.includes("stop"))?.click()"""
     )
     assert page.locator("#create-melody [data-playing]").count() == 0
+    page.fill('#create-melody [aria-label*="when it counts"]', "0-1.5")
+    page.fill('#create-melody [aria-label*="weight"]', "0.25")
     settings(page, "create", iterations=1)
     page.click("#create-go")
     wait(page, "create")
     report = json.loads(download(page, "create", "JSON", tmp_path).read_text())
+    (asked,) = report["request"]["controls"][0]["terms"]
+    assert (asked["during"], asked["weight"]) == ([[0, 1.5]], 0.25)
     beat = 60 / 110
     pitches = [60, 64, 67, 73]
     expected = [[i * beat, beat, pitch] for i, pitch in enumerate(pitches)]
-    np.testing.assert_allclose(report["request"]["controls"][0]["notes"], expected, atol=1e-3)
+    np.testing.assert_allclose(asked["notes"], expected, atol=1e-3)
     target = mido.MidiFile(download(page, "create", "MIDI of the target", tmp_path))
     assert [m.note for m in target if m.type == "note_on"] == pitches
     assert target.length == pytest.approx(4 * beat, abs=0.01)
@@ -278,6 +281,15 @@ def test_notes_are_drawn_and_a_midi_file_is_imported(page: Any, tmp_path: Path) 
     page.set_input_files("#score-file", tmp_path / "tune.mid")
     page.wait_for_selector("#create-melody .message:has-text('3 notes from tune.mid')")
     assert page.input_value("#create-melody input.code") == "D4:1 F4:1 A4:1"
+    notes = "".join(
+        f"<note><pitch><step>{step}</step><octave>4</octave></pitch><duration>{beats}</duration>"
+        f"<type>{kind}</type></note>"
+        for step, beats, kind in (("C", 2, "half"), ("E", 1, "quarter"), ("G", 1, "quarter"))
+    )
+    (tmp_path / "tune.musicxml").write_text(SCORE.format(notes))
+    page.set_input_files("#score-file", tmp_path / "tune.musicxml")
+    page.wait_for_selector("#create-melody .message:has-text('3 notes from tune.musicxml')")
+    assert page.input_value("#create-melody input.code") == "C4:2 E4:1 G4:1"
 
 
 def test_the_microphone_becomes_a_melody(page: Any) -> None:
@@ -300,38 +312,33 @@ def test_a_run_is_stopped_and_keeps_its_best(page: Any, tmp_path: Path, studio: 
     )
     report = json.loads(download(page, "create", "JSON", tmp_path).read_text())
     assert 2 <= len(report["loss"]) < 400
+    is_best(page, "create", report["loss"])
 
 
-def test_a_loop_and_variations_are_the_commands(
-    page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    page.click("#tab-loop")
-    settings(page, "loop", iterations=2)
-    page.click("#loop-go")
-    wait(page, "loop")
-    made = samples(download(page, "loop", "WAV", tmp_path / "loop"))
-    assert len(made) == 4 * 22_050
-    here(copied(page, "loop", "command"), tmp_path, monkeypatch)
-    np.testing.assert_array_equal(samples(tmp_path / "out.wav"), made)
+def is_best(page: Any, tab: str, losses: list[float]) -> None:
+    """Check that the loss of the tab's clip is the lowest of a history.
 
-    page.click("#tab-create")
-    page.check("#structure-on")
-    drag(page, "#create-structure .blocks", (0.333, 0.5), (0.5, 0.5))
-    form = page.input_value("#create-structure input.code")
-    assert re.fullmatch(r"A:2\.9\d B:(0\.9|1\.0)\d* A:1\.98", form)
-    settings(page, "create", iterations=1)
-    page.click("#create-go")
-    wait(page, "create")
-    download(page, "create", ".latent", tmp_path)
-    page.click("#create-result button:has-text('vary this')")
-    page.fill('#vary-how [aria-label="clips"]', "2")
-    page.fill('#vary-how [aria-label="steps T"]', "3")
-    page.click("#vary-go")
-    wait(page, "vary")
-    assert page.locator("#vary-result .clip").count() == 2
-    first = samples(download(page, "vary", "WAV", tmp_path / "vary"))
-    here(copied(page, "vary", "command"), tmp_path, monkeypatch)
-    np.testing.assert_array_equal(samples(tmp_path / "variations" / "000.wav"), first)
+    What is decoded corrects the surrogate now and then: earlier losses do not compare with it.
+    """
+    best = page.evaluate(
+        """async (tab) => {
+            const id = sessionStorage.getItem(`ditto job of ${tab}-result`);
+            return (await (await fetch(`studio/jobs/${id}`)).json()).losses.at(-1);
+        }""",
+        tab,
+    )
+    at = [i for i, loss in enumerate(losses) if loss == pytest.approx(best, rel=1e-3)]
+    assert at, (best, losses)
+    assert min(losses[at[-1] :]) == pytest.approx(best, rel=1e-3)
+
+
+def test_what_is_lacking_fails_where_it_should_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="no browser"):
+        lacking("no browser")
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception, match="no browser"):
+        lacking("no browser")
 
 
 def test_a_file_that_cannot_be_edited_is_refused_in_one_line(
@@ -362,55 +369,6 @@ def test_a_file_that_cannot_be_edited_is_refused_in_one_line(
     page.set_input_files("#recording-file", big)
     page.wait_for_selector("#edit-recording .message:has-text('at most 64 MB')")
     assert "Traceback" not in studio.lines()
-
-
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The script of axe-core, from npm."""
-    folder = tmp_path_factory.mktemp("axe")
-    try:
-        packed = subprocess.run(
-            ["npm", "pack", "--silent", "axe-core@4.14.1"],
-            cwd=folder,
-            check=True,
-            capture_output=True,
-            timeout=120,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        pytest.skip("axe-core cannot be had: there is no npm, or no registry")
-    archive = (folder / packed.decode().split()[-1]).read_bytes()
-    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-        script = files.extractfile("package/axe.min.js")
-        assert script is not None
-        return script.read().decode()
-
-
-def serious(page: Any, rules: str = "{}") -> list[str]:
-    """Return what axe-core calls serious or worse."""
-    return [
-        f"{one['id']}: {one['nodes'][0]['html'][:150]}"
-        for one in page.evaluate(f"axe.run(document, {rules})")["violations"]
-        if one["impact"] in ("serious", "critical")
-    ]
-
-
-def test_screen_readers_and_phones_find_their_way(page: Any, axe: str) -> None:
-    page.set_viewport_size({"width": 390, "height": 844})
-    for switch in ("loudness", "melody", "structure", "text", "brightness"):
-        page.check(f"#{switch}-on")
-    page.evaluate(axe)
-    for tab in ("create", "edit", "loop", "vary"):
-        page.click(f"#tab-{tab}")
-        page.wait_for_selector(f"#panel-{tab}")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        assert serious(page) == [], tab
-    page.emulate_media(color_scheme="dark")
-    page.click("#tab-create")
-    page.wait_for_function("getComputedStyle(document.body).backgroundColor === 'rgb(18, 20, 26)'")
-    assert serious(page, '{runOnly: ["color-contrast"]}') == []
-    # The check can fail: a picture without a text is found.
-    page.evaluate("document.querySelector('.ditto-part').append(document.createElement('img'))")
-    assert [line.split(":")[0] for line in serious(page)] == ["image-alt"]
 
 
 def test_a_part_waits_for_its_script(page: Any, studio: Running) -> None:

@@ -2,8 +2,6 @@
 
 import io
 import json
-import logging
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -14,12 +12,14 @@ import mido
 import numpy as np
 import pytest
 import soundfile
+import torch
 
-from ditto.errors import ModelError, RequestError
+from ditto.errors import ModelError
+from ditto.latents import Latent
 from ditto.models.model import MusicModel
-from ditto.studio.files import Store, UploadError, safe_name
-from ditto.studio.jobs import Job, Jobs
-from ditto.studio.wishes import Generate
+from ditto.optimize import Step
+from ditto.studio.jobs import Job
+from ditto.studio.wishes import EditWish, Generate, Vary, read_wish
 from ditto.studio.work import Studio
 
 gradio = pytest.importorskip("gradio")
@@ -152,6 +152,155 @@ def test_a_score_becomes_beats_of_one_voice(client: TestClient, tmp_path: Path) 
     assert found["notes"] == [[0, 0.25, 60], [0.25, 0.25, 67], [0.5, 0.5, 60]]
 
 
+def test_a_tune_may_be_longer_than_a_window(client: TestClient, tmp_path: Path) -> None:
+    track = mido.MidiTrack()
+    for pitch in (60, 62, 64):  # of a second each: the tiny model's window is half of one
+        track.append(mido.Message("note_on", note=pitch, velocity=80))
+        track.append(mido.Message("note_off", note=pitch, time=960))
+    mido.MidiFile(tracks=[track]).save(tmp_path / "a.mid")
+    score = (tmp_path / "a.mid").read_bytes()
+    whole = [[0, 2, 60], [2, 2, 62], [4, 2, 64]]
+    assert sent(client, "score", "a.mid", score, tempo=120, seconds=3).json()["notes"] == whole
+    cut = sent(client, "score", "a.mid", score, tempo=120, seconds=1.25).json()["notes"]
+    assert cut == [whole[0], [2, 0.5, 62]]
+    assert len(sent(client, "score", "a.mid", score, tempo=120).json()["notes"]) == 1
+
+    time = np.arange(8000) / 8000
+    tones = [0.5 * np.sin(2 * np.pi * hertz * time) for hertz in (523.25, 659.26, 783.99)]
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.concatenate(tones), 8000, format="WAV")
+    sung = buffer.getvalue()
+    for seconds, classes in ((3, [0, 4, 7]), (1, [0])):
+        found = sent(client, "melody", "a.wav", sung, tempo=120, seconds=seconds).json()["notes"]
+        lasting = [pitch % 12 for _, length, pitch in found if length >= 1]
+        assert lasting == classes
+
+
+@pytest.mark.parametrize("method", ["ditto", "ditto2"])
+def test_a_stopped_clip_is_its_best(
+    method: str, client: TestClient, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[Step] = []
+    plain = Job.step
+
+    def step(job: Job, now: Step, **how: Any) -> None:
+        plain(job, now, **how)
+        steps.append(now)
+        # Without corrections at one that is not the best.
+        if len(steps) > 8 and (method == "ditto2" or now.loss > now.best_loss):
+            job.stop()
+
+    monkeypatch.setattr(Job, "step", step)
+    wish = {"loudness": {"text": "swell"}, "iterations": 200, "method": method}
+    job = over(studio.generate(read_wish(Generate, wish)), "stopped")
+    links = {one["label"]: one["url"] for one in job.clips[0]["downloads"]}
+    losses = json.loads(client.get(f"/{links['JSON']}").content)["loss"]
+    assert 8 < len(losses) == len(steps) < 200
+    kept = Latent.load(studio.store.find(job.clips[0]["latent"], "out.latent"))
+    # x_T that made the clip has the lowest loss; with corrections, of those that compare with it.
+    (at,) = [i for i, one in enumerate(steps) if torch.equal(one.x_T, kept.x_T)]
+    assert method == "ditto2" or at < len(steps) - 1
+    assert losses[at] == min(losses[at:] if method == "ditto2" else losses)
+
+
+def test_a_song_is_shown_like_an_edit(client: TestClient, studio: Studio) -> None:
+    wish = {"seconds": 1.2, "fade": 0.2, "iterations": 1, "melody": {"text": "C4:1 E4:1"}}
+    clip = over(studio.generate(read_wish(Generate, wish))).clips[0]
+    assert clip["seconds"] == pytest.approx(1.2)
+    assert "--seconds 1.2 --fade 0.2" in clip["command"]
+    assert "ditto.song(" in clip["python"]
+    assert [panel["title"] for panel in clip["panels"]] == ["melody"]
+    report = next(one["url"] for one in clip["downloads"] if one["label"] == "JSON")
+    assert json.loads(client.get(f"/{report}").content)["edit"] == "song"
+
+
+def test_a_stopped_song_is_its_beginning(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Job.step
+
+    def step(job: Job, now: Step, **how: Any) -> None:
+        plain(job, now, **how)
+        job.stop()
+
+    monkeypatch.setattr(Job, "step", step)
+    wish = {"seconds": 1.2, "iterations": 5, "loudness": {"text": "swell"}}
+    job = over(studio.generate(read_wish(Generate, wish)), "stopped")
+    (clip,) = job.clips
+    assert clip["seconds"] < 0.6
+    assert job.line == f"stopped: this is the beginning, {clip['seconds']:.2f} s"
+    assert clip["others"] == []  # nothing is made without control after a stop
+
+
+def over(job: Job, state: str = "done") -> Job:
+    """Return a job once it is over, in this state."""
+    until = time.monotonic() + 60
+    while not job.over and time.monotonic() < until:
+        time.sleep(0.02)
+    assert job.state == state, job.line
+    return job
+
+
+def test_an_edit_with_controls_shows_target_midi_and_itself_without(
+    client: TestClient, studio: Studio
+) -> None:
+    token = sent(client, "sound", "song.wav", wav(2)).json()["token"]
+    controls = {"loudness": {"text": "0:-40 1.2:-10"}, "melody": {"text": "C4:1 E4:1"}}
+    edit = {"kind": "inpaint", "recording": token, "regions": [[0.5, 0.7]], "overlap": 0.1}
+    edit |= {"iterations": 2, "tags": "tempo=100"}
+    job = over(studio.edit(read_wish(EditWish, edit | controls)))
+    clip = job.clips[0]
+    # The curve is over the whole, and counts in what is new; so is the tune.
+    curve, chroma = clip["panels"]
+    assert (curve["title"], chroma["title"]) == ("intensity", "melody")
+    assert [*curve["during"]] == [(pytest.approx(0.5), pytest.approx(0.7))]
+    assert len(curve["target"]) == len(curve["achieved"]) == pytest.approx(1.2 * 125, abs=2)
+    assert curve["target"][0] < curve["target"][-1] - 20
+    target = next(one["url"] for one in clip["downloads"] if one["label"] == "MIDI of the target")
+    notes = mido.MidiFile(file=io.BytesIO(client.get(f"/{target}").content))
+    assert [message.note for message in notes if message.type == "note_on"] == [60, 64]
+    assert notes.length == pytest.approx(2 * 60 / 100, abs=0.01)
+
+    assert (clip["side"], [side["name"] for side in clip["others"]]) == (
+        "After",
+        ["Before", "Without control"],
+    )
+    made, plain = (
+        soundfile.read(io.BytesIO(client.get(f"/{one['sound']}").content), dtype="int16")[0]
+        for one in (clip, clip["others"][1])
+    )
+    # It is the same edit of the same seed, but for the controls.
+    uncontrolled = over(studio.edit(read_wish(EditWish, edit))).clips[0]
+    expected = client.get(f"/{uncontrolled['sound']}").content
+    np.testing.assert_array_equal(plain, soundfile.read(io.BytesIO(expected), dtype="int16")[0])
+    assert (made != plain).any()
+    assert [side["name"] for side in uncontrolled["others"]] == ["Before"]
+    assert uncontrolled["panels"] == []
+
+
+def test_a_loop_is_drawn_once_however_often_it_is_written(studio: Studio) -> None:
+    wish = {"kind": "loop", "bpm": 400, "bars": 1, "repeats": 3, "overlap": 0.1, "iterations": 1}
+    wish |= {"loudness": {"text": "swell"}}
+    clip = over(studio.edit(read_wish(EditWish, wish))).clips[0]
+    assert clip["seconds"] == pytest.approx(0.6)
+    once = {**wish, "repeats": 1}
+    assert clip["peaks"] == over(studio.edit(read_wish(EditWish, once))).clips[0]["peaks"]
+    assert [panel["title"] for panel in clip["panels"]] == ["intensity"]
+    assert [side["name"] for side in clip["others"]] == ["Without control"]
+
+
+def test_variations_stand_beside_the_clip_they_are_of(client: TestClient, studio: Studio) -> None:
+    source = over(studio.generate(read_wish(Generate, {}))).clips[0]
+    job = over(studio.vary(read_wish(Vary, {"latent": source["latent"], "count": 2, "steps": 2})))
+    for clip in job.clips:
+        assert [(side["name"], side["sound"]) for side in clip["others"]] == [
+            ("Source", source["sound"])
+        ]
+    # An upload is a latent alone.
+    address = next(one["url"] for one in source["downloads"] if one["label"] == ".latent")
+    token = sent(client, "latent", "a.latent", client.get(f"/{address}").content).json()["token"]
+    clip = over(studio.vary(read_wish(Vary, {"latent": token, "count": 1, "steps": 2}))).clips[0]
+    assert clip["others"] == []
+
+
 def test_rest_calls_give_a_sound_or_all_about_it(client: TestClient) -> None:
     wish = {"tags": "genre=jazz", "loudness": {"text": "swell"}, "iterations": 2, "seed": 3}
     answer = client.post("/studio/generate", json=wish)
@@ -187,7 +336,9 @@ def test_rest_calls_give_a_sound_or_all_about_it(client: TestClient) -> None:
         (b'{"loudness": "swell"}', "loudness: input should be"),
         (b'{"tags": "genre=polka"}', "unknown genre 'polka'"),
         (b'{"loudness": {"text": "0:-30 99:-20"}}', "the loudness curve goes on to 99 s"),
-        (b'{"seconds": 50}', "seconds must be above 0 and at most 0.51"),
+        (b'{"seconds": 181}', "seconds: input should be less than or equal to 180"),
+        (b'{"seconds": 0.5, "fade": 0.1}', "a fade goes with music of several windows"),
+        (b'{"seconds": 1.2, "fade": 2}', "the fade must be from 0 to the 1.2 s, not 2"),
         (b'{"method": "controlnet", "loudness": {"text": "swell"}}', "has no ControlNet"),
     ],
 )
@@ -205,6 +356,9 @@ def test_a_wrong_call_is_one_line(client: TestClient, body: bytes, message: str)
         ({"name": "a.mid", "tempo": "-5"}, "tempo must be from 20 to 400 BPM, not -5"),
         ({"name": "a.mid", "tempo": "0"}, "tempo must be from 20 to 400 BPM, not 0"),
         ({"name": "a.mid", "tempo": "fast"}, "tempo: input should be a valid number"),
+        ({"name": "a.mid", "seconds": "nan"}, "seconds must be above 0 and at most 900, not nan"),
+        ({"name": "a.mid", "seconds": "0"}, "seconds must be above 0 and at most 900, not 0"),
+        ({"name": "a.mid", "seconds": "1e9"}, "seconds must be above 0 and at most 900, not 1e+09"),
         ({}, "name: field required"),
     ],
 )
@@ -302,108 +456,6 @@ def test_a_policy_lets_the_page_fetch_from_here_only(client: TestClient) -> None
     for source in re.findall(r'(?:src|href)="([^"]+)"', page.text):
         if not source.startswith(("./", "/", "studio/", "data:", f"http://{HOST}", "assets/")):
             assert source == "https://gradio.app/", source  # metadata, never fetched
-
-
-def test_files_go_after_their_time(tmp_path: Path) -> None:
-    store = Store(keep=0.2, root=tmp_path)
-    folder = store.new()
-    (folder / "a.wav").write_bytes(b"x")
-    assert store.find(folder.name).name == "a.wav"
-    until = time.monotonic() + 10
-    while folder.exists() and time.monotonic() < until:
-        time.sleep(0.05)
-    with pytest.raises(UploadError, match="no longer here"):
-        store.find(folder.name, "a.wav")
-    store.close()
-    assert not tmp_path.exists()
-
-
-def test_files_that_are_used_stay_and_one_that_vanishes_harms_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = Store(keep=1000, root=tmp_path)
-    old, used, gone = (store.new() for _ in range(3))
-    for folder in (old, used, gone):
-        (folder / "a.wav").write_bytes(b"x")
-        os.utime(folder, (0, 0))
-    assert store.find(used.name).exists()
-    plain = Path.stat
-
-    def stat(path: Path, **how: Any) -> Any:
-        if path == gone or path.parent == gone:  # removed between being listed and looked at
-            raise FileNotFoundError(path)
-        return plain(path, **how)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "stat", stat)
-        assert store.size() == 2
-        store.sweep()
-    assert not old.exists()
-    assert used.exists()
-    store.close()
-
-
-@pytest.mark.parametrize(
-    ("given", "kept"),
-    [
-        ("../../etc/passwd.wav", "passwd.wav"),
-        ("C:\\music\\a.wav", "a.wav"),
-        ("~a$(x);`y`.wav", "_a_(x)__y_.wav"),
-        ("", "file"),
-        ("x" * 300 + ".wav", "x" * 200 + ".wav"),
-        ("曲" * 90 + ".wav", "曲" * 66 + ".wav"),
-        ("süß – Don't Stop!.mid", "süß – Don't Stop!.mid"),
-        ("-rf.wav", "rf.wav"),
-        ("a\0b\u202e.wav", "a_x00b_u202e.wav"),
-    ],
-)
-def test_names_are_made_safe(given: str, kept: str) -> None:
-    assert safe_name(given) == kept
-
-
-def test_the_queue_is_bounded_and_takes_turns() -> None:
-    jobs, done, go = Jobs(size=2), [], []
-
-    def work(job: Job) -> None:
-        while not go:
-            time.sleep(0.01)
-        done.append(job.id)
-
-    first = jobs.submit(work)
-    while first.state == "queued":
-        time.sleep(0.01)
-    waiting = [jobs.submit(work) for _ in range(2)]
-    assert [jobs.before(job) for job in waiting] == [1, 2]
-    with pytest.raises(RequestError, match="the queue is full, 2 jobs are waiting"):
-        jobs.submit(work)
-    go.append(1)
-    until = time.monotonic() + 10
-    while not waiting[-1].over and time.monotonic() < until:
-        time.sleep(0.01)
-    assert done == [first.id, *(job.id for job in waiting)]
-    jobs.close()
-
-
-def test_a_job_that_fails_tells_one_line_and_the_next_one_runs(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    jobs = Jobs(clean=lambda text: text.replace("/secret/", ""))
-
-    def wrong(job: Job) -> None:
-        raise RequestError("cannot read /secret/a.wav")
-
-    def broken(job: Job) -> None:
-        raise KeyError("a bug")
-
-    made = [jobs.submit(wrong), jobs.submit(broken), jobs.submit(lambda job: None)]
-    until = time.monotonic() + 10
-    while not made[-1].over and time.monotonic() < until:
-        time.sleep(0.01)
-    assert [job.state for job in made] == ["failed", "failed", "done"]
-    assert made[0].line == "cannot read a.wav"
-    assert made[1].line == "something went wrong in the studio: its log says what"
-    assert [record.levelno for record in caplog.records] == [logging.ERROR]
-    jobs.close()
 
 
 def test_a_job_that_nobody_waits_for_is_stopped(

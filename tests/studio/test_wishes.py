@@ -18,6 +18,7 @@ from ditto.edit.timeline import Timeline
 from ditto.errors import ControlError, DittoError, RequestError
 from ditto.latents import Latent
 from ditto.models.model import MusicModel
+from ditto.optimize import never
 from ditto.request import Request
 from ditto.studio.wishes import EditWish, Generate, Vary, read_wish
 
@@ -77,6 +78,7 @@ WISHES = [
     },
     {"melody": {"text": "C4 E4"}, "text": {"text": "it's a 'calm' trio"}},
     {"chords": {"text": "Am:4 F:2 C"}, "tags": "tempo=90"},
+    {"beats": {"text": "96.5", "during": "0.1-0.4", "weight": 0.5}, "tags": "tempo=90"},
 ]
 
 
@@ -88,8 +90,46 @@ def test_a_clip_is_the_same_in_all_spellings(
     request = wish.request(model.spec, seconds=wish.seconds)
     (commanded, _), _ = by_command(wish.command(), monkeypatch, tmp_path)
     assert same(commanded) == same(request)
-    _, keywords = by_python(wish.python(), "generate", monkeypatch)
+    _, keywords = by_python(wish.python(model), "generate", monkeypatch)
     assert same(Request(**keywords)) == same(request)
+
+
+SONG = {
+    "seconds": 1.2,
+    "fade": 0.25,
+    "seed": 3,
+    "iterations": 1,
+    "loudness": {"text": "0:-40 1.1:-15", "weight": 0.5},
+    "structure": {"text": "AB"},
+}
+
+
+def test_a_song_is_the_same_samples_in_all_spellings(
+    model: MusicModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    wish = read_wish(Generate, SONG)
+    assert wish.long(model)
+    made = wish.song(model, lambda *_: None, never)
+    made.save(tmp_path / "wish.wav")
+    expected = soundfile.read(tmp_path / "wish.wav", dtype="int16")[0]
+    assert len(expected) == 9600
+    assert np.abs(expected[-400:]).max() < 0.2 * np.abs(expected[-2000:]).max()
+    for name, spelling in (
+        ("command", lambda: cli.app(shlex.split(wish.command())[1:], standalone_mode=False)),
+        ("python", lambda: exec(wish.python(model), {})),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        spelling()
+        found = soundfile.read("out.wav", dtype="int16")[0]
+        np.testing.assert_array_equal(found, expected, err_msg=name)
+
+
+def test_what_is_no_song_does_not_fade(model: MusicModel) -> None:
+    wish = read_wish(Generate, {"fade": 1, "seconds": 0.4})
+    with pytest.raises(RequestError, match="a fade goes with music of several windows"):
+        wish.python(model)
 
 
 def same(request: Request) -> Any:
@@ -124,6 +164,29 @@ EDITS = [
     ({"kind": "outpaint", "seconds": 1.5, "loudness": {"text": "0:-30 1.5:-10"}}, "outpaint"),
     ({"kind": "loop", "bpm": 240, "bars": 1, "melody": {"text": "C4 E4"}}, "loop"),
     ({"kind": "loop", "bpm": 150, "bars": 1, "melody": {"text": "C4"}}, "loop_recording"),
+    (
+        {
+            "kind": "loop",
+            "bpm": 150,
+            "bars": 1,
+            "beats": {"text": "150"},
+            "chords": {"text": "Am:4 F:2"},
+            "brightness": {"text": "0:700 1:2800", "during": "0-1"},
+            "text": {"text": "it's calm"},
+        },
+        "loop_recording",
+    ),
+    (
+        {
+            "kind": "loop",
+            "bpm": 240,
+            "bars": 1,
+            "chords": {"text": "C:2 G:2"},
+            "melody": {"text": "C4"},
+            "structure": {"text": "AB"},
+        },
+        "loop",
+    ),
 ]
 
 
@@ -211,9 +274,25 @@ def test_a_wrong_wish_is_one_line(values: dict, message: str, model: MusicModel)
         ("brightness", "curve.CSV"),
         ("melody", "/etc/tune.mid"),
         ("melody", "song.wav"),
+        ("loudness", "song.wav"),
+        ("loudness", "song.wav/"),
+        ("loudness", "levels.txt"),
+        ("brightness", "/etc/levels.TSV"),
+        ("structure", "song.Flac"),
+        ("structure", "song.Flac/."),
+        ("brightness", "/etc/song.m4a"),
+        ("beats", "drums.mid"),
+        ("beats", "drums.mid/"),
+        ("beats", "song.wav"),
     ],
 )
-def test_no_text_names_a_file_of_the_server(word: str, text: str, model: MusicModel) -> None:
+def test_no_text_names_a_file_of_the_server(
+    word: str, text: str, model: MusicModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("song.wav", "song.Flac"):  # which are there, and could be read
+        soundfile.write(name, 0.1 * np.random.default_rng(0).standard_normal(9600), 8000)
+    Path("levels.txt").write_text("0 -30\n1 -20\n")
     wish = read_wish(Generate, {word: {"text": text}})
     with pytest.raises(
         ControlError, match=r"not the name of a file|cannot read '.*' in the melody"

@@ -30,6 +30,7 @@ def functions(studio: Studio) -> list[Callable[..., Any]]:
         iterations: int = 0,
         seconds: float = 0.0,
         chords: str = "",
+        beats: str = "",
     ) -> dict:
         """Make a clip that follows the controls; texts are those of the command line.
 
@@ -42,8 +43,9 @@ def functions(studio: Studio) -> list[Callable[..., Any]]:
             brightness: a shape, or "0:700 5:2800" (seconds:Hz).
             seed: of the clip.
             iterations: K; 0 is the default for the controls.
-            seconds: length; 0 is the model's window.
+            seconds: length; 0 is the model's window, and more than that a song.
             chords: such as "Am:4 F:4 C:4 G:4".
+            beats: such as "120".
         """
         texts = {
             "loudness": loudness,
@@ -52,6 +54,7 @@ def functions(studio: Studio) -> list[Callable[..., Any]]:
             "text": text,
             "brightness": brightness,
             "chords": chords,
+            "beats": beats,
         }
         values: dict[str, Any] = {name: {"text": given} for name, given in texts.items() if given}
         values |= {"tags": tags, "seed": seed}
@@ -74,6 +77,10 @@ def functions(studio: Studio) -> list[Callable[..., Any]]:
         iterations: int = 0,
         loudness: str = "",
         melody: str = "",
+        text: str = "",
+        brightness: str = "",
+        chords: str = "",
+        beats: str = "",
     ) -> dict:
         """Edit a recording, or make a loop.
 
@@ -90,15 +97,26 @@ def functions(studio: Studio) -> list[Callable[..., Any]]:
             iterations: K; 0 is the default.
             loudness: of what is new, over the whole.
             melody: of what is new, over the whole.
+            text: a description of what is new.
+            brightness: of what is new, over the whole.
+            chords: of what is new, over the whole.
+            beats: of what is new, over the whole.
         """
         values: dict[str, Any] = {"kind": kind, "regions": regions, "backwards": backwards}
         given = {"recording": recording, "seconds": seconds, "bpm": bpm, "bars": bars}
         given |= {"iterations": iterations}
         values |= {name: value for name, value in given.items() if value}
-        texts = {"loudness": loudness, "melody": melody}
-        values |= {name: {"text": text} for name, text in texts.items() if text}
+        texts = {
+            "loudness": loudness,
+            "melody": melody,
+            "text": text,
+            "brightness": brightness,
+            "chords": chords,
+            "beats": beats,
+        }
+        values |= {name: {"text": given} for name, given in texts.items() if given}
         values |= {"tags": tags, "seed": seed}
-        return await _clip(studio, lambda: studio.edit(read_wish(EditWish, values)))
+        return await _clip(studio, lambda: studio.edit(read_wish(EditWish, values), compare=False))
 
     async def vary(latent: str, count: int = 4, tags: str = "", seed: int = 0) -> list:
         """Make other clips from one latent.

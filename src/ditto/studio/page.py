@@ -25,8 +25,10 @@ LOADS = "".join(f'<script src="studio/static/{name}.js"></script>' for name in S
 part that is made before its own script has come stays empty."""
 NEEDS_ADAPTER = ("controlnet", "naive", "multidiffusion", "md50")
 """Methods that need a ControlNet, or a region to keep: the page does not offer them."""
-IN_EDITS = ("loudness", "melody")
-"""Controls of edits and loops, over the whole in the end."""
+IN_EDITS = ("loudness", "melody", "text", "beats", "chords", "brightness")
+"""Controls of edits, over the whole in the end; a form is that of one clip as a whole."""
+IN_LOOPS = (*IN_EDITS, "structure")
+"""A loop that fits the model's window is one clip."""
 TABS = ("Create", "Edit", "Loop", "Vary")
 
 Parts = dict[str, Any]
@@ -119,7 +121,7 @@ def controls(studio: Studio, name: str, *words: str) -> dict[str, gr.HTML]:
             elem_id=f"{name}-{word}",
             word=word,
             title=title,
-            hint=hint,
+            hint="; ".join(filter(None, [hint, counts])),
             unit=scale.unit,
             range=[scale.low, scale.high],
             shapes=shapes,
@@ -129,14 +131,14 @@ def controls(studio: Studio, name: str, *words: str) -> dict[str, gr.HTML]:
         )
 
     def text(word: str, title: str, hint: str, **more: Any) -> gr.HTML:
-        names = {"word": word, "title": title, "hint": hint}
+        names = {"word": word, "title": title, "hint": "; ".join(filter(None, [hint, counts]))}
         return part("words", {}, elem_id=f"{name}-{word}", **names, **more, **shared)
 
     made: dict[str, Callable[[], gr.HTML]] = {
         "loudness": lambda: curve(
             "loudness",
             "Loudness",
-            "draw how loud it is, over time" + (counts and f"; {counts}"),
+            "draw how loud it is, over time",
             LOUDNESS,
             view=[-60, 0],
             lines=[-60, -40, -20, 0],
@@ -154,7 +156,13 @@ def controls(studio: Studio, name: str, *words: str) -> dict[str, gr.HTML]:
             **shared,
         ),
         "structure": lambda: part(
-            "form", {}, elem_id=f"{name}-structure", word="structure", first="ABA", **shared
+            "form",
+            {},
+            elem_id=f"{name}-structure",
+            word="structure",
+            first="ABA",
+            hint="which parts sound alike" + (name == "loop") * ", in a loop of one window",
+            **shared,
         ),
         "text": lambda: text(
             "text",
@@ -162,6 +170,13 @@ def controls(studio: Studio, name: str, *words: str) -> dict[str, gr.HTML]:
             "what it should sound like, by CLAP",
             placeholder="a calm jazz trio with vibraphone",
             rows=2,
+        ),
+        "beats": lambda: text(
+            "beats",
+            "Beats",
+            "sounds begin on the beats of a tempo",
+            placeholder="beats per minute, such as 120",
+            rows=1,
         ),
         "chords": lambda: text(
             "chords",
@@ -203,7 +218,7 @@ def create_tab(studio: Studio) -> None:
     """Make the tab that makes clips."""
     with gr.Row(elem_classes=["sides"]):
         with gr.Column():
-            fields = ["tempo", "iterations", "guidance", "method", "seconds"]
+            fields = ["tempo", "iterations", "guidance", "method", "seconds", "fade"]
             tags = music(studio, "create", fields, genre="jazz", tempo=110)
             parts = controls(studio, "create")
             button = go("create", "Generate")
@@ -305,7 +320,7 @@ def loop_tab(studio: Studio) -> None:
             )
             fields = ["iterations", "guidance", "method", "overlap"]
             tags = music(studio, "loop", fields, genre="electronic")
-            parts = controls(studio, "loop", *IN_EDITS)
+            parts = controls(studio, "loop", *IN_LOOPS)
             button = go("loop", "Make a loop")
         with gr.Column():
             result = part(

@@ -27,7 +27,7 @@ from ditto.errors import DittoError, RequestError
 from ditto.studio import page
 from ditto.studio.files import KINDS, UploadError
 from ditto.studio.jobs import BROKEN, NOT_BEGUN, Job
-from ditto.studio.wishes import EditWish, Generate, first_fault, read_wish
+from ditto.studio.wishes import LONGEST, EditWish, Generate, first_fault, read_wish
 from ditto.studio.work import Studio
 
 STATIC = Path(__file__).parent / "static"
@@ -168,8 +168,14 @@ def add_files(app: FastAPI, studio: Studio) -> None:
         return FileResponse(found, filename=found.name if download else None)
 
     @app.post("/studio/upload/{kind}")
-    async def upload(request: Request, kind: str, name: str, tempo: float | None = None) -> Any:
-        return await receive(studio, request, kind, name, tempo)
+    async def upload(
+        request: Request,
+        kind: str,
+        name: str,
+        tempo: float | None = None,
+        seconds: float | None = None,
+    ) -> Any:
+        return await receive(studio, request, kind, name, tempo, seconds)
 
 
 def add_jobs(app: FastAPI, studio: Studio) -> None:
@@ -196,11 +202,16 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
     @app.post("/studio/edit")
     async def edit(request: Request) -> Any:
         wish = read_wish(EditWish, await body(request))
-        return await answer(request, studio, lambda: studio.edit(wish))
+        return await answer(request, studio, lambda: studio.edit(wish, compare=False))
 
 
 async def receive(
-    studio: Studio, request: Request, kind: str, name: str, tempo: float | None
+    studio: Studio,
+    request: Request,
+    kind: str,
+    name: str,
+    tempo: float | None,
+    seconds: float | None,
 ) -> Any:
     """Take an upload, the body of a request, and return what the page shows of it.
 
@@ -211,13 +222,15 @@ async def receive(
     length = int(announced) if announced.isdecimal() else None
     if tempo is not None and not SLOWEST <= tempo <= FASTEST:  # NaN neither
         raise RequestError(f"tempo must be from {SLOWEST:g} to {FASTEST:g} BPM, not {tempo:g}")
+    if seconds is not None and not 0 < seconds <= LONGEST:
+        raise RequestError(f"seconds must be above 0 and at most {LONGEST:g}, not {seconds:g}")
     stored = "sound" if kind == "melody" else kind
     file = await studio.store.receive(stored, name, length, request.stream())
     look: dict[str, Callable[[], dict[str, Any]]] = {
         "sound": lambda: studio.look_into(file),
         "latent": lambda: studio.latent(file),
-        "score": lambda: studio.tune(file, tempo),
-        "melody": lambda: studio.tune(file, tempo),
+        "score": lambda: studio.tune(file, tempo, seconds),
+        "melody": lambda: studio.tune(file, tempo, seconds),
     }
     assert set(KINDS) <= set(look)
     kept = False

@@ -1,6 +1,7 @@
 """Results as the page shows them: plain data, and files beside it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,19 @@ import torch
 from matplotlib.image import imsave
 from torch import Tensor
 
-from ditto.audio.io import write
+from ditto.audio.io import read, write
 from ditto.controls.base import Control
 from ditto.controls.melody import Melody
 from ditto.controls.output import Output
 from ditto.edit.result import Edit
-from ditto.panels import ChromaPanel, CurvePanel, MatrixPanel, Panel
+from ditto.panels import ChromaPanel, CurvePanel, MatrixPanel, Panel, Spans
 from ditto.result import Result
 from ditto.studio.tunes import write_midi
 
 COLUMNS = 4000
 """Most columns of a waveform."""
+POINTS = 2000
+"""Most values of a curve: the page is told of them at every change of a job."""
 SOUND = "out.wav"
 
 LABELS = {
@@ -33,6 +36,8 @@ LABELS = {
     "clap_score": ("Text, CLAP score", ""),
     "brightness_mse_octaves2": ("Brightness, mean square error", "octaves²"),
     "brightness_rho": ("Brightness, correlation", ""),
+    "beats_f_measure_percent": ("Beats, F-measure", "%"),
+    "beats_stand_out_times": ("Beats, how they stand out", "times"),
     "inpaint_mse": ("What is kept, mean square error", ""),
     "outpaint_mse": ("The overlap, mean square error", ""),
     "loop_mse": ("Start against end, mean square error", ""),
@@ -83,10 +88,7 @@ def show_clip(result: Result, item: int, folder: Path) -> dict[str, Any]:
     latent = result.latent(item).save(folder / "out.latent")
     downloads = [("WAV", sound), ("JSON", report), (".latent", latent), ("picture", picture)]
     controls = result.request.controls
-    terms = [term for control in controls for term in bare_terms(control)]
-    for melody in [term for term in terms if isinstance(term, Melody)][:1]:
-        write_midi(folder / "target.mid", melody.tune, result.request.tags.tempo)
-        downloads.append(("MIDI of the target", folder / "target.mid"))
+    downloads += write_target(controls, folder, result.request.tags.tempo)
     control = result.request.control
     with torch.no_grad():
         output = Output(result.x_0, result.model, result.audio)
@@ -101,11 +103,9 @@ def show_clip(result: Result, item: int, folder: Path) -> dict[str, Any]:
         "sound": address(sound),
         "peaks": peaks(samples),
         "spectrogram": address(spectrogram),
-        "panels": [
-            {"title": panel.title, "during": panel.during, **drawing}
-            for i, panel in enumerate(panels)
-            if (drawing := draw(panel, folder / f"panel-{i}"))
-        ],
+        "side": "With control",
+        "others": [],
+        "panels": draw_all(panels, folder),
         "errors": errors({name: value[item].item() for name, value in result.errors.items()}),
         "downloads": [{"label": label, "url": address(file)} for label, file in downloads],
         "latent": folder.name,
@@ -125,13 +125,16 @@ def show_plain(result: Result, item: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def show_edit(edit: Edit, before: Path | None, folder: Path) -> dict[str, Any]:
+def show_edit(
+    edit: Edit, before: Path | None, folder: Path, tempo: float | None = None
+) -> dict[str, Any]:
     """Write an edit's files; return what the page shows.
 
     Args:
         edit: what was made.
         before: the recording as the page plays it, if there was one.
         folder: empty.
+        tempo: that a melody is written down in.
     """
     sound, picture, report = edit.save(folder / SOUND)
     rate, seams = edit.sample_rate, edit.seams()
@@ -140,18 +143,21 @@ def show_edit(edit: Edit, before: Path | None, folder: Path) -> dict[str, Any]:
     if np.isfinite(worst):
         told = f"percentile {worst:.0f} of the music's own jumps"
         lines.append({"key": "seams", "label": "Seams, at most", "value": told})
+    controls = () if edit.request is None else edit.request.controls
     downloads = [("WAV", sound), ("JSON", report), ("picture", picture)]
+    downloads += write_target(controls, folder, tempo)
     return {
         "name": edit.kind,
         "title": f"{edit.timeline.seconds:.2f} s at {rate} Hz",
         "seconds": edit.timeline.seconds,
         "sound": address(sound),
-        "peaks": peaks(edit.samples),
+        "peaks": peaks(edit.timeline.samples),
         "picture": address(picture),
-        "new": [[start / rate, end / rate] for start, end in edit.gaps],
-        "other": None if before is None else show_before(edit, before),
+        "new": [] if edit.kind == "song" else new_spans(edit),
+        "side": "With control" if before is None else "After",
+        "others": [] if before is None else [show_before(edit, before)],
         "loop": edit.kind == "loop",
-        "panels": [],
+        "panels": draw_all(edit_panels(edit), folder),
         "errors": lines,
         "downloads": [{"label": label, "url": address(file)} for label, file in downloads],
     }
@@ -169,6 +175,83 @@ def show_before(edit: Edit, before: Path) -> dict[str, Any]:
         "offset": edit.timeline.origin / edit.sample_rate,
         "errors": [],
     }
+
+
+def show_plain_edit(edit: Edit, folder: Path) -> dict[str, Any]:
+    """Write the sound of an edit without control; return it as another side of an A/B."""
+    samples, file = np.clip(edit.timeline.samples, -1, 1), folder / "without-control.wav"
+    write(file, samples, edit.sample_rate)
+    return {
+        "name": "Without control",
+        "sound": address(file),
+        "peaks": peaks(samples),
+        "errors": [],
+        "seconds": edit.timeline.seconds,
+    }
+
+
+def show_source(sound: Path) -> dict[str, Any]:
+    """Return the clip that others were made from as the other side of an A/B."""
+    audio = read(sound)
+    return {
+        "name": "Source",
+        "sound": address(sound),
+        "peaks": peaks(audio.samples),
+        "errors": [],
+        "seconds": audio.seconds,
+    }
+
+
+def new_spans(edit: Edit) -> list[tuple[float, float]]:
+    """Return what is new of an edit's sound, (from, to) in seconds."""
+    return [(start / edit.sample_rate, end / edit.sample_rate) for start, end in edit.gaps]
+
+
+def edit_panels(edit: Edit) -> list[Panel]:
+    """Return target and achieved over an edit's whole, of the controls that count in what is new.
+
+    What grows with the square of the length is left out where it does not fit the model's window.
+    """
+    if edit.kind == "song" or edit.request is None or not edit.model.has_mel:
+        return edit.panels
+    model, spec, new = edit.model, edit.model.spec, new_spans(edit)
+    frames = int(edit.timeline.seconds * spec.frame_rate)
+    fits = frames <= model.shape(None)[-1]
+    controls = [one for one in edit.request.controls if fits or one.bare().grows_evenly]
+    if not controls:
+        return []
+    with torch.no_grad():
+        heard = edit.timeline.heard(0, frames, 0, spec)[None].to(model.device)
+        output = Output(model.encode(heard), model, rendered=heard)
+        found = [panel for control in controls for panel in control.panels(output, 0)]
+    return [replace(panel, during=_common(panel.during, new)) for panel in found]
+
+
+def _common(spans: Spans, new: Sequence[tuple[float, float]]) -> Spans:
+    """Return what spans (none is all of the time) have in common with what is new."""
+    pairs = [(max(a, c), min(b, d)) for a, b in spans or ((0.0, np.inf),) for c, d in new]
+    return tuple((start, end) for start, end in pairs if start < end)
+
+
+def write_target(
+    controls: Sequence[Control], folder: Path, tempo: float | None
+) -> list[tuple[str, Path]]:
+    """Write the tune that the first melody among the controls asks for; return it as a download."""
+    terms = [term for control in controls for term in bare_terms(control)]
+    found = []
+    for melody in [term for term in terms if isinstance(term, Melody)][:1]:
+        write_midi(folder / "target.mid", melody.tune, tempo)
+        found.append(("MIDI of the target", folder / "target.mid"))
+    return found
+
+
+def draw_all(panels: Sequence[Panel], folder: Path) -> list[dict[str, Any]]:
+    """Return controls' panels as data for the page, with pictures in a folder."""
+    return [
+        {"title": panel.title, "during": panel.during, **drawing}
+        for i, panel in enumerate(panels)
+        if (drawing := draw(panel, folder / f"panel-{i}"))
+    ]
 
 
 @singledispatch
@@ -221,5 +304,6 @@ def bare_terms(control: Control) -> list[Control]:
     return [term.bare() for term, _ in control.bare().terms()]
 
 
-def _rounded(values: Sequence[float] | np.ndarray) -> list[float]:
-    return [round(float(value), 2) for value in values]
+def _rounded(values: np.ndarray) -> list[float]:
+    """Return a curve of at most `POINTS` values."""
+    return [round(float(value), 2) for value in values[:: -(-len(values) // POINTS)]]

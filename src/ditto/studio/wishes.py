@@ -8,22 +8,24 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ditto.audio import opening
 from ditto.audio.spec import AudioSpec
-from ditto.controls import CONTROLS
+from ditto.controls import CONTROLS, midi, scores, tables
 from ditto.controls.base import Control, ParseContext
 from ditto.controls.melody import Melody
 from ditto.controls.notes import DEFAULT_BPM
 from ditto.edit import edits, loops, variations
+from ditto.edit import song as songs
 from ditto.edit.result import Edit
 from ditto.errors import ControlError, RequestError
 from ditto.latents import Latent
 from ditto.methods import make_method
 from ditto.models.conditioning import Tags
-from ditto.models.model import MusicModel
+from ditto.models.model import MusicModel, needs_windows
 from ditto.optimize import Step, Stop
 from ditto.paths import printable
 from ditto.request import Request
@@ -34,11 +36,20 @@ WORDS = {
     "structure": "structure",
     "text": "text",
     "brightness": "brightness",
+    "beats": "beats",
     "chords": "chords",
 }
-"""Control as the page and the command line call it → its kind."""
+"""Control as the page and the command line call it → its kind; in the order of `CONTROLS`, in which
+the command line adds them up.
+"""
+FILES = (*tables.ENDINGS, *opening.ENDINGS, *midi.ENDINGS, *scores.ENDINGS)
+"""Endings of names that the command line reads files of: of this machine, which are not the
+page's.
+"""
 MAX_TEXT = 20_000
 MAX_ITERATIONS, MAX_COUNT, MAX_REPEATS, MAX_SECONDS = 500, 16, 16, 180.0
+LONGEST = 900.0
+"""Seconds of a whole that the page draws, and takes a tune for."""
 
 Progress = Callable[[int, int, Step], None]
 
@@ -68,7 +79,7 @@ class Music(Words):
 
     Attributes:
         tags: "genre=jazz mood=calm tempo=110".
-        loudness, melody, structure, text, brightness, chords: controls.
+        loudness, melody, structure, text, brightness, beats, chords: controls.
         seed: of the first clip or window.
         iterations: K; None is the default for the controls.
         guidance: w; None is the model's.
@@ -81,6 +92,7 @@ class Music(Words):
     structure: Asked | None = None
     text: Asked | None = None
     brightness: Asked | None = None
+    beats: Asked | None = None
     chords: Asked | None = None
     seed: int = Field(0, ge=0, le=2**31 - 1)
     iterations: int | None = Field(None, ge=1, le=MAX_ITERATIONS)
@@ -91,6 +103,10 @@ class Music(Words):
         """Return the controls by their words."""
         found = {word: getattr(self, word) for word in WORDS}
         return {word: asked for word, asked in found.items() if asked is not None}
+
+    def uncontrolled(self) -> Self:
+        """Return the same wish without its controls."""
+        return self.model_copy(update=dict.fromkeys(WORDS))
 
     def tempo_of(self, word: str, tags: Tags) -> float | None:
         """Return the tempo that a control's beats are counted by; None is the default."""
@@ -161,23 +177,52 @@ class Music(Words):
 
 
 class Generate(Music):
-    """A clip.
+    """A clip, or a song of several windows.
 
     Attributes:
         seconds: length; None is the model's window.
+        fade: seconds in which a song fades out.
     """
 
-    seconds: float | None = Field(None, gt=0, le=60)
+    seconds: float | None = Field(None, gt=0, le=MAX_SECONDS)
+    fade: float = Field(0.0, ge=0, le=MAX_SECONDS)
+
+    def long(self, model: MusicModel) -> bool:
+        """Tell whether it is a song of several windows.
+
+        Raises:
+            RequestError: it is none, but is to fade out.
+        """
+        several = needs_windows(model, self.seconds)
+        if self.fade and not several:
+            raise RequestError("a fade goes with music of several windows: give more seconds")
+        return several
+
+    def song(self, model: MusicModel, progress: Progress, stop: Stop) -> Edit:
+        """Make the song.
+
+        Raises:
+            DittoError: see `ditto.song`.
+        """
+        assert self.seconds is not None
+        request = self.request(model.spec, seconds=self.seconds)
+        return songs.song(
+            model, self.seconds, request, fade=self.fade, progress=progress, stop=stop
+        )
 
     def command(self) -> str:
         """Return the command line."""
         length = [] if self.seconds is None else ["--seconds", f"{self.seconds:g}"]
+        length += ["--fade", f"{self.fade:g}"] if self.fade else []
         return shlex.join(["ditto-music", "generate", *self.flags(), *length, "-o", "out.wav"])
 
-    def python(self) -> str:
+    def python(self, model: MusicModel) -> str:
         """Return the same in Python."""
         length = [] if self.seconds is None else [f"seconds={self.seconds!r}"]
-        return snippet("clip = ditto.generate", ["model", *self.arguments(), *length])
+        if not self.long(model):
+            return snippet("clip = ditto.generate", ["model", *self.arguments(), *length])
+        length += [f"fade={self.fade!r}"] if self.fade else []
+        return snippet("clip = ditto.song", ["model", *length, *self.arguments()])
 
 
 class EditWish(Music):
@@ -198,7 +243,7 @@ class EditWish(Music):
     kind: Literal["inpaint", "outpaint", "loop"]
     recording: str | None = Field(None, max_length=60)
     regions: list[tuple[float, float]] = Field(default_factory=list, max_length=32)
-    seconds: float | None = Field(None, gt=0, le=900)
+    seconds: float | None = Field(None, gt=0, le=LONGEST)
     backwards: bool = False
     bpm: float | None = None
     bars: int | None = None
@@ -364,13 +409,21 @@ def control_of(word: str, asked: Asked, spec: AudioSpec, tempo: float | None) ->
     kind = CONTROLS[WORDS[word]]
     if kind is Melody:
         control: Control = Melody.from_notes(asked.text, bpm=tempo or DEFAULT_BPM)
-    elif word != "text" and asked.text.lower().endswith(".csv"):
+    elif word != "text" and names_a_file(asked.text):
         raise ControlError(f"give the {word} itself here, not the name of a file")
     else:
         control = kind.parse(asked.text, ParseContext(lambda: spec, tempo=tempo))
     if asked.during:
         control = control.during(*spans_of(asked.during, word))
     return control if asked.weight is None else control * asked.weight
+
+
+def names_a_file(text: str) -> bool:
+    """Tell whether a control might take a text for a file's name, by its ending.
+
+    Of "song.wav/" a path has the ending too.
+    """
+    return text.lower().endswith(FILES) or Path(text).suffix.lower() in FILES
 
 
 def spans_of(text: str, word: str) -> list[tuple[float, float]]:

@@ -15,7 +15,8 @@ import torch
 from ditto.audio.io import info, read, write
 from ditto.controls.base import Control
 from ditto.diffusion.samplers import ddim
-from ditto.errors import AudioFileError, RequestError
+from ditto.edit.result import Edit
+from ditto.errors import AudioFileError, DittoError, RequestError
 from ditto.latents import Latent
 from ditto.methods.none import Uncontrolled
 from ditto.models.model import MusicModel
@@ -115,9 +116,12 @@ class Studio:
             DittoError: it cannot be, or the queue is full.
         """
         model = self.model
+        spelt = self.spelt(wish.command(), wish.python(model))
+        if wish.long(model):
+            making = Making(lambda given, *how: given.song(model, *how), wish, compare=compare)
+            return self._edited(making, wish.request(model.spec), spelt)
         request = wish.request(model.spec, seconds=wish.seconds).resolved(model)
         check(request, model)
-        spelt = self.spelt(wish.command(), wish.python())
 
         def work(job: Job) -> None:
             folder = self.store.new()
@@ -130,22 +134,36 @@ class Studio:
             if compare and request.controls and not job.stopping():
                 job.phase = "the same seed without control"
                 plain = uncontrolled(request, model)
-                job.clips = [clip | {"other": show.show_plain(plain, 0, folder)}]
+                job.clips = [clip | {"others": [show.show_plain(plain, 0, folder)]}]
 
         return self.jobs.submit(work)
 
-    def edit(self, wish: EditWish) -> Job:
+    def edit(self, wish: EditWish, *, compare: bool = True) -> Job:
         """Queue an edit.
+
+        Args:
+            wish: what it is.
+            compare: make that of the same seed without control too.
 
         Raises:
             DittoError: it cannot be, or the queue is full.
         """
         model = self.model
         recording = None if wish.recording is None else self.store.find(wish.recording)
-        request = wish.request(model.spec, wish.whole_tags(model)).resolved(model)
-        iterations = wish.iterations or max(request.iterations or 0, Control.iterations)
         name = None if recording is None else recording.name
-        spelt = self.spelt(wish.command(name), wish.python(model, name))
+        making = Making(
+            lambda given, *how: given.edit(model, recording, *how), wish, recording, compare
+        )
+        request = wish.request(model.spec, wish.whole_tags(model))
+        return self._edited(
+            making, request, self.spelt(wish.command(name), wish.python(model, name))
+        )
+
+    def _edited(self, making: "Making", request: Request, spelt: dict[str, str]) -> Job:
+        """Queue what is made window by window."""
+        model, wish = self.model, making.wish
+        request = request.resolved(model)
+        iterations = wish.iterations or max(request.iterations or 0, Control.iterations)
 
         def work(job: Job) -> None:
             folder, previews = self.store.new(), Previews(model, request, self.store)
@@ -155,11 +173,19 @@ class Studio:
                 previews.after(step, job)
 
             job.phase = "making what is new"
-            edit = wish.edit(model, recording, progress, job.stopping)
+            edit = making.make(wish, progress, job.stopping)
             job.phase = "writing files"
-            before = None if recording is None else self._played(recording)
-            clip = show.show_edit(edit, before, folder) | spelt
-            job.line, job.clips = self._kept(job), [clip]
+            before = None if making.recording is None else self._played(making.recording)
+            clip = show.show_edit(edit, before, folder, wish.tempo_of("melody", request.tags))
+            job.line, job.clips = self._kept(job) or "; ".join(edit.notes), [clip | spelt]
+            if edit.kind == "song" and job.stopping():
+                job.line = f"stopped: this is the beginning, {edit.seconds:.2f} s"
+            if making.compare and request.controls and not job.stopping():
+                job.phase = "the same seed without control"
+                plain = making.uncontrolled(job)
+                if plain is not None:
+                    shown = show.show_plain_edit(plain, folder)
+                    job.clips = [clip | spelt | {"others": [*clip["others"], shown]}]
 
         return self.jobs.submit(work)
 
@@ -180,7 +206,11 @@ class Studio:
             result = wish.vary(model, latent)
             for item in range(wish.count):
                 job.phase = f"writing clip {item + 1} of {wish.count}"
-                job.clips = [*job.clips, show.show_clip(result, item, self.store.new()) | spelt]
+                clip = show.show_clip(result, item, self.store.new()) | spelt
+                # An upload is a latent alone.
+                sound = latent.with_name(show.SOUND)
+                sources = [show.show_source(sound)] if sound.exists() else []
+                job.clips = [*job.clips, clip | {"side": "Variation", "others": sources}]
 
         return self.jobs.submit(work)
 
@@ -253,17 +283,23 @@ class Studio:
             write(copy, np.clip(audio.samples, -1, 1), audio.sample_rate, force=True)
         return copy
 
-    def tune(self, file: Path, tempo: float | None) -> dict[str, Any]:
+    def tune(self, file: Path, tempo: float | None, seconds: float | None = None) -> dict[str, Any]:
         """Return the notes of an uploaded score, or of a recording, for the piano roll.
+
+        Args:
+            file: the upload.
+            tempo: that beats are counted by; None is the file's own, or the default.
+            seconds: how much of it; None is the model's window.
 
         Raises:
             ControlError, AudioFileError: there are none, or the file cannot be read.
         """
+        seconds = self.window if seconds is None else seconds
         if file.suffix.lower() in (*tunes.scores.ENDINGS, ".mid", ".midi"):
-            notes = tunes.read_tune(file, tempo, self.window)
+            notes = tunes.read_tune(file, tempo, seconds)
         else:
             self.look_into(file)
-            notes = tunes.hear_tune(file, self.model.spec, tempo, self.window)
+            notes = tunes.hear_tune(file, self.model.spec, tempo, seconds)
         return {"name": file.name, "notes": notes}
 
     def latent(self, file: Path) -> dict[str, Any]:
@@ -284,6 +320,34 @@ class Studio:
             "about": made.tags.caption(),
             "controls": [control.bare().kind for control in made.controls],
         }
+
+
+@dataclass(frozen=True)
+class Making:
+    """How something is made window by window.
+
+    Attributes:
+        make: makes a wish, given what is told of every step, and asked whether to stop.
+        wish: that is made.
+        recording: that is edited, if there is one.
+        compare: whether it is made without control too.
+    """
+
+    make: Callable[..., Edit]
+    wish: Generate | EditWish
+    recording: Path | None = None
+    compare: bool = True
+
+    def uncontrolled(self, job: Job) -> Edit | None:
+        """Return the same without control; None if it is stopped, or cannot be.
+
+        What is there already is not lost by that.
+        """
+        try:
+            plain = self.make(self.wish.uncontrolled(), lambda *_: None, job.stopping)
+        except (DittoError, GradientError):
+            return None
+        return None if job.stopping() else plain
 
 
 def check(request: Request, model: MusicModel) -> None:

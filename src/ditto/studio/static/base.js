@@ -189,6 +189,11 @@ window.ditto = {};
       html("button", { type: "button", class: "small", click: () => input.click() }, label));
   }
 
+  /** The number of what lies under the mouse, as its data-`kind`; undefined where nothing does. The
+      event's own target is the drawing, which holds the mouse from the first press on. */
+  const numberAt = (event, kind) =>
+    document.elementFromPoint(event.clientX, event.clientY)?.dataset[kind];
+
   /** Draw an element's parts anew; the keyboard stays on the part that it was on. */
   function redraw(element, parts) {
     const stops = () => [...element.querySelectorAll("[tabindex]")];
@@ -213,6 +218,10 @@ window.ditto = {};
     const minutes = Math.floor(time / 60), rest = (time - 60 * minutes).toFixed(2);
     return minutes ? `${minutes}:${rest.padStart(5, "0")}` : `${rest} s`;
   }
+
+  /** Seconds between two numbers under an axis of so many seconds and pixels. */
+  const timeStep = (time, width) =>
+    [1, 2, 5, 10, 30, 60, 120].find((step) => time / step <= width / 36) || 300;
 
   /** Copy a text; without a clipboard it is selected, to be copied by hand. */
   async function copy(text, from, button) {
@@ -270,5 +279,6 @@ window.ditto = {};
   }
 
   Object.assign(window.ditto, { html, svg, clamp, rounded, tab, setTempo, setSeconds, sounding,
-    placeOf, keeper, history, card, upload, messages, chooser, onWidth, redraw, first, seconds, copy, nav });
+    placeOf, keeper, history, card, upload, messages, chooser, onWidth, redraw, first, seconds,
+    timeStep, numberAt, copy, nav });
 })();

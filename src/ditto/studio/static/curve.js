@@ -189,7 +189,8 @@
       picture.addEventListener("pointerup", end, { once: true });
     });
     picture.addEventListener("dblclick", (event) => {
-      if (event.target.dataset.point !== undefined) remove(Number(event.target.dataset.point));
+      const under = ditto.numberAt(event, "point");
+      if (under !== undefined) remove(Number(under));
     });
     picture.addEventListener("keydown", (event) => {
       const i = Number(event.target.dataset.point), points = read(state);
@@ -227,7 +228,7 @@
         parts.push(svg("line", { class: i % 4 ? "beat" : "beat bar", x1: at, x2: at, y1: TOP,
           y2: HEIGHT - BOTTOM }));
       }
-      const every = [1, 2, 5, 10, 30, 60, 120].find((step) => last / step <= width / 36) || 300;
+      const every = ditto.timeStep(last, width);
       for (let i = 0; i <= last; i += every) {
         parts.push(svg("text", { x: x(i), y: HEIGHT - 6, "text-anchor": "middle" }, i ? i : "0 s"));
       }

@@ -22,8 +22,10 @@
       : sections.map(([letter, length]) => `${letter}:${rounded(length, 2)}`).join(" ");
   }
 
-  /** props: word, first, seconds. */
+  /** props: word, first, hint, seconds, tab. */
   ditto.form = (element, props, trigger) => {
+    const shared = ditto.tab(props.tab);
+    const whole = () => shared.seconds || props.seconds;
     let sections = read(props.first);
     const row = html("div", { class: "blocks" });
     const text = html("input", { type: "text", class: "code", "aria-label": "Form as text",
@@ -50,7 +52,7 @@
         } }, "remove last"), past.buttons),
       row, text, said.line);
     const card = ditto.card(element, props, trigger, { title: "Form",
-      hint: "which parts sound alike", body, text: () => write(sections) });
+      hint: props.hint, body, text: () => write(sections) });
     const total = () => sections.reduce((sum, [, length]) => sum + length, 0);
     const average = () => total() / sections.length;
 
@@ -68,7 +70,7 @@
     }
     /** Move the border after block i to a place in seconds of the clip. */
     function moved(i, to) {
-      const scale = props.seconds / total();
+      const scale = whole() / total();
       const lengths = sections.map(([, length]) => length * scale);
       const start = lengths.slice(0, i).reduce((sum, length) => sum + length, 0);
       const end = start + lengths[i] + lengths[i + 1];
@@ -83,7 +85,7 @@
 
     function draw() {
       const parts = [];
-      const scale = props.seconds / total();
+      const scale = whole() / total();
       let start = 0;
       sections.forEach(([letter, length], i) => {
         const until = start + length * scale;
@@ -98,7 +100,8 @@
         if (i + 1 === sections.length) return;
         parts.push(html("div", { class: "border", role: "separator", tabindex: 0,
           "aria-orientation": "vertical", "aria-label": `Border after block ${i + 1}`,
-          "aria-valuenow": rounded(until, 2), "aria-valuemin": 0, "aria-valuemax": rounded(props.seconds, 2),
+          "aria-valuenow": rounded(until, 2), "aria-valuemin": 0,
+          "aria-valuemax": rounded(whole(), 2),
           pointerdown: (event) => drag(event, i),
           keydown: (event) => {
             const by = { ArrowLeft: -0.1, ArrowRight: 0.1 }[event.key];
@@ -115,7 +118,7 @@
       const box = row.getBoundingClientRect(), before = sections;
       const move = (later) => {
         sections = before;
-        sections = moved(i, clamp((later.clientX - box.left) / box.width, 0, 1) * props.seconds);
+        sections = moved(i, clamp((later.clientX - box.left) / box.width, 0, 1) * whole());
         row.querySelectorAll(".block").forEach((block, j) => { block.style.flex = `${sections[j][1]} 1 0`; });
       };
       const end = () => {
@@ -127,6 +130,7 @@
       window.addEventListener("pointermove", move);
       window.addEventListener("pointerup", end, { once: true });
     }
+    shared.addEventListener("time", () => draw());
     ditto.first(() => { card.restore(); show(sections); });
   };
 })();

@@ -2,7 +2,7 @@
 /* Tags as the model has them, the seed, and what is seldom changed. */
 
 (() => {
-  const { html, setTempo } = ditto;
+  const { html, setTempo, setSeconds } = ditto;
 
   /** A labelled field. */
   function field(label, input, wide = false) {
@@ -38,8 +38,9 @@
     const beat = number("Starts on beat", { min: 0, step: 0.25, placeholder: "0" }, tell);
     const overlap = number("Overlap in seconds", { min: 0.1, max: 4, step: 0.1, placeholder: "auto" },
       tell);
-    const seconds = number("Seconds", { min: 0.5, max: props.seconds, step: 0.1,
+    const seconds = number("Seconds", { min: 0.5, step: 0.1,
       placeholder: props.seconds.toFixed(2) }, tell);
+    const fade = number("Fade out in seconds", { min: 0, step: 0.5, placeholder: "0" }, tell);
 
     const tags = props.prompts
       ? [field("prompt", prompt, true)]
@@ -48,6 +49,7 @@
     const more = [
       ["iterations", field("iterations K", iterations)], ["guidance", field("guidance w", guidance)],
       ["method", field("method", method)], ["seconds", field("seconds", seconds)],
+      ["fade", field("fade out (s)", fade)],
       ["overlap", field("overlap (s)", overlap)], ["beat", field("starts on beat", beat)],
     ].filter(([name]) => has(name)).map(([, part]) => part);
     element.replaceChildren(html("section", { class: "card", "aria-label": "Music" },
@@ -64,12 +66,13 @@
       if (has("tempo") && tempo.value) words.push(`tempo=${tempo.value}`);
       if (props.prompts && prompt.value.trim()) words.push(`prompt=${prompt.value.trim()}`);
       props.value = { tags: words.join(" "), seed: numberOf(seed) ?? 0 };
-      const rest = { iterations, guidance, overlap, beat, seconds };
+      const rest = { iterations, guidance, overlap, beat, seconds, fade };
       for (const [name, input] of Object.entries(rest)) {
         if (has(name) && numberOf(input) !== null) props.value[name] = numberOf(input);
       }
       if (has("method") && method.value) props.value.method = method.value;
       if (has("tempo")) setTempo(props.tab, numberOf(tempo));
+      if (has("seconds")) setSeconds(props.tab, numberOf(seconds));
       kept.save();
       trigger("change");
     }

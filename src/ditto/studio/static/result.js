@@ -51,7 +51,8 @@
     html("p", { class: "legend" }, html("span", { class: "target" }, "target"),
       html("span", { class: "hint" }, "bright: strongest pitch class, C at the bottom")));
   }
-  const names = { intensity: "Loudness", brightness: "Brightness", melody: "Melody", structure: "Form" };
+  const names = { intensity: "Loudness", brightness: "Brightness", melody: "Melody",
+    structure: "Form", chords: "Chords", beats: "Beats" };
 
   function curves(one, seconds, wide) {
     const tall = 150, left = 40, bottom = 18, count = one.target.length;
@@ -68,7 +69,7 @@
       height: tall - bottom, x: left + from / seconds * (wide - left - 6),
       width: (Math.min(to, seconds) - from) / seconds * (wide - left - 6) }));
     const times = [];
-    for (let i = 0; i <= seconds; i++) {
+    for (let i = 0; i <= seconds; i += ditto.timeStep(seconds, wide)) {
       times.push(svg("text", { x: left + i / seconds * (wide - left - 6), y: tall - 4,
         "text-anchor": "middle" }, i || "0 s"));
     }
@@ -91,7 +92,7 @@
   function clipView(clip, brief) {
     const said = ditto.messages();
     const wave = new ditto.Wave(90, "Waveform");
-    let other = clip.other, side = 0;
+    let others = [];
     const clock = html("output", { class: "clock", "aria-label": "Position" }, "0.00 s");
     const player = new ditto.Player((time, playing) => {
       wave.playhead(time);
@@ -136,22 +137,21 @@
     if (clip.loop) player.region = [0, clip.seconds];
 
     function showSide(now) {
-      side = now;
-      const shown = now ? other : clip;
+      const shown = now ? others[now - 1] : clip;
       view.dataset.side = now;
       player.choose(now);
       wave.show(shown.peaks, clip.seconds, shown.offset || 0, shown.seconds);
       [...sides.children].forEach((button, i) => button.setAttribute("aria-pressed", i === now));
     }
     wave.drawn = () => {
-      if (other && clip.new) wave.mark(clip.new, "new");
+      if (others.length && clip.new) wave.mark(clip.new, "new");
       wave.playhead(player.time);
     };
     wave.svg.addEventListener("pointerdown", (event) => player.seek(wave.time(wave.place(event))));
     async function load() {
       try {
         await player.load([{ url: clip.sound },
-          ...(other ? [{ url: other.sound, offset: other.offset }] : [])], clip.seconds);
+          ...others.map(({ sound, offset }) => ({ url: sound, offset }))], clip.seconds);
         showSide(0);
         view.dataset.loaded = true;
       } catch (error) {
@@ -159,15 +159,20 @@
       }
     }
     function offer(found) {
-      other = found;
-      const first = clip.new ? "After" : "With control";
-      sides.replaceChildren(...[first, other.name].map((name, i) => html("button", { type: "button",
-        class: "small", "aria-pressed": i === 0, click: () => showSide(i) }, name)));
+      others = found;
+      sides.replaceChildren(...[clip.side, ...others.map(({ name }) => name)].map((name, i) =>
+        html("button", { type: "button", class: "small", "aria-pressed": i === 0,
+          click: () => showSide(i) }, name)));
     }
-    if (other) offer(other);
+    if (clip.others.length) offer(clip.others);
     wave.show(clip.peaks, clip.seconds);
     const loaded = load();
-    return { view, player, async add(found) { await loaded; if (!other) { offer(found); await load(); } } };
+    return { view, player, async add(found) {
+      await loaded;
+      if (found.length <= others.length) return;
+      offer(found);
+      await load();
+    } };
   }
 
   /** The value: what Job.page() returns. */
@@ -269,7 +274,7 @@
         if (!shown[i]) {
           shown[i] = clipView(clip, props.brief);
           clips.append(shown[i].view);
-        } else if (clip.other) shown[i].add(clip.other);
+        } else shown[i].add(clip.others);
       });
     }
     watch("value", () => update(props.value));

@@ -87,7 +87,8 @@
     const shared = ditto.tab(props.tab);
     let notes = read(props.first), width = 560, playing = null, chosen = -1;
     const tempo = () => shared.tempo || 120;
-    const beats = () => (shared.seconds || props.seconds) * tempo() / 60;
+    const whole = () => shared.seconds || props.seconds;
+    const beats = () => whole() * tempo() / 60;
 
     const picture = svg("svg", { class: "canvas roll", role: "group",
       "aria-label": "Piano roll: drag to add a note; notes move by arrow keys" });
@@ -144,7 +145,8 @@
     async function take(kind, name, bytes) {
       said.say(`reading ${name} …`, "note");
       try {
-        const query = shared.tempo ? { tempo: shared.tempo } : {};
+        const query = { seconds: rounded(whole(), 3) };
+        if (shared.tempo) query.tempo = shared.tempo;
         const found = await ditto.upload(kind, name, bytes, query);
         set(found.notes);
         said.say(`${found.notes.length} notes from ${found.name}, at ${tempo()} beats per minute`, "note");
@@ -185,8 +187,8 @@
         await take("melody", "microphone.wav", wav(blocks, rate));
       };
       microphone.onclick = (event) => { event.stopImmediatePropagation(); finish(); };
-      setTimeout(finish, 1000 * props.seconds);
-      said.say(`sing, hum or play: ${props.seconds.toFixed(0)} seconds`, "note");
+      setTimeout(finish, 1000 * whole());
+      said.say(`sing, hum or play: ${whole().toFixed(0)} seconds`, "note");
     }
 
     function listen() {
@@ -259,7 +261,8 @@
       const [start, length, pitch] = next[i];
       const stretching = fresh || px > x(start + length) - EDGE;
       let moved = fresh;
-      draw(next);
+      // Not of one that is there: a second press on what is drawn anew would be no double click.
+      if (fresh) draw(next);
       const move = (later) => {
         const [qx, qy] = place(later);
         moved = true;
@@ -289,7 +292,8 @@
       picture.querySelectorAll(".note")[i]?.focus();
     }
     picture.addEventListener("dblclick", (event) => {
-      if (event.target.dataset.note !== undefined) remove(Number(event.target.dataset.note));
+      const under = ditto.numberAt(event, "note");
+      if (under !== undefined) remove(Number(under));
     });
     function remove(i) {
       set(notes.filter((_, other) => other !== i));
