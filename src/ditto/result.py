@@ -154,20 +154,20 @@ class Result:
         farther = self.farther(item)
         if notes := [*self.notes, *([] if farther is None else [farther])]:
             whole["notes"] = notes
-        count = len(self.x_0)
-        if count > 1 and not one_by_one(self.model.device, count):
-            # Arithmetic is shared there: only the whole batch gives the same samples again.
-            whole["batch"] = {"seed": self.request.seed, "count": count, "item": item}
         return whole
 
     def _made(self, item: int) -> dict[str, Any]:
         """Return what one item was made with."""
-        request = self.request.to_dict()
-        return {
-            "request": request | {"seed": item_seed(self.request.seed, item), "count": 1},
+        seed, count = self.request.seed, len(self.x_0)
+        made = {
+            "request": self.request.to_dict() | {"seed": item_seed(seed, item), "count": 1},
             "model": self.model.describe(),
             "versions": versions(),
         }
+        if count > 1 and not one_by_one(self.model.device, count):
+            # Arithmetic is shared there: only the whole batch gives the same samples again.
+            made["batch"] = {"seed": seed, "count": count, "item": item}
+        return made
 
     def checked_item(self, item: int) -> int:
         """Return an item's number as a plain one.
