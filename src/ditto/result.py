@@ -136,6 +136,11 @@ class Result:
             f"({start:.3g}): a smaller lr may help"
         )
 
+    def remarks(self, item: int = 0) -> list[str]:
+        """Return `notes`, and what `farther` says of one item."""
+        farther = self.farther(item)
+        return [*self.notes, *([] if farther is None else [farther])]
+
     def report(self, item: int = 0) -> dict[str, Any]:
         """Return everything about one item as JSON: request, model, versions, errors, timings."""
         item = self.checked_item(item)
@@ -151,8 +156,7 @@ class Result:
             **({} if self.candidate is None else {"candidate": int(self.candidate[item])}),
             "timings": {name: round(value, 3) for name, value in self.timings.items()},
         }
-        farther = self.farther(item)
-        if notes := [*self.notes, *([] if farther is None else [farther])]:
+        if notes := self.remarks(item):
             whole["notes"] = notes
         return whole
 
