@@ -70,8 +70,10 @@ class ClipFolder:
             check_output(path / INDEX, force=True)
             found = cls(path)
             found._read()
-            yield found
-            found._sweep()  # what killed processes left, on other machines too
+            try:
+                yield found
+            finally:  # what killed processes left, on other machines too, and a full disk
+                found._sweep()
             if found._doubled:
                 found._read()
 
