@@ -1,12 +1,21 @@
 """A clip again from its report: the same, or what differs."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from tests.conftest import Command
+
+import ditto
+from ditto import repeat
+from ditto.methods.ditto import Ditto
+from ditto.models.model import MusicModel
+from ditto.request import Request
+from ditto.result import Result
 
 
 @pytest.fixture
@@ -48,6 +57,30 @@ def test_an_edit_is_made_again(run: Command, words: str, ending: str) -> None:
         code, _, err = run("again", f"a{ending}")
         assert (code, err) == (0, f"a{ending}: the same, sample for sample\n")
         Path("a.json").unlink(missing_ok=True)
+
+
+@pytest.mark.usefixtures("together")
+def test_what_was_made_together_is_made_together_again(
+    tiny_model: MusicModel, tmp_path: Path
+) -> None:
+    """Sums of a batch are rounded otherwise than a clip's: its whole batch makes it again."""
+    request = Request(
+        ditto.Intensity("swell"), seed=5, count=5, iterations=2, method=Ditto(steps=2)
+    )
+    made = ditto.run(request, tiny_model)
+    path = tmp_path / "a.wav"
+    made.save(path, 3, picture=False)
+    report = json.loads(path.with_suffix(".json").read_text())
+    assert report["batch"] == {"seed": 5, "count": 5, "item": 3}
+    assert (report["request"]["seed"], report["request"]["count"]) == (8, 1)
+    for _ in ("by its report", "by its tags"):
+        again = repeat.again(tiny_model, path)
+        assert (again.same, again.item) == (True, 3)
+        assert isinstance(again.made, Result)
+        assert torch.equal(again.made.audio, made.audio)
+        path.with_suffix(".json").unlink(missing_ok=True)
+    alone = ditto.run(replace(request, count=1, seed=8), tiny_model)
+    assert "batch" not in alone.report()
 
 
 def test_controls_that_tags_have_no_room_for_are_said(run: Command) -> None:

@@ -226,11 +226,19 @@ def test_item_3_of_4_is_what_it_would_be_alone_to_the_bit(
     assert same(batch, 3, run(Request(SWELL, seed=10, iterations=5, method=method), student_model))
 
 
+@pytest.mark.parametrize("method", [QUICK, FAST])
+def test_five_together_are_five_alone_to_the_bit(student_model: MusicModel, method: Method) -> None:
+    batch = run(Request(SWELL, seed=7, count=5, iterations=3, method=method), student_model)
+    for item in range(5):
+        request = Request(SWELL, seed=7 + item, iterations=3, method=method)
+        assert same(batch, item, run(request, student_model))
+
+
 def test_so_it_is_of_the_embedded_model_in_its_own_precision() -> None:
     model = ditto.load()
-    requests: dict[str, Any] = {"controls": SWELL, "iterations": 3, "seconds": 1.0}
-    batch = run(Request(seed=7, count=3, **requests), model)
-    for item in (0, 2):
+    requests: dict[str, Any] = {"controls": SWELL, "iterations": 2, "seconds": 1.0}
+    batch = run(Request(seed=7, count=5, **requests), model)
+    for item in range(5):
         assert same(batch, item, run(Request(seed=7 + item, **requests), model))
 
 

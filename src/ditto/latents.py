@@ -17,7 +17,7 @@ from torch import Tensor
 from ditto.diffusion.consistency import Noise
 from ditto.errors import OutputError, RequestError
 from ditto.models.model import MusicModel
-from ditto.paths import StrPath, atomic_file, check_output, printable
+from ditto.paths import StrPath, atomic_file, check_output, found_path, printable
 
 ENDING = ".latent"
 FORMAT = "ditto-latent-1"
@@ -60,6 +60,7 @@ class Latent:
             RequestError: it is missing, damaged, or something else.
         """
         name = printable(path)
+        path = found_path(path)
         if not Path(path).is_file():
             raise RequestError(f"cannot read the latent {name}: there is no such file")
         try:

@@ -262,7 +262,7 @@ def refuse_inputs(outputs: Iterable[StrPath], inputs: Iterable[StrPath]) -> None
 def same_file(one: StrPath, other: StrPath) -> bool:
     """Tell whether two names, which may be any text, are of one existing file."""
     try:
-        return os.path.samefile(one, other)
+        return os.path.samefile(found_path(one), found_path(other))
     except (OSError, ValueError):
         return False
 

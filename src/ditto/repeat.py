@@ -20,7 +20,7 @@ from ditto.errors import AudioFileError, RequestError
 from ditto.jobs import Job
 from ditto.latents import Latent
 from ditto.models.model import MusicModel, check_model
-from ditto.paths import StrPath, printable
+from ditto.paths import StrPath, found_path, printable
 from ditto.result import Result, machine, versions
 from ditto.runner import Watch
 
@@ -47,7 +47,7 @@ class Kept:
             RequestError: it is missing, damaged, or no report of Ditto's.
             AudioFileError: the sound file cannot be read.
         """
-        file, name = Path(path), printable(path)
+        file, name = Path(found_path(path)), printable(path)
         if file.suffix.lower() == ".json":
             sounds = (file.with_suffix(ending) for ending in SUBTYPES)
             sound = next((sound for sound in sounds if sound.is_file()), None)

@@ -136,6 +136,11 @@ class Result:
             f"({start:.3g}): a smaller lr may help"
         )
 
+    def remarks(self, item: int = 0) -> list[str]:
+        """Return `notes`, and what `farther` says of one item."""
+        farther = self.farther(item)
+        return [*self.notes, *([] if farther is None else [farther])]
+
     def report(self, item: int = 0) -> dict[str, Any]:
         """Return everything about one item as JSON: request, model, versions, errors, timings."""
         item = self.checked_item(item)
@@ -151,23 +156,22 @@ class Result:
             **({} if self.candidate is None else {"candidate": int(self.candidate[item])}),
             "timings": {name: round(value, 3) for name, value in self.timings.items()},
         }
-        farther = self.farther(item)
-        if notes := [*self.notes, *([] if farther is None else [farther])]:
+        if notes := self.remarks(item):
             whole["notes"] = notes
-        count = len(self.x_0)
-        if count > 1 and not one_by_one(self.model.device, count):
-            # Arithmetic is shared there: only the whole batch gives the same samples again.
-            whole["batch"] = {"seed": self.request.seed, "count": count, "item": item}
         return whole
 
     def _made(self, item: int) -> dict[str, Any]:
         """Return what one item was made with."""
-        request = self.request.to_dict()
-        return {
-            "request": request | {"seed": item_seed(self.request.seed, item), "count": 1},
+        seed, count = self.request.seed, len(self.x_0)
+        made = {
+            "request": self.request.to_dict() | {"seed": item_seed(seed, item), "count": 1},
             "model": self.model.describe(),
             "versions": versions(),
         }
+        if count > 1 and not one_by_one(self.model.device, count):
+            # Arithmetic is shared there: only the whole batch gives the same samples again.
+            made["batch"] = {"seed": seed, "count": count, "item": item}
+        return made
 
     def checked_item(self, item: int) -> int:
         """Return an item's number as a plain one.

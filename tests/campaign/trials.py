@@ -44,7 +44,7 @@ from ditto.training.denoising import BaseConfig
 from ditto.training.loop import load_config
 from ditto.training.run import Run
 
-COMMANDS = ("generate", "inpaint", "outpaint", "loop", "invert", "vary", "again")
+COMMANDS = ("generate", "inpaint", "outpaint", "loop", "invert", "vary", "again", "batch")
 PATIENCE = 600
 """Seconds after which a trial hangs."""
 Trial = Callable[[World, random.Random], str]
@@ -56,14 +56,12 @@ def command_line(rng: random.Random, name: str, model: Path) -> list[str]:
     options: list[Any] = [
         p for p in app.commands[name].params if p.param_type_name == "option" and p.name != "help"
     ]
-    inputs = {"vary": "made.latent", "again": "clip.json", "generate": None, "loop": None}
-    given_input = inputs.get(name, "song.wav")
-    if name == "loop" and rng.randrange(2):
-        given_input = "song.wav"
-    if rng.randrange(8) == 0 and given_input is not None:
-        given_input = rng.choice(WORDS)
-    words = [name, *([given_input] if given_input is not None else [])]
+    # Processes of their own would each load everything anew.
+    options = [option for option in options if option.name not in ("workers", "ray")]
+    words = [name, *_input_of(rng, name)]
     given = {"output": rng.choice(["out.wav", "out.flac", "out.mp3", "out.latent", "out"])}
+    if name == "batch":
+        given["out"] = rng.choice(["out", "music", "out/a", "song.wav"])
     if name in ("inpaint", "outpaint", "loop"):
         given |= {"start": "0.3", "end": "0.5", "seconds": "1.4", "overlap": "0.1"}
     for option in rng.sample(options, k=min(len(options), rng.randrange(5))):
@@ -80,6 +78,21 @@ def command_line(rng: random.Random, name: str, model: Path) -> list[str]:
         if option in names and option not in given:
             words += [f"--{option}", value]
     return words
+
+
+def _input_of(rng: random.Random, name: str) -> list[str]:
+    """Draw what a command reads, if it reads something."""
+    several = {
+        "vary": ["made.latent"],
+        "again": ["clip.json"],
+        "generate": [],
+        "loop": ["", "song.wav"],
+        "batch": ["requests.jsonl", "clip.json", "broken.jsonl"],
+    }.get(name, ["song.wav"])
+    given = rng.choice(several) if several else ""
+    if given and rng.randrange(8) == 0:
+        return [rng.choice(WORDS)]
+    return [given] if given else []
 
 
 def check_said(ran: Ran, words: Sequence[str], codes: Sequence[int] = (0, 1, 2, 130)) -> None:
@@ -254,13 +267,21 @@ def jobs(world: World) -> dict[str, list[str]]:
         "loop": ["loop", "song.flac", *near, "-o", "o.wav"],
         "invert": ["invert", "song.wav", *quick, "-o", "o.latent"],
         "vary": ["vary", "made.latent", "--count", "4", *model, "-o", "o"],
+        "batch": ["batch", "requests.jsonl", "--out", "o", *model[:2]],
         "prepare": ["data", "prepare", "music", "--held-out", "0", "--out", "o"],
         "train": _training(world, Path("o")),
     }
 
 
-RESUMED = ("prepare", "train")
+RESUMED = ("batch", "prepare", "train")
 """Jobs that the same command finishes; the others need ``--force`` over what is there."""
+
+
+def finished(name: str, path: Path) -> bool:
+    """Tell whether a file of a job that did not end is whole: logs and indices grow by lines."""
+    return (
+        name not in RESUMED or "step-" in str(path) or (name == "batch" and path.suffix != ".jsonl")
+    )
 
 
 def forced(name: str, words: Sequence[str]) -> list[str]:
@@ -301,13 +322,15 @@ def killed(world: World, rng: random.Random) -> str:
         assert ran.code in (0, 130, -number), (ran.code, what)
         world.check_inputs()
         for path in new_files(world):
-            if name not in RESUMED or "step-" in str(path):
+            if finished(name, path):
                 check_whole(path)
         if number != signal.SIGKILL:
             world.check_no_debris()
         again = world.child(forced(name, words))
         assert again.code == 0, (what, again.err)
         world.check_inputs()
+        for path in new_files(world):
+            check_whole(path)
         assert digest(new_files(world)) == expected, what
         world.check_no_debris()
         return f"{name} {number.name}"
@@ -355,7 +378,7 @@ def full_disk(world: World, rng: random.Random) -> str:
         world.check_inputs()
         world.check_no_debris()
         for path in new_files(world, disk):
-            if name not in RESUMED or "step-" in str(path):
+            if finished(name, path):
                 check_whole(path)
         return "fits" if ran.code == 0 else "refused"
     finally:

@@ -60,6 +60,16 @@ SCORE = """<?xml version="1.0" encoding="UTF-8"?>
 <barline location="right"><repeat direction="backward"/></barline></measure></part>
 </score-partwise>"""
 
+_QUICK = {"iterations": 6, "steps": 2}
+REQUESTS: tuple[dict[str, Any], ...] = (
+    {"loudness": "swell", "seed": 1, **_QUICK},
+    {"command": "inpaint", "recording": "song.wav", "from": 0.3, "to": 0.5, "overlap": 0.1}
+    | _QUICK,
+    {"loudness": "dip", "count": 3, "name": "three", **_QUICK},
+    {"command": "vary", "latent": "made.latent", "count": 2, "steps": 2, "name": "varied.flac"},
+)
+"""Lines of a batch."""
+
 
 @dataclass(frozen=True)
 class Ran:
@@ -137,6 +147,8 @@ class World:
             "file,genre,mood,tempo\nmusic/a.wav,polka,happy,92.5\nmusic/b.flac,,sad,\n"
         )
         (self.here / "curve.csv").write_text("seconds,dB\n0,-30.5\n0.2,-25\n0.3,-20\n")
+        (self.here / "requests.jsonl").write_text("".join(map(_line, REQUESTS)))
+        (self.here / "broken.jsonl").write_text(_line(REQUESTS[0]) + '{"steps": -1}\n{\n[]\n')
         (self.here / "score.musicxml").write_text(SCORE)
         (self.here / "recipe.json").write_text(recipe)
         _save_midi(self.here / "tune.mid")
@@ -279,6 +291,10 @@ class Killed(Before):
         signal.setitimer(signal.ITIMER_PROF, max(self.seconds, 1e-4))
 
 
+def _line(values: dict[str, Any]) -> str:
+    return json.dumps(values) + "\n"
+
+
 def _save_midi(path: Path) -> None:
     midi = mido.MidiFile()
     track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=500_000)])
@@ -292,7 +308,7 @@ def _save_midi(path: Path) -> None:
 
 def preload() -> None:
     """Import all that commands import, and draw once, so that children have it."""
-    for name in ("generate", "edit", "again", "train", "data", "models"):
+    for name in ("generate", "edit", "again", "train", "data", "models", "batch"):
         import_module(f"ditto.cli.{name}")
     for name in ("base", "loop", "run", "pack"):
         import_module(f"ditto.training.{name}")
@@ -307,6 +323,8 @@ def check_whole(path: Path) -> None:
         assert np.isfinite(read(path).samples).all()
     elif path.suffix == ".json":
         json.loads(path.read_text(encoding="utf-8"))
+    elif path.suffix == ".jsonl":
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     elif path.suffix == ".png":
         from PIL import Image
 

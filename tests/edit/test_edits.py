@@ -4,12 +4,14 @@ files, and refusals."""
 import json
 import tracemalloc
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from tests.conftest import Command
 
 from ditto import plots
 from ditto.audio.io import read_tags
@@ -175,6 +177,29 @@ def test_loops_of_bars() -> None:
     for bpm, bars in ((0, 1), (1000, 1), (120, 0), (120, 1000)):
         with pytest.raises(RequestError):
             loop_seconds(bpm, bars)
+
+
+@pytest.mark.parametrize(("bpm", "repeats"), [(120, 1), (97, 2)])
+def test_eight_bars_of_the_embedded_model_are_exact_to_the_sample(
+    ditto_music: Command, bpm: int, repeats: int
+) -> None:
+    words = "loop", "--bpm", bpm, "--bars", 8, "--repeats", repeats, "--tags", "genre=funk"
+    code, _, err = ditto_music(*words, "-K", 1, "-o", "loop.wav")
+    assert code == 0, err
+    about = soundfile.info("loop.wav")
+    length = round(Fraction(8 * 4 * 60, bpm) * about.samplerate)  # of bars of four beats
+    assert about.frames == repeats * length
+    report = json.loads(Path("loop.json").read_text())
+    assert len(report["parts"]) > 1  # more than a window: begun, continued and led back
+    assert [seam["seconds"] for seam in report["seams"]][-1] == pytest.approx(
+        repeats * length / about.samplerate, abs=1e-4
+    )
+    sound = soundfile.read("loop.wav")[0]
+    rounds = sound.reshape(repeats, length)
+    assert (rounds == rounds[0]).all()
+    # Made to the end: no tenth of a second is silent.
+    tenths = rounds[0][: length // 2205 * 2205].reshape(-1, 2205)
+    assert np.sqrt((tenths**2).mean(axis=1)).min() > 1e-5
 
 
 def test_files_of_an_edit(tiny_model: MusicModel, song: Path, tmp_path: Path) -> None:

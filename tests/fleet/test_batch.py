@@ -1,5 +1,6 @@
 """Batches in Python: the same results wherever they are made, whatever is killed."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -197,6 +198,26 @@ def test_two_batches_do_not_share_a_folder(tiny_model: MusicModel, tmp_path: Pat
     with pytest.raises(OutputError, match="another batch writes to"):
         next(iter(ditto.batch(tiny_model, wishes(2), out=tmp_path)))
     assert len(list(running)) == 1
+
+
+def test_a_disk_that_is_full_at_the_index_leaves_no_clip_behind(
+    tiny_model: MusicModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+
+    def full(handle: int, data: bytes) -> int:
+        if data.startswith(b'{"name": '):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(handle, data)
+
+    request = ditto.Request(method=ditto.Uncontrolled(steps=1))
+    with monkeypatch.context() as patch, pytest.raises(OutputError, match="No space left"):
+        patch.setattr(os, "write", full)
+        list(ditto.batch(tiny_model, [request], out=tmp_path, pictures=False))
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["index.jsonl"])
+    (made,) = ditto.batch(tiny_model, [request], out=tmp_path, pictures=False)
+    assert made.error is None
+    assert (tmp_path / made.name).is_file()
 
 
 @pytest.mark.usefixtures("together")

@@ -36,6 +36,9 @@ def test_items_of_a_batch_are_as_alone(student_model: MusicModel, method: ditto.
         assert ours["request"] == theirs["request"]
         assert ours["errors"] == pytest.approx(theirs["errors"], rel=1e-3)
         if method is not None:
+            assert made.ended is not None
+            assert alone.ended is not None
+            assert torch.allclose(made.ended, alone.ended, rtol=1e-3)
             assert made.kept is not None
             assert alone.kept is not None
             assert torch.allclose(made.kept.mel, alone.kept.mel, atol=1e-3)

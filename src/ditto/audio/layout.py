@@ -5,12 +5,11 @@ Edits keep them where the output's format can hold them.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import soundfile
 
-from ditto.audio.opening import PYAV_ENDINGS, opened_file
+from ditto.audio.opening import opened_file
+from ditto.audio.speakers import order_in, speakers_of, tell
 from ditto.paths import StrPath, printable
 
 KEPT_TAGS = ("artist", "album", "date", "genre", "tracknumber", "copyright", "license")
@@ -19,7 +18,8 @@ MAX_TAG = 400
 """Characters of a tag that are kept; escaped and in UTF-8 they fit what a wav can hold."""
 CONTAINERS = ("WAVEX", "RF64")
 """Kinds of wav that a plain one cannot stand for."""
-_GET_CHANNEL_MAP, _SET_CHANNEL_MAP = 0x1100, 0x1101  # of libsndfile's sf_command
+PLAIN = 2
+"""Channels up to which all formats agree on what they are for."""
 
 
 @dataclass(frozen=True)
@@ -52,30 +52,29 @@ class Layout:
             for name, value in tags.items()
             if name in KEPT_TAGS and value.strip()
         }
-        if Path(path).suffix.lower() in PYAV_ENDINGS:
-            return cls(tags=own)
         with opened_file(path, 0.0) as file:
-            container = file.format if file.format in CONTAINERS else ""
-            return cls(container, _channel_map(file), own)
+            kept = file.format in CONTAINERS and not file.decoded
+            return cls(file.format if kept else "", speakers_of(path, file), own)
 
     def format_for(self, file_format: str) -> str:
         """Return the container to write in place of libsndfile's `file_format`."""
-        return self.container if file_format == "WAV" and self.container else file_format
+        if file_format != "WAV":
+            return file_format
+        # A plain wav cannot say what more than two channels are for.
+        return self.container or ("WAVEX" if len(self.channels) > PLAIN else "WAV")
+
+    def order_in(self, file_format: str, channels: int) -> list[int]:
+        """Return the channels in the order in which a format has them.
+
+        Args:
+            file_format: libsndfile's name of it.
+            channels: how many the sound has.
+        """
+        known = self.channels if len(self.channels) == channels > PLAIN else ()
+        return order_in(file_format, known) or list(range(channels))
 
     def apply(self, file: soundfile.SoundFile) -> None:
         """Tell a file that is being written which loudspeakers its channels are for."""
         if file.format in CONTAINERS and len(self.channels) == file.channels:
-            _command(file, _SET_CHANNEL_MAP, list(self.channels))
-
-
-def _channel_map(file: soundfile.SoundFile) -> tuple[int, ...]:
-    values = _command(file, _GET_CHANNEL_MAP, [0] * file.channels)
-    return tuple(values) if any(values) else ()
-
-
-def _command(file: soundfile.SoundFile, command: int, values: list[int]) -> list[int]:
-    """Call libsndfile's ``sf_command`` with an array of int, which soundfile has no name for."""
-    library: Any = soundfile
-    data, handle = library._ffi.new("int[]", values), vars(file)["_file"]
-    library._snd.sf_command(handle, command, data, library._ffi.sizeof(data))
-    return list(data)
+            order = self.order_in(file.format, file.channels)
+            tell(file, tuple(self.channels[i] for i in order))

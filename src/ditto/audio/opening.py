@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import soundfile
 
+from ditto.audio.speakers import by_names, tell
 from ditto.errors import AudioFileError, one_line
 from ditto.paths import StrPath, found_path, printable, reason
 
@@ -59,9 +60,11 @@ class SoundFile(soundfile.SoundFile):
 
     Attributes:
         promised: how many times as long as it is the file says to be; 1 where it does not say.
+        decoded: whether this is what PyAV made of a file, and not the file itself.
     """
 
     promised: float = 1.0
+    decoded: bool = False
 
     def seekable(self) -> bool:
         """Return False: soundfile then does not seek by itself."""
@@ -78,7 +81,7 @@ def _sound_file(raw: BinaryIO) -> SoundFile:
 
 
 @contextmanager
-def opened_file(path: StrPath, until: float | None = None) -> Iterator[soundfile.SoundFile]:
+def opened_file(path: StrPath, until: float | None = None) -> Iterator[SoundFile]:
     """Open a sound file; any failure in the block becomes an `AudioFileError`.
 
     Args:
@@ -128,7 +131,7 @@ def _regular_file(path: StrPath) -> BinaryIO:
 
 
 @contextmanager
-def _decoder(path: StrPath, raw: BinaryIO, until: float | None) -> Iterator[soundfile.SoundFile]:
+def _decoder(path: StrPath, raw: BinaryIO, until: float | None) -> Iterator[SoundFile]:
     """Open with libsndfile; if it refuses, without what leads an mp3, then with PyAV."""
     promised = _promised(raw)
     try:
@@ -163,7 +166,7 @@ def _promised(raw: BinaryIO) -> float:
 @contextmanager
 def _second_try(
     path: StrPath, raw: BinaryIO, refused: soundfile.LibsndfileError, until: float | None
-) -> Iterator[soundfile.SoundFile]:
+) -> Iterator[SoundFile]:
     start = _first_frame(raw)
     if start:
         raw.seek(start)
@@ -182,6 +185,7 @@ def _second_try(
             raise refused
         decoded.seek(0)
         with _sound_file(decoded) as file:
+            file.decoded = True
             yield file
 
 
@@ -252,7 +256,9 @@ def _copy(container: Any, into: Any, until: float | None) -> None:
     resampler = av.AudioResampler(format="flt", layout=stream.layout, rate=rate)
     most = _MAX_DECODED // (4 * channels)
     frames = most if until is None else min(most, int((until + 1) * rate))
+    speakers = by_names([channel.name for channel in stream.layout.channels])
     with soundfile.SoundFile(into, "w", rate, channels, "FLOAT", format="RF64") as out:
+        tell(out, speakers)
         for name in ("title", "artist", "album", "comment", "date", "genre", "copyright"):
             if container.metadata.get(name):
                 setattr(out, name, container.metadata[name])

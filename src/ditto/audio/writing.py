@@ -73,7 +73,8 @@ def write(
         subtype: libsndfile's name of the encoding; default 16 bit in wav, 24 bit in flac, Vorbis in
             ogg.
         tags: values by name (see `TAGS`). libsndfile appends its own name to `software`.
-        layout: of a recording that this is an edit of; its container and loudspeakers are kept.
+        layout: of a recording that this is an edit of; its container and loudspeakers are kept,
+            and channels are put in the format's own order.
         repeats: how often the samples are written, one after the other.
         gain: factor of all samples.
         force: replace an existing file.
@@ -92,6 +93,8 @@ def write(
     layout = layout or Layout()
     container = layout.format_for(SUBTYPES[path.suffix.lower()][0])
     form: dict[str, Any] = {"format": container, "subtype": encoding}
+    order = layout.order_in(container, frames.shape[1])
+    moved = order != sorted(order)
     with (
         atomic_file(path, force=force) as temporary,
         open(temporary, "wb") as raw,
@@ -106,6 +109,7 @@ def write(
             for first in range(0, len(frames), BLOCK_FRAMES):
                 sink.check()
                 block = frames[first : first + BLOCK_FRAMES]
+                block = block[:, order] if moved else block
                 file.write(block if gain == 1 else block * block.dtype.type(gain))
 
 

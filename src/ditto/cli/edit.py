@@ -294,6 +294,8 @@ def invert(
         result.latent().save(output, force=options["force"])
     errors = ", ".join(f"{name} {value[0].item():.3g}" for name, value in result.errors.items())
     say(f"{output}  {errors}; what the model makes of it: {sound}")
+    for note in result.remarks():
+        say(f"note: {note}")
     leave_if_stopped(optimisation)
 
 

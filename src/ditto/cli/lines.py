@@ -27,7 +27,7 @@ from ditto.fleet.making import Entry
 from ditto.jobs import Job
 from ditto.latents import Latent
 from ditto.models.model import MusicModel, needs_windows
-from ditto.paths import printable, shown
+from ditto.paths import found_path, printable, shown
 from ditto.request import Request, as_tags
 
 NAME, COMMAND = "name", "command"
@@ -167,7 +167,7 @@ def job_of(values: Mapping[str, Any], file: str, model: MusicModel) -> Job:
 def _of_report(values: Mapping[str, Any], file: str, model: MusicModel) -> Job:
     request, start = values["request"], values.get("start")
     if start is None and isinstance(request, Mapping) and isinstance(request.get("start"), str):
-        beside = Path(file).with_name(request["start"])
+        beside = Path(found_path(Path(file).with_name(request["start"])))
         start = beside if beside.is_file() else None
     latent = None if start is None else Latent.load(str(start))
     return Job.of_report(values, file, start=latent, spec=model.spec)
@@ -283,7 +283,7 @@ class Lines:
         """
         empty = True
         try:
-            with self.path.open("rb") as file:
+            with open(found_path(self.path), "rb") as file:
                 for number, offset, text in self._lines(file):
                     empty = False
                     for item in self._items(text):
@@ -298,7 +298,7 @@ class Lines:
     def entry(self, position: tuple[int, int, int | None]) -> Entry:
         """Return the entry at a position."""
         offset, number, item = position
-        with self.path.open("rb") as file:
+        with open(found_path(self.path), "rb") as file:
             file.seek(offset)
             return self._entry(file.read() if self._single else file.readline(), number, item)
 

@@ -27,7 +27,7 @@ from ditto.models.conditioning import Tags
 from ditto.models.device import device_name
 from ditto.models.hub import load
 from ditto.models.model import MusicModel
-from ditto.paths import printable, refuse_inputs
+from ditto.paths import found_path, printable, refuse_inputs
 from ditto.request import Request
 
 CONTROLS_PANEL, METHOD_PANEL, OUTPUT_PANEL, MODEL_PANEL = "Controls", "Method", "Output", "Model"
@@ -433,7 +433,7 @@ def _lyrics(text: str) -> str:
     """
     if text.lower().endswith(".txt"):
         try:
-            text = Path(text).read_text(encoding="utf-8-sig")
+            text = Path(found_path(text)).read_text(encoding="utf-8-sig")
         except (OSError, ValueError) as error:
             raise TagError(f"cannot read the lyrics {printable(text)}: {one_line(error)}") from None
     words = text.replace("\\n", "\n").strip()

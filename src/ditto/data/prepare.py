@@ -19,7 +19,7 @@ from ditto.audio.io import encode_flac, info, read_mono
 from ditto.audio.spec import AudioSpec
 from ditto.data.files import Progress, open_data_folder, write_bytes, write_json, write_json_lines
 from ditto.errors import AudioFileError, DataError
-from ditto.paths import printable
+from ditto.paths import found_path, printable
 
 PREPARE_VERSION = 1
 SUFFIXES = frozenset(
@@ -195,7 +195,7 @@ def read_tags_csv(path: Path, folder: Path, allowed: Allowed = Allowed()) -> dic
             listed twice, or a value is not allowed; the message names the line.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
+        with open(found_path(path), newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, skipinitialspace=True, strict=True)
             _check_columns(path, reader.fieldnames)
             rows: dict[str, Row] = {}
@@ -226,12 +226,12 @@ def _file_name(where: str, cells: Mapping[str | None, Any], folder: Path) -> str
     if None in cells or None in cells.values():
         raise DataError(f"{where}: the number of cells differs from the number of columns")
     name = Path(str(cells["file"]).strip())
-    path = folder / name
+    path = Path(found_path(folder / name))
     if name.is_absolute() or ".." in name.parts:
         raise DataError(f"{where}: give {name.as_posix()!r} by its path within {folder}")
     if not path.is_file():
         raise DataError(f"{where}: there is no file {name.as_posix()!r} in {folder}")
-    return name.as_posix()
+    return path.relative_to(folder).as_posix()
 
 
 def recordings(folder: Path, out: Path | None = None) -> list[Path]:

@@ -206,7 +206,7 @@ def loop(
         repeats=repeats,
         request=asked,
         asked={"seconds": seconds, "overlap": overlap, "repeats": repeats},
-        notes=result.notes,
+        notes=tuple(result.remarks()),
     )
 
 

@@ -48,6 +48,7 @@ class Timeline:
         skipped: samples of the recording after `origin` that were left out.
         own: samples of the recording itself, from there on; -1 is all.
         overwritten: what was there of the recording before, in the order of writing.
+        loudest: peak of the recording as it was read, by which it was said what becomes of it.
     """
 
     samples: np.ndarray
@@ -61,6 +62,7 @@ class Timeline:
     skipped: int = 0
     own: int = -1
     overwritten: list[Patch] = field(default_factory=list)
+    loudest: float = 0.0
 
     def __post_init__(self) -> None:
         """Keep what is known as spans."""
@@ -86,6 +88,7 @@ class Timeline:
             name=Path(path).name,
             layout=Layout.of(path, read_tags(path)),
             path=str(Path(path).absolute()),
+            loudest=_peak(audio.samples),
         )
 
     @property
@@ -104,8 +107,8 @@ class Timeline:
 
     @property
     def peak(self) -> float:
-        """Largest magnitude of a sample."""
-        return float(max(self.samples.max(initial=0), -self.samples.min(initial=0)))
+        """Largest magnitude of a sample, or of one of the recording that was read."""
+        return max(self.loudest, _peak(self.samples))
 
     def block(self, start: int, end: int) -> np.ndarray:
         """Return the samples from `start` to `end`, as far as there are some; a view."""
@@ -276,6 +279,10 @@ class Timeline:
             f"{Path(path).suffix.lower()} cannot hold: all of it becomes "
             f"{-20 * np.log10(gain):.1f} dB quieter; a .wav would keep it"
         ]
+
+
+def _peak(samples: np.ndarray) -> float:
+    return float(max(samples.max(initial=0), -samples.min(initial=0)))
 
 
 @dataclass(frozen=True, eq=False)

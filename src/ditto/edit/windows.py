@@ -242,9 +242,7 @@ class GapFiller:
                 self.progress(i, of, step)
 
         result = run(request, self.model, watch=watch, stop=self.stop)
-        farther = result.farther()
-        notes = [*result.notes, *([] if farther is None else [farther])]
-        self.notes.extend(f"window {i + 1} of {of}: {note}" for note in notes)
+        self.notes.extend(f"window {i + 1} of {of}: {note}" for note in result.remarks())
         sound = result.audio[0] if result.sound is None else result.sound[0]
         clip = timeline.spread(clip_at_rate(sound, self.model, timeline.sample_rate), piece.start)
         fade = min(timeline.at(self.fade), timeline.at(self.overlap))

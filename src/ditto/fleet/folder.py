@@ -73,7 +73,7 @@ class ClipFolder:
             try:
                 yield found
             finally:
-                found._sweep()  # what killed processes left, on other machines too
+                found._sweep()  # what killed processes left, on other machines too, and a full disk
             if found._doubled:
                 found._read()
 

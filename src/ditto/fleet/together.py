@@ -88,6 +88,7 @@ def run_together(
                 notes=(*notes, note),
                 candidate=None if result.candidate is None else result.candidate[part],
                 without=None if plain is None else partial(_item, plain, i),
+                ended=None if result.ended is None else result.ended[part],
             )
         )
     return found
