@@ -7,10 +7,12 @@ null-text inversion, by up to 5e-7 of the largest value.
 The last tests plant mistakes that a GPU would refuse: each must be caught.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,7 @@ from ditto.controls.regions import Region, SelfLoop
 from ditto.controls.structure import Structure, StructureLike
 from ditto.edit.variations import invert, vary
 from ditto.methods import METHODS
+from ditto.models import device as device_module
 from ditto.models import transformer
 from ditto.models.conditioning import Tags
 from ditto.models.controlnet import ControlAdapter
@@ -414,3 +417,33 @@ def test_the_command_line_runs_on_it(machine: None, ditto_music: Any, model_fold
     )
     assert code == 0, error
     assert f" s on {pretend.NAME}" in error
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_auto_takes_a_gpu_and_says_so(
+    machine: None, ditto_music: Any, model_folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The pretend device in the place of a GPU: that `auto` finds one is PyTorch's to say."""
+    asked: list[str] = []
+
+    def place(name: Any) -> torch.device:
+        asked.append(str(name))
+        return torch.device(pretend.NAME if str(name) == kind else name)
+
+    class Found:
+        device = staticmethod(place)
+        cuda = SimpleNamespace(is_available=lambda: kind == "cuda")
+        backends = SimpleNamespace(mps=SimpleNamespace(is_available=lambda: kind == "mps"))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(torch, name)
+
+    monkeypatch.setattr(device_module, "torch", Found())
+    code, _, error = ditto_music(
+        *("generate", "--model", model_folder, "--device", "auto", "-o", "out.wav"),
+        *("--loudness", "swell", "--method", "ditto", "-T", 1, "-K", 1),
+    )
+    assert code == 0, error
+    assert asked[0] == kind
+    assert f" s on {pretend.NAME}" in error
+    assert json.loads(Path("out.json").read_text())["model"]["device"].startswith(pretend.NAME)
