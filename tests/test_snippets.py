@@ -13,6 +13,7 @@ import ast
 import contextlib
 import doctest
 import importlib.util
+import json
 import re
 import shlex
 import sys
@@ -33,6 +34,8 @@ import typer
 import ditto
 from ditto import cli
 from ditto.controls.base import Control
+from ditto.models.hub import KINDS
+from ditto.models.profile import CARDS, GIB, Cost
 
 K = 1
 ROOT = Path(__file__).parent.parent
@@ -227,6 +230,69 @@ def test_the_readme_is_short() -> None:
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 150
     assert [line for line in lines if len(line) > 100] == []
+
+
+SPELT = {
+    "AudioLDM2Pipeline": "AudioLDM2",
+    "MusicLDMPipeline": "MusicLDM",
+    "StableAudioPipeline": "Stable Audio Open",
+    "StableAudio3Pipeline": "Stable Audio 3",
+    "AceStepPipeline": "ACE-Step",
+}
+
+
+def test_the_readme_names_every_base_model_in_three_lines() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (section,) = re.findall(r"^## Other base models\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+    assert len([line for line in section.splitlines() if line.strip()]) == 3
+    assert SPELT.keys() == KINDS.keys()
+    names = re.split(r", | and ", section.strip().partition(" run through ")[0])
+    assert len(names) == len(SPELT)
+    for name in SPELT.values():
+        assert any(found == name or found.startswith(f"{name} ") for found in names), name
+
+
+def measured_memory() -> dict[str, dict[str, float]]:
+    """What the committed report of memory says, GiB: row → column → value."""
+    report = json.loads((ROOT / "docs" / "results" / "memory.json").read_text(encoding="utf-8"))
+    found: dict[str, dict[str, float]] = {}
+    for row in report["rows"]:
+        found.setdefault(row["row"], {})[row["column"]] = row["value"]
+    return found
+
+
+ELSEWHERE = "embedded, 5.9 s", "AudioLDM2 music, 10.2 s"
+"""Of the page of hardware, what the report of memory does not have."""
+
+
+def test_the_page_of_hardware_has_the_committed_figures_and_what_follows_of_them() -> None:
+    page = (ROOT / "docs" / "hardware.md").read_text(encoding="utf-8")
+    table = page.partition("## Your model, your card")[2].partition("\n|---")[2]
+    rows = [line.strip("| ").split(" | ") for line in table.split("\n\n")[0].splitlines()[1:]]
+    told = {row[0].replace(" turbo", "").rpartition(", ")[0]: row[1:] for row in rows}
+    report = {name.rpartition(", ")[0]: row for name, row in measured_memory().items()}
+    assert told.keys() == report.keys() | set(ELSEWHERE)
+    for name, row in report.items():
+        weights, iteration, *cards = told[name][:5]
+        figures = ", ".join(f"{row[column]:.1f}" for column in ("estimated", "low_memory"))
+        assert (weights, iteration) == (f"{row['weights']:.1f}", figures), name
+        cost = Cost(
+            weights=int(row["weights"] * GIB),
+            encoders=0,
+            working=int(row["estimated"] * GIB),
+            low_working=int(row["low_memory"] * GIB),
+            step_seconds=0.0,
+            decode_seconds=0.0,
+            steps=1,
+            iterations=1,
+            checkpointing=True,
+        )
+        for size, said in zip(CARDS, cards, strict=True):
+            fits = cost.fits(size)
+            smaller = "--decoder-precision" in said  # weights of which the report knows nothing
+            assert said.replace("`", "").removeprefix("just, ") == fits or (
+                smaller and fits == "no"
+            ), (name, size, fits)
 
 
 def test_sounds_and_pictures_are_small() -> None:

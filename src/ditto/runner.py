@@ -184,6 +184,10 @@ class Run:
         try:
             for step in self.method.optimise(self.x_T, self.problem):
                 self.losses.append(step.loss)
+                if step.failed is not None:
+                    error = GradientError("its loss or gradient is not finite")
+                    ended = step.failed.nonzero().flatten().tolist()
+                    self.failures |= dict.fromkeys(ended, self._said(error))
                 yield step
         except GradientError as error:
             if not self.losses:

@@ -1,18 +1,21 @@
 """Estimates of memory against PyTorch's own count of whole runs, and the committed figures."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from benchmarks.published import SIZES, Network, Size
-from benchmarks.report import RESULTS, ROOT, Report
+from benchmarks.report import RESULTS, ROOT, Report, Row
 from tests.benchmarks.test_gpu import ACE, FLOW
 
 from benchmarks import memory, published
+from ditto.controls.intensity import Intensity
 from ditto.methods.ditto2 import Ditto2
 from ditto.models.model import MusicModel
+from ditto.models.profile import estimate_cost
 
 
 def tiny_flow(network: Network) -> MusicModel:
@@ -34,6 +37,30 @@ def test_an_estimate_is_what_is_counted(name: str) -> None:
     row = f"{name}, 0.4 s, ditto2"
     low, whole = (report.value(row, column) for column in ("low_memory", "estimated"))
     assert low < whole  # pyright: ignore[reportOperatorIssue]
+
+
+@pytest.mark.parametrize(("name", "own"), [("flow", True), ("ace", False)])
+def test_what_is_called_estimated_is_what_models_estimate_says(
+    name: str, own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For DITTO-2 on a model that is its own student, and for DITTO on one without any."""
+    monkeypatch.setattr(memory, "counted", lambda *_: 1)  # takes its time, and is no estimate
+    model = TINY[name](memory.unwritten)
+    model = model if own else replace(model, distilled=None)
+    size = Size(lambda network: model, millions=0, seconds=0.4, source="a test")
+    rows = {row.column: row for row in memory.measured_size(name, size)}
+    cost = estimate_cost(
+        model, seconds=size.seconds, steps=memory.STEPS, iterations=2, loss=Intensity("swell")
+    )
+    told = {
+        "weights": cost.weights,
+        "estimated": cost.student_working if own else cost.working,
+        "low_memory": cost.low_student_working if own else cost.low_working,
+    }
+    for column, found in told.items():
+        assert found
+        row = rows[column]
+        assert row == Row.of(row.row, column, "GiB", found / 2**30)
 
 
 def test_the_count_sees_what_a_run_keeps(monkeypatch: pytest.MonkeyPatch) -> None:

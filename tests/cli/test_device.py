@@ -1,16 +1,33 @@
 """``--device`` and its like on the command line."""
 
+import json
+import shutil
+from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 import typer
 
 from ditto.cli import COMMANDS
+from ditto.errors import ModelError
+from ditto.methods.ditto import Ditto
+from ditto.request import Request
+from ditto.runner import HALF_REMEDY, run
 
-WITHOUT = {"bench", "data compose", "data prepare", "data shard", "train pack", "train report"}
-"""Commands that load no model and compute nothing with one."""
+WITHOUT = {
+    "bench": "it says where the benchmarks are, which have a --device of their own, and runs none",
+    "data compose": "a program composes, and FluidSynth plays",
+    "data prepare": "it measures tempi and cuts recordings, in NumPy",
+    "data shard": "it packs files with their mels, which must be the same wherever they are made",
+    "train pack": "it copies averaged weights from run folders into a model folder",
+    "train report": "it draws what a run has logged, and copies its samples",
+}
+"""Commands without `--device`, and why they need none."""
 
 
 def commands() -> dict[str, Any]:
@@ -34,7 +51,34 @@ def commands() -> dict[str, Any]:
 def test_every_command_that_loads_a_model_has_device() -> None:
     spelt = {words: {o for p in one.params for o in p.opts} for words, one in commands().items()}
     having = {words for words, options in spelt.items() if "--device" in options}
-    assert commands().keys() - having == WITHOUT
+    assert commands().keys() - having == WITHOUT.keys()
+
+
+def test_a_command_without_device_runs_no_network(
+    ditto_music, composed, soundfont, tmp_path, monkeypatch
+) -> None:
+    """With a generation as the counter-example: it is stopped at its first network."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise ModelError("a network was run")
+
+    monkeypatch.setattr(torch.nn.Module, "__call__", refused)
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    noise = 0.1 * np.random.default_rng(0).standard_normal(15 * 22_050)
+    soundfile.write(folder / "noise.wav", noise, 22_050)
+    shutil.copytree(composed, "composed")
+    for command in (
+        ("data", "compose", "--out", "new", "--count", 1, "--soundfont", soundfont),
+        ("data", "prepare", folder, "--out", "prepared"),
+        ("data", "shard", "composed", "--out", "shards"),
+    ):
+        code, _, error = ditto_music(*command)
+        assert code == 0, error
+    code, _, error = ditto_music("bench")
+    assert (code, "a network was run" in error) == (2, False)
+    code, _, error = ditto_music("generate", "-o", "out.wav")
+    assert (code, "a network was run" in error) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +133,63 @@ def test_float16_without_a_finite_gradient_is_one_line(
     assert code == 2
     assert error.count("\n") == 1
     assert "take --precision bfloat16 or float32" in error
+
+
+def test_float16_that_overflows_later_keeps_the_best_so_far(
+    ditto_music, model_folder, monkeypatch
+) -> None:
+    from ditto.controls.intensity import Intensity
+
+    loss, heard = Intensity.loss, []
+
+    def overflowing(self: Intensity, output: Any) -> torch.Tensor:
+        heard.append(1)
+        return loss(self, output) * (torch.nan if len(heard) > 1 else 1.0)
+
+    monkeypatch.setattr(Intensity, "loss", overflowing)
+    whole = ("generate", "--model", model_folder, "--loudness", "swell", "-T", 2)
+    whole = (*whole, "--precision", "float16")
+    code, _, error = ditto_music(*whole, "--method", "ditto", "-K", 4, "-o", "out.wav")
+    assert code == 1, error  # as of every optimisation that broke off: a file, and a warning
+    assert HALF_REMEDY in error
+    report = json.loads(Path("out.json").read_text())
+    assert len(report["loss"]) == 1
+    (note,) = report["notes"]
+    assert HALF_REMEDY in note
+    assert note.startswith("clip 1: ")
+    code, _, error = ditto_music(*whole, "--method", "none", "-o", "none.wav")
+    assert code == 0, error
+    # the best is what was heard first: x_T as it was drawn
+    assert np.array_equal(soundfile.read("out.wav")[0], soundfile.read("none.wav")[0])
+
+
+def test_one_clip_of_a_shared_batch_that_overflows_is_noted(
+    tiny_model, together, monkeypatch
+) -> None:
+    """As on a graphics card, where the others of the batch go on."""
+    from ditto.controls.intensity import Intensity
+
+    loss = Intensity.loss
+    spoilt = torch.tensor([1.0, torch.nan])
+    monkeypatch.setattr(Intensity, "loss", lambda self, output: loss(self, output) * spoilt)
+    model = replace(tiny_model, precision=torch.float16)
+    asked = Request(Intensity("swell"), count=2, iterations=2, method=Ditto(steps=1))
+    result = run(asked, model, compare=False)
+    (note,) = result.notes
+    assert note.startswith("clip 2: ")
+    assert HALF_REMEDY in note
+    assert torch.equal(result.losses.isnan(), torch.tensor([[False, True]] * 2))
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="this machine has a GPU")
+def test_auto_says_which_it_took(ditto_music, model_folder) -> None:
+    code, _, error = ditto_music(
+        *("generate", "--model", model_folder, "-o", "out.wav", "--method", "none", "-T", 1),
+        *("--device", "auto"),
+    )
+    assert code == 0, error
+    assert " s on cpu\n" in error
+    assert json.loads(Path("out.json").read_text())["model"]["device"] == "cpu"
 
 
 def test_too_little_memory_anywhere_is_one_line(ditto_music, model_folder, monkeypatch) -> None:

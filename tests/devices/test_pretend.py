@@ -7,28 +7,30 @@ null-text inversion, by up to 5e-7 of the largest value.
 The last tests plant mistakes that a GPU would refuse: each must be caught.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+import typer
 from tests.conftest import randomised
 from tests.devices import pretend
 from tests.devices.pretend import Machine, WrongDeviceError, without_float64
 from tests.models.adapters.tiny_flows import make_ace_step, make_stable_audio_3
-from tests.models.adapters.tiny_pipelines import make_audioldm2, make_musicldm, make_stable_audio
 from tests.models.tiny_clap import make_clap
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 import ditto
-from ditto import runner, tables
+import ditto.cli.train
+from ditto import runner
 from ditto.controls import CONTROLS
 from ditto.controls.base import Control
 from ditto.controls.intensity import Intensity
@@ -38,6 +40,7 @@ from ditto.controls.regions import Region, SelfLoop
 from ditto.controls.structure import Structure, StructureLike
 from ditto.edit.variations import invert, vary
 from ditto.methods import METHODS
+from ditto.models import device as device_module
 from ditto.models import transformer
 from ditto.models.conditioning import Tags
 from ditto.models.controlnet import ControlAdapter
@@ -61,23 +64,6 @@ CONTROLS_TRIED: dict[str, Callable[[], Control]] = {
     "text": lambda: ditto.Text("a calm jazz trio", clap=deepcopy(CLAP)),
 }
 """One of every kind on the command line."""
-
-
-@pytest.fixture(params=["float64", "no float64"])
-def machine(request: pytest.FixtureRequest, together: None) -> Iterator[None]:
-    """The device, as a GPU of today and as one of Apple's."""
-    pretend.register()
-    # PyTorch chooses its attention by the device: for one that it does not know, plain products
-    alike = sdpa_kernel(SDPBackend.MATH)
-    with pytest.MonkeyPatch.context() as patch, Machine(), alike:
-        # where a CPU makes the items of a batch one by one, sums are rounded in another order
-        patch.setattr(runner, "one_by_one", lambda device, count: False)
-        if request.param == "float64":
-            yield
-            return
-        patch.setattr(tables, "WITHOUT_FLOAT64", {"mps", pretend.NAME})
-        with without_float64():
-            yield
 
 
 def whole(student_model: MusicModel) -> MusicModel:
@@ -207,6 +193,7 @@ def test_every_edit(both: tuple[MusicModel, MusicModel], song: Path, tmp_path: P
                 ditto.outpaint(model, song, 1.4, request, overlap=0.1),
                 ditto.loop_recording(model, song, request, seconds=1.4, overlap=0.1),
                 ditto.loop(model, 0.3, request, overlap=0.1),
+                ditto.song(model, 0.9, request, overlap=0.1),
             ]
         )
     for mine, theirs in zip(*made, strict=True):
@@ -227,39 +214,6 @@ def test_every_inversion_and_variation(
         given = how
         settings: Any = {"count": 2, "how": given, "controls": [Intensity("swell")]}
         same(*(vary(model, theirs.latent(), **settings) for model in both))
-
-
-PIPELINES = make_audioldm2, make_musicldm, make_stable_audio, make_stable_audio_3, make_ace_step
-
-
-@pytest.mark.parametrize("make", PIPELINES)
-def test_every_adapter(machine: None, make: Callable[[], Any]) -> None:
-    models = adapt(make()), adapt(make(), device=pretend.NAME, low_memory=True)
-    tags: Any = {"prompt": "calm"}
-    settings: Any = {"tags": tags, "seconds": 0.4, "iterations": 1}
-    compare(models, Intensity("swell"), method=ditto.Ditto(steps=2), **settings)
-    compare(models, method=METHODS["none"](steps=2), **settings)
-    audio = 0.1 * torch.randn(1, 4096, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        mine, theirs = (model.encode(audio) for model in models)
-    torch.testing.assert_close(theirs.cpu(), mine, rtol=0, atol=TOLERANCE)
-
-
-@pytest.mark.parametrize("make", [make_stable_audio_3, make_ace_step])
-def test_flows_as_their_own_student_guided_and_inpainting(
-    machine: None, make: Callable[..., Any]
-) -> None:
-    settings: Any = {"tags": {"prompt": "calm"}, "seconds": 0.4, "iterations": 1}
-    models = adapt(make()), adapt(make(), device=pretend.NAME)
-    compare(models, Intensity("swell"), method=ditto.Ditto2(decode_steps=2), **settings)
-    draws = torch.Generator().manual_seed(0)
-    reference = 0.3 * torch.randn(models[0].shape(0.4), generator=draws)
-    region = Region.inpaint(reference, ((4, 8),))
-    compare(models, region, method=METHODS["native"](steps=2), **settings)
-    bases = adapt(make(base=True)), adapt(make(base=True), device=pretend.NAME)
-    guided = settings | {"guidance": 4.0}
-    compare(bases, Intensity("swell"), method=ditto.Ditto(steps=2), **guided)
-    compare(bases, region, method=METHODS["native"](steps=2), **guided)
 
 
 def base_run(out: Path) -> Any:
@@ -303,6 +257,16 @@ def clap_run(out: Path) -> Any:
     return train_clap_on(small_config(steps=2), Bands(), TOKENIZER, out, show=False)
 
 
+def classifier_run(out: Path) -> Any:
+    from tests.training.test_classifier import VOCABULARY, Beats, small_config
+
+    from ditto.training.classifier import train_classifier_on
+
+    config = small_config(steps=3)
+    clips = Beats(config.drawn_frames)
+    return train_classifier_on(config, clips, VOCABULARY, out, show=False)
+
+
 def heads_run(out: Path, start: MusicModel) -> Any:
     from tests.training.test_heads import TINY, Ramps
 
@@ -340,10 +304,25 @@ TRAININGS: dict[str, Callable[..., Any]] = {
     "controlnet": controlnet_run,
     "vocoder": vocoder_run,
     "clap": clap_run,
+    "classifier": classifier_run,
     "heads": heads_run,
     "cm of Stable Audio 3": flow_run(make_stable_audio_3, "cm"),
     "ctm of ACE-Step": flow_run(make_ace_step, "ctm"),
 }
+
+
+NO_TRAININGS = {
+    "pack": "copies weights",
+    "report": "draws what a run has logged",
+    "speed": "times the base's",
+}
+"""Commands of `train` and `distill` that train nothing."""
+
+
+def test_every_command_that_trains_is_tried() -> None:
+    app: Any = typer.main.get_group(ditto.cli.train.app)
+    names = {name for group in ("train", "distill") for name in app.commands[group].commands}
+    assert {name.split(" of ")[0] for name in TRAININGS} == names - NO_TRAININGS.keys()
 
 
 @pytest.mark.parametrize("name", TRAININGS)
@@ -438,3 +417,33 @@ def test_the_command_line_runs_on_it(machine: None, ditto_music: Any, model_fold
     )
     assert code == 0, error
     assert f" s on {pretend.NAME}" in error
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_auto_takes_a_gpu_and_says_so(
+    machine: None, ditto_music: Any, model_folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The pretend device in the place of a GPU: that `auto` finds one is PyTorch's to say."""
+    asked: list[str] = []
+
+    def place(name: Any) -> torch.device:
+        asked.append(str(name))
+        return torch.device(pretend.NAME if str(name) == kind else name)
+
+    class Found:
+        device = staticmethod(place)
+        cuda = SimpleNamespace(is_available=lambda: kind == "cuda")
+        backends = SimpleNamespace(mps=SimpleNamespace(is_available=lambda: kind == "mps"))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(torch, name)
+
+    monkeypatch.setattr(device_module, "torch", Found())
+    code, _, error = ditto_music(
+        *("generate", "--model", model_folder, "--device", "auto", "-o", "out.wav"),
+        *("--loudness", "swell", "--method", "ditto", "-T", 1, "-K", 1),
+    )
+    assert code == 0, error
+    assert asked[0] == kind
+    assert f" s on {pretend.NAME}" in error
+    assert json.loads(Path("out.json").read_text())["model"]["device"].startswith(pretend.NAME)

@@ -2,9 +2,12 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from tests.conftest import make_network
+from tests.models.adapters.tiny_flows import make_ace_step, make_stable_audio_3
 from tests.models.adapters.tiny_pipelines import make_audioldm2, make_musicldm, make_stable_audio
 from torch import Tensor
 
@@ -17,7 +20,15 @@ from ditto.models.model import MusicModel
 from ditto.models.network import in_precision
 from ditto.models.profile import MemoryTracker
 
-PIPELINES = {"audioldm2": make_audioldm2, "musicldm": make_musicldm, "sao": make_stable_audio}
+PIPELINES = {
+    "audioldm2": make_audioldm2,
+    "musicldm": make_musicldm,
+    "sao": make_stable_audio,
+    "sa3": make_stable_audio_3,
+    "sa3 base": partial(make_stable_audio_3, base=True),
+    "ace-step": make_ace_step,
+    "ace-step base": partial(make_ace_step, base=True),
+}
 
 
 def sound_and_gradient(model: MusicModel) -> tuple[Tensor, Tensor, int]:
@@ -42,6 +53,37 @@ def test_a_pipelines_sound_and_gradient_stay_the_same(name: str) -> None:
     torch.testing.assert_close(same, sound, rtol=0, atol=1e-5)
     torch.testing.assert_close(alike, gradient, rtol=1e-4, atol=1e-6)
     assert little <= 1.02 * much
+
+
+def peak_of(model: MusicModel, steps: int) -> int:
+    """The peak of memory of a gradient through checkpointed steps, without a decoder."""
+    x = torch.randn(1, *model.shape(0.4), generator=torch.Generator().manual_seed(0))
+    chain = Chain(
+        *(model.denoiser, model.schedule, model.schedule.timesteps(steps)),
+        *(model.cond(Tags()), 2.0),
+        call=checkpointed_call,
+    )
+    with MemoryTracker() as memory:
+        torch.autograd.grad(ddim(chain, x.requires_grad_()).square().sum(), x)
+    return memory.peak
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_pipelines_step_keeps_no_more_than_without(name: str) -> None:
+    """What blocks are given by keyword must go with the step, as all else of it does."""
+    models = adapt(PIPELINES[name]()), adapt(PIPELINES[name](), low_memory=True)
+    (one, many), (lean_one, lean_many) = ([peak_of(m, T) for T in (1, 3)] for m in models)
+    assert lean_many - lean_one <= many - one
+    assert lean_many < many
+
+
+def test_a_deep_network_needs_far_less(tiny_model: MusicModel) -> None:
+    plain = replace(tiny_model, network=make_network(depth=8, width=64))
+    lean = low_memory(deepcopy(plain))
+    (sound, gradient, much), (same, alike, little) = map(sound_and_gradient, (plain, lean))
+    torch.testing.assert_close(same, sound)
+    torch.testing.assert_close(alike, gradient)
+    assert little < 0.9 * much
 
 
 def test_our_own_needs_less_and_a_copy_is_a_copy(student_model: MusicModel) -> None:

@@ -80,8 +80,9 @@ def null_text_inversion(
     Raises:
         TypeError: the chain's model has no tag embeddings to learn.
     """
+    rows = null_rows(chain, len(x_ref))  # first: a model that has none is refused at once
     path = ddim_path(chain, x_ref)
-    x_t, rows, found = path[0], null_rows(chain, len(x_ref)), []
+    x_t, found = path[0], []
     for i, (t, t_next) in enumerate(chain.pairs()):
         rows = tuple(row.detach().clone().requires_grad_() for row in rows)
         adam = torch.optim.Adam(rows, lr=lr * (1 - i / (2 * len(chain.timesteps))))

@@ -179,8 +179,13 @@ def adapter_of(model: MusicModel) -> ControlAdapter:
     """Return the model's adapter.
 
     Raises:
-        ModelError: it has none.
+        ModelError: it has none, or can have none.
     """
+    if not isinstance(model.network, PatchTransformer):
+        raise ModelError(
+            "a ControlNet needs a patch transformer, as Ditto's own models have: choose another "
+            "method"
+        )
     if not isinstance(model.controlnet, ControlAdapter):
         raise ModelError(
             f"the model {model.name!r} has no ControlNet: train one with "

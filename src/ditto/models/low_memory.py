@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint
 
 from ditto.models.model import MusicModel
@@ -86,10 +87,16 @@ def _checkpointed(cls: type[nn.Module]) -> type[nn.Module]:
             function = super().forward
             if not torch.is_grad_enabled():
                 return function(*args, **kwargs)
+            # Tensors by keyword or in tuples would stay alive even where a chain's step is
+            # checkpointed as a whole: checkpoint() lets go of those among its arguments only.
+            leaves, form = tree_flatten((args, kwargs))
+
+            def flat(*given: Any) -> Any:
+                again, named = tree_unflatten(list(given), form)
+                return function(*again, **named)
+
             # nothing in a frozen network draws random numbers, so their state need not be kept
-            return checkpoint(
-                function, *args, use_reentrant=False, preserve_rng_state=False, **kwargs
-            )
+            return checkpoint(flat, *leaves, use_reentrant=False, preserve_rng_state=False)
 
     Checkpointed.__name__ = cls.__name__
     return Checkpointed
