@@ -73,7 +73,7 @@ class ClipFolder:
             try:
                 yield found
             finally:
-                found._sweep()  # what killed processes left, on other machines too, and a full disk
+                found._sweep()  # what killed processes and full disks left, on other machines too
             if found._doubled:
                 found._read()
 
