@@ -211,9 +211,10 @@ def test_a_disk_that_is_full_at_the_index_leaves_no_clip_behind(
         return write(handle, data)
 
     request = ditto.Request(method=ditto.Uncontrolled(steps=1))
-    with monkeypatch.context() as patch, pytest.raises(OutputError, match="No space left"):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
-        list(ditto.batch(tiny_model, [request], out=tmp_path, pictures=False))
+        with pytest.raises(OutputError, match="No space left"):
+            list(ditto.batch(tiny_model, [request], out=tmp_path, pictures=False))
     assert [path.name for path in tmp_path.iterdir()] in ([], ["index.jsonl"])
     (made,) = ditto.batch(tiny_model, [request], out=tmp_path, pictures=False)
     assert made.error is None
