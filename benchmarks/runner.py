@@ -24,7 +24,7 @@ from benchmarks.tasks import Bench, Task
 from benchmarks.variants import Variant, Weights
 from ditto.errors import DittoError
 from ditto.eval.bootstrap import mean_interval
-from ditto.workers import work
+from ditto.workers import importing, work
 
 
 @dataclass(frozen=True, eq=False)
@@ -345,7 +345,7 @@ def make_clips(
                 jobs.append((task, variant, numbers))
     console, hidden = Console(stderr=True), not setup.show
     gpu = setup.weights.device.startswith("cuda")
-    begin = partial(_begin, setup, Path.cwd())
+    begin = importing(Path(__file__).parents[1], partial(_begin, setup, Path.cwd()))
     done = work(jobs, begin, workers=workers, ray=ray, gpu=gpu)
     for _ in track(done, "clips", total=len(jobs), disable=hidden, transient=True, console=console):
         pass

@@ -15,6 +15,7 @@ import os
 import pickle
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -25,6 +26,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from ditto.errors import WorkerError, one_line
@@ -75,6 +77,20 @@ class Worker(Protocol):
     def close(self, *, kill: bool = False) -> None:
         """End the process, at once or when it is idle."""
         ...
+
+
+def importing(folder: Path, begin: Callable[[], Outcome]) -> Callable[[], Outcome]:
+    """Have a process import from a folder, too, before it loads `begin`, which may come from there.
+
+    A process of Ray's imports what is installed, and little else.
+    """
+    return partial(_begin_importing, str(folder), pickle.dumps(begin))
+
+
+def _begin_importing(folder: str, begin: bytes) -> Any:
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    return pickle.loads(begin)()
 
 
 def work(
