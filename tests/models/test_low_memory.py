@@ -1,5 +1,6 @@
 """Checkpointed blocks: the same numbers, fewer activations, and nothing changed for others."""
 
+import pickle
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -104,12 +105,20 @@ def test_our_own_needs_less_and_a_copy_is_a_copy(student_model: MusicModel) -> N
 
 
 def test_a_rehearsal_leaves_the_networks_as_they_were(tiny_model: MusicModel) -> None:
-    model = replace(tiny_model, network=deepcopy(tiny_model.network))
+    model = deepcopy(tiny_model)
     for given in (model, low_memory(model)):
         classes = [type(module) for module in given.network.modules()]
         with rehearsed_low_memory(given) as lean:
             assert lean.low_memory
         assert [type(module) for module in given.network.modules()] == classes
+
+
+def test_it_goes_to_another_process(tiny_model: MusicModel) -> None:
+    lean = low_memory(deepcopy(tiny_model))
+    there = pickle.loads(pickle.dumps(lean))
+    for ours, theirs in zip(networks_of(lean), networks_of(there), strict=True):
+        assert [type(m) for m in theirs.modules()] == [type(m) for m in ours.modules()]
+    torch.testing.assert_close(sound_and_gradient(there)[:2], sound_and_gradient(lean)[:2])
 
 
 def test_it_is_done_once(tiny_model: MusicModel) -> None:

@@ -98,5 +98,14 @@ def _checkpointed(cls: type[nn.Module]) -> type[nn.Module]:
             # nothing in a frozen network draws random numbers, so their state need not be kept
             return checkpoint(flat, *leaves, use_reentrant=False, preserve_rng_state=False)
 
+        def __reduce__(self) -> tuple[Any, ...]:
+            """Let other processes have it, whose classes are made anew."""
+            return _remade, (cls,), self.__dict__
+
     Checkpointed.__name__ = cls.__name__
     return Checkpointed
+
+
+def _remade(cls: type[nn.Module]) -> nn.Module:
+    checkpointed = _checkpointed(cls)
+    return checkpointed.__new__(checkpointed)
