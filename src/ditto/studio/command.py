@@ -50,7 +50,10 @@ def studio(
         # Of a folder only the name: the page shows no path of this machine.
         options = {"model": Path(model).name if Path(model).exists() else model} | options
     made = Studio(loader(model, device, precision), queue, options)
-    from ditto.studio.server import serve
+    from ditto.studio.stubs import without_stubs
+
+    with without_stubs():
+        from ditto.studio.server import serve
 
     def ready(address: str) -> None:
         typer.echo(f"The studio is open at {address} (Ctrl-C ends it)")

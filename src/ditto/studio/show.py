@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 import numpy as np
 import torch
-from matplotlib.image import imsave
 from torch import Tensor
 
 from ditto.audio.io import read, write
@@ -294,6 +293,8 @@ def _(panel: MatrixPanel, stem: Path) -> dict[str, Any]:
 
 def save_image(file: Path, values: Tensor, low: float, high: float, colours: str = "magma") -> Path:
     """Write values (rows, columns), the first row lowest, as a PNG of a pixel each."""
+    from matplotlib.image import imsave  # slow to import, and no start of a page needs it
+
     picture = values.float().cpu().numpy()
     imsave(file, picture, vmin=low, vmax=high, cmap=colours, origin="lower", format="png")
     return file
