@@ -4,8 +4,10 @@ import os
 import socket
 import webbrowser
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -57,6 +59,8 @@ def studio(
 
     def ready(address: str) -> None:
         typer.echo(f"The studio is open at {address} (Ctrl-C ends it)")
+        # What the first result is drawn with, while nobody waits for it.
+        Thread(target=import_module, args=("matplotlib.image",), daemon=True).start()
         if open_page:
             webbrowser.open(address)
 
