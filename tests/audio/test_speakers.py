@@ -123,7 +123,7 @@ def test_up_to_two_channels_need_no_mask(tmp_path: Path, ending: str, channels: 
         ("song.opus", "5.1"),
         ("song.m4a", "5.1"),
     ],
-)  # fmt: skip
+)
 def test_layouts_that_files_name_are_kept_in_a_wav(
     tiny_model: MusicModel, tmp_path: Path, name: str, layout: str
 ) -> None:
