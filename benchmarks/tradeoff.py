@@ -28,7 +28,7 @@ from ditto.controls import (
     Text,
 )
 from ditto.controls.base import Control
-from ditto.controls.brightness import FREQUENCY
+from ditto.audio.scales import FREQUENCY
 from ditto.errors import ModelError
 from ditto.methods import BestOf
 from ditto.methods.ditto2 import MAX_TRAVEL

@@ -14,9 +14,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ditto.cli.process import importing
 from ditto.cli.progress import say
 from ditto.errors import DittoError
+from ditto.imports import importing
 
 COMMANDS = {
     "generate": ("generate", "Make music that follows the controls."),

@@ -5,15 +5,11 @@ What is done here is for the whole process: only the entry points call `run`. Wh
 """
 
 import atexit
-import gc
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-_alone = False
-"""Whether the process is the command's own."""
+from ditto import imports
 
 
 def run() -> None:
@@ -24,8 +20,7 @@ def run() -> None:
     """
     from ditto.cli import main
 
-    global _alone
-    _alone = True
+    imports.alone = True
     try:
         main()
     except SystemExit as end:
@@ -48,21 +43,3 @@ def _end(status: int) -> None:
     except (OSError, ValueError, AttributeError):
         return  # nobody reads any more, or there never was a terminal: Python knows the status
     os._exit(status & 0xFF)
-
-
-@contextmanager
-def importing() -> Iterator[None]:
-    """Import much in the block without looking for garbage, of which imports make next to none.
-
-    The collector would look through all modules over and over, a sixth of the time. In a process of
-    the command's own it never looks through them again.
-    """
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if _alone:
-            gc.freeze()
-        if was:
-            gc.enable()

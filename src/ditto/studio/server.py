@@ -22,13 +22,13 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ditto.controls.beats import FASTEST, SLOWEST
+from ditto.audio.scales import FASTEST, SLOWEST
 from ditto.errors import DittoError, RequestError
 from ditto.studio import page
+from ditto.studio.facts import LONGEST, first_fault
 from ditto.studio.files import KINDS, UploadError
-from ditto.studio.jobs import BROKEN, NOT_BEGUN, Job
-from ditto.studio.wishes import LONGEST, EditWish, Generate, first_fault, read_wish
-from ditto.studio.work import Studio
+from ditto.studio.front import Front
+from ditto.studio.jobs import BROKEN, NOT_BEGUN
 
 STATIC = Path(__file__).parent / "static"
 POLICY = (
@@ -107,7 +107,7 @@ def place(address: str) -> SplitResult:
         return urlsplit("")
 
 
-def make_app(studio: Studio, host: str) -> FastAPI:
+def make_app(studio: Front, host: str) -> FastAPI:
     """Return the whole application.
 
     Args:
@@ -149,7 +149,7 @@ def make_app(studio: Studio, host: str) -> FastAPI:
     )
 
 
-def add_files(app: FastAPI, studio: Studio) -> None:
+def add_files(app: FastAPI, studio: Front) -> None:
     """Add the routes of the page's own files, of users' files and of uploads."""
 
     @app.get("/studio/static/{name}")
@@ -178,7 +178,7 @@ def add_files(app: FastAPI, studio: Studio) -> None:
         return await receive(studio, request, kind, name, tempo, seconds)
 
 
-def add_jobs(app: FastAPI, studio: Studio) -> None:
+def add_jobs(app: FastAPI, studio: Front) -> None:
     """Add the routes of running jobs, and the plain REST calls."""
 
     @app.get("/studio/jobs/{name}")
@@ -196,17 +196,15 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
 
     @app.post("/studio/generate")
     async def generate(request: Request) -> Any:
-        wish = read_wish(Generate, await body(request))
-        return await answer(request, studio, lambda: studio.generate(wish, compare=False))
+        return await answer(request, studio, "generate", await body(request))
 
     @app.post("/studio/edit")
     async def edit(request: Request) -> Any:
-        wish = read_wish(EditWish, await body(request))
-        return await answer(request, studio, lambda: studio.edit(wish, compare=False))
+        return await answer(request, studio, "edit", await body(request))
 
 
 async def receive(
-    studio: Studio,
+    studio: Front,
     request: Request,
     kind: str,
     name: str,
@@ -227,10 +225,10 @@ async def receive(
     stored = "sound" if kind == "melody" else kind
     file = await studio.store.receive(stored, name, length, request.stream())
     look: dict[str, Callable[[], dict[str, Any]]] = {
-        "sound": lambda: studio.look_into(file),
-        "latent": lambda: studio.latent(file),
-        "score": lambda: studio.tune(file, tempo, seconds),
-        "melody": lambda: studio.tune(file, tempo, seconds),
+        "sound": lambda: studio.studio.look_into(file),
+        "latent": lambda: studio.studio.latent(file),
+        "score": lambda: studio.studio.tune(file, tempo, seconds),
+        "melody": lambda: studio.studio.tune(file, tempo, seconds),
     }
     assert set(KINDS) <= set(look)
     kept = False
@@ -263,13 +261,15 @@ async def body(request: Request) -> dict[str, Any]:
     return values
 
 
-async def answer(request: Request, studio: Studio, submit: Callable[[], Job]) -> Response:
+async def answer(
+    request: Request, studio: Front, what: str, values: dict[str, Any]
+) -> Response:
     """Carry out a wish; return its sound, or with ``Accept: application/json`` all about it.
 
     Raises:
         DittoError: it is refused, or failed.
     """
-    job = await asyncio.to_thread(submit)
+    job = await asyncio.to_thread(studio.wish, what, values, compare=False)
     async for _ in studio.jobs.watch(job, request.is_disconnected):
         pass
     if not job.clips:
@@ -287,7 +287,7 @@ def _fault(line: str, status: int) -> JSONResponse:
     return JSONResponse({"error": line}, status)
 
 
-def serve(studio: Studio, host: str, port: int, ready: Callable[[str], None]) -> None:
+def serve(studio: Front, host: str, port: int, ready: Callable[[str], None]) -> None:
     """Serve the studio until it is interrupted.
 
     Args:
@@ -295,21 +295,33 @@ def serve(studio: Studio, host: str, port: int, ready: Callable[[str], None]) ->
         host: address to listen on.
         port: to listen on.
         ready: called with the page's address once it answers.
+
+    Raises:
+        ModelError: the model cannot be loaded, which may turn out while the page is served.
     """
     try:
-        asyncio.run(_serve(Guard(make_app(studio, host), host), host, port, ready))
+        app = Guard(make_app(studio, host), host)
+        asyncio.run(_serve(studio, app, host, port, ready))
+        if studio.fault is not None:
+            raise studio.fault
     finally:
         studio.close()
 
 
-async def _serve(app: ASGIApp, host: str, port: int, ready: Callable[[str], None]) -> None:
+async def _serve(
+    studio: Front, app: ASGIApp, host: str, port: int, ready: Callable[[str], None]
+) -> None:
     server = uvicorn.Server(
         uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=3)
     )
     serving = asyncio.create_task(server.serve())
     while not (server.started or serving.done()):
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.01)
     if server.started:
         shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
         ready(f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/")
+    while not (serving.done() or studio.over):
+        await asyncio.wait([serving], timeout=0.2)
+    if studio.fault is not None:
+        server.should_exit = True
     await serving
