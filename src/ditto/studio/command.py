@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 import webbrowser
 from importlib.util import find_spec
 from pathlib import Path
@@ -63,6 +64,7 @@ def studio(
 
     def ready(address: str) -> None:
         typer.echo(f"The studio is open at {address} (Ctrl-C ends it)")
+        sys.setswitchinterval(0.0002)
         front.begin()
         if open_page:
             webbrowser.open(address)

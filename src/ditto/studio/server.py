@@ -1,26 +1,18 @@
-"""What the page is served by: Gradio's app, and beside it files, uploads and plain REST calls.
-
-Gradio's own upload and file routes are closed: they answer with paths of this machine. Every answer
-carries a policy that lets a browser fetch from this server only.
-"""
+"""What the page is served by: Gradio's app, and beside it files, uploads and plain REST calls."""
 
 import asyncio
 import json
 import logging
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
 import gradio
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from ditto.audio.scales import FASTEST, SLOWEST
 from ditto.errors import DittoError, RequestError
@@ -28,83 +20,13 @@ from ditto.studio import page
 from ditto.studio.facts import LONGEST, first_fault
 from ditto.studio.files import KINDS, UploadError
 from ditto.studio.front import Front
+from ditto.studio.guard import NOTHING, STATIC, Guard
 from ditto.studio.jobs import BROKEN, NOT_BEGUN
 
-STATIC = Path(__file__).parent / "static"
-POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
-    "font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
-    "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
-)
-CLOSED = re.compile(
-    r"/(gradio_api/)?(upload|upload_progress|file[=/]|proxy=|stream/|process_recording|vibe|undo-vibe"
-    r"|run-history|deep_link|dev/|component_server|monitoring|runs\b|custom_component)"
-    r"|/(openapi\.json|docs|redoc)"
-)
-"""Routes of Gradio's that the studio has no use for."""
-LOCAL = ("127.0.0.1", "localhost", "::1")
-NOTHING = "there is nothing here"
 MAX_BODY = 1_000_000
 """Bytes of a JSON request."""
 
 log = logging.getLogger("ditto.studio")
-
-
-class Guard:
-    """Closes routes, refuses other sites' pages, and adds headers.
-
-    Attributes:
-        app: what is guarded.
-        host: that the server listens on.
-    """
-
-    def __init__(self, app: ASGIApp, host: str) -> None:
-        self.app, self.host = app, host
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-            return
-        if scope["type"] != "http":  # the page needs no WebSocket
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        refused = self._refused(scope)
-        if refused:
-            await JSONResponse({"error": refused}, 403)(scope, receive, send)
-            return
-
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message.get("headers", []),
-                    (b"content-security-policy", POLICY.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                    (b"referrer-policy", b"no-referrer"),
-                ]
-            await send(message)
-
-        await self.app(scope, receive, guarded)
-
-    def _refused(self, scope: Scope) -> str:
-        """Return why a request is refused, or ""."""
-        headers = Headers(scope=scope)
-        host, origin = headers.get("host", ""), headers.get("origin")
-        # A page of another site may not reach a server of this machine under a name of its own.
-        if self.host in LOCAL and place(f"//{host}").hostname not in LOCAL:
-            return "this studio listens to this machine only"
-        if origin and place(origin).netloc != host:
-            return "another site's page may not use this studio"
-        return NOTHING if CLOSED.match(scope["path"]) else ""
-
-
-def place(address: str) -> SplitResult:
-    """Return the parts of an address; none of one that makes no sense."""
-    try:
-        return urlsplit(address)
-    except ValueError:
-        return urlsplit("")
 
 
 def make_app(studio: Front, host: str) -> FastAPI:
@@ -261,9 +183,7 @@ async def body(request: Request) -> dict[str, Any]:
     return values
 
 
-async def answer(
-    request: Request, studio: Front, what: str, values: dict[str, Any]
-) -> Response:
+async def answer(request: Request, studio: Front, what: str, values: dict[str, Any]) -> Response:
     """Carry out a wish; return its sound, or with ``Accept: application/json`` all about it.
 
     Raises:
