@@ -142,7 +142,7 @@ class _Unfilled(TorchFunctionMode):
     They get a file's values next; to draw them took half of the time of loading.
     """
 
-    def __torch_function__(  # noqa: D105, PLW3201
+    def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}

@@ -4,6 +4,7 @@ Nothing here imports PyTorch. What needs a model waits for it, in threads of its
 """
 
 import threading
+import time
 from collections.abc import Callable
 from functools import cached_property
 from importlib import import_module
@@ -16,6 +17,11 @@ from ditto.studio.jobs import QUEUE, Job, Jobs
 
 if TYPE_CHECKING:
     from ditto.studio.work import Studio
+
+QUIET_SECONDS = 2.0
+"""After the model came: what the first result is drawn with is imported then, unless somebody waits
+for a result already.
+"""
 
 Make = Callable[[Store, Jobs], "Studio"]
 
@@ -60,8 +66,9 @@ class Front:
             self._made = error
         finally:
             self._ended.set()
-        if self.fault is None:
-            import_module("matplotlib.image")  # the first result is drawn with it
+        time.sleep(QUIET_SECONDS)
+        if self.fault is None and not self.jobs.asked:
+            import_module("matplotlib.image")
 
     @property
     def over(self) -> bool:

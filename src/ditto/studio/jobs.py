@@ -138,6 +138,11 @@ class Jobs:
         self._worker = threading.Thread(target=self._run, name="studio", daemon=True)
         self._worker.start()
 
+    @property
+    def asked(self) -> bool:
+        """Whether there ever was a job."""
+        return bool(self._known)
+
     def submit(self, work: Callable[[Job], None]) -> Job:
         """Queue some work.
 
