@@ -18,6 +18,7 @@ from benchmarks import variants as v
 from benchmarks.runner import Entry, Table
 from benchmarks.tasks import Bench, Task, generate
 from benchmarks.variants import Variant
+from ditto.audio.scales import FREQUENCY
 from ditto.controls import (
     Brightness,
     Intensity,
@@ -28,7 +29,6 @@ from ditto.controls import (
     Text,
 )
 from ditto.controls.base import Control
-from ditto.controls.brightness import FREQUENCY
 from ditto.errors import ModelError
 from ditto.methods import BestOf
 from ditto.methods.ditto2 import MAX_TRAVEL

@@ -1,5 +1,5 @@
 """``python -m ditto``: the command line."""
 
-from ditto.cli import main
+from ditto.cli.process import run
 
-main()
+run()

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache, singledispatch
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -261,7 +262,10 @@ def _save(figure: Figure, path: Path, force: bool) -> None:
         text.set_parse_math(False)
         text.set_text("".join(_drawable(c, known) for c in text.get_text()))
     with atomic_file(path, force=force) as temporary:
-        figure.savefig(temporary, format="png", dpi=90, metadata={"Software": MADE_BY})
+        # Packed a little less than by default, in half of the time.
+        packing: dict[str, Any] = {"compress_level": 4}
+        about = {"Software": MADE_BY}
+        figure.savefig(temporary, format="png", dpi=90, metadata=about, pil_kwargs=packing)
 
 
 @cache

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from ditto.audio.scales import FREQUENCY
 from ditto.audio.spec import AudioSpec
 from ditto.controls import Intensity
-from ditto.controls.brightness import FREQUENCY
 from ditto.controls.curves import parse_curve, read_curve
 from ditto.errors import ControlError
 

@@ -3,10 +3,12 @@
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ditto.models.network import CONFIG, WEIGHTS, Network, hash_weights, in_precision
 
@@ -70,3 +72,25 @@ def test_in_low_precision_only_the_named_submodules_are_cast() -> None:
     assert in_precision(network, torch.float32) is network
     other = nn.Linear(1, 1)
     assert in_precision(other, torch.bfloat16) is other
+
+
+class Draws(TorchDispatchMode):
+    """Counts the drawing of random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.overloadpacket.__name__ in ("uniform_", "normal_")
+        return func(*args, **(kwargs or {}))
+
+
+def test_loading_draws_no_weights_that_a_file_replaces(tmp_path: Path) -> None:
+    with Draws() as made:
+        network = Small(4)
+    network.save_pretrained(tmp_path / "new")
+    with Draws() as loaded:
+        again = Small.from_pretrained(tmp_path / "new")
+    assert (made.count, loaded.count) == (4, 0)
+    assert all(map(torch.equal, again.state_dict().values(), network.state_dict().values()))

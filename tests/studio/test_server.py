@@ -14,10 +14,10 @@ import pytest
 import soundfile
 import torch
 
-from ditto.errors import ModelError
 from ditto.latents import Latent
 from ditto.models.model import MusicModel
 from ditto.optimize import Step
+from ditto.studio.front import Front
 from ditto.studio.jobs import Job
 from ditto.studio.wishes import EditWish, Generate, Vary, read_wish
 from ditto.studio.work import Studio
@@ -32,15 +32,20 @@ HOST = "127.0.0.1"
 
 
 @pytest.fixture(scope="module")
-def studio(student_model: MusicModel) -> Iterator[Studio]:
-    made = Studio(lambda: student_model, queue=2)
+def front(student_model: MusicModel) -> Iterator[Front]:
+    made = Front(lambda store, jobs: Studio(student_model, {}, store, jobs), queue=2)
     yield made
     made.close()
 
 
 @pytest.fixture(scope="module")
-def client(studio: Studio) -> Iterator[TestClient]:
-    guarded = Guard(make_app(studio, HOST), HOST)
+def studio(front: Front) -> Studio:
+    return front.studio
+
+
+@pytest.fixture(scope="module")
+def client(front: Front) -> Iterator[TestClient]:
+    guarded = Guard(make_app(front, HOST), HOST)
     with TestClient(guarded, base_url=f"http://{HOST}:7860") as client:
         yield client
 
@@ -369,10 +374,10 @@ def test_a_wrong_query_is_one_line(client: TestClient, query: dict, message: str
 
 
 def test_a_bug_is_one_line_and_stands_in_the_log(
-    studio: Studio, monkeypatch: pytest.MonkeyPatch
+    front: Front, studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(studio, "look_into", lambda file: 1 / 0)
-    app = Guard(make_app(studio, HOST), HOST)
+    app = Guard(make_app(front, HOST), HOST)
     client = TestClient(app, base_url=f"http://{HOST}:7860", raise_server_exceptions=False)
     before = set(studio.store.root.iterdir())
     answer = sent(client, "sound", "a.wav", wav())
@@ -481,13 +486,3 @@ def test_the_first_iteration_is_heard(studio: Studio, client: TestClient) -> Non
     sound, rate = soundfile.read(io.BytesIO(client.get(f"/{job.preview}").content))
     assert (len(sound), rate) == (64 * 64, 8000)
     assert np.ptp(sound) > 0
-
-
-def test_a_model_that_is_missing_is_told() -> None:
-    def missing() -> MusicModel:
-        raise ModelError("there is no such model")
-
-    made = Studio(missing)
-    with pytest.raises(ModelError, match="no such model"):
-        _ = made.model
-    made.close()

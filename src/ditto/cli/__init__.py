@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from ditto.cli.progress import say
 from ditto.errors import DittoError
+from ditto.imports import importing
 
 COMMANDS = {
     "generate": ("generate", "Make music that follows the controls."),
@@ -54,7 +55,8 @@ class LazyCommand(TyperCommand):
         """Import the real command and let it parse its arguments."""
         module, _ = COMMANDS[str(self.name)]
         whole = module if "." in module else f"ditto.cli.{module}"
-        group: Any = typer.main.get_group(import_module(whole).app)
+        with importing():
+            group: Any = typer.main.get_group(import_module(whole).app)
         return group.commands[self.name].make_context(info_name, args, *rest, **more)
 
 

@@ -1,6 +1,6 @@
 """``python -m ditto.cli``: the command, for launchers that start modules."""
 
-from ditto.cli import main
+from ditto.cli.process import run
 
 if __name__ == "__main__":
-    main()
+    run()

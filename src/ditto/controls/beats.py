@@ -27,6 +27,7 @@ from ditto.audio.onsets import (
     pick_onsets,
     tap_beats,
 )
+from ditto.audio.scales import FASTEST, SLOWEST
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Effort, Option, ParseContext
 from ditto.controls.intensity import pearson
@@ -37,7 +38,7 @@ from ditto.models.model import MusicModel
 from ditto.panels import CurvePanel, Panel
 from ditto.paths import StrPath, printable, shown
 
-SLOWEST, FASTEST, MAX_OFFSET = 20.0, 400.0, 3600.0
+MAX_OFFSET = 3600.0
 ACCENT = 1.5
 """How many times as strong the first beat of a bar is."""
 STRENGTHS = 0.5, 2.0

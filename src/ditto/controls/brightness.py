@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from ditto.audio.features import full_precision, mel_db, mel_filterbank, smooth, stft_power
+from ditto.audio.scales import FREQUENCY
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control
-from ditto.controls.curves import Curve, Scale, as_curve
+from ditto.controls.curves import Curve, as_curve
 from ditto.controls.intensity import mse, pearson
 from ditto.controls.output import Output, Window
 from ditto.errors import ControlError
@@ -18,23 +19,6 @@ from ditto.models.model import MusicModel
 from ditto.panels import CurvePanel, Panel
 from ditto.tables import table
 
-DARK, MIDDLE, BRIGHT = 700.0, 1400.0, 2800.0
-FREQUENCY = Scale(
-    "brightness",
-    "Hz",
-    low=50.0,
-    high=10_000.0,
-    shapes=(
-        ("brighten", ((0.0, DARK), (1.0, BRIGHT))),
-        ("darken", ((0.0, BRIGHT), (1.0, DARK))),
-        ("open-close", ((0.0, DARK), (0.5, BRIGHT), (1.0, DARK))),
-        ("dark", ((0.0, DARK), (1.0, DARK))),
-        ("bright", ((0.0, BRIGHT), (1.0, BRIGHT))),
-    ),
-    units=(("hz", 1.0), ("khz", 1000.0)),
-    headings=("hz", "freq", "bright", "centroid", "value", "hell"),
-)
-"""Centroids in hertz."""
 REFERENCE_HZ = 1000.0
 """Octaves count from here."""
 FLOOR = 1e-5

@@ -20,6 +20,7 @@ from torch import Tensor
 from ditto.audio.excerpt import Begin, read_from
 from ditto.audio.features import rms_db, smooth
 from ditto.audio.opening import is_recording
+from ditto.audio.scales import LOUDNESS, Points, Scale
 from ditto.audio.spec import AudioSpec
 from ditto.controls import tables
 from ditto.errors import ControlError
@@ -30,56 +31,10 @@ MAX_POINTS = 20_000
 MAX_LISTED = 4096
 """Points of a curve that reports list; of longer ones they give the number."""
 
-Points = tuple[tuple[float, float], ...]
-"""(time, value), times rising; two points at one time are a step."""
 SECONDS = {"": 1.0, "s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "min": 60.0}
 """Units of time."""
 
 
-@dataclass(frozen=True)
-class Scale:
-    """What a curve's values are.
-
-    Attributes:
-        name: of the quantity, for messages.
-        unit: of the values.
-        low: lowest value that may be asked for.
-        high: highest value.
-        shapes: named curves, each with its points (share of the clip, value); at least one.
-        units: that values may be written with, and their factors.
-        headings: what a table's column of values may be called, or begin with.
-    """
-
-    name: str
-    unit: str
-    low: float
-    high: float
-    shapes: tuple[tuple[str, Points], ...]
-    units: tuple[tuple[str, float], ...] = ()
-    headings: tuple[str, ...] = ()
-
-
-LOW, MIDDLE, HIGH = -40.0, -30.0, -20.0
-LOUDNESS = Scale(
-    "loudness",
-    "dB",
-    low=-80.0,
-    high=0.0,
-    shapes=(
-        ("crescendo", ((0.0, LOW), (1.0, HIGH))),
-        ("decrescendo", ((0.0, HIGH), (1.0, LOW))),
-        ("swell", ((0.0, LOW), (0.5, HIGH), (1.0, LOW))),
-        ("dip", ((0.0, HIGH), (0.5, LOW), (1.0, HIGH))),
-        (
-            "steps",
-            ((0.0, LOW), (0.33, LOW), (0.34, MIDDLE), (0.66, MIDDLE), (0.67, HIGH), (1.0, HIGH)),
-        ),
-        ("flat", ((0.0, -24.0), (1.0, -24.0))),
-    ),
-    units=(("db", 1.0), ("dbfs", 1.0)),
-    headings=("db", "level", "loud", "intens", "value", "volume", "rms", "lufs", "pegel", "laut"),
-)
-"""Loudness from next to silence to a full-scale square wave."""
 SHAPES = dict(LOUDNESS.shapes)
 """The named loudness curves: (share of the clip, dB)."""
 

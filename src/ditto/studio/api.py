@@ -11,12 +11,11 @@ from typing import Any
 import gradio as gr
 
 from ditto.errors import DittoError
+from ditto.studio.front import Front
 from ditto.studio.jobs import NOT_BEGUN, Job
-from ditto.studio.wishes import EditWish, Generate, Vary, read_wish
-from ditto.studio.work import Studio
 
 
-def functions(studio: Studio) -> list[Callable[..., Any]]:
+def functions(studio: Front) -> list[Callable[..., Any]]:
     """Return the functions; their signatures are the API's."""
 
     async def generate(
@@ -60,9 +59,7 @@ def functions(studio: Studio) -> list[Callable[..., Any]]:
         values |= {"tags": tags, "seed": seed}
         values |= {"iterations": iterations} if iterations else {}
         values |= {"seconds": seconds} if seconds else {}
-        return await _clip(
-            studio, lambda: studio.generate(read_wish(Generate, values), compare=False)
-        )
+        return await _clip(studio, lambda: studio.wish("generate", values, compare=False))
 
     async def edit(
         kind: str,
@@ -116,7 +113,7 @@ def functions(studio: Studio) -> list[Callable[..., Any]]:
         }
         values |= {name: {"text": given} for name, given in texts.items() if given}
         values |= {"tags": tags, "seed": seed}
-        return await _clip(studio, lambda: studio.edit(read_wish(EditWish, values), compare=False))
+        return await _clip(studio, lambda: studio.wish("edit", values, compare=False))
 
     async def vary(latent: str, count: int = 4, tags: str = "", seed: int = 0) -> list:
         """Make other clips from one latent.
@@ -128,7 +125,7 @@ def functions(studio: Studio) -> list[Callable[..., Any]]:
             seed: of the first clip.
         """
         values = {"latent": latent, "count": count, "tags": tags, "seed": seed}
-        job = await _over(studio, lambda: studio.vary(read_wish(Vary, values)))
+        job = await _over(studio, lambda: studio.wish("vary", values))
         return [about(clip) for clip in job.clips]
 
     return [generate, edit, vary]
@@ -142,7 +139,7 @@ def about(clip: dict[str, Any]) -> dict[str, Any]:
     return shown | ({"latent": clip["latent"]} if "latent" in clip else {})
 
 
-async def _over(studio: Studio, submit: Callable[[], Job]) -> Job:
+async def _over(studio: Front, submit: Callable[[], Job]) -> Job:
     """Queue a job and wait for it.
 
     Raises:
@@ -159,6 +156,6 @@ async def _over(studio: Studio, submit: Callable[[], Job]) -> Job:
     return job
 
 
-async def _clip(studio: Studio, submit: Callable[[], Job]) -> dict[str, Any]:
+async def _clip(studio: Front, submit: Callable[[], Job]) -> dict[str, Any]:
     job = await _over(studio, submit)
     return about(job.clips[0]) | {"note": job.line}

@@ -2,20 +2,23 @@
 
 import os
 import socket
+import sys
 import webbrowser
-from collections.abc import Callable
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ditto.errors import RequestError
+from ditto.imports import importing
+from ditto.studio.stubs import without_stubs
 
 if TYPE_CHECKING:
-    from ditto.models.model import MusicModel
+    from ditto.studio.files import Store
+    from ditto.studio.front import Make
+    from ditto.studio.jobs import Jobs
+    from ditto.studio.work import Studio
 
 app = typer.Typer()
 
@@ -44,39 +47,42 @@ def studio(
     check_port(host, port)
     if find_spec("gradio") is None:  # said before the model is loaded
         raise ModuleNotFoundError("there is no gradio", name="gradio")
-    from ditto.studio.work import Studio
-
     where = {"device": device, "precision": precision}
     options = {name: value for name, value in where.items() if value != "auto"}
     if model is not None:
         # Of a folder only the name: the page shows no path of this machine.
         options = {"model": Path(model).name if Path(model).exists() else model} | options
-    made = Studio(loader(model, device, precision), queue, options)
-    from ditto.studio.stubs import without_stubs
+    from ditto.studio.facts import Facts
+    from ditto.studio.front import Front
 
-    with without_stubs():
+    make = maker(model, device, precision, options)
+    front = Front(make, queue, None if options else Facts.embedded())
+    if not front.early:  # beside what the page needs; a mistake is said before there is a page
+        front.begin()
+    with importing(), without_stubs():
         from ditto.studio.server import serve
 
     def ready(address: str) -> None:
         typer.echo(f"The studio is open at {address} (Ctrl-C ends it)")
-        # What the first result is drawn with, while nobody waits for it.
-        Thread(target=import_module, args=("matplotlib.image",), daemon=True).start()
+        sys.setswitchinterval(0.0002)
+        front.begin()
         if open_page:
             webbrowser.open(address)
 
-    serve(made, host, port, ready)
+    serve(front, host, port, ready)
 
 
-def loader(model: str | None, device: str, precision: str) -> "Callable[[], MusicModel]":
-    """Return a function that loads the model."""
+def maker(model: str | None, device: str, precision: str, options: dict[str, str]) -> "Make":
+    """Return a function that loads the model and makes the studio."""
 
-    def load() -> "MusicModel":
-        from ditto.models.hub import load as load_model
+    def make(store: "Store", jobs: "Jobs") -> "Studio":
+        from ditto.models.hub import load
+        from ditto.studio.work import Studio
 
         how: Any = precision
-        return load_model(model, device=device, precision=how)
+        return Studio(load(model, device=device, precision=how), options, store, jobs)
 
-    return load
+    return make
 
 
 def check_port(host: str, port: int) -> None:

@@ -8,10 +8,12 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ditto.errors import DittoError, RequestError
-from ditto.optimize import GradientError, Step
+
+if TYPE_CHECKING:
+    from ditto.optimize import Step
 
 QUEUE = 16
 UNWATCHED_SECONDS = 60.0
@@ -69,11 +71,11 @@ class Job:
         """End at the next iteration, and keep the best so far."""
         self._stop = True
 
-    def stopping(self, step: Step | None = None) -> bool:
+    def stopping(self, step: "Step | None" = None) -> bool:
         """Tell whether the work should end; for `ditto.run` as its ``stop``."""
         return self._stop or time.monotonic() - self.watched > UNWATCHED_SECONDS
 
-    def step(self, step: Step, *, window: int = 0, windows: int = 1, total: int) -> None:
+    def step(self, step: "Step", *, window: int = 0, windows: int = 1, total: int) -> None:
         """Note an iteration.
 
         Args:
@@ -135,6 +137,11 @@ class Jobs:
         self._closed = False
         self._worker = threading.Thread(target=self._run, name="studio", daemon=True)
         self._worker.start()
+
+    @property
+    def asked(self) -> bool:
+        """Whether there ever was a job."""
+        return bool(self._known)
 
     def submit(self, work: Callable[[Job], None]) -> Job:
         """Queue some work.
@@ -221,6 +228,8 @@ class Jobs:
         if job.stopping():
             job.line, job.state = NOT_BEGUN, "failed"
             return
+        from ditto.optimize import GradientError  # PyTorch, which the page does not wait for
+
         job.state, state = "running", "done"
         try:
             job.work(job)

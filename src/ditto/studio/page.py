@@ -8,14 +8,12 @@ import gradio as gr
 from gradio import themes
 from gradio.events import api as endpoint
 
-from ditto.controls.brightness import FREQUENCY
-from ditto.controls.curves import LOUDNESS
+from ditto.audio.scales import FREQUENCY, LOUDNESS
 from ditto.errors import DittoError
-from ditto.methods import METHODS
 from ditto.studio import api
+from ditto.studio.facts import METHODS
+from ditto.studio.front import Front
 from ditto.studio.jobs import BROKEN, Job, log
-from ditto.studio.wishes import EditWish, Generate, Vary, read_wish
-from ditto.studio.work import Studio
 
 SCRIPTS = ("base", "sound", "music", "curve", "roll", "form", "recording", "result")
 FONT = ("system-ui", "Segoe UI", "sans-serif")
@@ -23,8 +21,6 @@ HEAD = '<link rel="stylesheet" href="studio/static/studio.css">'
 LOADS = "".join(f'<script src="studio/static/{name}.js"></script>' for name in SCRIPTS)
 """What each part loads before it is made. In the page's head nothing would wait for the scripts: a
 part that is made before its own script has come stays empty."""
-NEEDS_ADAPTER = ("controlnet", "naive", "multidiffusion", "md50")
-"""Methods that need a ControlNet, or a region to keep: the page does not offer them."""
 IN_EDITS = ("loudness", "melody", "text", "beats", "chords", "brightness")
 """Controls of edits, over the whole in the end; a form is that of one clip as a whole."""
 IN_LOOPS = (*IN_EDITS, "structure")
@@ -59,11 +55,11 @@ def theme() -> themes.Base:
     )
 
 
-def make_page(studio: Studio) -> gr.Blocks:
+def make_page(studio: Front) -> gr.Blocks:
     """Return the page.
 
     Args:
-        studio: what does the work; its model says which tags there are.
+        studio: what does the work, and knows which tags there are.
     """
     with gr.Blocks(title="Ditto studio", analytics_enabled=False) as blocks:
         part("nav", tabs=list(TABS), elem_id="nav")
@@ -87,9 +83,9 @@ def tab(name: str) -> gr.Column:
     return gr.Column(elem_id=f"panel-{name}", elem_classes=["tab-panel", *away])
 
 
-def music(studio: Studio, name: str, fields: list[str], **chosen: Any) -> gr.HTML:
+def music(studio: Front, name: str, fields: list[str], **chosen: Any) -> gr.HTML:
     """Return the fields of tags, seed and settings."""
-    words = studio.model.vocabulary
+    words = studio.facts
     return part(
         "music",
         {},
@@ -97,20 +93,20 @@ def music(studio: Studio, name: str, fields: list[str], **chosen: Any) -> gr.HTM
         tab=name,
         genres=list(words.genres),
         moods=list(words.moods),
-        tempo=[words.tempo_low, words.tempo_high],
+        tempo=list(words.tempo),
         prompts=not words.genres and not words.moods,
-        methods=[method for method in METHODS if method not in NEEDS_ADAPTER],
-        seconds=studio.window,
+        methods=list(METHODS),
+        seconds=words.window,
         fields=fields,
         chosen=chosen,
     )
 
 
-def controls(studio: Studio, name: str, *words: str) -> dict[str, gr.HTML]:
+def controls(studio: Front, name: str, *words: str) -> dict[str, gr.HTML]:
     """Return the parts of some controls, by the words of `WORDS`; of all that there are by
     default.
     """
-    shared = {"tab": name, "seconds": studio.window}
+    shared = {"tab": name, "seconds": studio.facts.window}
     counts = "counts in what is made anew" if name == "edit" else ""
 
     def curve(word: str, title: str, hint: str, scale: Any, **more: Any) -> gr.HTML:
@@ -214,7 +210,7 @@ def go(name: str, label: str) -> gr.Button:
     return gr.Button(label, variant="primary", elem_id=f"{name}-go", elem_classes=["go"])
 
 
-def create_tab(studio: Studio) -> None:
+def create_tab(studio: Front) -> None:
     """Make the tab that makes clips."""
     with gr.Row(elem_classes=["sides"]):
         with gr.Column():
@@ -233,12 +229,12 @@ def create_tab(studio: Studio) -> None:
             )
 
     def wish(music: Parts, *values: Parts) -> Job:
-        return studio.generate(read_wish(Generate, music | asked_of(parts, values)))
+        return studio.wish("generate", music | asked_of(parts, values))
 
     run(studio, button, wish, [tags, *parts.values()], result)
 
 
-def edit_tab(studio: Studio) -> None:
+def edit_tab(studio: Front) -> None:
     """Make the tab that edits a recording."""
     with gr.Row(elem_classes=["sides"]):
         with gr.Column():
@@ -295,12 +291,12 @@ def edit_tab(studio: Studio) -> None:
             values = {"seconds": values.get("seconds"), "backwards": action == "backwards"}
         token = {"recording": (file or {}).get("token")}
         values |= {"kind": kind} | token | music | asked_of(parts, asked)
-        return studio.edit(read_wish(EditWish, values))
+        return studio.wish("edit", values)
 
     run(studio, button, wish, [recording, what, tags, *parts.values()], result)
 
 
-def loop_tab(studio: Studio) -> None:
+def loop_tab(studio: Front) -> None:
     """Make the tab that makes loops from nothing."""
     with gr.Row(elem_classes=["sides"]):
         with gr.Column():
@@ -311,7 +307,7 @@ def loop_tab(studio: Studio) -> None:
                 title="Length",
                 tab="loop",
                 hint="Bars have four beats. What does not fit one window of the model, "
-                f"{studio.window:.1f} s, is made in several.",
+                f"{studio.facts.window:.1f} s, is made in several.",
                 parts=[
                     {"name": "bpm", "label": "bpm", "min": 20, "max": 400, "value": 120},
                     {"name": "bars", "label": "bars", "min": 1, "max": 16, "value": 2},
@@ -334,12 +330,12 @@ def loop_tab(studio: Studio) -> None:
 
     def wish(length: Parts, music: Parts, *asked: Parts) -> Job:
         values = {"kind": "loop"} | length | music | asked_of(parts, asked)
-        return studio.edit(read_wish(EditWish, values))
+        return studio.wish("edit", values)
 
     run(studio, button, wish, [length, tags, *parts.values()], result)
 
 
-def vary_tab(studio: Studio) -> None:
+def vary_tab(studio: Front) -> None:
     """Make the tab that makes variations of a latent."""
     with gr.Row(elem_classes=["sides"]):
         with gr.Column():
@@ -375,13 +371,13 @@ def vary_tab(studio: Studio) -> None:
     def wish(latent: Parts | None, how: Parts, music: Parts) -> Job:
         if not latent:
             raise DittoError("give a latent first: press “vary this” under a clip, or choose one")
-        return studio.vary(read_wish(Vary, {"latent": latent["token"]} | how | music))
+        return studio.wish("vary", {"latent": latent["token"]} | how | music)
 
     run(studio, button, wish, [latent, how, tags], result)
 
 
 def run(
-    studio: Studio,
+    studio: Front,
     button: gr.Button,
     wish: Callable[..., Job],
     inputs: list[gr.HTML],

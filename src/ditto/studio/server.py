@@ -1,113 +1,35 @@
-"""What the page is served by: Gradio's app, and beside it files, uploads and plain REST calls.
-
-Gradio's own upload and file routes are closed: they answer with paths of this machine. Every answer
-carries a policy that lets a browser fetch from this server only.
-"""
+"""What the page is served by: Gradio's app, and beside it files, uploads and plain REST calls."""
 
 import asyncio
 import json
 import logging
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
 import gradio
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
-from ditto.controls.beats import FASTEST, SLOWEST
+from ditto.audio.scales import FASTEST, SLOWEST
 from ditto.errors import DittoError, RequestError
 from ditto.studio import page
+from ditto.studio.facts import LONGEST, first_fault
 from ditto.studio.files import KINDS, UploadError
-from ditto.studio.jobs import BROKEN, NOT_BEGUN, Job
-from ditto.studio.wishes import LONGEST, EditWish, Generate, first_fault, read_wish
-from ditto.studio.work import Studio
+from ditto.studio.front import Front
+from ditto.studio.guard import NOTHING, STATIC, Guard
+from ditto.studio.jobs import BROKEN, NOT_BEGUN
 
-STATIC = Path(__file__).parent / "static"
-POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
-    "font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
-    "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
-)
-CLOSED = re.compile(
-    r"/(gradio_api/)?(upload|upload_progress|file[=/]|proxy=|stream/|process_recording|vibe|undo-vibe"
-    r"|run-history|deep_link|dev/|component_server|monitoring|runs\b|custom_component)"
-    r"|/(openapi\.json|docs|redoc)"
-)
-"""Routes of Gradio's that the studio has no use for."""
-LOCAL = ("127.0.0.1", "localhost", "::1")
-NOTHING = "there is nothing here"
 MAX_BODY = 1_000_000
 """Bytes of a JSON request."""
 
 log = logging.getLogger("ditto.studio")
 
 
-class Guard:
-    """Closes routes, refuses other sites' pages, and adds headers.
-
-    Attributes:
-        app: what is guarded.
-        host: that the server listens on.
-    """
-
-    def __init__(self, app: ASGIApp, host: str) -> None:
-        self.app, self.host = app, host
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-            return
-        if scope["type"] != "http":  # the page needs no WebSocket
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        refused = self._refused(scope)
-        if refused:
-            await JSONResponse({"error": refused}, 403)(scope, receive, send)
-            return
-
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message.get("headers", []),
-                    (b"content-security-policy", POLICY.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                    (b"referrer-policy", b"no-referrer"),
-                ]
-            await send(message)
-
-        await self.app(scope, receive, guarded)
-
-    def _refused(self, scope: Scope) -> str:
-        """Return why a request is refused, or ""."""
-        headers = Headers(scope=scope)
-        host, origin = headers.get("host", ""), headers.get("origin")
-        # A page of another site may not reach a server of this machine under a name of its own.
-        if self.host in LOCAL and place(f"//{host}").hostname not in LOCAL:
-            return "this studio listens to this machine only"
-        if origin and place(origin).netloc != host:
-            return "another site's page may not use this studio"
-        return NOTHING if CLOSED.match(scope["path"]) else ""
-
-
-def place(address: str) -> SplitResult:
-    """Return the parts of an address; none of one that makes no sense."""
-    try:
-        return urlsplit(address)
-    except ValueError:
-        return urlsplit("")
-
-
-def make_app(studio: Studio, host: str) -> FastAPI:
+def make_app(studio: Front, host: str) -> FastAPI:
     """Return the whole application.
 
     Args:
@@ -149,7 +71,7 @@ def make_app(studio: Studio, host: str) -> FastAPI:
     )
 
 
-def add_files(app: FastAPI, studio: Studio) -> None:
+def add_files(app: FastAPI, studio: Front) -> None:
     """Add the routes of the page's own files, of users' files and of uploads."""
 
     @app.get("/studio/static/{name}")
@@ -178,7 +100,7 @@ def add_files(app: FastAPI, studio: Studio) -> None:
         return await receive(studio, request, kind, name, tempo, seconds)
 
 
-def add_jobs(app: FastAPI, studio: Studio) -> None:
+def add_jobs(app: FastAPI, studio: Front) -> None:
     """Add the routes of running jobs, and the plain REST calls."""
 
     @app.get("/studio/jobs/{name}")
@@ -196,17 +118,15 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
 
     @app.post("/studio/generate")
     async def generate(request: Request) -> Any:
-        wish = read_wish(Generate, await body(request))
-        return await answer(request, studio, lambda: studio.generate(wish, compare=False))
+        return await answer(request, studio, "generate", await body(request))
 
     @app.post("/studio/edit")
     async def edit(request: Request) -> Any:
-        wish = read_wish(EditWish, await body(request))
-        return await answer(request, studio, lambda: studio.edit(wish, compare=False))
+        return await answer(request, studio, "edit", await body(request))
 
 
 async def receive(
-    studio: Studio,
+    studio: Front,
     request: Request,
     kind: str,
     name: str,
@@ -227,10 +147,10 @@ async def receive(
     stored = "sound" if kind == "melody" else kind
     file = await studio.store.receive(stored, name, length, request.stream())
     look: dict[str, Callable[[], dict[str, Any]]] = {
-        "sound": lambda: studio.look_into(file),
-        "latent": lambda: studio.latent(file),
-        "score": lambda: studio.tune(file, tempo, seconds),
-        "melody": lambda: studio.tune(file, tempo, seconds),
+        "sound": lambda: studio.studio.look_into(file),
+        "latent": lambda: studio.studio.latent(file),
+        "score": lambda: studio.studio.tune(file, tempo, seconds),
+        "melody": lambda: studio.studio.tune(file, tempo, seconds),
     }
     assert set(KINDS) <= set(look)
     kept = False
@@ -263,13 +183,13 @@ async def body(request: Request) -> dict[str, Any]:
     return values
 
 
-async def answer(request: Request, studio: Studio, submit: Callable[[], Job]) -> Response:
+async def answer(request: Request, studio: Front, what: str, values: dict[str, Any]) -> Response:
     """Carry out a wish; return its sound, or with ``Accept: application/json`` all about it.
 
     Raises:
         DittoError: it is refused, or failed.
     """
-    job = await asyncio.to_thread(submit)
+    job = await asyncio.to_thread(studio.wish, what, values, compare=False)
     async for _ in studio.jobs.watch(job, request.is_disconnected):
         pass
     if not job.clips:
@@ -287,7 +207,7 @@ def _fault(line: str, status: int) -> JSONResponse:
     return JSONResponse({"error": line}, status)
 
 
-def serve(studio: Studio, host: str, port: int, ready: Callable[[str], None]) -> None:
+def serve(studio: Front, host: str, port: int, ready: Callable[[str], None]) -> None:
     """Serve the studio until it is interrupted.
 
     Args:
@@ -295,21 +215,33 @@ def serve(studio: Studio, host: str, port: int, ready: Callable[[str], None]) ->
         host: address to listen on.
         port: to listen on.
         ready: called with the page's address once it answers.
+
+    Raises:
+        ModelError: the model cannot be loaded, which may turn out while the page is served.
     """
     try:
-        asyncio.run(_serve(Guard(make_app(studio, host), host), host, port, ready))
+        app = Guard(make_app(studio, host), host)
+        asyncio.run(_serve(studio, app, host, port, ready))
+        if studio.fault is not None:
+            raise studio.fault
     finally:
         studio.close()
 
 
-async def _serve(app: ASGIApp, host: str, port: int, ready: Callable[[str], None]) -> None:
+async def _serve(
+    studio: Front, app: ASGIApp, host: str, port: int, ready: Callable[[str], None]
+) -> None:
     server = uvicorn.Server(
         uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=3)
     )
     serving = asyncio.create_task(server.serve())
     while not (server.started or serving.done()):
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.01)
     if server.started:
         shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
         ready(f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/")
+    while not (serving.done() or studio.over):
+        await asyncio.wait([serving], timeout=0.2)
+    if studio.fault is not None:
+        server.should_exit = True
     await serving

@@ -5,7 +5,7 @@ controls are read by the controls themselves.
 """
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -27,8 +27,8 @@ from ditto.methods import make_method
 from ditto.models.conditioning import Tags
 from ditto.models.model import MusicModel, needs_windows
 from ditto.optimize import Step, Stop
-from ditto.paths import printable
 from ditto.request import Request
+from ditto.studio.facts import LONGEST, first_fault
 
 WORDS = {
     "loudness": "intensity",
@@ -48,8 +48,6 @@ page's.
 """
 MAX_TEXT = 20_000
 MAX_ITERATIONS, MAX_COUNT, MAX_REPEATS, MAX_SECONDS = 500, 16, 16, 180.0
-LONGEST = 900.0
-"""Seconds of a whole that the page draws, and takes a tune for."""
 
 Progress = Callable[[int, int, Step], None]
 
@@ -472,10 +470,3 @@ def read_wish(kind: type[Wish], values: dict[str, Any]) -> Wish:
         return kind(**values)
     except ValidationError as error:
         raise RequestError(first_fault(error.errors())) from None
-
-
-def first_fault(faults: Sequence[Mapping[str, Any]]) -> str:
-    """Return the first of pydantic's faults, in one line."""
-    place = [str(part) for part in faults[0]["loc"] if part not in ("query", "path")]
-    said = faults[0]["msg"]
-    return f"{printable(' '.join(place))[:80] or 'the wish'}: {said[:1].lower()}{said[1:]}"

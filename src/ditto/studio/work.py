@@ -26,8 +26,8 @@ from ditto.result import Result
 from ditto.runner import Run, checked_shape, problem_of
 from ditto.studio import show, tunes
 from ditto.studio.files import OURS, Store
-from ditto.studio.jobs import QUEUE, Job, Jobs
-from ditto.studio.wishes import EditWish, Generate, Vary
+from ditto.studio.jobs import Job, Jobs
+from ditto.studio.wishes import EditWish, Generate, Vary, read_wish
 
 PREVIEW_SECONDS = 3.0
 """Time between two previews; the first one comes after the first iteration."""
@@ -44,52 +44,25 @@ class Studio:
     """One model, one queue, one store of files.
 
     Attributes:
-        load: returns the model; called once, beside everything else that starts.
-        queue: jobs that may wait.
+        model: that makes everything.
         options: how the model was loaded, by the words of `ditto.load` ("model" is its source).
+        store: of users' files.
+        jobs: the queue.
     """
 
-    load: Callable[[], MusicModel]
-    queue: int = QUEUE
+    model: MusicModel
     options: dict[str, str] = field(default_factory=dict)
     store: Store = field(default_factory=Store)
+    jobs: Jobs = field(default_factory=Jobs)
 
     def __post_init__(self) -> None:
-        """Begin to load the model."""
-        self.jobs = Jobs(self.queue, self.store.clean)
-        self._loaded: MusicModel | BaseException | None = None
-        self._loading = threading.Thread(target=self._load, name="model", daemon=True)
+        """Let one upload be decoded at a time."""
         self._decoding = threading.Lock()
-        self._loading.start()
-
-    def _load(self) -> None:
-        try:
-            self._loaded = self.load()
-        except BaseException as error:
-            self._loaded = error
-
-    @property
-    def model(self) -> MusicModel:
-        """The model, as soon as it is there.
-
-        Raises:
-            ModelError: it cannot be loaded.
-        """
-        self._loading.join()
-        if isinstance(self._loaded, BaseException):
-            raise self._loaded
-        assert self._loaded is not None
-        return self._loaded
 
     @property
     def window(self) -> float:
         """The model's window in seconds."""
         return self.model.spec.seconds(self.model.shape(None)[-1])
-
-    def close(self) -> None:
-        """Stop all work and remove all files."""
-        self.jobs.close()
-        self.store.close()
 
     def spelt(self, command: str, python: str) -> dict[str, str]:
         """Return a wish's command and snippet, with the model that the studio has."""
@@ -104,6 +77,23 @@ class Studio:
         }
 
     # Wishes.
+
+    def wish(self, what: str, values: dict[str, Any], *, compare: bool = True) -> Job:
+        """Queue what is asked for in words.
+
+        Args:
+            what: "generate", "edit" or "vary".
+            values: of the wish.
+            compare: make that of the same seed without control too.
+
+        Raises:
+            DittoError: a value is wrong, it cannot be made, or the queue is full.
+        """
+        if what == "vary":
+            return self.vary(read_wish(Vary, values))
+        if what == "edit":
+            return self.edit(read_wish(EditWish, values), compare=compare)
+        return self.generate(read_wish(Generate, values), compare=compare)
 
     def generate(self, wish: Generate, *, compare: bool = True) -> Job:
         """Queue a clip.
