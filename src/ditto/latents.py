@@ -93,7 +93,7 @@ class Latent:
         """The grid that x_T begins, where its request names one that a method can have."""
         method = self.request.get("method")
         grid = method.get("grid") if isinstance(method, Mapping) else None
-        return grid if grid in ("trailing", "leading") else None
+        return grid if grid in ("trailing", "leading", "karras") else None
 
     def check(self, model: MusicModel, shape: tuple[int, ...]) -> None:
         """Refuse a latent of another model or length.

@@ -2,13 +2,16 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ditto.diffusion import schedule
 from ditto.diffusion.schedule import CLEAN, EPSILON_SIGMA, Prediction, Schedule
 
 SCHEDULE = Schedule.cosine()
@@ -118,6 +121,25 @@ def test_timesteps_are_diffusers(spacing: str) -> None:
         if spacing == "trailing" and len(expected) == steps + 1 and expected[-1] == -1:
             expected.pop()  # np.arange with a fraction for a step may go one too far
         assert SCHEDULE.timesteps(steps, spacing) == expected  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("steps", [2, 3, 8, 20])
+def test_karras_levels_are_diffusers(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With their ρ; the first of ours is the last timestep itself."""
+    theirs = DPMSolverMultistepScheduler(use_karras_sigmas=True)
+    levels = theirs._convert_to_karras(np.array([100.0, 0.1]), steps)
+    monkeypatch.setattr(schedule, "KARRAS", (0.1, 100.0, 7.0))
+    shifted = Schedule.cosine(shift=4.0)
+    expected = [999, *shifted.nearest(torch.from_numpy(levels)).tolist()[1:]]
+    assert shifted.timesteps(steps, "karras") == expected
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 20, 100, 999, 1000])
+def test_a_karras_grid_begins_at_noise_and_falls(steps: int) -> None:
+    grid = Schedule.cosine(shift=4.0).timesteps(steps, "karras")
+    assert len(grid) == len(set(grid)) == steps
+    assert grid == sorted(grid, reverse=True)
+    assert (grid[0], grid[-1] >= 0) == (999, True)
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1001])

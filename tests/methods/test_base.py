@@ -44,7 +44,11 @@ WORDS = {
 }
 OPTIONAL = {"grid", "lr", "momentum", "tolerance", "patience", "gamma", "strength", "max_travel"}
 OPTIONAL |= {"decode_steps"}
-OWN_OPTIONAL = {"native": {"steps", "sampler"}, "ditto2": {"candidates", "regulariser"}}
+OWN_OPTIONAL = {
+    "none": {"sampler"},
+    "native": {"steps", "sampler"},
+    "ditto2": {"candidates", "regulariser"},
+}
 
 
 def changed(name: str) -> dict[str, Any]:

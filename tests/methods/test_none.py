@@ -35,6 +35,18 @@ def test_each_sampler_is_that_of_its_module(whole_model: MusicModel, sampler: st
     assert torch.equal(result.x_T, x_T)
 
 
+def test_the_default_is_the_models_own_sampler_and_grid(whole_model: MusicModel) -> None:
+    model = replace(whole_model, spacing="karras", sampler="dpm++")
+    chain, x_T, _ = start(model)
+    with torch.no_grad():
+        expected = dpm_solver_pp(replace(chain, timesteps=model.schedule.timesteps(4, "karras")), x_T)
+    result = made(model, Uncontrolled(steps=4))
+    assert torch.equal(result.x_0, expected)
+    assert result.request.method.sampler == "dpm++"
+    even = made(model, Uncontrolled(steps=4, sampler="ddim", grid="trailing"))
+    assert torch.equal(even.x_0, made(whole_model, Uncontrolled(steps=4)).x_0)
+
+
 def test_controls_are_measured_and_not_followed(whole_model: MusicModel) -> None:
     plain, measured = (made(whole_model, Uncontrolled(steps=2), *c) for c in ((), (LOUDNESS,)))
     assert torch.equal(plain.x_0, measured.x_0)

@@ -49,8 +49,30 @@ def test_saving_and_loading_gives_the_same_outputs(model_folder: Path, tmp_path:
             model_folder / name / WEIGHTS
         ).read_bytes()
     assert all(torch.equal(a, b) for a, b in zip(outputs(first), outputs(second), strict=True))
-    settings = ("spec", "vocabulary", "guidance", "shift")
+    settings = ("spec", "vocabulary", "guidance", "shift", "spacing", "sampler")
     assert all(getattr(first, name) == getattr(second, name) for name in settings)
+
+
+def test_a_folder_says_how_its_model_is_sampled(
+    student_model: MusicModel, tmp_path: Path, folder: Path
+) -> None:
+    assert student_model.distilled is not None
+    student = replace(student_model.distilled, steps=4)
+    replace(student_model, spacing="karras", sampler="dpm++", distilled=student).save(
+        tmp_path / "new"
+    )
+    model = load(tmp_path / "new")
+    assert model.distilled is not None
+    assert (model.spacing, model.own_sampler, model.distilled.steps) == ("karras", "dpm++", 4)
+    assert model.schedule.timesteps(5) == model.schedule.timesteps(5, "karras")
+    assert model.student_schedule.timesteps(5) == model.schedule.timesteps(5, "trailing")
+    # As those of version 0.1, which say none of it.
+    index = json.loads((folder / INDEX).read_text())
+    said = {name: index.pop(name) for name in ("spacing", "sampler")}
+    (folder / INDEX).write_text(json.dumps(index))
+    assert said == {"spacing": "trailing", "sampler": "ddim"}
+    old = load(folder)
+    assert (old.spacing, old.own_sampler) == ("trailing", "ddim")
 
 
 def test_half_precision_weights_are_near_the_originals(
@@ -132,6 +154,7 @@ def test_a_student_alone_is_no_model_and_a_model_no_student_alone(
         joined.with_student(tmp_path / "missing")
 
 
+STUDENT = {"class": "PatchTransformer", "kind": "cm", "guidance": [1, 2], "teacher": ""}
 STUDENT_SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
     "weights damaged": (lambda f: damage(f / "student" / WEIGHTS), "damaged"),
     "weights missing": (
@@ -142,6 +165,10 @@ STUDENT_SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
     "guidance is one number": (
         lambda f: edit_index(f, student={"guidance": [1]}),
         "does not describe its student",
+    ),
+    "no steps": (
+        lambda f: edit_index(f, student=STUDENT | {"steps": 0}),
+        "does not describe its student: steps must be between 1 and 20, not 0",
     ),
     "unknown class": (
         lambda f: edit_index(
@@ -209,6 +236,8 @@ SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
     "hashes are a list": (lambda f: edit_index(f, sha256=[1]), "damaged"),
     "spec unknown": (lambda f: edit_index(f, spec={"rate": 3}), "not a Ditto model's index"),
     "vocabulary missing": (lambda f: edit_index(f, vocabulary=None), "not a Ditto model's index"),
+    "unknown grid": (lambda f: edit_index(f, spacing="even"), "its spacing is none of trailing, k"),
+    "unknown sampler": (lambda f: edit_index(f, sampler=[1]), "its sampler is none of ddim, dpm"),
     "guidance is a word": (lambda f: edit_index(f, guidance="much"), "not a Ditto model's index"),
 }
 

@@ -29,8 +29,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
-Spacing = Literal["trailing", "leading", "linspace", "span"]
+Spacing = Literal["trailing", "leading", "linspace", "span", "karras"]
 CLEAN = -1
+KARRAS = 0.1, 1000.0, 5.0
+"""Lowest and highest σ of a "karras" grid, and its ρ, where data have a deviation of about 1. Its
+levels reach so high since a whole clip's loudness and colour show through noise that hides any
+single value; diffusion models of images end at 80, with ρ = 7."""
 EPSILON_SIGMA, LARGEST_SIGMA = 15.0, 100.0
 """σ where chains begin that predict ε, and up to which ε̂ tells x̂_0 at all. Chains of Stable
 Diffusion begin at 14.6, those of AudioLDM2 at 84."""
@@ -50,7 +54,7 @@ class Schedule:
         spacing: default spacing of `timesteps`.
         offset: added to every timestep of a "leading" grid (diffusers' ``steps_offset``).
         end: ᾱ at `CLEAN`; diffusers' DDIM with ``set_alpha_to_one=False`` ends at ᾱ_0 instead of 1.
-        first: timestep where "trailing" and "span" grids begin; None is the last.
+        first: timestep where "trailing", "span" and "karras" grids begin; None is the last.
     """
 
     alpha_bar: Tensor
@@ -196,27 +200,42 @@ class Schedule:
 
         ``trailing``, the spacing of our own models, begins at the last timestep (pure noise), or at
         `first`. ``span`` is ``linspace``, except that a single step begins where ``trailing`` does.
+        ``karras`` is even in σ^(1/ρ) between `KARRAS` (Karras et al. 2022, equation 5; diffusers'
+        ``use_karras_sigmas``), but for the first step, which begins where ``trailing`` does.
 
         Raises:
             ValueError: `steps` is not in 1 … the number of timesteps that there are.
         """
         last = self.num_train - 1
         spacing = spacing or self.spacing
-        if spacing in ("trailing", "span") and self.first is not None:
+        if spacing in ("trailing", "span", "karras") and self.first is not None:
             last = self.first
         if not 1 <= steps <= last + 1:
             raise ValueError(f"steps must be between 1 and {last + 1}, not {steps}")
         if spacing == "leading":
             stride = self.num_train // steps
             return [min(i * stride + self.offset, last) for i in reversed(range(steps))]
-        if spacing == "span" and steps == 1:
+        if spacing in ("span", "karras") and steps == 1:
             return [last]
+        if spacing == "karras":
+            return self._karras(steps, last)
         # numpy's functions, as in diffusers, to round halves alike; arange may go one step too far.
         if spacing in ("linspace", "span"):
             grid = np.linspace(0, last, steps)[::-1]
         else:
             grid = np.arange(last + 1, 0, -(last + 1) / steps)[:steps].round() - 1
         return grid.round().astype(int).tolist()
+
+    def _karras(self, steps: int, last: int) -> list[int]:
+        """Return the timesteps nearest to Karras' levels, no two alike, `last` in place of the first."""
+        low, high, rho = KARRAS
+        sigma = np.linspace(high ** (1 / rho), low ** (1 / rho), steps) ** rho
+        places = self.nearest(torch.from_numpy(sigma)).numpy()
+        places[0] = last
+        # A grid falls if, and only if, place + number never rises.
+        numbers = np.arange(steps)
+        falling = np.minimum.accumulate(places + numbers).clip(steps - 1, last)
+        return (falling - numbers).tolist()
 
 
 LEVELS = 1000
@@ -280,11 +299,13 @@ class Flow(Schedule):
         ``trailing`` starts at pure noise; it is what flows are sampled with.
 
         Raises:
-            ValueError: `steps` is not in 1 … `LEVELS`.
+            ValueError: `steps` is not in 1 … `LEVELS`, or the grid is of diffusion models alone.
         """
         if not 1 <= steps <= LEVELS:
             raise ValueError(f"steps must be between 1 and {LEVELS}, not {steps}")
         spacing = spacing or self.spacing
+        if spacing == "karras":
+            raise ValueError("a flow has no grid by Karras' noise levels")
         # In float32, as pipelines do it: every bit of τ counts for networks of fine time features.
         # Real numbers, also while an estimate rehearses a run on tensors without values.
         with _disable_current_modes():

@@ -48,7 +48,7 @@ from ditto.optimize import (
 from ditto.paths import shown
 
 Threshold = Literal["static", "dynamic", "none"]
-GRIDS = None, "trailing", "leading"
+GRIDS = None, "trailing", "leading", "karras"
 Sampler = Callable[[Chain, Tensor], Tensor]
 """A whole sampling pass, ``(chain, x_T) -> x_0``."""
 
@@ -244,15 +244,16 @@ class SamplingMethod(Method):
     Attributes:
         steps: T, sampling steps.
         sampler: ddim, dpm++, ddpm or ping-pong, as far as the method admits it.
-        grid: where the steps lie: "trailing", from pure noise on, or "leading", from a step below,
-            as latents of inversions need; by default the latent's, or the model's.
+        grid: where the steps lie: "trailing", from pure noise on, even in the timestep; "karras",
+            the same, by noise levels; or "leading", from a step below, as latents of inversions
+            need; by default the latent's, or the model's.
         threshold: of every step's estimate: "static" clips it to the log-mel's range, "dynamic" is
             Imagen's (the papers'), by the percentile of each clip, and "none" leaves it.
     """
 
     steps: int = 20
     sampler: str = "ddim"
-    grid: Literal["trailing", "leading"] | None = None
+    grid: Literal["trailing", "leading", "karras"] | None = None
     threshold: Threshold = "static"
     samplers: ClassVar[tuple[str, ...]] = ("ddim",)
     limits: ClassVar[dict[str, tuple[float, float]]] = {"steps": (1, 1000)}

@@ -154,7 +154,7 @@ class Doodl(OptimisingMethod, SamplingMethod):
         formulation: of the gradient, "checkpointed" or "invertible".
     """
 
-    grid: Literal["trailing", "leading"] | None = "leading"
+    grid: Literal["trailing", "leading", "karras"] | None = "leading"
     formulation: Formulation = "checkpointed"
     name = "doodl"
     summary = "DOODL, through EDICT's two chains"

@@ -22,7 +22,7 @@ from ditto.audio.limiter import limited
 from ditto.audio.spec import AudioSpec
 from ditto.diffusion.consistency import StudentDenoiser
 from ditto.diffusion.denoiser import GuidedDenoiser, dynamic_threshold
-from ditto.diffusion.schedule import Schedule
+from ditto.diffusion.schedule import Schedule, Spacing
 from ditto.errors import ModelError, RequestError
 from ditto.models.conditioning import Tags, TagVocabulary, drop_conditions, null_tags
 from ditto.models.folder import (
@@ -56,6 +56,8 @@ class MusicModel:
         vocabulary: tags that the network knows.
         guidance: default CFG scale w.
         shift: of the cosine noise schedule.
+        spacing: of the base's sampling grid, see `Schedule.timesteps`; the student's is "trailing".
+        sampler: what clips without control are sampled by.
         name: where it came from.
         sha256: hash over all weights, which outputs carry.
         distilled: the student, if there is one.
@@ -75,6 +77,8 @@ class MusicModel:
     vocabulary: TagVocabulary
     guidance: float = 1.0
     shift: float = 1.0
+    spacing: Spacing = "trailing"
+    sampler: str = "ddim"
     name: str = "unnamed"
     sha256: str = ""
     distilled: Student | None = None
@@ -92,7 +96,8 @@ class MusicModel:
     def schedule(self) -> Schedule:
         """The noise schedule that the network was trained with."""
         prediction = getattr(self.network, "config", {}).get("prediction", "sample")
-        return Schedule.cosine(shift=self.shift).suited(prediction)
+        schedule = Schedule.cosine(shift=self.shift).suited(prediction)
+        return replace(schedule, spacing=self.spacing)
 
     @property
     def denoiser(self) -> GuidedDenoiser:
@@ -179,7 +184,7 @@ class MusicModel:
     @property
     def own_sampler(self) -> str:
         """What its makers sample it by, as methods call samplers."""
-        return "ddim"
+        return self.sampler
 
     def keeping(self, mask: Tensor, reference: Tensor) -> "MusicModel":
         """Return the model told of a region that it must keep, by its own inpainting.
@@ -263,7 +268,7 @@ class MusicModel:
     @property
     def student_schedule(self) -> Schedule:
         """The noise levels and grids that a student is trained on and samples by."""
-        return self.schedule
+        return replace(self.schedule, spacing="trailing")
 
     def student_denoiser(
         self, network: nn.Module, call: Callable[..., Tensor] | None = None
@@ -406,6 +411,8 @@ class MusicModel:
             "vocabulary": asdict(self.vocabulary),
             "guidance": self.guidance,
             "shift": self.shift,
+            "spacing": self.spacing,
+            "sampler": self.sampler,
             **({"bands": asdict(self.bands)} if self.bands else {}),
             "sha256": hashes,
         }

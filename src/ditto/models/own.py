@@ -17,6 +17,9 @@ from ditto.models.model import MusicModel
 from ditto.models.student import load_student
 from ditto.paths import printable
 
+SPACINGS, SAMPLERS = ("trailing", "karras"), ("ddim", "dpm++")
+"""What an index may name: spacings of `Schedule.timesteps`, and samplers as methods call them."""
+
 
 def load_own(folder: Path = EMBEDDED) -> MusicModel:
     """Load a folder that `MusicModel.save` wrote: float32, frozen, on the CPU, no adapter.
@@ -36,7 +39,9 @@ def load_own(folder: Path = EMBEDDED) -> MusicModel:
             raise ValueError("the bands' hash is not the one promised")
         spec, vocabulary = AudioSpec(**index["spec"]), TagVocabulary(**(names | lists))
         guidance, shift = float(index["guidance"]), float(index["shift"])
+        spacing, sampler = index.get("spacing", "trailing"), index.get("sampler", "ddim")
         _check_index(denoiser, spec, vocabulary, (guidance, shift))
+        _check_sampling(spacing, sampler)
         return MusicModel(
             network=denoiser,
             vocoder=vocoder,
@@ -44,6 +49,8 @@ def load_own(folder: Path = EMBEDDED) -> MusicModel:
             vocabulary=vocabulary,
             guidance=guidance,
             shift=shift,
+            spacing=spacing,
+            sampler=sampler,
             name="embedded" if folder == EMBEDDED else folder.name,
             sha256=hash_of_parts(hashes),
             distilled=student,
@@ -74,3 +81,14 @@ def _check_index(
         raise ValueError("its genres and moods are not all words")
     if not all(map(math.isfinite, numbers)):
         raise ValueError("its guidance or shift is not finite")
+
+
+def _check_sampling(spacing: object, sampler: object) -> None:
+    """Check what an index says of sampling.
+
+    Raises:
+        ValueError: there is no such grid, or sampler.
+    """
+    for name, value, known in (("spacing", spacing, SPACINGS), ("sampler", sampler, SAMPLERS)):
+        if value not in known:
+            raise ValueError(f"its {name} is none of {', '.join(known)}")

@@ -11,6 +11,8 @@ from ditto.errors import ModelError, one_line
 from ditto.models.folder import INDEX, load_part, model_folder, save_part, write_index
 from ditto.paths import printable
 
+OLD_STEPS, MOST_STEPS = 2, 20
+"""T' of a folder that does not say it, as those of version 0.1, and the largest."""
 OWN = "own"
 """Kind of a student that is the denoiser itself, which its makers taught few steps."""
 
@@ -70,6 +72,7 @@ class Student:
             "kind": self.kind,
             "guidance": list(self.guidance),
             "teacher": self.teacher,
+            "steps": self.steps,
         }
 
 
@@ -88,8 +91,11 @@ def load_student(folder: Path, index: Mapping[str, Any]) -> Student:
         entry = index["student"]
         low, high = (float(w) for w in entry["guidance"])
         kind, teacher, cls = str(entry["kind"]), str(entry["teacher"]), entry["class"]
+        steps = int(entry.get("steps", OLD_STEPS))
+        if not 1 <= steps <= MOST_STEPS:
+            raise ValueError(f"steps must be between 1 and {MOST_STEPS}, not {steps}")
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"{printable(folder / INDEX)} does not describe its student: {one_line(error)}"
         ) from None
-    return Student(load_part(folder, "student", cls, index), kind, (low, high), teacher)
+    return Student(load_part(folder, "student", cls, index), kind, (low, high), teacher, steps)

@@ -28,6 +28,9 @@ def pack(base: Path, vocoder: Path, data: StrPath, out: Path, guidance: float) -
     head = load_vocoder(vocoder)
     spec = AudioSpec(clip_frames=config.frames)
     shift = config.data_std if config.shift is None else config.shift
+    bands = load_bands(base)
+    # Karras' levels are for data of a deviation of about 1.
+    normalised = bool(bands)
     model = MusicModel(
         load_ema(base),
         head,
@@ -35,7 +38,9 @@ def pack(base: Path, vocoder: Path, data: StrPath, out: Path, guidance: float) -
         vocabulary_of(find_data(data)),
         guidance,
         shift=shift,
-        bands=load_bands(base),
+        spacing="karras" if normalised else "trailing",
+        sampler="dpm++" if normalised else "ddim",
+        bands=bands,
     )
     return model.save(out)
 
