@@ -31,10 +31,10 @@ from torch.utils._python_dispatch import _disable_current_modes
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 Spacing = Literal["trailing", "leading", "linspace", "span", "karras"]
 CLEAN = -1
-KARRAS = 0.1, 1000.0, 5.0
+KARRAS = 0.1, 1000.0, 7.0
 """Lowest and highest σ of a "karras" grid, and its ρ, where data have a deviation of about 1. Its
 levels reach so high since a whole clip's loudness and colour show through noise that hides any
-single value; diffusion models of images end at 80, with ρ = 7."""
+single value; diffusion models of images end at 80."""
 EPSILON_SIGMA, LARGEST_SIGMA = 15.0, 100.0
 """σ where chains begin that predict ε, and up to which ε̂ tells x̂_0 at all. Chains of Stable
 Diffusion begin at 14.6, those of AudioLDM2 at 84."""

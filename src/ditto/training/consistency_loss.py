@@ -2,8 +2,8 @@
 
 It is the local consistency form.
 
-With x_{t'} = Θ(x_t) one DDIM step of the guided teacher, t' the next timestep of its grid, and s at
-or below t'::
+With x_{t'} = Θ(x_t) one step of the guided teacher, t' the next timestep of its grid, and s at or
+below t'::
 
     𝓛 = ω(t, s) · ‖ G_φ(x_t, t→s) − sg G_φ⁻(x_{t'}, t'→s) ‖² / σ_data²       in VE coordinates
 
@@ -18,6 +18,10 @@ So it is computed: the jumps themselves would subtract two numbers of the size o
 For s = t' the goal is the teacher's own estimate (α = 1), for s = 0 what the student says a step
 later (α = 0).
 
+Θ is DDIM, or the two-stage DPM-Solver++(2S) of Lu et al. 2022 with its second stage at t' (r = 1):
+a DDIM step to t', a second estimate there, and the step again with the mean of both in place of
+x̂_0, which takes its place in the goal too.
+
 The weight is ω(t, s) = ω(t) / (1 − r)². A jump's error is that of g_φ times the jump's length 1 −
 r; undivided, the far jumps would take nearly all of the loss, and a g_φ that is not told s would
 learn α of a few per cent: a CM, whose jumps to noise levels in between are too sharp.
@@ -29,13 +33,15 @@ takes out its noise.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ditto.diffusion.denoiser import Cond, Denoiser, ProjectedDenoiser, limit_of
-from ditto.diffusion.schedule import CLEAN, Schedule
+from ditto.diffusion.schedule import CLEAN, Schedule, Spacing
 
+Solver = Literal["ddim", "dpm++"]
 Student = Callable[[Tensor, Tensor, Cond, Tensor], Tensor]
 """``(x_t, t, cond, w (B,)) -> x̂_0``."""
 
@@ -55,16 +61,23 @@ class Grid:
     share: Tensor
 
     @classmethod
-    def of(cls, schedule: Schedule, steps: int, clean_share: float) -> "Grid":
-        """Build a grid of evenly spaced timesteps.
+    def of(
+        cls,
+        schedule: Schedule,
+        steps: int,
+        clean_share: float,
+        spacing: Spacing | None = None,
+    ) -> "Grid":
+        """Build a grid of timesteps.
 
         Args:
             schedule: ᾱ.
             steps: N.
+            spacing: see `Schedule.timesteps`.
             clean_share: probability that s is clean data (1 is CM); otherwise s is uniform from t'
                 on.
         """
-        points = torch.tensor([*schedule.timesteps(steps), CLEAN])
+        points = torch.tensor([*schedule.timesteps(steps, spacing), CLEAN])
         sigma = schedule.sigma(points, points.double())
         shares = [_mean_share(sigma[n], sigma[n + 1 :], clean_share) for n in range(steps)]
         return cls(points[:-1], points[1:], torch.tensor(shares))
@@ -137,7 +150,13 @@ def guided(teacher: Denoiser, x_t: Tensor, t: Tensor, cond: Cond, null: Cond, w:
 
 
 @torch.no_grad()
-def goal(teacher: Denoiser, target: Student, schedule: Schedule, example: Example) -> Tensor:
+def goal(
+    teacher: Denoiser,
+    target: Student,
+    schedule: Schedule,
+    example: Example,
+    solver: Solver = "ddim",
+) -> Tensor:
     """Compute what g_φ(x_t) is compared with, (B, …) float32, without gradient.
 
     Args:
@@ -146,11 +165,21 @@ def goal(teacher: Denoiser, target: Student, schedule: Schedule, example: Exampl
         target: g_φ⁻.
         schedule: ᾱ.
         example: the batch.
+        solver: Θ.
     """
     limit = limit_of(teacher)
     x_t, t, t_next = example.x_t, example.t, example.t_next
-    x_0 = limit(guided(teacher, x_t, t, example.cond, example.null, example.w))
+
+    def estimate(x: Tensor, t: Tensor) -> Tensor:
+        return limit(guided(teacher, x, t, example.cond, example.null, example.w))
+
+    x_0 = estimate(x_t, t)
     x_next = schedule.add_noise(x_0, schedule.to_epsilon(x_0, x_t, t), t_next)
+    if solver == "dpm++":
+        # A step to clean data is of first order, as in sampling.
+        half = 0.5 * _over((t_next != CLEAN).to(x_0), x_0)
+        x_0 = torch.lerp(x_0, estimate(x_next, t_next.clamp(min=0)), half)
+        x_next = schedule.add_noise(x_0, schedule.to_epsilon(x_0, x_t, t), t_next)
     # Where t' is clean, α is 1 and the answer does not count.
     later = limit(target(x_next, t_next.clamp(min=0), example.cond, example.w).float())
     return torch.lerp(later, x_0, _over(example.share, x_0))

@@ -19,6 +19,7 @@ from ditto.data.latents import LatentClips
 from ditto.data.shards import find_data, folder_of
 from ditto.diffusion.consistency import StudentDenoiser
 from ditto.diffusion.denoiser import Cond, Denoiser
+from ditto.diffusion.samplers import ddim, dpm_solver_pp
 from ditto.diffusion.schedule import Schedule
 from ditto.errors import DataError
 from ditto.models.model import MusicModel
@@ -27,7 +28,7 @@ from ditto.models.student import Student
 from ditto.paths import StrPath
 from ditto.plots import mel_grid
 from ditto.tables import widened
-from ditto.training.consistency_loss import Example, Grid, distance, goal
+from ditto.training.consistency_loss import Example, Grid, Solver, distance, goal
 from ditto.training.denoising import Clips, DenoiserRecipe
 from ditto.training.loop import Checkpoints, Ema, load_config, read_log, step_seed
 from ditto.training.run import Run
@@ -49,7 +50,11 @@ class DistillConfig(DenoiserRecipe):
 
     Attributes:
         kind: "cm" (every jump ends at clean data) or "ctm" (jumps end anywhere on the grid).
-        grid: timesteps of the teacher's chain, evenly spaced; at most 80.
+        grid: timesteps of the teacher's chain; at most 80.
+        spacing: of that grid, see `Schedule.timesteps`.
+        solver: Θ, the step between them: "ddim", or "dpm++" of second order, see
+            `consistency_loss`.
+        start_from: "teacher", whose weights it begins with, or "student", the one in its folder.
         guidance: range of the CFG scale w, drawn uniformly for every example.
         clean_share: CTM: share of the jumps that end at clean data; the others end uniformly from
             the next timestep on. The student is not told where, so that it learns a mean: this says
@@ -66,6 +71,9 @@ class DistillConfig(DenoiserRecipe):
 
     kind: Literal["cm", "ctm"] = "ctm"
     grid: Annotated[int, Field(ge=1, le=80)] = 20
+    spacing: Literal["trailing", "karras"] = "trailing"
+    solver: Solver = "ddim"
+    start_from: Literal["teacher", "student"] = "teacher"
     guidance: tuple[float, float] = (1.0, 5.0)
     clean_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     first_share: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -82,7 +90,8 @@ class DistillConfig(DenoiserRecipe):
 
     def grid_of(self, schedule: Schedule) -> Grid:
         """Build the grid of the teacher's timesteps."""
-        return Grid.of(schedule, self.grid, 1.0 if self.kind == "cm" else self.clean_share)
+        clean_share = 1.0 if self.kind == "cm" else self.clean_share
+        return Grid.of(schedule, self.grid, clean_share, self.spacing)
 
     def __post_init__(self) -> None:
         """Check the range of w.
@@ -139,7 +148,7 @@ def distillation_loss(
     example: Example,
 ) -> Tensor:
     """Compute the loss of `ditto.training.consistency_loss`, a float32 scalar."""
-    aim = goal(teacher, target, student.schedule, example)
+    aim = goal(teacher, target, student.schedule, example, config.solver)
     estimate = student(example.x_t, example.t, example.cond, example.w).float()
     return (example.weight * distance((estimate - aim) / config.data_std, config.loss)).mean()
 
@@ -167,7 +176,7 @@ def train_student(
     device, schedule = accelerator.device, teacher.student_schedule
     for part in teacher.parts():
         nn.Module.to(part, device)
-    network = init_student(teacher, config.lora_rank, config.seed).to(device)
+    network = init_student(teacher, config.lora_rank, config.seed, config.start_from).to(device)
     target_network, averaged = copy_sharing_frozen(network), copy_sharing_frozen(network)
     run = Run(
         config,
@@ -273,7 +282,15 @@ def _gap(
     x_0, cond = clips.batch(0, config.evaluate_count)
     base, schedule, shape = teacher.denoiser, teacher.student_schedule, x_0.shape[1:]
     return TeacherStudentGap(
-        base, schedule, cond.to(device), shape, config.seed, config.grid, config.data_std
+        base,
+        schedule,
+        cond.to(device),
+        shape,
+        seed=config.seed,
+        grid=config.grid,
+        spacing=config.spacing,
+        sampler=dpm_solver_pp if config.solver == "dpm++" else ddim,
+        data_std=config.data_std,
     )
 
 

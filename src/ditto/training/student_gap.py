@@ -1,6 +1,6 @@
 """How far a student is from its teacher: few steps against the teacher's whole chain."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ditto.diffusion.denoiser import Cond, Denoiser
 from ditto.diffusion.samplers import Chain, ddim
-from ditto.diffusion.schedule import Schedule
+from ditto.diffusion.schedule import Schedule, Spacing
 
 STEPS = (1, 2, 4, 8)
 SCALES = (1.0, 3.0)
@@ -24,6 +24,8 @@ class TeacherStudentGap:
         shape: of one x_0.
         seed: of x_T.
         grid: steps of the teacher's chain.
+        spacing: of its grid, see `Schedule.timesteps`; the student's is "trailing".
+        sampler: of it.
         data_std: standard deviation of x_0; errors are in units of its square.
         batch: clips at once.
     """
@@ -34,6 +36,8 @@ class TeacherStudentGap:
     shape: Sequence[int]
     seed: int = 0
     grid: int = 20
+    spacing: Spacing = "trailing"
+    sampler: Callable[[Chain, Tensor], Tensor] = ddim
     data_std: float = 1.0
     batch: int = 8
     _references: dict[float, Tensor] = field(default_factory=dict)
@@ -48,19 +52,29 @@ class TeacherStudentGap:
     def reference(self, w: float) -> Tensor:
         """Return the teacher's x_0 at CFG scale w, (N, *shape), sampled once."""
         if w not in self._references:
-            self._references[w] = self.sample(self.teacher, self.grid, w)
+            grid = self.schedule.timesteps(self.grid, self.spacing)
+            self._references[w] = self._sample(self.teacher, grid, w, self.sampler)
         return self._references[w]
 
-    @torch.no_grad()
     def sample(self, denoiser: Denoiser, steps: int, w: float) -> Tensor:
         """Sample by DDIM with any denoiser from the same noise.
 
         For a student that is γ-sampling with γ = 0.
         """
-        grid, device = self.schedule.timesteps(steps), self.cond.device
+        return self._sample(denoiser, self.schedule.timesteps(steps), w, ddim)
+
+    @torch.no_grad()
+    def _sample(
+        self,
+        denoiser: Denoiser,
+        grid: Sequence[int],
+        w: float,
+        sampler: Callable[[Chain, Tensor], Tensor],
+    ) -> Tensor:
+        device = self.cond.device
         parts = []
         for x_T, cond in zip(self.x_T.split(self.batch), self.cond.split(self.batch), strict=True):
-            parts.append(ddim(Chain(denoiser, self.schedule, grid, cond, w), x_T.to(device)))
+            parts.append(sampler(Chain(denoiser, self.schedule, grid, cond, w), x_T.to(device)))
         return torch.cat(parts)
 
     def measure(self, student: Denoiser, steps: Sequence[int] = STEPS) -> dict[str, float]:

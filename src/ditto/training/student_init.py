@@ -7,6 +7,7 @@ classes either way.
 """
 
 import copy
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -44,15 +45,24 @@ LAYERS = (
 transformers' and our own one's."""
 
 
-def init_student(teacher: MusicModel, rank: int = 0, seed: int = 0) -> nn.Module:
-    """Build a network to distil into, which starts as the teacher's.
+def init_student(
+    teacher: MusicModel,
+    rank: int = 0,
+    seed: int = 0,
+    start_from: Literal["teacher", "student"] = "teacher",
+) -> nn.Module:
+    """Build a network to distil into, which starts as the teacher's or as the student it has.
 
     With a rank, all but LoRA and the input for w is frozen.
 
     Raises:
-        DataError: peft is missing.
+        DataError: peft is missing, or the model has no student of this kind.
     """
     network = teacher.new_student()
+    if start_from == "student":
+        if teacher.distilled is None or teacher.distilled.own:
+            raise DataError(f"{teacher.name!r} has no student to start from: start from the teacher")
+        network.load_state_dict(teacher.distilled.network.state_dict())
     if rank:
         known = {name for name, _ in teacher.network.named_parameters()}
         added = [parameter for name, parameter in network.named_parameters() if name not in known]
