@@ -2,6 +2,7 @@
 DDIM."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from ditto.diffusion.denoiser import GuidedDenoiser
 from ditto.diffusion.samplers import ddim_step
 from ditto.diffusion.schedule import CLEAN, Schedule
 from ditto.models.conditioning import null_tags
-from ditto.training.consistency_loss import Example, Grid, distance, goal, guided
+from ditto.training.consistency_loss import Example, Grid, Solver, distance, goal, guided
 
 SCHEDULE = Schedule.cosine(shift=0.5)
 SHAPE = (1, 16, 8)
@@ -126,6 +127,47 @@ def test_a_scale_an_item_is_what_guidance_gives_alone() -> None:
     for i, w in enumerate((1.5, 4.0)):
         alone = denoiser(x_t[i : i + 1], t[i : i + 1], cond[i : i + 1], w)
         torch.testing.assert_close(found[i : i + 1].double(), alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("solver", "order"), [("ddim", 1), ("dpm++", 2)])
+def test_a_step_of_each_solver_has_its_order(solver: Solver, order: int) -> None:
+    """Where x_0 is Gaussian of deviation 1, x^VE is x_T^VE · √((1 + σ²) / (1 + σ_T²))."""
+    schedule = Schedule.cosine(shift=4.0)
+
+    def exact(x_t: Tensor, t: Tensor, cond: Tensor, guidance: float) -> Tensor:
+        return schedule.at(t, x_t).sqrt() * x_t  # the posterior mean
+
+    def repeat(x_t: Tensor, t: Tensor, cond: Tensor, w: Tensor) -> Tensor:
+        return x_t  # so that the goal of a consistency model is x at t' itself
+
+    errors = []
+    for stride in (40, 20):
+        t, t_next = torch.tensor(500), torch.tensor(500 - stride)
+        batch = example(Grid(t[None], t_next[None], torch.zeros(1)), 0, torch.zeros(1))
+        batch = replace(batch, x_t=0.1 * batch.x_t)  # within the bounds of x_0
+        grown, before = (1 + schedule.sigma(level, batch.x_t) ** 2 for level in (t_next, t))
+        kept = schedule.at(t_next, batch.x_t) / schedule.at(t, batch.x_t)
+        expected = batch.x_t * (kept * grown / before).sqrt()
+        found = goal(exact, repeat, schedule, batch, solver)
+        errors.append((found - expected).abs().max().item())
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(order + 1, abs=0.3)
+
+
+def test_a_second_estimate_takes_the_first_ones_place_but_not_at_the_end() -> None:
+    grid = Grid.of(SCHEDULE, 20, 0.0)
+    for n, count in ((3, 2), (19, 1)):
+        seen: list[int] = []
+
+        def counted(x_t: Tensor, t: Tensor, cond: Tensor, guidance: float) -> Tensor:
+            seen.append(int(t[0]))
+            return torch.full_like(x_t, 0.25 * len(seen))
+
+        found = goal(counted, target, SCHEDULE, example(grid, n, torch.ones(1)), "dpm++")
+        assert found.unique().tolist() == pytest.approx([0.375 if count == 2 else 0.25])
+
+
+def test_a_grid_may_be_spaced_otherwise() -> None:
+    assert Grid.of(SCHEDULE, 5, 0.5, "karras").t.tolist() == SCHEDULE.timesteps(5, "karras")
 
 
 def test_bounds_are_those_of_the_teachers_chain() -> None:
