@@ -50,7 +50,8 @@ def test_a_song_is_measured_beside_clips_of_one_window(model_folder: Path, tmp_p
     samples = 0.1 * np.random.default_rng(0).standard_normal(8000)
     soundfile.write(tmp_path / "real.wav", samples, 8000)
     (tmp_path / "notes.txt").write_text("no recording")
-    settings = song.Settings(seconds=2.0, short=0.8, clips=1, words=("-K", "1", "-T", "1"))
+    words = ("-K", "1", "-T", "1")
+    settings = song.Settings(seconds=2.0, short=0.8, songs=2, clips=1, words=words)
     report = song.measured(tmp_path, settings, seed=0, model=str(model_folder), command="")
     error = report.value("song", "intensity_mse_db2")
     alone = report.value("one window", "intensity_mse_db2")
@@ -58,5 +59,10 @@ def test_a_song_is_measured_beside_clips_of_one_window(model_folder: Path, tmp_p
     assert alone is not None
     ratio = report.value("song", "intensity_mse_db2: error over that of one window")
     assert ratio == pytest.approx(error / alone)
+    both = [report.value(f"song {i}", "intensity_mse_db2") or 0.0 for i in (1, 2)]
+    assert both[0] != both[1], "each song has a tune and noise of its own"
+    assert error == pytest.approx(sum(both) / 2)
+    assert report.count == 2
     assert (report.value("song", "peak memory") or 0) > 50
-    assert report.value("seam 4", "jump") is not None
+    assert report.value("song 2, seam 4", "jump") is not None
+    assert report.value("song", "seams") == 8

@@ -11,11 +11,11 @@ from torch import Tensor
 from ditto.controls import control_from_dict
 from ditto.controls.base import Control, Effort, Masked
 from ditto.controls.intensity import WITH_MELODY, WITH_OTHERS, Intensity
-from ditto.controls.melody import WITH_FORM, Melody
+from ditto.controls.melody import WITH_FORM, WITH_GIVEN, Melody
 from ditto.controls.output import Output
 from ditto.controls.per_item import PerItem
 from ditto.controls.pulls import LatentNorm
-from ditto.controls.regions import SelfLoop
+from ditto.controls.regions import Region, SelfLoop
 from ditto.controls.structure import Structure, StructureLike
 from ditto.controls.weights import corrected_effort, default_iterations, weighted_sum
 from ditto.errors import ControlError
@@ -24,11 +24,12 @@ from ditto.models.model import MusicModel
 from ditto.request import Request
 from ditto.runner import run
 
-LOUD, TUNE, FORM, LOOP = (
+LOUD, TUNE, FORM, LOOP, GIVEN = (
     Intensity("swell"),
     Melody.from_notes("C4:1 E4:1", 240),
     Structure("ABA"),
     SelfLoop(40, 12),
+    Region.outpaint(torch.zeros(1, 16, 64), 8, 64),
 )
 
 
@@ -53,6 +54,15 @@ def test_the_loudness_weighs_less_beside_other_controls() -> None:
 def test_a_melody_gives_way_to_a_form() -> None:
     assert weights(TUNE, FORM) == [WITH_FORM, 1.0]
     assert weights(TUNE, LOUD) == [1.0, WITH_MELODY]
+
+
+def test_a_melody_weighs_more_where_music_is_given() -> None:
+    tune = TUNE.during((0.1, 0.4))
+    assert weights(GIVEN, tune) == [1.0, WITH_GIVEN]
+    assert weights(GIVEN, LOUD, tune) == [1.0, WITH_MELODY, WITH_GIVEN]
+    assert weights(GIVEN, tune, FORM) == [1.0, WITH_FORM, 1.0]
+    assert weights(LOOP, tune) == [1.0, 1.0]
+    assert WITH_GIVEN > 1
 
 
 def test_weights_of_the_users_own_are_left() -> None:

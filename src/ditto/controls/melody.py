@@ -40,6 +40,11 @@ MAX_NOTES_LISTED = 4096
 """Notes that reports list; of longer melodies they give the number."""
 WITH_FORM = 1 / 4
 """Default weight beside a form, whose loss is smaller: with 1 the form is hardly followed."""
+WITH_GIVEN = 3.0
+"""Default weight where some of the music is given, as in a song's windows: it has a key, and what
+goes on from it keeps to that key rather than to the tune where both count alike. Of the first seven
+windows of ``python -m benchmarks song --seed 1000`` 0.8 % of the frames miss the tune with 3, and
+11.3 % with 1."""
 MIDDLE_C = 60
 """Octaves below this, unless the tune goes there, are the bass's: the chroma is high-passed too."""
 
@@ -324,8 +329,10 @@ class Melody(Control):
         )
 
     def default_weight(self, others: Sequence[Control]) -> float:
-        """Return λ: `WITH_FORM` beside a form, whose loss is a few hundredths."""
-        return WITH_FORM if any(other.kind == "structure" for other in others) else 1.0
+        """Return λ: `WITH_FORM` beside a form, whose loss is small, else `WITH_GIVEN` in edits."""
+        if any(other.kind == "structure" for other in others):
+            return WITH_FORM
+        return WITH_GIVEN if any(other.known_region() for other in others) else 1.0
 
     def in_window(self, window: Window, spec: AudioSpec) -> "Melody | None":
         """Return the melody as it goes on from the window's start, or None if it is over."""
