@@ -1,6 +1,8 @@
 """Small things that many tests share: a music model of random weights that runs in milliseconds."""
 
 import os
+import re
+from functools import cache
 from pathlib import Path
 
 # One thread a process: pytest-xdist has the cores already, and sums come out the same in every
@@ -46,6 +48,8 @@ VOCABULARY = TagVocabulary(("jazz", "rock", "folk"), ("calm", "happy"))
 
 TOGETHER = {"tests/studio/test_browser.py": "studio", "tests/studio/test_examples.py": "studio"}
 """Files whose tests run in one process, since they share a studio and a browser."""
+USES_LIBROSA = re.compile(r"^\s*(import|from) librosa\b", re.MULTILINE)
+"""Such files' tests run in one process, too: librosa's functions take 25 s to compile in each."""
 
 Command = Callable[..., tuple[int, str, str]]
 """Runs a command: its words to exit code, standard output and standard error."""
@@ -173,8 +177,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """
     from xdist.scheduler import LoadScopeScheduling
 
+    @cache
+    def group(file: str) -> str | None:
+        if file in TOGETHER:
+            return TOGETHER[file]
+        text = (config.rootpath / file).read_text(encoding="utf-8")
+        return "librosa" if USES_LIBROSA.search(text) else None
+
     class Groups(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return TOGETHER.get(nodeid.split("::")[0], nodeid)
+            return group(nodeid.split("::")[0]) or nodeid
 
     return Groups(config, log)

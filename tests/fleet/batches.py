@@ -19,8 +19,11 @@ SETTINGS: dict[str, Any] = {"pictures": False, "compare": False}
 
 
 def wishes(count: int) -> list[ditto.Request]:
-    """Requests of a few milliseconds each."""
-    method = ditto.Ditto(steps=2)
+    """Requests of a few milliseconds each.
+
+    Without checkpointing, for which each process would import PyTorch's compiler for seconds.
+    """
+    method = ditto.Ditto(steps=2, checkpointing=False)
     return [
         ditto.Request(ditto.Intensity("swell"), seed=seed, iterations=2, method=method)
         for seed in range(count)

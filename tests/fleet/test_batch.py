@@ -21,13 +21,14 @@ from ditto.result import Result
 
 
 def wishes(count: int) -> list[ditto.Request]:
+    """Requests without checkpointing, for which each process would import PyTorch's compiler."""
     return [
         ditto.Request(
             ditto.Intensity("swell"),
             "genre=jazz",
             seed=i,
             iterations=2,
-            method=ditto.Ditto(steps=2),
+            method=ditto.Ditto(steps=2, checkpointing=False),
         )
         for i in range(count)
     ]

@@ -72,7 +72,7 @@ def run(tiny_model: MusicModel, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """The finished run of the module has its picture; the others need not take the time."""
-    monkeypatch.setattr("ditto.training.distill.mel_grid", lambda *args, **settings: None)
+    monkeypatch.setattr("ditto.plots.mel_grid", lambda *args, **settings: None)
 
 
 def test_what_a_run_leaves(run: Path) -> None:

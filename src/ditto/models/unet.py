@@ -10,7 +10,6 @@ innermost stage give 40.2 M.
 from collections.abc import Sequence
 from typing import Any
 
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
 from ditto.models.conditioning import TagEmbedding, guidance_features
@@ -48,6 +47,9 @@ class TagUNet(Network):
         prediction: str = "epsilon",
         guidance_embedded: bool = False,
     ) -> None:
+        # Here, since it takes longer to import than all the rest, and other networks do without.
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
         super().__init__()
         self.stages = len(block_out_channels)
         self.tags = TagEmbedding(tag_sizes, tag_width)

@@ -32,7 +32,6 @@ from ditto.models.model import MusicModel
 from ditto.models.network import hash_weights
 from ditto.models.transformer import PatchTransformer
 from ditto.paths import StrPath
-from ditto.plots import mel_grid
 from ditto.training.denoising import DenoiserRecipe, Example, Setting, weighted_mse
 from ditto.training.denoising import draw as draw_noise
 from ditto.training.run import Run
@@ -309,6 +308,8 @@ def _evaluate(
     heard = intensity(model.to_audio(sampled), model.spec)
     run.log.write(run.done, **losses, intensity_rho=_correlation(heard, batch.levels))
     mels = [mel[None] for clips in (batch.x_0, sampled.cpu()) for mel in model.to_mel(clips)]
+    from ditto.plots import mel_grid  # imports Matplotlib: here, for few steps draw
+
     mel_grid(run.picture, mels, columns=SHOWN)
 
 

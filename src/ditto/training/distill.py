@@ -26,7 +26,6 @@ from ditto.models.model import MusicModel
 from ditto.models.network import hash_weights
 from ditto.models.student import Student
 from ditto.paths import StrPath
-from ditto.plots import mel_grid
 from ditto.tables import widened
 from ditto.training.consistency_loss import Example, Grid, Solver, distance, goal
 from ditto.training.denoising import Clips, DenoiserRecipe
@@ -301,4 +300,6 @@ def _evaluate(gap: TeacherStudentGap, teacher: MusicModel, network: nn.Module, r
     w = SCALES[-1]
     rows = [gap.reference(w), *(gap.sample(student, steps, w) for steps in (1, 2, 4))]
     mels = [mel[None] for row in rows for mel in teacher.to_mel(row[:SHOWN])]
+    from ditto.plots import mel_grid  # imports Matplotlib: here, for few steps draw
+
     mel_grid(run.picture, mels, columns=SHOWN)

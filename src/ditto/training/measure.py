@@ -12,7 +12,6 @@ from ditto.audio.spec import AudioSpec
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.diffusion.schedule import Schedule
 from ditto.models.model import guided_denoiser
-from ditto.plots import mel_grid
 from ditto.training.denoising import BaseConfig, Clips, Network, Setting, diffusion_loss, draw
 from ditto.training.run import Run
 
@@ -78,6 +77,8 @@ class Measure:
             )
         self.run.log.write(self.run.done, **{prefix + name: value for name, value in found.items()})
         if not prefix:
+            from ditto.plots import mel_grid  # imports Matplotlib: here, for few steps draw
+
             mel_grid(self.run.picture, [*real[:4, None], *made[:4, None]], columns=4)
 
     def errors(self, network: nn.Module, sigmas: Sequence[float] = SIGMAS) -> dict[str, float]:

@@ -32,6 +32,8 @@ from ditto.models.conditioning import Tags
 from ditto.request import Request
 from ditto.runner import run
 
+CLAP = make_clap()
+
 
 def gradient(model: PipelineModel, chain: Chain, x_T: Tensor) -> Tensor:
     """Of the loudness of what a chain makes."""
@@ -150,7 +152,7 @@ def controls(model: PipelineModel) -> dict[str, Control]:
         "melody": Melody.from_notes("C5:0.5 E5:0.5", bpm=120),
         "structure": Structure("ABA"),
         "inpaint": Region.inpaint(reference, ((frames // 3, 2 * frames // 3),)),
-        "text": Text("a calm jazz song", make_clap()),
+        "text": Text("a calm jazz song", CLAP),
     }
 
 

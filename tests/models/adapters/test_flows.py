@@ -53,6 +53,7 @@ from ditto.runner import run
 
 MAKERS = {"stable_audio_3": make_stable_audio_3, "ace_step": make_ace_step}
 FRAMES = 40
+CLAP = make_clap()
 
 
 def shortened(model: Any) -> FlowModel:
@@ -79,7 +80,7 @@ def controls(model: FlowModel) -> dict[str, Control]:
         "loudness": Intensity(f"0:-20 {second / 2:.2f}:-45 {second:.2f}:-25"),
         "melody": Melody.from_notes("C5:0.5 E5:0.5", bpm=60 / second),
         "form": Structure("ABA"),
-        "text": Text("a calm jazz song", make_clap()),
+        "text": Text("a calm jazz song", CLAP),
         "region": Region.inpaint(reference, ((FRAMES // 3, 2 * FRAMES // 3),)),
     }
 
