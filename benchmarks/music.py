@@ -30,20 +30,20 @@ from benchmarks.variants import CTM, PUBLISHED_CTM, TTM, Models
 from ditto.audio.features import log_mel, mel_db
 from ditto.eval.bootstrap import Interval, mean_interval, ratio_interval
 from ditto.eval.ears.tempo import tempo_hits
-from ditto.models.student import Student
 
 REAL, VOCODED, TEACHER = "real", "real, through the vocoder", "teacher, T=20"
-STUDENTS = {
-    steps: f"student, {steps} step{'s' if steps > 1 else ''}"
-    for steps in sorted({1, 2, 4, Student.steps})
-}
-DEFAULT = STUDENTS[Student.steps]
+STUDENTS = {steps: f"student, {steps} step{'s' if steps > 1 else ''}" for steps in (1, 2, 4, 8)}
+DEFAULT = STUDENTS[4]
+"""Of the embedded model."""
 OTHER_SAMPLERS = {
-    "teacher, DDIM in 50": {"steps": 50},
-    "teacher, DPM-Solver++ in 20": {"sampler": "dpm++"},
-    "teacher, DDPM in 100": {"sampler": "ddpm", "steps": 100},
+    "teacher, DDIM in 20, even steps": {"sampler": "ddim"},
+    "teacher, DDIM in 20": {"sampler": "ddim", "grid": "karras"},
+    "teacher, DDIM in 50, even steps": {"sampler": "ddim", "steps": 50},
+    "teacher, DPM-Solver++ in 20, even steps": {"sampler": "dpm++", "grid": "trailing"},
+    "teacher, DDPM in 100, even steps": {"sampler": "ddpm", "steps": 100},
 }
-"""What a finer chain, one of second order, and one with noise make of the same teacher."""
+"""What the papers' chain, a finer one, and one with noise make of the same teacher, whose own is
+DPM-Solver++ on Karras' grid."""
 STEERED = {"loudness": "intensity", "melody": "melody", "form": "structure"}
 """Controls by their names in rows; their clips have the held-out clips' tags."""
 FLOOR_ROW, CHANCE = "floor: other real clips", "chance: real, with others' tempi"

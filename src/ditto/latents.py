@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ditto.diffusion.consistency import Noise
+from ditto.diffusion.schedule import GridName
 from ditto.errors import OutputError, RequestError
 from ditto.models.model import MusicModel
 from ditto.paths import StrPath, atomic_file, check_output, found_path, printable
@@ -93,7 +94,7 @@ class Latent:
         """The grid that x_T begins, where its request names one that a method can have."""
         method = self.request.get("method")
         grid = method.get("grid") if isinstance(method, Mapping) else None
-        return grid if grid in ("trailing", "leading", "karras") else None
+        return grid if grid in get_args(GridName) else None
 
     def check(self, model: MusicModel, shape: tuple[int, ...]) -> None:
         """Refuse a latent of another model or length.

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ditto.diffusion import schedule
+import ditto.diffusion.schedule
 from ditto.diffusion.schedule import CLEAN, EPSILON_SIGMA, Prediction, Schedule
 
 SCHEDULE = Schedule.cosine()
@@ -128,7 +128,7 @@ def test_karras_levels_are_diffusers(steps: int, monkeypatch: pytest.MonkeyPatch
     """With their ρ; the first of ours is the last timestep itself."""
     theirs = DPMSolverMultistepScheduler(use_karras_sigmas=True)
     levels = theirs._convert_to_karras(np.array([100.0, 0.1]), steps)
-    monkeypatch.setattr(schedule, "KARRAS", (0.1, 100.0, 7.0))
+    monkeypatch.setattr(ditto.diffusion.schedule, "KARRAS", (0.1, 100.0, 7.0))
     shifted = Schedule.cosine(shift=4.0)
     expected = [999, *shifted.nearest(torch.from_numpy(levels)).tolist()[1:]]
     assert shifted.timesteps(steps, "karras") == expected

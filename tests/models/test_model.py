@@ -63,16 +63,13 @@ def test_a_folder_says_how_its_model_is_sampled(
     )
     model = load(tmp_path / "new")
     assert model.distilled is not None
-    assert (model.spacing, model.own_sampler, model.distilled.steps) == ("karras", "dpm++", 4)
-    assert model.schedule.timesteps(5) == model.schedule.timesteps(5, "karras")
-    assert model.student_schedule.timesteps(5) == model.schedule.timesteps(5, "trailing")
+    assert (model.own_grid, model.own_sampler, model.distilled.steps) == ("karras", "dpm++", 4)
     # As those of version 0.1, which say none of it.
     index = json.loads((folder / INDEX).read_text())
-    said = {name: index.pop(name) for name in ("spacing", "sampler")}
+    assert (index.pop("sampler"), index.get("spacing")) == ("ddim", None)
     (folder / INDEX).write_text(json.dumps(index))
-    assert said == {"spacing": "trailing", "sampler": "ddim"}
     old = load(folder)
-    assert (old.spacing, old.own_sampler) == ("trailing", "ddim")
+    assert (old.own_grid, old.own_sampler) == (None, "ddim")
 
 
 def test_half_precision_weights_are_near_the_originals(
@@ -236,7 +233,7 @@ SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
     "hashes are a list": (lambda f: edit_index(f, sha256=[1]), "damaged"),
     "spec unknown": (lambda f: edit_index(f, spec={"rate": 3}), "not a Ditto model's index"),
     "vocabulary missing": (lambda f: edit_index(f, vocabulary=None), "not a Ditto model's index"),
-    "unknown grid": (lambda f: edit_index(f, spacing="even"), "its spacing is none of trailing, k"),
+    "unknown grid": (lambda f: edit_index(f, spacing="even"), "its spacing is none of trailing, l"),
     "unknown sampler": (lambda f: edit_index(f, sampler=[1]), "its sampler is none of ddim, dpm"),
     "guidance is a word": (lambda f: edit_index(f, guidance="much"), "not a Ditto model's index"),
 }

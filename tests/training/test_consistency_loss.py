@@ -153,17 +153,19 @@ def test_a_step_of_each_solver_has_its_order(solver: Solver, order: int) -> None
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order + 1, abs=0.3)
 
 
-def test_a_second_estimate_takes_the_first_ones_place_but_not_at_the_end() -> None:
-    grid = Grid.of(SCHEDULE, 20, 0.0)
-    for n, count in ((3, 2), (19, 1)):
-        seen: list[int] = []
+@pytest.mark.parametrize(("n", "expected"), [(3, (0.25 + 0.5) / 2), (19, 0.25)])
+def test_a_second_estimate_is_averaged_with_the_first_but_not_at_the_end(
+    n: int, expected: float
+) -> None:
+    calls: list[Tensor] = []
 
-        def counted(x_t: Tensor, t: Tensor, cond: Tensor, guidance: float) -> Tensor:
-            seen.append(int(t[0]))
-            return torch.full_like(x_t, 0.25 * len(seen))
+    def counted(x_t: Tensor, t: Tensor, cond: Tensor, guidance: float) -> Tensor:
+        calls.append(t)
+        return torch.full_like(x_t, 0.25 * len(calls))
 
-        found = goal(counted, target, SCHEDULE, example(grid, n, torch.ones(1)), "dpm++")
-        assert found.unique().tolist() == pytest.approx([0.375 if count == 2 else 0.25])
+    batch = example(Grid.of(SCHEDULE, 20, 0.0), n, torch.ones(1))
+    found = goal(counted, target, SCHEDULE, batch, "dpm++")
+    assert found.unique().tolist() == pytest.approx([expected])
 
 
 def test_a_grid_may_be_spaced_otherwise() -> None:

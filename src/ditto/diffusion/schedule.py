@@ -30,6 +30,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 Spacing = Literal["trailing", "leading", "linspace", "span", "karras"]
+GridName = Literal["trailing", "leading", "karras"]
+"""Spacings that a method's grid may have by name; the others are those of other people's models."""
 CLEAN = -1
 KARRAS = 0.1, 1000.0, 7.0
 """Lowest and highest σ of a "karras" grid, and its ρ, where data have a deviation of about 1. Its
@@ -227,7 +229,7 @@ class Schedule:
         return grid.round().astype(int).tolist()
 
     def _karras(self, steps: int, last: int) -> list[int]:
-        """Return the timesteps nearest to Karras' levels, no two alike, `last` in place of the first."""
+        """Return the timesteps nearest to Karras' levels, no two alike; the first is `last`."""
         low, high, rho = KARRAS
         sigma = np.linspace(high ** (1 / rho), low ** (1 / rho), steps) ** rho
         places = self.nearest(torch.from_numpy(sigma)).numpy()

@@ -136,7 +136,7 @@ def inverted(
     """
     x_ref, method = x_ref.to(model.device), request.method
     steps, grid = getattr(method, "steps", 20), getattr(method, "grid", None) or "leading"
-    plain = replace(request, method=Uncontrolled(steps=steps, grid=grid))
+    plain = replace(request, method=Uncontrolled(steps=steps, sampler="ddim", grid=grid))
     region = Region.invert(x_ref[0].cpu())
     if isinstance(method, SamplingMethod):
         request = replace(request, method=replace(method, grid=grid))

@@ -31,7 +31,7 @@ from ditto.diffusion.samplers import (
     ddpm,
     dpm_solver_pp,
 )
-from ditto.diffusion.schedule import Spacing
+from ditto.diffusion.schedule import GridName, Spacing
 from ditto.errors import RequestError
 from ditto.models.model import MusicModel
 from ditto.optimize import (
@@ -48,7 +48,7 @@ from ditto.optimize import (
 from ditto.paths import shown
 
 Threshold = Literal["static", "dynamic", "none"]
-GRIDS = None, "trailing", "leading", "karras"
+GRIDS = None, *get_args(GridName)
 Sampler = Callable[[Chain, Tensor], Tensor]
 """A whole sampling pass, ``(chain, x_T) -> x_0``."""
 
@@ -253,7 +253,7 @@ class SamplingMethod(Method):
 
     steps: int = 20
     sampler: str = "ddim"
-    grid: Literal["trailing", "leading", "karras"] | None = None
+    grid: GridName | None = None
     threshold: Threshold = "static"
     samplers: ClassVar[tuple[str, ...]] = ("ddim",)
     limits: ClassVar[dict[str, tuple[float, float]]] = {"steps": (1, 1000)}

@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 from ditto.diffusion.consistency import Noise
 from ditto.diffusion.edict import edict, edict_step, edict_timesteps, edict_unstep, mixing
 from ditto.diffusion.samplers import Chain, remembers
-from ditto.diffusion.schedule import expand_like
+from ditto.diffusion.schedule import GridName, expand_like
 from ditto.errors import RequestError
 from ditto.methods.base import OptimisingMethod, Problem, SamplingMethod
 from ditto.methods.ditto import checkpointed_call
@@ -154,7 +154,7 @@ class Doodl(OptimisingMethod, SamplingMethod):
         formulation: of the gradient, "checkpointed" or "invertible".
     """
 
-    grid: Literal["trailing", "leading", "karras"] | None = "leading"
+    grid: GridName | None = "leading"
     formulation: Formulation = "checkpointed"
     name = "doodl"
     summary = "DOODL, through EDICT's two chains"

@@ -15,7 +15,7 @@ class Uncontrolled(SamplingMethod):
     """Plain sampling; controls are measured, not followed.
 
     Attributes:
-        sampler: ddim, dpm++, ddpm or ping-pong; by default the model's own.
+        sampler: ddim, dpm++, ddpm or ping-pong; by default the model's own, as its grid is.
     """
 
     sampler: str | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -36,8 +36,10 @@ class Uncontrolled(SamplingMethod):
             super().__post_init__()
 
     def resolve(self, model: MusicModel, guidance: float, iterations: int) -> Self:
-        """Fill in the sampler."""
-        return replace(self, sampler=self.sampler or model.own_sampler)
+        """Fill in what the model is sampled by; a sampler that is given has even steps."""
+        if self.sampler is not None:
+            return self
+        return replace(self, sampler=model.own_sampler, grid=self.grid or model.own_grid)
 
     @torch.no_grad()
     def decode(self, x_T: Tensor, problem: Problem) -> Tensor:

@@ -22,7 +22,7 @@ from ditto.audio.limiter import limited
 from ditto.audio.spec import AudioSpec
 from ditto.diffusion.consistency import StudentDenoiser
 from ditto.diffusion.denoiser import GuidedDenoiser, dynamic_threshold
-from ditto.diffusion.schedule import Schedule, Spacing
+from ditto.diffusion.schedule import GridName, Schedule
 from ditto.errors import ModelError, RequestError
 from ditto.models.conditioning import Tags, TagVocabulary, drop_conditions, null_tags
 from ditto.models.folder import (
@@ -56,8 +56,10 @@ class MusicModel:
         vocabulary: tags that the network knows.
         guidance: default CFG scale w.
         shift: of the cosine noise schedule.
-        spacing: of the base's sampling grid, see `Schedule.timesteps`; the student's is "trailing".
-        sampler: what clips without control are sampled by.
+        spacing: of the grid that clips without control are sampled on, see `Schedule.timesteps`;
+            None is the schedule's, with even steps, which methods that guide or optimise have in
+            any case, as published.
+        sampler: what those clips are sampled by.
         name: where it came from.
         sha256: hash over all weights, which outputs carry.
         distilled: the student, if there is one.
@@ -77,7 +79,7 @@ class MusicModel:
     vocabulary: TagVocabulary
     guidance: float = 1.0
     shift: float = 1.0
-    spacing: Spacing = "trailing"
+    spacing: GridName | None = None
     sampler: str = "ddim"
     name: str = "unnamed"
     sha256: str = ""
@@ -96,8 +98,7 @@ class MusicModel:
     def schedule(self) -> Schedule:
         """The noise schedule that the network was trained with."""
         prediction = getattr(self.network, "config", {}).get("prediction", "sample")
-        schedule = Schedule.cosine(shift=self.shift).suited(prediction)
-        return replace(schedule, spacing=self.spacing)
+        return Schedule.cosine(shift=self.shift).suited(prediction)
 
     @property
     def denoiser(self) -> GuidedDenoiser:
@@ -186,6 +187,11 @@ class MusicModel:
         """What its makers sample it by, as methods call samplers."""
         return self.sampler
 
+    @property
+    def own_grid(self) -> GridName | None:
+        """Return where the steps of clips without control lie; None is the schedule's spacing."""
+        return self.spacing
+
     def keeping(self, mask: Tensor, reference: Tensor) -> "MusicModel":
         """Return the model told of a region that it must keep, by its own inpainting.
 
@@ -268,7 +274,7 @@ class MusicModel:
     @property
     def student_schedule(self) -> Schedule:
         """The noise levels and grids that a student is trained on and samples by."""
-        return replace(self.schedule, spacing="trailing")
+        return self.schedule
 
     def student_denoiser(
         self, network: nn.Module, call: Callable[..., Tensor] | None = None
@@ -411,7 +417,7 @@ class MusicModel:
             "vocabulary": asdict(self.vocabulary),
             "guidance": self.guidance,
             "shift": self.shift,
-            "spacing": self.spacing,
+            **({"spacing": self.spacing} if self.spacing else {}),
             "sampler": self.sampler,
             **({"bands": asdict(self.bands)} if self.bands else {}),
             "sha256": hashes,

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 
 from ditto.audio.bands import Bands
 from ditto.audio.spec import AudioSpec
+from ditto.diffusion.schedule import GridName
 from ditto.errors import DataError, ModelError, one_line
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.folder import EMBEDDED, INDEX, PARTS, hash_of_parts, load_part, read_index
@@ -17,8 +18,8 @@ from ditto.models.model import MusicModel
 from ditto.models.student import load_student
 from ditto.paths import printable
 
-SPACINGS, SAMPLERS = ("trailing", "karras"), ("ddim", "dpm++")
-"""What an index may name: spacings of `Schedule.timesteps`, and samplers as methods call them."""
+SAMPLERS = "ddim", "dpm++"
+"""What an index may name."""
 
 
 def load_own(folder: Path = EMBEDDED) -> MusicModel:
@@ -39,7 +40,7 @@ def load_own(folder: Path = EMBEDDED) -> MusicModel:
             raise ValueError("the bands' hash is not the one promised")
         spec, vocabulary = AudioSpec(**index["spec"]), TagVocabulary(**(names | lists))
         guidance, shift = float(index["guidance"]), float(index["shift"])
-        spacing, sampler = index.get("spacing", "trailing"), index.get("sampler", "ddim")
+        spacing, sampler = index.get("spacing"), index.get("sampler", "ddim")
         _check_index(denoiser, spec, vocabulary, (guidance, shift))
         _check_sampling(spacing, sampler)
         return MusicModel(
@@ -89,6 +90,7 @@ def _check_sampling(spacing: object, sampler: object) -> None:
     Raises:
         ValueError: there is no such grid, or sampler.
     """
-    for name, value, known in (("spacing", spacing, SPACINGS), ("sampler", sampler, SAMPLERS)):
-        if value not in known:
-            raise ValueError(f"its {name} is none of {', '.join(known)}")
+    if spacing is not None and spacing not in get_args(GridName):
+        raise ValueError(f"its spacing is none of {', '.join(get_args(GridName))}")
+    if sampler not in SAMPLERS:
+        raise ValueError(f"its sampler is none of {', '.join(SAMPLERS)}")

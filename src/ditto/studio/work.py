@@ -363,8 +363,8 @@ def uncontrolled(request: Request, model: MusicModel) -> Result:
     method = request.method
     if method is not None and method.optimises:
         return Run(request, model).result()
-    steps = getattr(method, "steps", 20)
-    return Run(replace(request, controls=(), method=Uncontrolled(steps=steps)), model).result()
+    plain = Uncontrolled(steps=getattr(method, "steps", 20), sampler="ddim")
+    return Run(replace(request, controls=(), method=plain), model).result()
 
 
 @dataclass

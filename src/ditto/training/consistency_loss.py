@@ -62,11 +62,7 @@ class Grid:
 
     @classmethod
     def of(
-        cls,
-        schedule: Schedule,
-        steps: int,
-        clean_share: float,
-        spacing: Spacing | None = None,
+        cls, schedule: Schedule, steps: int, clean_share: float, spacing: Spacing | None = None
     ) -> "Grid":
         """Build a grid of timesteps.
 

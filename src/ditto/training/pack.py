@@ -38,7 +38,7 @@ def pack(base: Path, vocoder: Path, data: StrPath, out: Path, guidance: float) -
         vocabulary_of(find_data(data)),
         guidance,
         shift=shift,
-        spacing="karras" if normalised else "trailing",
+        spacing="karras" if normalised else None,
         sampler="dpm++" if normalised else "ddim",
         bands=bands,
     )

@@ -61,7 +61,9 @@ def init_student(
     network = teacher.new_student()
     if start_from == "student":
         if teacher.distilled is None or teacher.distilled.own:
-            raise DataError(f"{teacher.name!r} has no student to start from: start from the teacher")
+            raise DataError(
+                f"{teacher.name!r} has no student to start from: start from the teacher"
+            )
         network.load_state_dict(teacher.distilled.network.state_dict())
     if rank:
         known = {name for name, _ in teacher.network.named_parameters()}
