@@ -16,6 +16,7 @@ import typer
 
 from benchmarks import (
     ablation,
+    chains,
     controls,
     gpu,
     listening,
@@ -60,6 +61,7 @@ NAMES = ", ".join(
         *TABLES,
         f"{listening.NAME} (the listening test)",
         gpu.NAME,
+        chains.NAME,
         memory.NAME,
         song.NAME,
         "all",
@@ -176,10 +178,12 @@ def measure(
     Weights of the checkout (weights/) are found where the model is the embedded one.
     """
     command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
-    if name == song.NAME:
-        publish(song.measured(held_out, seed=seed or 0, model=model, command=command), out)
-        return
-    if alone(name, device, config, out):
+    made = without_clips(
+        name, held_out, count, {"seed": seed or 0, "model": model, "command": command}
+    )
+    if made is not None:
+        publish(made, out)
+    if made is not None or alone(name, device, config, out):
         return
     overrides: dict[str, Any] = {"iterations": iterations, "guidance": guidance}
     several = ray is not None or (workers or 1) > 1
@@ -242,6 +246,17 @@ def measure(
         publish(report, out)
     if name == "all":
         listening.export(bench, out, count=count or 10)
+
+
+def without_clips(
+    name: str, held_out: Path, count: int | None, given: dict[str, Any]
+) -> Report | None:
+    """Measure what is of one model, and makes no clips for tables; None if it is not that."""
+    if name == song.NAME:
+        return song.measured(held_out, **given)
+    if name == chains.NAME:
+        return chains.measured(count=count or chains.COUNT, **given)
+    return None
 
 
 def alone(name: str, device: str, config: str | None, out: Path) -> bool:

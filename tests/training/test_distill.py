@@ -109,6 +109,27 @@ def test_a_student_starts_as_its_teacher_whatever_w(tiny_model: MusicModel) -> N
         torch.testing.assert_close(student(x, t, cond, w), tiny_model.denoiser(x, t, cond, 1.0))
 
 
+def test_a_student_may_start_as_the_one_that_is_there(
+    student_model: MusicModel, tiny_model: MusicModel, tmp_path: Path
+) -> None:
+    """And be taught by the more exact chain; a step at a rate of nothing leaves it as it was."""
+    assert student_model.distilled is not None
+    config = replace(
+        TINY,
+        steps=1,
+        lr=1e-12,
+        evaluate_every=10,
+        spacing="karras",
+        solver="dpm++",
+        start_from="student",
+    )
+    network = train_student(config, student_model, Clips(), tmp_path / "run", show=False)
+    for name, began in student_model.distilled.network.state_dict().items():
+        torch.testing.assert_close(network.state_dict()[name], began, atol=1e-9, rtol=0)
+    with pytest.raises(DataError, match="'tiny' has no student to start from"):
+        train_student(config, tiny_model, Clips(), tmp_path / "none", show=False)
+
+
 @pytest.mark.parametrize(("kind", "loss"), [("cm", "pseudo_huber"), ("ctm", "mse")])
 def test_the_student_comes_nearer_to_its_teacher(
     tiny_model: MusicModel, tmp_path: Path, kind: str, loss: str
