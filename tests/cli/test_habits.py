@@ -1,7 +1,7 @@
 """What is expected of any command: its version, what it says when it is done, quiet pipes."""
 
-import contextlib
-import runpy
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,13 +22,10 @@ def test_the_version_is_that_of_the_package(ditto_music: Command) -> None:
     assert ditto.__version__ == version("ditto-music")
 
 
-def test_the_package_itself_is_the_command(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["ditto", "--version"])
-    with contextlib.suppress(SystemExit):
-        runpy.run_module("ditto", run_name="__main__")  # as `python -m ditto` does
-    assert capfd.readouterr().out == f"ditto-music {version('ditto-music')}\n"
+def test_the_package_itself_is_the_command() -> None:
+    command = [sys.executable, "-m", "ditto", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"ditto-music {version('ditto-music')}\n"
 
 
 def test_what_was_prepared_says_what_to_train_with(ditto_music: Command, tmp_path: Path) -> None:

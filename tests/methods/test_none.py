@@ -45,6 +45,10 @@ def test_the_default_is_the_models_own_sampler_and_grid(whole_model: MusicModel)
     result = made(model, Uncontrolled(steps=4))
     assert torch.equal(result.x_0, expected)
     assert result.request.method.sampler == "dpm++"
+    own = made(model, Uncontrolled(steps=4, grid="karras")).request.method
+    assert own.sampler == "dpm++"
+    leading = made(model, Uncontrolled(steps=4, grid="leading")).request.method
+    assert (leading.sampler, leading.grid) == ("ddim", "leading")
     even = made(model, Uncontrolled(steps=4, sampler="ddim"))
     assert torch.equal(even.x_0, made(whole_model, Uncontrolled(steps=4)).x_0)
 

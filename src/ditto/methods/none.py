@@ -15,7 +15,8 @@ class Uncontrolled(SamplingMethod):
     """Plain sampling; controls are measured, not followed.
 
     Attributes:
-        sampler: ddim, dpm++, ddpm or ping-pong; by default the model's own, as its grid is.
+        sampler: ddim, dpm++, ddpm or ping-pong; by default the model's own on its own grid, and
+            ddim on another that is given, as latents of inversions need.
     """
 
     sampler: str | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -36,10 +37,10 @@ class Uncontrolled(SamplingMethod):
             super().__post_init__()
 
     def resolve(self, model: MusicModel, guidance: float, iterations: int) -> Self:
-        """Fill in what the model is sampled by; a sampler that is given has even steps."""
-        if self.sampler is not None:
-            return self
-        return replace(self, sampler=model.own_sampler, grid=self.grid or model.own_grid)
+        """Fill in what the model is sampled by, unless a sampler or another grid is given."""
+        if self.sampler is None and self.grid in (None, model.own_grid):
+            return replace(self, sampler=model.own_sampler, grid=model.own_grid)
+        return replace(self, sampler=self.sampler or "ddim")
 
     @torch.no_grad()
     def decode(self, x_T: Tensor, problem: Problem) -> Tensor:
