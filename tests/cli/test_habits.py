@@ -6,7 +6,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import pytest
 import soundfile
 from tests.conftest import Command
 from tests.tiny_soundfont import make_tiny_soundfont
