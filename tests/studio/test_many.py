@@ -6,6 +6,7 @@
 import io
 import os
 import threading
+import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.studio.conftest import start
 CLIENTS, JOBS = (int(os.environ.get(name, few)) for name, few in (("CLIENTS", 4), ("JOBS", 2)))
 GROWS = 1.15
 """At most, of the studio's memory from the first quarter of the jobs to the last one."""
+IDLE_SECONDS = 3.0
 LONG = 100
 """Jobs; in fewer, what is loaded at first use is the larger part of the growth."""
 
@@ -28,6 +30,15 @@ def resident(process: int) -> float:
     except FileNotFoundError:
         return 0.0
     return int(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def computed(process: int) -> float:
+    """Return the seconds that a process has computed; 0 where the system does not say."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.slow
@@ -59,9 +70,13 @@ def test_all_clients_get_all_their_clips(model_folder: Path, tmp_path: Path) -> 
         with ThreadPoolExecutor(CLIENTS) as pool:
             clips = [clip for clips in pool.map(one, range(CLIENTS)) for clip in clips]
         assert "Traceback" not in studio.lines()
+        begun = computed(process.pid)
+        time.sleep(IDLE_SECONDS)
+        idle = computed(process.pid) - begun
     finally:
         process.terminate()
         process.wait(timeout=30)
+    assert idle < 0.04 * IDLE_SECONDS, "a studio that nobody asks anything takes a core's time"
     seeds, sounds, samples = zip(*clips, strict=True)
     count = CLIENTS * JOBS
     assert len(set(sounds)) == count

@@ -25,6 +25,9 @@ IN_EDITS = ("loudness", "melody", "text", "beats", "chords", "brightness")
 """Controls of edits, over the whole in the end; a form is that of one clip as a whole."""
 IN_LOOPS = (*IN_EDITS, "structure")
 """A loop that fits the model's window is one clip."""
+LOOK_SECONDS = 0.03
+"""How often Gradio's queue looks for work. By default every millisecond, which takes a tenth of a
+core from whatever else the machine does."""
 TABS = ("Create", "Edit", "Loop", "Vary")
 
 Parts = dict[str, Any]
@@ -74,6 +77,7 @@ def make_page(studio: Front) -> gr.Blocks:
         for function in api.functions(studio):
             endpoint(function, api_name=function.__name__, concurrency_limit=None)
     blocks.queue(max_size=None, default_concurrency_limit=None)
+    blocks._queue.sleep_when_free = LOOK_SECONDS
     return blocks
 
 
