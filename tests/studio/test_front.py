@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +132,9 @@ def test_a_model_that_fails_after_the_page_is_there_ends_the_studio() -> None:
         addresses.append(address)
         front.begin()
 
-    with pytest.raises(ModelError, match="no such model"):
-        serve(front, HOST, free_port(), ready)
+    # In a thread of its own: where a browser runs beside it, this one has an event loop already.
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ModelError, match="no such model"):
+        pool.submit(serve, front, HOST, free_port(), ready).result()
     assert len(addresses) == 1
     assert not front.store.root.exists()
 

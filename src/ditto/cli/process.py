@@ -8,8 +8,13 @@ import atexit
 import os
 import sys
 import threading
+import time
 
 from ditto import imports
+
+SAID_SECONDS = 2.0
+"""Processes of one training fail alike. Their launcher shows what the first says, and ends it as
+soon as another has ended: the others wait until it was said."""
 
 
 def run() -> None:
@@ -33,6 +38,8 @@ def run() -> None:
 
 def _end(status: int) -> None:
     """End the process as Python would; return where something still hinders that."""
+    if status and os.environ.get("LOCAL_RANK", "0") != "0":
+        time.sleep(SAID_SECONDS)
     others = (thread for thread in threading.enumerate() if thread is not threading.main_thread())
     if any(not thread.daemon for thread in others):
         return  # it has work to finish, for which Python waits

@@ -185,7 +185,7 @@ def test_every_method_nears_what_is_asked_of_a_flow(model: FlowModel, name: str)
 @pytest.mark.parametrize("sampler", ["dpm++", "ddpm", "ping-pong"])
 def test_every_sampler_runs_on_a_flow(model: FlowModel, sampler: str) -> None:
     """Of pure noise each makes a clip of the model's own, not the one of another sampler."""
-    methods = Uncontrolled(steps=4), Uncontrolled(steps=4, sampler=sampler)
+    methods = Uncontrolled(steps=4, sampler="ddim"), Uncontrolled(steps=4, sampler=sampler)
     made = [run(Request((), PROMPT, guidance=1.0, method=method), model) for method in methods]
     assert bool(made[1].audio.isfinite().all())
     assert not torch.allclose(made[0].x_0, made[1].x_0, rtol=0, atol=1e-2)
