@@ -12,7 +12,7 @@ alone = False
 def importing() -> Iterator[None]:
     """Import much in the block without looking for garbage, of which imports make next to none.
 
-    The collector would look through all modules over and over, a sixth of the time. In a process of
+    The collector would look through all modules over and over. In a process of
     the command's own it never looks through them again.
     """
     was = gc.isenabled()

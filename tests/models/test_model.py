@@ -63,13 +63,13 @@ def test_a_folder_says_how_its_model_is_sampled(
     )
     model = load(tmp_path / "new")
     assert model.distilled is not None
-    assert (model.own_grid, model.own_sampler, model.distilled.steps) == ("karras", "dpm++", 4)
+    assert (model.spacing, model.own_sampler, model.distilled.steps) == ("karras", "dpm++", 4)
     # As those of version 0.1, which say none of it.
     index = json.loads((folder / INDEX).read_text())
     assert (index.pop("sampler"), index.get("spacing")) == ("ddim", None)
     (folder / INDEX).write_text(json.dumps(index))
     old = load(folder)
-    assert (old.own_grid, old.own_sampler) == (None, "ddim")
+    assert (old.spacing, old.own_sampler) == (None, "ddim")
 
 
 def test_half_precision_weights_are_near_the_originals(

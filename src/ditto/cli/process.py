@@ -20,8 +20,8 @@ soon as another has ended: the others wait until it was said."""
 def run() -> None:
     """Run the command line, and end the process without taking every module apart.
 
-    That would take Python a second after PyTorch and transformers, in which the shell waits for
-    nothing: all files are closed and all words said before.
+    After PyTorch and transformers that takes Python long, and the shell waits for nothing: all
+    files are closed and all words said before.
     """
     from ditto.cli import main
 

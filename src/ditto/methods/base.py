@@ -243,7 +243,8 @@ class SamplingMethod(Method):
 
     Attributes:
         steps: T, sampling steps.
-        sampler: ddim, dpm++, ddpm or ping-pong, as far as the method admits it.
+        sampler: ddim, dpm++, ddpm or ping-pong, as far as the method admits it; None, where that is
+            its default, is the model's own.
         grid: where the steps lie: "trailing", from pure noise on, even in the timestep; "karras",
             the same, by noise levels; or "leading", from a step below, as latents of inversions
             need; by default the latent's, or the model's.
@@ -252,7 +253,7 @@ class SamplingMethod(Method):
     """
 
     steps: int = 20
-    sampler: str = "ddim"
+    sampler: str | None = "ddim"
     grid: GridName | None = None
     threshold: Threshold = "static"
     samplers: ClassVar[tuple[str, ...]] = ("ddim",)
@@ -265,7 +266,8 @@ class SamplingMethod(Method):
             RequestError: one is out of range, or the method cannot use the sampler.
         """
         super().__post_init__()
-        if self.sampler not in self.samplers:
+        own = None if type(self).sampler is None else self.samplers[0]
+        if self.sampler not in (own, *self.samplers):
             raise RequestError(
                 f"the method {self.name} does not sample by {shown(self.sampler)}: "
                 f"choose {' or '.join(self.samplers)}"
@@ -288,7 +290,7 @@ class SamplingMethod(Method):
         if self.sampler == "ddpm":
             noise, kept = problem.new_noise(), NOISE_RATIO * problem.model.data_std
             return lambda chain, x_T: ddpm(chain, x_T, noise, kept)
-        return {"ddim": ddim, "dpm++": dpm_solver_pp}[self.sampler]
+        return {"ddim": ddim, "dpm++": dpm_solver_pp}[self.sampler or "ddim"]
 
     def advance(self, problem: Problem, noise: Noise) -> Advance:
         """Return one step of the sampler, for methods that guide every step."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ditto.controls.base import Control
-from ditto.methods.base import Method, Problem
+from ditto.methods.base import Problem
 from ditto.methods.masking import MaskingMethod, only_region
 from ditto.models.model import MusicModel
 
@@ -31,22 +31,10 @@ class NativeInpainting(MaskingMethod):
     """
 
     steps: int | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
-    sampler: str | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    sampler: str | None = None
     name = "native"
     summary = "the model's own inpainting"
     samplers = ("ddim", "ping-pong")
-
-    def __post_init__(self) -> None:
-        """Check the settings that are given.
-
-        Raises:
-            RequestError: one is out of range, or the sampler is another.
-        """
-        if self.sampler is None:
-            Method.__post_init__(self)
-            replace(self, sampler=self.samplers[0])  # checks the rest
-        else:
-            super().__post_init__()
 
     def resolve(self, model: MusicModel, guidance: float, iterations: int) -> Self:
         """Fill in steps and sampler."""

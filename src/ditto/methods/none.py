@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from ditto.methods.base import Method, Problem, SamplingMethod
+from ditto.methods.base import Problem, SamplingMethod
 from ditto.models.model import MusicModel
 
 
@@ -19,27 +19,15 @@ class Uncontrolled(SamplingMethod):
             ddim on another that is given, as latents of inversions need.
     """
 
-    sampler: str | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    sampler: str | None = None
     name = "none"
     summary = "no control"
     samplers = ("ddim", "dpm++", "ddpm", "ping-pong")
 
-    def __post_init__(self) -> None:
-        """Check the settings that are given.
-
-        Raises:
-            RequestError: one is out of range, or the sampler is another.
-        """
-        if self.sampler is None:
-            Method.__post_init__(self)
-            replace(self, sampler=self.samplers[0])  # checks the rest
-        else:
-            super().__post_init__()
-
     def resolve(self, model: MusicModel, guidance: float, iterations: int) -> Self:
         """Fill in what the model is sampled by, unless a sampler or another grid is given."""
-        if self.sampler is None and self.grid in (None, model.own_grid):
-            return replace(self, sampler=model.own_sampler, grid=model.own_grid)
+        if self.sampler is None and self.grid in (None, model.spacing):
+            return replace(self, sampler=model.own_sampler, grid=model.spacing)
         return replace(self, sampler=self.sampler or "ddim")
 
     @torch.no_grad()

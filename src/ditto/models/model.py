@@ -187,11 +187,6 @@ class MusicModel:
         """What its makers sample it by, as methods call samplers."""
         return self.sampler
 
-    @property
-    def own_grid(self) -> GridName | None:
-        """Return where the steps of clips without control lie; None is the schedule's spacing."""
-        return self.spacing
-
     def keeping(self, mask: Tensor, reference: Tensor) -> "MusicModel":
         """Return the model told of a region that it must keep, by its own inpainting.
 

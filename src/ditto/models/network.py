@@ -139,7 +139,7 @@ def build_for(file: Path, config: Mapping[str, Any], build: Callable[[], N]) -> 
 class _Unfilled(TorchFunctionMode):
     """Draw no random numbers for weights that are built in the block, in this thread.
 
-    They get a file's values next; to draw them took half of the time of loading.
+    They get a file's values next; to draw them would be wasted.
     """
 
     def __torch_function__(

@@ -2,8 +2,8 @@
 
 Gradio's own upload and file routes are closed: they answer with paths of this machine. Every answer
 carries a policy that lets a browser fetch from this server only. Files that the page is made of are
-handed out here, to browsers on this machine: some fifty of them took half a second through all
-layers of the app, which packs them besides.
+handed out here, to browsers on this machine: they are some fifty, and go slowly through
+all layers of the app, which packs them besides.
 """
 
 import re
