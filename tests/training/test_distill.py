@@ -272,6 +272,7 @@ def test_a_steps_draws_are_its_own(tiny_model: MusicModel) -> None:
         ({"loss": "l3"}, "loss: Input should be 'mse' or 'pseudo_huber'"),
         ({"grid": 81}, "grid: Input should be less than or equal to 80"),
         ({"guidance": [5.0, 1.0]}, "guidance must be a rising pair"),
+        ({"whole_chains": 3}, "whole_chains must be 0 or at least the batch's 16"),
         ({"clean_share": 1.5}, "clean_share: Input should be less than or equal to 1"),
         ({"lora_rank": -1}, "lora_rank: Input should be greater than or equal to 0"),
     ],

@@ -5,6 +5,7 @@ teacher's architecture, starts from its weights, and answers in one call what th
 takes 2 × 20 for.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,7 +20,7 @@ from ditto.data.latents import LatentClips
 from ditto.data.shards import find_data, folder_of
 from ditto.diffusion.consistency import StudentDenoiser
 from ditto.diffusion.denoiser import Cond, Denoiser
-from ditto.diffusion.samplers import ddim, dpm_solver_pp
+from ditto.diffusion.samplers import Chain, ddim, dpm_solver_pp
 from ditto.diffusion.schedule import Schedule
 from ditto.errors import DataError
 from ditto.models.model import MusicModel
@@ -39,6 +40,7 @@ from ditto.training.student_init import (
     merge_lora,
     trainable,
 )
+from ditto.training.whole_chains import Chains, Groups, follow, places
 
 SHOWN = 4
 
@@ -60,6 +62,10 @@ class DistillConfig(DenoiserRecipe):
             how much the end of the chain counts.
         first_share: share of the examples at the grid's first timestep, from which every one-step
             surrogate jumps.
+        whole_chains: chains of the teacher that are computed at once, for the global form of the
+            loss (`whole_chains`), with DPM-Solver++(2M) for `solver` "dpm++"; 0 is the local form,
+            `consistency_loss`. They need only the conditions of the data.
+        plain_share: of these chains, those at w = 1, which cost half as much.
         loss: "mse" or "pseudo_huber", see `consistency_loss.distance`.
         target_ema: decay of the target network φ⁻.
         lora_rank: 0 trains every weight; otherwise the rank of the updates of the layers (LoRA),
@@ -76,6 +82,8 @@ class DistillConfig(DenoiserRecipe):
     guidance: tuple[float, float] = (1.0, 5.0)
     clean_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     first_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    whole_chains: Annotated[int, Field(ge=0)] = 0
+    plain_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     loss: Literal["mse", "pseudo_huber"] = "mse"
     steps: int = 1500
     lr: float = 3e-4
@@ -93,14 +101,19 @@ class DistillConfig(DenoiserRecipe):
         return Grid.of(schedule, self.grid, clean_share, self.spacing)
 
     def __post_init__(self) -> None:
-        """Check the range of w.
+        """Check the range of w and the number of chains.
 
         Raises:
-            DataError: it does not rise from 0 or more.
+            DataError: it does not rise from 0 or more; or there are fewer chains than examples.
         """
         if not 0 <= self.guidance[0] <= self.guidance[1]:
             raise DataError(
                 f"guidance must be a rising pair in the config, not {list(self.guidance)}"
+            )
+        if 0 < self.whole_chains < self.batch_size:
+            raise DataError(
+                f"whole_chains must be 0 or at least the batch's {self.batch_size} in the config, "
+                f"not {self.whole_chains}"
             )
 
 
@@ -152,6 +165,52 @@ def distillation_loss(
     return (example.weight * distance((estimate - aim) / config.data_std, config.loss)).mean()
 
 
+def solver_of(config: DistillConfig) -> Callable[[Chain, Tensor], Tensor]:
+    """Return the sampler of the teacher's whole chains."""
+    return dpm_solver_pp if config.solver == "dpm++" else ddim
+
+
+def chain_groups(
+    config: DistillConfig, teacher: MusicModel, clips: Clips, device: torch.device
+) -> Groups:
+    """Build what makes the teacher's chains for the global form of the loss."""
+    schedule, sampler = teacher.student_schedule, solver_of(config)
+    levels = schedule.timesteps(config.grid, config.spacing)
+    clean_share = 1.0 if config.kind == "cm" else config.clean_share
+
+    def begin(number: int, generator: torch.Generator) -> tuple[Tensor, Cond]:
+        x_0, cond = clips.batch(number, config.whole_chains)
+        cond = teacher.drop_conditions(cond, config.tag_dropout, generator, config.grid_dropout)
+        return torch.randn(x_0.shape, generator=generator).to(device), cond.to(device)
+
+    def make(x_T: Tensor, cond: Cond, w: float) -> Chains:
+        return follow(sampler, teacher.denoiser, schedule, levels, x_T, cond, w, clean_share)
+
+    return Groups(
+        make,
+        begin,
+        scales=config.guidance,
+        plain_share=config.plain_share,
+        seed=config.seed,
+        steps=max(config.whole_chains * config.grid // config.batch_size, 1),
+    )
+
+
+def chain_loss(
+    student: StudentDenoiser, config: DistillConfig, chains: Chains, step: int, part: slice
+) -> Tensor:
+    """Compute the loss of `ditto.training.whole_chains` on a step's draws, a float32 scalar."""
+    generator = torch.Generator().manual_seed(step_seed(config.seed, step))
+    grid = student.schedule.timesteps(config.grid, config.spacing)
+    place = places(grid, config.batch_size, generator, config.first_share)[part]
+    item = torch.randperm(len(chains.w), generator=generator)[: config.batch_size][part]
+    t = torch.tensor(grid)[place]
+    omega = weight(config, student.schedule, t).to(chains.w.device)
+    x_t, aim = chains.x_t[place, item], chains.goal[place, item]
+    estimate = student(x_t, t.to(x_t.device), chains.cond[item], chains.w[item]).float()
+    return (omega * distance((estimate - aim) / config.data_std, config.loss)).mean()
+
+
 def train_student(
     config: DistillConfig,
     teacher: MusicModel,
@@ -196,11 +255,19 @@ def train_student(
         run.log.write(
             0, **{f"teacher_{name}": value for name, value in gap.measure(teacher.denoiser).items()}
         )
-    for step in run.steps(config.kind, show):
+    groups = chain_groups(config, teacher, clips, device) if config.whole_chains else None
+
+    def local_loss(step: int) -> Tensor:
         example = draw(config, teacher, grid, *clips.batch(step, config.batch_size), step)
         example = example[run.part].to(device)
+        return distillation_loss(student, target, teacher.denoiser, config, example)
+
+    for step in run.steps(config.kind, show):
         with accelerator.autocast():
-            loss = distillation_loss(student, target, teacher.denoiser, config, example)
+            if groups is None:
+                loss = local_loss(step)
+            else:
+                loss = chain_loss(student, config, groups.at(step), step, run.part)
         run.update(loss)
         if run.due(config.evaluate_every):
             run.averages["ema"].copy_to(averaged)
@@ -288,7 +355,7 @@ def _gap(
         seed=config.seed,
         grid=config.grid,
         spacing=config.spacing,
-        sampler=dpm_solver_pp if config.solver == "dpm++" else ddim,
+        sampler=solver_of(config),
         data_std=config.data_std,
     )
 
