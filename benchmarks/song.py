@@ -10,7 +10,7 @@ and there are as many clips as windows.
 """
 
 import json
-import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +21,7 @@ from typing import Any
 
 import mido
 import numpy as np
+import psutil
 import torch
 
 from benchmarks.report import Report, Row
@@ -33,6 +34,8 @@ from ditto.models.hub import load
 
 NAME = "song"
 TEMPO = 100
+LOOK_SECONDS = 0.05
+"""Between two looks at a process's memory."""
 REAL = 64
 """Real recordings that are heard for the jumps in music, where there are so many."""
 SEEDS = 100
@@ -128,13 +131,32 @@ def generate(folder: Path, name: str, words: Sequence[str]) -> Made:
     sound = folder / f"{name}.wav"
     begun = time.perf_counter()
     command = [sys.executable, "-m", "ditto", "generate", *words, "-o", str(sound), "--force"]
-    process = os.posix_spawn(sys.executable, command, dict(os.environ))
-    _, status, usage = os.wait4(process, 0)
-    if status:
+    process = subprocess.Popen(command)
+    most = 0.0
+    while process.poll() is None:
+        most = max(most, peak_memory(process.pid))
+        time.sleep(LOOK_SECONDS)
+    if process.returncode:
         raise DataError(f"generate {' '.join(words)} failed: it said why above")
     report = json.loads(sound.with_suffix(".json").read_text(encoding="utf-8"))
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss in bytes
-    return Made(report, usage.ru_maxrss * unit / 2**20, time.perf_counter() - begun)
+    return Made(report, most, time.perf_counter() - begun)
+
+
+def peak_memory(process: int) -> float:
+    """Return the peak of a process's memory up to now in MiB.
+
+    On Linux it is the kernel's own figure, ``VmHWM``. What ``wait`` says of a process, its
+    ``ru_maxrss``, begins with the size of the process that started it, which would hide growth.
+    Elsewhere it is what the process has at the moment; 0 where it has ended.
+    """
+    status = Path(f"/proc/{process}/status")
+    try:
+        if not status.parent.parent.joinpath("self").exists():
+            return psutil.Process(process).memory_info().rss / 2**20
+        lines = status.read_text(encoding="ascii", errors="replace").splitlines()
+    except (OSError, psutil.Error):
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), 0.0)
 
 
 def real_jumps(folder: Path, spec: AudioSpec) -> np.ndarray:

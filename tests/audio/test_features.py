@@ -323,8 +323,25 @@ def test_wrong_sizes_are_refused():
 
 @pytest.mark.parametrize("samples", [64 * 16 + 5, 5 * 16 * 10, 16 * 101 + 15, 40])
 @pytest.mark.parametrize("spec", [SMALL, UNEVEN])
-def test_a_long_log_mel_is_the_whole_one_in_pieces(samples: int, spec: AudioSpec) -> None:
-    audio = noise(2, samples)
-    torch.testing.assert_close(
-        features.long_log_mel(audio, spec, piece=10), features.log_mel(audio, spec)
-    )
+def test_long_audio_is_taken_piece_by_piece(
+    samples: int, spec: AudioSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audio = noise(2, samples).requires_grad_()
+    monkeypatch.setattr(features, "PIECE_SAMPLES", 10 * spec.hop + 1)
+    seen: list[int] = []
+    plain = features.stft_power
+
+    def noted(part: torch.Tensor, spec: AudioSpec) -> torch.Tensor:
+        seen.append(part.shape[-1])
+        return plain(part, spec)
+
+    monkeypatch.setattr(features, "stft_power", noted)
+    found = features.log_mel(audio, spec)
+    assert max(seen) <= (11 + 2 * spec.margin_frames) * spec.hop
+    filters = features.mel_filterbank(spec, dtype=audio.dtype)
+    power = filters @ plain(audio, spec)
+    whole = 10 * torch.log10(power + 10 ** (-spec.dynamic_range_db / 10))
+    expected = whole * (2 / spec.dynamic_range_db) + 1
+    torch.testing.assert_close(found, expected)
+    ours, theirs = (torch.autograd.grad(mel.square().sum(), audio)[0] for mel in (found, expected))
+    torch.testing.assert_close(ours, theirs)

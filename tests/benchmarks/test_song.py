@@ -1,5 +1,7 @@
 """The benchmark of long music, on the tiny model."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import mido
@@ -66,3 +68,21 @@ def test_a_song_is_measured_beside_clips_of_one_window(model_folder: Path, tmp_p
     assert (report.value("song", "peak memory") or 0) > 50
     assert report.value("song 2, seam 4", "jump") is not None
     assert report.value("song", "seams") == 8
+
+
+def test_the_peak_is_the_processs_own_whoever_started_it() -> None:
+    """And not the starting process's size, as `ru_maxrss` has it."""
+    ballast = bytearray(1) * (400 * 2**20)  # written to, so that it counts
+    code = "held = bytearray(1) * ({} * 2**20); held = None; print(); input()"
+    for size in (0, 100):
+        with subprocess.Popen(
+            [sys.executable, "-c", code.format(size)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            # On other systems what has been given back is not seen.
+            low = size if Path("/proc/self/status").exists() else 0
+            assert low < song.peak_memory(process.pid) < size + 100
+            process.communicate(b"\n")
+    assert song.peak_memory(process.pid) == 0
+    assert len(ballast) == 400 * 2**20

@@ -6,13 +6,14 @@ differentiable, float32 or float64, one frame every `hop` samples.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
-from ditto.audio.features import full_precision, mel_db, mel_filterbank, stft_power
+from ditto.audio.features import full_precision, mel_db, mel_filterbank, of_spectrogram
 from ditto.audio.spec import AudioSpec
 from ditto.tables import table
 
@@ -54,7 +55,8 @@ def chroma_power(audio: Tensor, spec: AudioSpec) -> Tensor:
     Raises:
         ValueError: the audio is too short.
     """
-    coarse = _weights(spec, audio.dtype, audio.device) @ stft_power(audio, _coarse(spec))
+    classes = _weights(spec, audio.dtype, audio.device)
+    coarse = of_spectrogram(partial(torch.matmul, classes), audio, _coarse(spec))
     return _interpolate(coarse, stride(spec), audio.shape[-1] // spec.hop)
 
 
@@ -75,7 +77,7 @@ def octave_power(audio: Tensor, spec: AudioSpec) -> Tensor:
         ValueError: the audio is too short.
     """
     bands = _octave_weights(spec, audio.dtype, audio.device)
-    coarse = bands @ stft_power(audio, _coarse(spec))
+    coarse = of_spectrogram(partial(torch.matmul, bands), audio, _coarse(spec))
     return _interpolate(coarse, stride(spec), audio.shape[-1] // spec.hop)
 
 

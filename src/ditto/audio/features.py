@@ -10,7 +10,7 @@ range. Levels are in dB: 0 dB is a full-scale sine in a spectrogram, and a mean 
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import wraps
+from functools import partial, wraps
 from typing import Concatenate, ParamSpec
 
 import numpy as np
@@ -25,6 +25,8 @@ P = ParamSpec("P")
 
 MEAN_SQUARE_FLOOR = 1e-10
 """Added to a mean square before its logarithm: digital silence is at -100 dB."""
+PIECE_SAMPLES = 2**17
+"""Of which a spectrogram is computed at once: the embedded model's window."""
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
@@ -77,6 +79,35 @@ def stft_power(audio: Tensor, spec: AudioSpec) -> Tensor:
     return spectrum.real.square() + spectrum.imag.square()
 
 
+def of_spectrogram(feature: Callable[[Tensor], Tensor], audio: Tensor, spec: AudioSpec) -> Tensor:
+    """Compute a feature of each frame's power spectrum, of long audio piece by piece.
+
+    A spectrogram is many times as large as its audio: so the memory does not grow with the length.
+
+    Args:
+        feature: ``power (B, n_fft // 2 + 1, frames) -> (…, frames)``, every frame by itself.
+        audio: shape (B, samples), where samples > n_fft / 2.
+        spec: rates and sizes.
+
+    Returns:
+        `feature` of `stft_power`, (…, samples // hop).
+
+    Raises:
+        ValueError: the audio is too short.
+    """
+    frames, margin = audio.shape[-1] // spec.hop, spec.margin_frames
+    piece = PIECE_SAMPLES // spec.hop
+    if frames <= piece:
+        return feature(stft_power(audio, spec))
+    values = []
+    for first in range(0, frames, piece):
+        last, begin = min(first + piece, frames), max(first - margin, 0)
+        end = (last + margin) * spec.hop if last + margin < frames else audio.shape[-1]
+        power = stft_power(audio[:, begin * spec.hop : end], spec)
+        values.append(feature(power[..., first - begin : last - begin]))
+    return torch.cat(values, dim=-1)
+
+
 def mel_filterbank(
     spec: AudioSpec, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> Tensor:
@@ -112,26 +143,10 @@ def log_mel(audio: Tensor, spec: AudioSpec) -> Tensor:
     Raises:
         ValueError: the audio is too short.
     """
-    mel = _filterbank(spec, audio.dtype, audio.device) @ stft_power(audio, spec)
+    filters = _filterbank(spec, audio.dtype, audio.device)
+    mel = of_spectrogram(partial(torch.matmul, filters), audio, spec)
     decibels = 10 * torch.log10(mel + 10 ** (-spec.dynamic_range_db / 10))
     return decibels * (2 / spec.dynamic_range_db) + 1
-
-
-def long_log_mel(audio: Tensor, spec: AudioSpec, piece: int = 4096) -> Tensor:
-    """Compute `log_mel` of a long recording, `piece` frames at a time, to bound the memory.
-
-    Arguments, result and errors are those of `log_mel`.
-    """
-    frames, margin = audio.shape[-1] // spec.hop, spec.margin_frames
-    if frames <= piece:
-        return log_mel(audio, spec)
-    mels = []
-    for first in range(0, frames, piece):
-        last, begin = min(first + piece, frames), max(first - margin, 0)
-        end = (last + margin) * spec.hop if last + margin < frames else audio.shape[-1]
-        mel = log_mel(audio[:, begin * spec.hop : end], spec)
-        mels.append(mel[..., first - begin : last - begin])
-    return torch.cat(mels, dim=-1)
 
 
 @full_precision

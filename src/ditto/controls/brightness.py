@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ditto.audio.features import full_precision, mel_db, mel_filterbank, smooth, stft_power
+from ditto.audio.features import full_precision, mel_db, mel_filterbank, of_spectrogram, smooth
 from ditto.audio.scales import FREQUENCY
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control
@@ -40,10 +40,13 @@ def centroid_octaves(audio: Tensor, spec: AudioSpec) -> Tensor:
     Returns:
         Shape (B, samples // hop), float32.
     """
-    magnitude = (stft_power(audio, spec) + FLOOR**2).sqrt()
-    hertz = torch.linspace(0, spec.sample_rate / 2, magnitude.shape[1], device=audio.device)
-    centroid = (magnitude * hertz[:, None]).sum(dim=1) / magnitude.sum(dim=1)
-    return torch.log2(centroid / REFERENCE_HZ)
+
+    def centroid(power: Tensor) -> Tensor:
+        magnitude = (power + FLOOR**2).sqrt()
+        hertz = torch.linspace(0, spec.sample_rate / 2, power.shape[1], device=audio.device)
+        return (magnitude * hertz[:, None]).sum(dim=1) / magnitude.sum(dim=1)
+
+    return torch.log2(of_spectrogram(centroid, audio, spec) / REFERENCE_HZ)
 
 
 @full_precision

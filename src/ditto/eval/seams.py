@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool1d
 
-from ditto.audio.features import long_log_mel, mel_db
+from ditto.audio.features import log_mel, mel_db
 from ditto.audio.spec import AudioSpec
 
 SIDE_FRAMES = 4
@@ -26,11 +27,12 @@ def jumps(audio: Tensor, spec: AudioSpec) -> Tensor:
     frames from i on and of those before i; 0 near the ends, where there are fewer.
     """
     with torch.no_grad():
-        level = mel_db(long_log_mel(audio[None], spec), spec)[0].clamp(min=FLOOR_DB)
-    total = torch.cat([level.new_zeros(len(level), 1), level.cumsum(dim=1)], dim=1)
-    means = (total[:, SIDE_FRAMES:] - total[:, :-SIDE_FRAMES]) / SIDE_FRAMES
+        level = mel_db(log_mel(audio[None], spec), spec)[0].clamp_(min=FLOOR_DB)
     result = level.new_zeros(level.shape[1])
-    inner = (means[:, SIDE_FRAMES:] - means[:, :-SIDE_FRAMES]).square().mean(dim=0).sqrt()
+    if len(result) < 2 * SIDE_FRAMES:
+        return result
+    means = avg_pool1d(level, SIDE_FRAMES, stride=1)
+    inner = (means[:, SIDE_FRAMES:] - means[:, :-SIDE_FRAMES]).square_().mean(dim=0).sqrt()
     result[SIDE_FRAMES : SIDE_FRAMES + len(inner)] = inner
     return result
 
