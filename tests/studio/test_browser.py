@@ -156,7 +156,7 @@ def test_a_drawn_curve_is_followed_and_the_command_gives_the_same(
     peak = points[points[:, 1].argmax()]
     assert 2.0 < peak[0] < 3.0
     assert peak[1] > points[:, 1].min() + 25
-    settings(page, "create", iterations=10, seed=3)
+    settings(page, "create", iterations=20, seed=3)
     watch_for(page, "document.querySelector('#create-result .state').textContent.includes('loss')")
     page.click("#create-go")
     assert wait(page, "create") == ""
@@ -172,7 +172,7 @@ def test_a_drawn_curve_is_followed_and_the_command_gives_the_same(
     assert np.corrcoef(level[inside], target[inside])[0, 1] > 0.9
     report = json.loads(download(page, "create", "JSON", tmp_path).read_text())
     assert report["request"]["controls"][0]["points"] == points.tolist()
-    assert len(report["loss"]) == 10
+    assert len(report["loss"]) == 20
 
     shown = switch_while_playing(page, "create")
     assert (shown["side"], shown["playing"]) == ("1", "true")
