@@ -88,7 +88,7 @@ def test_verdicts_are_corrected_within_a_table():
 @pytest.mark.parametrize("shared", [0.0, 0.8])
 def test_without_a_difference_either_verdict_is_rare(count, shared):
     """Errors of two methods alike, log-normal, with and without what the clips share."""
-    rng, trials, found = np.random.default_rng(count), 1000, []
+    rng, trials, found = np.random.default_rng(count), 2000, []
     for _ in range(trials):
         clip = np.sqrt(shared) * rng.normal(size=count)
         a, b = (np.exp(clip + np.sqrt(1 - shared) * rng.normal(size=count)) for _ in range(2))

@@ -95,10 +95,14 @@ class DistillConfig(DenoiserRecipe):
     seconds: float | None = None
     evaluate_count: int = 16
 
+    @property
+    def jumps_to_clean(self) -> float:
+        """Share of the jumps that end at clean data: all of a CM's."""
+        return 1.0 if self.kind == "cm" else self.clean_share
+
     def grid_of(self, schedule: Schedule) -> Grid:
         """Build the grid of the teacher's timesteps."""
-        clean_share = 1.0 if self.kind == "cm" else self.clean_share
-        return Grid.of(schedule, self.grid, clean_share, self.spacing)
+        return Grid.of(schedule, self.grid, self.jumps_to_clean, self.spacing)
 
     def __post_init__(self) -> None:
         """Check the range of w and the number of chains.
@@ -176,7 +180,6 @@ def chain_groups(
     """Build what makes the teacher's chains for the global form of the loss."""
     schedule, sampler = teacher.student_schedule, solver_of(config)
     levels = schedule.timesteps(config.grid, config.spacing)
-    clean_share = 1.0 if config.kind == "cm" else config.clean_share
 
     def begin(number: int, generator: torch.Generator) -> tuple[Tensor, Cond]:
         x_0, cond = clips.batch(number, config.whole_chains)
@@ -184,7 +187,8 @@ def chain_groups(
         return torch.randn(x_0.shape, generator=generator).to(device), cond.to(device)
 
     def make(x_T: Tensor, cond: Cond, w: float) -> Chains:
-        return follow(sampler, teacher.denoiser, schedule, levels, x_T, cond, w, clean_share)
+        share = config.jumps_to_clean
+        return follow(sampler, teacher.denoiser, schedule, levels, x_T, cond, w, share)
 
     return Groups(
         make,
