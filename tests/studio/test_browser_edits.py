@@ -188,7 +188,7 @@ def test_an_edit_goes_backwards_and_a_stopped_one_keeps_its_best(
     assert len(longer) == 9 * RATE
     fade = round(0.1 * RATE)
     np.testing.assert_array_equal(longer[new + fade :], before[fade:])
-    assert np.ptp(longer[:new]) > 0
+    assert longer[:new].any()
 
     page.select_option('#edit-what [aria-label="action"]', "inpaint")
     drag(page, "#edit-recording svg.big", (0.3, 0.5), (0.5, 0.5))

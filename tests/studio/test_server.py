@@ -485,4 +485,4 @@ def test_the_first_iteration_is_heard(studio: Studio, client: TestClient) -> Non
     assert job.state == "done"
     sound, rate = soundfile.read(io.BytesIO(client.get(f"/{job.preview}").content))
     assert (len(sound), rate) == (64 * 64, 8000)
-    assert np.ptp(sound) > 0
+    assert sound.any()

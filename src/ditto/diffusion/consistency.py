@@ -6,11 +6,13 @@ coordinates, x^VE = x_t / √ᾱ_t and σ = √(1−ᾱ)/√ᾱ::
 
     G(x, t→s) = (σ_s / σ_t) · x^VE + (1 − σ_s / σ_t) · g(x, c, w, t)
 
-This is a DDIM step along g: it adds no parameters, and G(x, t→t) = x by construction.
+This is a DDIM step along g: it adds no parameters, and G(x, t→t) = x by construction. As in CTM's
+paper, g may be told s (`StudentDenoiser.told_end`): where a jump should end depends on how far it
+goes, and a g that is not told answers with a mean, too sharp for short jumps.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,17 +30,26 @@ class StudentDenoiser:
     """Make a distilled network a `Denoiser`; the CFG scale is an input, so a step is one call.
 
     Attributes:
-        network: ``(x_t, t, cond, w (B,)) -> output``.
+        network: ``(x_t, t, cond, w (B,)) -> output``, or ``(x_t, t, cond, w, s (B,)) -> output`` of
+            one that is told the timestep s at which the jump ends.
         schedule: ᾱ.
         prediction, skip_std: parameterisation of the output, see `Schedule.to_x_0`.
         limit: see `GuidedDenoiser`.
+        told_end: whether the network takes s.
+        end: s of the next jump, one or (B,); `CLEAN` is the end of the chain.
     """
 
-    network: Callable[[Tensor, Tensor, Cond, Tensor], Tensor]
+    network: Callable[..., Tensor]
     schedule: Schedule
     prediction: Prediction
     skip_std: float = 0.0
     limit: Limit | None = dynamic_threshold
+    told_end: bool = False
+    end: int | Tensor = CLEAN
+
+    def towards(self, end: int | Tensor) -> "StudentDenoiser":
+        """Return the denoiser whose jumps end at timestep `end`, one or one per item (B,)."""
+        return replace(self, end=end) if self.told_end else self
 
     def __call__(
         self, x_t: Tensor, t: Tensor, cond: Cond, guidance: float | Tensor = 1.0
@@ -48,7 +59,8 @@ class StudentDenoiser:
             w = guidance.to(x_t.device, torch.float32).expand(len(x_t))
         else:
             w = torch.full((len(x_t),), guidance, dtype=torch.float32, device=x_t.device)
-        output = self.network(x_t, t, cond, w)
+        ends = (torch.as_tensor(self.end, device=t.device).expand_as(t),) if self.told_end else ()
+        output = self.network(x_t, t, cond, w, *ends)
         return self.schedule.to_x_0(output, x_t, t, self.prediction, skip_std=self.skip_std)
 
 
@@ -80,12 +92,20 @@ def gamma_sample(chain: Chain, x_T: Tensor, gamma: float, noise: Noise) -> Tenso
         raise ValueError(f"gamma must be between 0 and 1, not {gamma}")
     schedule, x_t = chain.schedule, x_T
     for t, t_next in chain.pairs():
-        x_0 = chain.predict(x_t, t)
         if t_next == CLEAN:
-            return x_0
+            return chain.predict(x_t, t)
         sigma = schedule.sigma(t_next, x_t)
-        x_ve = euler_jump(schedule, x_t, x_0, t, (1 - gamma**2) ** 0.5 * sigma)
+        lower = (1 - gamma**2) ** 0.5 * sigma
+        x_0 = chain.predict(x_t, t, _end(schedule, t_next, gamma, lower))
+        x_ve = euler_jump(schedule, x_t, x_0, t, lower)
         if gamma > 0:
             x_ve = x_ve + gamma * sigma * noise()
         x_t = schedule.at(t_next, x_t).sqrt() * x_ve
     raise ValueError("a chain needs at least one timestep")
+
+
+def _end(schedule: Schedule, t_next: int, gamma: float, sigma: Tensor) -> int:
+    """Return the timestep nearest to σ̂, where a jump of γ-sampling ends."""
+    if gamma in (0, 1):
+        return CLEAN if gamma else t_next
+    return int(schedule.nearest(sigma.flatten()[0].cpu()))

@@ -150,5 +150,11 @@ def limit_of(denoiser: Denoiser) -> Limit:
     return getattr(denoiser, "limit", dynamic_threshold) or _as_it_is
 
 
+def towards(denoiser: Denoiser, end: int) -> Denoiser:
+    """Return the denoiser for a step that ends at a timestep: of a student, its `towards`."""
+    told: Callable[[int], Denoiser] | None = getattr(denoiser, "towards", None)
+    return denoiser if told is None else told(end)
+
+
 def _as_it_is(x_0: Tensor) -> Tensor:
     return x_0

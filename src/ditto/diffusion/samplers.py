@@ -7,11 +7,12 @@ hold every sampler to diffusers' scheduler of that name, step by step.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from ditto.diffusion.denoiser import Cond, Denoiser, ProjectedDenoiser, limit_of
+from ditto.diffusion.denoiser import Cond, Denoiser, ProjectedDenoiser, limit_of, towards
 from ditto.diffusion.schedule import CLEAN, Schedule
 
 Call = Callable[..., Tensor]
@@ -49,11 +50,17 @@ class Chain:
     call: Call = plain_call
     memory: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def predict(self, x_t: Tensor, t: int) -> Tensor:
-        """Estimate x̂_0 at timestep `t`, thresholded if the chain asks for it."""
+    def predict(self, x_t: Tensor, t: int, end: int = CLEAN) -> Tensor:
+        """Estimate x̂_0 at timestep `t`, thresholded if the chain asks for it.
+
+        Args:
+            x_t: (B, …).
+            t: its timestep.
+            end: where the step along x̂_0 goes, for students that are told (`StudentDenoiser`).
+        """
         times = torch.full((len(x_t),), t, dtype=torch.long, device=x_t.device)
         if not remembers(self.denoiser, self.guidance):
-            return self.call(self._estimate, x_t, times)
+            return self.call(partial(self._estimate, end), x_t, times)
         earlier = min((other for other in self.memory if other > t), default=None)
         before = None if earlier is None else self.memory[earlier]
         # An argument and a result of the call, so that recomputing it is what it was.
@@ -66,9 +73,9 @@ class Chain:
         x_0, told = self.denoiser.recall(x_t, times, self.cond, self.guidance, before)
         return torch.stack([limit_of(self.denoiser)(x_0) if self.threshold else x_0, told])
 
-    def _estimate(self, x_t: Tensor, times: Tensor) -> Tensor:
+    def _estimate(self, end: int, x_t: Tensor, times: Tensor) -> Tensor:
         # Thresholds inside the checkpoint: a step then keeps only x_t for the backward pass.
-        x_0 = self.denoiser(x_t, times, self.cond, self.guidance)
+        x_0 = towards(self.denoiser, end)(x_t, times, self.cond, self.guidance)
         return limit_of(self.denoiser)(x_0) if self.threshold else x_0
 
     def pairs(self) -> list[tuple[int, int]]:
@@ -91,7 +98,7 @@ def ddim(chain: Chain, x_T: Tensor) -> Tensor:
     """Sample by DDIM with η=0: x_T (B, …) → x_0."""
     x_t = x_T
     for t, t_next in chain.pairs():
-        x_t = ddim_step(chain.schedule, x_t, chain.predict(x_t, t), t, t_next)
+        x_t = ddim_step(chain.schedule, x_t, chain.predict(x_t, t, t_next), t, t_next)
     return x_t
 
 
@@ -137,7 +144,7 @@ def ddpm(chain: Chain, x_T: Tensor, noise: Callable[[], Tensor], kept: float = m
     """Sample ancestrally: x_T (B, …) → x_0; see `ancestral`."""
     x_t, step = x_T, ancestral(noise, kept)
     for t, t_next in chain.pairs():
-        x_t = step(chain.schedule, x_t, chain.predict(x_t, t), t, t_next)
+        x_t = step(chain.schedule, x_t, chain.predict(x_t, t, t_next), t, t_next)
     return x_t
 
 

@@ -63,7 +63,7 @@ def latch(
     x_t, pairs, schedule = x_T, chain.pairs(), chain.schedule
     for i, (t, t_next) in enumerate(pairs):
         if not window[0] * len(pairs) <= i < window[1] * len(pairs):
-            x_t = advance(schedule, x_t, chain.predict(x_t, t), t, t_next)
+            x_t = advance(schedule, x_t, chain.predict(x_t, t, t_next), t, t_next)
             continue
         noise = schedule.scales(t, x_t)[1]
         if variance:

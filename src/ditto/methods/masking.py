@@ -127,7 +127,7 @@ def _masked(
 ) -> Tensor:
     x_t, pairs = x_T, chain.pairs()
     for i, (t, t_next) in enumerate(pairs):
-        x_t = ddim_step(chain.schedule, x_t, chain.predict(x_t, t), t, t_next)
+        x_t = ddim_step(chain.schedule, x_t, chain.predict(x_t, t, t_next), t, t_next)
         if i < until * len(pairs):
             x_t = known.blend(x_t, known.noised(chain.schedule, t_next, noise()), share)
     return x_t

@@ -39,6 +39,8 @@ from ditto.models.network import hash_weights, in_precision, with_extra_inputs
 from ditto.models.student import Student, class_of, load_student
 from ditto.paths import StrPath, printable, shown
 
+TOLD = "PatchTransformer"
+"""The class whose students can be told where a jump ends."""
 LOG_MEL_STD = 0.26
 """Of the composed training set, in [−1, 1] over 160 dB."""
 LENGTH_TOLERANCE = 1.01
@@ -282,13 +284,22 @@ class MusicModel:
         """
         return student_denoiser(network, self.student_schedule, call, self.bands)
 
-    def new_student(self) -> nn.Module:
-        """Return an undistilled student: the denoiser's weights, and an input for w of no effect.
+    def new_student(self, told_end: bool = False) -> nn.Module:
+        """Return an undistilled student: the denoiser's weights, and inputs of no effect yet.
+
+        Args:
+            told_end: an input for the timestep at which a jump ends, beside that for w.
 
         Raises:
-            ModelError: the denoiser is a student already.
+            ModelError: the denoiser is a student already, or its kind has no such input.
         """
-        return with_extra_inputs(self.network, type(self.network).__name__, guidance_embedded=True)
+        inputs = {"guidance_embedded": True} | ({"end_embedded": True} if told_end else {})
+        kind = type(self.network).__name__
+        if told_end and kind != TOLD:
+            raise ModelError(
+                f"no student of a {kind} can be told where a jump ends: one of a {TOLD}"
+            )
+        return with_extra_inputs(self.network, kind, **inputs)
 
     def drop_conditions(
         self, cond: Tensor, rate: float, generator: torch.Generator, grid_rate: float = 0.0
@@ -453,7 +464,8 @@ def student_denoiser(
     """Return the denoiser of a distilled network, see `MusicModel.student_denoiser`."""
     config: Mapping[str, Any] = network.config  # pyright: ignore[reportAssignmentType]
     kind, skip_std = config["prediction"], float(config.get("skip_std", 0.0))
-    return StudentDenoiser(call or network, schedule, kind, skip_std, bands.limited)
+    told = bool(config.get("end_embedded", False))
+    return StudentDenoiser(call or network, schedule, kind, skip_std, bands.limited, told)
 
 
 def needs_windows(model: MusicModel, seconds: float | None) -> bool:

@@ -43,6 +43,7 @@ class PatchTransformer(Network):
         frame_rate: mel frames a second, which the beat grid needs; 0 is a network without
             per-token conditioning.
         guidance_embedded: take the CFG scale w as an input, as a distilled network does.
+        end_embedded: take the timestep at which a jump ends, as a student does that is told it.
     """
 
     low_precision = ("blocks",)
@@ -61,6 +62,7 @@ class PatchTransformer(Network):
         frame_rate: float = 0.0,
         guidance_embedded: bool = False,
         gelu: str = "tanh",
+        end_embedded: bool = False,
     ) -> None:
         super().__init__()
         token = patch * n_mels
@@ -72,6 +74,7 @@ class PatchTransformer(Network):
         self.tag_token = nn.Linear(width, width) if frame_rate else None
         self.beat_token = nn.Linear(patch * FEATURES, width) if frame_rate else None
         self.guidance = GuidanceEmbedding(width) if guidance_embedded else None
+        self.end = EndEmbedding(width) if end_embedded else None
         self.modulation = nn.Linear(width, 6 * width)
         self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio, gelu) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
@@ -104,7 +107,12 @@ class PatchTransformer(Network):
             nn.init.normal_(weight, std=0.2)
 
     def forward(
-        self, x_t: Tensor, t: Tensor, tags: Tensor, guidance: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        tags: Tensor,
+        guidance: Tensor | None = None,
+        end: Tensor | None = None,
     ) -> Tensor:
         """Return the output for noisy `x_t` at timesteps `t`.
 
@@ -113,17 +121,25 @@ class PatchTransformer(Network):
             t: (B,), int64.
             tags: (B, 5), see `conditioning.COLUMNS`.
             guidance: the CFG scale w, (B,), of a student alone.
+            end: timestep at which the jump ends, (B,), -1 for clean data, of a student that is
+                told it.
 
         Raises:
-            ValueError: w is given to a network that is no student, or missing for one that is.
+            ValueError: w or the end is given to a network that does not take it, or missing for one
+                that does.
         """
-        h, condition, shared = self.embed_inputs(x_t, t, tags, guidance)
+        h, condition, shared = self.embed_inputs(x_t, t, tags, guidance, end)
         for block in self.blocks:
             h = block(h, *shared)
         return self.project_output(h, condition)
 
     def embed_inputs(
-        self, x_t: Tensor, t: Tensor, tags: Tensor, guidance: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        tags: Tensor,
+        guidance: Tensor | None = None,
+        end: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Shared]:
         """Compute what comes before the blocks.
 
@@ -132,10 +148,14 @@ class PatchTransformer(Network):
         """
         if (self.guidance is None) != (guidance is None):
             raise ValueError("a network takes the CFG scale if, and only if, it is a student")
+        if (self.end is None) != (end is None):
+            raise ValueError("a network takes a jump's end if, and only if, it was made to be told")
         tag = self.tag_embedding(tags).sum(dim=1)
         condition = self.time(t, x_t.dtype) + self.tag_projection(tag)
         if self.guidance is not None:
             condition = condition + self.guidance(guidance, x_t.dtype)
+        if self.end is not None:
+            condition = condition + self.end(t, end, x_t.dtype)
         condition = F.silu(condition)
         h = self.embed(self._patchify(x_t)) + self._token_conditioning(tag, tags, x_t)
         modulation = self.modulation(condition).unflatten(-1, (6, -1))
@@ -200,6 +220,34 @@ class GuidanceEmbedding(nn.Module):
     def forward(self, guidance: Tensor, dtype: torch.dtype) -> Tensor:
         """Embed CFG scales (B,) in `dtype`."""
         return self.layer(guidance_features(guidance, self.features).to(guidance.device, dtype))
+
+
+class EndEmbedding(nn.Module):
+    """Features of where a jump begins and ends through one layer; (B,), (B,) → (B, width).
+
+    They are the products of cosines of both timesteps, of up to three and a half periods, so that
+    any smooth function of the two can be learned, and ends between those of the training's grid
+    mean what lies between. The layer begins at zero, as in `GuidanceEmbedding`.
+    """
+
+    def __init__(self, width: int, waves: int = 8, timesteps: int = 1000) -> None:
+        super().__init__()
+        self.waves, self.timesteps = waves, timesteps
+        self.layer = nn.Linear(waves * waves, width)
+        nn.init.zeros_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+
+    def forward(self, t: Tensor, end: Tensor, dtype: torch.dtype) -> Tensor:
+        """Embed timesteps (B,) of beginning and end, -1 for clean data, in `dtype`."""
+        first, last = (
+            (torch.pi * (widened(times)[:, None] + 1) / self.timesteps * self._counts(times)).cos()
+            for times in (t, end)
+        )
+        features = (first[:, :, None] * last[:, None]).flatten(1)
+        return self.layer(features.to(dtype).to(t.device))
+
+    def _counts(self, like: Tensor) -> Tensor:
+        return torch.arange(self.waves, dtype=torch.float64, device=widened(like).device)
 
 
 class Block(nn.Module):

@@ -21,7 +21,7 @@ from ditto.data.shards import find_data, folder_of
 from ditto.diffusion.consistency import StudentDenoiser
 from ditto.diffusion.denoiser import Cond, Denoiser
 from ditto.diffusion.samplers import Chain, ddim, dpm_solver_pp
-from ditto.diffusion.schedule import Schedule
+from ditto.diffusion.schedule import CLEAN, Schedule
 from ditto.errors import DataError
 from ditto.models.model import MusicModel
 from ditto.models.network import hash_weights
@@ -40,7 +40,7 @@ from ditto.training.student_init import (
     merge_lora,
     trainable,
 )
-from ditto.training.whole_chains import Chains, Groups, follow, places
+from ditto.training.whole_chains import Chains, Groups, ends, follow, places, told_goal
 
 SHOWN = 4
 
@@ -58,8 +58,10 @@ class DistillConfig(DenoiserRecipe):
         start_from: "teacher", whose weights it begins with, or "student", the one in its folder.
         guidance: range of the CFG scale w, drawn uniformly for every example.
         clean_share: CTM: share of the jumps that end at clean data; the others end uniformly from
-            the next timestep on. The student is not told where, so that it learns a mean: this says
-            how much the end of the chain counts.
+            the next timestep on. A student that is not told where learns a mean: this says how much
+            the end of the chain counts.
+        told_end: CTM with whole chains: the student is told where a jump ends (embedded model
+            alone); the ends are then as frequent as they are wide, see `whole_chains.ends`.
         first_share: share of the examples at the grid's first timestep, from which every one-step
             surrogate jumps.
         whole_chains: chains of the teacher that are computed at once, for the global form of the
@@ -81,6 +83,7 @@ class DistillConfig(DenoiserRecipe):
     start_from: Literal["teacher", "student"] = "teacher"
     guidance: tuple[float, float] = (1.0, 5.0)
     clean_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    told_end: bool = False
     first_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     whole_chains: Annotated[int, Field(ge=0)] = 0
     plain_share: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -105,11 +108,14 @@ class DistillConfig(DenoiserRecipe):
         return Grid.of(schedule, self.grid, self.jumps_to_clean, self.spacing)
 
     def __post_init__(self) -> None:
-        """Check the range of w and the number of chains.
+        """Check the range of w, the number of chains and what the student is told.
 
         Raises:
-            DataError: it does not rise from 0 or more; or there are fewer chains than examples.
+            DataError: it does not rise from 0 or more; there are fewer chains than examples; or the
+                student is told jumps' ends without whole chains, or as a CM, whose ends are alike.
         """
+        if self.told_end and not (self.whole_chains and self.kind == "ctm"):
+            raise DataError('told_end needs kind "ctm" and whole_chains in the config')
         if not 0 <= self.guidance[0] <= self.guidance[1]:
             raise DataError(
                 f"guidance must be a rising pair in the config, not {list(self.guidance)}"
@@ -187,7 +193,7 @@ def chain_groups(
         return torch.randn(x_0.shape, generator=generator).to(device), cond.to(device)
 
     def make(x_T: Tensor, cond: Cond, w: float) -> Chains:
-        share = config.jumps_to_clean
+        share = None if config.told_end else config.jumps_to_clean
         return follow(sampler, teacher.denoiser, schedule, levels, x_T, cond, w, share)
 
     return Groups(
@@ -206,11 +212,18 @@ def chain_loss(
     """Compute the loss of `ditto.training.whole_chains` on a step's draws, a float32 scalar."""
     generator = torch.Generator().manual_seed(step_seed(config.seed, step))
     grid = student.schedule.timesteps(config.grid, config.spacing)
-    place = places(grid, config.batch_size, generator, config.first_share)[part]
-    item = torch.randperm(len(chains.w), generator=generator)[: config.batch_size][part]
-    t = torch.tensor(grid)[place]
+    place = places(grid, config.batch_size, generator, config.first_share)
+    item = torch.randperm(len(chains.w), generator=generator)[: config.batch_size]
+    if config.told_end:
+        end = ends(grid, place, generator, config.clean_share)[part]
+        place, item = place[part], item[part]
+        aim = told_goal(student.schedule, grid, chains, place, end, item)
+        student = student.towards(torch.tensor([*grid, CLEAN])[end])
+    else:
+        place, item = place[part], item[part]
+        aim = chains.goal[place, item]
+    t, x_t = torch.tensor(grid)[place], chains.x_t[place, item]
     omega = weight(config, student.schedule, t).to(chains.w.device)
-    x_t, aim = chains.x_t[place, item], chains.goal[place, item]
     estimate = student(x_t, t.to(x_t.device), chains.cond[item], chains.w[item]).float()
     return (omega * distance((estimate - aim) / config.data_std, config.loss)).mean()
 
@@ -238,7 +251,9 @@ def train_student(
     device, schedule = accelerator.device, teacher.student_schedule
     for part in teacher.parts():
         nn.Module.to(part, device)
-    network = init_student(teacher, config.lora_rank, config.seed, config.start_from).to(device)
+    network = init_student(
+        teacher, config.lora_rank, config.seed, config.start_from, config.told_end
+    ).to(device)
     target_network, averaged = copy_sharing_frozen(network), copy_sharing_frozen(network)
     run = Run(
         config,
@@ -329,7 +344,7 @@ def load_distilled(out: Path, teacher: MusicModel) -> Student:
             f"{str(out)!r} is of another teacher than {teacher.name!r}: give the one that it was "
             "made with"
         )
-    network = init_student(teacher, config.lora_rank, config.seed)
+    network = init_student(teacher, config.lora_rank, config.seed, told_end=config.told_end)
     load_trainable(network, groups["ema"])
     return Student(
         merge_lora(network).requires_grad_(False).eval(),

@@ -50,21 +50,32 @@ def init_student(
     rank: int = 0,
     seed: int = 0,
     start_from: Literal["teacher", "student"] = "teacher",
+    told_end: bool = False,
 ) -> nn.Module:
     """Build a network to distil into, which starts as the teacher's or as the student it has.
 
-    With a rank, all but LoRA and the input for w is frozen.
+    With a rank, all but LoRA and the inputs that the teacher lacks is frozen.
+
+    Args:
+        teacher: the model.
+        rank: of LoRA; 0 trains every weight.
+        seed: of LoRA's first weights.
+        start_from: whose weights it begins with.
+        told_end: see `MusicModel.new_student`; begun with a student that is not told, it starts as
+            if it heard nothing.
 
     Raises:
         DataError: peft is missing, or the model has no student of this kind.
+        ModelError: see `MusicModel.new_student`.
     """
-    network = teacher.new_student()
+    network = teacher.new_student(told_end)
     if start_from == "student":
         if teacher.distilled is None or teacher.distilled.own:
             raise DataError(
                 f"{teacher.name!r} has no student to start from: start from the teacher"
             )
-        network.load_state_dict(teacher.distilled.network.state_dict())
+        own = teacher.distilled.network.state_dict()
+        network.load_state_dict(network.state_dict() | own)
     if rank:
         known = {name for name, _ in teacher.network.named_parameters()}
         added = [parameter for name, parameter in network.named_parameters() if name not in known]

@@ -9,7 +9,7 @@ level, and with it where each jump should have ended. With r = σ_s/σ_t and x^V
     goal_s = (x_s^VE − r · x_t^VE) / (1 − r),        goal = mean of goal_s over s
 
 the mean with the weights of `consistency_loss`, whose expected gradient it has where the student is
-at the end of its training.
+at the end of its training. A student that is told s is given one s at a time, and its own goal.
 
 A chain costs as many calls of the teacher as it has levels, and gives an example at each. So the
 chains of a group are computed at once and used for as many steps as their levels last.
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ditto.diffusion.denoiser import Cond, Denoiser
 from ditto.diffusion.samplers import Chain
-from ditto.diffusion.schedule import CLEAN, Schedule
+from ditto.diffusion.schedule import CLEAN, Schedule, expand_like
 from ditto.training.loop import step_seed
 
 TOGETHER = 16
@@ -36,7 +36,8 @@ class Chains:
 
     Attributes:
         x_t: the levels (N, B, …), the first of them x_T.
-        goal: what the student is to answer at each, (N, B, …).
+        goal: what a student that is not told s is to answer at each, (N, B, …); for one that is,
+            the ends of the chains, x_0 (B, …).
         cond: conditions (B, …).
         w: CFG scales (B,).
     """
@@ -56,7 +57,7 @@ def follow(
     x_T: Tensor,
     cond: Cond,
     w: float,
-    clean_share: float,
+    clean_share: float | None,
 ) -> Chains:
     """Sample chains and keep what they teach.
 
@@ -68,7 +69,7 @@ def follow(
         x_T: where the chains begin, (B, …).
         cond: their conditions.
         w: their CFG scale.
-        clean_share: see `consistency_loss.Grid.of`.
+        clean_share: see `consistency_loss.Grid.of`; None for a student that is told s.
     """
     levels: list[Tensor] = []
 
@@ -77,9 +78,9 @@ def follow(
         return function(x_t, *rest)
 
     x_0 = sampler(Chain(teacher, schedule, grid, cond, w, call=note), x_T)
-    goals = goals_of(schedule, grid, torch.stack(levels), x_0, clean_share)
-    scale = torch.full((len(x_T),), w, device=x_T.device)
-    return Chains(torch.stack(levels), goals, cond, scale)
+    x_t = torch.stack(levels)
+    goals = x_0 if clean_share is None else goals_of(schedule, grid, x_t, x_0, clean_share)
+    return Chains(x_t, goals, cond, torch.full((len(x_T),), w, device=x_T.device))
 
 
 def goals_of(
@@ -101,15 +102,41 @@ def goals_of(
     states = [*x_t[1:].double(), x_0.double()]
     goals = []
     for n, t in enumerate(grid):
-        start = x_t[n].double() / schedule.at(t, states[0]).sqrt()
-        mean = torch.zeros_like(start)
+        mean = torch.zeros_like(states[0])
         for s, x_s in zip(ends[n:], states[n:], strict=True):
-            r = schedule.sigma(s, x_s) / schedule.sigma(t, x_s)
-            # Of (x_s^VE − r·x_t^VE) / (1 − r): exact x_0 at the end, where r is 0.
-            aim = (x_s / schedule.at(s, x_s).sqrt() - r * start) / (1 - r)
+            aim = goal_to(schedule, x_t[n].double(), t, x_s, s)
             mean += aim * ((1 - clean_share) / (len(grid) - n) + clean_share * (s == CLEAN))
         goals.append(mean.float())
     return torch.stack(goals)
+
+
+def goal_to(
+    schedule: Schedule, x_t: Tensor, t: Tensor | int, x_s: Tensor, s: Tensor | int
+) -> Tensor:
+    """Compute goal_s of a jump from x_t to x_s, (B, …) float64 each: x_0 itself at clean data."""
+    r = schedule.sigma(s, x_s) / schedule.sigma(t, x_s)
+    start, end = (x / schedule.at(time, x).sqrt() for x, time in ((x_t, t), (x_s, s)))
+    return (end - r * start) / (1 - r)
+
+
+def told_goal(
+    schedule: Schedule, grid: list[int], chains: Chains, place: Tensor, end: Tensor, item: Tensor
+) -> Tensor:
+    """Compute what a student that is told s is to answer, (count, …) float32.
+
+    Args:
+        schedule: ᾱ.
+        grid: the N timesteps.
+        chains: of `follow` without a `clean_share`.
+        place: levels where jumps begin, (count,).
+        end: levels where they end, (count,), each later than its `place`; N is clean data.
+        item: chains, (count,).
+    """
+    clean, times = end == len(grid), torch.tensor([*grid, CLEAN])
+    x_s = chains.x_t[end.clamp(max=len(grid) - 1), item]
+    x_s = torch.where(expand_like(clean, x_s).to(x_s.device), chains.goal[item], x_s)
+    x_t = chains.x_t[place, item].double()
+    return goal_to(schedule, x_t, times[place], x_s.double(), times[end]).float()
 
 
 def places(grid: list[int], count: int, generator: torch.Generator, first_share: float) -> Tensor:
@@ -118,12 +145,30 @@ def places(grid: list[int], count: int, generator: torch.Generator, first_share:
     `first_share` of them are the first. The others are as frequent as they are wide in timesteps,
     since a student's own grids are even in these.
     """
-    t = torch.tensor([grid[0], *grid, 0], dtype=torch.float64)
-    width = (t[:-2] - t[2:]) / 2
+    width = widths(grid)
     chances = first_share * (torch.arange(len(grid)) == 0) + (1 - first_share) * width / width.sum()
     place = (torch.arange(count) + torch.rand(count, generator=generator)) / count
     found = torch.searchsorted(chances.cumsum(0).float(), place, right=True)
     return found.clamp(max=len(grid) - 1)
+
+
+def widths(grid: list[int]) -> Tensor:
+    """Return the timesteps that are nearer to each level than to the others, (N,) float64."""
+    t = torch.tensor([grid[0], *grid, 0], dtype=torch.float64)
+    return (t[:-2] - t[2:]) / 2
+
+
+def ends(grid: list[int], place: Tensor, generator: torch.Generator, clean_share: float) -> Tensor:
+    """Draw where jumps from levels `place` (count,) end, as levels (count,); N is clean data.
+
+    That is clean data with `clean_share`. The other ends are later levels, as frequent as they are
+    wide in timesteps, and clean data where there is none.
+    """
+    levels = torch.arange(len(grid))
+    chances = torch.where(levels > place[:, None], widths(grid), 0.0)
+    chances = (1 - clean_share) * chances / chances.sum(dim=1, keepdim=True).clamp(min=1e-12)
+    drawn = torch.rand(len(place), 1, generator=generator, dtype=torch.float64)
+    return torch.searchsorted(chances.cumsum(dim=1), drawn, right=True)[:, 0]
 
 
 class Groups:

@@ -187,8 +187,10 @@ class PipelineModel(MusicModel):
             limit=None,
         )
 
-    def new_student(self) -> nn.Module:
-        """See `MusicModel.new_student`."""
+    def new_student(self, told_end: bool = False) -> nn.Module:
+        """See `MusicModel.new_student`; no pipeline's student is told where a jump ends."""
+        if told_end:
+            raise ModelError("no pipeline's student can be told where a jump ends")
         if self.distilled is not None and self.distilled.own:
             raise ModelError(
                 "this model's makers distilled it: it is its own student, which ditto2 takes as it "
