@@ -22,13 +22,14 @@ from ditto.training.distill import load_distilled, train_student
 from ditto.training.student_gap import TeacherStudentGap
 from ditto.training.whole_chains import Chains, ends, told_goal, widths
 
-TOLD = replace(CHAINS, told_end=True)
+TOLD = replace(CHAINS, told_end=True, whole_chains=20)
+"""Chains are made in parts of 16: of more than one."""
 
 
 def test_a_jump_along_its_goal_ends_where_the_chain_was() -> None:
     grid = SCHEDULE.timesteps(6)
     x_t, x_0 = draw(0, 6, 3, *SHAPE).float(), draw(1, 3, *SHAPE).float()
-    chains = Chains(x_t, x_0, torch.zeros(3, 5), torch.ones(3))
+    chains = Chains(x_t, x_0[None], torch.zeros(3, 5), torch.ones(3))
     place, end, item = torch.tensor([0, 2, 5, 0]), torch.tensor([3, 6, 6, 1]), [2, 0, 1, 1]
     goals = told_goal(SCHEDULE, grid, chains, place, end, torch.tensor(item))
     for n, m, i, goal in zip(place.tolist(), end.tolist(), item, goals, strict=True):

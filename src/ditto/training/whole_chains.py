@@ -37,7 +37,7 @@ class Chains:
     Attributes:
         x_t: the levels (N, B, …), the first of them x_T.
         goal: what a student that is not told s is to answer at each, (N, B, …); for one that is,
-            the ends of the chains, x_0 (B, …).
+            the ends of the chains, x_0 (1, B, …).
         cond: conditions (B, …).
         w: CFG scales (B,).
     """
@@ -79,7 +79,7 @@ def follow(
 
     x_0 = sampler(Chain(teacher, schedule, grid, cond, w, call=note), x_T)
     x_t = torch.stack(levels)
-    goals = x_0 if clean_share is None else goals_of(schedule, grid, x_t, x_0, clean_share)
+    goals = x_0[None] if clean_share is None else goals_of(schedule, grid, x_t, x_0, clean_share)
     return Chains(x_t, goals, cond, torch.full((len(x_T),), w, device=x_T.device))
 
 
@@ -134,7 +134,7 @@ def told_goal(
     """
     clean, times = end == len(grid), torch.tensor([*grid, CLEAN])
     x_s = chains.x_t[end.clamp(max=len(grid) - 1), item]
-    x_s = torch.where(expand_like(clean, x_s).to(x_s.device), chains.goal[item], x_s)
+    x_s = torch.where(expand_like(clean, x_s).to(x_s.device), chains.goal[0, item], x_s)
     x_t = chains.x_t[place, item].double()
     return goal_to(schedule, x_t, times[place], x_s.double(), times[end]).float()
 

@@ -322,6 +322,8 @@ def test_a_saved_flow_plays_the_same_when_loaded(tmp_path: Path, name: str, base
     assert loaded.distilled is None or loaded.distilled.own
     assert not (tmp_path / "flow" / "student").exists()
     assert not any(p.requires_grad for p in loaded.network.parameters())
+    # A product's last bits may depend on where its operands lie: not as a file maps them.
+    assert {p.data_ptr() % 64 for p in loaded.network.parameters()} == {0}
 
 
 MISSING = {
