@@ -311,6 +311,9 @@ TRAININGS: dict[str, Callable[..., Any]] = {
 }
 
 
+LEAN_TRAININGS = ("base", "ctm", "controlnet")
+"""Those tried without float64 too: they have all of the trainings' own code that computes in it."""
+
 NO_TRAININGS = {
     "pack": "copies weights",
     "report": "draws what a run has logged",
@@ -325,7 +328,14 @@ def test_every_command_that_trains_is_tried() -> None:
     assert {name.split(" of ")[0] for name in TRAININGS} == names - NO_TRAININGS.keys()
 
 
-@pytest.mark.parametrize("name", TRAININGS)
+@pytest.mark.parametrize(
+    ("machine", "name"),
+    [
+        *(("float64", name) for name in TRAININGS),
+        *(("no float64", name) for name in LEAN_TRAININGS),
+    ],
+    indirect=["machine"],
+)
 def test_every_training(
     machine: None,
     name: str,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import ditto.diffusion.schedule
-from ditto.diffusion.schedule import CLEAN, EPSILON_SIGMA, Prediction, Schedule
+from ditto.diffusion.schedule import CLEAN, EPSILON_SIGMA, Prediction, Schedule, Spacing
 
 SCHEDULE = Schedule.cosine()
 PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction", "sample")
@@ -134,9 +134,21 @@ def test_karras_levels_are_diffusers(steps: int, monkeypatch: pytest.MonkeyPatch
     assert shifted.timesteps(steps, "karras") == expected
 
 
+@pytest.mark.parametrize("steps", [2, 3, 5, 9])
+def test_a_few_grid_divides_the_levels_evenly_in_karras_measure(steps: int) -> None:
+    """Of twice as many parts as diffusers would make of the range, every other edge is a level."""
+    low, high, _ = ditto.diffusion.schedule.FEW
+    theirs = DPMSolverMultistepScheduler(use_karras_sigmas=True)
+    levels = theirs._convert_to_karras(np.array([high, low]), 2 * (steps - 1) + 1)[1::2]
+    shifted = Schedule.cosine(shift=4.0)
+    expected = [999, *shifted.nearest(torch.from_numpy(levels)).tolist()]
+    assert shifted.timesteps(steps, "few") == expected
+
+
 @pytest.mark.parametrize("steps", [1, 2, 7, 20, 100, 999, 1000])
-def test_a_karras_grid_begins_at_noise_and_falls(steps: int) -> None:
-    grid = Schedule.cosine(shift=4.0).timesteps(steps, "karras")
+@pytest.mark.parametrize("spacing", ["karras", "few"])
+def test_a_grid_of_noise_levels_begins_at_noise_and_falls(steps: int, spacing: Spacing) -> None:
+    grid = Schedule.cosine(shift=4.0).timesteps(steps, spacing)
     assert len(grid) == len(set(grid)) == steps
     assert grid == sorted(grid, reverse=True)
     assert (grid[0], grid[-1] >= 0) == (999, True)

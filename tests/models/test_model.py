@@ -57,13 +57,19 @@ def test_a_folder_says_how_its_model_is_sampled(
     student_model: MusicModel, tmp_path: Path, folder: Path
 ) -> None:
     assert student_model.distilled is not None
-    student = replace(student_model.distilled, steps=4)
+    student = replace(student_model.distilled, steps=4, spacing="few")
     replace(student_model, spacing="karras", sampler="dpm++", distilled=student).save(
         tmp_path / "new"
     )
     model = load(tmp_path / "new")
     assert model.distilled is not None
     assert (model.spacing, model.own_sampler, model.distilled.steps) == ("karras", "dpm++", 4)
+    assert model.student_schedule.timesteps(4) == model.schedule.timesteps(4, "few")
+    said = json.loads((tmp_path / "new" / INDEX).read_text())
+    said["student"]["spacing"] = "linspace"
+    (tmp_path / "new" / INDEX).write_text(json.dumps(said))
+    with pytest.raises(ModelError, match="no spacing linspace of a student's steps"):
+        load(tmp_path / "new")
     # As those of version 0.1, which say none of it.
     index = json.loads((folder / INDEX).read_text())
     assert (index.pop("sampler"), index.get("spacing")) == ("ddim", None)

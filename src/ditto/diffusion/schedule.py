@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
-Spacing = Literal["trailing", "leading", "linspace", "span", "karras"]
+Spacing = Literal["trailing", "leading", "linspace", "span", "karras", "few"]
 GridName = Literal["trailing", "leading", "karras"]
 """Spacings that a method's grid may have by name; the others are those of other people's models."""
 CLEAN = -1
@@ -37,6 +37,9 @@ KARRAS = 0.1, 1000.0, 7.0
 """Lowest and highest σ of a "karras" grid, and its ρ, where data have a deviation of about 1. Its
 levels reach so high since a whole clip's loudness and colour show through noise that hides any
 single value; diffusion models of images end at 80."""
+FEW = 0.2, 12.0, 7.0
+"""Lowest and highest σ that a "few" grid divides, and its ρ. A student's first jump is from noise;
+of the others, those from low levels make the detail, and those from high ones little."""
 EPSILON_SIGMA, LARGEST_SIGMA = 15.0, 100.0
 """σ where chains begin that predict ε, and up to which ε̂ tells x̂_0 at all. Chains of Stable
 Diffusion begin at 14.6, those of AudioLDM2 at 84."""
@@ -56,7 +59,7 @@ class Schedule:
         spacing: default spacing of `timesteps`.
         offset: added to every timestep of a "leading" grid (diffusers' ``steps_offset``).
         end: ᾱ at `CLEAN`; diffusers' DDIM with ``set_alpha_to_one=False`` ends at ᾱ_0 instead of 1.
-        first: timestep where "trailing", "span" and "karras" grids begin; None is the last.
+        first: timestep where "trailing", "span", "karras" and "few" grids begin; None is the last.
     """
 
     alpha_bar: Tensor
@@ -204,23 +207,27 @@ class Schedule:
         `first`. ``span`` is ``linspace``, except that a single step begins where ``trailing`` does.
         ``karras`` is even in σ^(1/ρ) between `KARRAS` (Karras et al. 2022, equation 5; diffusers'
         ``use_karras_sigmas``), but for the first step, which begins where ``trailing`` does.
+        ``few``, for students, begins there too; its other steps lie in the middles of equal parts,
+        in σ^(1/ρ), of `FEW`.
 
         Raises:
             ValueError: `steps` is not in 1 … the number of timesteps that there are.
         """
         last = self.num_train - 1
         spacing = spacing or self.spacing
-        if spacing in ("trailing", "span", "karras") and self.first is not None:
+        if spacing in ("trailing", "span", "karras", "few") and self.first is not None:
             last = self.first
         if not 1 <= steps <= last + 1:
             raise ValueError(f"steps must be between 1 and {last + 1}, not {steps}")
         if spacing == "leading":
             stride = self.num_train // steps
             return [min(i * stride + self.offset, last) for i in reversed(range(steps))]
-        if spacing in ("span", "karras") and steps == 1:
+        if spacing in ("span", "karras", "few") and steps == 1:
             return [last]
         if spacing == "karras":
-            return self._karras(steps, last)
+            return self._falling(KARRAS, np.linspace(0, 1, steps), last)
+        if spacing == "few":
+            return self._falling(FEW, (np.arange(steps) - 0.5) / (steps - 1), last)
         # numpy's functions, as in diffusers, to round halves alike; arange may go one step too far.
         if spacing in ("linspace", "span"):
             grid = np.linspace(0, last, steps)[::-1]
@@ -228,15 +235,23 @@ class Schedule:
             grid = np.arange(last + 1, 0, -(last + 1) / steps)[:steps].round() - 1
         return grid.round().astype(int).tolist()
 
-    def _karras(self, steps: int, last: int) -> list[int]:
-        """Return the timesteps nearest to Karras' levels, no two alike; the first is `last`."""
-        low, high, rho = KARRAS
-        sigma = np.linspace(high ** (1 / rho), low ** (1 / rho), steps) ** rho
+    def _falling(
+        self, levels: tuple[float, float, float], shares: np.ndarray, last: int
+    ) -> list[int]:
+        """Return the timesteps nearest to levels of σ, no two alike; the first is `last`.
+
+        Args:
+            levels: lowest and highest, and ρ.
+            shares: of the way from the highest to the lowest, in σ^(1/ρ); rising.
+            last: see above.
+        """
+        low, high, rho = levels
+        sigma = ((1 - shares) * high ** (1 / rho) + shares * low ** (1 / rho)) ** rho
         places = self.nearest(torch.from_numpy(sigma)).numpy()
         places[0] = last
         # A grid falls if, and only if, place + number never rises.
-        numbers = np.arange(steps)
-        falling = np.minimum.accumulate(places + numbers).clip(steps - 1, last)
+        numbers = np.arange(len(shares))
+        falling = np.minimum.accumulate(places + numbers).clip(len(shares) - 1, last)
         return (falling - numbers).tolist()
 
 
@@ -306,8 +321,8 @@ class Flow(Schedule):
         if not 1 <= steps <= LEVELS:
             raise ValueError(f"steps must be between 1 and {LEVELS}, not {steps}")
         spacing = spacing or self.spacing
-        if spacing == "karras":
-            raise ValueError("a flow has no grid by Karras' noise levels")
+        if spacing in ("karras", "few"):
+            raise ValueError("a flow has no grid by noise levels")
         # In float32, as pipelines do it: every bit of τ counts for networks of fine time features.
         # Real numbers, also while an estimate rehearses a run on tensors without values.
         with _disable_current_modes():

@@ -271,7 +271,9 @@ class MusicModel:
     @property
     def student_schedule(self) -> Schedule:
         """The noise levels and grids that a student is trained on and samples by."""
-        return self.schedule
+        if self.distilled is None or self.distilled.spacing is None:
+            return self.schedule
+        return replace(self.schedule, spacing=self.distilled.spacing)
 
     def student_denoiser(
         self, network: nn.Module, call: Callable[..., Tensor] | None = None

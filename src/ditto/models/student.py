@@ -3,16 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import nn
 
 from ditto.errors import ModelError, one_line
 from ditto.models.folder import INDEX, load_part, model_folder, save_part, write_index
-from ditto.paths import printable
+from ditto.paths import printable, shown
 
 OLD_STEPS, MOST_STEPS = 2, 20
 """T' of a folder that does not say it, as those of version 0.1, and the largest."""
+StudentSpacing = Literal["trailing", "few"]
 OWN = "own"
 """Kind of a student that is the denoiser itself, which its makers taught few steps."""
 
@@ -27,13 +28,15 @@ class Student:
         guidance: range of the CFG scales w that it was trained with.
         teacher: `hash_weights` of the denoiser that it was distilled from; "" if unknown.
         steps: T', steps that a clip is decoded in by default.
+        spacing: of its grids, see `Schedule.timesteps`; None is the schedule's own.
     """
 
     network: nn.Module
     kind: str
     guidance: tuple[float, float]
     teacher: str
-    steps: int = 2
+    steps: int = OLD_STEPS
+    spacing: StudentSpacing | None = None
 
     @property
     def own(self) -> bool:
@@ -73,6 +76,7 @@ class Student:
             "guidance": list(self.guidance),
             "teacher": self.teacher,
             "steps": self.steps,
+            **({"spacing": self.spacing} if self.spacing else {}),
         }
 
 
@@ -94,8 +98,12 @@ def load_student(folder: Path, index: Mapping[str, Any]) -> Student:
         steps = int(entry.get("steps", OLD_STEPS))
         if not 1 <= steps <= MOST_STEPS:
             raise ValueError(f"steps must be between 1 and {MOST_STEPS}, not {steps}")
+        spacing = entry.get("spacing")
+        if spacing not in (None, *get_args(StudentSpacing)):
+            raise ValueError(f"there is no spacing {shown(spacing)} of a student's steps")
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"{printable(folder / INDEX)} does not describe its student: {one_line(error)}"
         ) from None
-    return Student(load_part(folder, "student", cls, index), kind, (low, high), teacher, steps)
+    network = load_part(folder, "student", cls, index)
+    return Student(network, kind, (low, high), teacher, steps, spacing)

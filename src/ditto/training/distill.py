@@ -25,7 +25,7 @@ from ditto.diffusion.schedule import CLEAN, Schedule
 from ditto.errors import DataError
 from ditto.models.model import MusicModel
 from ditto.models.network import hash_weights
-from ditto.models.student import Student
+from ditto.models.student import MOST_STEPS, OLD_STEPS, Student, StudentSpacing
 from ditto.paths import StrPath
 from ditto.tables import widened
 from ditto.training.consistency_loss import Example, Grid, Solver, distance, goal
@@ -55,6 +55,8 @@ class DistillConfig(DenoiserRecipe):
         spacing: of that grid, see `Schedule.timesteps`.
         solver: Θ, the step between them: "ddim", or "dpm++" of second order, see
             `consistency_loss`.
+        student_spacing: of the student's own grids, by which it will be sampled.
+        student_steps: T', in which it decodes by default.
         start_from: "teacher", whose weights it begins with, or "student", the one in its folder.
         guidance: range of the CFG scale w, drawn uniformly for every example.
         clean_share: CTM: share of the jumps that end at clean data; the others end uniformly from
@@ -80,6 +82,8 @@ class DistillConfig(DenoiserRecipe):
     grid: Annotated[int, Field(ge=1, le=80)] = 20
     spacing: Literal["trailing", "karras"] = "trailing"
     solver: Solver = "ddim"
+    student_spacing: StudentSpacing = "trailing"
+    student_steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] = OLD_STEPS
     start_from: Literal["teacher", "student"] = "teacher"
     guidance: tuple[float, float] = (1.0, 5.0)
     clean_share: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -351,6 +355,8 @@ def load_distilled(out: Path, teacher: MusicModel) -> Student:
         config.kind,
         config.guidance,
         state["teacher"],
+        config.student_steps,
+        config.student_spacing,
     )
 
 
@@ -374,6 +380,7 @@ def _gap(
         seed=config.seed,
         grid=config.grid,
         spacing=config.spacing,
+        student_spacing=config.student_spacing,
         sampler=solver_of(config),
         data_std=config.data_std,
     )

@@ -24,7 +24,8 @@ class TeacherStudentGap:
         shape: of one x_0.
         seed: of x_T.
         grid: steps of the teacher's chain.
-        spacing: of its grid, see `Schedule.timesteps`; the student's is "trailing".
+        spacing: of its grid, see `Schedule.timesteps`.
+        student_spacing: of the student's.
         sampler: of it.
         data_std: standard deviation of x_0; errors are in units of its square.
         batch: clips at once.
@@ -37,6 +38,7 @@ class TeacherStudentGap:
     seed: int = 0
     grid: int = 20
     spacing: Spacing = "trailing"
+    student_spacing: Spacing = "trailing"
     sampler: Callable[[Chain, Tensor], Tensor] = ddim
     data_std: float = 1.0
     batch: int = 8
@@ -61,7 +63,8 @@ class TeacherStudentGap:
 
         For a student that is γ-sampling with γ = 0.
         """
-        return self._sample(denoiser, self.schedule.timesteps(steps), w, ddim)
+        grid = self.schedule.timesteps(steps, self.student_spacing)
+        return self._sample(denoiser, grid, w, ddim)
 
     @torch.no_grad()
     def _sample(

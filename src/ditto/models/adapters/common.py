@@ -147,12 +147,13 @@ class PipelineModel(MusicModel):
 
     @cached_property
     def student_schedule(self) -> Schedule:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The pipeline's noise levels on evenly spaced grids, from pure noise to clean data.
+        """The pipeline's noise levels; even grids, from noise on, unless a student says otherwise.
 
         A student that takes one step must take it from noise, and two are better not both at the
         ends.
         """
-        schedule = replace(self.schedule, spacing="trailing", offset=0, end=1.0)
+        own = self.distilled.spacing if self.distilled else None
+        schedule = replace(self.schedule, spacing=own or "trailing", offset=0, end=1.0)
         return schedule.suited(self.prediction)
 
     def student_denoiser(
