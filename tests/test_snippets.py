@@ -3,7 +3,7 @@ somewhere.
 
 Snippets run as they are printed, in an empty folder that holds a recording, a tune, a curve and a
 file of requests under the names that the pages use. K alone is not the printed one: controls ask
-for `K` iterations where a snippet gives none, so that all pages take less than a minute.
+for `K` iterations where a snippet gives none, by every method.
 
 A block that cannot run has ``<!-- not run: reason -->`` on the line above it, and a page may hold
 no other reason than `REASONS`; its command lines are parsed nevertheless.
@@ -19,7 +19,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ import typer
 import ditto
 from ditto import cli
 from ditto.controls.base import Control
+from ditto.controls.weights import corrected_effort, default_iterations
 from ditto.models.hub import KINDS
 from ditto.models.profile import CARDS, GIB, Cost
 
@@ -126,8 +127,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         kind = kinds.pop()
         if "iterations" in vars(kind):
             monkeypatch.setattr(kind, "iterations", K)
+        if "corrected" in vars(kind):
+            monkeypatch.setattr(kind, "corrected", replace(kind.corrected, iterations=K))
         kinds += [sub for sub in kind.__subclasses__() if sub not in known]
         known.update(kinds)
+    assert default_iterations(()) == corrected_effort(()).iterations == K
     return tmp_path
 
 
