@@ -353,12 +353,16 @@ def new_files(world: World, folder: Path | None = None) -> list[Path]:
 
 
 def digest(files: Sequence[Path]) -> dict[str, str]:
-    """Return what is to be equal when a command is run again: samples and weights by name."""
+    """Return what is to be equal when a command is run again: samples and weights by name.
+
+    Of a training these are the newest weights: a stopped one keeps those that it stopped with, too.
+    """
     found = {}
+    steps = sorted(path.parent.name for path in files if path.parent.name.startswith("step-"))
     for path in files:
         if path.suffix in (".wav", ".flac", ".ogg", ".mp3"):
             found[path.name] = hashlib.sha256(soundfile.read(path)[0].tobytes()).hexdigest()
-        elif path.suffix == ".safetensors" and path.parent.name.startswith("step-"):
+        elif path.suffix == ".safetensors" and path.parent.name in steps[-1:]:
             found[f"{path.parent.name}/{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 
