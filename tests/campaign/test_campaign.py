@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.campaign.mutations import STRUCTURED, mutated
 from tests.campaign.trials import TRIALS, attempt
-from tests.campaign.world import World
+from tests.campaign.world import World, digest
 
 CHILDREN = ("checkpoint", "two at once", "full disk", "kill")
 """Kinds that fork: they have a process without pytest's threads."""
