@@ -42,6 +42,21 @@ def test_inputs_that_are_not_changed_are_read(
             assert attempt(world, kind, 0) == "read", kind
 
 
+def test_of_a_training_the_newest_weights_are_to_be_equal(tmp_path: Path) -> None:
+    """One that was stopped in step 5 keeps those of 5 and 6, one that was not those of 4 and 6."""
+
+    def run(name: str, **weights: str) -> dict[str, str]:
+        for step, content in weights.items():
+            place = tmp_path / name / f"step-{step[1:]:0>8}" / "ema.safetensors"
+            place.parent.mkdir(parents=True)
+            place.write_text(content)
+        return digest(sorted((tmp_path / name).rglob("*.safetensors")))
+
+    whole = run("whole", s4="four", s6="six")
+    assert run("stopped", s5="five", s6="six") == whole
+    assert run("other", s5="five", s6="another six") != whole
+
+
 def test_changed_structures_are_still_such(world: World) -> None:
     for name, content in world.inputs.items():
         ending = Path(name).suffix
