@@ -32,8 +32,8 @@ from ditto.eval.bootstrap import Interval, mean_interval, ratio_interval
 from ditto.eval.ears.tempo import tempo_hits
 
 REAL, VOCODED, TEACHER = "real", "real, through the vocoder", "teacher, T=20"
-STUDENTS = {steps: f"student, {steps} step{'s' if steps > 1 else ''}" for steps in (1, 2, 4, 8)}
-DEFAULT = STUDENTS[4]
+STUDENTS = {steps: f"student, {steps} step{'s' if steps > 1 else ''}" for steps in (1, 2, 3, 4, 8)}
+DEFAULT = STUDENTS[3]
 """Of the embedded model."""
 OTHER_SAMPLERS = {
     "teacher, DDIM in 20, even steps": {"sampler": "ddim"},
