@@ -27,6 +27,22 @@ def handling(handler: Handler) -> Iterator[None]:
 
 
 @contextmanager
+def delayed() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait for the end of a short block, and come then.
+
+    For what calls Python from C, as libsndfile does to write to an open file: an exception out of
+    such a call is shown and forgotten.
+    """
+    caught: list[int] = []
+    try:
+        with handling(lambda number, frame: caught.append(number)):
+            yield
+    finally:
+        for number in caught[:1]:
+            signal.raise_signal(number)
+
+
+@contextmanager
 def waiting() -> Iterator[list[int]]:
     """Let Ctrl-C and SIGTERM wait during the block; twice ends at once.
 

@@ -6,11 +6,11 @@ a temporary file. Nothing here changes a user's file.
 
 import importlib.util
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -71,13 +71,20 @@ class SoundFile(soundfile.SoundFile):
         return False
 
 
-def _sound_file(raw: BinaryIO) -> SoundFile:
-    """Return a sound file that reads from an open file.
+def _sound_file(raw: BinaryIO, *settings: Any, **named: Any) -> SoundFile:
+    """Return a sound file that reads from an open file, or writes to it.
 
     By its descriptor, or, where libsndfile may have another C runtime with descriptors of its own,
-    through Python.
+    through Python, where a Ctrl-C may be lost.
+
+    Args:
+        raw: the file, of which Python's buffer holds nothing.
+        settings: of `soundfile.SoundFile`.
+        named: likewise.
     """
-    return SoundFile(raw.fileno(), closefd=False) if SHARED_DESCRIPTORS else SoundFile(raw)
+    if not SHARED_DESCRIPTORS:
+        return SoundFile(raw, *settings, **named)
+    return SoundFile(raw.fileno(), *settings, **named, closefd=False)
 
 
 @contextmanager
@@ -170,14 +177,17 @@ def _second_try(
     start = _first_frame(raw)
     if start:
         raw.seek(start)
-        try:
-            file = SoundFile(BytesIO(raw.read()))
-        except soundfile.LibsndfileError:
-            start = 0
-        else:
-            with file:
-                yield file
-            return
+        with tempfile.TemporaryFile() as kept:
+            shutil.copyfileobj(raw, kept)
+            kept.seek(0)
+            try:
+                file = _sound_file(kept)
+            except soundfile.LibsndfileError:
+                start = 0
+            else:
+                with file:
+                    yield file
+                return
     if not _has_pyav():
         raise refused
     with tempfile.TemporaryFile() as decoded:
@@ -257,7 +267,7 @@ def _copy(container: Any, into: Any, until: float | None) -> None:
     most = _MAX_DECODED // (4 * channels)
     frames = most if until is None else min(most, int((until + 1) * rate))
     speakers = by_names([channel.name for channel in stream.layout.channels])
-    with soundfile.SoundFile(into, "w", rate, channels, "FLOAT", format="RF64") as out:
+    with _sound_file(into, "w", rate, channels, "FLOAT", format="RF64") as out:
         tell(out, speakers)
         for name in ("title", "artist", "album", "comment", "date", "genre", "copyright"):
             if container.metadata.get(name):

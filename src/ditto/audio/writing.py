@@ -16,6 +16,7 @@ import soundfile
 
 from ditto.audio.layout import Layout
 from ditto.errors import OutputError
+from ditto.interrupts import delayed
 from ditto.paths import StrPath, atomic_file, output_errors, printable
 
 SUBTYPES = {
@@ -64,7 +65,8 @@ def write(
 ) -> None:
     """Write a sound file atomically, in the format of its ending (.wav, .flac, .ogg, .mp3).
 
-    Samples beyond ±1 are an error, unless the encoding is FLOAT or DOUBLE.
+    Samples beyond ±1 are an error, unless the encoding is FLOAT or DOUBLE. Ctrl-C waits until the
+    file is there.
 
     Args:
         path: the file; its folder must exist.
@@ -96,6 +98,7 @@ def write(
     order = layout.order_in(container, frames.shape[1])
     moved = order != sorted(order)
     with (
+        delayed(),
         atomic_file(path, force=force) as temporary,
         open(temporary, "wb") as raw,
         _writing(path, _Sink(raw)) as sink,
@@ -132,7 +135,7 @@ class _Sink:
             return -1
 
     def write(self, data: Any) -> int:
-        """Write, or remember why it failed; Ctrl-C may come here too."""
+        """Write, or remember why it failed."""
         try:
             return self.raw.write(data) if self.error is None else 0
         except BaseException as error:
@@ -206,9 +209,10 @@ def _encodes(container: str, encoding: str, channels: int, sample_rate: int) -> 
         return False
     buffer, silence = BytesIO(), np.zeros((_TRIAL_FRAMES, channels), np.float32)
     try:
-        soundfile.write(buffer, silence, sample_rate, format=container, subtype=encoding)
-        buffer.seek(0)
-        about = soundfile.info(buffer)
+        with delayed():
+            soundfile.write(buffer, silence, sample_rate, format=container, subtype=encoding)
+            buffer.seek(0)
+            about = soundfile.info(buffer)
     except (soundfile.LibsndfileError, ValueError, TypeError):
         return False
     return (about.channels, about.samplerate) == (channels, sample_rate)
@@ -251,7 +255,8 @@ def _without_surrogates(text: str) -> str:
 def encode_flac(audio: npt.NDArray[np.floating[Any]], sample_rate: int) -> bytes:
     """Encode mono audio, shape (samples,), as 16-bit FLAC."""
     buffer = BytesIO()
-    soundfile.write(buffer, audio, sample_rate, format="FLAC", subtype="PCM_16")
+    with delayed():
+        soundfile.write(buffer, audio, sample_rate, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
 
 
