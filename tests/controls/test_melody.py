@@ -122,7 +122,7 @@ def test_description_and_panel() -> None:
         "seconds": 1.5,
         "notes": [[0.0, 0.5, 60], [1.0, 0.5, 67]],
         "measure": "margin",
-        "margin": 1.2,
+        "margin": 0.6,
         "understood": "2 notes, C4–G4, 120 BPM",
     }
     (panel,) = Melody(TUNE).panels(Output(x_0(), MODEL), 1)
@@ -254,10 +254,10 @@ def test_losses_are_described_read_and_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({}, ("margin", 1.2, False)),
-        ({"melody_loss": "nll"}, ("nll", 1.2, False)),
+        ({}, ("margin", 0.6, False)),
+        ({"melody_loss": "nll"}, ("nll", 0.6, False)),
         ({"melody_margin": 0.5}, ("margin", 0.5, False)),
-        ({"melody_octave": True}, ("margin", 1.2, True)),
+        ({"melody_octave": True}, ("margin", 0.6, True)),
     ],
 )
 def test_options_choose_the_loss(options: dict, expected: tuple) -> None:

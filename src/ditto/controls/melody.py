@@ -33,7 +33,7 @@ from ditto.models.model import MusicModel
 from ditto.panels import ChromaPanel, Panel, Spans
 from ditto.paths import StrPath, shown
 
-MARGIN, MAX_MARGIN = 1.2, 10.0
+MARGIN, MAX_MARGIN = 0.6, 10.0
 """Nats: by how much a tune leads by default, and at most. Defaults are chosen by rows of
 ``python -m benchmarks tradeoff``."""
 MAX_NOTES_LISTED = 4096
@@ -79,7 +79,7 @@ class Melody(Control):
     octave_offset: Tensor | None = field(default=None, compare=False, repr=False)
     kind = "melody"
     iterations: ClassVar[int] = 150
-    corrected: ClassVar[Effort] = Effort(40, 0.55, 0.3, 16)
+    corrected: ClassVar[Effort] = Effort(40, 0.3, 0.3, 64)
     help = (
         "Melody: notes 'C4:1 E4:1 R:1 G4:2' (name, octave, beats), or a .mid, .musicxml or sound "
         "file."
@@ -95,7 +95,7 @@ class Melody(Control):
             ("--track",),
         ),
         Option("melody_loss", str, "margin: leave alone what the tune leads; or nll, the papers'."),
-        Option("melody_margin", float, "By how much the tune leads, in nats; by default 1.2."),
+        Option("melody_margin", float, "By how much the tune leads, in nats; by default 0.6."),
         Option("melody_octave", bool, "Ask for the octave in which the melody is written."),
         Option("melody_channel", int, "Channel of the MIDI file, from 1."),
         Option(
