@@ -203,8 +203,8 @@ def output_folder(folder: StrPath) -> Iterator[None]:
         OutputError: it cannot be made.
     """
     path = Path(folder)
-    missing = [parent for parent in (path, *path.parents) if not parent.exists()]
     try:
+        missing = [parent for parent in (path, *path.parents) if not parent.exists()]
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {printable(folder)}: {reason(error)}") from None

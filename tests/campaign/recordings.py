@@ -31,6 +31,11 @@ AS_THEY_ARE = 2
 QUICK = ("-K", "1", "-T", "1", "--device", "cpu")
 
 
+VORBIS_IN_WAV = [0, 2, 1, 5, 3, 4]
+"""Places in Vorbis' 5.1 (left, centre, right, rear left, rear right, low: its specification, 4.3.9)
+of the channels as wav and flac have them (left, right, centre, low, rear left, rear right)."""
+
+
 @dataclass(frozen=True)
 class Form:
     """How a recording is written: ending, rate in Hz, channels, soundfile's encoding."""
@@ -123,6 +128,8 @@ def check_kept(song: Path, sound: Path) -> float:
     before, rate = decoded(song)
     after, now = decoded(sound)
     assert (now, after.shape[1]) == (rate, before.shape[1]), "another rate or number of channels"
+    if song.suffix == ".ogg" and before.shape[1] == 6 and sound.suffix != ".ogg":
+        before = before[:, VORBIS_IN_WAV]
     kept = np.ones(len(after), bool)
     kept[len(before) :] = False
     fade = report["faded_seconds"]

@@ -4,6 +4,7 @@
 answers at once.
 """
 
+import errno
 import sys
 import warnings
 from importlib import import_module
@@ -17,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from ditto.cli.progress import say
 from ditto.errors import DittoError
 from ditto.imports import importing
+from ditto.paths import printable, reason
 
 COMMANDS = {
     "generate": ("generate", "Make music that follows the controls."),
@@ -37,6 +39,9 @@ COMMANDS = {
 """Command → module (of this package, or its whole name), one line of help."""
 
 STOPPED = "stopped; nothing half-written was kept"
+
+OF_A_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC)
+"""What the system says of a path that was given, wherever in a command that is found out."""
 
 EXTRAS = {
     "accelerate": "train",
@@ -118,23 +123,30 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)  # what libraries tell each other
     try:
         app(prog_name="ditto-music")
-    except DittoError as error:
-        say(f"error: {error}", style="bold red")
-        sys.exit(2)
-    except (RuntimeError, MemoryError) as error:
-        from ditto.models.device import is_out_of_memory
-
-        if not is_out_of_memory(error):
-            raise
-        words = "give fewer --seconds, a smaller --count or --low-memory"
-        say(f"error: there is not enough memory for this: {words}", style="bold red")
-        sys.exit(2)
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
-            raise
-        extra = f"pip install 'ditto-music[{EXTRAS[error.name]}]'"
-        say(f"error: this command needs {error.name}: {extra}", style="bold red")
-        sys.exit(2)
     except KeyboardInterrupt as stop:
         say(str(stop) or STOPPED)
         sys.exit(130)
+    except Exception as error:
+        words = _mistake(error)
+        if words is None:
+            raise
+        say(f"error: {words}", style="bold red")
+        sys.exit(2)
+
+
+def _mistake(error: Exception) -> str | None:
+    """Return what a user can do about an error, on one line; None for one of ours."""
+    if isinstance(error, DittoError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None and error.errno in OF_A_PATH:
+        return f"{printable(error.filename)}: {reason(error)}"
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        extra = f"pip install 'ditto-music[{EXTRAS[error.name]}]'"
+        return f"this command needs {error.name}: {extra}"
+    if isinstance(error, (RuntimeError, MemoryError)):
+        from ditto.models.device import is_out_of_memory
+
+        if is_out_of_memory(error):
+            words = "give fewer --seconds, a smaller --count or --low-memory"
+            return f"there is not enough memory for this: {words}"
+    return None
