@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import soundfile
 
 from ditto.audio import writing
 from ditto.audio.writing import write
-from ditto.interrupts import delayed, waiting
+from ditto.interrupts import delayed, terminable, waiting
 
 
 def interrupt() -> None:
@@ -63,3 +65,42 @@ def test_ctrl_c_while_libsndfile_calls_python_is_not_lost(
     assert "Exception ignored" not in capfd.readouterr().err
     assert soundfile.info(tmp_path / "a.flac").frames == 9600
     assert [path.name for path in tmp_path.iterdir()] == ["a.flac"]
+
+
+def test_sigterm_is_a_ctrl_c_unless_somebody_handles_it() -> None:
+    def end() -> None:
+        with terminable():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            end()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        heard: list[int] = []
+        signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+        end()
+        assert heard == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_command_that_is_terminated_takes_its_temporaries_away(tmp_path: Path) -> None:
+    """In a process of its own, which without a handler would end where it stands."""
+    code = """
+import os, signal, sys
+from ditto import cli, paths
+from ditto.data import prepare
+def end(*args, **settings):
+    with paths.atomic_file("o.json") as temporary:
+        temporary.write_text("half")
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.getpid()
+prepare.prepare_folder = end
+sys.argv = ["ditto-music", "data", "prepare", ".", "--out", "o"]
+cli.main()
+"""
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 130, ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert not list(tmp_path.iterdir())

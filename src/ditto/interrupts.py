@@ -27,6 +27,27 @@ def handling(handler: Handler) -> Iterator[None]:
 
 
 @contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does, during the block, where it would end the process at once.
+
+    So nothing half-written is left. A handler that somebody else has set stays.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
 def delayed() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM wait for the end of a short block, and come then.
 

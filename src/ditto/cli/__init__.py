@@ -18,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from ditto.cli.progress import say
 from ditto.errors import DittoError
 from ditto.imports import importing
+from ditto.interrupts import terminable
 from ditto.paths import printable, reason
 
 COMMANDS = {
@@ -122,7 +123,8 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     warnings.filterwarnings("ignore", category=FutureWarning)  # what libraries tell each other
     try:
-        app(prog_name="ditto-music")
+        with terminable():
+            app(prog_name="ditto-music")
     except KeyboardInterrupt as stop:
         say(str(stop) or STOPPED)
         sys.exit(130)
