@@ -91,10 +91,10 @@ def atomic_file(path: StrPath, *, force: bool = False) -> Iterator[Path]:
         target = _target(path, force)
         _remove_stale(target)
         temporary = target.with_name(_temporary_name(target) + target.suffix)
-        # mode 0o666 leaves the permissions to the user's umask, which tempfile would not
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        mode = temporary.stat().st_mode
-        try:
+        try:  # from here on: Ctrl-C may come between any two lines
+            # mode 0o666 leaves the permissions to the user's umask, which tempfile would not
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            mode = temporary.stat().st_mode
             yield temporary
             os.chmod(temporary, mode)  # some writers put a private file of theirs in its place
             _sync(temporary)

@@ -70,7 +70,8 @@ def test_every_row_has_every_column_with_its_count(bench: Bench, judge: Judge) -
         *("teacher, DDIM in 20, even steps", "teacher, DDIM in 20"),
         *("teacher, DDIM in 50, even steps", "teacher, DPM-Solver++ in 20, even steps"),
         "teacher, DDPM in 100, even steps",
-        *("student, 1 step", "student, 2 steps", "student, 4 steps", "student, 8 steps"),
+        *("student, 1 step", "student, 2 steps", "student, 3 steps"),
+        *("student, 4 steps", "student, 8 steps"),
         *("DITTO-2, loudness", "DITTO-2, melody", "DITTO-2, form"),
     ]
     for row in report.rows:

@@ -61,7 +61,7 @@ def test_silence_and_a_missing_clap_are_said_in_words(monkeypatch: pytest.Monkey
 def test_the_embedded_clip_is_compared_with_that_of_no_control(tmp_path: Path) -> None:
     model, method = ditto.load(), ditto.Ditto2(corrections=0)
     made = ditto.generate(
-        model, ditto.Intensity("swell"), seed=3, seconds=2.0, iterations=2, method=method
+        model, ditto.Intensity("swell"), seed=3, seconds=2.0, iterations=1, method=method
     )
     assert made.kept is not None
     # The student's own clip of the seed, which best-of-1 decodes.
@@ -71,6 +71,6 @@ def test_the_embedded_clip_is_compared_with_that_of_no_control(tmp_path: Path) -
     torch.testing.assert_close(made.kept.mel, log_mel(plain.audio, model.spec), atol=1e-4, rtol=0)
     assert plain.kept is not None
     assert plain.kept.percent() == 100
-    # A few iterations change little.
+    # An iteration changes little.
     assert made.kept.alike is not None
     assert made.kept.alike.item() > 0.8

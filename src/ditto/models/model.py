@@ -268,7 +268,7 @@ class MusicModel:
 
     # What distillation needs.
 
-    @property
+    @cached_property
     def student_schedule(self) -> Schedule:
         """The noise levels and grids that a student is trained on and samples by."""
         if self.distilled is None or self.distilled.spacing is None:

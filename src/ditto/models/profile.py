@@ -291,9 +291,10 @@ def _on_meta(model: MusicModel) -> MusicModel:
     readers = model.readers and model.readers.on_meta()
     copied = replace(model, **changed, distilled=student, readers=readers)
     copied.computing()  # makes those in lower precision
-    schedule = copy.copy(model.schedule)
-    object.__setattr__(schedule, "alpha_bar", model.schedule.alpha_bar.to("meta"))
-    copied.__dict__["schedule"] = schedule
+    for name in ("schedule", "student_schedule"):
+        schedule = copy.copy(getattr(model, name))
+        object.__setattr__(schedule, "alpha_bar", schedule.alpha_bar.to("meta"))
+        copied.__dict__[name] = schedule
     return copied
 
 

@@ -146,7 +146,7 @@ class PipelineModel(MusicModel):
         return self.predict(network, x.to(network.dtype), time, prompt).to(x_t.dtype)
 
     @cached_property
-    def student_schedule(self) -> Schedule:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def student_schedule(self) -> Schedule:
         """The pipeline's noise levels; even grids, from noise on, unless a student says otherwise.
 
         A student that takes one step must take it from noise, and two are better not both at the
