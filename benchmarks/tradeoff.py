@@ -163,7 +163,7 @@ def _near(control: Control, request: Request, bench: Bench, variant: Variant) ->
     return as_published(control) + PULLED[control.kind] * NearUncontrolled(plain.x_0)
 
 
-def _own(kind: str, ctm: Variant) -> Iterator[tuple[str, Variant, Change, int]]:
+def _own(kind: str, ctm: Variant) -> Iterator[tuple[str, Variant, Change | None, int | None]]:
     """Yield the rows of what one control alone has."""
     if kind == "melody":
         for margin in MARGINS:
