@@ -42,10 +42,14 @@ ITERATIONS, STEPS, SEARCHED, SHARES = (10, 20, 40, 70, 150), (1, 2, 8), (4, 16, 
 """K, T' beside 4, clips searched, and strengths of guidance over the default."""
 PULLED = {"intensity": 1.0, "melody": 0.1, "structure": 0.01, "brightness": 0.1, "text": 0.1}
 """λ of a pull beside each control, whose losses differ in size."""
-TOLERANCES, DENSITIES, MARGINS, TRAVELS = (0.05, 0.2), (0.0, 0.03), (0.3, 1.2), (0.4, 0.55)
-"""Of form; weights of its onsets; nats by which a tune leads, and its ways: beside the defaults."""
+TOLERANCES, DENSITIES, MARGINS = (0.05, 0.2), (0.0, 0.03), (0.3, 1.2)
+"""Of form; weights of its onsets; nats by which a tune leads: beside the defaults."""
+TRAVELS = {"melody": (0.4, 0.55), "structure": (0.1, 0.2, 0.4), "text": (0.15, 0.3, 0.6)}
+"""Ways beside the defaults."""
 GUIDED = (2.0, 3.0)
 """w beside the model's own."""
+MANY = 64
+"""Candidates of rows that begin at the best of them."""
 FEW = 40
 """K of the rows that try one thing more."""
 ERRORS = {
@@ -164,13 +168,17 @@ def _near(control: Control, request: Request, bench: Bench, variant: Variant) ->
 
 
 def _own(kind: str, ctm: Variant) -> Iterator[tuple[str, Variant, Change | None, int | None]]:
-    """Yield the rows of what one control alone has."""
+    """Yield the rows of what some controls alone have."""
+    for travel in TRAVELS.get(kind, ()):
+        yield f"ways, {travel:g}", ctm.with_(max_travel=travel), None, None
+    if kind in ("structure", "text"):
+        for travel in TRAVELS[kind]:
+            searched = ctm.with_(max_travel=travel, candidates=MANY)
+            yield f"ways from the best of {MANY}, {travel:g}", searched, None, None
     if kind == "melody":
         for margin in MARGINS:
             yield f"margins, {margin:g}", ctm, _melody(margin=margin), FEW
         yield "margins, octave", ctm, _melody(octave=True), FEW
-        for travel in TRAVELS:
-            yield f"ways, {travel:g}", ctm.with_(max_travel=travel), None, None
     if kind == "structure":
         for tolerance in TOLERANCES:
             yield f"tolerances, {tolerance:g}", ctm, _form(tolerance=tolerance), FEW

@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor, distributed, nn
 
 from ditto.errors import DataError
+from ditto.training.learner import Learner, Recipe
 from ditto.training.loop import Checkpoints, read_log
 from ditto.training.place import training_on
-from ditto.training.run import Learner, Recipe, Run
+from ditto.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,53 @@ def test_a_killed_run_with_frozen_parts_ends_with_the_same_weights(tmp_path: Pat
     )
 
 
+class Stack(Net):
+    """The same, with a transformer's blocks before them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            self.blocks = nn.ModuleList([nn.Linear(3, 5), nn.Linear(5, 3)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.blocks[1](self.blocks[0](x).tanh()))
+
+
+def stacked(out: Path) -> Run:
+    config = Small(optimizer="muon")
+    return Run(config, out, Accelerator(), Stack(), averages={"ema": 0.9})
+
+
+def test_a_killed_run_of_muon_ends_with_the_same_weights(tmp_path: Path) -> None:
+    whole = train(stacked(tmp_path / "whole"))
+    train(stacked(tmp_path / "killed"), stop=4)
+    again = train(stacked(tmp_path / "killed"))
+    assert (again.start, again.done) == (3, 6)
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, again.network.state_dict()[name]), name
+
+
+def test_muon_steps_the_blocks_matrices_alike_in_all_directions() -> None:
+    """Jordan et al. 2024: the singular values of a step are about 1, here times 0.2 √(the longer
+    side) and the rate."""
+    learner = Learner(Accelerator(), net := Stack(), Small(optimizer="muon", warmup=1))
+    weight = net.get_parameter("blocks.0.weight")
+    before, (u, _, v) = weight.detach().clone(), torch.linalg.svd(weight.detach(), False)
+    slope = u @ torch.tensor([4.0, 2.0, 1.0]).diag() @ v
+    learner.descend((weight * slope).sum(), 0)
+    step = (before - weight.detach()) / (0.05 * 0.2 * 5**0.5)
+    assert torch.linalg.svdvals(step).tolist() == pytest.approx([1, 1, 1], abs=0.35)
+    names = ["trained.weight", "trained.bias", "blocks.0.bias", "blocks.1.bias"]
+    rest = learner.optimizers[0].param_groups[0]["params"]
+    assert set(map(id, rest)) == {id(net.get_parameter(name)) for name in names}
+
+
+def test_muon_needs_blocks() -> None:
+    with pytest.raises(DataError, match="choose adamw"):
+        Learner(Accelerator(), Net(), Small(optimizer="muon"))
+
+
 def test_what_is_frozen_is_not_saved(tmp_path: Path) -> None:
     train(started(tmp_path))
     saved = {
@@ -113,7 +161,7 @@ def test_the_learning_rate_is_the_recipes_share_of_each_learners_own(tmp_path: P
     for step in run.steps("test", show=False):
         run.update(run.model(torch.ones(2, 3)).square().sum())
         other.descend(other.model(torch.ones(2, 3)).square().sum(), step)
-        groups = (run._learner.optimizer.param_groups, other.optimizer.param_groups)
+        groups = (run._learner.optimizers[0].param_groups, other.optimizers[0].param_groups)
         rates.append([group[0]["lr"] for group in groups])
     factors = [0.25, 0.5, 0.75, 1.0, 2 / 3, 1 / 3]
     assert rates == [pytest.approx([0.05 * factor, 0.3 * factor]) for factor in factors]

@@ -268,8 +268,8 @@ class Ditto2(OptimisingMethod):
 
     Attributes:
         surrogate_steps: M, the student's steps while optimising, or "adaptive": 1, then 2, then 4.
-        decode_steps: T', the student's steps for the output; by default 2, of a model that is its
-            own student 8.
+        decode_steps: T', the student's steps for the output; by default what it was made for, of a
+            model that is its own student 8.
         corrections: times the surrogate is corrected by decoding, or "every step"; 0 is the paper's
             algorithm.
         keep: "surrogate", the best by the corrected surrogate; or "decoded", the best of what was
@@ -279,7 +279,7 @@ class Ditto2(OptimisingMethod):
             fast vocoder; or the "sound" of the whole decoder, as in the papers.
         candidates: noises to choose the start from: the one whose clip without control is nearest
             the target, by what the first iteration hears; 1 begins at the request's own. By default
-            with corrections the controls' own, 16 with a melody, else 1.
+            with corrections the controls' own.
         max_travel: the default lr is at most this / K, which bounds how far x_T goes from the noise
             that the model knows; by default with corrections the controls' own, else none.
         regulariser: λ of the pull of x_T's statistics towards those of noise (DNO, see

@@ -25,8 +25,9 @@ from ditto.models.clap import Clap, save
 from ditto.models.clap_frontend import ClapFrontEnd
 from ditto.models.clap_tokenizer import word_tokenizer
 from ditto.paths import StrPath
+from ditto.training.learner import Recipe
 from ditto.training.loop import Ema, seeded, step_seed
-from ditto.training.run import Recipe, Run, alone
+from ditto.training.run import Run, alone
 
 MAX_SCALE = 100.0
 """Upper bound of the inverse temperature, as in CLIP: beyond it training becomes unstable."""

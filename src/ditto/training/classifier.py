@@ -27,8 +27,9 @@ from ditto.errors import DataError
 from ditto.eval.classifier import ClipClassifier
 from ditto.models.conditioning import TagVocabulary
 from ditto.paths import StrPath, atomic_file, printable
+from ditto.training.learner import Recipe
 from ditto.training.loop import seeded, step_seed
-from ditto.training.run import Recipe, Run, alone
+from ditto.training.run import Run, alone
 
 HEADS = ("genre", "mood", "tempo")
 

@@ -13,8 +13,8 @@ from ditto.errors import DataError
 from ditto.models.model import guided_denoiser
 from ditto.models.transformer import PatchTransformer
 from ditto.models.unet import TagUNet
+from ditto.training.learner import Recipe
 from ditto.training.loop import step_seed
-from ditto.training.run import Recipe
 from ditto.training.times import logit_normal_times, uniform_times
 
 Network = PatchTransformer | TagUNet

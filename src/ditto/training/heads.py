@@ -40,8 +40,9 @@ from ditto.models.heads import (
 )
 from ditto.models.model import MusicModel
 from ditto.paths import StrPath, atomic_file
+from ditto.training.learner import Recipe
 from ditto.training.loop import seeded, step_seed
-from ditto.training.run import Recipe, Run
+from ditto.training.run import Run
 
 KINDS = ("data", "noised", "estimate", "student")
 MOST_NOISE = 0.2

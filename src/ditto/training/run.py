@@ -13,10 +13,9 @@ A recipe's loop reads as its algorithm::
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -26,67 +25,23 @@ from ditto.errors import DataError
 from ditto.interrupts import waiting
 from ditto.models.folder import ANY_FAULT
 from ditto.training import fsdp
+from ditto.training.learner import Learner, Recipe
 from ditto.training.loop import (
     Checkpoints,
     Ema,
     Meter,
     NoLog,
     RunLog,
-    Tensors,
     damaged_checkpoint,
-    load_optimizer,
-    optimizer_tensors,
     progress_steps,
     start_run,
     tensorboard,
-    warmup_stable_decay,
 )
 
 LARGEST_LOSS = 1e6
 """A loss that is not below it has diverged: all losses here are of the order of 1."""
 
 Value = TypeVar("Value")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What determines the weights in every training, given the data.
-
-    Each recipe's config adds its own.
-
-    Attributes:
-        steps, batch_size: optimiser steps and examples a step.
-        lr: AdamW's highest learning rate.
-        decay: share of the steps, the last ones, over which it falls to 0.
-        lr_decay: shape of the fall, "linear" or "cosine".
-        warmup: steps of its linear rise at the start.
-        weight_decay, betas: AdamW's others.
-        clip_norm: upper bound of the gradient's norm.
-        seed: of initial weights and all draws.
-        log_every, checkpoint_every: in steps.
-        fused: which of AdamW's implementations; they round differently.
-    """
-
-    steps: int
-    lr: float
-    decay: float
-    lr_decay: Literal["linear", "cosine"] = "linear"
-    batch_size: int = 16
-    warmup: int = 100
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.99)
-    clip_norm: float = 1.0
-    seed: int = 0
-    log_every: int = 20
-    checkpoint_every: int = 100
-    fused: ClassVar[bool] = True
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-
-    def rate(self, step: int) -> float:
-        """Compute the learning rate's factor at a step, 0 to 1."""
-        return warmup_stable_decay(
-            step, steps=self.steps, warmup=self.warmup, decay=self.decay, shape=self.lr_decay
-        )
 
 
 def at_first(accelerator: Accelerator, make: Callable[[], Value]) -> Value:
@@ -103,102 +58,6 @@ def alone(accelerator: Accelerator, what: str) -> None:
     """
     if accelerator.num_processes > 1:
         raise DataError(f"{what} trains on one process: start it without a launcher")
-
-
-class Learner:
-    """A network with its AdamW.
-
-    Args:
-        accelerator: moves the network to its device.
-        network: what learns. Its parameters that need no gradient are frozen, and left out of
-            checkpoints.
-        recipe: its optimiser's settings.
-        lr: highest learning rate; by default the recipe's.
-        names: the groups of a checkpoint that hold its weights and its optimiser's state.
-        in_parts: whether each process keeps a part of it, see `ditto.training.fsdp`.
-    """
-
-    def __init__(
-        self,
-        accelerator: Accelerator,
-        network: nn.Module,
-        recipe: Recipe,
-        *,
-        lr: float | None = None,
-        names: tuple[str, str] = ("model", "optimizer"),
-        in_parts: bool = False,
-    ) -> None:
-        self.accelerator, self.network, self.recipe, self.names = (
-            accelerator,
-            network,
-            recipe,
-            names,
-        )
-        self.lr = recipe.lr if lr is None else lr
-        # Both before the optimiser takes hold of the parameters.
-        network.to(accelerator.device)
-        if in_parts:
-            fsdp.share_out(network, accelerator)
-        adamw = torch.optim.AdamW(
-            [p for p in network.parameters() if p.requires_grad],
-            lr=self.lr,
-            betas=recipe.betas,
-            weight_decay=recipe.weight_decay,
-            fused=recipe.fused or None,
-        )
-        if in_parts:
-            self.model, self.optimizer = network, accelerator.prepare(adamw)
-        else:
-            self.model, self.optimizer = accelerator.prepare(network, adamw)
-
-    def descend(self, loss: Tensor, step: int) -> None:
-        """Lower a scalar loss by a clipped step of AdamW, at the recipe's rate for step `step`."""
-        self.optimizer.zero_grad()
-        self.accelerator.backward(loss)
-        self.follow(step)
-
-    def follow(self, step: int) -> None:
-        """Make a step along the gradients that are there."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * self.recipe.rate(step)
-        self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
-        self.optimizer.step()
-
-    def tensors(self) -> dict[str, Tensors]:
-        """Return all that a checkpoint needs."""
-        model, optimizer = self.names
-        frozen, state = self._frozen(), self.network.state_dict()
-        weights = {name: tensor for name, tensor in state.items() if name not in frozen}
-        return {model: weights, optimizer: optimizer_tensors(self.optimizer)}
-
-    def load(self, groups: Mapping[str, Tensors]) -> None:
-        """Put back what `tensors` gave.
-
-        Raises:
-            DataError: it is of another network.
-        """
-        model, optimizer = self.names
-        state = self.network.state_dict()
-        weights = fsdp.parts_like(groups[model], state)
-        missing, unknown = self.network.load_state_dict(weights, strict=False)
-        if unknown or set(missing) != self._frozen():
-            raise DataError(
-                "the run's checkpoint is of another network: was it begun by another version "
-                "of Ditto?"
-            )
-        trained = [p for p in self.network.parameters() if p.requires_grad]
-        moments = {
-            name: fsdp.part_like(tensor, trained[int(name.partition(".")[0])])
-            for name, tensor in groups[optimizer].items()
-        }
-        load_optimizer(self.optimizer, moments)
-
-    def _frozen(self) -> set[str]:
-        return {
-            name
-            for name, parameter in self.network.named_parameters()
-            if not parameter.requires_grad
-        }
 
 
 class Run:
@@ -391,7 +250,7 @@ class Run:
         """
         times, whole, losses = self.accelerator.gradient_accumulation_steps, self.part, []
         size = (whole.stop - whole.start) // times
-        self._learner.optimizer.zero_grad()
+        self._learner.zero_grad()
         for first in range(whole.start, whole.stop, size):
             last = first + size == whole.stop
             with nullcontext() if last else self.accelerator.no_sync(self.model):

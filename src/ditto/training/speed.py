@@ -8,8 +8,8 @@ from accelerate import Accelerator
 from ditto.models.conditioning import drop_conditions
 from ditto.training.base import network_of
 from ditto.training.denoising import BaseConfig, Setting, diffusion_loss, draw
+from ditto.training.learner import Learner
 from ditto.training.loop import Ema
-from ditto.training.run import Learner
 
 WARM = 3
 """Steps that are not timed."""

@@ -27,8 +27,9 @@ from ditto.training.discriminators import (
     discriminator_loss,
     feature_matching_loss,
 )
+from ditto.training.learner import Learner, Recipe
 from ditto.training.loop import Checkpoints, load_config, seeded, step_seed
-from ditto.training.run import Learner, Recipe, Run
+from ditto.training.run import Run
 
 PEAK_LIMIT = 0.99
 """A crop's gain never takes its peak beyond this."""
