@@ -50,6 +50,8 @@ GUIDED = (2.0, 3.0)
 """w beside the model's own."""
 MANY = 64
 """Candidates of rows that begin at the best of them."""
+ENDS = (0.65, 0.7, 0.8)
+"""Cosines at which a text is done, beside the default."""
 FEW = 40
 """K of the rows that try one thing more."""
 ERRORS = {
@@ -64,13 +66,15 @@ COSTS = (*music.FRECHET.values(), m.FAD, music.NOTES, music.ONSETS, m.CLAP_SCORE
 
 
 def done_when_met(control: Control) -> Control:
-    """Return the control with the loss that ends where its target is met; a text's has no end."""
+    """Return the control with the loss that ends where its target is met."""
     if isinstance(control, Intensity):
         return replace(control, dead_zone=1.0)
     if isinstance(control, Melody):
         return replace(control, measure="margin")
     if isinstance(control, Structure):
         return Structure(control.form)
+    if isinstance(control, Text):
+        return Text(control.text, control.source)
     return control
 
 
@@ -82,6 +86,8 @@ def as_published(control: Control) -> Control:
         return replace(control, measure="nll", octave=False)
     if isinstance(control, Structure):
         return Structure(control.form, tolerance=0.0, density=0.0)
+    if isinstance(control, Text):
+        return Text(control.text, control.source, enough=1.0)
     return control
 
 
@@ -154,6 +160,14 @@ def _melody(**settings: Any) -> Change:
     return change
 
 
+def _text(enough: float) -> Change:
+    def change(control: Control, request: Request, bench: Bench, variant: Variant) -> Control:
+        assert isinstance(control, Text)
+        return Text(control.text, control.source, enough=enough)
+
+    return change
+
+
 def _pulled(pull: Control) -> Change:
     def change(control: Control, request: Request, bench: Bench, variant: Variant) -> Control:
         return as_published(control) + PULLED[control.kind] * pull
@@ -167,14 +181,22 @@ def _near(control: Control, request: Request, bench: Bench, variant: Variant) ->
     return as_published(control) + PULLED[control.kind] * NearUncontrolled(plain.x_0)
 
 
+def _searched(kind: str, ctm: Variant) -> Iterator[tuple[str, Variant, Change | None, int | None]]:
+    """Yield rows that begin at the best of many noises."""
+    for travel in TRAVELS[kind]:
+        yield f"ways from the best of {MANY}, {travel:g}", ctm.with_(max_travel=travel), None, None
+    for end in ENDS if kind == "text" else ():
+        yield f"ends from the best of {MANY}, {end:g}", ctm, _text(end), None
+
+
 def _own(kind: str, ctm: Variant) -> Iterator[tuple[str, Variant, Change | None, int | None]]:
     """Yield the rows of what some controls alone have."""
     for travel in TRAVELS.get(kind, ()):
         yield f"ways, {travel:g}", ctm.with_(max_travel=travel), None, None
     if kind in ("structure", "text"):
-        for travel in TRAVELS[kind]:
-            searched = ctm.with_(max_travel=travel, candidates=MANY)
-            yield f"ways from the best of {MANY}, {travel:g}", searched, None, None
+        yield from _searched(kind, ctm.with_(candidates=MANY))
+    for end in ENDS if kind == "text" else ():
+        yield f"ends, {end:g}", ctm, _text(end), None
     if kind == "melody":
         for margin in MARGINS:
             yield f"margins, {margin:g}", ctm, _melody(margin=margin), FEW
@@ -239,7 +261,7 @@ def _rows(kind: str) -> list[tuple[str, Variant, Change | None, int | None]]:
         ),
         ("DITTO", v.DITTO.with_(slow=True), _papers, None),
     ]
-    if kind in ("brightness", "text"):  # whose losses have no end
+    if kind == "brightness":  # whose loss has no end
         return [row for row in rows if "an end" not in row[0]]
     return rows
 

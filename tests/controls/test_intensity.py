@@ -321,7 +321,7 @@ def test_what_is_near_enough_is_refused_where_it_makes_no_sense() -> None:
     with pytest.raises(ControlError, match="give enough"):
         Intensity(TEXT, "correlation", dead_zone=1.0)
     for settings in ({"enough": 0.9}, {"measure": "correlation", "enough": 1.5}):
-        with pytest.raises(ControlError, match="enough must be a correlation"):
+        with pytest.raises(ControlError, match="enough"):
             Intensity(TEXT, **settings)
 
 

@@ -2,6 +2,7 @@
 refuses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,28 @@ def test_the_loss_is_one_minus_the_cosine_of_the_two_embeddings(tiny_model: Musi
     expected = torch.nn.functional.cosine_similarity(audio, text)
     torch.testing.assert_close(control.error(x_0(), tiny_model)["clap_score"], expected)
     torch.testing.assert_close(control(x_0(), tiny_model), 1 - expected)
+
+
+def test_the_loss_is_done_at_what_is_enough(tiny_model: MusicModel) -> None:
+    """One clip of the two is there, and has no gradient; the other is not."""
+    latent = x_0().requires_grad_(True)
+    cosine = Text("a calm jazz song", CLAP).error(latent.detach(), tiny_model)["clap_score"]
+    between = cosine.mean().item()
+    loss = Text("a calm jazz song", CLAP, enough=between)(latent, tiny_model)
+    torch.testing.assert_close(loss, (between - cosine).clamp(min=0))
+    (gradient,) = torch.autograd.grad(loss.sum(), latent)
+    assert [bool(each.any()) for each in gradient] == (cosine < between).tolist()
+    assert sum(bool(each.any()) for each in gradient) == 1
+
+
+def test_what_is_enough_is_known_of_the_embedded_clap_alone() -> None:
+    other, own = Text("jazz", CLAP), Text("jazz", replace(CLAP, name="embedded"))
+    assert (other.goal, own.goal) == (1.0, 0.75)
+    assert (own.proxy().goal, Text("jazz", CLAP, enough=0.5).proxy().goal) == (0.75, 0.5)
+    assert own.to_dict()["enough"] == 0.75
+    assert Text.from_dict(own.to_dict()).enough == 0.75
+    old = {name: value for name, value in own.to_dict().items() if name != "enough"}
+    assert Text.from_dict(old).enough == 1  # a report of before
 
 
 def test_gradients_reach_x_0_through_the_vocoder(tiny_model: MusicModel) -> None:

@@ -32,6 +32,7 @@ from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Effort, Option, ParseContext
 from ditto.controls.intensity import pearson
 from ditto.controls.midi import ENDINGS, read_hits
+from ditto.controls.numbers import checked_number
 from ditto.controls.output import Output, Window
 from ditto.errors import ControlError
 from ditto.models.model import MusicModel
@@ -227,14 +228,12 @@ class Beats(Control):
             raise ControlError("an offset and beats per bar go with a tempo, e.g. ditto.Beats(120)")
         if measure not in ("margin", "correlation"):
             raise ControlError(f"the loss of beats is 'margin' or 'correlation', not {measure!r}")
-        if not 0 < margin <= MAX_MARGIN:
-            raise ControlError(
-                f"the margin of beats must be above 0 and at most {MAX_MARGIN:g} nats, not "
-                f"{margin:g}"
-            )
+        margin = checked_number(
+            "the margin of beats", margin, 0, MAX_MARGIN, "nats", left_out="low"
+        )
         object.__setattr__(self, "rhythm", rhythm)
         object.__setattr__(self, "measure", measure)
-        object.__setattr__(self, "margin", float(margin))
+        object.__setattr__(self, "margin", margin)
 
     @classmethod
     def parse(cls, text: str, context: ParseContext) -> "Beats":

@@ -22,6 +22,7 @@ from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Effort, Option, ParseContext
 from ditto.controls.melody import accuracy, hinge, nll
 from ditto.controls.notes import DEFAULT_BPM, REST
+from ditto.controls.numbers import checked_number
 from ditto.controls.output import Output, Window
 from ditto.errors import ControlError
 from ditto.models.model import MusicModel
@@ -270,14 +271,12 @@ class Chords(Control):
             progression = parse_chords(progression, bpm, repeat=repeat)
         if measure not in ("margin", "nll"):
             raise ControlError(f"the loss of chords is 'margin' or 'nll', not {measure!r}")
-        if not 0 < margin <= MAX_MARGIN:
-            raise ControlError(
-                f"the margin of chords must be above 0 and at most {MAX_MARGIN:g} nats, "
-                f"not {margin:g}"
-            )
+        margin = checked_number(
+            "the margin of chords", margin, 0, MAX_MARGIN, "nats", left_out="low"
+        )
         object.__setattr__(self, "progression", progression)
         object.__setattr__(self, "measure", measure)
-        object.__setattr__(self, "margin", float(margin))
+        object.__setattr__(self, "margin", margin)
 
     @classmethod
     def parse(cls, text: str, context: ParseContext) -> "Chords":

@@ -15,6 +15,7 @@ from ditto.audio.opening import is_recording
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Effort, Option, ParseContext
 from ditto.controls.curves import Curve, as_curve, curve_of_recording, smoothed
+from ditto.controls.numbers import checked_number
 from ditto.controls.output import Output, Window
 from ditto.errors import ControlError
 from ditto.models.model import MusicModel
@@ -91,16 +92,13 @@ class Intensity(Control):
             raise ControlError(f"intensity is measured by 'mse' or 'correlation', not {measure!r}")
         if domain not in ("sound", "mel"):
             raise ControlError(f"intensity is heard in 'sound' or 'mel', not {domain!r}")
-        if not 0 <= dead_zone <= MAX_DEAD_ZONE:
-            raise ControlError(
-                f"intensity's dead zone must be from 0 to {MAX_DEAD_ZONE:g} dB, not {dead_zone:g}"
-            )
+        dead_zone = checked_number("intensity's dead zone", dead_zone, 0, MAX_DEAD_ZONE, "dB")
         if dead_zone and measure != "mse":
             raise ControlError("a dead zone in dB is of the MSE: of a correlation, give enough")
-        if enough is not None and not (measure == "correlation" and -1 < enough <= 1):
-            raise ControlError(
-                f"enough must be a correlation of at most 1, and measure it, not {enough:g}"
-            )
+        if enough is not None:
+            enough = checked_number("a correlation that is enough", enough, -1, 1, left_out="low")
+            if measure != "correlation":
+                raise ControlError("what is enough is of a correlation: give it as the measure")
         object.__setattr__(self, "dead_zone", dead_zone)
         object.__setattr__(self, "enough", enough)
         object.__setattr__(self, "curve", as_curve(curve))

@@ -25,6 +25,7 @@ from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Effort, Option, ParseContext
 from ditto.controls.midi import read_midi
 from ditto.controls.notes import DEFAULT_BPM, REST, Note, NoteSequence, parse_notes
+from ditto.controls.numbers import checked_number
 from ditto.controls.output import Output, Window
 from ditto.controls.scores import read_score
 from ditto.controls.tunes import parse_melody, track_of, transcribe_recording, tune_from
@@ -121,11 +122,10 @@ class Melody(Control):
             raise ControlError(f"a melody's loss is 'nll' or 'margin', not {shown(self.measure)}")
         if self.domain not in ("sound", "mel"):
             raise ControlError(f"a melody is heard in 'sound' or 'mel', not {shown(self.domain)}")
-        if not 0 < self.margin <= MAX_MARGIN:
-            raise ControlError(
-                f"a melody's margin must be above 0 and at most {MAX_MARGIN:g} nats, not "
-                f"{self.margin:g}"
-            )
+        margin = checked_number(
+            "a melody's margin", self.margin, 0, MAX_MARGIN, "nats", left_out="low"
+        )
+        object.__setattr__(self, "margin", margin)
 
     @classmethod
     def parse(cls, text: str, context: ParseContext) -> "Melody":

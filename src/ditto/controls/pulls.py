@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Integral
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -24,6 +25,7 @@ from ditto.controls.output import Output
 from ditto.errors import ControlError
 from ditto.models.clap import Clap
 from ditto.models.model import MusicModel
+from ditto.paths import shown
 from ditto.tables import table
 
 
@@ -99,10 +101,11 @@ class LatentStatistics(Pull):
         Raises:
             ControlError: one is out of range.
         """
-        if not (1 <= self.size <= 64 and 0 <= self.shuffles <= 100):
+        whole = isinstance(self.size, Integral) and isinstance(self.shuffles, Integral)
+        if not whole or not (1 <= self.size <= 64 and 0 <= self.shuffles <= 100):
             raise ControlError(
                 "latent statistics need a size from 1 to 64 and 0 to 100 shuffles, not "
-                f"{self.size} and {self.shuffles}"
+                f"{shown(self.size)} and {shown(self.shuffles)}"
             )
 
     def loss(self, output: Output) -> Tensor:

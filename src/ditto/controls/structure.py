@@ -34,6 +34,7 @@ from ditto.audio.similarity import (
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Effort, Option, ParseContext
 from ditto.controls.form import Form, parse_form
+from ditto.controls.numbers import checked_number
 from ditto.controls.output import Output, Window
 from ditto.errors import ControlError
 from ditto.models.model import MusicModel
@@ -196,11 +197,8 @@ class Structure(SelfSimilarity):
         """
         if not isinstance(form, str | Form):
             raise ControlError(f"a structure is a form such as 'ABA', not {shown(form)}")
-        check_tolerance(tolerance)
-        if not 0 <= density <= MAX_DENSITY:
-            raise ControlError(
-                f"the weight of density must be from 0 to {MAX_DENSITY:g}, not {density:g}"
-            )
+        tolerance = checked_tolerance(tolerance)
+        density = checked_number("the weight of density", density, 0, MAX_DENSITY)
         object.__setattr__(self, "form", parse_form(form) if isinstance(form, str) else form)
         object.__setattr__(self, "tolerance", tolerance)
         object.__setattr__(self, "density", density)
@@ -401,7 +399,7 @@ class StructureLike(SelfSimilarity):
         Raises:
             ControlError: it is out of range.
         """
-        check_tolerance(self.tolerance)
+        object.__setattr__(self, "tolerance", checked_tolerance(self.tolerance))
 
     @classmethod
     def of_recording(
@@ -477,14 +475,13 @@ def _timbre(mel: Tensor, spec: AudioSpec) -> Tensor:
     return mfcc(mel, spec)[:, 1:]
 
 
-def check_tolerance(tolerance: float) -> None:
-    """Refuse a tolerance that no pair of frames can miss.
+def checked_tolerance(tolerance: float) -> float:
+    """Return a tolerance; refuse one that no pair of frames can miss.
 
     Raises:
         ControlError: it is not from 0 to below 1.
     """
-    if not 0 <= tolerance < 1:
-        raise ControlError(f"a form's tolerance must be from 0 to below 1, not {tolerance:g}")
+    return checked_number("a form's tolerance", tolerance, 0, 1, left_out="high")
 
 
 @table(maxsize=16)

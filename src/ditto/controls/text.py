@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ditto.controls.base import Control, Effort, Option, ParseContext
+from ditto.controls.numbers import checked_number
 from ditto.controls.output import Output
 from ditto.errors import ControlError
 from ditto.models.clap import Clap
@@ -18,12 +19,17 @@ from ditto.models.model import MusicModel
 from ditto.paths import shown
 from ditto.tables import Constant
 
+ENOUGH = 0.75
+"""Cosine at which a text is met by the embedded CLAP, which hears real music and its own caption at
+about 0.65 (docs/results/music.json)."""
+
 
 @dataclass(frozen=True, init=False)
 class Text(Control):
-    """f = CLAP of V(x_0), y = CLAP of a text, 𝓛 = 1 − cos(f, y), in [0, 2].
+    """f = CLAP of V(x_0), y = CLAP of a text, 𝓛 = max(0, enough − cos(f, y)), in [0, 2].
 
-    The base model need not know texts, nor tags.
+    DITTO-2's is 1 − cos, enough = 1: it goes on when a clip fits its text better than real music
+    does, and the clip becomes less like music. The base model need not know texts, nor tags.
 
     Attributes:
         text: the description, e.g. "a calm jazz trio with vibraphone".
@@ -37,6 +43,7 @@ class Text(Control):
     text: str
     source: Clap | str | os.PathLike[str] | None
     domain: Literal["sound", "mel"]
+    enough: float | None
     offset: Tensor | None = field(compare=False, repr=False)
     kind = "text"
     corrected: ClassVar[Effort] = Effort(40, 0.6, 0.05)
@@ -44,6 +51,7 @@ class Text(Control):
     noun = "a text"
     options = (
         Option("clap", str, "The CLAP that hears --text: a folder or a Hub id; else the embedded."),
+        Option("text_enough", float, "A cosine that is enough; 1 asks for all there is."),
     )
 
     def __init__(
@@ -51,11 +59,12 @@ class Text(Control):
         text: str,
         clap: Clap | str | os.PathLike[str] | None = None,
         domain: Literal["sound", "mel"] = "sound",
+        enough: float | None = None,
     ) -> None:
         """Take a description; CLAP is loaded when it is first needed.
 
         Raises:
-            ControlError: there is no text, or the domain is unknown.
+            ControlError: there is no text, the domain is unknown, or what is enough is no cosine.
         """
         if domain not in ("sound", "mel"):
             raise ControlError(f"a text is heard in 'sound' or 'mel', not {shown(domain)}")
@@ -65,15 +74,19 @@ class Text(Control):
             raise ControlError(
                 "the text is empty: describe the music, e.g. 'a calm jazz trio with vibraphone'"
             )
+        if enough is not None:
+            enough = checked_number("what is enough of a text", enough, -1, 1, left_out="low")
         object.__setattr__(self, "text", text)
         object.__setattr__(self, "source", clap)
         object.__setattr__(self, "domain", domain)
+        object.__setattr__(self, "enough", enough)
         object.__setattr__(self, "offset", None)
 
     @classmethod
     def parse(cls, text: str, context: ParseContext) -> "Text":
         """Return the control that ``--text`` asks for."""
-        return cls(text, context.options.get("clap"))
+        options = context.options
+        return cls(text, options.get("clap"), enough=options.get("text_enough"))
 
     @cached_property
     def clap(self) -> Clap:
@@ -97,13 +110,24 @@ class Text(Control):
         heard = self.clap.embed_audio(output.audio, output.model.spec.sample_rate)
         return heard @ self._constant.like(heard)
 
+    @property
+    def goal(self) -> float:
+        """The cosine at which the loss is done."""
+        if self.enough is not None:
+            return self.enough
+        return ENOUGH if self.clap.name == "embedded" else 1.0
+
     def loss(self, output: Output) -> Tensor:
         """Return 𝓛 of each item, shape (B,)."""
+        return (self.goal - self._heard(output)).clamp(min=0)
+
+    def _heard(self, output: Output) -> Tensor:
+        """Return the cosine in the loss's domain."""
         if self.domain == "sound":
-            return 1 - self.cosine(output)
+            return self.cosine(output)
         read, embed = self._estimate(output)
         heard = embed(read if self.offset is None else read + self.offset)
-        return 1 - heard @ self.target.to(heard)
+        return heard @ self.target.to(heard)
 
     def _estimate(self, output: Output) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Return what is heard of x_0, and how it becomes an embedding.
@@ -141,7 +165,7 @@ class Text(Control):
 
     def _in(self, domain: Literal["sound", "mel"], offset: Tensor | None = None) -> "Text":
         """Return the control in a domain; CLAP and what was embedded are shared."""
-        control = Text(self.text, self.source, domain)
+        control = Text(self.text, self.source, domain, self.enough)
         object.__setattr__(control, "offset", offset)
         for name in ("clap", "target"):
             if name in vars(self):
@@ -171,6 +195,7 @@ class Text(Control):
             "clap": clap.name,
             "clap_sha256": clap.sha256,
             "unknown_words": clap.unknown_words(self.text),
+            "enough": self.goal,
             **({} if self.domain == "sound" else {"domain": self.domain}),
         }
 
@@ -183,4 +208,6 @@ class Text(Control):
         """
         if values["clap"] != "embedded":
             raise ValueError("the description has another CLAP")
-        return cls(values["text"], domain=values.get("domain", "sound"))
+        # before there was an end, the loss was 1 − cos
+        enough = values.get("enough", 1.0)
+        return cls(values["text"], domain=values.get("domain", "sound"), enough=enough)
