@@ -20,6 +20,7 @@ from ditto.models.hub import load
 from ditto.models.model import MusicModel
 from ditto.training.distill import load_distilled, train_student
 from ditto.training.student_gap import TeacherStudentGap
+from ditto.training.student_init import init_student
 from ditto.training.whole_chains import Chains, ends, told_goal, widths
 
 TOLD = replace(CHAINS, told_end=True, whole_chains=20)
@@ -144,3 +145,13 @@ def test_a_told_student_comes_nearer_is_saved_and_goes_on_after_a_kill(
     before, after = gap.measure(fresh, (1, 2)), gap.measure(loaded.student, (1, 2))
     assert after["gap_1_w1"] < 0.7 * before["gap_1_w1"]
     assert after["gap_2_w1"] < before["gap_2_w1"]
+
+
+def test_a_student_that_is_not_told_may_start_from_one_that_is(tiny_model: MusicModel) -> None:
+    told = tiny_model.new_student(told_end=True)
+    torch.nn.init.normal_(told.get_parameter("head.bias"))
+    model = tiny_model.attach_student(tiny_model.student_denoiser(told), "")
+    for told_end in (False, True):
+        network = init_student(model, start_from="student", told_end=told_end)
+        assert torch.equal(network.get_parameter("head.bias"), told.get_parameter("head.bias"))
+        assert model.student_denoiser(network).told_end == told_end

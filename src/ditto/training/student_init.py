@@ -62,7 +62,7 @@ def init_student(
         seed: of LoRA's first weights.
         start_from: whose weights it begins with.
         told_end: see `MusicModel.new_student`; begun with a student that is not told, it starts as
-            if it heard nothing.
+            if it heard nothing, and one that is not told starts so from one that is.
 
     Raises:
         DataError: peft is missing, or the model has no student of this kind.
@@ -74,8 +74,8 @@ def init_student(
             raise DataError(
                 f"{teacher.name!r} has no student to start from: start from the teacher"
             )
-        own = teacher.distilled.network.state_dict()
-        network.load_state_dict(network.state_dict() | own)
+        mine, own = network.state_dict(), teacher.distilled.network.state_dict()
+        network.load_state_dict(mine | {name: w for name, w in own.items() if name in mine})
     if rank:
         known = {name for name, _ in teacher.network.named_parameters()}
         added = [parameter for name, parameter in network.named_parameters() if name not in known]
