@@ -18,6 +18,7 @@ from ditto.diffusion.schedule import CLEAN
 from ditto.errors import DataError, ModelError
 from ditto.models.hub import load
 from ditto.models.model import MusicModel
+from ditto.models.student import Student
 from ditto.training.distill import load_distilled, train_student
 from ditto.training.student_gap import TeacherStudentGap
 from ditto.training.student_init import init_student
@@ -150,7 +151,7 @@ def test_a_told_student_comes_nearer_is_saved_and_goes_on_after_a_kill(
 def test_a_student_that_is_not_told_may_start_from_one_that_is(tiny_model: MusicModel) -> None:
     told = tiny_model.new_student(told_end=True)
     torch.nn.init.normal_(told.get_parameter("head.bias"))
-    model = tiny_model.attach_student(tiny_model.student_denoiser(told), "")
+    model = replace(tiny_model, distilled=Student(told, "ctm", (1.0, 5.0), ""))
     for told_end in (False, True):
         network = init_student(model, start_from="student", told_end=told_end)
         assert torch.equal(network.get_parameter("head.bias"), told.get_parameter("head.bias"))
