@@ -213,10 +213,15 @@ def test_a_run_may_start_from_the_embedded_base_and_train_a_part_of_it(tmp_path:
     assert packed.sha256 == digest
     assert packed.spec.clip_frames == 64
     assert differing(packed.network, base) == moved
+    # and the next run may go on from what was packed
+    onwards = replace(config, start_from=str(tmp_path / "packed"), lr=0.0, steps=1)
+    same = train_base(onwards, clips, tmp_path / "on", show=False)
+    assert not differing(same, packed.network)
+    assert pack_fine_tune(tmp_path / "on", tmp_path / "again") == digest
 
 
 def test_a_run_cannot_start_from_the_embedded_base_with_another_network(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is not the embedded base's"):
+    with pytest.raises(DataError, match="is not that of the model"):
         train_base(replace(TINY, start_from="embedded"), Clips(), tmp_path / "run", show=False)
 
 

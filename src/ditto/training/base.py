@@ -19,7 +19,9 @@ from ditto.data.files import make_folder, read_json, write_json
 from ditto.data.shards import Shards, find_data
 from ditto.errors import DataError
 from ditto.models.conditioning import drop_conditions
+from ditto.models.folder import INDEX
 from ditto.models.hub import load
+from ditto.models.model import MusicModel
 from ditto.paths import StrPath
 from ditto.training.denoising import (
     NETWORKS,
@@ -148,8 +150,8 @@ def _begun_bands(config: BaseConfig, data: Path | Shards, spec: AudioSpec, out: 
     Later data must not move the model space.
     """
     if not (out / BANDS).exists():
-        if config.start_from == EMBEDDED:
-            bands = load(device="cpu").bands
+        if (model := _begun_with(config)) is not None:
+            bands = model.bands
         elif config.start_from:
             bands = load_bands(Path(config.start_from))
         else:
@@ -188,12 +190,12 @@ def started(config: BaseConfig) -> Network:
     """Build the network at step 0; what is not trained needs no gradient.
 
     Raises:
-        DataError: the run that it starts from has no checkpoint, the embedded base is another
-            network, or no weight has a name that is to be trained.
+        DataError: the run that it starts from has no checkpoint, the model has another network, or
+            no weight has a name that is to be trained.
     """
     network = network_of(config)
-    if config.start_from == EMBEDDED:
-        _take(load(device="cpu").network.state_dict(), network)
+    if (model := _begun_with(config)) is not None:
+        _take(model.network.state_dict(), network)
     elif config.start_from:
         own, found = network.state_dict(), Checkpoints(Path(config.start_from)).newest()[0]["ema"]
         taken = {
@@ -205,12 +207,22 @@ def started(config: BaseConfig) -> Network:
     return _frozen(network, config.trained)
 
 
+def _begun_with(config: BaseConfig) -> MusicModel | None:
+    """Load the model that a recipe starts from; None if it is a run, or there is none."""
+    source = config.start_from
+    if source == EMBEDDED:
+        return load(device="cpu")
+    found = bool(source) and (Path(source) / INDEX).is_file()
+    return load(source, device="cpu") if found else None
+
+
 def _take(weights: Mapping[str, Tensor], network: Network) -> None:
     try:
         network.load_state_dict(weights)
     except RuntimeError:
         raise DataError(
-            "the config's network is not the embedded base's: give that of the recipe base-24s"
+            "the config's network is not that of the model that it starts from: of the embedded "
+            "one, give that of the recipe base-24s"
         ) from None
 
 

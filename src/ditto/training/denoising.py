@@ -72,7 +72,7 @@ class BaseConfig(DenoiserRecipe):
     Attributes:
         network: keyword arguments of the network's constructor.
         start_from: folder of a run from whose averaged weights this one starts, as far as names and
-            shapes agree; "embedded" is the embedded base, whose network's settings must be these.
+            shapes agree; or of a model, or "embedded", whose network's settings must be these.
         continued: whether it takes that run's last weights, optimiser and averages as they are, in
             place of the averages alone: so a run at a constant rate is brought to an end beside
             itself, while it goes on.

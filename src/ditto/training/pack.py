@@ -8,6 +8,7 @@ from ditto.data.dataset import vocabulary_of
 from ditto.data.shards import find_data
 from ditto.errors import DataError
 from ditto.models.fine_tune import save_fine_tune
+from ditto.models.folder import INDEX
 from ditto.models.hub import load
 from ditto.models.model import MusicModel
 from ditto.paths import StrPath
@@ -49,10 +50,12 @@ def pack_fine_tune(run: Path, out: Path) -> str:
     """Write what a run changed of the embedded base, from its newest checkpoint; return the hash.
 
     Raises:
-        DataError: the run has no checkpoint, or did not start from the embedded base.
+        DataError: the run has no checkpoint, or did not start from the embedded base or a model
+            that was tuned from it.
     """
     config = load_config(run / "config.json", BaseConfig)
-    if config.start_from != EMBEDDED:
+    start = config.start_from
+    if start != EMBEDDED and not (start and (Path(start) / INDEX).is_file()):
         raise DataError(
             f"the run {str(run)!r} did not start from the embedded base: pack it with a vocoder"
         )
