@@ -46,7 +46,7 @@ class Text(Control):
     enough: float | None
     offset: Tensor | None = field(compare=False, repr=False)
     kind = "text"
-    corrected: ClassVar[Effort] = Effort(40, 0.6, 0.05)
+    corrected: ClassVar[Effort] = Effort(40, 0.3, 0.05, 64)
     help = "Describe the music, e.g. 'a calm jazz trio with vibraphone' (by CLAP)."
     noun = "a text"
     options = (
