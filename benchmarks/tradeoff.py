@@ -44,12 +44,10 @@ PULLED = {"intensity": 1.0, "melody": 0.1, "structure": 0.01, "brightness": 0.1,
 """λ of a pull beside each control, whose losses differ in size."""
 TOLERANCES, DENSITIES, MARGINS = (0.05, 0.2), (0.0, 0.03), (0.3, 1.2)
 """Of form; weights of its onsets; nats by which a tune leads: beside the defaults."""
-TRAVELS = {"melody": (0.4, 0.55), "structure": (0.1, 0.2, 0.4), "text": (0.15, 0.3, 0.6)}
+TRAVELS = {"melody": (0.4, 0.55), "structure": (0.1, 0.4), "text": (0.15, 0.6)}
 """Ways beside the defaults."""
 GUIDED = (2.0, 3.0)
 """w beside the model's own."""
-MANY = 64
-"""Candidates of rows that begin at the best of them."""
 ENDS = (0.65, 0.7, 0.8)
 """Cosines at which a text is done, beside the default."""
 FEW = 40
@@ -181,12 +179,14 @@ def _near(control: Control, request: Request, bench: Bench, variant: Variant) ->
     return as_published(control) + PULLED[control.kind] * NearUncontrolled(plain.x_0)
 
 
-def _searched(kind: str, ctm: Variant) -> Iterator[tuple[str, Variant, Change | None, int | None]]:
-    """Yield rows that begin at the best of many noises."""
+def _unsearched(
+    kind: str, ctm: Variant
+) -> Iterator[tuple[str, Variant, Change | None, int | None]]:
+    """Yield rows that begin at their own noise, not at the best of many."""
     for travel in TRAVELS[kind]:
-        yield f"ways from the best of {MANY}, {travel:g}", ctm.with_(max_travel=travel), None, None
+        yield f"ways from one noise, {travel:g}", ctm.with_(max_travel=travel), None, None
     for end in ENDS if kind == "text" else ():
-        yield f"ends from the best of {MANY}, {end:g}", ctm, _text(end), None
+        yield f"ends from one noise, {end:g}", ctm, _text(end), None
 
 
 def _own(kind: str, ctm: Variant) -> Iterator[tuple[str, Variant, Change | None, int | None]]:
@@ -194,7 +194,7 @@ def _own(kind: str, ctm: Variant) -> Iterator[tuple[str, Variant, Change | None,
     for travel in TRAVELS.get(kind, ()):
         yield f"ways, {travel:g}", ctm.with_(max_travel=travel), None, None
     if kind in ("structure", "text"):
-        yield from _searched(kind, ctm.with_(candidates=MANY))
+        yield from _unsearched(kind, ctm.with_(candidates=1))
     for end in ENDS if kind == "text" else ():
         yield f"ends, {end:g}", ctm, _text(end), None
     if kind == "melody":

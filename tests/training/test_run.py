@@ -2,6 +2,7 @@
 what is refused."""
 
 import json
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,13 +57,23 @@ def train(run: Run, stop: int = 1000) -> Run:
     return run
 
 
-def test_a_killed_run_with_frozen_parts_ends_with_the_same_weights(tmp_path: Path) -> None:
-    whole = train(started(tmp_path / "whole"))
-    train(started(tmp_path / "killed"), stop=4)
-    again = train(started(tmp_path / "killed"))
+def whole_and_killed(make: Callable[[Path], Run], folder: Path) -> tuple[Run, Run]:
+    """A run of 6 steps, and one that was killed after its checkpoint of step 3 and made again."""
+    whole = train(make(folder / "whole"))
+    train(make(folder / "killed"), stop=4)
+    again = train(make(folder / "killed"))
     assert (again.start, again.done) == (3, 6)
+    return whole, again
+
+
+def assert_alike(whole: Run, again: Run) -> None:
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, again.network.state_dict()[name]), name
+
+
+def test_a_killed_run_with_frozen_parts_ends_with_the_same_weights(tmp_path: Path) -> None:
+    whole, again = whole_and_killed(started, tmp_path)
+    assert_alike(whole, again)
     assert whole.network.get_buffer("calls") == 6
     assert torch.equal(
         whole.averages["ema"].shadow["trained.weight"],
@@ -94,12 +105,8 @@ def stacked(out: Path) -> Run:
 
 
 def test_a_killed_run_of_muon_ends_with_the_same_weights(tmp_path: Path) -> None:
-    whole = train(stacked(tmp_path / "whole"))
-    train(stacked(tmp_path / "killed"), stop=4)
-    again = train(stacked(tmp_path / "killed"))
-    assert (again.start, again.done) == (3, 6)
-    for name, value in whole.network.state_dict().items():
-        assert torch.equal(value, again.network.state_dict()[name]), name
+    whole, again = whole_and_killed(stacked, tmp_path)
+    assert_alike(whole, again)
 
 
 def test_muon_steps_the_blocks_matrices_alike_in_all_directions() -> None:

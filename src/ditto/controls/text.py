@@ -20,8 +20,8 @@ from ditto.paths import shown
 from ditto.tables import Constant
 
 ENOUGH = 0.75
-"""Cosine at which a text is met by the embedded CLAP, which hears real music and its own caption at
-about 0.65 (docs/results/music.json)."""
+"""Cosine at which a text is met by the embedded CLAP. Another of its kind, the judge, gives real
+music and its own caption 0.65 (docs/results/music.json)."""
 
 
 @dataclass(frozen=True, init=False)

@@ -28,7 +28,7 @@ class Recipe:
         decay: share of the steps, the last ones, over which it falls to 0.
         lr_decay: shape of the fall, "linear" or "cosine".
         warmup: steps of its linear rise at the start.
-        weight_decay: of both.
+        weight_decay: of both optimisers.
         betas: AdamW's.
         clip_norm: upper bound of the gradient's norm.
         seed: of initial weights and all draws.
