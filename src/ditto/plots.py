@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
@@ -57,17 +57,13 @@ def clip_picture(
         OutputError: if the file exists (without `force`) or cannot be written.
     """
     heights = [3.4, *map(_height, panels), *([2.2] if losses else [])]
-    figure = _figure(10 if uncontrolled is None else 13, sum(heights))
-    columns = 1 if uncontrolled is None else 2
-    grid = figure.add_gridspec(
-        len(heights), columns, height_ratios=heights, width_ratios=[10, 3][:columns]
-    )
-    axes = [figure.add_subplot(grid[row, 0]) for row in range(len(heights))]
-    figure.suptitle(title, fontsize=10)
+    beside_width = 0.0 if uncontrolled is None else 3.0
+    figure, axes = _rows(10, heights, title, beside_width)
     _spectrogram(axes[0], mel, spec)
     if uncontrolled is not None:
-        beside = figure.add_subplot(grid[0, 1])
+        beside = _beside(axes[0], 10 + MARGIN, beside_width - 2 * MARGIN)
         _image(beside, uncontrolled, spec)
+        beside.set_yticks([])
         beside.set_title("without control", fontsize=9)
     for place, panel in zip(axes[1:], panels, strict=False):
         draw_panel(panel, place, spec)
@@ -187,13 +183,7 @@ def edit_picture(
     losses = [curve for curve in losses if curve]
     heights = [*([2.8] if before is not None else []), 2.8, *map(_height, panels)]
     heights += [2.2] if losses else []
-    figure = _figure(10, sum(heights))
-    axes = list(
-        figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[
-            :, 0
-        ]
-    )
-    figure.suptitle(title, fontsize=10)
+    figure, axes = _rows(10, heights, title)
     if before is not None:
         _spectrogram(axes[0], before, spec, stride)
         axes.pop(0).set_title("before", fontsize=9)
@@ -249,6 +239,57 @@ def loss_picture(
     _save(figure, path, force=True)
 
 
+MARGIN, LEFT, SCALE = 0.1, 0.9, 0.85
+"""Inches of a picture: around it; left of axes, for their numbers; right of them, for a scale."""
+ABOVE, BELOW = 0.3, 0.5
+"""Inches above and below axes, for their title and their numbers."""
+
+
+def _rows(
+    width: float, heights: Sequence[float], title: str, beside: float = 0.0
+) -> tuple[Figure, list[Axes]]:
+    """Make a figure of axes below one another, so that the same moment is at the same place.
+
+    Their places are given in inches: to find them by what is written would mean to draw it twice.
+
+    Args:
+        width: in inches.
+        heights: in inches, of axes with what is written around them.
+        title: over all of them.
+        beside: inches more at the right.
+    """
+    whole = sum(heights) + ABOVE
+    figure = Figure(figsize=(width + beside, whole))
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=10, y=1 - MARGIN / whole, verticalalignment="top")
+    axes, top = [], whole - ABOVE
+    for height in heights:
+        rectangle = (LEFT, top - height + BELOW, width - LEFT - SCALE, height - ABOVE - BELOW)
+        axes.append(figure.add_axes(_shares(figure, *rectangle)))
+        top -= height
+    return figure, axes
+
+
+def _beside(axes: Axes, left: float, width: float) -> Axes:
+    """Make axes as high as others, at some inches from the left."""
+    place, (_, height) = axes.get_position(), _size(axes.figure)
+    inches = left, place.y0 * height, width, place.height * height
+    return axes.figure.add_axes(_shares(axes.figure, *inches))
+
+
+def _size(figure: Figure | SubFigure) -> tuple[float, float]:
+    """Return a figure's width and height in inches."""
+    return figure.bbox.width / figure.dpi, figure.bbox.height / figure.dpi
+
+
+def _shares(
+    figure: Figure | SubFigure, left: float, bottom: float, width: float, height: float
+) -> tuple[float, float, float, float]:
+    """Return a rectangle in inches as shares of a figure."""
+    across, up = _size(figure)
+    return left / across, bottom / up, width / across, height / up
+
+
 def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -284,7 +325,9 @@ def _drawable(character: str, known: frozenset[int]) -> str:
 def _spectrogram(axes: Axes, mel: Tensor, spec: AudioSpec, stride: int = 1) -> None:
     image = _image(axes, mel, spec, stride)
     axes.set(xlabel="seconds", ylabel="mel band")
-    axes.figure.colorbar(image, ax=axes, label="dB", pad=0.01)
+    place, (width, _) = axes.get_position(), _size(axes.figure)
+    beside = _beside(axes, place.x1 * width + MARGIN, 2 * MARGIN)
+    axes.figure.colorbar(image, cax=beside, label="dB")
 
 
 def _image(axes: Axes, mel: Tensor, spec: AudioSpec, stride: int = 1) -> AxesImage:

@@ -148,9 +148,9 @@ def again(
 
 def _save(made: Result | Edit, item: int, path: Path) -> None:
     if isinstance(made, Edit):
-        made.save(path)
+        made.save(path, picture=False)
     else:
-        made.save(path, item)
+        made.save(path, item, picture=False)
 
 
 def _text(file: Path) -> str:
