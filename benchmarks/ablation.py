@@ -9,6 +9,7 @@ has to beat; and all of it at w = 3 again.
 import torch
 
 from benchmarks import measures as m
+from benchmarks import music
 from benchmarks import tasks as t
 from benchmarks import variants as v
 from benchmarks.cache import Tensors
@@ -28,8 +29,8 @@ W = 3.0
 
 def constant_gain(bench: t.Bench, task: t.Task, variant: v.Variant, i: int) -> Tensors:
     """Make a variant's clip louder or softer as a whole, by the mean of what it is off in dB."""
-    clips = bench.some(t.CONTROLS["loudness"], variant, [i])
-    model, control = bench.models.of(variant), bench.targets.control(i, "loudness")
+    clips = bench.some(t.CONTROLS["intensity"], variant, [i])
+    model, control = bench.models.of(variant), bench.targets.control(i, "intensity")
     assert isinstance(control, Intensity)
     audio, x_0 = t.sound(clips["audio"]), torch.zeros(1, *model.shape())
     heard = Output(x_0, model, audio)
@@ -40,7 +41,7 @@ def constant_gain(bench: t.Bench, task: t.Task, variant: v.Variant, i: int) -> T
     return kept | errors | {"audio": t.pcm(louder)}
 
 
-GAIN = t.Task("loudness, constant gain", constant_gain, ("loudness",))
+GAIN = t.Task("intensity, constant gain", constant_gain, ("intensity",))
 
 
 def corrected(corrections: int | str, adam: str) -> v.Variant:
@@ -55,8 +56,8 @@ def helped(adam: str) -> v.Variant:
     return v.DITTO.with_(name=f"DITTO, proxies, {adam}", slow=True, proxies=True, **ADAMS[adam])
 
 
-def _entry(variant: v.Variant, group: str = "", task: t.Task = t.CONTROLS["loudness"]) -> Entry:
-    return Entry(group, task, variant, (m.TIME, m.MSE, m.RHO, m.FAD, m.CLAP_SCORE))
+def _entry(variant: v.Variant, group: str = "", task: t.Task = t.CONTROLS["intensity"]) -> Entry:
+    return Entry(group, task, variant, (m.TIME, m.MSE, m.RHO, *music.BESIDE))
 
 
 PAPERS, OURS = ADAMS

@@ -78,7 +78,12 @@ class Hearing:
         self._floors: dict[tuple[str, int], Interval] = {}
 
     def heard(self, audio: Tensor) -> Heard:
-        """Hear clips (N, samples), or read what was heard in the same sound before."""
+        """Hear clips (N, samples), or read what was heard in the same sound before.
+
+        Raises:
+            ModelError: an ear is not installed.
+            DataError: the clips are too short for one.
+        """
         clips = [self._heard(clip) for clip in pcm(audio)]
         return {name: torch.cat([clip[name] for clip in clips]).numpy() for name in clips[0]}
 
@@ -91,7 +96,10 @@ class Hearing:
         path = self.cache.path("heard", identity)
         found = self.cache.read(path)
         if found is None:
-            made = self.hear(sound(clip[None]), self.sample_rate)
+            try:
+                made = self.hear(sound(clip[None]), self.sample_rate)
+            except ValueError as error:
+                raise DataError(str(error)) from None
             found = {name: torch.from_numpy(np.array(value)) for name, value in made.items()}
             self.cache.write(path, found)
         return found

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.cache import Tensors
 from benchmarks.hearing import Heard, Hearing
-from benchmarks.report import FEWEST, ROOT
+from benchmarks.report import ROOT
 from benchmarks.targets import Targets
 from benchmarks.tasks import COSINE_SCALE, Bench, sound
 from ditto.controls.melody import Melody
@@ -36,6 +36,8 @@ CONVERGED = 2.0
 """τ of MS2C, dB² (DITTO, appendix L)."""
 CLAP, CLASSIFIER = ROOT / "weights" / "clap-judge", ROOT / "weights" / "classifier"
 """Of a checkout: the CLAP that nothing is optimised against, and the tag classifier."""
+DISTANCES = 32
+"""Clips that a Fréchet distance takes at least."""
 NEGLIGIBLE = 1e-12
 """Smallest error: a perfect row would otherwise have infinite ratios."""
 NO_JUDGE = "no weights: {} needs {}"
@@ -62,7 +64,7 @@ class Judge:
     clap: Clap | None = None
     classifier: ClipClassifier | None = None
     text_clap: Clap | None = None
-    fewest: int = FEWEST
+    fewest: int = DISTANCES
     hearing: Hearing | None = None
 
     @classmethod
@@ -223,12 +225,14 @@ class Measure:
         unit: "" for a pure number.
         ideal: the best value; claims compare distances from it. None if there is none.
         compute: one value a clip, (N,); None takes the tensors of this name, averaged.
+        like: the figure whose order in the paper is claimed of this one too; None is its own.
     """
 
     name: str
     unit: str = ""
     ideal: float | None = 0.0
     compute: Callable[[RowResult], Array] | None = None
+    like: "Measure | None" = None
 
     def values(self, row: RowResult) -> Array:
         """Return one value a clip.
@@ -289,12 +293,13 @@ class FrechetMeasure(Measure):
 
     def interval(self, row: RowResult) -> Interval:
         """Return the distance with its interval."""
-        return statistic_interval(self.distance(row), self.values(row))
+        values = self.values(row)  # first: says at once whether there are enough
+        return statistic_interval(self.distance(row), values)
 
     def ratio(self, above: RowResult, below: RowResult, *, paired: bool = True) -> Interval:
         """Return the ratio of two distances; paired clips are drawn together."""
-        distance = self.distance(above)
         a, b = self.values(above), self.values(below)
+        distance = self.distance(above)
 
         def ratio(x: Array, y: Array) -> float:
             return distance(x) / max(distance(y), NEGLIGIBLE)

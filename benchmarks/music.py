@@ -8,12 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from benchmarks.hearing import EARS, PROBE, REFERENCE, joined
 from benchmarks.measures import (
     CLAP_SCORE,
+    FAD,
     RECOGNISED,
     Array,
     FrechetMeasure,
@@ -115,13 +117,27 @@ def _tempo(row: RowResult) -> Array:
 
 
 GENRE = Measure("genre_by_probe", "", None, _genre)
-FRECHET = {ear: OverFloor(f"frechet_over_floor_{ear}", ear=ear) for ear in EARS}
-NOTES = OverReal("notes_over_real", "", None, _heard("notes_per_second"), "notes_per_second")
+FRECHET = {ear: OverFloor(f"frechet_over_floor_{ear}", like=FAD, ear=ear) for ear in EARS}
+DISTANCES = (FAD, *FRECHET.values())
+"""From real music: in the judge's embedding, and in both foreign ones."""
+NOTES = OverReal("notes_over_real", "", None, _heard("notes_per_second"), heard="notes_per_second")
 ONSETS = Measure("onset_peak", "", None, _heard("onset_peak"))
 CONTRAST = Measure("contrast_off_by", "dB", 0.0, _off("contrast_db"))
 PEAKS = Measure("peaks_off_by", "dB", 0.0, _off("peaks_db"))
 TEMPO = Measure("tempo_with_octaves", "", None, _tempo)
 CLASSIFIED = RECOGNISED[:3]
+BESIDE = (*DISTANCES, NOTES, CLAP_SCORE)
+"""What happened to the music, beside every error."""
+KEPT: tuple[tuple[Measure, str, dict[str, Any]], ...] = (
+    *(
+        (measure, f"the Fréchet distance in {ear.upper()}_musicnn", {"most": 1.15})
+        for ear, measure in FRECHET.items()
+    ),
+    (NOTES, "notes a second", {"least": 0.8}),
+    (replace(CLAP_SCORE, ideal=None), "the CLAP score", {"least": 0.95}),
+)
+"""How much of the music of clips without control is left where it is kept."""
+NOTES_UNDER_MELODY = 0.7
 COLUMNS = (
     *(GENRE, *FRECHET.values(), NOTES, ONSETS, CONTRAST, PEAKS, TEMPO, CLAP_SCORE),
     *CLASSIFIED,
@@ -130,6 +146,27 @@ SHARES = {GENRE: (0.93, "genre by probe"), NOTES: (0.9, "notes a second"), TEMPO
 """At least so many times those of vocoded real clips."""
 LEVELS = {CONTRAST: (0.3, "contrast"), PEAKS: (0.6, "peaks")}
 """In dB at most off those of real clips."""
+
+
+def kept(row: str, plain: str, *measures: Measure, than: str = "no control") -> list[Versus]:
+    """Return the claims that a row keeps the music of another, of clips without control.
+
+    Args:
+        row: its name; of a melody fewer notes are enough.
+        plain: the other's.
+        measures: of `KEPT`; without any, all.
+        than: the other in words.
+    """
+    claims = []
+    for measure, words, border in KEPT:
+        if measures and measure not in measures:
+            continue
+        if measure is NOTES and "melody" in row:
+            border = dict[str, Any](least=NOTES_UNDER_MELODY)
+        side = "at most" if "most" in border else "at least"
+        words = f"{row}: {words} {side} {next(iter(border.values())):g} times that of {than}"
+        claims.append(Versus(words, row, plain, measure, **border))
+    return claims
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ claim: the ratio of the two distances from the ideal lies on the paper's side of
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.cache import ResultCache
-from benchmarks.measures import CLAP_SCORE, FAD, Judge, Measure, RowResult
+from benchmarks.measures import CLAP_SCORE, FAD, FrechetMeasure, Judge, Measure, RowResult
 from benchmarks.report import Claim, Report, Row, paper
 from benchmarks.targets import REFERENCE, Targets
 from benchmarks.tasks import Bench, Task
@@ -236,7 +236,8 @@ def run_table(
     most = max(counts.values(), default=0)
     extra = table.extra(bench, judge, most) if table.extra else []  # first: times the first call
     results = {entry: _result(entry, bench, judge, number) for entry, number in counts.items()}
-    rows = [row for entry, result in results.items() for row in _rows(entry, result)]
+    compared = _compared(results.values(), judge)
+    rows = [row for entry, result in results.items() for row in _rows(entry, result, compared)]
     by_name = {entry.name: results[entry] for entry in reversed(table.entries)}
     claims = [claim for test in table.claims for claim in test(by_name)]
     if table.pivot is not None:
@@ -272,7 +273,14 @@ def _result(entry: Entry, bench: Bench, judge: Judge, count: int) -> RowResult |
         return str(error)
 
 
-def _rows(entry: Entry, result: RowResult | str) -> list[Row]:
+def _compared(results: Iterable[RowResult | str], judge: Judge) -> int:
+    """Return of how many clips the Fréchet distances are: as many as all rows with enough have."""
+    counts = [result.count for result in results if isinstance(result, RowResult)]
+    return min((count for count in counts if count >= judge.fewest), default=0)
+
+
+def _rows(entry: Entry, result: RowResult | str, compared: int) -> list[Row]:
+    """Return a row's figures; Fréchet distances are of the first `compared` clips."""
     rows = []
     for measure in entry.measures:
         published = entry.papers.get(measure)
@@ -280,7 +288,9 @@ def _rows(entry: Entry, result: RowResult | str) -> list[Row]:
         try:
             if isinstance(result, str):
                 raise DittoError(result)
-            rows.append(Row.of(*head, measure.interval(result), published, result.count))
+            few = isinstance(measure, FrechetMeasure) and result.count > compared > 0
+            of = result.first(compared) if few else result
+            rows.append(Row.of(*head, measure.interval(of), published, of.count))
         except DittoError as error:
             rows.append(Row(*head, paper=published, error=str(error)))
     return rows
@@ -303,7 +313,8 @@ def orderings(pivot: str, results: Mapping[Entry, RowResult | str]) -> list[Clai
 def _ordering(
     measure: Measure, mine: Entry, other: Entry, results: Mapping[Entry, RowResult | str]
 ) -> list[Claim]:
-    published = [entry.papers.get(measure) for entry in (mine, other)]
+    told = measure.like or measure
+    published = [entry.papers.get(told) for entry in (mine, other)]
     if measure.ideal is None or None in published:
         return []
     a, b = (abs((value or 0.0) - measure.ideal) for value in published)
@@ -312,8 +323,8 @@ def _ordering(
     better, worse = (mine, other) if a < b else (other, mine)
     words = (
         f"{mine.group + ': ' if mine.group else ''}{measure.name} of {better.variant.name} is "
-        f"better than that of {worse.variant.name} (the paper: {better.papers[measure]:g} against "
-        f"{worse.papers[measure]:g})"
+        f"better than that of {worse.variant.name} (the paper: {better.papers[told]:g} against "
+        f"{worse.papers[told]:g})"
     )
     rows = {"worse": results[worse], "better": results[better]}
     return Versus(words, "worse", "better", measure)(rows)

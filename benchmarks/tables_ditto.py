@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 
 from benchmarks import measures as m
+from benchmarks import music
 from benchmarks import tasks as t
 from benchmarks import variants as v
 from benchmarks.report import Row, paper
 from benchmarks.runner import Entry, Table, Versus, figures
 
-EDITORS = (v.DOODL, v.NAIVE, v.MD, v.MD_ONE, v.MD50, v.MD50_ONE, v.GG, v.FREEDOM, v.DITTO)
+EDITORS = (v.DOODL, v.NAIVE, v.MD, v.MD_ONE, v.MD50, v.MD50_ONE, v.GG, v.FREEDOM, v.DITTO, v.CTM)
+UNPUBLISHED = (v.MD_ONE, v.MD50_ONE, v.CTM)
+"""Of the editors: MultiDiffusion as it might be, and DITTO-2, corrected, of which there are enough
+clips for a distance."""
 ERRORS = {"intensity": m.MSE, "melody": m.ACCURACY, "structure": m.STRUCTURE}
 PAPER_ERRORS = {
     "intensity": "intensity MSE",
@@ -24,10 +28,8 @@ def _edits(table: str, tasks: Sequence[tuple[t.Task, m.Measure, str]]) -> tuple[
             group=task.name,
             task=task,
             variant=variant,
-            measures=(m.FAD, error, m.SEAM, m.TIME),
-            papers=figures(table, variant.name, {m.FAD: column})
-            if variant not in (v.MD_ONE, v.MD50_ONE)
-            else {},
+            measures=(error, *music.BESIDE, m.SEAM, m.TIME),
+            papers={} if variant in UNPUBLISHED else figures(table, variant.name, {m.FAD: column}),
         )
         for task, error, column in tasks
         for variant in EDITORS
@@ -57,6 +59,12 @@ TABLE_2 = Table(
 )
 
 
+OWN_SAMPLER = v.TTM.with_(name="Default TTM, own sampler")
+OWN_ROWS = (OWN_SAMPLER, v.STUDENT, v.CTM)
+"""That Table 3 of the paper has not: the base as it is sampled by default, and DITTO-2, corrected,
+beside its student without control."""
+
+
 def _controlled(name: str, variant: v.Variant) -> Entry:
     error = ERRORS[name]
     columns = {error: PAPER_ERRORS[name], m.FAD: f"{name} FAD", m.CLAP_SCORE: f"{name} CLAP"}
@@ -64,9 +72,18 @@ def _controlled(name: str, variant: v.Variant) -> Entry:
         group=name,
         task=t.CONTROLS[name],
         variant=variant,
-        measures=(error, m.FAD, m.CLAP_SCORE, m.TIME),
-        papers=figures("d1_table3_controls", variant.name, columns),
+        measures=(error, *music.BESIDE, m.TIME),
+        papers={} if variant in OWN_ROWS else figures("d1_table3_controls", variant.name, columns),
     )
+
+
+def _music_kept(name: str) -> list[Versus]:
+    """Return the claims on the music under a control, beside those of the paper's figures."""
+    row, plain = f"{name}, {v.CTM.name}", f"{name}, {v.STUDENT.name}"
+    words = f"{row}: its {{}} is below that of no control, as DITTO's FAD is in the paper"
+    nearer = [Versus(words.format(each.name), plain, row, each) for each in music.DISTANCES]
+    chain, ditto = f"{name}, {v.CHAIN.name}", f"{name}, {v.DITTO.name}"
+    return [*nearer, *music.kept(row, plain, music.NOTES), *music.kept(ditto, chain, music.NOTES)]
 
 
 TABLE_3 = Table(
@@ -75,10 +92,11 @@ TABLE_3 = Table(
     tuple(
         _controlled(name, variant)
         for name in ERRORS
-        for variant in (v.TTM, v.CONTROLNET, v.FREEDOM, v.DOODL, v.DITTO)
+        for variant in (v.CHAIN, v.CONTROLNET, v.FREEDOM, v.DOODL, v.DITTO, *OWN_ROWS)
         if (name, variant) != ("structure", v.CONTROLNET)
     ),
     pivot="DITTO",
+    claims=tuple(claim for name in ERRORS for claim in _music_kept(name)),
 )
 
 
@@ -94,9 +112,12 @@ def _efficiency(steps: int) -> list[Entry]:
     entries = []
     for base in (v.CHECKPOINTED, v.DOODL):
         variant = base if steps == 20 else base.with_(slow=True, steps=steps)
-        for task, own in ((t.CONTROLS["intensity"], columns), (t.MEMORY, {m.MEMORY: "MAM (GB)"})):
+        for task, own, beside in (
+            (t.CONTROLS["intensity"], columns, (*music.FRECHET.values(), music.NOTES)),
+            (t.MEMORY, {m.MEMORY: "MAM (GB)"}, ()),
+        ):
             row = figures("d1_table5_efficiency_intensity", f"{base.name} {steps}", own)
-            entries.append(Entry(f"T={steps}", task, variant, tuple(own), row))
+            entries.append(Entry(f"T={steps}", task, variant, (*own, *beside), row))
     return entries
 
 
@@ -114,7 +135,7 @@ TABLE_6 = Table(
             group="intensity",
             task=t.CONTROLS[name],
             variant=variant,
-            measures=(m.MSE, m.RHO, m.FAD, m.CLAP_SCORE),
+            measures=(m.MSE, m.RHO, *music.BESIDE),
             papers=figures(
                 "d1_table6_intensity_correlation",
                 row,
@@ -158,7 +179,7 @@ TABLE_8 = Table(
             group=name,
             task=task,
             variant=variant,
-            measures=(error, m.FAD),
+            measures=(error, *music.BESIDE),
             papers=figures("d1_table8_samplers", f"{name} {variant.name}", columns),
         )
         for name, task, error, columns in (
@@ -176,11 +197,13 @@ SECOND = {"outpainting": m.OUTPAINT, "structure": m.STRUCTURE, "melody": m.ACCUR
 def _two_controls(name: str, variant: v.Variant) -> Entry:
     """Return a row of Table 9; the paper gives the accuracy of the melody as a share of 1."""
     second = SECOND[name]
+    measures = (m.MSE, second, *music.BESIDE)
+    if variant is v.CTM:
+        return Entry(f"intensity+{name}", t.PAIRS[name], variant, measures)
     table = "d1_table9_multi_objective"
     row = f"intensity+{name} {'Music-ControlNet' if variant is v.CONTROLNET else variant.name}"
     papers = figures(table, row, {m.MSE: "first", m.FAD: "FAD", m.CLAP_SCORE: "CLAP"})
     papers |= figures(table, row, {second: "second"}, 100.0 if second is m.ACCURACY else 1.0)
-    measures = (m.MSE, second, m.FAD, m.CLAP_SCORE)
     return Entry(f"intensity+{name}", t.PAIRS[name], variant, measures, papers)
 
 
@@ -190,7 +213,7 @@ TABLE_9 = Table(
     tuple(
         _two_controls(name, variant)
         for name in SECOND
-        for variant in (v.DITTO, v.FREEDOM, v.CONTROLNET)
+        for variant in (v.DITTO, v.FREEDOM, v.CONTROLNET, v.CTM)
         if variant is not v.CONTROLNET or name == "melody"
     ),
     pivot="DITTO",
@@ -237,11 +260,11 @@ TABLE_11 = Table(
             group="",
             task=t.CONTROLS["intensity"],
             variant=variant,
-            measures=(m.TIME, m.MSE),
+            measures=(m.TIME, m.MSE, *music.BESIDE),
             papers=figures("d1_table11_latency", row, {m.TIME: "latency s"}),
         )
         for variant, row in (
-            (v.TTM, "Base TTM"),
+            (v.CHAIN, "Base TTM"),
             (v.CONTROLNET, "ControlNet"),
             (v.FREEDOM, "FreeDoM"),
             (v.CHECKPOINTED, "DITTO"),

@@ -30,7 +30,7 @@ from ditto.errors import ModelError
 from ditto.eval.batch_variance import intra_batch_variance
 from ditto.eval.efficiency import Memory
 from ditto.eval.seams import seam_jump
-from ditto.latents import NOISE_SEED, VARIATION_SEED, Latent, draw_x_T, item_noise
+from ditto.latents import VARIATION_SEED, Latent, draw_x_T, item_noise
 from ditto.methods.best_of import BestOf
 from ditto.methods.controlnet import MusicControlNet
 from ditto.models.conditioning import Tags
@@ -46,6 +46,8 @@ BATCH = 10
 MEMORY_ITERATIONS = 2
 COSINE_SCALE = 4.0
 """From errors of the control's self-similarity, (1 + cos) / 2, to those of the papers' T·Tᵀ."""
+FRESH = 10**6
+"""Seeds of noise in a latent's place lie so far above those that clips are optimised from."""
 TRIAL = 32
 """Candidates of a search that is timed."""
 
@@ -129,8 +131,7 @@ class Bench:
         size = self.batch if together else 1
         paths = {i: self._path(task, variant, i, size) for i in numbers}
         clips = {i: self.cache.read(path) for i, path in paths.items()}
-        missing = [i for i in numbers if clips[i] is None]
-        chunks = [missing[first : first + size] for first in range(0, len(missing), size)]
+        chunks = consecutive([i for i in numbers if clips[i] is None], size)
         console = Console(stderr=True)
         title = f"{task.name}, {variant.name}"
         hidden = not self.show or not chunks
@@ -188,6 +189,20 @@ class Bench:
         }
         identity |= self.models.identity(variant, texts=task.texts)
         return self.cache.path(f"{task.name} {variant.method.name} {i:04d}", identity)
+
+
+def consecutive(numbers: Sequence[int], most: int) -> list[list[int]]:
+    """Part numbers into runs without a gap, of at most so many.
+
+    Clips that are made together have consecutive seeds.
+    """
+    runs: list[list[int]] = []
+    for i in numbers:
+        if runs and len(runs[-1]) < most and i == runs[-1][-1] + 1:
+            runs[-1].append(i)
+        else:
+            runs.append([i])
+    return runs
 
 
 def pcm(audio: Tensor) -> Tensor:
@@ -353,7 +368,7 @@ def reuse(
     prompts = bench.targets.prompts(i, BATCH) if random_prompts else [request.tags] * BATCH
     seed = bench.targets.seed + BATCH * i  # clips of two latents share no noise
     if fresh:
-        noise = draw_x_T(model.shape(), NOISE_SEED + seed, BATCH, model.noise)
+        noise = draw_x_T(model.shape(), FRESH + seed, BATCH, model.noise)
         parts = [(x_T[None], prompts[k : k + 1], seed + k) for k, x_T in enumerate(noise)]
     else:
         parts = [(bench.some(CONTROLS[name], DITTO, [i])["x_T"], prompts, seed)]

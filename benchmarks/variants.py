@@ -96,6 +96,11 @@ class Variant:
 VARIANT_FIELDS = {f.name for f in fields(Variant)}
 
 TTM = Variant("Default TTM", Uncontrolled())
+"""Without control, by the model's own sampler."""
+CHAIN = Variant("Default TTM", Uncontrolled(sampler="ddim"))
+"""Without control, by the papers' chain, which the methods that steer the base have too."""
+STUDENT = Variant("no control, student", BestOf(count=1), student="ctm")
+"""The same generator as DITTO-2's: what it costs to be controlled is held against this."""
 NAIVE, MD = Variant("Naive", NaiveMasking()), Variant("MD", MultiDiffusion())
 MD50 = Variant("MD-50", MultiDiffusion50())
 MD_ONE = Variant("MD, one noise", MultiDiffusion(one_noise=True))

@@ -13,9 +13,11 @@ from ditto.audio.io import read, read_tags
 from ditto.controls.intensity import Intensity
 from ditto.controls.regions import Region
 from ditto.errors import OutputError
+from ditto.latents import Latent, draw_x_T
 from ditto.methods.ditto import Ditto
 from ditto.methods.ditto2 import Ditto2
 from ditto.methods.guidance import FreeDoM
+from ditto.methods.none import Uncontrolled
 from ditto.models.conditioning import Tags
 from ditto.models.model import MusicModel
 from ditto.request import Request
@@ -47,7 +49,7 @@ def test_a_clip_that_ends_farther_from_what_was_asked_says_so(
 ) -> None:
     control = result.request.controls[0]
     assert result.ended is not None
-    torch.testing.assert_close(result.ended, control(result.x_0, result.model))
+    torch.testing.assert_close(result.ended, control(result.x_0, result.model, seeds=result.seeds))
     torch.testing.assert_close(result.ended, result.losses.amin(dim=0), rtol=1e-3, atol=0)
     assert result.farther(1) is None
     assert "notes" not in result.report(1)
@@ -185,3 +187,12 @@ def test_nothing_is_written_where_a_file_exists(
 def test_names_that_are_no_sound_files_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(OutputError, match=r"must end in \.wav"):
         output_files(tmp_path / name if name not in ("", ".", "..") else name)
+
+
+def test_each_clip_has_the_vocoders_noise_of_its_own_seed(tiny_model: MusicModel) -> None:
+    latent = Latent(draw_x_T(tiny_model.shape(), 0, 1), tiny_model.sha256)
+    made = run(Request(seed=3, count=2, start=latent, method=Uncontrolled(steps=2)), tiny_model)
+    assert torch.equal(made.x_0[0], made.x_0[1])
+    for i, seed in enumerate((3, 4)):
+        assert torch.equal(made.audio[i], tiny_model.to_audio(made.x_0[:1], (seed,))[0])
+    assert (made.audio[0] - made.audio[1]).square().mean() > 0.01 * made.audio.square().mean()

@@ -142,6 +142,11 @@ def item_seed(seed: int, item: int) -> int:
     return (seed + item) % NOISE_SEED
 
 
+def item_seeds(seed: int, count: int) -> tuple[int, ...]:
+    """Return the seeds of the first items of a batch."""
+    return tuple(item_seed(seed, i) for i in range(count))
+
+
 def draw_x_T(  # noqa: N802 - the papers' name
     shape: Sequence[int],
     seed: int,

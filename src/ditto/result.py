@@ -4,7 +4,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -20,7 +20,7 @@ from ditto.controls.base import Control
 from ditto.controls.output import Output
 from ditto.errors import AudioFileError, OutputError
 from ditto.eval.kept import Kept, kept
-from ditto.latents import Latent, item_seed
+from ditto.latents import Latent, item_seed, item_seeds
 from ditto.methods.base import check_number
 from ditto.models.device import native_precision, one_by_one
 from ditto.models.model import MusicModel
@@ -85,7 +85,7 @@ class Result:
         """Return the result of a decoded x_0: makes its sound and measures its controls' errors."""
         with torch.no_grad():
             sizes = 1 if one_by_one(model.device, len(x_0)) else len(x_0)
-            sound = torch.cat([model.to_sound(x.clone()) for x in x_0.split(sizes)])
+            sound = _sound(model, x_0, item_seeds(request.seed, len(x_0)))
             audio = sound.mean(dim=1)
             control = request.control
             errors = _errors(control, x_0, model, audio, x_T, sizes) if control else {}
@@ -104,6 +104,11 @@ class Result:
             **more,
         )
 
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The items' seeds, which their x_T and their decoder's noise are of."""
+        return item_seeds(self.request.seed, len(self.x_0))
+
     @cached_property
     def kept(self) -> Kept | None:
         """How much is left of the clips without control; found out when it is first asked for.
@@ -115,7 +120,7 @@ class Result:
             x_0 = None if self.without is None else self.without()
             if x_0 is None:
                 return None
-            plain = self.model.to_sound(x_0).mean(dim=1)
+            plain = _sound(self.model, x_0, self.seeds).mean(dim=1)
             found = kept(self.audio, plain.cpu(), self.model.spec)
         self.timings["compare"] = time.perf_counter() - started
         return found
@@ -283,6 +288,14 @@ class Result:
         whole["request"] |= {"tags": tags, "controls": "in full in the .json"}
         text = json.dumps(whole, separators=(",", ":"))
         return text if len(text.encode()) <= MAX_COMMENT else json.dumps({"model": whole["model"]})
+
+
+def _sound(model: MusicModel, x_0: Tensor, seeds: Sequence[int]) -> Tensor:
+    """Return the sounds (B, channels, samples), each as it would be alone where items are."""
+    if not one_by_one(model.device, len(x_0)):
+        return model.to_sound(x_0, seeds)
+    clips = zip(x_0.split(1), seeds, strict=True)
+    return torch.cat([model.to_sound(x.clone(), (seed,)) for x, seed in clips])
 
 
 def _errors(

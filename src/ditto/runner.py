@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ditto.controls.base import Control
 from ditto.errors import OutOfMemoryError, RequestError
-from ditto.latents import draw_x_T, item_noise, item_seed
+from ditto.latents import draw_x_T, item_noise, item_seed, item_seeds
 from ditto.methods.base import Problem
 from ditto.models.conditioning import Tags
 from ditto.models.device import is_out_of_memory, one_by_one
@@ -401,6 +401,7 @@ def problem_of(
         new_noise=partial(item_noise, shape, request.seed, request.count, model.device),
         stop=stop,
         noise_of=lambda i: item_noise(shape, item_seed(request.seed, i), 1, model.device),
+        seeds=item_seeds(request.seed, request.count),
     )
 
 

@@ -33,7 +33,7 @@ def test_distances_are_in_the_named_embedding(bench, judge, classifier):
 
 def test_a_distance_has_an_interval_where_there_are_enough_clips(bench, judge):
     few = row(judge, audio=pcm(bench.targets.real().audio[:5]))
-    with pytest.raises(DittoError, match="needs 8 clips or more"):
+    with pytest.raises(DittoError, match="needs 32 clips or more"):
         FAD.interval(few)
     few = row(replace(judge, fewest=3), audio=pcm(bench.targets.real().audio[:5]))
     value, low, high = FAD.interval(few)

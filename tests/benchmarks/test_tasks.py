@@ -11,6 +11,8 @@ from benchmarks.tasks import (
     CONTROLS,
     FIXED,
     FREE,
+    MUSICGEN,
+    MUSICGEN_MELODY,
     OUTPAINTING,
     PLAIN,
     REUSE,
@@ -18,6 +20,7 @@ from benchmarks.tasks import (
     Bench,
     _reference,
     _region,
+    consecutive,
     pcm,
     sound,
 )
@@ -28,6 +31,7 @@ from ditto.controls.intensity import Intensity
 from ditto.controls.output import Output
 from ditto.edit.variations import vary
 from ditto.errors import DittoError
+from ditto.latents import draw_x_T
 from ditto.methods.ditto import Ditto
 from ditto.methods.ditto2 import CalibratedProxies, Ditto2, Surrogate, _phases
 from ditto.request import Request
@@ -78,6 +82,16 @@ def test_what_only_decodes_otherwise_shares_an_optimisation(bench, tmp_path):
     expected = run(request, bench.models.model)
     torch.testing.assert_close(sound(clip["audio"]), expected.audio, atol=2e-4, rtol=0)
     assert CTM.optimised_alike() is None
+
+
+def test_clips_made_together_have_their_own_seeds_whatever_is_there_already(bench, tmp_path):
+    alone = bench.clips(CONTROLS["intensity"], TTM, 4)
+    gap = afresh(bench, tmp_path, batch=4)
+    gap.some(CONTROLS["intensity"], TTM, [1])
+    filled = gap.clips(CONTROLS["intensity"], TTM, 4)
+    name = "intensity_mse_db2"
+    torch.testing.assert_close(filled[name], alone[name], rtol=1e-2, atol=1e-3)
+    assert consecutive([0, 2, 3, 4, 5, 9], 3) == [[0], [2, 3, 4], [5], [9]]
 
 
 def test_a_search_has_as_many_candidates_as_there_is_time_for(bench, tmp_path):
@@ -216,11 +230,35 @@ def test_structure_is_in_the_papers_scale(bench, judge):
     assert STRUCTURE.values(row)[0] == pytest.approx(difference.square().mean().item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("melody", [False, True])
+def test_musicgen_is_reached_by_the_option_of_its_kind(bench, tmp_path, melody):
+    calls = []
+
+    class Stub:
+        name, sample_rate = "stub", 16_000
+
+        def generate(self, texts, seconds, *, seed):
+            calls.append((texts, seed))
+            return torch.full((1, round(seconds * self.sample_rate)), 0.25)
+
+    task = MUSICGEN_MELODY if melody else MUSICGEN
+    given = {"musicgen_melody" if melody else "musicgen": Stub()}
+    other = {"musicgen" if melody else "musicgen_melody": Stub()}
+    named = afresh(bench, tmp_path, models=replace(bench.models, **given))
+    clip = named.some(task, TTM, [3])
+    assert calls == [([bench.targets.tags(3).caption()], bench.targets.seed + 3)]
+    assert sound(clip["audio"])[0, 1000:2000].mean().item() == pytest.approx(0.25, abs=0.01)
+    without = afresh(bench, tmp_path, models=replace(bench.models, **other))
+    with pytest.raises(DittoError, match="give it with --musicgen" + "-melody" * melody):
+        without.some(task, TTM, [3])
+
+
 def test_clips_of_two_latents_share_no_noise(bench, tmp_path, monkeypatch):
-    seen = []
+    seen, latents = [], []
 
     def counted(*args, **settings):
         seen.append((settings["seed"], settings["count"]))
+        latents.append(args[1].x_T)
         return vary(*args, **settings)
 
     monkeypatch.setattr("benchmarks.tasks.vary", counted)
@@ -230,9 +268,13 @@ def test_clips_of_two_latents_share_no_noise(bench, tmp_path, monkeypatch):
     noises = [{seed + k for k in range(count)} for seed, count in seen]
     assert not noises[0] & noises[1]
     seen.clear()
+    latents.clear()
     control = fresh.clips(REUSE["intensity", "ddpm", "fixed prompt", True], TTM, 1)
     assert [count for _, count in seen] == [1] * 10  # each from an x_T of its own
     assert {seed for seed, _ in seen} == noises[0]
+    model = fresh.models.model
+    drawn = draw_x_T(model.shape(), bench.targets.seed, 20, model.noise)  # DITTO began with these
+    assert not any(torch.equal(x_T[0], one) for x_T in latents for one in drawn)
     assert control["reuse_loss"].isfinite().all()
 
 

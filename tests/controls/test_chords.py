@@ -49,7 +49,7 @@ class Listener:
     def __init__(self, audio: torch.Tensor) -> None:
         self.audio = audio
 
-    def to_audio(self, x_0: torch.Tensor) -> torch.Tensor:
+    def to_audio(self, x_0: torch.Tensor, seeds: tuple[int, ...] = ()) -> torch.Tensor:
         return self.audio
 
     def output(self) -> Output:

@@ -64,7 +64,7 @@ def test_an_edit_ends_no_worse_than_it_began_or_says_so(
     for result in made:
         control = result.request.control
         assert control is not None
-        ended = control(result.x_0, student_model, result.x_T)[0].item()
+        ended = control(result.x_0, student_model, result.x_T, result.seeds)[0].item()
         if ended > 1.1 * result.losses[0, 0].item():
             farther.append(f"(loss {ended:.3g}) than where it began ({result.losses[0, 0]:.3g})")
     assert bool(farther) == worse

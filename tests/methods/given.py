@@ -24,6 +24,8 @@ HELD_OUT = Path(__file__).parents[1] / "golden" / "heldout.safetensors"
 """Three held-out clips of 3 s, of as many genres: log-mels in steps of 1/127, and conditions."""
 SHAPE = (1, 16, 64)
 LOUDNESS = Intensity("swell")
+SEEDS = (5, 6)
+"""Of the two clips."""
 REGION = Region.inpaint(torch.linspace(-1, 0, 16 * 64).reshape(SHAPE), ((20, 40),))
 
 

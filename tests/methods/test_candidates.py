@@ -46,7 +46,9 @@ def test_estimates_choose_the_start_by_one_step_and_without_the_vocoder(
     whole = MusicModel.to_audio
     heard: list[int] = []
     monkeypatch.setattr(
-        MusicModel, "to_audio", lambda model, x_0: heard.append(len(x_0)) or whole(model, x_0)
+        MusicModel,
+        "to_audio",
+        lambda model, x_0, *more: heard.append(len(x_0)) or whole(model, x_0, *more),
     )
     step = next(method.optimise(start, replace(given, iterations=1)))
     assert not heard

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.methods.given import LOUDNESS, made, start
+from tests.methods.given import LOUDNESS, SEEDS, made, start
 from torch import Tensor
 
 from ditto.diffusion.denoiser import GuidedDenoiser
@@ -117,7 +117,7 @@ def test_the_object_is_the_functions(whole_model: MusicModel, formulation: Formu
     steps = doodl(
         x_T,
         chain,
-        lambda x_0, x_T: LOUDNESS(x_0, whole_model),
+        lambda x_0, x_T: LOUDNESS(x_0, whole_model, seeds=SEEDS),
         iterations=3,
         lr=0.05,
         noise=noise,

@@ -94,7 +94,7 @@ def test_it_is_sampled_and_optimised(papers_model: MusicModel) -> None:
 
 def test_it_is_distilled(papers_model: MusicModel, tmp_path: Path) -> None:
     config = DistillConfig(
-        steps=6, batch_size=2, grid=20, guidance=(1.0, 1.0), evaluate_every=100, evaluate_count=2
+        steps=50, batch_size=2, grid=20, guidance=(1.0, 1.0), evaluate_every=100, evaluate_count=2
     )
     network = train_student(config, papers_model, Clips(), tmp_path, show=False)
     student = Student(network, "ctm", (1.0, 1.0), hash_weights(papers_model.network))

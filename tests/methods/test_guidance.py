@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.methods.given import HELD_OUT, LOUDNESS, REGION, made, start
+from tests.methods.given import HELD_OUT, LOUDNESS, REGION, SEEDS, made, start
 from torch import Tensor
 
 import ditto
@@ -252,7 +252,12 @@ def test_the_freedom_object_is_the_function(whole_model: MusicModel, sampler: st
     chain, x_T, noise = start(whole_model)
     advance = {"advance": ancestral(noise, 2.6)} if sampler == "ddpm" else {}
     expected = freedom(
-        x_T, chain, lambda x_0: LOUDNESS(x_0, whole_model), noise, strength=0.3, **advance
+        x_T,
+        chain,
+        lambda x_0: LOUDNESS(x_0, whole_model, seeds=SEEDS),
+        noise,
+        strength=0.3,
+        **advance,
     )
     result = made(whole_model, FreeDoM(steps=4, strength=0.3, sampler=sampler), LOUDNESS)
     torch.testing.assert_close(result.x_0, expected)
@@ -264,7 +269,7 @@ def test_freedoms_settings_reach_the_function(whole_model: MusicModel) -> None:
     expected = freedom(
         x_T,
         chain,
-        lambda x_0: LOUDNESS(x_0, whole_model),
+        lambda x_0: LOUDNESS(x_0, whole_model, seeds=SEEDS),
         noise,
         strength=FREEDOM_STRENGTH,
         time_travel=1,
@@ -284,6 +289,8 @@ def test_guidance_gradients_keep_a_region_and_want_a_strength_for_the_rest(
     result = made(whole_model, GuidanceGradients(steps=4), REGION)
     torch.testing.assert_close(result.x_0, expected)
     assert (result.errors["inpaint_mse"] == 0).all()
-    expected = guidance_gradients(x_T, chain, lambda x_0: LOUDNESS(x_0, whole_model), strength=1e-5)
+    expected = guidance_gradients(
+        x_T, chain, lambda x_0: LOUDNESS(x_0, whole_model, seeds=SEEDS), strength=1e-5
+    )
     result = made(whole_model, GuidanceGradients(steps=4, strength=1e-5), LOUDNESS)
     torch.testing.assert_close(result.x_0, expected)

@@ -89,7 +89,9 @@ def test_it_follows_a_control_and_runs_no_decoder_until_the_end(
     calls: list[int] = []
     sound = MusicModel.to_audio
     monkeypatch.setattr(
-        MusicModel, "to_audio", lambda self, x_0: calls.append(len(x_0)) or sound(self, x_0)
+        MusicModel,
+        "to_audio",
+        lambda self, x_0, seeds: calls.append(len(x_0)) or sound(self, x_0, seeds),
     )
     clip = made(tiny_model, ditto.LatCH(steps=4, variance=0.05), LOUDNESS)
     torch.testing.assert_close(clip.x_0, expected)

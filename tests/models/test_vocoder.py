@@ -132,11 +132,12 @@ def test_carriers_are_the_recurrence_written_out() -> None:
     generator = np.random.default_rng(0)
     owner, hertz = generator.integers(0, 5, (1, 5, 7)), generator.uniform(50, 5000, (1, 5, 7))
     phase = first = generator.uniform(size=5)
+    begun = first[None]
     wanted = []
     for i in range(7):
         phase = np.array([phase[j] + hertz[0, j, i] * 256 / 22050 for j in owner[0, :, i]])
         wanted.append(phase)
-    made = carriers(*map(torch.from_numpy, (owner, hertz, first)), spec)[0].numpy().T
+    made = carriers(*map(torch.from_numpy, (owner, hertz, begun)), spec)[0].numpy().T
     assert np.allclose(np.exp(2j * np.pi * made), np.exp(2j * np.pi * np.array(wanted)), atol=1e-9)
 
 
@@ -219,6 +220,18 @@ def test_an_item_sounds_the_same_alone() -> None:
     x_0 = torch.rand(3, 160, 24, generator=torch.Generator().manual_seed(3)) - 0.5
     vocoder = make()
     assert torch.allclose(vocoder(x_0)[1:2], vocoder(x_0[1:2]), atol=1e-5, rtol=1e-4)
+
+
+def test_items_have_the_noise_of_their_own_seeds() -> None:
+    x_0 = torch.rand(1, 160, 24, generator=torch.Generator().manual_seed(3)).expand(3, -1, -1) - 0.5
+    vocoder = make()
+    made = vocoder(x_0, (0, 5, 5))
+    assert torch.allclose(made[:1], vocoder(x_0[:1]), atol=1e-5, rtol=1e-4)
+    assert torch.allclose(made[1:2], vocoder(x_0[:1], 5), atol=1e-5, rtol=1e-4)
+    assert torch.allclose(made[2], made[1], atol=1e-5, rtol=1e-4)
+    apart = made[0] - made[1]
+    assert apart.square().mean() > 0.1 * made.square().mean()
+    assert torch.allclose(vocoder.fast()(x_0, (0, 5, 5))[2], vocoder.fast()(x_0[:1], 5)[0])
 
 
 def test_feedback_brings_the_sound_nearer_to_the_mel() -> None:

@@ -198,9 +198,18 @@ class Control(ABC):
         """
         return Masked(self, spans)
 
-    def __call__(self, x_0: Tensor, model: MusicModel, x_T: Tensor | None = None) -> Tensor:
-        """Return the loss (B,) of x_0 (B, 1, n_mels, frames), and of x_T if it is given."""
-        return self.loss(Output(x_0, model, x_T=x_T))
+    def __call__(
+        self, x_0: Tensor, model: MusicModel, x_T: Tensor | None = None, seeds: tuple[int, ...] = ()
+    ) -> Tensor:
+        """Return the loss (B,) of x_0 (B, 1, n_mels, frames), and of x_T if it is given.
+
+        Args:
+            x_0: what is heard.
+            model: makes it sound.
+            x_T: the latent that it is of.
+            seeds: of the decoder's noise, see `MusicModel.to_audio`.
+        """
+        return self.loss(Output(x_0, model, x_T=x_T, seeds=seeds))
 
     def error(self, x_0: Tensor, model: MusicModel) -> dict[str, Tensor]:
         """Return `errors` of x_0."""

@@ -27,6 +27,7 @@ class Output:
         mask: frames that count, (frames,) bool; None is all.
         source: an output with the same audio, and which item of it this is (None: all).
         x_T: the latent that x_0 is of, shape (B, …); None where there is none, or several.
+        seeds: of the decoder's noise, see `MusicModel.to_audio`.
     """
 
     x_0: Tensor
@@ -35,6 +36,7 @@ class Output:
     mask: Tensor | None = None
     source: "tuple[Output, int | None] | None" = None
     x_T: Tensor | None = None
+    seeds: tuple[int, ...] = ()
 
     @cached_property
     def audio(self) -> Tensor:
@@ -42,7 +44,7 @@ class Output:
         if self.rendered is not None:
             return self.rendered
         if self.source is None:
-            return self.model.to_audio(self.x_0)
+            return self.model.to_audio(self.x_0, self.seeds)
         output, item = self.source
         return output.audio if item is None else output.audio[item : item + 1]
 

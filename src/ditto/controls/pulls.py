@@ -234,7 +234,8 @@ class NearUncontrolled(Pull):
         if key not in self._features:
             with torch.inference_mode(False), torch.no_grad():
                 given = self.reference.to(output.x_0)
-                self._features[key] = self.feature(Output(given, output.model))
+                reference = Output(given, output.model, seeds=output.seeds)
+                self._features[key] = self.feature(reference)
         return self._features[key]
 
 

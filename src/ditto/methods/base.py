@@ -68,6 +68,7 @@ class Problem:
             a generator of its own.
         stop: the caller's early stop.
         noise_of: starts the noise of one item again.
+        seeds: of the items, whose decoder's noise they are.
     """
 
     model: MusicModel
@@ -79,6 +80,7 @@ class Problem:
     new_noise: Callable[[], Noise]
     stop: Stop = never
     noise_of: Callable[[int], Noise] | None = None
+    seeds: tuple[int, ...] = ()
 
     def alone(self, item: int) -> "Problem":
         """Return the problem of one item of the batch, as if it were made alone.
@@ -93,6 +95,7 @@ class Problem:
             cond=self.cond[item : item + 1],
             new_noise=self.new_noise if noise is None else partial(noise, item),
             stop=never,
+            seeds=self.seeds[item : item + 1],
         )
 
     def objective(self, x_0: Tensor, x_T: Tensor | None = None) -> Tensor:
@@ -107,7 +110,7 @@ class Problem:
         """
         if self.control is None:
             raise ValueError("there is no control to follow")
-        return self.control(x_0, self.model, x_T)
+        return self.control(x_0, self.model, x_T, self.seeds)
 
     def chain(
         self, steps: int, spacing: Spacing | None = None, threshold: Threshold = "static"

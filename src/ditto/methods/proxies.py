@@ -24,13 +24,13 @@ def proxied(problem: Problem, *, draft: bool = False) -> tuple[Objective, Calibr
     The proxy needs a mel of x_0, or heads; without them, or for a draft, the control itself is
     used. What needs sound all the same gets that of the model's fast vocoder.
     """
-    model, control = problem.model, problem.control
+    model, control, seeds = problem.model, problem.control, problem.seeds
     assert control is not None
     cheap = not draft and can_estimate(model)
     proxy, fast = (control.proxy() if cheap else control), model.fast
 
     def calibrate(decoded: Tensor) -> Objective:
-        calibrated = proxy.calibrate(Output(decoded, model))
-        return lambda x_0, x_T=None: calibrated(x_0, fast, x_T)
+        calibrated = proxy.calibrate(Output(decoded, model, seeds=seeds))
+        return lambda x_0, x_T=None: calibrated(x_0, fast, x_T, seeds)
 
-    return lambda x_0, x_T=None: proxy(x_0, fast, x_T), calibrate
+    return lambda x_0, x_T=None: proxy(x_0, fast, x_T, seeds), calibrate

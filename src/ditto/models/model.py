@@ -53,7 +53,8 @@ class MusicModel:
 
     Attributes:
         network: ``(x_t, t, tags) -> output``; its config says which `Prediction` that is.
-        vocoder: log-mel (B, n_mels, frames) → audio (B, frames · hop).
+        vocoder: log-mel (B, n_mels, frames) → audio (B, frames · hop); if it is `seeded`, it takes
+            seeds of noise after that.
         spec: the spectrogram that x_0 is.
         vocabulary: tags that the network knows.
         guidance: default CFG scale w.
@@ -223,13 +224,20 @@ class MusicModel:
         """Return the log-mel (B, n_mels, frames) in [−1, 1] of x_0."""
         return self.bands.mel(x_0[:, 0])
 
-    def to_audio(self, x_0: Tensor) -> Tensor:
-        """Decode x_0 to audio (B, frames · hop) within ±1, differentiably (V of the papers)."""
-        return limited(self._vocoder_in_precision(self.to_mel(x_0)))
+    def to_audio(self, x_0: Tensor, seeds: Sequence[int] = ()) -> Tensor:
+        """Decode x_0 to audio (B, frames · hop) within ±1, differentiably (V of the papers).
 
-    def to_sound(self, x_0: Tensor) -> Tensor:
+        Args:
+            x_0: shape (B, …, frames).
+            seeds: of the noise that a vocoder adds, one for each item or for all; without any, 0.
+        """
+        vocoder, mel = self._vocoder_in_precision, self.to_mel(x_0)
+        own = bool(seeds) and getattr(vocoder, "seeded", False)
+        return limited(vocoder(mel, tuple(seeds)) if own else vocoder(mel))
+
+    def to_sound(self, x_0: Tensor, seeds: Sequence[int] = ()) -> Tensor:
         """Decode x_0 to what is saved, (B, channels, samples), whose mono mix is `to_audio`."""
-        return self.to_audio(x_0)[:, None]
+        return self.to_audio(x_0, seeds)[:, None]
 
     @cached_property
     def fast(self) -> "MusicModel":

@@ -19,6 +19,7 @@ phases, which do carry gradients.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -100,6 +101,7 @@ class Vocoder(Network):
     """
 
     low_precision = ("blocks",)
+    seeded = True
     centres: Tensor
     to_bins: Tensor
     band_of_bin: Tensor
@@ -153,13 +155,14 @@ class Vocoder(Network):
             "mel_window", torch.hann_window(mel_n_fft, dtype=torch.float64) * (4 / mel_n_fft)
         )
 
-    def forward(self, x_0: Tensor, seed: int = 0, feedback: int | None = None) -> Tensor:
+    def forward(
+        self, x_0: Tensor, seed: int | Sequence[int] = 0, feedback: int | None = None
+    ) -> Tensor:
         """Synthesise the waveform of a log-mel.
 
         Args:
             x_0: shape (B, n_mels, frames), in [-1, 1] (somewhat beyond is fine).
-            seed: of the carriers' first phases and noise, which all items share; training varies
-                it.
+            seed: of the carriers' first phases and noise: one for all items, or each item's own.
             feedback: rounds of feedback; None is the config's number.
 
         Returns:
@@ -191,7 +194,7 @@ class Vocoder(Network):
         )
 
     @torch.no_grad()
-    def carrier(self, x_0: Tensor, seed: int = 0) -> Spectrum:
+    def carrier(self, x_0: Tensor, seed: int | Sequence[int] = 0) -> Spectrum:
         """Compute the carriers, of magnitude 1 and constant to autograd.
 
         A tonal peak's carrier is its integrated phase; elsewhere it is the phase of white noise,
@@ -199,7 +202,8 @@ class Vocoder(Network):
         """
         levels = mel_db(x_0, self.spec)
         owner, hertz = peaks(levels, self.centres)
-        first = _first_phases(self.spec.n_mels, seed, levels.dtype, levels.device)
+        seeds = (seed,) if isinstance(seed, int) else tuple(seed)
+        first = _first_phases(self.spec.n_mels, seeds, levels.dtype, levels.device)
         angle = 2 * math.pi * carriers(owner, hertz, first, self.spec)
         share = tonality(levels, owner, self.centres)
         tones = torch.stack([share * angle.cos(), share * angle.sin(), 1 - share])[
@@ -207,7 +211,7 @@ class Vocoder(Network):
         ]
         real, imaginary, noise = tones.transpose(2, 3)
         size = self.config["n_fft"], self.spec.hop, x_0.shape[-1]
-        hiss = _hiss(*size, seed, noise.dtype, noise.device)
+        hiss = _hiss(*size, seeds, noise.dtype, noise.device)
         real, imaginary = real + noise * hiss.real, imaginary + noise * hiss.imaginary
         scale = (real.square() + imaginary.square()).clamp(min=1e-12).rsqrt()
         return Spectrum(real * scale, imaginary * scale)
@@ -259,33 +263,48 @@ class FastVocoder(nn.Module):
     """A vocoder without its feedback: faster and rougher, for use while optimising."""
 
     low_precision = ("vocoder.blocks",)
+    seeded = True
 
     def __init__(self, vocoder: Vocoder) -> None:
         super().__init__()
         self.vocoder = vocoder
 
-    def forward(self, x_0: Tensor) -> Tensor:
+    def forward(self, x_0: Tensor, seed: int | Sequence[int] = 0) -> Tensor:
         """See `Vocoder.forward`."""
-        return self.vocoder(x_0, feedback=0)
+        return self.vocoder(x_0, seed, feedback=0)
 
 
-@table(maxsize=8)
-def _first_phases(bands: int, seed: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return the bands' phases before the first frame, in cycles, shape (bands,)."""
-    return torch.from_numpy(np.random.default_rng(seed).random(bands)).to(dtype).to(device)
+KEPT_NOISES = 16
+"""Kept for as many clips that are optimised in turn. Of 6 s one is 2 MB, and making it anew takes a
+tenth of the time of an iteration that hears the sound."""
 
 
-@table(maxsize=8)
+@table(maxsize=KEPT_NOISES)
+def _first_phases(
+    bands: int, seeds: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Return the bands' phases before the first frame, in cycles, shape (seeds, bands)."""
+    drawn = np.stack([np.random.default_rng(seed).random(bands) for seed in seeds])
+    return torch.from_numpy(drawn).to(dtype).to(device)
+
+
+@table(maxsize=KEPT_NOISES)
 def _hiss(
-    n_fft: int, hop: int, frames: int, seed: int, dtype: torch.dtype, device: torch.device
+    n_fft: int,
+    hop: int,
+    frames: int,
+    seeds: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Spectrum:
     """Return white noise's phases at the frames' centres as numbers of magnitude 1.
 
-    Shape (frames, n_fft // 2 + 1) each.
+    Shape (seeds, frames, n_fft // 2 + 1) each.
     """
-    samples = np.random.default_rng([seed, 1]).standard_normal((1, (frames - 1) * hop + n_fft))
+    size = (frames - 1) * hop + n_fft
+    samples = np.stack([np.random.default_rng([s, 1]).standard_normal(size) for s in seeds])
     window = torch.hann_window(n_fft, dtype=torch.float64)
-    stft = torch.fft.rfft(frames_of(torch.from_numpy(samples), n_fft, hop)[0] * window)
+    stft = torch.fft.rfft(frames_of(torch.from_numpy(samples), n_fft, hop) * window)
     phasors = stft / stft.abs().clamp(min=1e-12) * (1.0 - 2.0 * (torch.arange(n_fft // 2 + 1) % 2))
     parts = phasors.real.contiguous(), phasors.imag.contiguous()
     return Spectrum(*(part.to(dtype).to(device) for part in parts))
@@ -318,8 +337,8 @@ def carriers(owner: Tensor, hertz: Tensor, first: Tensor, spec: AudioSpec) -> Te
     Args:
         owner: index of the peak band that owns each band, shape (B, n_mels, frames).
         hertz: frequency of a peak in each band, same shape; read where a band owns itself.
-        first: phases of the bands before the first frame, cycles, shape (n_mels,). Equal ones would
-            make a click.
+        first: phases of the bands before the first frame, cycles, shape (B or 1, n_mels). Equal
+            ones would make a click.
         spec: rates and sizes.
 
     Returns:
@@ -337,7 +356,8 @@ def carriers(owner: Tensor, hertz: Tensor, first: Tensor, spec: AudioSpec) -> Te
         turn = torch.cat([turn[:, :reach], turned.frac()], dim=1)
         source = torch.cat([source[:, :reach], source[:, earlier].gather(2, later)], dim=1)
         reach *= 2
-    return (first[source] + turn).frac().transpose(1, 2)
+    begun = first[:, None].expand_as(turn).gather(2, source)
+    return (begun + turn).frac().transpose(1, 2)
 
 
 def peaks(levels: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:

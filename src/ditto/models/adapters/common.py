@@ -288,13 +288,16 @@ class PipelineModel(MusicModel):
         """Encode sets of tags as conditions (len(tags), N): by default their captions."""
         return self.encoded([one.caption() for one in tags], seconds)
 
-    def to_sound(self, x_0: Tensor) -> Tensor:
-        """Decode x_0 to the sound that is saved, (B, channels, frames · hop) within ±1."""
+    def to_sound(self, x_0: Tensor, seeds: Sequence[int] = ()) -> Tensor:
+        """Decode x_0 to the sound that is saved, (B, channels, frames · hop) within ±1.
+
+        Decoders of pipelines add no noise, so that there is nothing to seed.
+        """
         return limited(self.decode(x_0.to(self.device)))
 
-    def to_audio(self, x_0: Tensor) -> Tensor:
+    def to_audio(self, x_0: Tensor, seeds: Sequence[int] = ()) -> Tensor:
         """Decode x_0 to the mono mix (B, frames · hop) that controls work on."""
-        return self.to_sound(x_0).mean(dim=1)
+        return self.to_sound(x_0, seeds).mean(dim=1)
 
     def to_mel(self, x_0: Tensor) -> Tensor:
         """Return the log-mel (B, n_mels, frames) of `to_audio`, in Ditto's own scale."""
