@@ -1,7 +1,7 @@
 # Everything runs inside .venv, which each target makes on first use. `make demo` and `make test` are all the set-up.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 # Two OpenMP runtimes that spin for work slow each other down several-fold; idle threads should sleep.
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0

@@ -1,5 +1,6 @@
 """Small things that many tests share: a music model of random weights that runs in milliseconds."""
 
+import gc
 import os
 import re
 from functools import cache
@@ -189,3 +190,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return group(nodeid.split("::")[0]) or nodeid
 
     return Groups(config, log)
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Take what a file leaves behind, such as its imports, out of Python's search for garbage.
+
+    Some thousand tests look through all of it again and again: a sixth of their time.
+    """
+    if nextitem is not None and nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()

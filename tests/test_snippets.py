@@ -2,8 +2,9 @@
 somewhere.
 
 Snippets run as they are printed, in an empty folder that holds a recording, a tune, a curve and a
-file of requests under the names that the pages use. K alone is not the printed one: controls ask
-for `K` iterations where a snippet gives none, by every method.
+file of requests under the names that the pages use. The work alone is not the printed one:
+where a snippet gives none, controls ask for `K` iterations by every method, and for two noises
+where they begin at the best of many.
 
 A block that cannot run has ``<!-- not run: reason -->`` on the line above it, and a page may hold
 no other reason than `REASONS`; its command lines are parsed nevertheless.
@@ -128,7 +129,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if "iterations" in vars(kind):
             monkeypatch.setattr(kind, "iterations", K)
         if "corrected" in vars(kind):
-            monkeypatch.setattr(kind, "corrected", replace(kind.corrected, iterations=K))
+            effort, noises = kind.corrected, min(2, kind.corrected.candidates)
+            quick = replace(effort, iterations=K, candidates=noises)
+            monkeypatch.setattr(kind, "corrected", quick)
         kinds += [sub for sub in kind.__subclasses__() if sub not in known]
         known.update(kinds)
     assert default_iterations(()) == corrected_effort(()).iterations == K
