@@ -76,7 +76,7 @@ def test_the_clip_without_control_is_drawn_small_beside_the_clip(
     drawn_on = []
     monkeypatch.setattr(plots, "_save", lambda figure, path, force: drawn_on.append(figure))
     mels = torch.zeros(160, 86), torch.full((160, 86), -0.5)
-    for uncontrolled in (None, mels[1]):
+    for uncontrolled, chosen in ((None, False), (mels[1], False), (mels[1], True)):
         clip_picture(
             tmp_path / "clip.png",
             mels[0],
@@ -85,9 +85,11 @@ def test_the_clip_without_control_is_drawn_small_beside_the_clip(
             losses=[2.0, 1.0],
             title="both",
             uncontrolled=uncontrolled,
+            candidate=7 if chosen else None,
         )
-    without, beside = drawn_on
+    without, beside, of_chosen = drawn_on
     assert [axes.get_title() for axes in without.axes].count("without control") == 0
+    assert "candidate 7 without control" in [axes.get_title() for axes in of_chosen.axes]
     (small,) = [axes for axes in beside.axes if axes.get_title() == "without control"]
     large = beside.axes[0]
     np.testing.assert_allclose(small.images[0].get_array(), (-0.5 - 1) * 80)

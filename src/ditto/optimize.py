@@ -39,6 +39,7 @@ class Step:
         judged: whether the best is news; early stops by loss look at no other steps.
         candidate: (B,) which of several noises each item's x_T is, or came from, where there was a
             choice.
+        begun: that noise of each item, (B, …).
     """
 
     i: int
@@ -50,6 +51,7 @@ class Step:
     warnings: tuple[str, ...] = ()
     judged: bool = True
     candidate: Tensor | None = None
+    begun: Tensor | None = None
 
 
 class GradientError(RuntimeError):
@@ -223,6 +225,7 @@ def side_by_side(steps: Sequence[Step]) -> Step:
         warnings=tuple(warning for step in steps for warning in step.warnings),
         judged=any(step.judged for step in steps),
         candidate=_side_by_side([step.candidate for step in steps]),
+        begun=_begun(steps),
     )
 
 
@@ -232,6 +235,13 @@ def _side_by_side(candidates: Sequence[Tensor | None]) -> Tensor | None:
         return None
     own = torch.zeros(1, dtype=torch.long)
     return torch.cat([own if one is None else one.cpu() for one in candidates])
+
+
+def _begun(steps: Sequence[Step]) -> Tensor | None:
+    """Return where all items began; the noise as drawn where an item that failed says nothing."""
+    if all(step.begun is None for step in steps):
+        return None
+    return torch.cat([step.x_T if step.begun is None else step.begun for step in steps])
 
 
 def stop_when(steps: Iterator[Step], stops: Sequence[Stop]) -> Iterator[Step]:

@@ -39,6 +39,7 @@ def clip_picture(
     losses: Sequence[float],
     title: str,
     uncontrolled: Tensor | None = None,
+    candidate: int | None = None,
     force: bool = False,
 ) -> None:
     """Save one clip's picture as PNG: its log-mel, the controls' panels and the loss curve.
@@ -51,6 +52,7 @@ def clip_picture(
         losses: of the optimisation; none draws no curve.
         title: over the picture.
         uncontrolled: log-mel of the clip without control, drawn small beside the clip's.
+        candidate: the noise that both are of, where one was chosen.
         force: replace a file that exists.
 
     Raises:
@@ -64,7 +66,8 @@ def clip_picture(
         beside = _beside(axes[0], 10 + MARGIN, beside_width - 2 * MARGIN)
         _image(beside, uncontrolled, spec)
         beside.set_yticks([])
-        beside.set_title("without control", fontsize=9)
+        of = "" if candidate is None else f"candidate {candidate} "
+        beside.set_title(f"{of}without control", fontsize=9)
     for place, panel in zip(axes[1:], panels, strict=False):
         draw_panel(panel, place, spec)
     if losses:

@@ -11,6 +11,7 @@ from ditto.errors import ControlError, RequestError, TagError, warn_deprecated
 from ditto.latents import Latent
 from ditto.methods import METHODS, Method, make_method
 from ditto.methods.base import check_number
+from ditto.methods.candidates import MAX_CANDIDATES
 from ditto.models.conditioning import Tags
 from ditto.models.model import MusicModel
 from ditto.paths import shown
@@ -44,6 +45,9 @@ class Request:
             chords; for DITTO-2 with corrections 40, with several or brightness 70.
         start: x_T to begin from in place of noise, for every item alike; `seconds` is then its
             length if not given.
+        candidate: which of a seed's noises to begin from, as reports give it: 0 is the seed's own,
+            the others those that a search (`Ditto2.candidates`) chooses from; of an edit or a song
+            it may be one for each window. None leaves it to the method.
         method: None is `Ditto2` for a model with a student, otherwise `Ditto`, and without
             controls `Uncontrolled`.
     """
@@ -56,6 +60,7 @@ class Request:
     guidance: float | None = None
     iterations: int | None = None
     start: Latent | None = None
+    candidate: int | tuple[int | None, ...] | None = None
     method: Method | None = None
 
     def __init__(
@@ -69,6 +74,7 @@ class Request:
         iterations: int | None = None,
         start: Latent | None = None,
         method: Method | str | None = None,
+        candidate: int | Sequence[int | None] | None = None,
         **settings: Any,
     ) -> None:
         """Take the settings; see the class.
@@ -84,6 +90,7 @@ class Request:
             start: a latent.
             method: a method; a name with the method's settings beside it still works, with a
                 warning.
+            candidate: a noise's number, or those of the windows.
             settings: of a method given by name.
 
         Raises:
@@ -103,6 +110,7 @@ class Request:
             "guidance": guidance,
             "iterations": iterations,
             "start": start,
+            "candidate": as_candidate(candidate),
             "method": _method(method, settings, controlled=bool(listed)),
         }
         for name, value in values.items():
@@ -114,6 +122,12 @@ class Request:
     def control(self) -> Control | None:
         """All controls as one, see `weighted_sum`; None without controls."""
         return weighted_sum(self.controls)
+
+    def candidate_of(self, window: int) -> int | None:
+        """Return the number of the noise that a window begins from, if it is said."""
+        if not isinstance(self.candidate, tuple):
+            return self.candidate
+        return self.candidate[window] if window < len(self.candidate) else None
 
     def resolved(self, model: MusicModel) -> "Request":
         """Return the request with every default filled in: method and its settings, K, w.
@@ -129,7 +143,8 @@ class Request:
             method = replace(method, grid=self.start.grid)  # pyright: ignore[reportCallIssue]
         guidance = model.guidance if self.guidance is None else self.guidance
         model.check_guidance(guidance)
-        if self.start is not None and getattr(method, "candidates", 1) is None:
+        begins = self.start is not None or self.candidate is not None
+        if begins and getattr(method, "candidates", 1) is None:
             method = replace(method, candidates=1)  # pyright: ignore[reportCallIssue]
         method = method.suited(self.controls)
         iterations = self.iterations or method.default_iterations(self.controls)
@@ -147,12 +162,14 @@ class Request:
         if self.tags.beat != Tags.beat:
             tags["beat"] = self.tags.beat
         start = {} if self.start is None else {"start": self.start.name}
+        candidate = {} if self.candidate is None else {"candidate": self.candidate}
         return {
             "controls": [control.to_dict() for control in self.controls],
             "tags": tags,
             **{name: getattr(self, name) for name in LIMITS},
             "method": None if self.method is None else self.method.to_dict(),
             **start,
+            **candidate,
         }
 
     @classmethod
@@ -185,7 +202,8 @@ class Request:
         settings = {name: values[name] for name in LIMITS if values.get(name) is not None}
         try:
             tags = Tags(**(values.get("tags") or {}))
-            return cls(controls, tags, **settings, method=method_from_dict(values))
+            method, candidate = method_from_dict(values), values.get("candidate")
+            return cls(controls, tags, **settings, method=method, candidate=candidate)
         except TypeError as error:
             raise RequestError(f"the report does not hold a whole request: {error}") from None
 
@@ -221,6 +239,21 @@ def as_controls(given: Sequence[Control] | Control) -> tuple[Control, ...]:
                 f"{shown(one)} is no control: give objects such as ditto.Intensity('crescendo')"
             )
     return controls
+
+
+def as_candidate(given: int | Sequence[int | None] | None) -> int | tuple[int | None, ...] | None:
+    """Return the number of a noise, or of those of several windows.
+
+    Raises:
+        RequestError: one is none.
+    """
+
+    def number(one: Any) -> int | None:
+        return None if one is None else int(check_number("candidate", one, 0, MAX_CANDIDATES - 1))
+
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        return tuple(map(number, given))
+    return number(given)
 
 
 def as_tags(tags: Tags | Mapping[str, Any] | str | None) -> Tags:

@@ -5,7 +5,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -51,9 +51,9 @@ class Result:
         timings: seconds by phase.
         sound: (B, channels, samples) as it is saved, where that is more than `audio`.
         notes: what a user should know about how it went.
-        candidate: (B,) which of several noises each clip came from, from 0, where there was a
-            choice.
-        without: makes x_0 (B, …) of the same seeds without control; None if there is none.
+        candidate: (B,) which of its seed's noises each clip began from, from 0, where one was
+            chosen or asked for.
+        without: makes x_0 (B, …) of the same noises without control; None if there is none.
         ended: (B,) the controls' loss of what was decoded; None without a control.
     """
 
@@ -113,6 +113,7 @@ class Result:
     def kept(self) -> Kept | None:
         """How much is left of the clips without control; found out when it is first asked for.
 
+        These are what the noises give that the clips began from, of all those it chose from.
         None where there is no such clip: without a control, in edits, and of guidance.
         """
         started = time.perf_counter()
@@ -120,8 +121,9 @@ class Result:
             x_0 = None if self.without is None else self.without()
             if x_0 is None:
                 return None
-            plain = _sound(self.model, x_0, self.seeds).mean(dim=1)
-            found = kept(self.audio, plain.cpu(), self.model.spec)
+            plain = _sound(self.model, x_0, self.seeds).cpu()
+            found = kept(self.audio, plain.mean(dim=1), self.model.spec)
+            found = replace(found, sound=plain, candidate=self.candidate)
         self.timings["compare"] = time.perf_counter() - started
         return found
 
@@ -244,6 +246,7 @@ class Result:
                 losses=self.curve(item),
                 title=title,
                 uncontrolled=None if self.kept is None else self.kept.mel[item],
+                candidate=None if self.candidate is None else int(self.candidate[item]),
                 force=force,
             )
 
@@ -266,8 +269,21 @@ class Result:
         The model makes whole frames, and groups of them; what is beyond the length that was asked
         for is left out.
         """
-        sound = (self.audio if self.sound is None else self.sound)[self.checked_item(item)]
-        seconds = self.request.seconds
+        return self._cut(self.audio if self.sound is None else self.sound, item)
+
+    def uncontrolled(self, item: int = 0) -> np.ndarray | None:
+        """Return the sound of the clip without control that `kept` compares with one item.
+
+        Its shape is that of `samples`. None where there is no such clip, see `kept`.
+        """
+        if self.kept is None or self.kept.sound is None:
+            return None
+        mono = self.sound is None
+        return self._cut(self.kept.sound.mean(dim=1) if mono else self.kept.sound, item)
+
+    def _cut(self, sounds: Tensor, item: int) -> np.ndarray:
+        """Return one item of sounds (B, …, samples), as long as was asked for."""
+        sound, seconds = sounds[self.checked_item(item)], self.request.seconds
         whole = sound.shape[-1]
         wanted = whole if seconds is None else round(seconds * self.model.spec.sample_rate)
         return sound[..., :wanted].numpy()

@@ -23,6 +23,7 @@ from ditto.controls.base import Control
 from ditto.errors import OutOfMemoryError, RequestError
 from ditto.latents import draw_x_T, item_noise, item_seed, item_seeds
 from ditto.methods.base import Problem
+from ditto.methods.candidates import candidate
 from ditto.models.conditioning import Tags
 from ditto.models.device import is_out_of_memory, one_by_one
 from ditto.models.model import MusicModel, check_model
@@ -53,6 +54,7 @@ class Run:
         x_T: the best latents so far, (B, …); decoded by `result`.
         total: iterations that there will be at most; 0 for methods that do not optimise.
         losses: (B,) of every step; NaN for an item that had ended.
+        candidate: (B,) the number of each item's noise, where one was asked for or chosen.
         failures: why items ended early, by item.
     """
 
@@ -78,12 +80,16 @@ class Run:
             self.problem = problem_of(self.request, model, shape, stop)
             self.method.check(self.problem)
             self.x_T = initial_x_T(self.request, model, shape)
+            number = self.request.candidate_of(0)
+            if number is not None:
+                self.x_T = candidate(number, self.x_T, self.problem, self.method)
         self.compare, self._begun = compare, self.x_T
         self.total = self.method.total(self.problem.alone(0) if self.one_by_one else self.problem)
         self.losses: list[Tensor] = []
         self.failures: dict[int, str] = {}
         self._told: set[int] = set()
-        self.candidate: Tensor | None = None
+        chosen = None if number is None else torch.full((self.request.count,), number)
+        self.candidate: Tensor | None = chosen
         self.seconds = 0.0
         self._steps = self._optimise() if self.total else iter(())
 
@@ -114,7 +120,9 @@ class Run:
         started = time.perf_counter()
         with memory_errors(self.request, self.model):
             step = next(self._steps)
-        self.x_T, self.candidate = step.best_x_T, step.candidate
+        self.x_T = step.best_x_T
+        if step.candidate is not None and step.begun is not None:
+            self.candidate, self._begun = step.candidate, step.begun
         self.seconds += time.perf_counter() - started
         return step
 
@@ -236,7 +244,7 @@ class Run:
 
     @torch.no_grad()
     def _uncontrolled(self) -> Tensor | None:
-        """Return x_0 (B, …) of the x_T that was drawn, without control."""
+        """Return x_0 (B, …) of the noise that optimising began from, without control."""
         if not self.one_by_one:
             return self.method.uncontrolled(self._begun, self.problem)
         items = enumerate(self._begun.split(1))
@@ -371,6 +379,17 @@ def checked_shape(request: Request, model: MusicModel) -> tuple[int, ...]:
             raise RequestError(
                 "candidates are noises of other seeds, and this begins from a latent: leave one out"
             )
+        if request.candidate is not None:
+            raise RequestError(
+                "a candidate is a noise, and this begins from a latent: leave one out"
+            )
+    if request.candidate is not None:
+        if getattr(request.method, "candidates", 1) > 1:
+            raise RequestError(
+                "a candidate is where to begin, and candidates are to choose from: leave one out"
+            )
+        if isinstance(request.candidate, tuple):
+            raise RequestError("candidates of several windows go with an edit or a song")
     for control in request.controls:
         control.check(model, shape[-1])
     return shape

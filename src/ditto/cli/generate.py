@@ -35,6 +35,12 @@ app = typer.Typer()
 CLIPS = [
     SEED,
     option(
+        "candidate",
+        int,
+        "Which of the seed's noises to begin from, as reports give it; 0 is its own.",
+        panel=OUTPUT_PANEL,
+    ),
+    option(
         "count", int, "Clips to make; several get numbered names.", panel=OUTPUT_PANEL, default=1
     ),
     option(

@@ -44,7 +44,7 @@ RECORDING, OVERLAP = _own("recording", str), _own("overlap", float)
 MAKING = [*method_options(), *REQUEST_OPTIONS]
 EDITING: Parameters = [*TAG_OPTIONS, *control_options(), *MAKING, SEED, edit_commands.BEAT]
 EDITING += [RECORDING, OVERLAP]
-CLIP_NAMES = ("seed", "count", "seconds", "fade", "compare")
+CLIP_NAMES = ("seed", "candidate", "count", "seconds", "fade", "compare")
 COMMANDS: dict[str, Parameters] = {
     "generate": [*TAG_OPTIONS, *control_options(), *MAKING, START]
     + [parameter for parameter in CLIPS if parameter.name in CLIP_NAMES],

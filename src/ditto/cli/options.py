@@ -339,7 +339,7 @@ class Options(dict[str, Any]):
         """
         tags = self.words if tags is None else tags
         settings: dict[str, Any] = {
-            name: self[name] for name in ("seed", "count", "seconds") if name in self
+            name: self[name] for name in ("seed", "count", "seconds", "candidate") if name in self
         }
         if self.get("start") is not None:
             settings["start"] = Latent.load(self["start"])

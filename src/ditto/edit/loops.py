@@ -187,7 +187,8 @@ def loop(
         return _long_loop(filler, seconds, repeats)
     period = round(seconds * spec.frame_rate)
     control = SelfLoop(period, min(round(overlap * spec.frame_rate), frames - period, period))
-    request = replace(asked, controls=(control, *asked.controls), seconds=None, count=1)
+    alone = {"seconds": None, "count": 1, "candidate": asked.candidate_of(0)}
+    request = replace(asked, controls=(control, *asked.controls), **alone)
 
     def watch(step: Step) -> None:
         if progress is not None:

@@ -235,6 +235,7 @@ class GapFiller:
             seconds=None,
             count=1,
             start=None,
+            candidate=self.request.candidate_of(i),
         )
 
         def watch(step: Step) -> None:

@@ -1,7 +1,10 @@
-"""How much of the music a control leaves: a clip beside the one of the same seed without control.
+"""How much of the music a control leaves: a clip beside that of the same noise without control.
 
 An error says how closely a target is met, and nothing of what was given up for it. Two cheap
 figures do: how many sounds begin (a held chord has few), and how alike CLAP hears the clips.
+
+A clip that begins at the best of many noises is compared with what that noise gives: beside what
+another noise gives, most of the difference would be the noise's.
 """
 
 import time
@@ -30,6 +33,9 @@ class Kept:
             None where there is no CLAP.
         mel: log-mel of the clips without control, shape (B, n_mels, frames), in [−1, 1].
         seconds: that finding out took.
+        sound: the clips without control, (B, channels, samples) within ±1; None if not at hand.
+        candidate: which of several noises both clips are of, shape (B,); None where each is its
+            seed's own.
     """
 
     onsets: Tensor
@@ -37,6 +43,8 @@ class Kept:
     alike: Tensor | None
     mel: Tensor
     seconds: float = 0.0
+    sound: Tensor | None = None
+    candidate: Tensor | None = None
 
     def percent(self, item: int = 0) -> float | None:
         """Return the onsets in % of those without control; None if there are none without."""
@@ -51,18 +59,24 @@ class Kept:
             "uncontrolled_onsets_per_second": round(self.uncontrolled_onsets[item].item(), 3),
             "onsets_percent": None if percent is None else round(percent, 1),
             "clap_similarity": None if self.alike is None else round(self.alike[item].item(), 4),
+            **({} if self.candidate is None else {"candidate": int(self.candidate[item])}),
             "words": self.words(item),
         }
 
+    def name(self, item: int = 0) -> str:
+        """Return what the clip without control is called, with the noise if one was chosen."""
+        of = "" if self.candidate is None else f" of candidate {int(self.candidate[item])}"
+        return f"the clip{of} without control"
+
     def words(self, item: int = 0) -> str:
         """Return the figures of one item as a musician would say them."""
-        percent = self.percent(item)
+        percent, without = self.percent(item), self.name(item)
         if percent is None:
-            said = f"has {self.onsets[item]:.1f} onsets a second, the clip without control none"
+            said = f"has {self.onsets[item]:.1f} onsets a second, {without} none"
         elif percent <= 100:
-            said = f"keeps {percent:.0f} % of the onsets of the clip without control"
+            said = f"keeps {percent:.0f} % of the onsets of {without}"
         else:
-            said = f"has {percent:.0f} % of the onsets of the clip without control"
+            said = f"has {percent:.0f} % of the onsets of {without}"
         if self.alike is None:
             return said
         alike = 100 * max(self.alike[item].item(), 0)

@@ -34,9 +34,8 @@ def kind_of(request: Request, model: MusicModel) -> str | None:
     """
     request = request.resolved(model)
     terms = [term.bare() for control in request.controls for term, _ in control.bare().terms()]
-    alone = (
-        request.count > 1 or request.start is not None or not isinstance(request.method, METHODS)
-    )
+    begins = request.start is not None or request.candidate is not None
+    alone = request.count > 1 or begins or not isinstance(request.method, METHODS)
     if alone or any(term.known_region() is not None for term in terms):
         return None
     assert request.method is not None

@@ -232,7 +232,12 @@ class Method(ABC):
         """Return x_0 (B, …) of x_T; called without gradients."""
 
     def uncontrolled(self, x_T: Tensor, problem: Problem) -> Tensor | None:
-        """Return x_0 (B, …) that x_T gives without control, if that costs little; else None."""
+        """Return x_0 (B, …) that x_T gives without control, if that costs little; else None.
+
+        Args:
+            x_T: the noise that optimising began from.
+            problem: what was asked.
+        """
         return None
 
     def to_dict(self) -> dict[str, Any]:

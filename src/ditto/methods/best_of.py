@@ -75,10 +75,10 @@ class BestOf(Method):
         for i, found in enumerate(search(x_T, problem, self, self.count, self.batch)):
             best = found if best is None else best.or_better(found)
             latest, so_far = (found.loss, found.x_T), (best.loss, best.x_T)
-            yield Step(i, *latest, *so_far, candidate=best.number)
+            yield Step(i, *latest, *so_far, candidate=best.number, begun=best.x_T)
 
     def uncontrolled(self, x_T: Tensor, problem: Problem) -> Tensor:
-        """Decode the request's own noise."""
+        """Decode the noise that was chosen: nothing is optimised, so it is the clip itself."""
         return self.decode(x_T, problem)
 
     def decode(self, x_T: Tensor, problem: Problem) -> Tensor:

@@ -83,11 +83,7 @@ def search(
         count: candidates of every clip.
         batch: decoded at once.
     """
-    draw = problem.new_noise()
-    decode_steps = getattr(decoder, "decode_steps", NO_STUDENT)
-    if decode_steps != NO_STUDENT:
-        for _ in problem.student_chain(decode_steps).timesteps:
-            draw()  # decoding begins with these
+    draw = _fresh(problem, getattr(decoder, "decode_steps", NO_STUDENT))
     candidates, first = x_T[None], 0
     for size in batches(count, problem, batch):
         fresh = [draw()[None] for _ in range(size - len(candidates))]
@@ -102,6 +98,37 @@ def search(
         candidates, first = x_T.new_zeros(0, *x_T.shape), first + size
 
 
+def _fresh(problem: Problem, decode_steps: int | None) -> Noise:
+    """Return the problem's noise from after what decoding in so many steps begins with."""
+    draw = problem.new_noise()
+    if decode_steps != NO_STUDENT:
+        for _ in problem.student_chain(decode_steps).timesteps:
+            draw()
+    return draw
+
+
+def candidate(number: int, x_T: Tensor, problem: Problem, method: Method) -> Tensor:
+    """Return a candidate of every clip by its `Found.number`, without a search: (B, …).
+
+    A method that does not decode by the student has the candidates of one that does, in the
+    student's own number of steps.
+
+    Args:
+        number: from 0, which is x_T.
+        x_T: the request's own, shape (B, …).
+        problem: of these clips.
+        method: resolved.
+    """
+    if number == 0:
+        return x_T
+    student = problem.model.distilled
+    known = student is not None and student.guidance[0] <= problem.guidance <= student.guidance[1]
+    draw = _fresh(problem, getattr(method, "decode_steps", None if known else NO_STUDENT))
+    for _ in range(number - 1):
+        draw()
+    return draw()
+
+
 def begun(
     x_T: Tensor,
     problem: Problem,
@@ -110,7 +137,7 @@ def begun(
     optimise: Callable[[Tensor], Iterator[Step]],
     batch: int = TOGETHER,
 ) -> Iterator[Step]:
-    """Optimise from each clip's best candidate on; steps say which one it is.
+    """Optimise from each clip's best candidate on; steps say which one it is, and hold it.
 
     Args:
         x_T: the request's own, shape (B, …).
@@ -125,4 +152,4 @@ def begun(
         return
     best = reduce(Found.or_better, search(x_T, problem, decoder, count, batch))
     for step in optimise(best.x_T):
-        yield replace(step, candidate=best.number)
+        yield replace(step, candidate=best.number, begun=best.x_T)

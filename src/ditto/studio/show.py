@@ -111,16 +111,22 @@ def show_clip(result: Result, item: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def show_plain(result: Result, item: int, folder: Path) -> dict[str, Any]:
-    """Write the sound of an uncontrolled clip; return it as the other side of an A/B."""
-    samples, file = np.atleast_2d(result.samples(item)), folder / "without-control.wav"
-    write(file, samples, result.model.spec.sample_rate)
+def show_plain(samples: np.ndarray, rate: int, folder: Path) -> dict[str, Any]:
+    """Write a sound without control; return it as another side of an A/B.
+
+    Args:
+        samples: shape (channels, n) or (n,), within ±1.
+        rate: in Hz.
+        folder: of the clip or the edit with control.
+    """
+    samples, file = np.atleast_2d(samples), folder / "without-control.wav"
+    write(file, samples, rate)
     return {
         "name": "Without control",
         "sound": address(file),
         "peaks": peaks(samples),
         "errors": [],
-        "seconds": samples.shape[1] / result.model.spec.sample_rate,
+        "seconds": samples.shape[1] / rate,
     }
 
 
@@ -173,19 +179,6 @@ def show_before(edit: Edit, before: Path) -> dict[str, Any]:
         "seconds": recording.seconds,
         "offset": edit.timeline.origin / edit.sample_rate,
         "errors": [],
-    }
-
-
-def show_plain_edit(edit: Edit, folder: Path) -> dict[str, Any]:
-    """Write the sound of an edit without control; return it as another side of an A/B."""
-    samples, file = np.clip(edit.timeline.samples, -1, 1), folder / "without-control.wav"
-    write(file, samples, edit.sample_rate)
-    return {
-        "name": "Without control",
-        "sound": address(file),
-        "peaks": peaks(samples),
-        "errors": [],
-        "seconds": edit.timeline.seconds,
     }
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from ditto.audio import opening
 from ditto.audio.spec import AudioSpec
@@ -96,15 +96,22 @@ class Music(Words):
     iterations: int | None = Field(None, ge=1, le=MAX_ITERATIONS)
     guidance: float | None = Field(None, ge=0, le=30)
     method: str | None = None
+    _candidates: tuple[int | None, ...] = PrivateAttr(())
 
     def asked(self) -> dict[str, Asked]:
         """Return the controls by their words."""
         found = {word: getattr(self, word) for word in WORDS}
         return {word: asked for word, asked in found.items() if asked is not None}
 
-    def uncontrolled(self) -> Self:
-        """Return the same wish without its controls."""
-        return self.model_copy(update=dict.fromkeys(WORDS))
+    def uncontrolled(self, candidates: Sequence[int | None] = ()) -> Self:
+        """Return the same wish without its controls.
+
+        Args:
+            candidates: noises that the windows begin from, see `Request.candidate`.
+        """
+        plain = self.model_copy(update=dict.fromkeys(WORDS))
+        plain._candidates = tuple(candidates)
+        return plain
 
     def tempo_of(self, word: str, tags: Tags) -> float | None:
         """Return the tempo that a control's beats are counted by; None is the default."""
@@ -128,6 +135,7 @@ class Music(Words):
             iterations=self.iterations,
             guidance=self.guidance,
             method=None if self.method is None else make_method(self.method),
+            candidate=self._candidates or None,
             **more,
         )
 

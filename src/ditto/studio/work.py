@@ -84,7 +84,7 @@ class Studio:
         Args:
             what: "generate", "edit" or "vary".
             values: of the wish.
-            compare: make that of the same seed without control too.
+            compare: make that of the same noise without control too.
 
         Raises:
             DittoError: a value is wrong, it cannot be made, or the queue is full.
@@ -100,7 +100,7 @@ class Studio:
 
         Args:
             wish: what it is.
-            compare: make the clip of the same seed without control too.
+            compare: make the clip of the same noise without control too.
 
         Raises:
             DittoError: it cannot be, or the queue is full.
@@ -122,9 +122,9 @@ class Studio:
             job.line = job.line or self._kept(job)
             job.clips = [clip]
             if compare and request.controls and not job.stopping():
-                job.phase = "the same seed without control"
-                plain = uncontrolled(request, model)
-                job.clips = [clip | {"others": [show.show_plain(plain, 0, folder)]}]
+                job.phase = "the same noise without control"
+                plain = show.show_plain(uncontrolled(result), model.spec.sample_rate, folder)
+                job.clips = [clip | {"others": [plain]}]
 
         return self.jobs.submit(work)
 
@@ -133,7 +133,7 @@ class Studio:
 
         Args:
             wish: what it is.
-            compare: make that of the same seed without control too.
+            compare: make that of the same noises without control too.
 
         Raises:
             DittoError: it cannot be, or the queue is full.
@@ -171,10 +171,11 @@ class Studio:
             if edit.kind == "song" and job.stopping():
                 job.line = f"stopped: this is the beginning, {edit.seconds:.2f} s"
             if making.compare and request.controls and not job.stopping():
-                job.phase = "the same seed without control"
-                plain = making.uncontrolled(job)
+                job.phase = "the same noise without control"
+                plain = making.uncontrolled(edit, job)
                 if plain is not None:
-                    shown = show.show_plain_edit(plain, folder)
+                    sound = np.clip(plain.timeline.samples, -1, 1)
+                    shown = show.show_plain(sound, plain.sample_rate, folder)
                     job.clips = [clip | spelt | {"others": [*clip["others"], shown]}]
 
         return self.jobs.submit(work)
@@ -328,13 +329,18 @@ class Making:
     recording: Path | None = None
     compare: bool = True
 
-    def uncontrolled(self, job: Job) -> Edit | None:
+    def uncontrolled(self, edit: Edit, job: Job) -> Edit | None:
         """Return the same without control; None if it is stopped, or cannot be.
 
         What is there already is not lost by that.
+
+        Args:
+            edit: with control: every window begins at the noise that it began from.
+            job: that may be stopped.
         """
+        wish = self.wish.uncontrolled([part.about.get("candidate") for part in edit.parts])
         try:
-            plain = self.make(self.wish.uncontrolled(), lambda *_: None, job.stopping)
+            plain = self.make(wish, lambda *_: None, job.stopping)
         except (DittoError, GradientError):
             return None
         return None if job.stopping() else plain
@@ -351,20 +357,20 @@ def check(request: Request, model: MusicModel) -> None:
         request.method.check(problem)
 
 
-def uncontrolled(request: Request, model: MusicModel) -> Result:
-    """Return the clip of the same seed and decoder, of which nothing was optimised.
+def uncontrolled(result: Result) -> np.ndarray:
+    """Return the sound of a clip's noise and decoder, of which nothing was optimised.
 
     Of methods that follow controls while they sample it is plain sampling.
 
     Args:
-        request: resolved.
-        model: what it runs on.
+        result: of one clip with control.
     """
-    method = request.method
-    if method is not None and method.optimises:
-        return Run(request, model).result()
-    plain = Uncontrolled(steps=getattr(method, "steps", 20), sampler="ddim")
-    return Run(replace(request, controls=(), method=plain), model).result()
+    sound = result.uncontrolled()
+    if sound is not None:
+        return sound
+    steps = getattr(result.request.method, "steps", 20)
+    plain = replace(result.request, controls=(), method=Uncontrolled(steps=steps, sampler="ddim"))
+    return Run(plain, result.model).result().samples()
 
 
 @dataclass
