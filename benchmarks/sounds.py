@@ -162,7 +162,9 @@ SOUNDS = (
 
 @dataclass(frozen=True)
 class Pair:
-    """A clip without control and with it, of one seed: what the control costs, to be heard.
+    """A clip without control and with it, of one noise: what the control costs, to be heard.
+
+    Both are decoded by the student, and the first is what the report of the second compares with.
 
     Attributes:
         name: of the files, before ``-without`` and ``-with``.
@@ -176,18 +178,29 @@ class Pair:
     options: str
     seed: int
 
-    def command(self, *, controlled: bool) -> str:
-        """Return the command line, without ``ditto-music`` and ``-o``."""
-        options = self.options if controlled else "--method none"
+    def command(self) -> str:
+        """Return the second's command line, without ``ditto-music`` and ``-o``."""
+        return self._command(self.options)
+
+    def plain_command(self, report: Mapping[str, Any]) -> str:
+        """Return the first's, of the noise that the second began at by its report."""
+        chosen = f" --candidate {report['candidate']}" if "candidate" in report else ""
+        return self._command(f"--method ditto2{chosen}")
+
+    def _command(self, options: str) -> str:
         return f'generate --tags "{self.tags}" {options} --seed {self.seed}'
 
     def make(self, folder: Path) -> dict[str, Any]:
         """Make both sounds, NAME-without.wav and NAME-with.wav, and return the second's report."""
-        for end in ("without", "with"):
-            words = shlex.split(self.command(controlled=end == "with"))
-            place = folder / f"{self.name}-{end}.wav"
-            cli.app([*words, "-o", str(place)], standalone_mode=False)
-        return json.loads((folder / f"{self.name}-with.json").read_text(encoding="utf-8"))
+        run(self.command(), folder / f"{self.name}-with.wav")
+        report = json.loads((folder / f"{self.name}-with.json").read_text(encoding="utf-8"))
+        run(self.plain_command(report), folder / f"{self.name}-without.wav")
+        return report
+
+
+def run(command: str, place: Path) -> None:
+    """Make a sound file by a command line, given without ``ditto-music`` and ``-o``."""
+    cli.app([*shlex.split(command), "-o", str(place)], standalone_mode=False)
 
 
 TUNES = '--melody "G4:1 A4:1 B4:1 D5:2 B4:1 A4:1 G4:2"', '--melody "A4:1 E4:1 C5:2 B4:2"'
@@ -248,7 +261,8 @@ def kept_of(report: Mapping[str, Any]) -> str:
     kept = report["kept"]
     percent = kept["onsets_percent"]  # None where there are none without control
     onsets = "–" if percent is None else f"{percent:.0f} %"
-    return f"{onsets}, {kept['clap_similarity']:.2f}"
+    of = f" (candidate {kept['candidate']})" if "candidate" in kept else ""
+    return f"{onsets}, {kept['clap_similarity']:.2f}{of}"
 
 
 def table(
@@ -273,8 +287,10 @@ def table(
     ]
     lines += [
         "",
-        "## The same seed without and with control",
+        "## The same noise without and with control",
         "",
+        "*Without* is what the student makes of the noise that the other began at:",
+        "`--method ditto2` in place of the control, with `--candidate` where a noise was chosen.",
         "*Kept* is how many onsets the clip has in % of the one without control, and how alike",
         "CLAP hears the two (1 is the same sound).",
         "",
@@ -284,9 +300,8 @@ def table(
     for pair, report in pairs:
         without, controlled = (f"pairs/{pair.name}-{end}.mp3" for end in ("without", "with"))
         errors = ", ".join(f"{name} {value:.3g}" for name, value in report["errors"].items())
-        command = pair.command(controlled=True)
         lines.append(
-            f"| [without]({without}) | [with]({controlled}) | `{command}` | {errors} "
+            f"| [without]({without}) | [with]({controlled}) | `{pair.command()}` | {errors} "
             f"| {kept_of(report)} |"
         )
     return "\n".join([*lines, ""])

@@ -17,11 +17,13 @@ from benchmarks.sounds import (
     Pair,
     Sound,
     errors_of,
+    kept_of,
+    run,
     table,
     write_mp3,
 )
 
-from ditto import MusicModel, cli, generate
+from ditto import MusicModel, Result, cli, generate
 
 
 @pytest.mark.parametrize("seconds", [1.0, 6.0, 9.5])
@@ -61,12 +63,35 @@ def test_the_committed_page_is_of_these_sounds() -> None:
 
 @pytest.mark.parametrize("pair", [pytest.param(pair, id=pair.name) for pair in PAIRS])
 def test_a_pair_is_one_command_without_and_with_its_control(pair: Pair) -> None:
-    for controlled in (False, True):
+    commands = pair.command(), pair.plain_command({}), pair.plain_command({"candidate": 5})
+    for command in commands:
         with mock.patch.object(typer.core.TyperCommand, "invoke", return_value=None):
-            words = shlex.split(pair.command(controlled=controlled))
-            cli.app([*words, "-o", "out"], standalone_mode=False)
-    assert pair.options in pair.command(controlled=True)
-    assert pair.options not in pair.command(controlled=False)
+            run(command, Path("out"))
+    assert pair.options in commands[0]
+    assert not any(pair.options in command for command in commands[1:])
+
+
+def test_the_clip_without_is_the_one_that_the_report_compares_with(
+    student_model: MusicModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {}
+
+    def load(*given: object, **settings: object) -> MusicModel:
+        return student_model
+
+    def keep(result: Result, path: Path, item: int = 0, **how: object) -> list[Path]:
+        made[path.stem] = result
+        return saved(result, path, item, **how)  # pyright: ignore[reportArgumentType]
+
+    saved = Result.save
+    monkeypatch.setattr("ditto.cli.options.load", load)
+    monkeypatch.setattr(Result, "save", keep)
+    pair = Pair("tune", "genre=jazz", '--melody "C4:1 E4:1" -K 2', 3)
+    report = pair.make(tmp_path)
+    assert report["candidate"]
+    assert kept_of(report).endswith(f"(candidate {report['candidate']})")
+    plain = made["tune-with"].uncontrolled()
+    np.testing.assert_array_equal(made["tune-without"].samples(), plain)
 
 
 def test_the_committed_pairs_are_these() -> None:
@@ -75,4 +100,4 @@ def test_the_committed_pairs_are_these() -> None:
     assert len(PAIRS) == 12
     assert set(files) == {f"{pair.name}-{end}" for pair in PAIRS for end in ("without", "with")}
     assert all(path.stat().st_size <= PAIR_BYTES for path in files.values())
-    assert all(f"`{pair.command(controlled=True)}`" in page for pair in PAIRS)
+    assert all(f"`{pair.command()}`" in page for pair in PAIRS)
