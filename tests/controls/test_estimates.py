@@ -7,15 +7,24 @@ from typing import Any
 import librosa
 import numpy as np
 import pytest
+import scipy.optimize
 import torch
 from tests.models.tiny_clap import make_clap
 from torch import Tensor
 
-from ditto.audio.chroma import log_chroma, mel_log_chroma, mel_octave_power, octave_power
+from ditto.audio.chroma import (
+    _semitones,  # pyright: ignore[reportPrivateUsage]
+    log_chroma,
+    mel_log_chroma,
+    mel_octave_power,
+    mel_semitone_power,
+    octave_power,
+)
 from ditto.audio.features import log_mel
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control
 from ditto.controls.brightness import Brightness, centroid_octaves, mel_centroid_octaves
+from ditto.controls.chords import Chords, chord_chroma, chroma_of, parse_chords, templates
 from ditto.controls.melody import Melody
 from ditto.controls.output import Output
 from ditto.controls.structure import Structure
@@ -28,13 +37,13 @@ SMALL = AudioSpec(sample_rate=8000, n_fft=256, hop=64, n_mels=16, clip_frames=64
 TUNE = Melody.from_notes("C5:1 G5:1", bpm=240).tune
 
 
-def chords(seed: int = 0) -> Tensor:
-    """Three clips of tones of the scale with four partials each, and a little noise."""
+def chords(seed: int = 0, low: int = 60) -> Tensor:
+    """Three clips of tones of two octaves with four partials each, and a little noise."""
     rng, time = np.random.default_rng(seed), np.arange(SPEC.samples(128)) / SPEC.sample_rate
     clips = []
     for _ in range(3):
         sound = 1e-4 * rng.standard_normal(len(time))
-        for note in rng.integers(60, 84, 3):
+        for note in rng.integers(low, low + 24, 3):
             hertz = 440 * 2 ** ((note - 69) / 12)
             partials = [0.5**k * np.sin(2 * np.pi * k * hertz * time) for k in range(1, 5)]
             sound += 0.1 * rng.uniform(0.3, 1) * np.sum(partials, axis=0)
@@ -66,6 +75,46 @@ def test_octaves_off_a_mel() -> None:
     true, estimate = octave_power(audio, SPEC), mel_octave_power(log_mel(audio, SPEC), SPEC)
     same = true.argmax(dim=1) == estimate.argmax(dim=1)
     assert same[:, 8:-8].float().mean() > 0.9
+
+
+def test_semitones_off_a_mel_are_told_apart_below_middle_c_too() -> None:
+    audio = chords(1, low=48)
+    true, mel = octave_power(audio, SPEC), log_mel(audio, SPEC)
+    estimate, product = mel_semitone_power(mel, SPEC), mel_octave_power(mel, SPEC)
+    assert estimate.shape == true.shape
+    assert (true.argmax(dim=1) == estimate.argmax(dim=1))[:, 8:-8].float().mean() > 0.9
+
+    def off(power: Tensor) -> float:
+        ours, theirs = chroma_of(power, SPEC).square(), chroma_of(true, SPEC).square()
+        return (theirs * (theirs / ours).log()).sum(dim=1)[:, 8:-8].mean().item()
+
+    assert off(estimate) < 0.02  # nats
+    assert off(estimate) < off(product) / 2
+
+
+def test_the_best_chord_off_a_mel_is_the_sounds() -> None:
+    fit = templates(parse_chords("C").heard)
+    same = []
+    for seed in range(4):
+        audio = chords(seed, low=48)
+        chroma = chroma_of(mel_semitone_power(log_mel(audio, SPEC), SPEC), SPEC)
+        torch.testing.assert_close(chroma.norm(dim=1), torch.ones(3, 128))
+        best = (fit @ chroma).argmax(dim=1), (fit @ chord_chroma(audio, SPEC)).argmax(dim=1)
+        same.append((best[0] == best[1]).float().mean().item())
+    assert np.mean(same) > 0.9
+
+
+def test_the_semitones_of_a_mel_are_those_that_scipy_finds() -> None:
+    bands, pitches = _semitones(SPEC, torch.float64, torch.device("cpu"))
+    powers = torch.full((bands.shape[1],), 1e-6, dtype=torch.float64)
+    powers[[50, 57, 61, 80]] = torch.tensor([0.1, 0.03, 0.1, 0.02], dtype=torch.float64)
+    power = (bands @ powers)[None, :, None].expand(1, -1, 40)
+    mel = 10 * power.log10() * (2 / SPEC.dynamic_range_db) + 1
+    theirs = pitches @ torch.from_numpy(scipy.optimize.nnls(bands.numpy(), power[0, :, 20])[0])
+    ours = mel_semitone_power(mel, SPEC)[0, :, 20]
+    loud = theirs > 0.01 * theirs.max()
+    assert (ours[loud].log() - theirs[loud].log()).abs().mean() < 0.3
+    assert ours[~loud].max() < 0.1 * theirs.max()
 
 
 def test_the_centroid_off_a_mel_rises_and_falls_with_that_of_the_sound() -> None:
@@ -117,6 +166,7 @@ def test_long_mels_are_cut_into_windows_as_sounds_are() -> None:
     [
         lambda mel: mel_log_chroma(mel, SMALL),
         lambda mel: mel_octave_power(mel, SMALL)[:, 48:96],
+        lambda mel: mel_semitone_power(mel, SMALL)[:, 48:96],
         lambda mel: mel_centroid_octaves(mel, SMALL),
     ],
 )
@@ -129,6 +179,8 @@ CONTROLS: list[Control] = [
     Melody(TUNE),
     Melody(TUNE, "margin", octave=True),
     Brightness("0:700 0.5:1400"),
+    Chords("C:1 G7:1", bpm=240),
+    Chords("C:1 G7:1", "nll", bpm=240),
 ]
 
 

@@ -31,7 +31,10 @@ POWER_FLOOR = 1e-10
 """Added to the power of every class, so that silence gives equal shares to all."""
 
 C0_HZ = 440.0 * 2 ** (-57 / 12)
-MIDI_OF_C0, PITCHES = 12, 128
+MIDI_OF_C0, A4, PITCHES = 12, 69, 128
+TONE_UPDATES = 8
+"""Of `mel_semitone_power`: of eight clips of the embedded model the chords' chroma is then off by
+0.012 nats, and the best chord is the sound's in 87 % of the time; by one product 0.045 and 72 %."""
 WEIGHT_CENTRE, WEIGHT_WIDTH = 5.0, 2.0
 """Gaussian weight of the octaves: centre (octaves above A0) and width (octaves)."""
 
@@ -113,15 +116,45 @@ def mel_octave_power(x_0: Tensor, spec: AudioSpec) -> Tensor:
     return _of_mel(x_0, spec, _octave_weights)
 
 
+@full_precision
+def mel_semitone_power(x_0: Tensor, spec: AudioSpec) -> Tensor:
+    """Estimate `octave_power` from a log-mel as that of tones on the semitones that have this mel.
+
+    Below middle C a band holds two or three semitones, and a tone between two centres is in both
+    bands. So the tones' powers are found by Richardson's and Lucy's updates (1972, 1974), whose
+    gradient is that of what they compute; `mel_octave_power` is one product.
+
+    Args:
+        x_0: log-mel in model space, shape (B, n_mels, frames).
+        spec: rates and sizes.
+
+    Returns:
+        Shape (B, 128, frames), by MIDI pitch, float32.
+    """
+    mel = _coarse_mel(x_0, spec)
+    bands, pitches = _semitones(spec, mel.dtype, mel.device)
+    total = bands.sum(dim=0)[:, None]
+    power = bands.mT @ mel / total
+    for _ in range(TONE_UPDATES):
+        # High up a band may lie between two semitones, and no tone reach it.
+        power = power * (bands.mT @ (mel / (bands @ power + POWER_FLOOR))) / total
+    return _interpolate(pitches @ power, stride(spec), x_0.shape[-1])
+
+
 def _of_mel(x_0: Tensor, spec: AudioSpec, weights: Weights) -> Tensor:
-    """Return power by class or pitch at all frames, of the mean power of the frames around."""
+    """Return power by class or pitch at all frames, of tones at the bands' centres."""
+    mel = _coarse_mel(x_0, spec)
+    tones = _tones(spec, weights, mel.dtype, mel.device)
+    return _interpolate(tones @ mel, stride(spec), x_0.shape[-1])
+
+
+def _coarse_mel(x_0: Tensor, spec: AudioSpec) -> Tensor:
+    """Return the mean power of the bands around every `stride`-th frame."""
     power, step = torch.pow(10.0, mel_db(x_0, spec) / 10), stride(spec)
     around = torch.hann_window(2 * step + 3, periodic=False)[1:-1].to(power)
     padded = pad(power, (step, step), mode="reflect" if power.shape[-1] > step else "replicate")
     kernel = (around / around.sum()).expand(power.shape[1], 1, -1)
-    coarse = conv1d(padded, kernel, stride=step, groups=power.shape[1])
-    tones = _tones(spec, weights, power.dtype, power.device)
-    return _interpolate(tones @ coarse, step, power.shape[-1])
+    return conv1d(padded, kernel, stride=step, groups=power.shape[1])
 
 
 def chroma_filterbank(sample_rate: int, n_fft: int) -> np.ndarray:
@@ -195,12 +228,36 @@ def _tones(spec: AudioSpec, weights: Weights, dtype: torch.dtype, device: torch.
     filters = mel_filterbank(spec, dtype=torch.float64)
     bins = torch.arange(filters.shape[1], dtype=torch.float64)
     centres = (filters @ bins) / filters.sum(dim=1)
-    # The main lobe of a Hann window of twice the length, whose bins are half as far apart.
-    distance = torch.arange(2 * len(bins) - 1) - 2 * centres[:, None]
-    lobe = torch.sinc(distance) + (torch.sinc(distance - 1) + torch.sinc(distance + 1)) / 2
-    tones = weights(spec, torch.float64, torch.device("cpu")) @ lobe.square().T
+    # Bins of a window of twice the length are half as far apart.
+    lobe = _hann_power(torch.arange(2 * len(bins) - 1) - 2 * centres[:, None])
+    tones = weights(spec, torch.float64, torch.device("cpu")) @ lobe.T
     # A mel's power is the sum over the main lobe, 3/2 of its highest bin's.
     return (tones / 1.5).to(dtype).to(device)
+
+
+@table()
+def _semitones(spec: AudioSpec, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return a mel's bands and `octave_power` of a tone of power 1 on each semitone.
+
+    Returns:
+        Shapes (n_mels, semitones) and (128, semitones); of the semitones below half the rate.
+    """
+    hertz = 440 * 2 ** ((torch.arange(PITCHES, dtype=torch.float64) - A4) / CLASSES)
+    hertz = hertz[hertz < spec.sample_rate / 2]
+    filters = mel_filterbank(spec, dtype=torch.float64)
+    weights = _octave_weights(spec, torch.float64, torch.device("cpu"))
+    found = []
+    for of_bins, n_fft in ((filters, spec.n_fft), (weights, _coarse(spec).n_fft)):
+        bins = torch.arange(of_bins.shape[1], dtype=torch.float64)
+        lobe = _hann_power(bins[:, None] - hertz * n_fft / spec.sample_rate)
+        found.append((of_bins @ lobe).to(dtype).to(device))
+    return found[0], found[1]
+
+
+def _hann_power(distance: Tensor) -> Tensor:
+    """Return the power of a tone of power 1, so many bins away, by a Hann window."""
+    lobe = torch.sinc(distance) + (torch.sinc(distance - 1) + torch.sinc(distance + 1)) / 2
+    return lobe.square()
 
 
 @table()

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
-from ditto.audio.chroma import CLASSES, POWER_FLOOR, octave_power
+from ditto.audio.chroma import CLASSES, POWER_FLOOR, mel_semitone_power, octave_power
+from ditto.audio.features import full_precision
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Effort, Option, ParseContext
 from ditto.controls.melody import accuracy, hinge, nll
@@ -203,7 +204,21 @@ def chord_chroma(audio: Tensor, spec: AudioSpec) -> Tensor:
     Returns:
         Shape (B, 12, samples // hop).
     """
-    power = octave_power(audio, spec)[:, LOWEST:]
+    return chroma_of(octave_power(audio, spec), spec)
+
+
+@full_precision
+def chroma_of(power: Tensor, spec: AudioSpec) -> Tensor:
+    """Compute the chroma that chords are heard in from the power of all semitones.
+
+    Args:
+        power: by MIDI pitch, shape (B, 128, frames).
+        spec: rates and sizes.
+
+    Returns:
+        Shape (B, 12, frames).
+    """
+    power = power[:, LOWEST:]
     short = -power.shape[1] % CLASSES
     folded = torch.nn.functional.pad(power, (0, 0, 0, short)).unflatten(1, (-1, CLASSES)).sum(dim=1)
     size = min(2 * round(SMOOTH_SECONDS * spec.frame_rate / 2) + 1, 2 * (folded.shape[-1] // 2) - 1)
@@ -230,11 +245,17 @@ class Chords(Control):
         progression: the target.
         measure: "margin" or "nll".
         margin: in nats.
+        domain: where the loss takes the chroma from: "sound", or "mel", an estimate from x_0 that
+            spares the vocoder. Errors are those of the sound in either case.
+        offset: ln of the power of the sound's semitones minus that of the estimate's by
+            `calibrate`, shape (B, 128, frames), or None.
     """
 
     progression: Progression
     measure: Measure
     margin: float
+    domain: Literal["sound", "mel"] = "sound"
+    offset: Tensor | None = field(default=None, compare=False, repr=False)
     kind = "chords"
     iterations: ClassVar[int] = 150
     corrected: ClassVar[Effort] = Effort(40)
@@ -254,6 +275,8 @@ class Chords(Control):
         *,
         bpm: float = DEFAULT_BPM,
         repeat: bool = True,
+        domain: Literal["sound", "mel"] = "sound",
+        offset: Tensor | None = None,
     ) -> None:
         """Take a `Progression`, or the text of one (see `parse_chords`).
 
@@ -263,6 +286,8 @@ class Chords(Control):
             margin: see the class.
             bpm: of a text, beats per minute.
             repeat: of a text, see `Progression`.
+            domain: see the class.
+            offset: see the class.
 
         Raises:
             ControlError: it cannot be read, the loss is unknown, or the margin is out of range.
@@ -271,12 +296,16 @@ class Chords(Control):
             progression = parse_chords(progression, bpm, repeat=repeat)
         if measure not in ("margin", "nll"):
             raise ControlError(f"the loss of chords is 'margin' or 'nll', not {measure!r}")
+        if domain not in ("sound", "mel"):
+            raise ControlError(f"chords are heard in 'sound' or 'mel', not {shown(domain)}")
         margin = checked_number(
             "the margin of chords", margin, 0, MAX_MARGIN, "nats", left_out="low"
         )
         object.__setattr__(self, "progression", progression)
         object.__setattr__(self, "measure", measure)
         object.__setattr__(self, "margin", margin)
+        object.__setattr__(self, "domain", domain)
+        object.__setattr__(self, "offset", offset)
 
     @classmethod
     def parse(cls, text: str, context: ParseContext) -> "Chords":
@@ -297,12 +326,35 @@ class Chords(Control):
 
     def feature(self, output: Output) -> Tensor:
         """Return f(x_0), the fit of every chord, shape (B, chords, frames), in [0, 20]."""
-        chroma = chord_chroma(output.audio, output.model.spec)
+        return self._fits(chord_chroma(output.audio, output.model.spec))
+
+    def _fits(self, chroma: Tensor) -> Tensor:
+        """Return the fit of every chord to a chroma (B, 12, frames)."""
         return SHARPNESS * templates(self.progression.heard).to(chroma) @ chroma
+
+    def _power(self, output: Output) -> Tensor:
+        """Return the power of the semitones that the loss takes, shape (B, 128, frames)."""
+        if self.domain == "sound" or not output.model.has_mel:
+            return octave_power(output.audio, output.model.spec) + POWER_FLOOR
+        power = mel_semitone_power(output.mel, output.model.spec) + POWER_FLOOR
+        return power if self.offset is None else power * self.offset.exp()
+
+    def proxy(self) -> "Chords":
+        """Return the same control with the chroma estimated from x_0."""
+        return replace(self, domain="mel", offset=None)
+
+    def calibrate(self, decoded: Output) -> "Chords":
+        """Return the estimating control with sound minus estimate of `decoded` as its offset."""
+        if self.domain == "sound":
+            return self
+        with torch.no_grad():
+            mel, sound = self.proxy(), replace(self, domain="sound")
+            return replace(mel, offset=(sound._power(decoded) / mel._power(decoded)).log())
 
     def loss(self, output: Output) -> Tensor:
         """Return 𝓛 of each item, shape (B,)."""
-        fits, target = output.masked(self.feature(output)), output.masked(self.target(output))
+        fits = self._fits(chroma_of(self._power(output), output.model.spec))
+        fits, target = output.masked(fits), output.masked(self.target(output))
         if self.measure == "nll":
             return nll(fits.log_softmax(dim=1), target)
         return hinge(fits, target, self.margin)
@@ -359,6 +411,7 @@ class Chords(Control):
             **({"start": whole.start} if whole.start else {}),
             "measure": self.measure,
             "margin": self.margin,
+            **({} if self.domain == "sound" else {"domain": self.domain}),
         }
 
     @classmethod
@@ -369,4 +422,5 @@ class Chords(Control):
         chords = tuple((chord, s) for (chord, _), s in zip(names, lengths, strict=True))
         start, name = float(values.get("start", 0.0)), str(values["progression"])
         whole = Progression(chords, bool(values["repeat"]), start, name)
-        return cls(whole, values["measure"], float(values["margin"]))
+        domain = values.get("domain", "sound")
+        return cls(whole, values["measure"], float(values["margin"]), domain=domain)
