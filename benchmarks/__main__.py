@@ -102,6 +102,14 @@ Ray = Annotated[
     ),
 ]
 Batch = Annotated[int, typer.Option(min=1, help="Clips made at once, where a task allows it.")]
+Timed = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Clips of each row that has a time to make again, one at a time and whole, for their "
+        "times alone: to be given on a machine with nothing else to do.",
+    ),
+]
 Iterations = Annotated[
     int | None, typer.Option("--iterations", "-K", min=1, help="The papers' by default.")
 ]
@@ -150,6 +158,7 @@ def measure(
     workers: Workers = None,
     ray: Ray = None,
     batch: Batch = 1,
+    timed: Timed = 0,
     iterations: Iterations = None,
     guidance: Guidance = None,
     held_out: HeldOut = ROOT / "datasets" / "heldout",
@@ -209,6 +218,7 @@ def measure(
         batch=batch,
         threads=threads_of(workers, ray),
         show=not quiet,
+        timed=timed,
     )
     if name == listening.NAME:
         listen(setup, ratings or [], count or 10, out, command)

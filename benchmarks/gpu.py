@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import published, speed
 from benchmarks.report import Report, Row
-from benchmarks.tasks import now
+from benchmarks.cache import now
 from ditto.controls.intensity import Intensity
 from ditto.diffusion.samplers import ddim
 from ditto.methods.base import Method

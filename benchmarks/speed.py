@@ -22,10 +22,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.cache import now
 from benchmarks.measures import MSE, STEP_TIME, TIME, RowResult
 from benchmarks.report import Claim, Row
 from benchmarks.runner import Entry, Results, Table, Versus, figures
-from benchmarks.tasks import CONTROLS, Bench, now
+from benchmarks.tasks import CONTROLS, Bench
 from benchmarks.variants import (
     CHECKPOINTED,
     CTM,

@@ -6,10 +6,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from benchmarks.measures import ACCURACY, CLAP_SCORE, FAD, MSE, OWN_CLAP_SCORE, Measure, RowResult
+from benchmarks.cache import ResultCache
+from benchmarks.measures import (
+    ACCURACY,
+    CLAP_SCORE,
+    FAD,
+    MSE,
+    OWN_CLAP_SCORE,
+    TIME,
+    Measure,
+    RowResult,
+)
 from benchmarks.report import verdicts
 from benchmarks.runner import Versus, orderings, run_table
 from benchmarks.tables_ditto2 import adherence
+from benchmarks.tasks import Bench
 from benchmarks.variants import CHAIN, DITTO, FREEDOM
 
 from benchmarks import tables_ditto, tables_ditto2
@@ -111,6 +122,46 @@ def test_distances_are_of_equally_many_clips_and_errors_of_all(bench, judge):
     told = {r.row.partition(", ")[2]: r for r in report.rows if r.column == "frechet_distance"}
     assert told[own].count == 4
     assert told["DOODL"].error == "a Fréchet distance needs 3 clips or more"
+
+
+def test_times_have_counts_of_their_own(bench, judge, tmp_path):
+    names = ("FreeDoM", "DITTO")
+    table = tables_ditto.TABLE_11.only(names)
+    claim = Versus("FreeDoM takes less", "DITTO", "FreeDoM", TIME)
+    table = replace(table, claims=(claim,), pivot=None)
+    cache = ResultCache(tmp_path)
+    run_table(table, replace(bench, cache=cache), judge, count=4, command="")
+    timing = replace(bench, cache=ResultCache(tmp_path), timed=3)
+    report = run_table(table, timing, judge, count=4, command="")
+    found = {(row.row, row.column): row.count for row in report.rows}
+    for name in names:
+        assert (found[name, TIME.name], found[name, MSE.name]) == (3, 4)
+    assert [claim.count for claim in report.claims] == [3]
+    assert report.settings["timed"] == 3
+
+
+def test_nothing_is_made_again_for_a_row_without_a_time(bench, judge, monkeypatch):
+    table = replace(tables_ditto.TABLE_8.only(["intensity"]), claims=())
+    run_table(table, bench, judge, count=1, command="")
+    monkeypatch.setattr(Bench, "_make", None)
+    report = run_table(table, replace(bench, timed=1), judge, count=1, command="")
+    assert report.value("intensity, DDIM", MSE.name) is not None
+
+
+def test_times_are_compared_over_the_clips_that_are_timed_in_both(judge):
+    seconds = np.arange(1.0, 21.0).tolist()
+    slow, fast = row(judge, TIME, [10 * s for s in seconds]), row(judge, TIME, seconds)
+    slow.tensors["timed"] = torch.tensor([1.0] * 12 + [0.0] * 8)
+    fast.tensors["timed"] = torch.tensor([0.0] * 4 + [1.0] * 16)
+    (claim,) = Versus("ten times as fast", "slow", "fast", TIME, least=9.0)(
+        {"slow": slow, "fast": fast}
+    )
+    assert claim.count == 8
+    assert claim.ratio == pytest.approx(10)
+    (claim,) = Versus("", "fast", None, TIME)({"fast": fast})
+    assert (claim.count, claim.ratio) == (16, pytest.approx(np.mean(seconds[4:])))
+    fast.tensors["timed"] = 1 - slow.tensors["timed"]
+    assert Versus("", "slow", "fast", TIME)({"slow": slow, "fast": fast}) == []
 
 
 def test_slow_rows_get_fewer_clips_and_some_rows_can_be_chosen(bench):

@@ -153,21 +153,84 @@ def test_a_shared_x_T_is_seen_in_the_variance(bench):
     assert (fixed["intensity_variance"] < free["intensity_variance"]).all()
 
 
-def test_times_of_another_run_do_not_count(bench, judge, tmp_path):
+def test_times_are_of_the_clips_that_this_run_made(bench, judge, tmp_path):
     first = afresh(bench, tmp_path)
     task = CONTROLS["loudness"]
     row = RowResult(first.clips(task, PUBLISHED_CTM, 2), judge)
     assert TIME.values(row).min() > 0
     again = afresh(bench, tmp_path)
+    with pytest.raises(DittoError, match="timed in another run: give --timed"):
+        TIME.interval(RowResult(again.clips(task, PUBLISHED_CTM, 2), judge))
     row = RowResult(again.clips(task, PUBLISHED_CTM, 3), judge)  # one of them is new
-    with pytest.raises(DittoError, match="timed in another run: give --no-resume, and one worker"):
-        TIME.interval(row)
+    assert row.timed.tolist() == [False, False, True]
+    assert (row.count, TIME.count(row)) == (3, 1)
+    assert TIME.interval(row).value == row.tensors["seconds_per_clip"][2]
     # A new decoding of what another run optimised was not timed as a whole either.
     longer = again.clips(task, PUBLISHED_CTM.with_(decode_steps=4), 1)
     assert longer["timed"].tolist() == [0]
     alone = ResultCache(tmp_path, resume=False)
     row = RowResult(replace(bench, cache=alone).clips(task, PUBLISHED_CTM, 1), judge)
     assert TIME.values(row).min() > 0
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_first_clips_are_timed_again_and_nothing_else_of_them_is_new(
+    bench, tmp_path, monkeypatch, batch
+):
+    task, longer = CONTROLS["loudness"], PUBLISHED_CTM.with_(decode_steps=4)
+    earlier = afresh(bench, tmp_path, batch=batch).clips(task, longer, 3)
+    timing = afresh(bench, tmp_path, batch=batch, timed=2)
+    made, make = [], Bench._make
+
+    def counted(self, task, variant, chunk):
+        made.append((variant.method.decode_steps, chunk))
+        (clip,) = make(self, task, variant, chunk)
+        return [clip | {"audio": torch.zeros_like(clip["audio"])}]  # as other code would make it
+
+    monkeypatch.setattr(Bench, "_make", counted)
+    clips = timing.clips(task, longer, 3)
+    # Its optimisation is another variant's, so that is timed again too.
+    assert made == [(4, [0]), (1, [0]), (4, [1]), (1, [1])]
+    assert clips["timed"].tolist() == [1, 1, 0]
+    for name in ("audio", "x_T", "losses", "intensity_mse_db2"):
+        assert torch.equal(clips[name], earlier[name])
+    differs = clips["seconds_per_clip"] != earlier["seconds_per_clip"]
+    assert differs.tolist() == [True, True, False]
+    optimised = timing.clips(task, PUBLISHED_CTM.with_(decode_steps=1), 2)
+    whole = optimised["seconds_per_step"] * optimised["losses"].shape[1]
+    assert (clips["seconds_per_clip"][:2] > whole).all()
+    assert len(made) == 4  # once in a run
+
+
+def test_what_is_new_is_timed_once(bench, tmp_path, monkeypatch):
+    timing = afresh(bench, tmp_path, timed=2)
+    made, make = [], Bench._make
+    monkeypatch.setattr(Bench, "_make", lambda self, *job: made.append(job[2]) or make(self, *job))
+    clips = timing.clips(CONTROLS["intensity"], TTM, 3)
+    assert made == [[0], [1], [2]]
+    assert clips["timed"].tolist() == [1, 1, 0]
+
+
+def test_a_search_is_as_long_as_a_clip_that_was_timed_again(bench, tmp_path, monkeypatch):
+    task, search = CONTROLS["loudness"], searched(PUBLISHED_CTM)
+    afresh(bench, tmp_path).clips(task, search, 2)
+    make = Bench._make
+
+    def slowly(self, task, variant, chunk):
+        seconds = 3.0 if isinstance(variant.method, Ditto2) else 2.0
+        took = {"seconds_per_clip": torch.tensor([seconds], dtype=torch.float64)}
+        return [clip | took for clip in make(self, task, variant, chunk)]
+
+    monkeypatch.setattr(Bench, "_make", slowly)
+    timing = afresh(bench, tmp_path, timed=1)
+    clips = timing.clips(task, search, 2)
+    assert clips["candidates"].tolist() == [TRIAL * 3 / 2] * 2
+    assert clips["timed"].tolist() == [1, 0]
+    # The next run finds the same number, and its clips.
+    monkeypatch.undo()
+    monkeypatch.setattr(Bench, "_make", None)
+    later = afresh(bench, tmp_path).clips(task, search, 2)
+    assert torch.equal(later["audio"], clips["audio"])
 
 
 def test_what_no_request_names_is_in_a_clips_identity(bench, tmp_path, monkeypatch):
