@@ -78,7 +78,11 @@ Ratings = Annotated[
 Count = Annotated[int | None, typer.Option(min=1, help="Clips a row; the table's own by default.")]
 SlowCount = Annotated[
     int | None,
-    typer.Option(min=0, help="Clips of rows that take minutes each: DOODL, 50 steps, 24 s."),
+    typer.Option(
+        min=0,
+        help="Clips of rows that take minutes each, at most --count; by default 16 of DITTO's, and "
+        "8 of DOODL's, of 50 steps' and of 24 s.",
+    ),
 ]
 Rows = Annotated[
     list[str] | None, typer.Option(help="Only rows whose name contains this; may be repeated.")
@@ -236,7 +240,7 @@ def measure(
         together = [
             (entry.task, entry.variant, number)
             for table in tables
-            for entry, number in table.counts(bench, count or table.count, slow_count).items()
+            for entry, number in table.counts(bench, count, slow_count).items()
             # How many candidates these have depends on times that the others give.
             if entry.variant.as_long_as is None
         ]
@@ -248,7 +252,7 @@ def measure(
             table,
             bench,
             judge,
-            count=count or table.count,
+            count=count,
             slow_count=slow_count,
             command=command,
             name=name_as if len(tables) == 1 else None,

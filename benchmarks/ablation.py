@@ -53,7 +53,7 @@ def corrected(corrections: int | str, adam: str) -> v.Variant:
 
 def helped(adam: str) -> v.Variant:
     """Return DITTO with DITTO-2's proxies and one of the `ADAMS`, without checkpointing."""
-    return v.DITTO.with_(name=f"DITTO, proxies, {adam}", slow=True, proxies=True, **ADAMS[adam])
+    return v.DITTO.with_(name=f"DITTO, proxies, {adam}", proxies=True, **ADAMS[adam])
 
 
 def _entry(variant: v.Variant, group: str = "", task: t.Task = t.CONTROLS["intensity"]) -> Entry:
@@ -61,11 +61,10 @@ def _entry(variant: v.Variant, group: str = "", task: t.Task = t.CONTROLS["inten
 
 
 PAPERS, OURS = ADAMS
-SLOW_DITTO = v.DITTO.with_(name="DITTO", slow=True)
-FASTER_ADAM = v.DITTO.with_(name=f"DITTO, {OURS}", slow=True, **ADAMS[OURS])
+FASTER_ADAM = v.DITTO.with_(name=f"DITTO, {OURS}", **ADAMS[OURS])
 LADDER = {(n, adam): corrected(n, adam) for adam in ADAMS for n in CORRECTIONS}
 BEST, HELPED = LADDER[8, OURS], helped(OURS)
-AT_W = (v.TTM, SLOW_DITTO, v.PUBLISHED_CTM, v.CTM.with_(name="DITTO-2 CTM corrected"))
+AT_W = (v.TTM, v.DITTO, v.PUBLISHED_CTM, v.CTM.with_(name="DITTO-2 CTM corrected"))
 TABLE = Table(
     "ablation",
     "What each part of corrected DITTO-2 is worth",
@@ -75,7 +74,7 @@ TABLE = Table(
         _entry(BEST_OF),
         *(_entry(variant) for variant in LADDER.values()),
         _entry(v.PUBLISHED_CTM.with_(name=f"CTM-1/2 {OFFSET}"), task=GAIN),
-        _entry(SLOW_DITTO),
+        _entry(v.DITTO),
         _entry(FASTER_ADAM),
         _entry(helped(PAPERS)),
         _entry(HELPED),
@@ -149,5 +148,4 @@ TABLE = Table(
             ),
         )
     ),
-    count=32,
 )

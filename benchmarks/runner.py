@@ -134,7 +134,7 @@ class Table:
         given: rows that are not measured.
         extra: makes rows that are not of clips; the last argument is clips a row.
         fresh: times are the point, so no clip of an earlier run is used.
-        count: clips a row by default.
+        count: clips a row by default, but of variants with a number of their own.
         seed: of the first clip by default, and the least.
     """
 
@@ -146,7 +146,7 @@ class Table:
     given: tuple[Row, ...] = ()
     extra: Extra | None = None
     fresh: bool = False
-    count: int = 16
+    count: int = 64
     seed: int = 0
 
     def only(self, words: Sequence[str]) -> "Table":
@@ -163,11 +163,23 @@ class Table:
             raise DittoError(f"no row of {self.name} contains {' or '.join(words)}: it has {names}")
         return replace(self, entries=rows, given=(), extra=None)
 
-    def counts(self, bench: Bench, count: int, slow_count: int | None) -> dict[Entry, int]:
-        """Return how many clips each row gets."""
-        count = min(count, bench.targets.real().count)
-        slow = count if slow_count is None else min(slow_count, count)
-        return {entry: slow if entry.variant.slow else count for entry in self.entries}
+    def counts(
+        self, bench: Bench, count: int | None = None, slow_count: int | None = None
+    ) -> dict[Entry, int]:
+        """Return how many clips each row gets.
+
+        Args:
+            bench: whose held-out clips are the most that there are.
+            count: in place of the table's.
+            slow_count: in place of the variants' own; a row never gets more than `count`.
+        """
+        most = min(count or self.count, bench.targets.real().count)
+
+        def of(variant: Variant) -> int:
+            own = variant.clips if slow_count is None else slow_count
+            return most if variant.clips is None or own is None else min(own, most)
+
+        return {entry: of(entry.variant) for entry in self.entries}
 
 
 @dataclass(frozen=True)
@@ -224,7 +236,7 @@ def run_table(
     bench: Bench,
     judge: Judge,
     *,
-    count: int,
+    count: int | None = None,
     slow_count: int | None = None,
     command: str,
     name: str | None = None,
@@ -235,9 +247,9 @@ def run_table(
         table: what to make.
         bench: makes the clips.
         judge: hears them.
-        count: clips a row.
-        slow_count: clips of the rows that take minutes each; all if not given. Claims compare the
-            clips that both rows have.
+        count: clips a row, by default the table's.
+        slow_count: clips of the rows that take minutes each, by default their variants'. Claims
+            compare the clips that both rows have.
         command: what the report says it was run by.
         name: of the result; the table's by default.
 

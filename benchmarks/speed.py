@@ -31,6 +31,7 @@ from benchmarks.variants import (
     CHECKPOINTED,
     CTM,
     DITTO,
+    MINUTE,
     PUBLISHED_CTM,
     Models,
     Variant,
@@ -53,8 +54,8 @@ from ditto.training.base import BaseConfig, network_of
 from ditto.training.loop import RECIPES, load_config, recipe_path
 
 DEFAULT, PUBLISHED = CTM.with_(name="CTM-1/2 corrected"), PUBLISHED_CTM.with_(name="CTM-1/2")
-SLOW = CHECKPOINTED.with_(name="DM-20/20", slow=True)
-KEPT = DITTO.with_(name="DM-20/20, activations kept", slow=True)
+SLOW = CHECKPOINTED.with_(name="DM-20/20")
+KEPT = DITTO.with_(name="DM-20/20, activations kept")
 STUDENT_GUIDANCE = (0.0, 15.0)
 
 
@@ -247,7 +248,7 @@ def table(name: str = "speed", *, trained: bool = True) -> Table:
         (
             _entry(DEFAULT, trained=trained),
             _entry(in_mel, trained=trained, task="loudness, mel"),
-            _entry(PUBLISHED.with_(slow=True) if trained else PUBLISHED, trained=trained),
+            _entry(PUBLISHED.with_(clips=MINUTE) if trained else PUBLISHED, trained=trained),
             _entry(SLOW, trained=trained),
             _entry(KEPT, trained=trained),
         ),

@@ -164,20 +164,31 @@ def test_times_are_compared_over_the_clips_that_are_timed_in_both(judge):
     assert Versus("", "slow", "fast", TIME)({"slow": slow, "fast": fast}) == []
 
 
-def test_slow_rows_get_fewer_clips_and_some_rows_can_be_chosen(bench):
+ENOUGH = SimpleNamespace(targets=SimpleNamespace(real=lambda: SimpleNamespace(count=128)))
+
+
+def test_rows_have_the_clips_that_their_methods_have_time_for(bench):
     table = tables_ditto.TABLE_3.only(["intensity"])
-    counts = table.counts(bench, 3, 1)
-    assert {entry.variant.name: count for entry, count in counts.items()} == {
-        "Default TTM": 3,
-        "ControlNet": 3,
-        "FreeDoM": 3,
-        "DOODL": 1,
-        "DITTO": 3,
-        "Default TTM, own sampler": 3,
-        "no control, student": 3,
-        "DITTO-2 CTM": 3,
-    }
-    assert set(table.counts(bench, 100, None).values()) == {6}  # all that there are
+
+    def counts(*given):
+        return {e.variant.name: n for e, n in table.counts(ENOUGH, *given).items()}  # pyright: ignore[reportArgumentType]
+
+    others = ("Default TTM", "ControlNet", "FreeDoM", "Default TTM, own sampler")
+    others += ("no control, student", "DITTO-2 CTM")
+    for given, most, ditto, doodl in (
+        ((), 64, 16, 8),
+        ((12,), 12, 12, 8),
+        ((3, 1), 3, 1, 1),
+        ((100, 32), 100, 32, 32),
+        ((4, 32), 4, 4, 4),
+        ((None, 0), 64, 0, 0),
+        ((1000,), 128, 16, 8),  # all that there are
+    ):
+        assert counts(*given) == {**dict.fromkeys(others, most), "DITTO": ditto, "DOODL": doodl}
+    assert set(table.counts(bench).values()) == {6}
+
+
+def test_some_rows_can_be_chosen():
     with pytest.raises(DittoError, match="no row of d1-table3 contains dance: it has"):
         tables_ditto.TABLE_3.only(["dance"])
 

@@ -12,6 +12,8 @@ from benchmarks.runner import Table, Versus, run_table
 from benchmarks.tasks import Bench
 
 from benchmarks import ablation, controls, measures, music, quality, tables_ditto, tables_ditto2
+from ditto.methods.ditto import Ditto
+from ditto.methods.doodl import Doodl
 
 TABLES = {
     table.name: table
@@ -88,6 +90,16 @@ def test_claims_are_of_rows_that_there_are() -> None:
         for claim in table.claims:
             if isinstance(claim, Versus):
                 assert {claim.above, claim.below or claim.above} <= rows, claim.claim
+
+
+def test_no_row_of_the_papers_tables_is_of_too_few_clips() -> None:
+    """METHOD §9: 8 clips decide; distances of the quick methods need many more."""
+    for name, table in TABLES.items():
+        for entry in table.entries if name[0] == "d" else ():
+            method, clips = entry.variant.method, entry.variant.clips or table.count
+            reused = entry.measures[0] is measures.REUSE
+            quick = not isinstance(method, (Ditto, Doodl)) and not reused
+            assert clips == 64 if quick else clips in (8, 16), (name, entry.name)
 
 
 def test_a_search_over_seeds_stands_beside_the_methods_that_optimise() -> None:
