@@ -6,11 +6,13 @@ import pytest
 import torch
 from benchmarks.ablation import ADAMS, GAIN, LADDER, TABLE
 from benchmarks.cache import ResultCache, code_digest
+from benchmarks.helped import HELPED_DITTO, Helped
 from benchmarks.measures import STRUCTURE, TIME, RowResult
 from benchmarks.tasks import (
     CONTROLS,
     FIXED,
     FREE,
+    INPAINTING,
     MUSICGEN,
     MUSICGEN_MELODY,
     OUTPAINTING,
@@ -29,6 +31,7 @@ from benchmarks.variants import CTM, DITTO, DOODL, GG, PUBLISHED_CTM, TTM, searc
 from ditto.audio.features import log_mel
 from ditto.controls.intensity import Intensity
 from ditto.controls.output import Output
+from ditto.controls.pulls import LatentStatistics
 from ditto.edit.variations import vary
 from ditto.errors import DittoError
 from ditto.latents import draw_x_T
@@ -342,7 +345,7 @@ def test_clips_of_two_latents_share_no_noise(bench, tmp_path, monkeypatch):
 
 
 def test_a_constant_gain_takes_the_mean_error_away(bench):
-    plain = bench.clips(CONTROLS["loudness"], TTM, 2)
+    plain = bench.clips(CONTROLS["intensity"], TTM, 2)
     louder = bench.clips(GAIN, TTM, 2)
     assert (louder["intensity_mse_db2"] < plain["intensity_mse_db2"]).all()
     torch.testing.assert_close(louder["intensity_rho"], plain["intensity_rho"], atol=0.05, rtol=0)
@@ -352,16 +355,48 @@ def test_the_ablation_is_every_correction_by_either_adam():
     rows = {entry.name: entry.variant.method for entry in TABLE.entries}
     ladder = [rows[variant.name] for variant in LADDER.values()]
     assert {m.decode_steps for m in ladder} == {2}
-    assert {(m.corrections, m.lr, m.momentum) for m in ladder} == {
-        (n, adam["lr"], adam["momentum"])
-        for n in (0, 1, 2, 4, 8, "every step")
+    assert len(ladder) == 22
+    assert {(m.corrections, m.lr, m.momentum, m.hear) for m in ladder if m.corrections} == {
+        (n, adam["lr"], adam["momentum"], heard)
+        for n in (1, 2, 4, 8, "every step")
         for adam in ADAMS.values()
+        for heard in ("estimate", "sound")
     }
+    assert {m.lr for m in ladder if not m.corrections} == {5e-3, 1.5e-2}
     helped = [method for name, method in rows.items() if name.startswith("DITTO, proxies")]
     assert all(method.proxies and not method.checkpointing for method in helped)
-    assert {entry.variant.guidance for entry in TABLE.entries if entry.group} == {3.0}
+    assert {e.variant.guidance for e in TABLE.entries if e.group.startswith("w=")} == {3.0}
     for versus in TABLE.claims:
         assert {versus.above, versus.below} <= set(rows)
+
+
+@pytest.mark.parametrize("name", ["intensity", "melody", "structure", "inpainting"])
+def test_helped_ditto_has_all_that_ditto2_has(bench, name):
+    bench = replace(bench, overrides={})
+    task = INPAINTING[4] if name == "inpainting" else CONTROLS[name]
+    corrected = task.request(bench, CTM, 0).resolved(bench.models.model)
+    helped = Helped.of(task).request(bench, HELPED_DITTO, 0).resolved(bench.models.model)
+    assert helped.iterations == corrected.iterations
+    theirs, ours = corrected.method, helped.method
+    assert (ours.lr, ours.momentum) == (theirs.lr, theirs.momentum)
+    assert ours.candidates == theirs.candidates
+    assert ours.proxies
+    assert not ours.checkpointing
+    assert len(helped.controls) - len(corrected.controls) == (theirs.regulariser > 0)
+    if theirs.regulariser:
+        (pull, weight), *_ = helped.controls[-1].terms()
+        assert (pull, weight) == (LatentStatistics(), theirs.regulariser)
+        assert helped.control.terms()[0] == (corrected.control, 1.0)
+
+
+def test_a_helped_clip_follows_its_control(bench, tmp_path):
+    fresh = afresh(bench, tmp_path, batch=2)
+    clips = fresh.clips(Helped.of(CONTROLS["intensity"]), HELPED_DITTO, 2)
+    plain = fresh.clips(CONTROLS["intensity"], HELPED_DITTO, 2)
+    assert clips["intensity_mse_db2"].isfinite().all()
+    # The pull is in its losses.
+    assert not torch.equal(clips["losses"], plain["losses"])
+    assert set(clips) >= set(plain)
 
 
 def test_ditto_hears_by_proxies_when_ditto2_does(bench):
