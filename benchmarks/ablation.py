@@ -4,7 +4,8 @@ Loudness, on the budgets' targets. Corrections, from none to one in every step, 
 straight-through estimator, stand beside one another with the papers' Adam and with ours, heard by
 proxies between corrections and in sound; DITTO has one part after the other of what DITTO-2 has,
 and all of it; a search over seeds and a constant gain on the uncontrolled clip are what any method
-has to beat; and all of it at w = 3 again.
+has to beat; beside it stand others' terms that keep x_T like noise, and LatCH's guidance; and all
+of it at w = 3 again.
 """
 
 import torch
@@ -15,10 +16,11 @@ from benchmarks import tasks as t
 from benchmarks import variants as v
 from benchmarks.cache import Tensors
 from benchmarks.controls import BEST_OF
-from benchmarks.helped import HELPED_DITTO, Helped
+from benchmarks.helped import HELPED_DITTO, Helped, Pulled
 from benchmarks.runner import Entry, Table, Versus
 from ditto.controls.intensity import Intensity
 from ditto.controls.output import Output
+from ditto.controls.pulls import LatentNorm, LatentStatistics
 
 CORRECTIONS = (0, 1, 2, 4, 8, "every step")
 ADAMS = {
@@ -81,6 +83,17 @@ LADDER = {
     if n or heard == PROXY
 }
 BEST = LADDER[8, OURS, PROXY]
+NORM = Pulled.of(INTENSITY, 1.0 * LatentNorm(), "norm")
+WEIGHT = Intensity.corrected.regulariser
+STATISTICS = Pulled.of(INTENSITY, WEIGHT * LatentStatistics(), "statistics")
+REGULARISED = (
+    (v.PUBLISHED_CTM.with_(name="CTM-1/1, ReNO's norm", decode_steps=1), NORM),
+    (v.PUBLISHED_CTM.with_(name="CTM-1/2, DNO's statistics"), STATISTICS),
+    (v.DITTO.with_(name="DITTO, ReNO's norm"), NORM),
+    (v.DITTO.with_(name="DITTO, DNO's statistics"), STATISTICS),
+)
+"""ReNO optimises the noise of a one-step generator, DNO that of a whole chain. The weights are
+those of `tradeoff` and of DITTO-2's default."""
 AT_W = (v.TTM, v.DITTO, v.PUBLISHED_CTM, v.CTM.with_(name="DITTO-2 CTM corrected"))
 TABLE = Table(
     "ablation",
@@ -95,6 +108,8 @@ TABLE = Table(
         _entry(FASTER_ADAM),
         *(_entry(heard_by_proxies(adam)) for adam in ADAMS),
         _entry(HELPED_DITTO, task=Helped.of(INTENSITY)),
+        *(_entry(variant, task=task) for variant, task in REGULARISED),
+        _entry(v.LATCH),
         *(_entry(variant.with_(guidance=W), f"w={W:g}") for variant in AT_W),
     ),
     claims=tuple(
@@ -148,6 +163,23 @@ TABLE = Table(
                 LADDER[8, OURS, SOUND].name,
                 m.MSE,
                 1.0,
+            ),
+            (
+                "8 corrections have a lower MSE than guidance through estimates (LatCH)",
+                v.LATCH.name,
+                BEST.name,
+                m.MSE,
+                1.0,
+            ),
+            *(
+                (
+                    f"DNO's statistics bring published DITTO-2 nearer to real music ({far.name})",
+                    LADDER[0, PAPERS, PROXY].name,
+                    "CTM-1/2, DNO's statistics",
+                    far,
+                    1.0,
+                )
+                for far in music.DISTANCES
             ),
             (
                 "8 corrections have a lower MSE than the best of 64 seeds",

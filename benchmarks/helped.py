@@ -36,8 +36,8 @@ class Helped(Task):
         iterations = request.iterations or alike.default_iterations(controls)
         settings = {"candidates": alike.candidates, **alike.adam(iterations)}
         own = {name: value for name, value in settings.items() if name not in bench.overrides}
-        if alike.regulariser:
-            controls = (*controls, alike.regulariser * STATISTICS)
+        if alike.regulariser and request.control is not None:
+            controls = (request.control + alike.regulariser * STATISTICS,)
         method = replace(request.method, **own)
         return replace(request, controls=controls, iterations=iterations, method=method)
 
@@ -61,5 +61,6 @@ class Pulled(Task):
     def request(self, bench: Bench, variant: Variant, i: int, *more: Control) -> Request:
         """Return clip i's request."""
         request = super().request(bench, variant, i, *more)
+        (control,) = request.controls
         assert self.pull is not None
-        return replace(request, controls=(*request.controls, self.pull))
+        return replace(request, controls=(control + self.pull,))

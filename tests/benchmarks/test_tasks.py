@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from benchmarks.ablation import ADAMS, GAIN, LADDER, TABLE
+from benchmarks.ablation import ADAMS, GAIN, LADDER, REGULARISED, TABLE
 from benchmarks.cache import ResultCache, code_digest
 from benchmarks.helped import HELPED_DITTO, Helped
 from benchmarks.measures import STRUCTURE, TIME, RowResult
@@ -382,11 +382,12 @@ def test_helped_ditto_has_all_that_ditto2_has(bench, name):
     assert ours.candidates == theirs.candidates
     assert ours.proxies
     assert not ours.checkpointing
-    assert len(helped.controls) - len(corrected.controls) == (theirs.regulariser > 0)
     if theirs.regulariser:
-        (pull, weight), *_ = helped.controls[-1].terms()
-        assert (pull, weight) == (LatentStatistics(), theirs.regulariser)
-        assert helped.control.terms()[0] == (corrected.control, 1.0)
+        (own, weight), (pull, pulled) = helped.control.terms()
+        assert own.to_dict() == corrected.control.to_dict()
+        assert (weight, pull, pulled) == (1.0, LatentStatistics(), theirs.regulariser)
+    else:
+        assert helped.controls == corrected.controls == ()  # a region comes when it is painted
 
 
 def test_a_helped_clip_follows_its_control(bench, tmp_path):
@@ -397,6 +398,19 @@ def test_a_helped_clip_follows_its_control(bench, tmp_path):
     # The pull is in its losses.
     assert not torch.equal(clips["losses"], plain["losses"])
     assert set(clips) >= set(plain)
+
+
+def test_others_regularisers_are_beside_the_control(bench, tmp_path):
+    rows = {variant.name: (variant, task) for variant, task in REGULARISED}
+    variant, task = rows["CTM-1/2, DNO's statistics"]
+    request = task.request(bench, variant, 0)
+    (control, weight), (pull, pulled) = request.control.terms()
+    assert control.to_dict() == bench.targets.control(0, "intensity").to_dict()
+    assert (weight, pull, pulled) == (1.0, LatentStatistics(), 10.0)
+    fresh = afresh(bench, tmp_path, overrides={**bench.overrides, "lr": 1.0, "iterations": 3})
+    near = fresh.clips(task, variant, 1)["x_T"]
+    free = fresh.clips(CONTROLS["intensity"], variant, 1)["x_T"]
+    assert LatentStatistics().of(near) < LatentStatistics().of(free)
 
 
 def test_ditto_hears_by_proxies_when_ditto2_does(bench):
