@@ -23,6 +23,7 @@ from benchmarks import (
     memory,
     music,
     quality,
+    questions,
     song,
     speed,
     tables_ditto,
@@ -48,6 +49,7 @@ TABLES = {
         controls.TABLE,
         music.TABLE,
         quality.TABLE,
+        *questions.TABLES,
         speed.table(),
         times.TABLE,
         tradeoff.TABLE,
@@ -78,7 +80,11 @@ Ratings = Annotated[
 Count = Annotated[int | None, typer.Option(min=1, help="Clips a row; the table's own by default.")]
 SlowCount = Annotated[
     int | None,
-    typer.Option(min=0, help="Clips of rows that take minutes each: DOODL, 50 steps, 24 s."),
+    typer.Option(
+        min=0,
+        help="Clips of rows that take minutes each, at most --count; by default 16 of DITTO's, and "
+        "8 of DOODL's, of 50 steps' and of 24 s.",
+    ),
 ]
 Rows = Annotated[
     list[str] | None, typer.Option(help="Only rows whose name contains this; may be repeated.")
@@ -102,6 +108,14 @@ Ray = Annotated[
     ),
 ]
 Batch = Annotated[int, typer.Option(min=1, help="Clips made at once, where a task allows it.")]
+Timed = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Clips of each row that has a time to make again, one at a time and whole, for their "
+        "times alone: to be given on a machine with nothing else to do.",
+    ),
+]
 Iterations = Annotated[
     int | None, typer.Option("--iterations", "-K", min=1, help="The papers' by default.")
 ]
@@ -150,6 +164,7 @@ def measure(
     workers: Workers = None,
     ray: Ray = None,
     batch: Batch = 1,
+    timed: Timed = 0,
     iterations: Iterations = None,
     guidance: Guidance = None,
     held_out: HeldOut = ROOT / "datasets" / "heldout",
@@ -209,6 +224,7 @@ def measure(
         batch=batch,
         threads=threads_of(workers, ray),
         show=not quiet,
+        timed=timed,
     )
     if name == listening.NAME:
         listen(setup, ratings or [], count or 10, out, command)
@@ -226,7 +242,7 @@ def measure(
         together = [
             (entry.task, entry.variant, number)
             for table in tables
-            for entry, number in table.counts(bench, count or table.count, slow_count).items()
+            for entry, number in table.counts(bench, count, slow_count).items()
             # How many candidates these have depends on times that the others give.
             if entry.variant.as_long_as is None
         ]
@@ -238,7 +254,7 @@ def measure(
             table,
             bench,
             judge,
-            count=count or table.count,
+            count=count,
             slow_count=slow_count,
             command=command,
             name=name_as if len(tables) == 1 else None,

@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import subprocess
+import time
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -43,6 +44,7 @@ class ResultCache:
     def __init__(self, folder: Path, *, resume: bool = True) -> None:
         self.folder, self.resume = folder, resume
         self._made: set[Path] = set()
+        self._alone: set[Path] = set()
 
     def path(self, name: str, identity: Mapping[str, Any]) -> Path:
         """Return the file of a clip.
@@ -76,8 +78,17 @@ class ResultCache:
         """Tell whether a clip was made in this run and by this process, so that its times count."""
         return path in self._made
 
-    def write(self, path: Path, tensors: Tensors) -> None:
+    def alone(self, path: Path) -> bool:
+        """Tell whether this process made a clip in this run, and not in a batch."""
+        return path in self._alone
+
+    def write(self, path: Path, tensors: Tensors, *, alone: bool = False) -> None:
         """Keep a clip, whole or not at all.
+
+        Args:
+            path: its file.
+            tensors: the clip.
+            alone: it was not made in a batch.
 
         Raises:
             OutputError: it cannot be written.
@@ -92,6 +103,21 @@ class ResultCache:
         with atomic_file(path, force=True) as temporary:
             save_file(kept, temporary)
         self._made.add(path)
+        if alone:
+            self._alone.add(path)
+
+
+def retimed(kept: Tensors | None, made: Tensors) -> Tensors:
+    """Return a clip as it is kept, with the times of the same clip made again."""
+    times = {name: value for name, value in made.items() if name.startswith(("seconds", "timed"))}
+    return made if kept is None else kept | times
+
+
+def now(device: torch.device) -> float:
+    """Return the time in seconds, once the device has done its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def machine() -> dict[str, Any]:

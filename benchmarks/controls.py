@@ -18,8 +18,8 @@ from benchmarks.report import Claim
 from benchmarks.runner import Entry, Results, Table, Versus, figures
 from ditto.methods import BestOf
 
-NONE, STUDENT, SLOW_DITTO = v.TTM.with_(name="no control"), v.STUDENT, v.DITTO.with_(slow=True)
-VARIANTS = (NONE, SLOW_DITTO, v.CTM, v.CM)
+NONE, STUDENT = v.TTM.with_(name="no control"), v.STUDENT
+VARIANTS = (NONE, v.DITTO, v.CTM, v.CM)
 BEST_OF = v.Variant("best of 64", BestOf(), student="ctm")
 """What a search over seeds finds, without optimising."""
 OTHER_NOISE = tuple(

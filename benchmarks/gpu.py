@@ -24,8 +24,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import published, speed
+from benchmarks.cache import now
 from benchmarks.report import Report, Row
-from benchmarks.tasks import now
 from ditto.controls.intensity import Intensity
 from ditto.diffusion.samplers import ddim
 from ditto.methods.base import Method

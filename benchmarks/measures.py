@@ -183,9 +183,9 @@ class RowResult:
         return len(self.tensors["seconds"])
 
     @property
-    def timed(self) -> bool:
-        """Whether all clips were made in this run."""
-        return bool(self.tensors.get("timed", torch.ones(1)).all())
+    def timed(self) -> NDArray[np.bool_]:
+        """Whether each clip was timed in this run, (N,)."""
+        return self.tensors.get("timed", torch.ones(self.count)).numpy() > 0
 
     @property
     def audio(self) -> Tensor:
@@ -245,6 +245,10 @@ class Measure:
         values = row.tensors[self.name].double()
         return values.reshape(len(values), -1).mean(dim=1).numpy()
 
+    def count(self, *rows: RowResult) -> int:
+        """Return how many clips the figure of a row is of, or the ratio of rows of one size."""
+        return rows[0].count
+
     def interval(self, row: RowResult) -> Interval:
         """Return the figure with its interval."""
         return mean_interval(self.values(row))
@@ -257,17 +261,31 @@ class Measure:
 
 
 class TimedMeasure(Measure):
-    """A time, of clips that were all made in this run."""
+    """A time, of those clips alone that were timed in this run."""
 
     def values(self, row: RowResult) -> Array:
-        """Return one time a clip.
+        """Return one time a clip that was timed.
 
         Raises:
-            DittoError: a clip is of another run, or of another process beside this one.
+            DittoError: none was: all are of another run, or of another process beside this one.
         """
-        if not row.timed:
-            raise DittoError("timed in another run: give --no-resume, and one worker")
-        return super().values(row)
+        return super().values(row)[self._timed(row)]
+
+    def count(self, *rows: RowResult) -> int:
+        """Return how many clips were timed, in all of the rows."""
+        return int(self._timed(*rows).sum())
+
+    def ratio(self, above: RowResult, below: RowResult, *, paired: bool = True) -> Interval:
+        """Return the ratio of two rows' times, over the clips that were timed in both."""
+        both = self._timed(above, below)
+        a, b = (super(TimedMeasure, self).values(row)[both] for row in (above, below))
+        return ratio_interval(a, b, paired=paired)
+
+    def _timed(self, *rows: RowResult) -> NDArray[np.bool_]:
+        found = np.logical_and.reduce([row.timed for row in rows])
+        if not found.any():
+            raise DittoError("timed in another run: give --timed, on a machine with nothing to do")
+        return found
 
 
 class FrechetMeasure(Measure):

@@ -83,7 +83,7 @@ TABLE = Table(
             Entry(
                 "",
                 Task(name, partial(vocode, griffin_lim=name != "vocoder")),
-                TTM.with_(name=name, slow=True),
+                TTM.with_(name=name),
                 VOCODER,
             )
             for name in VOCODERS

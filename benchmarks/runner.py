@@ -17,7 +17,15 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.cache import ResultCache
-from benchmarks.measures import CLAP_SCORE, FAD, FrechetMeasure, Judge, Measure, RowResult
+from benchmarks.measures import (
+    CLAP_SCORE,
+    FAD,
+    FrechetMeasure,
+    Judge,
+    Measure,
+    RowResult,
+    TimedMeasure,
+)
 from benchmarks.report import Claim, Report, Row, paper
 from benchmarks.targets import REFERENCE, Targets
 from benchmarks.tasks import Bench, Task
@@ -92,13 +100,14 @@ class Versus:
         found = [row for name in names if isinstance(row := rows.get(name), RowResult)]
         if len(found) < len(names):
             return []
-        count = min(row.count for row in found)
+        fewest = min(row.count for row in found)
+        found = [row.first(fewest) for row in found]
         try:
             if self.below is None:
                 figure = mean_interval(self.measure.values(found[0]))
             else:
-                above, below = (row.first(count) for row in found)
-                figure = self.measure.ratio(above, below, paired=self.paired)
+                figure = self.measure.ratio(found[0], found[1], paired=self.paired)
+            count = self.measure.count(*found)
         except DittoError:
             return []
         if self.most is not None:
@@ -125,7 +134,7 @@ class Table:
         given: rows that are not measured.
         extra: makes rows that are not of clips; the last argument is clips a row.
         fresh: times are the point, so no clip of an earlier run is used.
-        count: clips a row by default.
+        count: clips a row by default, but of variants with a number of their own.
         seed: of the first clip by default, and the least.
     """
 
@@ -137,7 +146,7 @@ class Table:
     given: tuple[Row, ...] = ()
     extra: Extra | None = None
     fresh: bool = False
-    count: int = 16
+    count: int = 64
     seed: int = 0
 
     def only(self, words: Sequence[str]) -> "Table":
@@ -154,11 +163,23 @@ class Table:
             raise DittoError(f"no row of {self.name} contains {' or '.join(words)}: it has {names}")
         return replace(self, entries=rows, given=(), extra=None)
 
-    def counts(self, bench: Bench, count: int, slow_count: int | None) -> dict[Entry, int]:
-        """Return how many clips each row gets."""
-        count = min(count, bench.targets.real().count)
-        slow = count if slow_count is None else min(slow_count, count)
-        return {entry: slow if entry.variant.slow else count for entry in self.entries}
+    def counts(
+        self, bench: Bench, count: int | None = None, slow_count: int | None = None
+    ) -> dict[Entry, int]:
+        """Return how many clips each row gets.
+
+        Args:
+            bench: whose held-out clips are the most that there are.
+            count: in place of the table's.
+            slow_count: in place of the variants' own; a row never gets more than `count`.
+        """
+        most = min(count or self.count, bench.targets.real().count)
+
+        def of(variant: Variant) -> int:
+            own = variant.clips if slow_count is None else slow_count
+            return most if variant.clips is None or own is None else min(own, most)
+
+        return {entry: of(entry.variant) for entry in self.entries}
 
 
 @dataclass(frozen=True)
@@ -176,6 +197,7 @@ class Setup:
         batch: clips made at once.
         threads: of each process, if not torch's own.
         show: progress.
+        timed: clips a row that are timed again, by one process (see `Bench`).
     """
 
     weights: Weights
@@ -188,6 +210,7 @@ class Setup:
     batch: int = 1
     threads: int | None = None
     show: bool = True
+    timed: int = 0
 
     def bench(self) -> Bench:
         """Load everything.
@@ -204,6 +227,7 @@ class Setup:
             batch=self.batch,
             threads=self.threads,
             show=self.show,
+            timed=self.timed,
         )
 
 
@@ -212,7 +236,7 @@ def run_table(
     bench: Bench,
     judge: Judge,
     *,
-    count: int,
+    count: int | None = None,
     slow_count: int | None = None,
     command: str,
     name: str | None = None,
@@ -223,9 +247,9 @@ def run_table(
         table: what to make.
         bench: makes the clips.
         judge: hears them.
-        count: clips a row.
-        slow_count: clips of the rows that take minutes each; all if not given. Claims compare the
-            clips that both rows have.
+        count: clips a row, by default the table's.
+        slow_count: clips of the rows that take minutes each, by default their variants'. Claims
+            compare the clips that both rows have.
         command: what the report says it was run by.
         name: of the result; the table's by default.
 
@@ -248,6 +272,7 @@ def run_table(
     settings |= {"slow_count": slow_count} if slow_count is not None else {}
     settings |= {"batch": bench.batch} if bench.batch > 1 else {}
     settings |= {"threads_per_clip": bench.threads} if bench.threads else {}
+    settings |= {"timed": bench.timed} if bench.timed else {}
     return Report(
         name=name or table.name,
         command=command,
@@ -266,6 +291,8 @@ def _result(entry: Entry, bench: Bench, judge: Judge, count: int) -> RowResult |
     """Return a row's clips, or why there are none."""
     if count < 1:
         return "no clips were asked for"
+    if not any(isinstance(measure, TimedMeasure) for measure in entry.measures):
+        bench = replace(bench, timed=0)
     try:
         clips = bench.clips(entry.task, entry.variant, count)
         return RowResult(clips, judge, partial(entry.task.tags, bench.targets))
@@ -290,7 +317,7 @@ def _rows(entry: Entry, result: RowResult | str, compared: int) -> list[Row]:
                 raise DittoError(result)
             few = isinstance(measure, FrechetMeasure) and result.count > compared > 0
             of = result.first(compared) if few else result
-            rows.append(Row.of(*head, measure.interval(of), published, of.count))
+            rows.append(Row.of(*head, measure.interval(of), published, measure.count(of)))
         except DittoError as error:
             rows.append(Row(*head, paper=published, error=str(error)))
     return rows
@@ -366,7 +393,7 @@ def _begin(setup: Setup, here: Path) -> Callable[[tuple[Task, Variant, list[int]
     """Load everything; the process is ours, and so are its number of threads and its folder."""
     os.chdir(here)  # names of files may be relative, and a process of Ray's begins elsewhere
     torch.set_num_threads(setup.threads or 1)
-    return partial(_make, replace(setup, show=False).bench())
+    return partial(_make, replace(setup, show=False, timed=0).bench())
 
 
 def _make(bench: Bench, job: tuple[Task, Variant, list[int]]) -> None:

@@ -111,7 +111,7 @@ def _efficiency(steps: int) -> list[Entry]:
     }
     entries = []
     for base in (v.CHECKPOINTED, v.DOODL):
-        variant = base if steps == 20 else base.with_(slow=True, steps=steps)
+        variant = base if steps == 20 else base.with_(clips=v.MINUTES, steps=steps)
         for task, own, beside in (
             (t.CONTROLS["intensity"], columns, (*music.FRECHET.values(), music.NOTES)),
             (t.MEMORY, {m.MEMORY: "MAM (GB)"}, ()),
@@ -152,7 +152,10 @@ TABLE_6 = Table(
 )
 """Table 6's and Table 8's FAD is in another embedding than the other tables', so it is left out."""
 
-WINDOWS: tuple[tuple[str, v.Base], ...] = (("6s", "window"), ("24s", "long"))
+WINDOWS: tuple[tuple[str, v.Base, int], ...] = (
+    ("6s", "window", v.MINUTE),
+    ("24s", "long", v.MINUTES),
+)
 INVERSIONS = (("Naive", "naive"), ("DDIM", "ddim"), ("NT", "null-text"), ("DITTO", "ditto"))
 TABLE_7 = Table(
     "d1-table7",
@@ -161,11 +164,11 @@ TABLE_7 = Table(
         Entry(
             group=f"{window} w={w:g}",
             task=t.INVERSION[how],
-            variant=v.DITTO.with_(name=name, base=base, slow=base == "long", guidance=w),
+            variant=v.DITTO.with_(name=name, base=base, clips=clips, guidance=w),
             measures=(m.INVERT,),
             papers=figures("d1_table7_inversion_mse", name, {m.INVERT: f"{window} w={w:g}"}),
         )
-        for window, base in WINDOWS
+        for window, base, clips in WINDOWS
         for w in (0.0, 1.0, 4.0, 7.5)
         for name, how in INVERSIONS
     ),
@@ -226,7 +229,8 @@ TABLE_10 = Table(
         Entry(
             group=f"{name}, {prompts}",
             task=t.REUSE[name, how, prompts, fresh],
-            variant=v.TTM.with_(name=label + FRESH * fresh),
+            # As many as there are latents, which DITTO optimises.
+            variant=v.TTM.with_(name=label + FRESH * fresh, clips=v.DITTO.clips),
             measures=(m.REUSE, m.TIME),
             papers={}
             if fresh

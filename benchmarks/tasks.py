@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from benchmarks.cache import ResultCache, Tensors, code_digest, machine
+from benchmarks.cache import ResultCache, Tensors, code_digest, machine, now, retimed
 from benchmarks.targets import PerItem, Targets
 from benchmarks.variants import DITTO, Models, Variant
 from ditto.audio.chroma import log_chroma
@@ -106,6 +107,8 @@ class Bench:
         batch: clips made at once, where a task allows it.
         threads: that clips are made on, if not as many as torch has here.
         show: progress.
+        timed: the first clips of a row, as many, are made again here, one at a time, and these
+            times alone count; without any, those of all clips that this process makes.
     """
 
     models: Models
@@ -115,6 +118,7 @@ class Bench:
     batch: int = 1
     threads: int | None = None
     show: bool = True
+    timed: int = 0
 
     def clips(self, task: Task, variant: Variant, count: int) -> Tensors:
         """Return the first `count` clips of a task by a variant, made or read.
@@ -127,31 +131,38 @@ class Bench:
     def some(self, task: Task, variant: Variant, numbers: Sequence[int]) -> Tensors:
         """Return the clips of these numbers, made or read."""
         variant = self.settled(task, variant)
-        together = task.together and not isinstance(variant.method, MusicControlNet)
-        size = self.batch if together else 1
+        size = (
+            self.batch if task.together and not isinstance(variant.method, MusicControlNet) else 1
+        )
         paths = {i: self._path(task, variant, i, size) for i in numbers}
         clips = {i: self.cache.read(path) for i, path in paths.items()}
-        chunks = consecutive([i for i in numbers if clips[i] is None], size)
-        console = Console(stderr=True)
-        title = f"{task.name}, {variant.name}"
-        hidden = not self.show or not chunks
-        for chunk in track(chunks, title, disable=hidden, transient=True, console=console):
-            for i, clip in zip(chunk, self._make(task, variant, chunk), strict=True):
-                self.cache.write(paths[i], clip)
+        jobs = consecutive([i for i in numbers if clips[i] is None], size)
+        known = (i for i in numbers if i < self.timed and (size > 1 or clips[i] is not None))
+        jobs += [[i] for i in known if not self._timed(i, paths[i], clips[i])]
+        console, title = Console(stderr=True), f"{task.name}, {variant.name}"
+        hidden = not self.show or not jobs
+        for job in track(jobs, title, disable=hidden, transient=True, console=console):
+            for i, made in zip(job, self._make(task, variant, job), strict=True):
+                self.cache.write(paths[i], retimed(clips[i], made), alone=len(job) == 1)
                 clips[i] = self.cache.read(paths[i])
-        # Times count if they were taken in this run, the clip's own and what it was optimised by.
         ready = [
-            clip | {"timed": clip.get("timed", one(1.0)) * self.cache.made(paths[i])}
+            clip | {"timed": one(float(self._timed(i, paths[i], clip)))}
             for i, clip in clips.items()
             if clip is not None
         ]
         return {name: torch.cat([clip[name] for clip in ready]) for name in ready[0]}
 
+    def _timed(self, i: int, path: Path, clip: Tensors | None) -> bool:
+        """Tell whether times were taken in this run, a clip's own and what it was optimised by."""
+        if clip is None or not clip.get("timed", one(1.0)).item():
+            return False
+        return i < self.timed and self.cache.alone(path) if self.timed else self.cache.made(path)
+
     def settled(self, task: Task, variant: Variant) -> Variant:
         """Return a variant that is to take as long as another with as many candidates as do.
 
         Both times are those of the first clip, of the other and of `TRIAL` candidates; they are
-        kept with the clips, so that the number stays the same for all clips of a machine.
+        kept with the clips, so that the number stays the same until times are taken again.
         """
         if variant.as_long_as is None:
             return variant
@@ -174,7 +185,7 @@ class Bench:
             for j in range(len(chunk))
         ]
 
-    def _path(self, task: Task, variant: Variant, i: int, size: int) -> Any:
+    def _path(self, task: Task, variant: Variant, i: int, size: int) -> Path:
         request = task.request(self, variant, i).resolved(self.models.of(variant))
         identity = {
             "task": task.name,
@@ -233,13 +244,6 @@ def kept(result: Result, **more: float) -> Tensors:
     if isinstance(result.request.method, BestOf):
         clips["candidates"] = one(result.request.method.count).repeat(count)
     return {**clips, "audio": pcm(result.audio)}
-
-
-def now(device: torch.device) -> float:
-    """Return the time in seconds, once the device has done its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def generate(bench: Bench, task: Task, variant: Variant, i: int) -> Tensors:
@@ -371,7 +375,8 @@ def reuse(
         noise = draw_x_T(model.shape(), FRESH + seed, BATCH, model.noise)
         parts = [(x_T[None], prompts[k : k + 1], seed + k) for k, x_T in enumerate(noise)]
     else:
-        parts = [(bench.some(CONTROLS[name], DITTO, [i])["x_T"], prompts, seed)]
+        untimed = replace(bench, timed=0)
+        parts = [(untimed.some(CONTROLS[name], DITTO, [i])["x_T"], prompts, seed)]
     losses, seconds = [], 0.0
     for x_T, tags, first in parts:
         clips = vary(

@@ -259,7 +259,7 @@ def _rows(kind: str) -> list[tuple[str, Variant, Change | None, int | None]]:
             )
             for share in SHARES
         ),
-        ("DITTO", v.DITTO.with_(slow=True), _papers, None),
+        ("DITTO", v.DITTO, _papers, None),
     ]
     if kind == "brightness":  # whose loss has no end
         return [row for row in rows if "an end" not in row[0]]

@@ -53,7 +53,8 @@ class Variant:
         method: with its settings.
         student: the kind of student that it needs.
         base: the model that it runs on.
-        slow: a clip takes so long that fewer are made (``--slow-count``).
+        clips: of a row by default, where a clip takes minutes (``--slow-count``); otherwise as many
+            as the table has.
         guidance: CFG scale w, if not that of all rows.
         tags: of every clip, if not the clip's own.
         through: whose optimised x_T the method decodes, if not its own.
@@ -66,7 +67,7 @@ class Variant:
     method: Method
     student: Literal["cm", "ctm"] | None = None
     base: Base = "window"
-    slow: bool = False
+    clips: int | None = None
     guidance: float | None = None
     tags: Tags | None = None
     through: Method | None = None
@@ -95,6 +96,9 @@ class Variant:
 
 VARIANT_FIELDS = {f.name for f in fields(Variant)}
 
+MINUTE, MINUTES = 16, 8
+"""Clips a row of what takes a minute a clip, as DITTO does, and of what takes several."""
+
 TTM = Variant("Default TTM", Uncontrolled())
 """Without control, by the model's own sampler."""
 CHAIN = Variant("Default TTM", Uncontrolled(sampler="ddim"))
@@ -109,9 +113,9 @@ MD50_ONE = Variant("MD-50, one noise", MultiDiffusion50(one_noise=True))
 GG, FREEDOM = Variant("GG", GuidanceGradients()), Variant("FreeDoM", FreeDoM())
 LATCH = Variant("LatCH", LatCH())
 CONTROLNET = Variant("ControlNet", MusicControlNet())
-DOODL = Variant("DOODL", Doodl(), slow=True)
-CHECKPOINTED = Variant("DITTO", Ditto())
-DITTO = Variant("DITTO", Ditto(checkpointing=False))
+DOODL = Variant("DOODL", Doodl(), clips=MINUTES)
+CHECKPOINTED = Variant("DITTO", Ditto(), clips=MINUTE)
+DITTO = CHECKPOINTED.with_(checkpointing=False)
 """DITTO keeps its activations where memory is not what is compared: the same clips in two thirds of
 the time."""
 CTM = Variant("DITTO-2 CTM", Ditto2(), student="ctm")

@@ -61,6 +61,20 @@ def test_a_table_is_written_and_workers_make_the_same(call, common, tmp_path):
     assert "0 reproduced, 0 not reproduced, 3 undecided." in Path(told.strip()).read_text()
 
 
+def test_a_table_that_is_there_gets_its_times(call, common, tmp_path):
+    name, out = "d1-table11", ("--out", tmp_path / "out", "--cache", tmp_path / "clips")
+    row = ("--rows", "FreeDoM", "--count", 3, "--batch", 2)
+    counts = []
+    for timed in ((), ("--timed", 2), ()):
+        code, _, error = call(name, *common, *row, *out, *timed)
+        assert code == 0, error
+        report = json.loads((tmp_path / "out" / f"{name}.json").read_text())
+        columns = {figure["column"]: figure.get("count") for figure in report["rows"]}
+        counts.append((columns["seconds_per_clip"], columns["intensity_mse_db2"]))
+        assert report["settings"].get("timed") == (2 if timed else None)
+    assert counts == [(3, 3), (2, 3), (None, 3)]
+
+
 def test_mistakes_are_one_line(call, common, tmp_path):
     out = ("--out", tmp_path / "out", "--cache", tmp_path / "clips")
     for arguments, words in (

@@ -6,10 +6,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from benchmarks.measures import ACCURACY, CLAP_SCORE, FAD, MSE, OWN_CLAP_SCORE, Measure, RowResult
+from benchmarks.cache import ResultCache
+from benchmarks.measures import (
+    ACCURACY,
+    CLAP_SCORE,
+    FAD,
+    MSE,
+    OWN_CLAP_SCORE,
+    TIME,
+    Measure,
+    RowResult,
+)
 from benchmarks.report import verdicts
 from benchmarks.runner import Versus, orderings, run_table
 from benchmarks.tables_ditto2 import adherence
+from benchmarks.tasks import Bench
 from benchmarks.variants import CHAIN, DITTO, FREEDOM
 
 from benchmarks import tables_ditto, tables_ditto2
@@ -113,20 +124,71 @@ def test_distances_are_of_equally_many_clips_and_errors_of_all(bench, judge):
     assert told["DOODL"].error == "a Fréchet distance needs 3 clips or more"
 
 
-def test_slow_rows_get_fewer_clips_and_some_rows_can_be_chosen(bench):
+def test_times_have_counts_of_their_own(bench, judge, tmp_path):
+    names = ("FreeDoM", "DITTO")
+    table = tables_ditto.TABLE_11.only(names)
+    claim = Versus("FreeDoM takes less", "DITTO", "FreeDoM", TIME)
+    table = replace(table, claims=(claim,), pivot=None)
+    cache = ResultCache(tmp_path)
+    run_table(table, replace(bench, cache=cache), judge, count=4, command="")
+    timing = replace(bench, cache=ResultCache(tmp_path), timed=3)
+    report = run_table(table, timing, judge, count=4, command="")
+    found = {(row.row, row.column): row.count for row in report.rows}
+    for name in names:
+        assert (found[name, TIME.name], found[name, MSE.name]) == (3, 4)
+    assert [claim.count for claim in report.claims] == [3]
+    assert report.settings["timed"] == 3
+
+
+def test_nothing_is_made_again_for_a_row_without_a_time(bench, judge, monkeypatch):
+    table = replace(tables_ditto.TABLE_8.only(["intensity"]), claims=())
+    run_table(table, bench, judge, count=1, command="")
+    monkeypatch.setattr(Bench, "_make", None)
+    report = run_table(table, replace(bench, timed=1), judge, count=1, command="")
+    assert report.value("intensity, DDIM", MSE.name) is not None
+
+
+def test_times_are_compared_over_the_clips_that_are_timed_in_both(judge):
+    seconds = np.arange(1.0, 21.0).tolist()
+    slow, fast = row(judge, TIME, [10 * s for s in seconds]), row(judge, TIME, seconds)
+    slow.tensors["timed"] = torch.tensor([1.0] * 12 + [0.0] * 8)
+    fast.tensors["timed"] = torch.tensor([0.0] * 4 + [1.0] * 16)
+    (claim,) = Versus("ten times as fast", "slow", "fast", TIME, least=9.0)(
+        {"slow": slow, "fast": fast}
+    )
+    assert claim.count == 8
+    assert claim.ratio == pytest.approx(10)
+    (claim,) = Versus("", "fast", None, TIME)({"fast": fast})
+    assert (claim.count, claim.ratio) == (16, pytest.approx(np.mean(seconds[4:])))
+    fast.tensors["timed"] = 1 - slow.tensors["timed"]
+    assert Versus("", "slow", "fast", TIME)({"slow": slow, "fast": fast}) == []
+
+
+ENOUGH = SimpleNamespace(targets=SimpleNamespace(real=lambda: SimpleNamespace(count=128)))
+
+
+def test_rows_have_the_clips_that_their_methods_have_time_for(bench):
     table = tables_ditto.TABLE_3.only(["intensity"])
-    counts = table.counts(bench, 3, 1)
-    assert {entry.variant.name: count for entry, count in counts.items()} == {
-        "Default TTM": 3,
-        "ControlNet": 3,
-        "FreeDoM": 3,
-        "DOODL": 1,
-        "DITTO": 3,
-        "Default TTM, own sampler": 3,
-        "no control, student": 3,
-        "DITTO-2 CTM": 3,
-    }
-    assert set(table.counts(bench, 100, None).values()) == {6}  # all that there are
+
+    def counts(*given):
+        return {e.variant.name: n for e, n in table.counts(ENOUGH, *given).items()}  # pyright: ignore[reportArgumentType]
+
+    others = ("Default TTM", "ControlNet", "FreeDoM", "Default TTM, own sampler")
+    others += ("no control, student", "DITTO-2 CTM")
+    for given, most, ditto, doodl in (
+        ((), 64, 16, 8),
+        ((12,), 12, 12, 8),
+        ((3, 1), 3, 1, 1),
+        ((100, 32), 100, 32, 32),
+        ((4, 32), 4, 4, 4),
+        ((None, 0), 64, 0, 0),
+        ((1000,), 128, 16, 8),  # all that there are
+    ):
+        assert counts(*given) == {**dict.fromkeys(others, most), "DITTO": ditto, "DOODL": doodl}
+    assert set(table.counts(bench).values()) == {6}
+
+
+def test_some_rows_can_be_chosen():
     with pytest.raises(DittoError, match="no row of d1-table3 contains dance: it has"):
         tables_ditto.TABLE_3.only(["dance"])
 
@@ -155,7 +217,15 @@ def test_rows_have_intervals_and_the_papers_figures(bench, judge):
 def test_budgets_are_the_papers():
     names = ["CTM-1/1", "CTM-1/2", "CTM-1/4", "CTM-1/8", "CTM-2/2", "CTM-2/4", "CTM-*/4"]
     corrected = ["CTM-1/2 corrected", "CTM-1/4 corrected", "best of N, equal time"]
-    assert [entry.name for entry in tables_ditto2.TABLE_2.entries] == names + corrected
+    rows = [entry.name for entry in tables_ditto2.TABLE_2.entries]
+    assert [row for row in rows if not row.startswith("w=3, ")] == names + corrected
+    guided = {row.removeprefix("w=3, ") for row in rows if row.startswith("w=3, ")}
+    assert guided == {"CTM-1/1", "CTM-1/2", "CTM-1/4", "CTM-*/4", *corrected[:2]}
+    claims = [claim for claim in tables_ditto2.TABLE_2.claims if "w = 3" in claim.claim]
+    assert len(claims) == 4
     rows = {entry.name for entry in tables_ditto2.FIG_5.entries}
-    assert rows >= {f"{kind}-1/{n}" for kind in ("CTM", "CM") for n in (1, 2, 4, 8)} | {"DM-20/20"}
+    assert rows >= {f"{kind}-1/{n}" for kind in ("CTM", "CM") for n in (1, 2, 4, 8)} | {
+        "DM-20/20",
+        "DM-20/20 helped",
+    }
     assert not {"CTM-2/2", "CTM-*/4", "DM-8/20"} & rows

@@ -11,7 +11,19 @@ from benchmarks.plots import draw
 from benchmarks.runner import Table, Versus, run_table
 from benchmarks.tasks import Bench
 
-from benchmarks import ablation, controls, measures, music, quality, tables_ditto, tables_ditto2
+from benchmarks import (
+    ablation,
+    controls,
+    measures,
+    music,
+    quality,
+    questions,
+    tables_ditto,
+    tables_ditto2,
+)
+from ditto.methods.ditto import Ditto
+from ditto.methods.ditto2 import Ditto2
+from ditto.methods.doodl import Doodl
 
 TABLES = {
     table.name: table
@@ -21,6 +33,7 @@ TABLES = {
         ablation.TABLE,
         controls.TABLE,
         quality.TABLE,
+        *questions.TABLES,
     )
 }
 MISSING = ("structure, ControlNet", "24s", "U-", "MusicGen", "CM-", "CM in", "DITTO-2 CM")
@@ -63,6 +76,7 @@ def test_a_table_runs_and_says_what_it_lacks(
     assert (tmp_path / f"{name}.png").stat().st_size <= 300_000
 
 
+MORE = ("melody", "structure")
 NOT_HEARD = {
     measures.MEMORY.name,  # of a few iterations
     measures.INVERT.name,  # of a clip that is made again
@@ -71,9 +85,7 @@ NOT_HEARD = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", sorted(name for name in TABLES if name[0] == "d" or name[0] == "a")
-)
+@pytest.mark.parametrize("name", sorted({*TABLES} - {"controls", "quality"}))
 def test_beside_every_error_is_what_happened_to_the_music(name: str) -> None:
     for entry in TABLES[name].entries:
         if entry.measures[0].name not in NOT_HEARD:
@@ -84,10 +96,33 @@ def test_claims_are_of_rows_that_there_are() -> None:
     for name, table in TABLES.items():
         # The budgets' claims are one list, of which Fig. 4 has all rows.
         of = tables_ditto2.FIG_4 if name in ("d2-table2", "d2-fig5") else table
-        rows = {entry.name for entry in of.entries}
+        rows = {entry.name for entry in (*of.entries, *table.entries)}
         for claim in table.claims:
             if isinstance(claim, Versus):
                 assert {claim.above, claim.below or claim.above} <= rows, claim.claim
+
+
+def test_schedules_and_what_is_heard_differ_in_nothing_else() -> None:
+    heard, budgets = ({e.name: e.variant.method for e in t.entries} for t in questions.TABLES)
+    assert all(
+        heard[f"melody, {ear}"] == Ditto2(hear=ear) for ear in ("estimate", "draft", "sound")
+    )
+    assert all(budgets[f"{name}, CTM-1/4 corrected"] == Ditto2(decode_steps=4) for name in MORE)
+    for name in MORE:
+        for steps in (1, 2, "adaptive"):
+            row = f"{name}, CTM-{'*' if steps == 'adaptive' else steps}/4"
+            fixed = Ditto2(surrogate_steps=steps, decode_steps=4, corrections=0)
+            assert budgets[row] == fixed
+
+
+def test_no_row_of_the_papers_tables_is_of_too_few_clips() -> None:
+    """METHOD §9: 8 clips decide; distances of the quick methods need many more."""
+    for name, table in TABLES.items():
+        for entry in table.entries if name[0] == "d" else ():
+            method, clips = entry.variant.method, entry.variant.clips or table.count
+            reused = entry.measures[0] is measures.REUSE
+            quick = not isinstance(method, (Ditto, Doodl)) and not reused
+            assert clips == 64 if quick else clips in (8, 16), (name, entry.name)
 
 
 def test_a_search_over_seeds_stands_beside_the_methods_that_optimise() -> None:

@@ -4,13 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from benchmarks.ablation import ADAMS, GAIN, LADDER, TABLE
+from benchmarks.ablation import ADAMS, GAIN, LADDER, REGULARISED, TABLE
 from benchmarks.cache import ResultCache, code_digest
+from benchmarks.helped import HELPED_DITTO, Helped
 from benchmarks.measures import STRUCTURE, TIME, RowResult
 from benchmarks.tasks import (
     CONTROLS,
     FIXED,
     FREE,
+    INPAINTING,
     MUSICGEN,
     MUSICGEN_MELODY,
     OUTPAINTING,
@@ -29,6 +31,7 @@ from benchmarks.variants import CTM, DITTO, DOODL, GG, PUBLISHED_CTM, TTM, searc
 from ditto.audio.features import log_mel
 from ditto.controls.intensity import Intensity
 from ditto.controls.output import Output
+from ditto.controls.pulls import LatentStatistics
 from ditto.edit.variations import vary
 from ditto.errors import DittoError
 from ditto.latents import draw_x_T
@@ -153,21 +156,84 @@ def test_a_shared_x_T_is_seen_in_the_variance(bench):
     assert (fixed["intensity_variance"] < free["intensity_variance"]).all()
 
 
-def test_times_of_another_run_do_not_count(bench, judge, tmp_path):
+def test_times_are_of_the_clips_that_this_run_made(bench, judge, tmp_path):
     first = afresh(bench, tmp_path)
     task = CONTROLS["loudness"]
     row = RowResult(first.clips(task, PUBLISHED_CTM, 2), judge)
     assert TIME.values(row).min() > 0
     again = afresh(bench, tmp_path)
+    with pytest.raises(DittoError, match="timed in another run: give --timed"):
+        TIME.interval(RowResult(again.clips(task, PUBLISHED_CTM, 2), judge))
     row = RowResult(again.clips(task, PUBLISHED_CTM, 3), judge)  # one of them is new
-    with pytest.raises(DittoError, match="timed in another run: give --no-resume, and one worker"):
-        TIME.interval(row)
+    assert row.timed.tolist() == [False, False, True]
+    assert (row.count, TIME.count(row)) == (3, 1)
+    assert TIME.interval(row).value == row.tensors["seconds_per_clip"][2]
     # A new decoding of what another run optimised was not timed as a whole either.
     longer = again.clips(task, PUBLISHED_CTM.with_(decode_steps=4), 1)
     assert longer["timed"].tolist() == [0]
     alone = ResultCache(tmp_path, resume=False)
     row = RowResult(replace(bench, cache=alone).clips(task, PUBLISHED_CTM, 1), judge)
     assert TIME.values(row).min() > 0
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_first_clips_are_timed_again_and_nothing_else_of_them_is_new(
+    bench, tmp_path, monkeypatch, batch
+):
+    task, longer = CONTROLS["loudness"], PUBLISHED_CTM.with_(decode_steps=4)
+    earlier = afresh(bench, tmp_path, batch=batch).clips(task, longer, 3)
+    timing = afresh(bench, tmp_path, batch=batch, timed=2)
+    made, make = [], Bench._make
+
+    def counted(self, task, variant, chunk):
+        made.append((variant.method.decode_steps, chunk))
+        (clip,) = make(self, task, variant, chunk)
+        return [clip | {"audio": torch.zeros_like(clip["audio"])}]  # as other code would make it
+
+    monkeypatch.setattr(Bench, "_make", counted)
+    clips = timing.clips(task, longer, 3)
+    # Its optimisation is another variant's, so that is timed again too.
+    assert made == [(4, [0]), (1, [0]), (4, [1]), (1, [1])]
+    assert clips["timed"].tolist() == [1, 1, 0]
+    for name in ("audio", "x_T", "losses", "intensity_mse_db2"):
+        assert torch.equal(clips[name], earlier[name])
+    differs = clips["seconds_per_clip"] != earlier["seconds_per_clip"]
+    assert differs.tolist() == [True, True, False]
+    optimised = timing.clips(task, PUBLISHED_CTM.with_(decode_steps=1), 2)
+    whole = optimised["seconds_per_step"] * optimised["losses"].shape[1]
+    assert (clips["seconds_per_clip"][:2] > whole).all()
+    assert len(made) == 4  # once in a run
+
+
+def test_what_is_new_is_timed_once(bench, tmp_path, monkeypatch):
+    timing = afresh(bench, tmp_path, timed=2)
+    made, make = [], Bench._make
+    monkeypatch.setattr(Bench, "_make", lambda self, *job: made.append(job[2]) or make(self, *job))
+    clips = timing.clips(CONTROLS["intensity"], TTM, 3)
+    assert made == [[0], [1], [2]]
+    assert clips["timed"].tolist() == [1, 1, 0]
+
+
+def test_a_search_is_as_long_as_a_clip_that_was_timed_again(bench, tmp_path, monkeypatch):
+    task, search = CONTROLS["loudness"], searched(PUBLISHED_CTM)
+    afresh(bench, tmp_path).clips(task, search, 2)
+    make = Bench._make
+
+    def slowly(self, task, variant, chunk):
+        seconds = 3.0 if isinstance(variant.method, Ditto2) else 2.0
+        took = {"seconds_per_clip": torch.tensor([seconds], dtype=torch.float64)}
+        return [clip | took for clip in make(self, task, variant, chunk)]
+
+    monkeypatch.setattr(Bench, "_make", slowly)
+    timing = afresh(bench, tmp_path, timed=1)
+    clips = timing.clips(task, search, 2)
+    assert clips["candidates"].tolist() == [TRIAL * 3 / 2] * 2
+    assert clips["timed"].tolist() == [1, 0]
+    # The next run finds the same number, and its clips.
+    monkeypatch.undo()
+    monkeypatch.setattr(Bench, "_make", None)
+    later = afresh(bench, tmp_path).clips(task, search, 2)
+    assert torch.equal(later["audio"], clips["audio"])
 
 
 def test_what_no_request_names_is_in_a_clips_identity(bench, tmp_path, monkeypatch):
@@ -279,7 +345,7 @@ def test_clips_of_two_latents_share_no_noise(bench, tmp_path, monkeypatch):
 
 
 def test_a_constant_gain_takes_the_mean_error_away(bench):
-    plain = bench.clips(CONTROLS["loudness"], TTM, 2)
+    plain = bench.clips(CONTROLS["intensity"], TTM, 2)
     louder = bench.clips(GAIN, TTM, 2)
     assert (louder["intensity_mse_db2"] < plain["intensity_mse_db2"]).all()
     torch.testing.assert_close(louder["intensity_rho"], plain["intensity_rho"], atol=0.05, rtol=0)
@@ -289,16 +355,62 @@ def test_the_ablation_is_every_correction_by_either_adam():
     rows = {entry.name: entry.variant.method for entry in TABLE.entries}
     ladder = [rows[variant.name] for variant in LADDER.values()]
     assert {m.decode_steps for m in ladder} == {2}
-    assert {(m.corrections, m.lr, m.momentum) for m in ladder} == {
-        (n, adam["lr"], adam["momentum"])
-        for n in (0, 1, 2, 4, 8, "every step")
+    assert len(ladder) == 22
+    assert {(m.corrections, m.lr, m.momentum, m.hear) for m in ladder if m.corrections} == {
+        (n, adam["lr"], adam["momentum"], heard)
+        for n in (1, 2, 4, 8, "every step")
         for adam in ADAMS.values()
+        for heard in ("estimate", "sound")
     }
+    assert {m.lr for m in ladder if not m.corrections} == {5e-3, 1.5e-2}
     helped = [method for name, method in rows.items() if name.startswith("DITTO, proxies")]
     assert all(method.proxies and not method.checkpointing for method in helped)
-    assert {entry.variant.guidance for entry in TABLE.entries if entry.group} == {3.0}
+    assert {e.variant.guidance for e in TABLE.entries if e.group.startswith("w=")} == {3.0}
     for versus in TABLE.claims:
         assert {versus.above, versus.below} <= set(rows)
+
+
+@pytest.mark.parametrize("name", ["intensity", "melody", "structure", "inpainting"])
+def test_helped_ditto_has_all_that_ditto2_has(bench, name):
+    bench = replace(bench, overrides={})
+    task = INPAINTING[4] if name == "inpainting" else CONTROLS[name]
+    corrected = task.request(bench, CTM, 0).resolved(bench.models.model)
+    helped = Helped.of(task).request(bench, HELPED_DITTO, 0).resolved(bench.models.model)
+    assert helped.iterations == corrected.iterations
+    theirs, ours = corrected.method, helped.method
+    assert (ours.lr, ours.momentum) == (theirs.lr, theirs.momentum)
+    assert ours.candidates == theirs.candidates
+    assert ours.proxies
+    assert not ours.checkpointing
+    if theirs.regulariser:
+        (own, weight), (pull, pulled) = helped.control.terms()
+        assert own.to_dict() == corrected.control.to_dict()
+        assert (weight, pull, pulled) == (1.0, LatentStatistics(), theirs.regulariser)
+    else:
+        assert helped.controls == corrected.controls == ()  # a region comes when it is painted
+
+
+def test_a_helped_clip_follows_its_control(bench, tmp_path):
+    fresh = afresh(bench, tmp_path, batch=2)
+    clips = fresh.clips(Helped.of(CONTROLS["intensity"]), HELPED_DITTO, 2)
+    plain = fresh.clips(CONTROLS["intensity"], HELPED_DITTO, 2)
+    assert clips["intensity_mse_db2"].isfinite().all()
+    # The pull is in its losses.
+    assert not torch.equal(clips["losses"], plain["losses"])
+    assert set(clips) >= set(plain)
+
+
+def test_others_regularisers_are_beside_the_control(bench, tmp_path):
+    rows = {variant.name: (variant, task) for variant, task in REGULARISED}
+    variant, task = rows["CTM-1/2, DNO's statistics"]
+    request = task.request(bench, variant, 0)
+    (control, weight), (pull, pulled) = request.control.terms()
+    assert control.to_dict() == bench.targets.control(0, "intensity").to_dict()
+    assert (weight, pull, pulled) == (1.0, LatentStatistics(), 10.0)
+    fresh = afresh(bench, tmp_path, overrides={**bench.overrides, "lr": 1.0, "iterations": 3})
+    near = fresh.clips(task, variant, 1)["x_T"]
+    free = fresh.clips(CONTROLS["intensity"], variant, 1)["x_T"]
+    assert LatentStatistics().of(near) < LatentStatistics().of(free)
 
 
 def test_ditto_hears_by_proxies_when_ditto2_does(bench):

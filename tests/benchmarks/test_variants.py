@@ -25,8 +25,8 @@ from ditto.methods.ditto2 import Ditto2
 def test_a_variant_is_a_method_and_what_it_runs_on():
     assert PUBLISHED_CTM.method == Ditto2(surrogate_steps=1, decode_steps=2, corrections=0)
     assert CTM.method == Ditto2()
-    longer = DITTO.with_(name="50", steps=50, slow=True)
-    assert (longer.name, longer.slow) == ("50", True)
+    longer = DITTO.with_(name="50", steps=50, clips=3)
+    assert (longer.name, longer.clips) == ("50", 3)
     assert longer.method == Ditto(steps=50, checkpointing=False)
     with pytest.raises(TypeError):
         DITTO.with_(no_such_setting=1)
