@@ -80,12 +80,16 @@ class Result:
         x_0: Tensor,
         losses: Tensor,
         timings: dict[str, float],
+        seeds: Sequence[int] | None = None,
         **more: Any,
     ) -> Self:
-        """Return the result of a decoded x_0: makes its sound and measures its controls' errors."""
+        """Return the result of a decoded x_0: makes its sound and measures its controls' errors.
+
+        Its items have the request's seed and those after it, or these `seeds`.
+        """
         with torch.no_grad():
             sizes = 1 if one_by_one(model.device, len(x_0)) else len(x_0)
-            sound = _sound(model, x_0, item_seeds(request.seed, len(x_0)))
+            sound = _sound(model, x_0, seeds or item_seeds(request.seed, len(x_0)))
             audio = sound.mean(dim=1)
             control = request.control
             errors = _errors(control, x_0, model, audio, x_T, sizes) if control else {}

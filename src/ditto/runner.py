@@ -228,6 +228,7 @@ class Run:
                 x_0,
                 losses,
                 timings,
+                seeds=self.problem.seeds,
                 notes=notes,
                 candidate=None if self.candidate is None else self.candidate.cpu(),
                 without=self._uncontrolled if self._comparable else None,

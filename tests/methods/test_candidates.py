@@ -147,7 +147,7 @@ def without(made: Result, item: int = 0) -> torch.Tensor:
     x_T = noise_of(seed, int(made.candidate[item]), model)
     given = problem(model, CURVE, seed=seed, count=1)
     given = replace(given, new_noise=lambda: item_noise(x_T.shape[1:], seed, 1))
-    return model.to_audio(CHOOSING.decode(x_T, given))
+    return model.to_audio(CHOOSING.decode(x_T, given), (seed,))
 
 
 @torch.no_grad()

@@ -100,7 +100,7 @@ def _plan(requests: Sequence[Request], model: MusicModel, compare: bool) -> Run:
     target = (PerItem(controls),) if controls else ()
     plan = Run(replace(first, controls=target, count=count), model, compare=compare)
     shape = checked_shape(first, model)
-    seeds = [request.seed for request in requests]
+    seeds = tuple(request.seed for request in requests)
     plan.begin_with(torch.cat([initial_x_T(request, model, shape) for request in requests]))
 
     def alone(item: int) -> Noise:
@@ -111,7 +111,8 @@ def _plan(requests: Sequence[Request], model: MusicModel, compare: bool) -> Run:
         return lambda: torch.cat([draw() for draw in each])
 
     cond = model.cond_each([request.tags for request in requests], first.seconds)
-    plan.problem = replace(plan.problem, cond=cond, new_noise=together, noise_of=alone)
+    own = {"new_noise": together, "noise_of": alone, "seeds": seeds}
+    plan.problem = replace(plan.problem, cond=cond, **own)
     return plan
 
 
