@@ -330,7 +330,8 @@ def _spectrogram(axes: Axes, mel: Tensor, spec: AudioSpec, stride: int = 1) -> N
     axes.set(xlabel="seconds", ylabel="mel band")
     place, (width, _) = axes.get_position(), _size(axes.figure)
     beside = _beside(axes, place.x1 * width + MARGIN, 2 * MARGIN)
-    axes.figure.colorbar(image, cax=beside, label="dB")
+    axes.figure.colorbar(image, cax=beside)
+    beside.set_title("dB", fontsize=9)
 
 
 def _image(axes: Axes, mel: Tensor, spec: AudioSpec, stride: int = 1) -> AxesImage:
