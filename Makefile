@@ -1,6 +1,7 @@
 # Everything runs inside .venv, which each target makes on first use. `make demo` and `make test` are all the set-up.
 PYTHON ?= python3
 BIN := .venv/bin
+# Python compiles a module when it is first imported, and most of what is installed never is.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 # Two OpenMP runtimes that spin for work slow each other down several-fold; idle threads should sleep.
 export OMP_WAIT_POLICY ?= PASSIVE

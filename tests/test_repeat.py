@@ -11,7 +11,7 @@ import torch
 from tests.conftest import Command
 
 import ditto
-from ditto import repeat
+from ditto import plots, repeat
 from ditto.methods.ditto import Ditto
 from ditto.models.model import MusicModel
 from ditto.request import Request
@@ -81,6 +81,14 @@ def test_what_was_made_together_is_made_together_again(
         path.with_suffix(".json").unlink(missing_ok=True)
     alone = ditto.run(replace(request, count=1, seed=8), tiny_model)
     assert "batch" not in alone.report()
+
+
+def test_a_comparison_draws_no_picture(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("generate", "--method", "none", "-T", 2, "-o", "a.wav")[0] == 0
+    drawn = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path, force: drawn.append(path))
+    assert run("again", "a.wav")[0] == 0
+    assert drawn == []
 
 
 def test_controls_that_tags_have_no_room_for_are_said(run: Command) -> None:
