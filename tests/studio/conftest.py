@@ -145,11 +145,14 @@ def is_fault(line: Any) -> bool:
 READY = """() => {
     const parts = [...document.querySelectorAll(".ditto-part")];
     const hidden = document.querySelector("#panel-vary");
-    return parts.length && parts.every((part) => part.childElementCount)
+    return document.querySelector("#vary-result .ditto-part")
+        && parts.every((part) => part.childElementCount)
         && document.querySelector("#tab-create[aria-selected=true]")
         && getComputedStyle(hidden).display === "none";
 }"""
-"""All parts are made, a tab is chosen, and the style sheet is there."""
+"""The page's last part is there, all are made, a tab is chosen, and the style sheet is there.
+
+The first part stands alone for a moment: that the parts that are there are made is not enough."""
 
 
 def visit(page: Any, studio: Running) -> None:
