@@ -2,13 +2,15 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 SLOW = ("diffusers", "transformers", "scipy", "matplotlib", "huggingface_hub", "torch._dynamo")
 
 
 def modules_after(program: str) -> set[str]:
-    listing = f"{program}\nimport sys\nprint(*sys.modules)"
-    return set(subprocess.check_output([sys.executable, "-c", listing], text=True).split())
+    listing = f"{program}\nimport sys\nprint()\nprint(*sys.modules)"
+    said = subprocess.check_output([sys.executable, "-c", listing], text=True)
+    return set(said.splitlines()[-1].split())
 
 
 def test_loading_the_embedded_model_imports_nothing_slow() -> None:
@@ -36,3 +38,13 @@ def test_optimising_imports_neither_the_compiler_nor_scipy() -> None:
         "ditto.generate(model, ditto.Intensity('crescendo'), seconds=1, iterations=2)"
     )
     assert loaded.isdisjoint(SLOW)
+
+
+def test_a_command_that_says_what_clap_hears_imports_only_what_draws(tmp_path: Path) -> None:
+    loaded = modules_after(
+        "from ditto.cli import app\n"
+        "words = 'generate --intensity crescendo --seconds 2 -K 1 -o'.split()\n"
+        f"app([*words, {str(tmp_path / 'out.wav')!r}], standalone_mode=False)"
+    )
+    assert "clap_similarity" in (tmp_path / "out.json").read_text()
+    assert loaded & set(SLOW) == {"matplotlib"}

@@ -52,7 +52,7 @@ def test_a_song_is_measured_beside_clips_of_one_window(model_folder: Path, tmp_p
     samples = 0.1 * np.random.default_rng(0).standard_normal(8000)
     soundfile.write(tmp_path / "real.wav", samples, 8000)
     (tmp_path / "notes.txt").write_text("no recording")
-    words = ("-K", "1", "-T", "1")
+    words = ("--method", "none", "-T", "1")
     settings = song.Settings(seconds=2.0, short=0.8, songs=2, clips=1, words=words)
     report = song.measured(tmp_path, settings, seed=0, model=str(model_folder), command="")
     error = report.value("song", "intensity_mse_db2")

@@ -14,6 +14,7 @@ from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTok
 
 from ditto.errors import ControlError, ModelError
 from ditto.models.clap import CARD, WEIGHTS, Clap, save
+from ditto.models.clap_audio import ClapAudioConfig
 
 NOISE = torch.randn(3, 6000, generator=torch.Generator().manual_seed(0)) * 0.1
 
@@ -66,7 +67,7 @@ def test_a_long_sound_is_the_mean_of_its_windows() -> None:
 
 def test_gradients_through_features_and_audio_tower_are_those_of_finite_differences() -> None:
     clap = make_clap()
-    clap.model.double()
+    clap.audio.double()
     audio = torch.randn(1, 400, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     places = torch.arange(20, 400, 37)
 
@@ -80,9 +81,10 @@ def test_gradients_through_features_and_audio_tower_are_those_of_finite_differen
 
 def test_a_saved_folder_comes_back_with_its_hash(folder: Path) -> None:
     clap = Clap.load(folder)
-    assert {p.dtype for p in clap.model.parameters()} == {torch.float32}
-    assert not any(p.requires_grad for p in clap.model.parameters())
-    assert not clap.model.training
+    for half in (clap.audio, clap.text):
+        assert {p.dtype for p in half.parameters()} == {torch.float32}
+        assert not any(p.requires_grad for p in half.parameters())
+        assert not half.training
     assert clap.sha256 == Clap.load(folder).sha256 != make_clap(1).sha256
     card = json.loads((folder / CARD).read_text())
     assert card["seed"] == 0
@@ -167,13 +169,11 @@ def test_a_fused_clap_hears_four_equal_channels() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         config = ClapConfig(
-            text_config=tiny.model.config.text_config.to_dict(),
-            audio_config=audio,
-            projection_dim=8,
+            text_config=tiny.config["text_config"], audio_config=audio, projection_dim=8
         )
         model = ClapModel(config).eval()
     extractor = {**EXTRACTOR, "truncation": "fusion"}
-    clap = Clap(model, tiny.tokenizer, tiny.front_end.of(extractor))
+    clap = Clap.of(model, tiny.tokenizer, tiny.front_end.of(extractor))
     made = ClapFeatureExtractor(**extractor)(
         list(NOISE.numpy()), sampling_rate=8000, return_tensors="pt"
     )
@@ -182,6 +182,97 @@ def test_a_fused_clap_hears_four_equal_channels() -> None:
         never = torch.zeros(3, 1, dtype=torch.bool)
         expected = model.get_audio_features(made["input_features"], is_longer=never).pooler_output
         torch.testing.assert_close(clap.embed_audio(NOISE, 8000), expected, atol=1e-5, rtol=1e-4)
+
+
+SHAPES = {
+    "as published": ({}, 64, 1001),
+    "that fuses": ({"enable_fusion": True, "fusion_type": "aff_2d"}, 64, 1001),
+    # The second grid, of 10, is no whole number of windows.
+    "odd": (
+        {
+            "spec_size": 80,
+            "num_mel_bins": 40,
+            "patch_size": [4, 6],
+            "patch_embeds_hidden_size": 8,
+            "depths": [2, 3],
+            "num_attention_heads": [2, 4],
+            "window_size": 4,
+            "hidden_size": 16,
+            "hidden_act": "silu",
+            "qkv_bias": False,
+            "enable_patch_layer_norm": False,
+            "mlp_ratio": 1.5,
+            "layer_norm_eps": 1e-3,
+        },
+        40,
+        130,
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_hears_is_transformers_and_so_are_its_gradients(shape: str) -> None:
+    settings, n_mels, frames = SHAPES[shape]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ClapModel(
+            ClapConfig(
+                audio_config=settings,
+                text_config={**TEXT, "vocab_size": 8},
+                projection_dim=24,
+                projection_hidden_act="gelu",
+            )
+        ).eval()
+        for parameter in model.parameters():
+            parameter.data.add_(0.15 * torch.randn_like(parameter))
+        features = torch.randn(2, 4 if "enable_fusion" in settings else 1, frames, n_mels)
+        direction = torch.randn(2, 24)
+    found, expected = (features.clone().requires_grad_(True) for _ in range(2))
+    never = torch.zeros(2, 1, dtype=torch.bool)
+    theirs = model.get_audio_features(expected, is_longer=never).pooler_output
+    ours = Clap.of(model, make_clap().tokenizer, make_clap().front_end).audio(found)
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+    for embedding in (ours, theirs):
+        (embedding * direction).sum().backward()
+    assert expected.grad is not None
+    largest = expected.grad.abs().max().item()
+    torch.testing.assert_close(found.grad, expected.grad, atol=1e-5 * largest, rtol=1e-4)
+
+
+def test_defaults_are_transformers() -> None:
+    assert ClapAudioConfig.of({}) == ClapAudioConfig.of(ClapConfig().to_dict())
+
+
+def test_what_cannot_be_heard_is_said() -> None:
+    clap = make_clap()
+    with pytest.raises(ValueError, match="at most 64 frames of 16 mels, not 65 frames"):
+        clap.audio(torch.zeros(1, 1, 65, 16))
+    for config, message in (
+        ({"projection_hidden_act": "swish"}, "no activation 'swish': gelu"),
+        ({"audio_config": {"spec_size": 5000}}, "spec_size is 5000, not 1 to 4096"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ClapAudioConfig.of(config)
+    with pytest.raises(TypeError, match="window_size is 8, not of type int"):
+        ClapAudioConfig.of({"audio_config": {"window_size": "8"}})
+
+
+def test_what_reads_is_asked_for_when_there_is_a_text(folder: Path, tmp_path: Path) -> None:
+    for file in folder.iterdir():
+        if file.name != "tokenizer.json":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / CARD).unlink()
+    tensors = load_file(folder / WEIGHTS)
+    clap = Clap.load(tmp_path)
+    torch.testing.assert_close(
+        clap.embed_audio(NOISE, 8000), Clap.load(folder).embed_audio(NOISE, 8000)
+    )
+    with pytest.raises(ModelError, match="cannot load the CLAP"):
+        clap.embed_text(["jazz"])
+    (tmp_path / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
+    save_file({k: v for k, v in tensors.items() if "text_projection" not in k}, tmp_path / WEIGHTS)
+    with pytest.raises(ModelError, match="lacks 4 tensors, text_projection"):
+        Clap.load(tmp_path).embed_text(["jazz"])
 
 
 def test_a_missing_incomplete_or_damaged_folder_is_one_line(folder: Path, tmp_path: Path) -> None:
@@ -202,6 +293,11 @@ def test_a_missing_incomplete_or_damaged_folder_is_one_line(folder: Path, tmp_pa
     with pytest.raises(ModelError, match="lacks 4 tensors") as found:
         Clap.load(tmp_path)
     assert "\n" not in str(found.value)
+    config = json.loads((folder / "config.json").read_text())
+    config["audio_config"]["patch_embeds_hidden_size"] = 2**20
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="asks for more weights than there are"):
+        Clap.load(tmp_path)
     weights.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ModelError, match="cannot load"):
         Clap.load(tmp_path)

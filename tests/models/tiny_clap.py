@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from transformers import ClapConfig, ClapModel
+from transformers import ClapConfig, ClapModel, PreTrainedTokenizerBase
 
 from ditto.data.captions import words_of
 from ditto.models.clap import Clap, save
@@ -43,7 +43,7 @@ TEXT = {
 }
 
 
-def make_clap(seed: int = 0) -> Clap:
+def make_model(seed: int) -> tuple[ClapModel, PreTrainedTokenizerBase]:
     tokenizer = word_tokenizer(words_of())
     text = {**TEXT, "vocab_size": len(tokenizer)}
     with torch.random.fork_rng(devices=[]):
@@ -53,12 +53,12 @@ def make_clap(seed: int = 0) -> Clap:
             parameter
         ) in model.parameters():  # initial weights are so small that all sounds are alike
             parameter.data.add_(0.15 * torch.randn_like(parameter))
-    return Clap(
-        model.requires_grad_(False).eval(), tokenizer, ClapFrontEnd.of(EXTRACTOR), f"tiny-{seed}"
-    )
+    return model.requires_grad_(False).eval(), tokenizer
 
 
-def save_clap(folder: Path, seed: int = 0) -> Clap:
-    clap = make_clap(seed)
-    save(folder, clap.model, clap.tokenizer, EXTRACTOR, {"seed": seed})
-    return clap
+def make_clap(seed: int = 0) -> Clap:
+    return Clap.of(*make_model(seed), ClapFrontEnd.of(EXTRACTOR), f"tiny-{seed}")
+
+
+def save_clap(folder: Path, seed: int = 0) -> None:
+    save(folder, *make_model(seed), EXTRACTOR, {"seed": seed})

@@ -121,7 +121,7 @@ def test_learns_what_can_be_heard(tmp_path: Path) -> None:
     )
     network = train_clap_on(config, Bands(), TOKENIZER, tmp_path, show=False)
     levels, captions = Bands().batch(10_000, 64)
-    clap = Clap(network, TOKENIZER, None)  # pyright: ignore[reportArgumentType]
+    clap = Clap.of(network, TOKENIZER, None)  # pyright: ignore[reportArgumentType]
     texts = [f"a {kind} song" for kind in KINDS]
     with torch.no_grad():
         nearest = (clap.embed_features(levels[:, None]) @ clap.embed_text(texts).mT).argmax(dim=1)

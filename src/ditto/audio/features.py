@@ -286,16 +286,26 @@ def _window(spec: AudioSpec, dtype: torch.dtype, device: torch.device) -> Tensor
 def _filterbank(spec: AudioSpec, dtype: torch.dtype, device: torch.device) -> Tensor:
     # Not transformers.audio_utils.mel_filter_bank: every vocoder needs this when it is loaded, and
     # importing transformers takes as long as importing PyTorch.
-    edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(spec.sample_rate / 2), spec.n_mels + 2))
-    bins = np.arange(spec.n_fft // 2 + 1) * (spec.sample_rate / spec.n_fft)
-    rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
-    falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
-    filters = np.maximum(0.0, np.minimum(rising, falling))
+    edges = slaney_edges(0.0, spec.sample_rate / 2, spec.n_mels)
+    filters = triangles(edges, spec.n_fft, spec.sample_rate)
     if not filters.any(axis=1).all():
         raise ValueError(
             f"{spec.n_mels} mels are too many for n_fft = {spec.n_fft}: a filter has no bin"
         )
     return torch.tensor(filters, dtype=dtype).to(device)
+
+
+def slaney_edges(low: float, high: float, bands: int) -> np.ndarray:
+    """Return where bands of Slaney's mel scale begin, are highest and end, in Hz: bands + 2."""
+    return _mel_to_hz(np.linspace(_hz_to_mel(low), _hz_to_mel(high), bands + 2))
+
+
+def triangles(edges: np.ndarray, n_fft: int, sample_rate: int) -> np.ndarray:
+    """Return triangular filters of height 1 between edges in Hz: (edges - 2, n_fft // 2 + 1)."""
+    bins = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft)
+    rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
+    falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
+    return np.maximum(0.0, np.minimum(rising, falling))
 
 
 @table()

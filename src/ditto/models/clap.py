@@ -1,7 +1,7 @@
 """CLAP: texts and sounds in one space, compared by cosine similarity (DITTO-2 §5.4).
 
 `Clap.load` takes the embedded one, a folder, or a Hub id such as ``laion/larger_clap_music``. All
-are `transformers.ClapModel`; only size and weights differ. A folder has the Hub's
+have the weights of a `transformers.ClapModel`; only size and values differ. A folder has the Hub's
 layout::
 
     config.json  model.safetensors  preprocessor_config.json  tokenizer.json  tokenizer_config.json
@@ -12,26 +12,30 @@ layout::
 import json
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ditto.errors import ControlError, ModelError, OutputError, one_line
+from ditto.models.clap_audio import ClapAudio, ClapAudioConfig
 from ditto.models.clap_frontend import ClapFrontEnd
 from ditto.models.folder import hash_file
-from ditto.models.network import hash_weights
+from ditto.models.network import Unfilled, at_most, hash_tensors
 from ditto.paths import atomic_folder, printable
 
 if TYPE_CHECKING:  # imported at use: transformers takes a second
-    from transformers import ClapModel, PreTrainedTokenizerBase
+    from transformers import ClapModel, ClapTextModelWithProjection, PreTrainedTokenizerBase
+
+Half = TypeVar("Half", bound=nn.Module)
 
 EMBEDDED = Path(__file__).parents[1] / "weights" / "clap"
 """Folder of the CLAP that is installed with the package."""
@@ -46,15 +50,20 @@ _DERIVED = re.compile(r"(position_ids|token_type_ids|relative_position_index|num
 class Clap:
     """Embeddings of texts and sounds.
 
+    Both halves are frozen, in float32 and in evaluation mode. What reads texts, which is
+    transformers', is made when there is one to read.
+
     Attributes:
-        model: frozen, float32, in evaluation mode.
-        tokenizer: of its texts.
+        config: what ``config.json`` says.
+        weights: by the names of a `transformers.ClapModel`.
+        make_tokenizer: makes the tokenizer of its texts.
         front_end: of its sounds.
         name: where it came from.
     """
 
-    model: "ClapModel"
-    tokenizer: "PreTrainedTokenizerBase"
+    config: Mapping[str, Any]
+    weights: Mapping[str, Tensor] = field(repr=False)
+    make_tokenizer: Callable[[], "PreTrainedTokenizerBase"] = field(repr=False)
     front_end: ClapFrontEnd
     name: str = "unnamed"
 
@@ -65,8 +74,6 @@ class Clap:
         Raises:
             ModelError: there is none, it is incomplete or damaged, or the Hub cannot be reached.
         """
-        from transformers import AutoTokenizer
-
         folder = EMBEDDED if source is None else _folder(source)
         if not (folder / WEIGHTS).is_file():
             hint = (
@@ -77,17 +84,75 @@ class Clap:
             raise ModelError(
                 f"no CLAP in {printable(folder)}: {hint}, or name another folder or Hub id"
             )
-        try:
-            _check_hash(folder)
-            settings = json.loads((folder / EXTRACTOR).read_text(encoding="utf-8"))
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            model = _model(folder)
-        except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-            raise ModelError(
-                f"cannot load the CLAP in {printable(folder)}: {one_line(error)}"
-            ) from None
         name = "embedded" if source is None else os.fspath(source)
-        return cls(model, tokenizer, ClapFrontEnd.of(settings), name)
+        with _loading(printable(folder)):
+            _check_hash(folder)
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            settings = json.loads((folder / EXTRACTOR).read_text(encoding="utf-8"))
+            weights = load_file(folder / WEIGHTS)
+            clap = cls(
+                config, weights, partial(_tokenizer, folder), ClapFrontEnd.of(settings), name
+            )
+            _ = clap.audio  # what is wrong with it is said now
+        return clap
+
+    @classmethod
+    def of(
+        cls,
+        model: "ClapModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        front_end: ClapFrontEnd,
+        name: str = "unnamed",
+    ) -> "Clap":
+        """Make one of what transformers has made."""
+        return cls(model.config.to_dict(), model.state_dict(), lambda: tokenizer, front_end, name)
+
+    @cached_property
+    def audio(self) -> ClapAudio:
+        """The half that hears."""
+        config = ClapAudioConfig.of(self.config)
+        return self._half(lambda: ClapAudio(config), "audio_")
+
+    @cached_property
+    def text(self) -> "ClapTextModelWithProjection":
+        """The half that reads, on the CPU.
+
+        Raises:
+            ModelError: weights of it are missing or of other shapes than the config's.
+        """
+        from transformers import ClapConfig, ClapTextModelWithProjection
+
+        with _loading(self.name):
+            config: Any = ClapConfig.from_dict(dict(self.config)).text_config
+            return self._half(lambda: ClapTextModelWithProjection(config), "text_")
+
+    @cached_property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """What cuts texts into tokens.
+
+        Raises:
+            ModelError: its file is missing or damaged.
+        """
+        with _loading(self.name):
+            return self.make_tokenizer()
+
+    def _half(self, make: Callable[[], Half], prefix: str) -> Half:
+        """Make the half whose weights' names begin with `prefix`.
+
+        Raises:
+            ValueError: weights are missing, or the config asks for more than there are.
+            RuntimeError: one has another shape than the config's.
+        """
+        # Not from_pretrained: it fills weights that a file lacks with random ones.
+        found = {name: value for name, value in self.weights.items() if name.startswith(prefix)}
+        values = sum(value.numel() for value in self.weights.values())
+        with torch.random.fork_rng(devices=[]), at_most(values), Unfilled():
+            half = make()
+        missing = half.load_state_dict(found, strict=False).missing_keys
+        lost = [name for name in missing if not _DERIVED.search(name)]
+        if lost:
+            raise ValueError(f"{WEIGHTS} lacks {len(lost)} tensors, {lost[0]} among them")
+        return half.float().requires_grad_(False).eval()
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """Embed N texts as unit vectors (N, D), on the CPU.
@@ -97,17 +162,13 @@ class Clap:
         """
         for text in texts:
             self._check_text(text)
-        tokens = self.tokenizer(list(texts), padding=True, return_tensors="pt").to(
-            self.model.device
-        )
-        output: Any = self.model.get_text_features(
-            tokens["input_ids"], attention_mask=tokens["attention_mask"]
-        )
-        return output.pooler_output.cpu()
+        tokens = self.tokenizer(list(texts), padding=True, return_tensors="pt")
+        read: Any = self.text(tokens["input_ids"], attention_mask=tokens["attention_mask"])
+        return normalize(read.text_embeds, dim=-1)
 
     def to(self, device: torch.device) -> None:
-        """Move the network to a device, which sounds to embed then need not leave."""
-        self.model.to(device)  # pyright: ignore[reportArgumentType]
+        """Move what hears to a device, which sounds to embed then need not leave."""
+        self.audio.to(device)
 
     def embed_audio(self, audio: Tensor, sample_rate: int) -> Tensor:
         """Embed audio (B, samples) as unit vectors (B, D), differentiably.
@@ -118,12 +179,9 @@ class Clap:
 
     def embed_features(self, features: Tensor) -> Tensor:
         """Embed a front end's log-mels (B, windows, channels, frames, n_mels) as (B, D)."""
-        weight = self.model.logit_scale_a
+        weight = self.audio.audio_projection.linear1.weight
         flat = features.flatten(0, 1).to(weight.device, weight.dtype)
-        # Four equal channels are what a fused CLAP expects of a sound that needs no fusion.
-        longer = torch.zeros(len(flat), 1, dtype=torch.bool, device=flat.device)
-        output: Any = self.model.get_audio_features(flat, is_longer=longer)
-        windows = output.pooler_output.unflatten(0, features.shape[:2])
+        windows = self.audio(flat).unflatten(0, features.shape[:2])
         return normalize(windows.mean(dim=1), dim=-1).to(features.device)
 
     def unknown_words(self, text: str) -> list[str]:
@@ -134,12 +192,12 @@ class Clap:
     @property
     def size(self) -> int:
         """Length of an embedding, D."""
-        return self.model.config.projection_dim
+        return self.audio.audio_projection.linear2.out_features
 
     @cached_property
     def sha256(self) -> str:
-        """`hash_weights` of the model."""
-        return hash_weights(self.model)
+        """`hash_tensors` of the weights."""
+        return hash_tensors(self.weights)
 
     def _check_text(self, text: str) -> None:
         content = self._content(text)
@@ -165,7 +223,7 @@ class Clap:
 
     def _max_tokens(self) -> int:
         """Return the longest text in tokens; positions count from the padding's index on."""
-        config: Any = self.model.config.text_config
+        config: Any = self.text.config
         positions = config.max_position_embeddings - config.pad_token_id - 1
         return min(positions, self.tokenizer.model_max_length) - 2
 
@@ -188,18 +246,19 @@ def _folder(source: str | os.PathLike[str]) -> Path:
         ) from None
 
 
-def _model(folder: Path) -> "ClapModel":
-    from transformers import ClapConfig, ClapModel
+def _tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
 
-    config = ClapConfig.from_pretrained(folder)
-    # Not from_pretrained: it fills weights that a file lacks with random ones.
-    with torch.random.fork_rng(devices=[]):
-        model = ClapModel(config)
-    missing = model.load_state_dict(load_file(folder / WEIGHTS), strict=False).missing_keys
-    lost = [name for name in missing if not _DERIVED.search(name)]
-    if lost:
-        raise ValueError(f"{WEIGHTS} lacks {len(lost)} tensors, {lost[0]} among them")
-    return model.float().requires_grad_(False).eval()
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """Say in one line what is wrong with a CLAP's files."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"cannot load the CLAP in {name}: {one_line(error)}") from None
 
 
 def _check_hash(folder: Path) -> None:

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Self, TypeVar, get_type_hints
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
@@ -126,7 +126,7 @@ def build_for(file: Path, config: Mapping[str, Any], build: Callable[[], N]) -> 
     values = sum(map(math.prod, shapes.values()))
     if _largest(config) > max(values, MAX_SETTING):
         raise ValueError(f"its config holds the number {_largest(config):g}")
-    with torch.random.fork_rng(devices=[]), at_most(values), _Unfilled():
+    with torch.random.fork_rng(devices=[]), at_most(values), Unfilled():
         network = build()
     for name, tensor in network.state_dict().items():
         if shapes.pop(name, None) != tuple(tensor.shape):
@@ -136,7 +136,7 @@ def build_for(file: Path, config: Mapping[str, Any], build: Callable[[], N]) -> 
     return network
 
 
-class _Unfilled(TorchFunctionMode):
+class Unfilled(TorchFunctionMode):
     """Draw no random numbers for weights that are built in the block, in this thread.
 
     They get a file's values next; to draw them would be wasted.
@@ -198,17 +198,17 @@ def build_network(kind: str, config: Mapping[str, Any], part: str = "denoiser") 
     """
     with torch.random.fork_rng(devices=[]):
         found = getattr(import_module(CLASSES[part][kind]), kind)
-        _check_types(found, config)
+        check_types(found, config)
         return found.from_config(config)
 
 
-def _check_types(network: type, config: Mapping[str, Any]) -> None:
+def check_types(made: type, config: Mapping[str, Any]) -> None:
     """Refuse settings of another type than the constructor's: some would fail only in use.
 
     Raises:
         TypeError: one is.
     """
-    for name, kind in get_type_hints(network.__init__).items():
+    for name, kind in get_type_hints(made.__init__).items():
         value = config.get(name)
         if kind not in (int, float, str, bool) or name not in config:
             continue
@@ -250,9 +250,14 @@ def in_precision(network: N, dtype: torch.dtype) -> N:
 
 
 def hash_weights(module: nn.Module) -> str:
+    """Return `hash_tensors` of all that is saved of a module."""
+    return hash_tensors(module.state_dict())
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 over names and float16 values: the same before saving and after."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().half().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -284,4 +284,4 @@ def averaged(network: ClapModel, ema: Ema) -> ClapModel:
 
 
 def _clap(config: ClapTraining, model: ClapModel, tokenizer: PreTrainedTokenizerBase) -> Clap:
-    return Clap(model, tokenizer, ClapFrontEnd.of(config.front_end))
+    return Clap.of(model, tokenizer, ClapFrontEnd.of(config.front_end))
