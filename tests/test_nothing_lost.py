@@ -396,7 +396,7 @@ def growth(code: str, *words: object) -> int:
 def test_inpainting_a_long_recording_needs_little_more_than_its_samples(
     model_folder: Path, tmp_path: Path
 ) -> None:
-    minutes, channels = 40, 2
+    minutes, channels = 20, 2
     block = np.random.default_rng(0).uniform(-0.3, 0.3, (60 * RATE, channels))
     for name, count in (("short.wav", 2), ("long.wav", minutes)):
         with soundfile.SoundFile(tmp_path / name, "w", RATE, channels) as file:
