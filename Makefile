@@ -1,11 +1,12 @@
 # Everything runs inside .venv, which each target makes on first use. `make demo` and `make test` are all the set-up.
 PYTHON ?= python3
 BIN := .venv/bin
-# Python compiles a module when it is first imported, and most of what is installed never is.
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Two OpenMP runtimes that spin for work slow each other down several-fold; idle threads should sleep.
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
+# Tests start hundreds of processes: what the first has compiled, the others need not, whatever is set outside.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test campaign crowd fleet check bench format clean
 .DELETE_ON_ERROR:
