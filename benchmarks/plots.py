@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
+from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -16,6 +18,8 @@ from ditto.paths import atomic_file
 
 LARGEST = 300_000
 """Bytes of a picture, at most."""
+LARGEST_DOT = 150.0
+"""Square points."""
 COLOURS = {"DM": "tab:orange", "CM": "tab:green", "CTM": "tab:blue"}
 
 
@@ -160,18 +164,55 @@ def scatter(report: Report) -> Figure:
         row: [values.get((row, column)) for column in columns]
         for row in dict.fromkeys(row.row for row in report.rows)
     }
+    largest = max((distance for *_, distance in points.values() if distance), default=1.0)
+    places: dict[str, tuple[float, float]] = {}
     for row, (seconds, error, distance) in points.items():
         if seconds is not None and error is not None:
-            colour = COLOURS.get(row.partition("-")[0], "tab:gray")
-            size = 60 if distance is None else min(4 * distance, 400)
-            wide.scatter(seconds, error, s=size, color=colour, alpha=0.5)
-            wide.annotate(row, (seconds, error), fontsize=9)
-    if wide.collections:
+            group, _, name = row.rpartition(", ")
+            colour = COLOURS.get(name.partition("-")[0], "tab:gray")
+            size = LARGEST_DOT * (0.5 if distance is None else distance / largest)
+            filled = "none" if group else colour  # of other settings than the papers'
+            wide.scatter(seconds, error, s=size, facecolor=filled, edgecolor=colour, alpha=0.6)
+            places[row] = (seconds, error)
+    if places:
         wide.set(xscale="log", yscale="log")
+        plain = StrMethodFormatter("{x:g}")
+        for axis in (wide.xaxis, wide.yaxis):
+            axis.set_major_formatter(plain)
+        wide.xaxis.set_minor_formatter(plain)
     wide.set(xlabel="seconds a clip", ylabel="intensity MSE, dB²", title="time and error")
     _over_steps(upper, points, 2, "Fréchet distance")
     _over_steps(lower, points, 1, "MSE, dB²")
+    wide.margins(x=0.15)
+    _named(wide, places)
     return figure
+
+
+def _named(axes: Axes, places: Mapping[str, tuple[float, float]]) -> None:
+    """Write names beside points, each on the side where there is room and above those it meets."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # where things are is known from here on
+    figure.set_layout_engine("none")
+    taken: list[Bbox] = []
+    for name, place in sorted(places.items(), key=lambda item: item[1][1]):
+        right = axes.transAxes.inverted().transform(axes.transData.transform(place))[0] < 0.5
+        label = axes.annotate(
+            name,
+            place,
+            (9 if right else -9, 0),
+            textcoords="offset points",
+            fontsize=8,
+            ha="left" if right else "right",
+            va="center",
+        )
+        while any(label.get_window_extent().overlaps(other) for other in taken):
+            x, y = label.get_position()
+            label.set_position((x, y + 1))
+        taken.append(label.get_window_extent())
+        line = {"arrowstyle": "-", "lw": 0.4, "color": "gray"}
+        at = label.get_position()
+        axes.annotate("", place, at, textcoords="offset points", arrowprops=line)
 
 
 def _over_steps(axes: Axes, points: dict[str, list[float | None]], place: int, label: str) -> None:
