@@ -2,7 +2,6 @@
 precision."""
 
 import json
-import multiprocessing
 import random
 import shutil
 import time
@@ -17,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from tests.tiny_soundfont import make_tiny_soundfont
-from tests.training.runs import assert_same, weights
+from tests.training.runs import assert_same, fresh_processes, weights
 from torch import Tensor
 
 from ditto.audio.bands import PLAIN, Bands
@@ -368,10 +367,7 @@ def wait_for_step(run: Path, step: int, process: Any) -> None:
 
 
 def test_a_run_killed_at_random_ends_with_the_same_weights(data: Path, tmp_path: Path) -> None:
-    # fresh processes from a server that has everything imported: a fork of this one could not run
-    # autograd
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ditto.training.base", "torch.utils.tensorboard"])
+    context = fresh_processes()
 
     def started(folder: str) -> Any:
         process = context.Process(

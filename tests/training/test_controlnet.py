@@ -2,7 +2,6 @@
 what is refused."""
 
 import json
-import multiprocessing
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 import soundfile
 import torch
 from tests.conftest import VOCABULARY, make_vocoder, randomised
-from tests.training.runs import assert_same, weights
+from tests.training.runs import assert_same, fresh_processes, weights
 from torch import Tensor
 
 from ditto.audio.features import log_mel, mel_rms_db, smooth
@@ -293,8 +292,7 @@ def trained_in_a_process(model: Path, data: Path, out: Path) -> None:
 
 def test_a_killed_run_ends_with_the_same_weights(data: Path, tmp_path: Path) -> None:
     model = folder_model(tmp_path / "model")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ditto.training.controlnet", "torch.utils.tensorboard"])
+    context = fresh_processes()
 
     def started(folder: str) -> Any:
         process = context.Process(

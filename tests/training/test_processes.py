@@ -1,6 +1,5 @@
 """Trainings on several processes: they see together what one sees, whatever is killed."""
 
-import multiprocessing
 import os
 import random
 import secrets
@@ -19,7 +18,7 @@ import pytest
 import torch
 from tests.conftest import SPEC, VOCABULARY, make_network, make_vocoder
 from tests.training import test_controlnet, test_distill, test_heads, test_vocoder
-from tests.training.runs import weights
+from tests.training.runs import fresh_processes, weights
 from torch import Tensor
 
 from ditto.errors import DataError
@@ -81,8 +80,7 @@ def _one_of(rank: int, count: int, port: int, train: Callable[[], Any]) -> None:
 
 def started(count: int, train: Callable[[], Any]) -> list[Any]:
     """Start a training on so many processes, forks of a server that has everything imported."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.test_processes", "torch.utils.tensorboard"])
+    context = fresh_processes()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
