@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from PIL import Image
@@ -179,6 +179,7 @@ def scatter(report: Report) -> Figure:
         plain = StrMethodFormatter("{x:g}")
         for axis in (wide.xaxis, wide.yaxis):
             axis.set_major_formatter(plain)
+        wide.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
         wide.xaxis.set_minor_formatter(plain)
     wide.set(xlabel="seconds a clip", ylabel="intensity MSE, dB²", title="time and error")
     _over_steps(upper, points, 2, "Fréchet distance")
