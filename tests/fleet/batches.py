@@ -71,6 +71,9 @@ def differences(out: Path, one: Path, count: int) -> list[str]:
     if sorted(map(_told, rows)) != sorted(map(_told, expected)):
         found.append("the rows differ")
     for i in range(count):
+        if not (out / f"{i:05d}.wav").exists():
+            found.append(f"clip {i} is not there: {[r for r in rows if _number(r) == i]}")
+            continue
         ours, theirs = (soundfile.read(folder / f"{i:05d}.wav")[0] for folder in (out, one))
         if not np.array_equal(ours, theirs):
             found.append(f"clip {i} is another")
