@@ -32,7 +32,7 @@ from ditto.models.folder import hash_file
 from ditto.models.network import Unfilled, at_most, hash_tensors
 from ditto.paths import atomic_folder, printable
 
-if TYPE_CHECKING:  # imported at use: transformers takes a second
+if TYPE_CHECKING:  # imported at use: transformers is slow to import
     from transformers import ClapModel, ClapTextModelWithProjection, PreTrainedTokenizerBase
 
 Half = TypeVar("Half", bound=nn.Module)
@@ -85,7 +85,7 @@ class Clap:
                 f"no CLAP in {printable(folder)}: {hint}, or name another folder or Hub id"
             )
         name = "embedded" if source is None else os.fspath(source)
-        with _loading(printable(folder)):
+        with _loading(folder):
             _check_hash(folder)
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             settings = json.loads((folder / EXTRACTOR).read_text(encoding="utf-8"))
@@ -253,12 +253,16 @@ def _tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 
 
 @contextmanager
-def _loading(name: str) -> Iterator[None]:
-    """Say in one line what is wrong with a CLAP's files."""
+def _loading(source: str | os.PathLike[str]) -> Iterator[None]:
+    """Say in one line what is wrong with a CLAP's files.
+
+    Raises:
+        ModelError: something is.
+    """
     try:
         yield
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"cannot load the CLAP in {name}: {one_line(error)}") from None
+        raise ModelError(f"cannot load the CLAP in {printable(source)}: {one_line(error)}") from None
 
 
 def _check_hash(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 It computes what the audio half of `transformers.ClapModel` does, from the same names of weights: a
 Swin transformer (Liu et al. 2021) over a log-mel that is folded into a square image, HTS-AT (Chen
-et al. 2022). Importing transformers' takes longer than making a clip does.
+et al. 2022). Importing transformers takes about as long as making a clip.
 """
 
 import math

@@ -185,7 +185,7 @@ def _window(n_fft: int, device: torch.device) -> Tensor:
 @table(maxsize=8)
 def _polyphase(up: int, down: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, int]:
     """Return the kernel (up, 1, taps), a row per output phase, and the samples it reaches back."""
-    # scipy's firwin by numpy alone: importing scipy.signal takes half a second.
+    # scipy's firwin by numpy alone: scipy.signal is slow to import.
     half = 10 * max(up, down)
     taps = np.kaiser(2 * half + 1, 5.0) * np.sinc(np.arange(-half, half + 1) / max(up, down))
     taps *= up / taps.sum()
@@ -201,7 +201,7 @@ def _polyphase(up: int, down: int, dtype: torch.dtype, device: torch.device) -> 
 def _filters(front_end: ClapFrontEnd, device: torch.device) -> Tensor:
     """Return the extractor's own mel filters (n_fft // 2 + 1, n_mels), float64.
 
-    They are those of transformers' ``mel_filter_bank``, which takes a second to import.
+    They are those of transformers' ``mel_filter_bank``, which is slow to import.
     """
     bands, low, high = front_end.n_mels, front_end.low_hz, front_end.high_hz
     if front_end.fusion:
