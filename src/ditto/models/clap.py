@@ -262,7 +262,8 @@ def _loading(source: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"cannot load the CLAP in {printable(source)}: {one_line(error)}") from None
+        said = f"cannot load the CLAP in {printable(source)}: {one_line(error)}"
+        raise ModelError(said) from None
 
 
 def _check_hash(folder: Path) -> None:
