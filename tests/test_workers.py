@@ -20,11 +20,12 @@ def square() -> Callable[[int], tuple[int, int]]:
 
 
 def deadly(folder: Path) -> Callable[[int], int]:
-    """Job 3 kills its process the first time, job 5 each time."""
+    """Job 3 kills its process the first two times, job 5 each time."""
 
     def do(n: int) -> int:
-        if n == 5 or (n == 3 and not (folder / "killed").exists()):
-            (folder / "killed").touch()
+        deaths = len(list(folder.glob(f"{n} *")))
+        if n == 5 or (n == 3 and deaths < 2):
+            (folder / f"{n} {os.getpid()}").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return n
 
@@ -77,11 +78,42 @@ def test_every_job_is_done_once_and_jobs_are_taken_when_they_are_needed(workers:
     assert max(ahead) <= 2 * max(workers, 1)
 
 
-def test_a_killed_processs_job_is_done_again_once(tmp_path: Path) -> None:
+def test_a_killed_processs_job_is_done_again_and_given_up_at_the_third(tmp_path: Path) -> None:
     done = list(work(range(8), Deadly(tmp_path), workers=2))
     assert sorted(each.job for each in done) == list(range(8))
+    assert sorted(path.name[0] for path in tmp_path.iterdir()) == ["3", "3", "5", "5", "5"]
     assert [each.job for each in done if each.killed] == [5]
     assert all(each.outcome == each.job for each in done if not each.killed)
+
+
+class Disaster:
+    """Job 4 kills its process and the three idle ones; jobs 0 to 3 wait for four to have begun."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self) -> Callable[[int], int]:
+        def do(n: int) -> int:
+            if n < 4:
+                (self.folder / str(os.getpid())).touch()
+                while len(list(self.folder.iterdir())) < 4:
+                    time.sleep(0.01)
+            elif len(list(self.folder.iterdir())) == 4:
+                (self.folder / "killed").touch()
+                time.sleep(0.5)  # the others are idle now
+                for path in self.folder.iterdir():
+                    if path.name not in {"killed", str(os.getpid())}:
+                        os.kill(int(path.name), signal.SIGKILL)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return n
+
+        return do
+
+
+def test_idle_processes_that_are_killed_with_a_jobs_own_do_not_count(tmp_path: Path) -> None:
+    done = list(work(range(5), Disaster(tmp_path), workers=4))
+    assert sorted(each.outcome or 0 for each in done) == list(range(5))
+    assert not any(each.killed for each in done)
 
 
 def test_errors_are_the_callers(tmp_path: Path) -> None:

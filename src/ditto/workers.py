@@ -6,7 +6,8 @@ loaded by `begin`, which returns the function that does the jobs::
     for done in work(jobs, begin, workers=2):
         print(done.job, done.outcome)
 
-A process that is killed costs nothing: another takes its place, and its job is done again, once.
+A process that is killed costs nothing: another takes its place, and its job is done again. Only a
+job whose processes are killed each time is given up.
 """
 
 import logging
@@ -37,6 +38,9 @@ Begin = Callable[[], Callable[[Job], Outcome]]
 
 DEATHS = 3
 """Processes in a row that may die before they have begun."""
+TRIES = 3
+"""Processes that a job may cost. Two may be lost with a machine whose end is noticed late: the
+job's own, and another one there that is given the job next."""
 CONNECT_SECONDS = 10.0
 ROOM_SECONDS = 30.0
 """Until then the nodes of a cluster that has just been started may be joining."""
@@ -50,7 +54,7 @@ class Done(Generic[Job, Outcome]):
 
     Attributes:
         job: what was asked.
-        outcome: what came of it; None where its process was killed twice.
+        outcome: what came of it; None where its process was killed at every try.
         killed: whether it was, so that it was given up.
     """
 
@@ -135,6 +139,7 @@ class _Crew:
         self.make, self.size = make, size
         self.busy: dict[Future[Any], tuple[Worker, Any, int]] = {}
         self.loading: dict[Future[Any], Worker] = {}
+        self.asked: dict[Future[Any], Worker] = {}
         self.idle: list[Worker] = []
         self.waiting: deque[tuple[Any, int]] = deque()
         self.deaths = 0
@@ -148,36 +153,55 @@ class _Crew:
             room = self.size - len(self.waiting)
             self.waiting.extend((job, 0) for job in islice(jobs, max(room, 0)))
             while self.waiting and self.idle:
-                worker, (job, times) = self.idle.pop(), self.waiting.popleft()
-                self.busy[worker.submit(job)] = worker, job, times
+                worker, (job, deaths) = self.idle.pop(), self.waiting.popleft()
+                self.busy[worker.submit(job)] = worker, job, deaths
             self._load()
             if not self.waiting and not self.busy:
                 break
-            wait([*self.busy, *self.loading], return_when=FIRST_COMPLETED)
+            wait([*self.busy, *self.loading, *self.asked], return_when=FIRST_COMPLETED)
             self._see_loaded()
+            self._see_asked()
             yield from self._finished()
         self.over = True
 
     def _finished(self) -> Iterator[Done[Any, Any]]:
-        """Yield the jobs that are done; one whose process was killed waits again, once."""
-        for future in [future for future in self.busy if future.done()]:
-            worker, job, times = self.busy.pop(future)
+        """Yield the jobs that are done; one whose process was killed waits again."""
+        done = [future for future in self.busy if future.done()]
+        for future in done:
+            worker, job, deaths = self.busy.pop(future)
             if not _died(future):
                 self.idle.append(worker)
                 yield Done(job, worker.outcome(future))
                 continue
             worker.close(kill=True)
-            if times:
+            if deaths + 1 == TRIES:
                 yield Done(job, None, killed=True)
             else:
-                self.waiting.appendleft((job, 1))
+                self.waiting.appendleft((job, deaths + 1))
+        if any(map(_died, done)):
+            self._ask_idle()
 
     def _load(self) -> None:
         """Begin processes for what waits: of ten for one job nine would load in vain."""
-        count = len(self.busy) + len(self.loading) + len(self.idle)
-        for _ in range(min(self.size - count, len(self.waiting) - len(self.loading))):
+        coming = len(self.loading) + len(self.asked)
+        count = len(self.busy) + coming + len(self.idle)
+        for _ in range(min(self.size - count, len(self.waiting) - coming)):
             worker = self.make()
             self.loading[worker.ready()] = worker
+
+    def _ask_idle(self) -> None:
+        """Ask idle workers whether they live: what killed another may have killed them."""
+        self.asked |= {worker.ready(): worker for worker in self.idle}
+        self.idle = []
+
+    def _see_asked(self) -> None:
+        """Take back the workers that have answered."""
+        for future in [future for future in self.asked if future.done()]:
+            worker = self.asked.pop(future)
+            if _died(future):
+                worker.close(kill=True)
+            else:
+                self.idle.append(worker)
 
     def _see_loaded(self) -> None:
         """Take in the processes that have begun.
@@ -202,7 +226,8 @@ class _Crew:
 
     def close(self) -> None:
         """End all processes: when they are idle after the last job, at once after an error."""
-        for worker in [*self.idle, *self.loading.values(), *(w for w, *_ in self.busy.values())]:
+        coming = [*self.loading.values(), *self.asked.values()]
+        for worker in [*self.idle, *coming, *(worker for worker, *_ in self.busy.values())]:
             worker.close(kill=not self.over or worker not in self.idle)
 
 
@@ -260,21 +285,24 @@ class Process:
 
     def submit(self, job: Any) -> Future[Any]:
         """Begin a job."""
-        try:
-            return self._executor.submit(_do, pickle.dumps(job))
-        except BrokenProcessPool as error:  # it was killed while it was idle
-            future: Future[Any] = Future()
-            future.set_exception(error)
-            return future
+        return self._submit(_do, pickle.dumps(job))
 
     def outcome(self, future: Future[Any]) -> Any:
         """Return what came of a job."""
         return pickle.loads(future.result())
 
     def ready(self) -> Future[Any]:
-        """Begin the process, and wait for what it loads."""
+        """Begin the process, or ask one that has begun, and wait for what it loads."""
         with _ctrl_c_held():  # the process begins so, and is not ended before it ignores it
-            return self._executor.submit(_loaded)
+            return self._submit(_loaded)
+
+    def _submit(self, do: Callable[..., bytes], *words: bytes) -> Future[Any]:
+        try:
+            return self._executor.submit(do, *words)
+        except BrokenProcessPool as error:  # it was killed while it was idle
+            future: Future[Any] = Future()
+            future.set_exception(error)
+            return future
 
     def close(self, *, kill: bool = False) -> None:
         """End the process."""

@@ -23,7 +23,7 @@ from ditto.composer.render import Renderer, file_sha256, find_soundfont
 from ditto.composer.styles import GENRES
 from ditto.data.files import Progress, open_data_folder, write_bytes, write_json, write_json_lines
 from ditto.errors import DataError
-from ditto.workers import work
+from ditto.workers import TRIES, work
 
 COMPOSER_VERSION = 2
 SECONDS_PER_PIECE = 27.0
@@ -124,13 +124,13 @@ def _each(
     """Make every index, in this process, in others, or on a cluster.
 
     Raises:
-        DataError: a process was killed at a piece, and so was the one that tried it again.
+        DataError: processes were killed at a piece, at every try.
     """
     # One process is this one; of a cluster one is a worker, and 0 all that it has room for.
     count = (workers or 0) if ray is not None or (workers or 0) > 1 else 0
     for done in work(indices, partial(_maker, make), workers=count, ray=ray):
         if done.killed:
-            raise DataError(f"piece {done.job} was killed twice: is there enough memory?")
+            raise DataError(f"piece {done.job} was killed {TRIES} times: is there enough memory?")
         yield
 
 

@@ -27,7 +27,7 @@ from ditto.models.model import MusicModel, check_model
 from ditto.paths import StrPath, printable, shown
 from ditto.request import Request
 from ditto.result import Result
-from ditto.workers import work
+from ditto.workers import TRIES, work
 
 TOGETHER = 16
 """Requests that a graphics card makes at once by default."""
@@ -231,7 +231,7 @@ def make(
     """
     place: dict[str, Any] = {"workers": workers, "ray": ray, "gpu": gpu}
     for done in work(plan.jobs(), making, **place, ended=ended):
-        lost = Outcome(error="its process was killed, and so was that of the second try")
+        lost = Outcome(error=f"its process was killed at each of {TRIES} tries")
         outcomes = [lost] * len(done.job.entries) if done.outcome is None else done.outcome
         chunk = zip(done.job.numbers, done.job.entries, outcomes, strict=True)
         for number, entry, outcome in chunk:
