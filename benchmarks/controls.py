@@ -42,6 +42,7 @@ TASKS: dict[str, tuple[t.Task, tuple[m.Measure, ...], float | None]] = {
     "outpainting to 30 s": (RECORDINGS["extending"], (m.OUTPAINT,), None),
     "inpainting": (RECORDINGS["inpainting"], (m.INPAINT,), 10.0),
     "looping": (RECORDINGS["looping"], (m.LOOP,), 10.0),
+    "looping, free ends": (RECORDINGS["looping, free ends"], (m.LOOP,), 10.0),
     "inversion": (t.INVERSION["ditto"], (m.INVERT,), None),
     "intensity+structure": (t.PAIRS["structure"], (m.MSE, m.STRUCTURE), 2.0),
     "intensity+melody": (t.PAIRS["melody"], (m.MSE, m.ACCURACY, m.TUNE), 2.0),
@@ -64,12 +65,19 @@ ENOUGH: dict[str, tuple[tuple[m.Measure, str, dict[str, Any]], ...]] = {
 }
 PAIRED = ("intensity+structure", "intensity+melody", "intensity+outpainting")
 """Pairs that DITTO's paper has."""
-SEAMED = ("outpainting", "outpainting to 30 s", "inpainting", "looping", "intensity+outpainting")
+SEAMED = (
+    "outpainting",
+    "outpainting to 30 s",
+    "inpainting",
+    "looping",
+    "looping, free ends",
+    "intensity+outpainting",
+)
 
 
 def _variants(name: str) -> tuple[v.Variant, ...]:
-    """Return a task's methods; 30 s by DITTO would take ten minutes a clip."""
-    if name == "outpainting to 30 s":
+    """Return a task's methods; 30 s by DITTO would take ten minutes a clip, and free ends drone."""
+    if name in ("outpainting to 30 s", "looping, free ends"):
         return NONE, v.CTM
     plain = (STUDENT,) if _heard(name) else ()
     return (*plain, *VARIANTS, *OTHER_NOISE, BEST_OF) if name in SEARCHED else (*plain, *VARIANTS)

@@ -1,6 +1,7 @@
 """What the tables have their methods do with whole recordings, as a user edits them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -53,16 +54,26 @@ def extend(bench: Bench, task: Task, variant: Variant, i: int) -> Tensors:
     return windows[-1] | whole | _jumps(timeline, filler.joins(timeline, gaps), bench)
 
 
-def loop(bench: Bench, task: Task, variant: Variant, i: int) -> Tensors:
-    """Make a loop from nothing; its join is heard when it is repeated."""
+def loop(bench: Bench, task: Task, variant: Variant, i: int, *, free: bool = False) -> Tensors:
+    """Make a loop from nothing; its join is heard when it is repeated.
+
+    It returns to the start of the clip that the same request gives without it, as users' loops do;
+    or both its ends are `free`, as in DITTO's paper.
+    """
     model, spec = bench.models.of(variant), bench.models.model.spec
     overlap = round(SELF_OVERLAP * spec.frame_rate)
-    control = SelfLoop(model.shape()[-1] - overlap, overlap)
-    result = run(task.request(bench, variant, i, control), model)
+    request = task.request(bench, variant, i)
+    begun = None if free else run(request, model, compare=False)
+    start = None if begun is None else begun.x_0[0]
+    control = SelfLoop(model.shape()[-1] - overlap, overlap, start)
+    result = run(replace(request, controls=(control,)), model)
     fade = round(_fade(variant) * spec.sample_rate)
     once = closed(result.audio.numpy(), spec.samples(control.period), fade)
     twice = Timeline(np.tile(once, 2), Known(2 * once.shape[1]), spec.sample_rate)
-    return kept(result) | _jumps(twice, [once.shape[1]], bench)
+    made = kept(result)
+    if begun is not None:
+        made["seconds_per_clip"] = made["seconds_per_clip"] + kept(begun)["seconds_per_clip"]
+    return made | _jumps(twice, [once.shape[1]], bench)
 
 
 def _recording(bench: Bench, i: int) -> Timeline:
@@ -101,7 +112,8 @@ RECORDINGS = {
     "outpainting": Task("outpainting of a recording", partial(fill, kind="outpaint")),
     "inpainting": Task("inpainting of a recording", partial(fill, kind="inpaint")),
     "extending": Task("outpainting to 30 s", extend),
-    "looping": Task("loop from nothing, closed", loop),
+    "looping": Task("loop from nothing, returning", loop),
+    "looping, free ends": Task("loop from nothing, closed", partial(loop, free=True)),
     "intensity+outpainting": Task(
         "intensity+outpainting of a recording",
         partial(fill, kind="outpaint", overlap=WIDE_OVERLAP),

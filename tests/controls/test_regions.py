@@ -74,8 +74,33 @@ def test_a_loop_from_nothing_compares_two_regions_of_the_clip(tiny_model: MusicM
     assert control(again, tiny_model).tolist() == [0, 0]
 
 
+def test_a_loop_with_a_start_begins_with_it_and_returns_to_it(tiny_model: MusicModel) -> None:
+    start = x_0(1, 3)[0]
+    control = SelfLoop(40, 12, start)
+    clip, wanted = x_0(), start[..., :12]
+    both = [(clip[..., a : a + 12] - wanted).square().mean(dim=(1, 2, 3)) for a in (0, 40)]
+    torch.testing.assert_close(control(clip, tiny_model), sum(both) / 2)
+    held = torch.zeros_like(clip)  # ends that meet are not enough
+    errors = control.errors(Output(held, tiny_model))["loop_mse"]
+    assert errors.tolist() == [0, 0]
+    assert (control(held, tiny_model) > 0.01).all()
+    for a in (0, 40):
+        clip[..., a : a + 12] = wanted
+    assert control(clip, tiny_model).tolist() == [0, 0]
+    with pytest.raises(ControlError, match="the loop's start has shape"):
+        SelfLoop(40, 12, start[..., :8]).check(tiny_model, 64)
+    with pytest.raises(ControlError, match="the loop's start has shape"):
+        SelfLoop(40, 12, start[:, :8]).check(tiny_model, 64)
+
+
 @pytest.mark.parametrize(
-    "control", [Region.loop(REFERENCE, 8, 64), Region.outpaint(REFERENCE, 10, 64), SelfLoop(40, 12)]
+    "control",
+    [
+        Region.loop(REFERENCE, 8, 64),
+        Region.outpaint(REFERENCE, 10, 64),
+        SelfLoop(40, 12),
+        SelfLoop(40, 12, REFERENCE),
+    ],
 )
 def test_gradients_are_those_of_finite_differences(
     tiny_model: MusicModel, control: Region | SelfLoop
@@ -141,7 +166,9 @@ def test_descriptions_and_panels(tiny_model: MusicModel) -> None:
 
 
 def test_the_loss_falls(tiny_model: MusicModel) -> None:
-    for control in (Region.outpaint(REFERENCE.float() * 0.1, 20, 64), SelfLoop(40, 12)):
+    start = REFERENCE.float() * 0.1
+    loops = SelfLoop(40, 12), SelfLoop(40, 12, start)
+    for control in (Region.outpaint(start, 20, 64), *loops):
         found = run(Request(control, iterations=6, method=Ditto(steps=2, lr=0.05)), tiny_model)
         assert found.losses.amin() < found.losses[0]
 
@@ -155,5 +182,6 @@ def test_errors_are_in_units_of_the_log_mel_whatever_the_model_space(
     for control, same in (
         (Region.invert(reference), Region.invert(bands.normalised(reference))),
         (SelfLoop(40, 10), SelfLoop(40, 10)),
+        (SelfLoop(40, 10, reference), SelfLoop(40, 10, bands.normalised(reference))),
     ):
         torch.testing.assert_close(same(bands.normalised(x_0()), model), control(x_0(), tiny_model))

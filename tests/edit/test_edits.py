@@ -164,7 +164,8 @@ def test_a_loop_from_nothing_is_exact_to_the_sample_and_joins_without_a_click(
     steps = np.abs(np.diff(once))
     assert abs(once[0] - once[-1]) <= steps.max() * 1.01
     overlap = round(0.15 * tiny_model.spec.frame_rate)
-    control = SelfLoop(round(0.31 * tiny_model.spec.frame_rate), overlap)
+    plain = run(replace(QUICK, controls=()), tiny_model)
+    control = SelfLoop(round(0.31 * tiny_model.spec.frame_rate), overlap, plain.x_0[0])
     clip = run(replace(QUICK, controls=(control,)), tiny_model).audio[0].numpy()
     assert once[0] == pytest.approx(clip[2480], abs=0.02)
     np.testing.assert_allclose(once[800:], clip[800:2480], atol=1e-6)

@@ -5,7 +5,7 @@ masked values, of the log-mel whatever the model space, or of a latent; they nee
 fit any model whose x_0 has time on its last axis.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -162,38 +162,65 @@ class Region(Control):
         return {"control": self.kind, "frames": [list(span) for span in self.spans]}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SelfLoop(Control):
     """The clip returns to its own start (appendix E).
 
-    Frames [0, overlap) equal frames [period, period + overlap).
+    Frames [0, overlap) equal frames [period, period + overlap). Both ends are free in the paper's
+    loss, and meet most easily where nothing moves: a held chord. With `start` both are to equal the
+    start of a clip that is music already.
 
     Attributes:
         period: length of the loop in frames.
         overlap: frames that are alike (the paper's 0.5 s).
+        start: a clip's x_0 (…, frames), with whose first frames the loop begins, and to which it
+            returns; None leaves both ends free.
     """
 
     period: int
     overlap: int
+    start: Tensor | None = field(default=None, repr=False)
     kind = "loop"
 
     def loss(self, output: Output) -> Tensor:
         """Return 𝓛 of each item, shape (B,)."""
-        mel = output.model.bands.mel(output.x_0)
-        first = mel[..., : self.overlap]
-        again = mel[..., self.period : self.period + self.overlap]
-        return (first - again).square().flatten(1).mean(dim=1)
+        if self.start is None:
+            return self._distance(output)
+        first, again = self._ends(output)
+        wanted = output.model.bands.mel(self._constant.like(output.x_0))[..., : self.overlap]
+        return (torch.stack([first, again]) - wanted).square().mean(0).flatten(1).mean(dim=1)
 
     def errors(self, output: Output) -> dict[str, Tensor]:
-        """Return the mean square error in units of the log-mel, or of a latent."""
-        return {"loop_mse": self.loss(output)}
+        """Return the mean square error between the ends, in units of the log-mel or of a latent."""
+        return {"loop_mse": self._distance(output)}
+
+    def _distance(self, output: Output) -> Tensor:
+        first, again = self._ends(output)
+        return (first - again).square().flatten(1).mean(dim=1)
+
+    def _ends(self, output: Output) -> tuple[Tensor, Tensor]:
+        mel = output.model.bands.mel(output.x_0)
+        return mel[..., : self.overlap], mel[..., self.period : self.period + self.overlap]
+
+    @cached_property
+    def _constant(self) -> Constant:
+        assert self.start is not None
+        return Constant(self.start)
 
     def check(self, model: MusicModel, frames: int) -> None:
-        """Refuse a loop that does not fit the clip together with its overlap."""
+        """Refuse a loop that does not fit the clip together with its overlap, and another start."""
         if not 0 < self.overlap <= self.period or self.period + self.overlap > frames:
             raise ControlError(
                 f"a loop of {self.period} frames with {self.overlap} of overlap does not fit a "
                 f"clip of {frames}"
+            )
+        shape = model.shape(None)[:-1]
+        if self.start is not None and (
+            self.start.shape[:-1] != shape or self.start.shape[-1] < self.overlap
+        ):
+            raise ControlError(
+                f"the loop's start has shape {tuple(self.start.shape)}, but the clip "
+                f"{(*shape, frames)}"
             )
 
     def panels(self, output: Output, item: int) -> list[Panel]:

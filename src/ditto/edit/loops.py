@@ -23,10 +23,10 @@ from ditto.edit.windows import GapFiller, ModelWindow, Progress
 from ditto.errors import RequestError
 from ditto.methods.base import check_number
 from ditto.models.model import MusicModel, check_model
-from ditto.optimize import Step, Stop, never
+from ditto.optimize import Stop, never
 from ditto.paths import StrPath
 from ditto.request import Request
-from ditto.runner import run
+from ditto.runner import Watch, run
 
 MAX_REPEATS = 1000
 BEATS_PER_BAR = 4
@@ -156,8 +156,8 @@ def loop(
 ) -> Edit:
     """Make a loop from nothing, exact to the sample: a clip that returns to its start (appendix E).
 
-    One that does not fit the model's window is begun with a window, continued, and led back to its
-    start.
+    A clip without the loop is made first: the loop begins as it does, and returns there. One that
+    does not fit the model's window is begun with a window, continued, and led back to its start.
 
     Args:
         model: from `ditto.load`.
@@ -186,23 +186,27 @@ def loop(
         filler = GapFiller("loop", model, asked, overlap, progress=progress, stop=stop)
         return _long_loop(filler, seconds, repeats)
     period = round(seconds * spec.frame_rate)
-    control = SelfLoop(period, min(round(overlap * spec.frame_rate), frames - period, period))
     alone = {"seconds": None, "count": 1, "candidate": asked.candidate_of(0)}
-    request = replace(asked, controls=(control, *asked.controls), **alone)
+    begun = replace(asked, **alone)
+    count = 1 + bool(asked.controls)
 
-    def watch(step: Step) -> None:
-        if progress is not None:
-            progress(0, 1, step)
+    def watch(part: int) -> Watch:
+        return lambda step: progress(part, count, step) if progress is not None else None
 
-    result = run(request, model, watch=watch, stop=stop)
+    plain = run(begun, model, watch=watch(0), stop=stop, compare=False)
+    shared = min(round(overlap * spec.frame_rate), frames - period, period)
+    closing = SelfLoop(period, shared, plain.x_0[0])
+    request = replace(begun, controls=(closing, *asked.controls))
+    result = run(request, model, watch=watch(count - 1), stop=stop)
     sound = np.atleast_2d((result.audio[0] if result.sound is None else result.sound[0]).numpy())
     length = round(seconds * spec.sample_rate)
     once = closed(sound, length, round(FADE_SECONDS * spec.sample_rate))
+    made = Part.of(result)
     return Edit(
         kind="loop",
         model=model,
         timeline=Timeline(once, Known(length), spec.sample_rate),
-        parts=(Part.of(result),),
+        parts=(replace(made, seconds=made.seconds + sum(plain.timings.values())),),
         gaps=((0, length),),
         repeats=repeats,
         request=asked,
