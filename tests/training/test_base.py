@@ -25,16 +25,17 @@ from ditto.composer.corpus import compose_dataset
 from ditto.data.dataset import ClipDataset, band_statistics
 from ditto.data.prepare import prepare_folder
 from ditto.diffusion.schedule import Schedule
-from ditto.errors import DataError, OutputError
+from ditto.errors import DataError, OutputError, TagError
 from ditto.models.conditioning import Tags
 from ditto.models.fine_tune import load_fine_tune
 from ditto.models.hub import load
 from ditto.models.transformer import PatchTransformer
-from ditto.training.base import load_bands, load_ema, train_base, train_from_folder
+from ditto.runner import generate
+from ditto.training.base import EMBEDDED, load_bands, load_ema, train_base, train_from_folder
 from ditto.training.denoising import BaseConfig, Setting
 from ditto.training.loop import RECIPES, load_config, read_log, start_run
 from ditto.training.measure import Measure, held_out_loss
-from ditto.training.pack import pack_fine_tune
+from ditto.training.pack import pack, pack_fine_tune
 from ditto.training.run import Run
 from ditto.training.speed import clips_per_second
 
@@ -489,5 +490,23 @@ def test_the_base_for_text_control_alone_never_saw_a_tag() -> None:
     base = load_config(RECIPES / "base.json", BaseConfig)
     assert (config.start_from, config.continued) == ("", False)
     assert (config.tag_dropout, config.grid_dropout) == (1.0, 1.0)
-    alike = ("network", "loss", "steps", "batch_size", "lr", "times", "normalised", "shift")
+    alike = ("network", "loss", "batch_size", "times", "normalised", "shift", "least_share")
     assert all(getattr(config, name) == getattr(base, name) for name in alike)
+
+
+def test_a_base_that_never_saw_a_tag_is_packed_without_any(tmp_path: Path) -> None:
+    network = {**NETWORK, "n_mels": 160, "patch": 8, "tag_sizes": [9, 7, 13]}
+    config = replace(TINY, network=network, frames=64, steps=2, tag_dropout=1.0, grid_dropout=1.0)
+    train_base(config, WideClips(), tmp_path / "run", show=False)
+    pack(tmp_path / "run", Path(EMBEDDED), "no data", tmp_path / "model", 1.0)
+    model, trained = load(tmp_path / "model"), load_ema(tmp_path / "run")
+    x, t = torch.randn(2, 1, 160, 64), torch.tensor([300, 900])
+    none = model.cond(Tags(), 2)
+    assert none.tolist() == [[0] * 5] * 2
+    with torch.no_grad():
+        packed, expected = model.network(x, t, none), trained(x, t, none)
+    torch.testing.assert_close(packed, expected, atol=1e-2, rtol=1e-2)  # shipped as float16
+    assert generate(model, seconds=0.5).audio.isfinite().all()
+    for tags, message in (("genre=jazz", "knows no genre"), ("tempo=120", "knows no tempo")):
+        with pytest.raises(TagError, match=message):
+            generate(model, tags=tags, seconds=0.5)

@@ -315,7 +315,8 @@ def pack(
     vocoder: Annotated[
         Path | None,
         typer.Option(
-            help="Run folder of `train vocoder`; none with a base tuned from the embedded one."
+            help="Run folder of `train vocoder`, or embedded for the embedded model's; none with a "
+            "base tuned from the embedded one."
         ),
     ] = None,
     data: Data = "datasets/train",

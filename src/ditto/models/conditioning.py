@@ -199,8 +199,10 @@ class TagVocabulary:
         """Return the index (1 … tempo_bins) of a tempo in beats per minute.
 
         Raises:
-            TagError: it is outside the range.
+            TagError: it is outside the range, or the model knows none.
         """
+        if not self.tempo_bins:
+            raise TagError("this model knows no tempo: leave it out")
         if not self.tempo_low <= tempo <= self.tempo_high:
             raise TagError(
                 f"tempo must be {self.tempo_low:g} to {self.tempo_high:g} beats per minute, not "
@@ -235,6 +237,8 @@ def _grid(tags: Tags) -> tuple[int, int]:
 def _index(kind: str, name: str | None, names: tuple[str, ...]) -> int:
     if name is None:
         return NULL
+    if not names:
+        raise TagError(f"this model knows no {kind}: leave it out")
     if name not in names:
         raise TagError(f"unknown {kind} {name!r}; this model knows {', '.join(names)}")
     return 1 + names.index(name)

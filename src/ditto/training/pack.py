@@ -7,12 +7,13 @@ from ditto.audio.spec import AudioSpec
 from ditto.data.dataset import vocabulary_of
 from ditto.data.shards import find_data
 from ditto.errors import DataError
+from ditto.models.conditioning import TagVocabulary
 from ditto.models.fine_tune import save_fine_tune
 from ditto.models.folder import INDEX
 from ditto.models.hub import load
 from ditto.models.model import MusicModel
 from ditto.paths import StrPath
-from ditto.training.base import EMBEDDED, load_bands, load_ema
+from ditto.training.base import EMBEDDED, Network, load_bands, load_ema
 from ditto.training.denoising import BaseConfig
 from ditto.training.distill import load_distilled
 from ditto.training.loop import load_config
@@ -22,21 +23,33 @@ from ditto.training.vocoder import load_vocoder
 def pack(base: Path, vocoder: Path, data: StrPath, out: Path, guidance: float) -> str:
     """Write a model folder from the newest checkpoints of two runs; return the model's hash.
 
+    Args:
+        base: run folder of the base; of one that never saw a tag, the model knows none.
+        vocoder: run folder of the vocoder, or "embedded" for the embedded model's.
+        data: the folder whose tags the base knows; else it is not read.
+        out: of the model.
+        guidance: its default w.
+
     Raises:
         DataError: a run has no checkpoint, or the data folder is not one.
     """
     config = load_config(base / "config.json", BaseConfig)
-    head = load_vocoder(vocoder)
+    head = load().vocoder if str(vocoder) == EMBEDDED else load_vocoder(vocoder)
+    network = load_ema(base)
+    if config.tag_dropout == 1:
+        network, vocabulary = _untagged(network), TagVocabulary((), (), tempo_bins=0)
+    else:
+        vocabulary = vocabulary_of(find_data(data))
     spec = AudioSpec(clip_frames=config.frames)
     shift = config.data_std if config.shift is None else config.shift
     bands = load_bands(base)
     # Karras' levels are for data of a deviation of about 1.
     normalised = bool(bands)
     model = MusicModel(
-        load_ema(base),
+        network,
         head,
         spec,
-        vocabulary_of(find_data(data)),
+        vocabulary,
         guidance,
         shift=shift,
         spacing="karras" if normalised else None,
@@ -44,6 +57,14 @@ def pack(base: Path, vocoder: Path, data: StrPath, out: Path, guidance: float) -
         bands=bands,
     )
     return model.save(out)
+
+
+def _untagged(network: Network) -> Network:
+    """Return a base with the embeddings of no tag alone: those of the others are as they began."""
+    alone = type(network)(**{**network.config, "tag_sizes": (1, 1, 1)})
+    state, shapes = network.state_dict(), alone.state_dict()
+    alone.load_state_dict({name: state[name][: len(shapes[name])] for name in shapes})
+    return alone.eval()
 
 
 def pack_fine_tune(run: Path, out: Path) -> str:
