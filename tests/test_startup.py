@@ -40,10 +40,10 @@ def test_optimising_imports_neither_the_compiler_nor_scipy() -> None:
     assert loaded.isdisjoint(SLOW)
 
 
-def test_a_command_that_says_what_clap_hears_imports_only_what_draws(tmp_path: Path) -> None:
+def test_a_command_that_clap_reads_and_hears_for_imports_only_what_draws(tmp_path: Path) -> None:
     loaded = modules_after(
         "from ditto.cli import app\n"
-        "words = 'generate --intensity crescendo --seconds 2 -K 1 -o'.split()\n"
+        "words = 'generate --intensity crescendo --text jazz --seconds 2 -K 1 -o'.split()\n"
         f"app([*words, {str(tmp_path / 'out.wav')!r}], standalone_mode=False)"
     )
     assert "clap_similarity" in (tmp_path / "out.json").read_text()

@@ -10,11 +10,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.models.tiny_clap import AUDIO, EXTRACTOR, TEXT, make_clap, save_clap
-from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizer
+from torch.nn.functional import normalize
+from transformers import (
+    AutoTokenizer,
+    ClapConfig,
+    ClapFeatureExtractor,
+    ClapModel,
+    RobertaTokenizer,
+)
 
 from ditto.errors import ControlError, ModelError
-from ditto.models.clap import CARD, WEIGHTS, Clap, save
+from ditto.models.clap import CARD, EMBEDDED, WEIGHTS, Clap, save
 from ditto.models.clap_audio import ClapAudioConfig
+from ditto.models.clap_text import ClapTextConfig
 
 NOISE = torch.randn(3, 6000, generator=torch.Generator().manual_seed(0)) * 0.1
 
@@ -35,7 +43,7 @@ def test_embeddings_are_those_of_transformers(folder: Path) -> None:
     with torch.no_grad():
         audio = model.get_audio_features(**features).pooler_output
         text = model.get_text_features(
-            **clap.tokenizer(texts, padding=True, return_tensors="pt")
+            **AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
         ).pooler_output
     torch.testing.assert_close(clap.embed_audio(NOISE, 8000), audio, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(clap.embed_text(texts), text, atol=1e-6, rtol=1e-5)
@@ -160,7 +168,8 @@ def test_a_clap_with_robertas_tokenizer_as_published_ones_have(tmp_path: Path) -
     assert vectors.shape == (2, 8)
     assert not torch.equal(vectors[0], vectors[1])
     assert clap.unknown_words("kazoo") == []
-    assert clap.tokenizer("jazz")["input_ids"] == [0, *(words.index(c) for c in "jazz"), 2]
+    inner = [words.index(c) for c in "jazz"]
+    assert clap.tokens.batch(["jazz", ""], 1).tolist() == [[0, *inner, 2], [0, 2, 1, 1, 1, 1]]
 
 
 def test_a_fused_clap_hears_four_equal_channels() -> None:
@@ -173,7 +182,7 @@ def test_a_fused_clap_hears_four_equal_channels() -> None:
         )
         model = ClapModel(config).eval()
     extractor = {**EXTRACTOR, "truncation": "fusion"}
-    clap = Clap.of(model, tiny.tokenizer, tiny.front_end.of(extractor))
+    clap = Clap.of(model, tiny.tokens, tiny.front_end.of(extractor))
     made = ClapFeatureExtractor(**extractor)(
         list(NOISE.numpy()), sampling_rate=8000, return_tensors="pt"
     )
@@ -230,7 +239,7 @@ def test_what_hears_is_transformers_and_so_are_its_gradients(shape: str) -> None
     found, expected = (features.clone().requires_grad_(True) for _ in range(2))
     never = torch.zeros(2, 1, dtype=torch.bool)
     theirs = model.get_audio_features(expected, is_longer=never).pooler_output
-    ours = Clap.of(model, make_clap().tokenizer, make_clap().front_end).audio(found)
+    ours = Clap.of(model, make_clap().tokens, make_clap().front_end).audio(found)
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
     for embedding in (ours, theirs):
         (embedding * direction).sum().backward()
@@ -239,8 +248,86 @@ def test_what_hears_is_transformers_and_so_are_its_gradients(shape: str) -> None
     torch.testing.assert_close(found.grad, expected.grad, atol=1e-5 * largest, rtol=1e-4)
 
 
+TEXTS = {
+    "as published": {"num_hidden_layers": 2, "vocab_size": 300},
+    "odd": {
+        **TEXT,
+        "vocab_size": 300,
+        "hidden_size": 24,
+        "num_attention_heads": 3,
+        "num_hidden_layers": 3,
+        "hidden_act": "relu",
+        "layer_norm_eps": 1e-2,
+        "type_vocab_size": 2,
+        "pad_token_id": 4,
+    },
+}
+
+
+@pytest.mark.parametrize("shape", TEXTS)
+def test_what_reads_is_transformers(shape: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = ClapConfig(
+            text_config=TEXTS[shape],
+            audio_config=dict(AUDIO),
+            projection_dim=24,
+            projection_hidden_act="gelu",
+        )
+        model = ClapModel(config).eval()
+        for parameter in model.parameters():
+            parameter.data.add_(0.05 * torch.randn_like(parameter))
+        tokens = torch.randint(5, 300, (4, 40))
+    padding = config.text_config.pad_token_id
+    mask = torch.arange(40) < torch.tensor([40, 1, 7, 39])[:, None]
+    tokens = tokens.where(mask, torch.tensor(padding))
+    with torch.no_grad():
+        theirs = model.get_text_features(tokens, attention_mask=mask.long()).pooler_output
+        clap = Clap.of(model, make_clap().tokens, make_clap().front_end)
+        ours = normalize(clap.text(tokens), dim=-1)
+    assert clap.text.config.positions == config.text_config.max_position_embeddings - padding - 1
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
+def test_texts_of_the_embedded_clap_are_cut_as_transformers_cuts_them() -> None:
+    clap, theirs = Clap.load(), AutoTokenizer.from_pretrained(EMBEDDED)
+    texts = [
+        "A calm jazz song at 96 beats per minute.",
+        "kazoo",
+        "Fröhlich, LOUD  rock!",
+        "a " * 60,
+    ]
+    for text in texts:
+        assert clap.tokens.content(text) == theirs(text, add_special_tokens=False)["input_ids"]
+    whole = theirs(texts, padding=True, return_tensors="pt")["input_ids"]
+    assert torch.equal(clap.tokens.batch(texts, 1), whole)
+    assert (clap.tokens.unknown, clap.tokens.longest) == (3, 64)
+
+
 def test_defaults_are_transformers() -> None:
     assert ClapAudioConfig.of({}) == ClapAudioConfig.of(ClapConfig().to_dict())
+    assert ClapTextConfig.of({}) == ClapTextConfig.of(ClapConfig().to_dict())
+
+
+def test_what_cannot_be_read_is_said(folder: Path, tmp_path: Path) -> None:
+    for config, message in (
+        ({"projection_hidden_act": "swish"}, "no activation 'swish': gelu"),
+        ({"text_config": {"num_attention_heads": 5}}, "5 heads cannot share a width of 768"),
+        ({"text_config": {"num_attention_heads": 0}}, "0 heads cannot share"),
+        ({"text_config": {"pad_token_id": 600}}, "its padding, 600, is no token"),
+        ({"text_config": {"pad_token_id": -1}}, "its padding, -1, is no token"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ClapTextConfig.of(config)
+    with pytest.raises(TypeError, match="vocab_size is 8, not of type int"):
+        ClapTextConfig.of({"text_config": {"vocab_size": "8"}})
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    for text in ("{", "{}", '{"model": {"type": "BPE"}}'):
+        (tmp_path / "tokenizer.json").write_text(text)
+        with pytest.raises(ModelError, match=r"cannot load the CLAP in .*tokenizer\.json") as found:
+            Clap.load(tmp_path).embed_text(["jazz"])
+        assert "\n" not in str(found.value)
 
 
 def test_what_cannot_be_heard_is_said() -> None:

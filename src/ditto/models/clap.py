@@ -28,12 +28,13 @@ from torch.nn.functional import normalize
 from ditto.errors import ControlError, ModelError, OutputError, one_line
 from ditto.models.clap_audio import ClapAudio, ClapAudioConfig
 from ditto.models.clap_frontend import ClapFrontEnd
+from ditto.models.clap_text import ClapText, ClapTextConfig, Tokens
 from ditto.models.folder import hash_file
 from ditto.models.network import Unfilled, at_most, hash_tensors
 from ditto.paths import atomic_folder, printable
 
 if TYPE_CHECKING:  # imported at use: transformers is slow to import
-    from transformers import ClapModel, ClapTextModelWithProjection, PreTrainedTokenizerBase
+    from transformers import ClapModel, PreTrainedTokenizerBase
 
 Half = TypeVar("Half", bound=nn.Module)
 
@@ -50,20 +51,20 @@ _DERIVED = re.compile(r"(position_ids|token_type_ids|relative_position_index|num
 class Clap:
     """Embeddings of texts and sounds.
 
-    Both halves are frozen, in float32 and in evaluation mode. What reads texts, which is
-    transformers', is made when there is one to read.
+    Both halves are frozen, in float32 and in evaluation mode. What reads texts is made when there
+    is one to read.
 
     Attributes:
         config: what ``config.json`` says.
         weights: by the names of a `transformers.ClapModel`.
-        make_tokenizer: makes the tokenizer of its texts.
+        make_tokens: makes what cuts its texts into tokens.
         front_end: of its sounds.
         name: where it came from.
     """
 
     config: Mapping[str, Any]
     weights: Mapping[str, Tensor] = field(repr=False)
-    make_tokenizer: Callable[[], "PreTrainedTokenizerBase"] = field(repr=False)
+    make_tokens: Callable[[], Tokens] = field(repr=False)
     front_end: ClapFrontEnd
     name: str = "unnamed"
 
@@ -91,7 +92,7 @@ class Clap:
             settings = json.loads((folder / EXTRACTOR).read_text(encoding="utf-8"))
             weights = load_file(folder / WEIGHTS)
             clap = cls(
-                config, weights, partial(_tokenizer, folder), ClapFrontEnd.of(settings), name
+                config, weights, partial(Tokens.load, folder), ClapFrontEnd.of(settings), name
             )
             _ = clap.audio  # what is wrong with it is said now
         return clap
@@ -100,12 +101,13 @@ class Clap:
     def of(
         cls,
         model: "ClapModel",
-        tokenizer: "PreTrainedTokenizerBase",
+        tokenizer: "PreTrainedTokenizerBase | Tokens",
         front_end: ClapFrontEnd,
         name: str = "unnamed",
     ) -> "Clap":
         """Make one of what transformers has made."""
-        return cls(model.config.to_dict(), model.state_dict(), lambda: tokenizer, front_end, name)
+        tokens = tokenizer if isinstance(tokenizer, Tokens) else Tokens.of(tokenizer)
+        return cls(model.config.to_dict(), model.state_dict(), lambda: tokens, front_end, name)
 
     @cached_property
     def audio(self) -> ClapAudio:
@@ -114,27 +116,29 @@ class Clap:
         return self._half(lambda: ClapAudio(config), "audio_")
 
     @cached_property
-    def text(self) -> "ClapTextModelWithProjection":
+    def text(self) -> ClapText:
         """The half that reads, on the CPU.
 
         Raises:
             ModelError: weights of it are missing or of other shapes than the config's.
         """
-        from transformers import ClapConfig, ClapTextModelWithProjection
-
         with _loading(self.name):
-            config: Any = ClapConfig.from_dict(dict(self.config)).text_config
-            return self._half(lambda: ClapTextModelWithProjection(config), "text_")
+            config = ClapTextConfig.of(self.config)
+            return self._half(lambda: ClapText(config), "text_")
 
     @cached_property
-    def tokenizer(self) -> "PreTrainedTokenizerBase":
+    def tokens(self) -> Tokens:
         """What cuts texts into tokens.
 
         Raises:
             ModelError: its file is missing or damaged.
         """
         with _loading(self.name):
-            return self.make_tokenizer()
+            tokens, most = self.make_tokens(), ClapTextConfig.of(self.config).vocab_size
+            if tokens.tokenizer.get_vocab_size() > most:
+                known = tokens.tokenizer.get_vocab_size()
+                raise ValueError(f"its tokenizer knows {known} words, and its text half {most}")
+            return tokens
 
     def _half(self, make: Callable[[], Half], prefix: str) -> Half:
         """Make the half whose weights' names begin with `prefix`.
@@ -162,9 +166,8 @@ class Clap:
         """
         for text in texts:
             self._check_text(text)
-        tokens = self.tokenizer(list(texts), padding=True, return_tensors="pt")
-        read: Any = self.text(tokens["input_ids"], attention_mask=tokens["attention_mask"])
-        return normalize(read.text_embeds, dim=-1)
+        tokens = self.tokens.batch(texts, self.text.config.pad_token_id)
+        return normalize(self.text(tokens), dim=-1)
 
     def to(self, device: torch.device) -> None:
         """Move what hears to a device, which sounds to embed then need not leave."""
@@ -187,7 +190,7 @@ class Clap:
     def unknown_words(self, text: str) -> list[str]:
         """Return the words of a text without a token (none if the tokenizer spells words out)."""
         words = re.findall(r"\w+", text)
-        return [word for word in words if self.tokenizer.unk_token_id in self._content(word)]
+        return [word for word in words if self.tokens.unknown in self.tokens.content(word)]
 
     @property
     def size(self) -> int:
@@ -200,32 +203,21 @@ class Clap:
         return hash_tensors(self.weights)
 
     def _check_text(self, text: str) -> None:
-        content = self._content(text)
+        content = self.tokens.content(text)
         if not content:
             raise ControlError(
                 "the text is empty: describe the music, e.g. 'a calm jazz trio with vibraphone'"
             )
-        limit = self._max_tokens()
+        limit = min(self.text.config.positions, self.tokens.longest) - 2
         if len(content) > limit:
             raise ControlError(
                 f"the text has {len(content)} tokens and CLAP reads at most {limit}: shorten it"
             )
-        if all(token == self.tokenizer.unk_token_id for token in content):
+        if all(token == self.tokens.unknown for token in content):
             raise ControlError(
                 f"CLAP knows no word of {_excerpt(text)!r}: describe genre, mood, tempo or "
                 "instruments in English"
             )
-
-    def _content(self, text: str) -> list[int]:
-        return list(
-            self.tokenizer(text.strip(), add_special_tokens=False, verbose=False)["input_ids"]
-        )  # pyright: ignore[reportArgumentType]
-
-    def _max_tokens(self) -> int:
-        """Return the longest text in tokens; positions count from the padding's index on."""
-        config: Any = self.text.config
-        positions = config.max_position_embeddings - config.pad_token_id - 1
-        return min(positions, self.tokenizer.model_max_length) - 2
 
 
 def _folder(source: str | os.PathLike[str]) -> Path:
@@ -244,12 +236,6 @@ def _folder(source: str | os.PathLike[str]) -> Path:
         raise ModelError(
             f"no folder {printable(source)}, and the Hub gives no model of that name: {reason}"
         ) from None
-
-
-def _tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 @contextmanager

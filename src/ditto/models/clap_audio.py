@@ -96,7 +96,9 @@ class ClapAudio(nn.Module):
         """Make one of random weights."""
         super().__init__()
         self.audio_model = nn.ModuleDict({"audio_encoder": _Encoder(config)})
-        self.audio_projection = _Projection(config)
+        self.audio_projection = Projection(
+            config.hidden_size, config.projection_dim, config.projection_hidden_act
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         """Embed log-mels (B, channels, frames, n_mels) in dB as unit vectors (B, D).
@@ -302,14 +304,18 @@ class _Heads(nn.Module):
         return (scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(-2)
 
 
-class _Projection(nn.Module):
-    def __init__(self, config: ClapAudioConfig) -> None:
+class Projection(nn.Module):
+    """What brings either half's states into the space of both."""
+
+    def __init__(self, width: int, size: int, activation: str) -> None:
+        """Make one of random weights, for states (B, width) and embeddings (B, size)."""
         super().__init__()
-        self.linear1 = nn.Linear(config.hidden_size, config.projection_dim)
-        self.activation = ACTIVATIONS[config.projection_hidden_act]()
-        self.linear2 = nn.Linear(config.projection_dim, config.projection_dim)
+        self.linear1 = nn.Linear(width, size)
+        self.activation = ACTIVATIONS[activation]()
+        self.linear2 = nn.Linear(size, size)
 
     def forward(self, pooled: Tensor) -> Tensor:
+        """Project states (B, width) as (B, size)."""
         return self.linear2(self.activation(self.linear1(pooled)))
 
 
