@@ -289,8 +289,8 @@ def _plan(requests: Sequence[Request], model: MusicModel) -> Run:
     controls = [request.control for request in requests if request.control is not None]
     target = (PerItem(controls),) if controls else ()
     plan = Run(replace(requests[0], controls=target, count=len(requests)), model)
-    cond = torch.cat([model.cond(request.tags, 1, None) for request in requests])
-    plan.problem = replace(plan.problem, cond=cond)
+    tags = tuple(request.tags for request in requests)
+    plan.problem = replace(plan.problem, cond=model.cond_each(tags), tags=tags)
     return plan
 
 

@@ -422,6 +422,7 @@ def problem_of(
         stop=stop,
         noise_of=lambda i: item_noise(shape, item_seed(request.seed, i), 1, model.device),
         seeds=item_seeds(request.seed, request.count),
+        tags=(request.tags,),
     )
 
 

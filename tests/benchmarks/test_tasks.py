@@ -35,8 +35,9 @@ from ditto.controls.pulls import LatentStatistics
 from ditto.edit.variations import vary
 from ditto.errors import DittoError
 from ditto.latents import draw_x_T
+from ditto.methods.corrections import CalibratedProxies, phases_of
 from ditto.methods.ditto import Ditto
-from ditto.methods.ditto2 import CalibratedProxies, Ditto2, Surrogate, _phases
+from ditto.methods.ditto2 import Ditto2, Surrogate
 from ditto.request import Request
 from ditto.runner import Run, run
 
@@ -425,7 +426,7 @@ def test_ditto_hears_by_proxies_when_ditto2_does(bench):
         last=8,
     )
     with torch.no_grad():
-        for i, phase in enumerate(_phases([1] * 70, 8)):
+        for i, phase in enumerate(phases_of([1] * 70, 8)):
             surrogate.enter(*phase)
             count = len(made)
             surrogate.render(plan.x_T)

@@ -47,7 +47,7 @@ OPTIONAL |= {"decode_steps"}
 OWN_OPTIONAL = {
     "none": {"sampler"},
     "native": {"steps", "sampler"},
-    "ditto2": {"candidates", "regulariser"},
+    "ditto2": {"candidates", "regulariser", "tag_pull"},
 }
 
 

@@ -15,16 +15,8 @@ from ditto.diffusion.samplers import Chain, ddim
 from ditto.diffusion.schedule import Schedule
 from ditto.errors import RequestError
 from ditto.latents import draw_x_T, item_noise
-from ditto.methods.ditto2 import (
-    EVERY_STEP,
-    Decode,
-    Ditto2,
-    Surrogate,
-    _phases,
-    adaptive_schedule,
-    decode2,
-    ditto2,
-)
+from ditto.methods.corrections import EVERY_STEP, phases_of
+from ditto.methods.ditto2 import Decode, Ditto2, Surrogate, adaptive_schedule, decode2, ditto2
 from ditto.methods.proxies import proxied
 from ditto.models.conditioning import null_tags
 from ditto.models.model import MusicModel
@@ -194,7 +186,7 @@ def test_without_corrections_it_is_the_papers_algorithm(tiny_network: PatchTrans
 def test_corrections_lie_ever_further_apart_and_never_come_first(
     iterations: int, corrections: int
 ) -> None:
-    phases = _phases([1] * iterations, corrections)
+    phases = phases_of([1] * iterations, corrections)
     assert phases[0] == (1, 0)
     begins = [i for i in range(1, iterations) if phases[i] != phases[i - 1]]
     assert begins == (

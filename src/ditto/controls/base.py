@@ -42,12 +42,14 @@ class Effort:
         regulariser: λ of the pull of x_T's statistics towards those of noise (`LatentStatistics`),
             beside the control's loss.
         candidates: noises of which the best begins.
+        tag_pull: λ of the pull towards the tags (`ditto.controls.held`) beside the control's loss.
     """
 
     iterations: int = 70
     travel: float = 1.05
     regulariser: float = 0.0
     candidates: int = 1
+    tag_pull: float = 0.0
 
 
 class Control(ABC):

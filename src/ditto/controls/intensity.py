@@ -65,7 +65,7 @@ class Intensity(Control):
     )
     like_help = "Follow the loudness of this recording."
     noun = "a loudness curve"
-    corrected: ClassVar[Effort] = Effort(40, 0.6, 10.0)
+    corrected: ClassVar[Effort] = Effort(40, 0.6, 10.0, tag_pull=5.0)
     other_names = ("loudness",)
     options = (
         Option("intensity_loss", str, "mse, or correlation: follow the curve's shape only."),

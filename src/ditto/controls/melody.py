@@ -80,7 +80,7 @@ class Melody(Control):
     octave_offset: Tensor | None = field(default=None, compare=False, repr=False)
     kind = "melody"
     iterations: ClassVar[int] = 150
-    corrected: ClassVar[Effort] = Effort(40, 0.3, 0.3, 64)
+    corrected: ClassVar[Effort] = Effort(40, 0.3, 0.3, 64, tag_pull=0.15)
     help = (
         "Melody: notes 'C4:1 E4:1 R:1 G4:2' (name, octave, beats), or a .mid, .musicxml or sound "
         "file."

@@ -69,7 +69,7 @@ class SelfSimilarity(Control):
 
     kind = "structure"
     iterations: ClassVar[int] = 150
-    corrected: ClassVar[Effort] = Effort(40, 0.2, 0.1, 64)
+    corrected: ClassVar[Effort] = Effort(40, 0.2, 0.1, 64, tag_pull=0.05)
     grows_evenly: ClassVar[bool] = False
     smooth_seconds: ClassVar[float | None] = None
     tolerance: float = 0.0

@@ -1,6 +1,6 @@
 """Several controls as one objective, and controls from their descriptions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from operator import add
 from typing import Any
@@ -38,8 +38,8 @@ def default_iterations(controls: Sequence[Control]) -> int:
 def corrected_effort(controls: Sequence[Control]) -> Effort:
     """Return how DITTO-2 with corrections follows these controls: the most that one of them asks.
 
-    Several at once take the default K. The regulariser is left out, since its λ is one beside each
-    loss: see `regulariser_weight`.
+    Several at once take the default K. Pulls are left out, since λ is one beside each loss: see
+    `regulariser_weight` and `tag_weight`.
     """
     terms = _terms(controls)
     efforts = [term.corrected for term in terms] or [Control.corrected]
@@ -55,10 +55,21 @@ def corrected_effort(controls: Sequence[Control]) -> Effort:
 
 def regulariser_weight(control: Control | None) -> float:
     """Return λ of the pull of x_T's statistics beside a control, weighted as its terms are."""
+    return _mean(control, lambda term: term.corrected.regulariser)
+
+
+def tag_weight(control: Control | None) -> float:
+    """Return λ of the pull towards the tags beside a control, 0 beside a text, which says more."""
+    if control is not None and any(term.kind == "text" for term in _terms([control])):
+        return 0.0
+    return _mean(control, lambda term: term.corrected.tag_pull)
+
+
+def _mean(control: Control | None, of: Callable[[Control], float]) -> float:
     if control is None:
         return 0.0
     terms = control.bare().for_item(0).terms()
-    return sum(weight * term.bare().corrected.regulariser for term, weight in terms) / len(terms)
+    return sum(weight * of(term.bare()) for term, weight in terms) / len(terms)
 
 
 def _terms(controls: Sequence[Control]) -> list[Control]:

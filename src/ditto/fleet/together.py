@@ -110,8 +110,9 @@ def _plan(requests: Sequence[Request], model: MusicModel, compare: bool) -> Run:
         each = [alone(i) for i in range(count)]
         return lambda: torch.cat([draw() for draw in each])
 
-    cond = model.cond_each([request.tags for request in requests], first.seconds)
-    own = {"new_noise": together, "noise_of": alone, "seeds": seeds}
+    tags = tuple(request.tags for request in requests)
+    cond = model.cond_each(tags, first.seconds)
+    own = {"new_noise": together, "noise_of": alone, "seeds": seeds, "tags": tags}
     plan.problem = replace(plan.problem, cond=cond, **own)
     return plan
 

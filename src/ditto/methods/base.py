@@ -33,6 +33,7 @@ from ditto.diffusion.samplers import (
 )
 from ditto.diffusion.schedule import GridName, Spacing
 from ditto.errors import RequestError
+from ditto.models.conditioning import Tags
 from ditto.models.model import MusicModel
 from ditto.optimize import (
     LR,
@@ -69,6 +70,7 @@ class Problem:
         stop: the caller's early stop.
         noise_of: starts the noise of one item again.
         seeds: of the items, whose decoder's noise they are.
+        tags: of the items, or one for all.
     """
 
     model: MusicModel
@@ -81,6 +83,7 @@ class Problem:
     stop: Stop = never
     noise_of: Callable[[int], Noise] | None = None
     seeds: tuple[int, ...] = ()
+    tags: tuple[Tags, ...] = ()
 
     def alone(self, item: int) -> "Problem":
         """Return the problem of one item of the batch, as if it were made alone.
@@ -96,6 +99,7 @@ class Problem:
             new_noise=self.new_noise if noise is None else partial(noise, item),
             stop=never,
             seeds=self.seeds[item : item + 1],
+            tags=self.tags[item : item + 1] if len(self.tags) > 1 else self.tags,
         )
 
     def objective(self, x_0: Tensor, x_T: Tensor | None = None) -> Tensor:

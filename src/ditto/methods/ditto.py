@@ -19,7 +19,8 @@ from torch.utils.checkpoint import checkpoint
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.methods.base import Method, OptimisingMethod, Problem, Sampler, SamplingMethod
 from ditto.methods.candidates import MAX_CANDIDATES, begun
-from ditto.methods.ditto2 import CalibratedProxies, Ditto2, corrected_adam
+from ditto.methods.corrections import CalibratedProxies
+from ditto.methods.ditto2 import Ditto2, corrected_adam
 from ditto.optimize import LR, MOMENTUM, Objective, Step, best_so_far, optimize
 
 

@@ -30,22 +30,29 @@ import torch
 from torch import Tensor
 
 from ditto.controls.base import Control, Effort
+from ditto.controls.held import held_to_tags
 from ditto.controls.pulls import LatentStatistics
-from ditto.controls.weights import corrected_effort, regulariser_weight, weighted_sum
+from ditto.controls.weights import corrected_effort, regulariser_weight, tag_weight, weighted_sum
 from ditto.diffusion.consistency import Noise, gamma_sample
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.diffusion.schedule import Flow, expand_like
 from ditto.errors import RequestError
 from ditto.methods.base import OptimisingMethod, Problem, check_number
 from ditto.methods.candidates import FEW_TOGETHER, MAX_CANDIDATES, TOGETHER, begun
+from ditto.methods.corrections import (
+    CALIBRATE_EVERY,
+    CORRECTIONS,
+    EVERY_STEP,
+    Corrections,
+    changes,
+    phases_of,
+)
 from ditto.methods.proxies import Calibrate, can_estimate, proxied
 from ditto.models.model import MusicModel
 from ditto.models.student import OWN
 from ditto.optimize import LR, MOMENTUM, Objective, Step, best_so_far, optimize
 from ditto.paths import shown
 
-CORRECTIONS, EVERY_STEP = 8, "every step"
-Corrections = int | Literal["every step"]
 CORRECTED_LR, CORRECTED_MOMENTUM, MAX_TRAVEL = 1.5e-2, 0.7, Effort().travel
 """Adam with corrections: largest learning rate, β₁, and the largest K · lr.
 
@@ -53,11 +60,6 @@ Every correction moves the minimum a little, and an optimiser of little momentum
 steps has caught up with it by the next one. Adam moves a value by about lr per iteration, so K · lr
 bounds how far x_T travels from noise that the model knows: a longer way follows a melody more
 closely at the price of the tags."""
-SPREAD = 1.7
-"""Correction n of N is due after the share (n / (N + 1))^SPREAD of the iterations: x_T moves fast
-at first, and one step and a few then differ most."""
-CALIBRATE_EVERY = 4
-"""Corrections per calibration, which may need sound and then takes several times as long."""
 STATISTICS = LatentStatistics()
 """The regulariser."""
 GAMMAS = {"cm": 1.0, "ctm": 0.05, OWN: 0.0}
@@ -115,10 +117,10 @@ def ditto2(
     budget = [surrogate_steps] * iterations if single else list(surrogate_steps)
     if len(budget) != iterations:
         raise ValueError(f"surrogate_steps has {len(budget)} entries for {iterations} iterations")
-    phases = _phases(budget, corrections if decode else 0)
+    phases = phases_of(budget, corrections if decode else 0)
     kept = None
     if judge is not None and decode is not None:
-        kept = Kept(decode, judge, {i for i, phase in enumerate(phases) if _changes(phases, i)})
+        kept = Kept(decode, judge, {i for i, phase in enumerate(phases) if changes(phases, i)})
         decode = kept.latest
     surrogate = Surrogate(chain, objective, decode, calibrate, last=phases[-1][1])
     surrogate.enter(*phases[0])
@@ -142,20 +144,6 @@ def ditto2(
         yield step if kept is None else kept.told(step, last=step.i + 1 == iterations)
         if step.i + 1 < iterations:
             surrogate.enter(*phases[step.i + 1])
-
-
-def _changes(phases: Sequence[tuple[int, int]], i: int) -> bool:
-    """Tell whether a correction is due in iteration i, or it is the first."""
-    return i == 0 or phases[i][1] != phases[i - 1][1]
-
-
-def _phases(budget: Sequence[int], corrections: Corrections) -> list[tuple[int, int]]:
-    """Return M and the number of corrections made so far, for each iteration."""
-    if isinstance(corrections, str):
-        return [(calls, i + 1) for i, calls in enumerate(budget)]
-    count = len(budget)
-    due = [int(count * ((n + 1) / (corrections + 1)) ** SPREAD) for n in range(corrections)]
-    return [(calls, sum(0 < first <= i for first in due)) for i, calls in enumerate(budget)]
 
 
 class Kept:
@@ -284,6 +272,8 @@ class Ditto2(OptimisingMethod):
             that the model knows; by default with corrections the controls' own, else none.
         regulariser: λ of the pull of x_T's statistics towards those of noise (DNO, see
             `LatentStatistics`); by default with corrections the controls' own, else 0.
+        tag_pull: λ of the pull towards the tags, see `held_to_tags`; by default with corrections
+            the controls' own, else 0.
         gamma: share of fresh noise in decoding, 0 to 1; by default 0.05, of a CM student 1, of a
             model that is its own student 0.
         lr: Adam's learning rate on x_T; by default 0.015 with corrections (K · lr at most 1.05),
@@ -299,6 +289,7 @@ class Ditto2(OptimisingMethod):
     candidates: int | None = None
     max_travel: float | None = None
     regulariser: float | None = None
+    tag_pull: float | None = None
     gamma: float | None = None
     name = "ditto2"
     summary = "DITTO-2, through the student"
@@ -307,6 +298,7 @@ class Ditto2(OptimisingMethod):
         "candidates": (1, MAX_CANDIDATES),
         "max_travel": (1e-3, 1e3),
         "regulariser": (0.0, 1e3),
+        "tag_pull": (0.0, 1e3),
         "gamma": (0.0, 1.0),
     }
 
@@ -336,11 +328,12 @@ class Ditto2(OptimisingMethod):
 
     def suited(self, controls: Sequence[Control]) -> Self:
         """Fill in how far x_T may go, and what keeps it like noise; the paper has neither."""
-        own: dict[str, float] = {"candidates": 1, "regulariser": 0.0}
+        own: dict[str, float] = {"candidates": 1, "regulariser": 0.0, "tag_pull": 0.0}
         if self.corrections:
             effort = corrected_effort(controls)
             own = {"candidates": effort.candidates, "max_travel": effort.travel}
-            own["regulariser"] = regulariser_weight(weighted_sum(controls))
+            control = weighted_sum(controls)
+            own |= {"regulariser": regulariser_weight(control), "tag_pull": tag_weight(control)}
         return replace(self, **{n: value for n, value in own.items() if getattr(self, n) is None})
 
     def default_iterations(self, controls: Sequence[Control]) -> int:
@@ -395,6 +388,9 @@ class Ditto2(OptimisingMethod):
 
     def optimise(self, x_T: Tensor, problem: Problem) -> Iterator[Step]:
         """Run lines 1–7 of Algorithm 1, with corrections, from the best of the candidates."""
+        if self.tag_pull and problem.control is not None:
+            held = held_to_tags(problem.control, problem.tags, self.tag_pull, problem.model)
+            problem = replace(problem, control=held)
         searched, decoder, batch = problem, self, TOGETHER
         if self.corrections and self.hear == "estimate" and can_estimate(problem.model):
             control = None if problem.control is None else problem.control.proxy()
@@ -464,34 +460,6 @@ class _OneStep(Ditto2):
         """Return the student's x_0 in one step."""
         chain = self._chain(problem)
         return ddim(replace(chain, timesteps=chain.schedule.timesteps(1)), x_T)
-
-
-class CalibratedProxies:
-    """The objective by cheap proxies, calibrated by the clip when `Ditto2`'s would be.
-
-    Attributes:
-        due: iterations that begin with a calibration.
-    """
-
-    def __init__(self, problem: Problem, corrections: int = CORRECTIONS) -> None:
-        """Begin without a calibration, see `proxied`."""
-        self.objective, self.calibrate = proxied(problem)
-        phases = _phases([1] * problem.iterations, corrections)
-        last = phases[-1][1]
-        self.due = {
-            i
-            for i in range(1, len(phases))
-            if _changes(phases, i) and (last - phases[i][1]) % CALIBRATE_EVERY == 0
-        }
-        self.i = 0
-
-    def __call__(self, x_0: Tensor, x_T: Tensor) -> Tensor:
-        """Return the losses (B,) of an iteration."""
-        if self.i in self.due:
-            with torch.no_grad():
-                self.objective = self.calibrate(x_0.detach())
-        self.i += 1
-        return self.objective(x_0, x_T)
 
 
 def corrected_adam(iterations: int, max_travel: float | None = None) -> dict[str, float]:
