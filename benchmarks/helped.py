@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from benchmarks.tasks import Bench, Task
 from benchmarks.variants import DITTO, Variant
 from ditto.controls.base import Control
+from ditto.controls.text import Text
 from ditto.methods.ditto2 import STATISTICS, Ditto2
 from ditto.request import Request
 
@@ -37,7 +38,10 @@ class Helped(Task):
         settings = {"candidates": alike.candidates, **alike.adam(iterations)}
         own = {name: value for name, value in settings.items() if name not in bench.overrides}
         if alike.regulariser and request.control is not None:
-            controls = (request.control + alike.regulariser * STATISTICS,)
+            pulls = alike.regulariser * STATISTICS
+            if alike.tag_pull:
+                pulls += alike.tag_pull * Text(request.tags.caption())
+            controls = (request.control + pulls,)
         method = replace(request.method, **own)
         return replace(request, controls=controls, iterations=iterations, method=method)
 

@@ -46,6 +46,8 @@ TOLERANCES, DENSITIES, MARGINS = (0.05, 0.2), (0.0, 0.03), (0.3, 1.2)
 """Of form; weights of its onsets; nats by which a tune leads: beside the defaults."""
 TRAVELS = {"melody": (0.4, 0.55), "structure": (0.1, 0.4), "text": (0.15, 0.6)}
 """Ways beside the defaults."""
+TAG_PULLS = (2.0, 6.0)
+"""λ of the pull towards the tags, over the default."""
 GUIDED = (2.0, 3.0)
 """w beside the model's own."""
 ENDS = (0.65, 0.7, 0.8)
@@ -58,6 +60,13 @@ ERRORS = {
     "structure": m.STRUCTURE,
     "brightness": m.Measure("brightness_mse_octaves2", "octaves^2"),
     "text": m.TEXT,
+}
+TARGETS: dict[str, type[Control]] = {
+    "intensity": Intensity,
+    "melody": Melody,
+    "structure": Structure,
+    "brightness": Brightness,
+    "text": Text,
 }
 COSTS = (*music.FRECHET.values(), m.FAD, music.NOTES, music.ONSETS, m.CLAP_SCORE)
 """What is paid, by ears that nothing is optimised against."""
@@ -179,6 +188,11 @@ def _near(control: Control, request: Request, bench: Bench, variant: Variant) ->
     return as_published(control) + PULLED[control.kind] * NearUncontrolled(plain.x_0)
 
 
+def bare(ctm: Variant) -> Variant:
+    """Return DITTO-2 with nothing but corrections and the best of many noises."""
+    return ctm.with_(regulariser=0.0, max_travel=MAX_TRAVEL, tag_pull=0.0)
+
+
 def _unsearched(
     kind: str, ctm: Variant
 ) -> Iterator[tuple[str, Variant, Change | None, int | None]]:
@@ -189,10 +203,20 @@ def _unsearched(
         yield f"ends from one noise, {end:g}", ctm, _text(end), None
 
 
+def _tagged(own: float, ctm: Variant) -> Iterator[tuple[str, Variant, Change | None, int | None]]:
+    """Yield rows of the pull towards the tags, whose λ is a control's `own`."""
+    for share in TAG_PULLS:
+        yield f"tag pulls, {share:g}", ctm.with_(tag_pull=share * own), None, None
+    yield "without, tag pull", ctm.with_(tag_pull=0.0), None, None
+    yield "one by one, tag pull", bare(ctm).with_(tag_pull=None), _papers, FEW
+
+
 def _own(kind: str, ctm: Variant) -> Iterator[tuple[str, Variant, Change | None, int | None]]:
     """Yield the rows of what some controls alone have."""
     for travel in TRAVELS.get(kind, ()):
         yield f"ways, {travel:g}", ctm.with_(max_travel=travel), None, None
+    if own := TARGETS[kind].corrected.tag_pull:
+        yield from _tagged(own, ctm)
     if kind in ("structure", "text"):
         yield from _unsearched(kind, ctm.with_(candidates=1))
     for end in ENDS if kind == "text" else ():
@@ -215,7 +239,7 @@ def _rows(kind: str) -> list[tuple[str, Variant, Change | None, int | None]]:
     it; "papers' loss" has nothing of it but corrections, and "one by one" adds one thing to that.
     """
     ctm, best = v.CTM, Variant("best of", BestOf(), student="ctm")
-    bare = ctm.with_(regulariser=0.0, max_travel=MAX_TRAVEL)
+    plain = bare(ctm)
     rows: list[tuple[str, Variant, Change | None, int | None]] = [
         ("no control, teacher", v.TTM, None, None),
         ("no control, student", best.with_(count=1), None, None),
@@ -231,14 +255,14 @@ def _rows(kind: str) -> list[tuple[str, Variant, Change | None, int | None]]:
         ("without, regulariser", ctm.with_(regulariser=0.0), None, None),
         ("without, short way", ctm.with_(max_travel=MAX_TRAVEL), None, None),
         ("without, an end", ctm, _papers, None),
-        *((f"papers' loss, K {k}", bare, _papers, k) for k in ITERATIONS),
-        ("one by one, regulariser", bare.with_(regulariser=None), _papers, FEW),
-        ("one by one, short way", ctm.with_(regulariser=0.0), _papers, FEW),
-        ("one by one, an end", bare, _met, FEW),
-        ("one by one, 16 candidates", bare.with_(candidates=16), _papers, FEW),
-        ("one by one, keep decoded", bare.with_(keep="decoded"), _papers, FEW),
-        ("one by one, norm", bare, _pulled(LatentNorm()), FEW),
-        ("one by one, near", bare, _near, FEW),
+        *((f"papers' loss, K {k}", plain, _papers, k) for k in ITERATIONS),
+        ("one by one, regulariser", plain.with_(regulariser=None), _papers, FEW),
+        ("one by one, short way", ctm.with_(regulariser=0.0, tag_pull=0.0), _papers, FEW),
+        ("one by one, an end", plain, _met, FEW),
+        ("one by one, 16 candidates", plain.with_(candidates=16), _papers, FEW),
+        ("one by one, keep decoded", plain.with_(keep="decoded"), _papers, FEW),
+        ("one by one, norm", plain, _pulled(LatentNorm()), FEW),
+        ("one by one, near", plain, _near, FEW),
         *((f"best of, {n}", best.with_(count=n), None, None) for n in SEARCHED),
         *(
             (

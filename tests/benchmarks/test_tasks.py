@@ -384,9 +384,10 @@ def test_helped_ditto_has_all_that_ditto2_has(bench, name):
     assert ours.proxies
     assert not ours.checkpointing
     if theirs.regulariser:
-        (own, weight), (pull, pulled) = helped.control.terms()
+        (own, weight), (pull, pulled), (text, held) = helped.control.terms()
         assert own.to_dict() == corrected.control.to_dict()
         assert (weight, pull, pulled) == (1.0, LatentStatistics(), theirs.regulariser)
+        assert (text.text, held) == (helped.tags.caption(), theirs.tag_pull)
     else:
         assert helped.controls == corrected.controls == ()  # a region comes when it is painted
 
