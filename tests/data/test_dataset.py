@@ -133,6 +133,14 @@ def test_the_vocabulary_is_the_composers(composed: Path) -> None:
     assert vocabulary_of(composed) == TagVocabulary(GENRES, MOOD_NAMES)
 
 
+def test_a_vocabulary_of_no_tags_leaves_all_out(composed: Path) -> None:
+    none = TagVocabulary((), (), tempo_bins=0)
+    clips = ClipDataset(composed, SPEC, none, frames=256, seed=3)
+    x_0, tags = clips.batch(7, 5)
+    assert tags.tolist() == [[0] * 5] * 5
+    assert torch.equal(x_0, ClipDataset(composed, SPEC, frames=256, seed=3).batch(7, 5)[0])
+
+
 def test_a_foreign_vocabulary_is_refused(composed: Path) -> None:
     with pytest.raises(TagError):
         ClipDataset(composed, SPEC, TagVocabulary(("polka",), MOOD_NAMES), frames=256)

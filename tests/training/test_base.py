@@ -507,6 +507,7 @@ def test_a_base_that_never_saw_a_tag_is_packed_without_any(tmp_path: Path) -> No
         packed, expected = model.network(x, t, none), trained(x, t, none)
     torch.testing.assert_close(packed, expected, atol=1e-2, rtol=1e-2)  # shipped as float16
     assert generate(model, seconds=0.5).audio.isfinite().all()
+    assert model.vocabulary.kinds_of(Tags("jazz", "calm", 120.0)) == Tags()
     for tags, message in (("genre=jazz", "knows no genre"), ("tempo=120", "knows no tempo")):
         with pytest.raises(TagError, match=message):
             generate(model, tags=tags, seconds=0.5)

@@ -215,7 +215,7 @@ class ClipDataset:
             self._ahead = None
         self.frame_rate = spec.frame_rate
         for piece in self.labels:
-            self.vocabulary.encode(tags_of_label(piece))
+            self._encoded(piece)
         _check_lengths(root, self.labels, spec.seconds(frames))
 
     def __len__(self) -> int:
@@ -268,7 +268,11 @@ class ClipDataset:
         return torch.stack([self.bands.normalised(torch.from_numpy(crop)[None]) for crop in crops])
 
     def _tags(self, piece: int, start: int) -> Tensor:
-        return self.vocabulary.encode(tags_of_label(self.labels[piece], start / self.frame_rate))
+        return self._encoded(self.labels[piece], start / self.frame_rate)
+
+    def _encoded(self, piece: dict[str, Any], start: float = 0.0) -> Tensor:
+        tags = tags_of_label(piece, start)
+        return self.vocabulary.encode(self.vocabulary.kinds_of(tags))
 
 
 class _Ahead:

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 
 import torch
@@ -170,6 +170,15 @@ class TagVocabulary:
     def sizes(self) -> tuple[int, int, int]:
         """Number of indices of each of the first three columns, null included."""
         return len(self.genres) + 1, len(self.moods) + 1, self.tempo_bins + 1
+
+    def kinds_of(self, tags: Tags) -> Tags:
+        """Return tags without those of a kind of which the model knows none, such as genres."""
+        return replace(
+            tags,
+            genre=tags.genre if self.genres else None,
+            mood=tags.mood if self.moods else None,
+            tempo=tags.tempo if self.tempo_bins else None,
+        )
 
     def tempo_like(self, bpm: float) -> float | None:
         """Return a tempo in range whose beats fall together with those of `bpm`, or None."""
