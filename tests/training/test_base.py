@@ -481,6 +481,35 @@ def test_denoising_errors_are_in_decibels_of_log_mel_and_their_noise_levels_in_i
         assert copying[f"error_db_{sigma:g}"] == pytest.approx(80 * sigma, rel=0.02)
 
 
+def test_a_base_without_tags_is_measured_without_them(tmp_path: Path) -> None:
+    class Shared:
+        done, accelerator, picture = 1, Accelerator(), tmp_path / "picture.png"
+
+    class Log:
+        def __init__(self) -> None:
+            self.rows: list[dict[str, float]] = []
+
+        def write(self, step: int, **found: float) -> None:
+            self.rows.append(found)
+
+    config = replace(TINY, tag_dropout=1.0, measured=16)
+    network = PatchTransformer(**NETWORK)
+    for parameter in network.parameters():  # a new one hears no tags
+        parameter.data += 0.1 * torch.randn(
+            parameter.shape, generator=torch.Generator().manual_seed(0)
+        )
+    setting = Setting.of(config, network)
+    run: Any = Shared()
+    run.log = Log()
+    for moved in (0.0, 5.0):
+        for table in network.tag_embedding.tables:
+            table.weight.data[1:] += moved  # of tags that were never seen
+        Measure(run, setting, config, Clips(), PLAIN)(network)
+    assert run.log.rows[0] == run.log.rows[1]
+    Measure(run, setting, replace(config, tag_dropout=0.1), Clips(), PLAIN)(network)
+    assert run.log.rows[2] != run.log.rows[1]
+
+
 def test_speed_is_measured() -> None:
     assert clips_per_second(TINY, steps=3) > 1
 

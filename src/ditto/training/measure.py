@@ -1,6 +1,7 @@
 """What a base's training measures on held-out clips, the same at every evaluation."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from ditto.audio.sharpness import sharpness
 from ditto.audio.spec import AudioSpec
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.diffusion.schedule import Schedule
+from ditto.models.conditioning import null_tags
 from ditto.models.model import guided_denoiser
 from ditto.training.denoising import BaseConfig, Clips, Network, Setting, diffusion_loss, draw
 from ditto.training.run import Run
@@ -46,13 +48,9 @@ class Measure:
         bands: Bands,
         spec: AudioSpec | None = None,
     ) -> None:
-        self.run, self.setting, self.config, self.clips, self.bands = (
-            run,
-            setting,
-            config,
-            clips,
-            bands,
-        )
+        self.run, self.setting, self.config, self.bands = run, setting, config, bands
+        # Tags that a network never saw would be noise to it.
+        self.clips = Untagged(clips) if config.tag_dropout == 1 else clips
         self.spec = spec or AudioSpec()
 
     @torch.no_grad()
@@ -99,6 +97,18 @@ class Measure:
                 count += x_0.numel()
             found[f"error_db_{sigma:g}"] = half_range * (squares / max(count, 1)) ** 0.5
         return found
+
+
+@dataclass(frozen=True)
+class Untagged:
+    """Clips without their tags."""
+
+    clips: Clips
+
+    def batch(self, step: int, batch_size: int) -> tuple[Tensor, Tensor]:
+        """Return clips and conditions of no tags."""
+        x_0, tags = self.clips.batch(step, batch_size)
+        return x_0, null_tags(tags)
 
 
 @torch.no_grad()
