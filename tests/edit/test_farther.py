@@ -1,6 +1,7 @@
 """An edit whose steps were too long says so: nothing ends worse than it began in silence."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ EDITS: dict[str, Callable[[MusicModel, Request], Edit]] = {
         model, SONG, [(0.5, 0.6)], request, overlap=0.2
     ),
     "outpaint": lambda model, request: ditto.outpaint(model, SONG, 1.6, request, overlap=0.2),
-    "loop": lambda model, request: ditto.loop(model, 0.3, request, overlap=0.1),
+    # The loudness outweighs the return, which the first step meets as well as the others.
+    "loop": lambda model, request: ditto.loop(
+        model, 0.3, replace(request, controls=tuple(40 * c for c in request.controls)), overlap=0.1
+    ),
     "long loop": lambda model, request: ditto.loop(model, 0.9, request, overlap=0.1),
     "loop of a recording": lambda model, request: ditto.loop_recording(
         model, SONG, request, overlap=0.1
@@ -61,6 +65,8 @@ def test_an_edit_ends_no_worse_than_it_began_or_says_so(
     )
     edit = EDITS[name](student_model, request)
     farther = []
+    if name == "loop":  # whose first clip is to say where it begins
+        made = made[-1:]
     for result in made:
         control = result.request.control
         assert control is not None

@@ -515,7 +515,7 @@ def test_speed_is_measured() -> None:
 
 
 def test_the_base_for_text_control_alone_never_saw_a_tag() -> None:
-    config = load_config(RECIPES / "unconditional-scratch.json", BaseConfig)
+    config = load_config(RECIPES / "unconditional.json", BaseConfig)
     base = load_config(RECIPES / "base.json", BaseConfig)
     assert (config.start_from, config.continued) == ("", False)
     assert (config.tag_dropout, config.grid_dropout) == (1.0, 1.0)
