@@ -168,7 +168,7 @@ class SelfLoop(Control):
 
     Frames [0, overlap) equal frames [period, period + overlap). Both ends are free in the paper's
     loss, and meet most easily where nothing moves: a held chord. With `start` both are to equal the
-    start of a clip that is music already.
+    start of a clip that is music already, besides each other.
 
     Attributes:
         period: length of the loop in frames.
@@ -188,7 +188,8 @@ class SelfLoop(Control):
             return self._distance(output)
         first, again = self._ends(output)
         wanted = output.model.bands.mel(self._constant.like(output.x_0))[..., : self.overlap]
-        return (torch.stack([first, again]) - wanted).square().mean(0).flatten(1).mean(dim=1)
+        apart = torch.stack([first - wanted, again - wanted, first - again])
+        return apart.square().mean(dim=0).flatten(1).mean(dim=1)
 
     def errors(self, output: Output) -> dict[str, Tensor]:
         """Return the mean square error between the ends, in units of the log-mel or of a latent."""
