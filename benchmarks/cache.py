@@ -2,7 +2,7 @@
 
 A clip's file is named by a hash of everything that determines it and what it took: the resolved
 request (targets, tags, seed and method in it), the models, the precision, the machine, and the code
-of the methods, whose constants no request names.
+of methods, controls and edits, whose constants no request names.
 """
 
 import ast
@@ -134,9 +134,11 @@ def machine() -> dict[str, Any]:
 
 
 CODE = (
+    "audio/*.py",
+    "controls/*.py",
     "diffusion/*.py",
+    "edit/*.py",
     "methods/*.py",
-    "edit/variations.py",
     "latents.py",
     "models/vocoder.py",
     "optimize.py",

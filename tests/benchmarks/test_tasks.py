@@ -237,10 +237,11 @@ def test_a_search_is_as_long_as_a_clip_that_was_timed_again(bench, tmp_path, mon
     assert torch.equal(later["audio"], clips["audio"])
 
 
-def test_what_no_request_names_is_in_a_clips_identity(bench, tmp_path, monkeypatch):
+@pytest.mark.parametrize("folder", ["audio", "controls", "diffusion", "edit", "methods"])
+def test_what_no_request_names_is_in_a_clips_identity(bench, tmp_path, monkeypatch, folder):
     root = tmp_path / "package"
-    (root / "methods").mkdir(parents=True)
-    file = root / "methods" / "guidance.py"
+    (root / folder).mkdir(parents=True)
+    file = root / folder / "guidance.py"
     texts = [
         '"""A module."""\nSTRENGTH = 0.02\n"""Default."""\n',
         '"""Other words."""\n# a comment\nSTRENGTH = 0.02\n',
