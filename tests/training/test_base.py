@@ -29,6 +29,7 @@ from ditto.errors import DataError, OutputError, TagError
 from ditto.models.conditioning import Tags
 from ditto.models.fine_tune import load_fine_tune
 from ditto.models.hub import load
+from ditto.models.profile import describe_model
 from ditto.models.transformer import PatchTransformer
 from ditto.runner import generate
 from ditto.training.base import EMBEDDED, load_bands, load_ema, train_base, train_from_folder
@@ -537,6 +538,8 @@ def test_a_base_that_never_saw_a_tag_is_packed_without_any(tmp_path: Path) -> No
     torch.testing.assert_close(packed, expected, atol=1e-2, rtol=1e-2)  # shipped as float16
     assert generate(model, seconds=0.5).audio.isfinite().all()
     assert model.vocabulary.kinds_of(Tags("jazz", "calm", 120.0)) == Tags()
+    assert model.vocabulary.tempo_like(120.0) is None
+    assert "tags       none" in describe_model(model)
     for tags, message in (("genre=jazz", "knows no genre"), ("tempo=120", "knows no tempo")):
         with pytest.raises(TagError, match=message):
             generate(model, tags=tags, seconds=0.5)

@@ -182,7 +182,7 @@ class TagVocabulary:
 
     def tempo_like(self, bpm: float) -> float | None:
         """Return a tempo in range whose beats fall together with those of `bpm`, or None."""
-        tempi = (bpm, bpm / 2, bpm * 2, bpm / 4, bpm * 4)
+        tempi = (bpm, bpm / 2, bpm * 2, bpm / 4, bpm * 4) if self.tempo_bins else ()
         return next((t for t in tempi if self.tempo_low <= t <= self.tempo_high), None)
 
     def encode(self, tags: Tags) -> Tensor:
