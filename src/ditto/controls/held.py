@@ -1,7 +1,7 @@
 """What keeps a clip that follows a control the music that its tags ask for.
 
-A curve or a tune is followed as well by other music, and the optimiser takes what is nearest: a
-calm jazz trio under a crescendo ends as rock. CLAP hears that, and its gradient takes it back.
+A curve or a tune is followed as well by other music than the tags ask for, and the optimiser takes
+what is nearest. CLAP hears how far a clip has gone from its tags, and its gradient takes it back.
 """
 
 from collections.abc import Sequence

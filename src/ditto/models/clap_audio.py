@@ -26,6 +26,20 @@ LARGEST = 4096
 Pair = tuple[int, int]
 
 
+def said_of(config: Mapping[str, Any], half: str, names: set[str]) -> dict[str, Any]:
+    """Return what a CLAP's ``config.json`` says of one half's `names`, lists as tuples.
+
+    Its outer level says how both halves project.
+    """
+    outer = {k: v for k, v in config.items() if k.startswith("projection_")}
+    whole = (config.get(half) or {}) | {"projection_dim": 512, "projection_hidden_act": "relu"}
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in (whole | outer).items()
+        if name in names
+    }
+
+
 @dataclass(frozen=True)
 class ClapAudioConfig:
     """What a ``config.json`` says of the audio half; names and defaults are transformers'.
@@ -61,15 +75,7 @@ class ClapAudioConfig:
             ValueError: it names an activation that is none of `ACTIVATIONS`, or the image is larger
                 than `LARGEST`.
         """
-        names = {field.name for field in fields(cls)}
-        outer = {k: v for k, v in config.items() if k.startswith("projection_") and k in names}
-        both = {"projection_dim": 512, "projection_hidden_act": "relu"} | outer
-        inner = config.get("audio_config") or {}
-        read: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in (inner | both).items()
-            if name in names
-        }
+        read = said_of(config, "audio_config", {field.name for field in fields(cls)})
         check_types(cls, read)
         made = cls(**read)
         if not 0 < made.spec_size <= LARGEST:

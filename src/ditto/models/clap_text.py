@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from ditto.models.clap_audio import ACTIVATIONS, Projection
+from ditto.models.clap_audio import ACTIVATIONS, Projection, said_of
 from ditto.models.network import check_types
 
 if TYPE_CHECKING:
@@ -51,11 +51,7 @@ class ClapTextConfig:
             ValueError: it names an activation that is none of `ACTIVATIONS`, the heads do not
                 share the width evenly, or padding is no token or leaves no position.
         """
-        names = {field.name for field in fields(cls)}
-        outer = {k: v for k, v in config.items() if k.startswith("projection_") and k in names}
-        both = {"projection_dim": 512, "projection_hidden_act": "relu"} | outer
-        inner = config.get("text_config") or {}
-        read = {name: value for name, value in (inner | both).items() if name in names}
+        read = said_of(config, "text_config", {field.name for field in fields(cls)})
         check_types(cls, read)
         made = cls(**read)
         for name in (made.hidden_act, made.projection_hidden_act):
