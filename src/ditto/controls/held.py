@@ -18,8 +18,8 @@ def held_to_tags(
 ) -> Control:
     """Return a control with a pull towards tags: its loss plus λ·`Text.loss` of their caption.
 
-    The loss ends at 0.75 of the embedded CLAP's cosine, where real music of the tags lies. Tags
-    without a genre and a mood say too little, and a pipeline's prompt has words that the embedded
+    The loss is in [0, 2] and ends where a text's does, at 0.75 of the embedded CLAP's cosine. Tags
+    with neither genre nor mood say too little, and a pipeline's prompt has words that the embedded
     CLAP does not know; where x_0 is no mel, CLAP would need every iteration's sound. The control
     is then returned as it is.
 
