@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ditto.errors import DataError
 from ditto.models.model import MusicModel
+from ditto.training import place
 from ditto.training.base import train_base
 from ditto.training.controlnet import train_controlnet
 from ditto.training.denoising import BaseConfig
@@ -157,7 +158,7 @@ def test_processes_see_together_what_one_sees(whole: Path, tmp_path: Path, count
 
 
 def train_in_bf16(run: Path) -> None:
-    with training_on("cpu"):
+    with mock.patch.object(place, "has_bf16", return_value=True), training_on("cpu"):
         train_recorded(run, config=replace(CONFIG, precision="bf16"))
 
 

@@ -139,11 +139,20 @@ def spread(words: Sequence[str], processes: int, settings: Any, **options: Any) 
     return True
 
 
+def say_precision(settings: Any, place: str) -> None:
+    """Say so where a recipe's bfloat16 is none of this device's, and float32 takes its place."""
+    from ditto.training.place import has_bf16
+
+    if getattr(settings, "precision", "no") == "bf16" and not has_bf16(place):
+        typer.echo("no bfloat16 here: training in float32", err=True)
+
+
 def carry_out(
-    recipe: Recipe, config: str, data: str, out: Path, held_out: str | None, *first: Any
+    recipe: Recipe, place: str, config: str, data: str, out: Path, held_out: str | None, *first: Any
 ) -> None:
     """Run a training from its recipe; print the folder that it returns, if it does."""
     module, settings = import_module(f"ditto.training.{recipe.module}"), recipe.settings(config)
+    say_precision(settings, place)
     result = getattr(module, recipe.function)(settings, *first, data, out, held_out=held_out)
     if isinstance(result, Path):
         typer.echo(result)
@@ -176,7 +185,7 @@ def command_of(name: str, recipe: Recipe) -> Callable[..., None]:
                 return
             with training_on(device) as place:
                 model = load(base, device=place, precision="float32")
-                carry_out(recipe, config, data, out, held_out, model)
+                carry_out(recipe, place, config, data, out, held_out, model)
 
         return from_model
 
@@ -196,8 +205,8 @@ def command_of(name: str, recipe: Recipe) -> Callable[..., None]:
         options |= {"held_out": held_out, "device": device}
         if spread(("train", name), processes, recipe.settings(config), **options):
             return
-        with training_on(device):
-            carry_out(recipe, config, data, out, held_out)
+        with training_on(device) as place:
+            carry_out(recipe, place, config, data, out, held_out)
 
     return from_scratch
 
@@ -230,8 +239,8 @@ def train_base(
     options |= {"accumulate": accumulate, "fsdp": fsdp}
     if spread(("train", "base"), processes, recipe.settings(config), **options):
         return
-    with training_on(device, accumulate=accumulate, in_parts=fsdp):
-        carry_out(recipe, config, data, out, held_out)
+    with training_on(device, accumulate=accumulate, in_parts=fsdp) as place:
+        carry_out(recipe, place, config, data, out, held_out)
 
 
 for _name, _recipe in RECIPES.items():
@@ -271,6 +280,7 @@ def student_command(kind: str) -> Callable[..., None]:
             return
         with training_on(device) as place:
             model = load(teacher, device=place, precision="float32")
+            say_precision(settings, place)
             train_from_folder(settings, model, data, out, held_out=held_out)
 
     return distill
@@ -344,8 +354,10 @@ def speed(config: Config = "base", device: Device = "auto") -> None:
     from ditto.training.place import training_on
     from ditto.training.speed import clips_per_second
 
+    settings = load_config(config, BaseConfig)
     with training_on(device) as place:
-        rate = clips_per_second(load_config(config, BaseConfig))
+        say_precision(settings, place)
+        rate = clips_per_second(settings)
         typer.echo(f"{rate:.1f} clips a second on {place}")
 
 

@@ -9,7 +9,6 @@ from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
-from accelerate import Accelerator
 from torch import Tensor
 
 from ditto.audio.bands import PLAIN, Bands
@@ -35,6 +34,7 @@ from ditto.training.denoising import (
 )
 from ditto.training.loop import Checkpoints, load_config, seeded
 from ditto.training.measure import Measure
+from ditto.training.place import accelerator_of
 from ditto.training.run import Run
 
 EMBEDDED = "embedded"
@@ -65,7 +65,7 @@ def train_base(
         bands: of the model space.
         show: a progress bar.
     """
-    accelerator = Accelerator(mixed_precision=config.precision)
+    accelerator = accelerator_of(config.precision)
     network, averaged = started(config), started(config)
     setting = Setting.of(config, network)
     averages = {"ema": config.ema} | ({"slow_ema": config.slow_ema} if config.slow_ema else {})

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Protocol
 import numpy as np
 import soundfile
 import torch
-from accelerate import Accelerator
 from pydantic import Field
 from torch import Tensor
 
@@ -34,6 +33,7 @@ from ditto.models.transformer import PatchTransformer
 from ditto.paths import StrPath
 from ditto.training.denoising import DenoiserRecipe, Example, Setting, weighted_mse
 from ditto.training.denoising import draw as draw_noise
+from ditto.training.place import accelerator_of
 from ditto.training.run import Run
 
 SHOWN = 4
@@ -211,7 +211,7 @@ def train_controlnet(
         raise DataError(
             f"a ControlNet needs a patch transformer as its base, not a {type(base).__name__}"
         )
-    accelerator = Accelerator(mixed_precision=config.precision)
+    accelerator = accelerator_of(config.precision)
     for part in model.parts():
         part.to(accelerator.device)
     adapter, averaged = (

@@ -48,7 +48,8 @@ class DenoiserRecipe(Recipe):
         max_weight: upper bound of the loss weight 1 + (data_std / σ_t)².
         times: how timesteps are drawn, "uniform" or "logit_normal", see `ditto.training.times`.
         time_mean, time_std, uniform_share: of the latter.
-        precision: "no" (float32) or "bf16" (autocast of the network; the loss stays float32).
+        precision: "no" (float32) or "bf16" (autocast of the network; the loss stays float32), which
+            is float32 where a device does not multiply bfloat16 natively.
         evaluate_every: in steps.
     """
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from accelerate import Accelerator
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -31,6 +30,7 @@ from ditto.tables import widened
 from ditto.training.consistency_loss import Example, Grid, Solver, distance, goal
 from ditto.training.denoising import Clips, DenoiserRecipe
 from ditto.training.loop import Checkpoints, Ema, load_config, read_log, step_seed
+from ditto.training.place import accelerator_of
 from ditto.training.run import Run
 from ditto.training.student_gap import SCALES, TeacherStudentGap
 from ditto.training.student_init import (
@@ -251,7 +251,7 @@ def train_student(
         DataError: the teacher cannot be distilled or is not the one that the run began with, or
             training diverged.
     """
-    accelerator = Accelerator(mixed_precision=config.precision)
+    accelerator = accelerator_of(config.precision)
     device, schedule = accelerator.device, teacher.student_schedule
     for part in teacher.parts():
         nn.Module.to(part, device)

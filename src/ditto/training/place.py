@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 
-from ditto.models.device import chosen_device
+from ditto.models.device import chosen_device, native_precision
 from ditto.training import fsdp
 
 DEVICE_VARIABLE, RANK_VARIABLE = "ACCELERATE_TORCH_DEVICE", "LOCAL_RANK"
@@ -68,6 +69,21 @@ def _training_on(place: str) -> Iterator[str]:
             yield place
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def accelerator_of(precision: str) -> Accelerator:
+    """Return what trains in a recipe's precision, "no" or "bf16", as far as the device has it.
+
+    A processor that does not multiply bfloat16 natively takes many times as long as in float32, so
+    there "bf16" is float32. A checkpoint goes on in either, for its weights are float32.
+    """
+    native = precision == "bf16" and has_bf16(PartialState().device)
+    return Accelerator(mixed_precision="bf16" if native else "no")
+
+
+def has_bf16(device: str | torch.device) -> bool:
+    """Tell whether a device multiplies bfloat16 natively."""
+    return native_precision(device) is torch.bfloat16
 
 
 def _leave_group() -> None:

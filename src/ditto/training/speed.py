@@ -3,13 +3,13 @@
 import time
 
 import torch
-from accelerate import Accelerator
 
 from ditto.models.conditioning import drop_conditions
 from ditto.training.base import network_of
 from ditto.training.denoising import BaseConfig, Setting, diffusion_loss, draw
 from ditto.training.learner import Learner
 from ditto.training.loop import Ema
+from ditto.training.place import accelerator_of
 
 WARM = 3
 """Steps that are not timed."""
@@ -21,7 +21,7 @@ def clips_per_second(config: BaseConfig, steps: int = 12) -> float:
     The fastest third of `steps` steps counts: others who use the machine slow single steps
     down; the fastest say what it can do.
     """
-    accelerator = Accelerator(mixed_precision=config.precision)
+    accelerator = accelerator_of(config.precision)
     network = network_of(config)
     setting, learner = Setting.of(config, network), Learner(accelerator, network, config)
     decays = [config.ema, *([config.slow_ema] if config.slow_ema else [])]
