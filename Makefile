@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-# Two OpenMP runtimes that spin for work slow each other down several-fold; idle threads should sleep.
-export OMP_WAIT_POLICY ?= PASSIVE
-export GOMP_SPINCOUNT ?= 0
+# OpenMP runtimes that spin for work slow each other down several-fold: where processes share the cores, idle
+# threads should sleep. A process alone is slower so.
+test campaign crowd fleet: export OMP_WAIT_POLICY ?= PASSIVE
+test campaign crowd fleet: export GOMP_SPINCOUNT ?= 0
 # Tests start hundreds of processes: what the first has compiled, the others need not, whatever is set outside.
 unexport PYTHONDONTWRITEBYTECODE
 
