@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +24,7 @@ from ditto.latents import Latent, item_seed, item_seeds
 from ditto.methods.base import check_number
 from ditto.models.device import native_precision, one_by_one
 from ditto.models.model import MusicModel
+from ditto.notebook import page
 from ditto.paths import StrPath, atomic_file, check_output, output_errors, printable
 from ditto.request import Request
 
@@ -107,6 +108,17 @@ class Result:
             ended=None if ended is None else ended.cpu(),
             **more,
         )
+
+    def __repr__(self) -> str:
+        """Return one line: what was asked, how many clips there are, and the first one's errors."""
+        errors = [f", {name} {value[0].item():.3g}" for name, value in self.errors.items()]
+        seconds = self.samples().shape[-1] / self.model.spec.sample_rate
+        clips = f"{len(self.x_0)} × {seconds:.2f} s{''.join(errors)}"
+        return f"<{type(self).__name__}: {self.title()} {clips}>"
+
+    def _repr_html_(self) -> str:
+        """Return the clips to hear and see, for a notebook."""
+        return page(repr(self), [partial(self.save, item=i) for i in range(len(self.x_0))])
 
     @property
     def seeds(self) -> tuple[int, ...]:

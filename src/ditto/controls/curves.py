@@ -56,7 +56,7 @@ class Curve:
     points: Points
     relative: bool = False
     name: str = "breakpoints"
-    scale: Scale = LOUDNESS
+    scale: Scale = field(default=LOUDNESS, repr=False)
     heard: bool = field(default=False, compare=False)
     about: str = field(default="", compare=False)
 

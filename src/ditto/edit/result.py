@@ -22,6 +22,7 @@ from ditto.edit.surroundings import lacking
 from ditto.edit.timeline import FADE_SECONDS, Original, Timeline
 from ditto.eval.seams import seam_jump, share_below, typical_jumps
 from ditto.models.model import MusicModel
+from ditto.notebook import page
 from ditto.panels import Panel
 from ditto.paths import StrPath, atomic_file, printable, refuse_inputs
 from ditto.request import Request
@@ -98,6 +99,15 @@ class Edit:
     repeats: int = 1
     asked: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Return one line: what was asked, how long it is, and its errors."""
+        errors = [f", {name} {value:.3g}" for name, value in self.errors.items()]
+        return f"<{type(self).__name__}: {self._title()} {self.seconds:.2f} s{''.join(errors)}>"
+
+    def _repr_html_(self) -> str:
+        """Return it to hear and see, for a notebook."""
+        return page(repr(self), [self.save])
 
     @property
     def samples(self) -> np.ndarray:

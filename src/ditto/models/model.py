@@ -95,6 +95,14 @@ class MusicModel:
     decoder_precision: torch.dtype = torch.float32
     low_memory: bool = False
 
+    def __repr__(self) -> str:
+        """Return one line: name, size, a clip's length, student, device and hash."""
+        size = sum(p.numel() for p in self.network.parameters()) / 1e6
+        student = f", {self.distilled.kind} student" if self.distilled else ""
+        clip = self.spec.seconds(self.spec.clip_frames)
+        where = f"{self.device}, sha256 {self.sha256[:12]}"
+        return f"<MusicModel {self.name!r}: {size:.1f} M, {clip:.2f} s{student}, {where}>"
+
     # What samplers and controls call.
 
     @cached_property

@@ -77,7 +77,7 @@ def accelerator_of(precision: str) -> Accelerator:
     A processor that does not multiply bfloat16 natively takes many times as long as in float32, so
     there "bf16" is float32. A checkpoint goes on in either, for its weights are float32.
     """
-    native = precision == "bf16" and has_bf16(PartialState().device)
+    native = precision == "bf16" and has_bf16(PartialState().device or "cpu")
     return Accelerator(mixed_precision="bf16" if native else "no")
 
 
