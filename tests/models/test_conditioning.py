@@ -154,3 +154,5 @@ def test_a_prompt_is_the_rest_of_the_text_and_the_caption() -> None:
 def test_a_model_of_tags_refuses_a_prompt() -> None:
     with pytest.raises(TagError, match="reads no prompts"):
         TagVocabulary(("jazz",), ()).encode(Tags(prompt="jazz"))
+    with pytest.raises(TagError, match="neither prompts nor tags: leave them out"):
+        TagVocabulary((), (), tempo_bins=0).encode(Tags(prompt="jazz"))

@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.studio.conftest import free_port
 import ditto
 from ditto.errors import ModelError
 from ditto.methods import METHODS
+from ditto.models.conditioning import TagVocabulary
 from ditto.models.model import MusicModel
 from ditto.studio import facts
 from ditto.studio.facts import Facts
@@ -23,8 +25,10 @@ from ditto.studio.jobs import Jobs
 from ditto.studio.work import Studio
 
 pytest.importorskip("gradio")
+import gradio
 from fastapi.testclient import TestClient
 
+from ditto.studio import page
 from ditto.studio.guard import SOON, STATIC, Guard
 from ditto.studio.server import make_app, serve
 
@@ -48,6 +52,26 @@ def test_what_serves_the_page_is_imported_without_pytorch() -> None:
 
 def test_the_page_says_of_the_embedded_model_what_is_so() -> None:
     assert Facts.embedded() == Facts.of(Studio(ditto.load()))
+
+
+@pytest.mark.parametrize(
+    ("words", "prompts", "tempo"),
+    [
+        (TagVocabulary(("jazz",), ("calm",)), False, True),
+        (TagVocabulary((), ()), True, True),  # a pipeline's
+        (TagVocabulary((), (), tempo_bins=0), False, False),  # that never saw a tag
+    ],
+)
+def test_the_page_asks_for_what_the_model_reads(
+    tiny_model: MusicModel, words: TagVocabulary, prompts: bool, tempo: bool
+) -> None:
+    studio = Studio(replace(tiny_model, vocabulary=words))
+    front = Front(lambda *given: studio, facts=Facts.of(studio))
+    with gradio.Blocks():
+        fields = page.music(front, "create", ["tempo", "seconds"]).props
+    assert fields["prompts"] is prompts
+    assert ("tempo" in fields["fields"]) is tempo
+    assert "seconds" in fields["fields"]
 
 
 def test_the_page_offers_every_method_that_needs_nothing_more() -> None:

@@ -171,6 +171,11 @@ class TagVocabulary:
         """Number of indices of each of the first three columns, null included."""
         return len(self.genres) + 1, len(self.moods) + 1, self.tempo_bins + 1
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is no tag at all, as in a model that never saw one."""
+        return not (self.genres or self.moods or self.tempo_bins)
+
     def kinds_of(self, tags: Tags) -> Tags:
         """Return tags without those of a kind of which the model knows none, such as genres."""
         return replace(
@@ -195,7 +200,9 @@ class TagVocabulary:
         tags.check()
         if tags.prompt is not None:
             raise TagError(
-                "this model reads no prompts: give it tags, such as 'genre=jazz tempo=110'"
+                "this model reads neither prompts nor tags: leave them out"
+                if self.empty
+                else "this model reads no prompts: give it tags, such as 'genre=jazz tempo=110'"
             )
         genre, mood = (
             _index("genre", tags.genre, self.genres),

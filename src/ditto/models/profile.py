@@ -431,7 +431,7 @@ def describe_model(model: MusicModel) -> list[str]:
         f"moods      {', '.join(names.moods)}",
         f"tempo      {names.tempo_low:g} to {names.tempo_high:g} beats per minute",
     ]
-    prompts = "prompts    any text" if names.tempo_bins else "tags       none"
+    prompts = "tags       none" if names.empty else "prompts    any text"
     if getattr(model, "sings", False):
         prompts += "; lyrics, tempo and key are conditions of their own"
     return [

@@ -27,19 +27,23 @@ class Facts:
         genres, moods: its tags.
         tempo: the slowest and the fastest that it knows, beats per minute.
         window: length of its window in seconds.
+        steered: whether it takes tags or prompts at all.
     """
 
     genres: tuple[str, ...]
     moods: tuple[str, ...]
     tempo: tuple[float, float]
     window: float
+    steered: bool = True
 
     @classmethod
     def of(cls, studio: "Studio") -> "Facts":
         """Return those of a studio's model."""
         words = studio.model.vocabulary
         tempo = words.tempo_low, words.tempo_high
-        return cls(tuple(words.genres), tuple(words.moods), tempo, studio.window)
+        return cls(
+            tuple(words.genres), tuple(words.moods), tempo, studio.window, steered=not words.empty
+        )
 
     @classmethod
     def embedded(cls, file: Path = EMBEDDED) -> "Facts | None":

@@ -98,10 +98,10 @@ def music(studio: Front, name: str, fields: list[str], **chosen: Any) -> gr.HTML
         genres=list(words.genres),
         moods=list(words.moods),
         tempo=list(words.tempo),
-        prompts=not words.genres and not words.moods,
+        prompts=words.steered and not words.genres and not words.moods,
         methods=list(METHODS),
         seconds=words.window,
-        fields=fields,
+        fields=[each for each in fields if words.steered or each != "tempo"],
         chosen=chosen,
     )
 

@@ -44,7 +44,7 @@
 
     const tags = props.prompts
       ? [field("prompt", prompt, true)]
-      : [field("genre", genre), field("mood", mood),
+      : [props.genres.length ? field("genre", genre) : null, props.moods.length ? field("mood", mood) : null,
         has("tempo") ? field("tempo", tempo) : null];
     const more = [
       ["iterations", field("iterations K", iterations)], ["guidance", field("guidance w", guidance)],
