@@ -87,7 +87,8 @@ SlowCount = Annotated[
     ),
 ]
 Rows = Annotated[
-    list[str] | None, typer.Option(help="Only rows whose name contains this; may be repeated.")
+    list[str] | None,
+    typer.Option(help="Only rows whose name contains this, or is what follows =; may be repeated."),
 ]
 Seed = Annotated[
     int | None, typer.Option(help="Seed of the first clip; 0, or 1000 where settings are chosen.")

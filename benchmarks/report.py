@@ -6,7 +6,8 @@ row that could not run says why in `error`.
 
 import json
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -286,7 +287,10 @@ def write_claims(out: Path) -> Path:
     reports = [Report.load(path) for path in paths]
     made = [(r, c, v) for r in reports for c, v in zip(r.claims, verdicts(r.claims), strict=True)]
     verdict_names: tuple[Verdict, ...] = ("reproduced", "not reproduced", "undecided")
-    counts = ", ".join(f"{sum(v == name for *_, v in made)} {name}" for name in verdict_names)
+    told_of: dict[str, dict[tuple[str, float], Verdict]] = {}
+    for report, claim, verdict in sorted(made, key=lambda each: each[0].date, reverse=True):
+        # Tables that share rows share claims.
+        told_of.setdefault(_model(report), {}).setdefault((claim.claim, claim.ratio), verdict)
     lines = [
         "# Results",
         "",
@@ -295,14 +299,18 @@ def write_claims(out: Path) -> Path:
         " more, and it passes Holm's correction within its table. Where a claim names another"
         " border, the figure is compared with that.",
         "",
-        f"{counts[0].upper()}{counts[1:]}.",
+        "Claims by model, the newest first, each counted once though several tables have it:",
         "",
-        _row("result", *verdict_names),
+        _row("model (SHA-256)", *verdict_names),
         "|---|---|---|---|",
+        *(_row(model, *_counts(found.values(), verdict_names)) for model, found in told_of.items()),
+        "",
+        _row("result", "model", *verdict_names),
+        "|---|---|---|---|---|",
     ]
     for report in filter(lambda report: report.claims, reports):
-        told = verdicts(report.claims)
-        lines.append(_row(_link(report, out), *(str(told.count(name)) for name in verdict_names)))
+        counts = _counts(verdicts(report.claims), verdict_names)
+        lines.append(_row(_link(report, out), _model(report), *counts))
     for title, names in {"Decided": verdict_names[:2], "Undecided": verdict_names[2:]}.items():
         lines += ["", f"## {title}", ""]
         lines += [
@@ -323,6 +331,17 @@ def write_claims(out: Path) -> Path:
 
 def _row(*cells: str) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _counts(verdicts: Iterable[Verdict], names: Sequence[Verdict]) -> list[str]:
+    """Return how many verdicts have each name."""
+    found = Counter(verdicts)
+    return [str(found[name]) for name in names]
+
+
+def _model(report: Report) -> str:
+    """Return the first digits of the model's hash, or its name where it has none."""
+    return report.model["sha256"][:7] or report.model["name"]
 
 
 def _file(report: Report) -> str:

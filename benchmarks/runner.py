@@ -150,14 +150,20 @@ class Table:
     seed: int = 0
 
     def only(self, words: Sequence[str]) -> "Table":
-        """Return the table with the rows alone whose name contains one of these words.
+        """Return the table with the rows alone whose name contains one of these words, or is what
+        follows their "=".
 
         Raises:
             DittoError: there are none.
         """
         if not words:
             return self
-        rows = tuple(e for e in self.entries if any(word in e.name for word in words))
+        whole = {word[1:] for word in words if word.startswith("=")}
+        rows = tuple(
+            entry
+            for entry in self.entries
+            if entry.name in whole or any(word in entry.name for word in words)
+        )
         if not rows:
             names = "; ".join(entry.name for entry in self.entries)
             raise DittoError(f"no row of {self.name} contains {' or '.join(words)}: it has {names}")

@@ -247,7 +247,7 @@ def _rows(kind: str) -> list[tuple[str, Variant, Change | None, int | None]]:
         *((f"default, K {k}", ctm, None, k) for k in ITERATIONS if k != FEW),
         *((f"default, T' {n}", ctm.with_(decode_steps=n), None, None) for n in STEPS),
         *((f"default, w {w:g}", ctm.with_(guidance=w), None, None) for w in GUIDED),
-        ("default, 16 candidates", ctm.with_(candidates=16), None, None),
+        *((f"default, {n} candidates", ctm.with_(candidates=n), None, None) for n in (16, 128)),
         ("default, keep decoded", ctm.with_(keep="decoded"), None, None),
         ("default, straight through", ctm.with_(corrections="every step"), None, None),
         ("default, hear sound", ctm.with_(hear="sound"), None, None),

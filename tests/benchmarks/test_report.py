@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -119,13 +120,23 @@ def test_the_page_collects_all_claims(tmp_path):
     page = write_claims(tmp_path)
     text = page.read_text()
     assert page.name == "README.md"
-    assert "1 reproduced, 1 not reproduced, 0 undecided." in text
+    assert "| abababa | 1 | 1 | 0 |" in text
     line = (
         "| a \\| b | 0.4 (0.3 – 0.5), against 0.9 | 16 | not reproduced | [quality](quality.json) |"
     )
     assert line in text
-    assert "| [quality](quality.json) | 0 | 1 | 0 |" in text
+    assert "| [quality](quality.json) | abababa | 0 | 1 | 0 |" in text
     assert "Without claims: [silent](silent.json)." in text
+
+
+def test_the_page_counts_a_claim_of_two_tables_once_and_models_apart(tmp_path):
+    one, other = claim(1.5, 2.0, 2.5), claim(1.5, 3.0, 4.5)
+    a_report("d2-fig4", claims=[one, other]).write(tmp_path)
+    a_report("d2-fig5", claims=[one]).write(tmp_path)
+    of_old = {"model": {"name": "old", "sha256": "0123456789"}, "date": "2020-01-01T00:00:00+00:00"}
+    replace(a_report("quality", claims=[one]), **of_old).write(tmp_path)
+    lines = write_claims(tmp_path).read_text().splitlines()
+    assert lines.index("| abababa | 2 | 0 | 0 |") < lines.index("| 0123456 | 1 | 0 | 0 |")
 
 
 def test_a_stray_json_is_named(tmp_path):

@@ -193,6 +193,12 @@ def test_some_rows_can_be_chosen():
         tables_ditto.TABLE_3.only(["dance"])
 
 
+def test_a_row_is_chosen_by_its_whole_name() -> None:
+    table = tables_ditto.TABLE_3.only(["=intensity, DITTO", "structure, DOODL"])
+    assert [entry.name for entry in table.entries] == ["intensity, DITTO", "structure, DOODL"]
+    assert len(tables_ditto.TABLE_3.only(["intensity, DITTO"]).entries) > 1
+
+
 def test_no_clips_are_one_line(bench, judge):
     table = tables_ditto.TABLE_3.only(["intensity, DOODL"])
     report = run_table(table, bench, judge, count=2, slow_count=0, command="")
