@@ -288,9 +288,10 @@ def write_claims(out: Path) -> Path:
     made = [(r, c, v) for r in reports for c, v in zip(r.claims, verdicts(r.claims), strict=True)]
     verdict_names: tuple[Verdict, ...] = ("reproduced", "not reproduced", "undecided")
     told_of: dict[str, dict[tuple[str, float], Verdict]] = {}
-    for report, claim, verdict in sorted(made, key=lambda each: each[0].date, reverse=True):
-        # Tables that share rows share claims.
-        told_of.setdefault(_model(report), {}).setdefault((claim.claim, claim.ratio), verdict)
+    for report in sorted(reports, key=lambda report: report.date, reverse=True):
+        for claim, verdict in zip(report.claims, verdicts(report.claims), strict=True):
+            # Tables that share rows share claims.
+            told_of.setdefault(_model(report), {}).setdefault((claim.claim, claim.ratio), verdict)
     lines = [
         "# Results",
         "",

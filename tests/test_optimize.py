@@ -308,3 +308,32 @@ def test_a_plateau_is_counted_anew_when_the_best_rises() -> None:
 def test_a_plateau_is_found_below_zero_too() -> None:
     stop = plateau(patience=1, improvement=0.01)
     assert [stop(a_step(loss)) for loss in (-0.5, -0.9, -0.905)] == [False, False, True]
+
+
+def test_an_item_that_failed_stays_where_it_was_though_its_loss_is_finite_there() -> None:
+    """√(x − edge) has no gradient beyond the edge, which the item would cross again and again."""
+
+    def rooted(x_0: torch.Tensor, x_T: torch.Tensor) -> torch.Tensor:
+        values = x_0.flatten(1).mean(dim=1)
+        return torch.stack([values[0].square(), (values[1] - 0.985).sqrt()])
+
+    x_T = torch.ones(2, 1, 1, 1)
+    steps = list(optimize(x_T, lambda x: x, rooted, iterations=12, lr=0.003))
+    first = next(i for i, step in enumerate(steps) if step.failed is not None)
+    there = steps[first].x_T[1]
+    assert 0 < first < 9
+    assert all(torch.equal(step.x_T[1], there) for step in steps[first:])
+    assert len([warning for step in steps for warning in step.warnings]) == 1
+    assert steps[-1].x_T[0] < steps[first].x_T[0]  # the other goes on
+
+
+def test_a_best_that_is_not_a_number_yields_to_any() -> None:
+    x_T = torch.zeros(2, 1)
+    losses = ([1.0, math.nan], [2.0, 5.0], [3.0, 4.0])
+    steps = [
+        Step(i, loss, x_T + i, loss, x_T + i)
+        for i, loss in enumerate(torch.tensor(each) for each in losses)
+    ]
+    last = list(best_so_far(iter(steps)))[-1]
+    assert last.best_loss.tolist() == [1.0, 4.0]
+    assert last.best_x_T.flatten().tolist() == [0.0, 2.0]

@@ -203,3 +203,42 @@ def test_what_is_no_report_is_one_line(run: Command, text: str) -> None:
     assert err.startswith("error: ")
     assert run("again", "none.json")[0] == 2
     assert run("again", "song.wav")[0] == 2
+
+
+def test_a_clip_that_was_stopped_is_made_again_as_far(
+    tiny_model: MusicModel, tmp_path: Path
+) -> None:
+    control, path = ditto.Intensity("swell"), tmp_path / "a.wav"
+    settings = {"seed": 3, "iterations": 10, "method": Ditto(steps=2, lr=0.05)}
+    clip = ditto.generate(tiny_model, control, stop=lambda step: step.i == 2, **settings)
+    assert len(clip.losses) == 3
+    clip.save(path)
+    again = ditto.again(tiny_model, path.with_suffix(".json"))
+    assert again.same
+    assert isinstance(again.made, Result)
+    assert len(again.made.losses) == 3
+
+
+def test_a_clip_like_a_longer_recording_is_made_again(
+    tiny_model: MusicModel, tmp_path: Path
+) -> None:
+    samples = np.linspace(0.01, 0.2, 16000) * np.random.default_rng(0).standard_normal(16000)
+    soundfile.write(tmp_path / "long.wav", samples, 8000)
+    like = ditto.Intensity.of_recording(tmp_path / "long.wav", tiny_model.spec)
+    path = tmp_path / "a.wav"
+    ditto.generate(tiny_model, like, iterations=2, method=Ditto(steps=2)).save(path)
+    assert ditto.again(tiny_model, path.with_suffix(".json")).same
+
+
+def test_a_variation_by_freedom_is_made_again_with_its_strength(
+    tiny_model: MusicModel, tmp_path: Path
+) -> None:
+    plain = ditto.generate(
+        tiny_model, ditto.Intensity("swell"), iterations=2, method=Ditto(steps=2)
+    )
+    plain.latent().save(tmp_path / "a.latent")
+    latent = ditto.Latent.load(tmp_path / "a.latent")
+    clips = ditto.vary(tiny_model, latent, count=1, how="ddpm+freedom", steps=3, strength=0.5)
+    clips.save(tmp_path / "b.wav", 0)
+    again = ditto.again(tiny_model, tmp_path / "b.json", start=latent)
+    assert again.same

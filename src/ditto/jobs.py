@@ -3,6 +3,7 @@
 A report holds all of it, so that ``again`` and ``batch`` read what every command writes.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,9 +17,10 @@ from ditto.edit.result import Edit
 from ditto.edit.song import song
 from ditto.errors import RequestError
 from ditto.latents import Latent
+from ditto.methods.guidance import FREEDOM_STRENGTH
 from ditto.models.model import MusicModel
-from ditto.optimize import Step
-from ditto.paths import StrPath, found_path, printable
+from ditto.optimize import Step, never
+from ditto.paths import StrPath, found_path, printable, shown
 from ditto.request import Request
 from ditto.result import Result
 from ditto.runner import Run, Watch, run
@@ -61,6 +63,7 @@ class Job:
             is no variation.
         item: of the request's batch.
         compare: whether a clip's report says how much is kept of the one without control.
+        made: iterations after which a clip was ended before its last; None is none.
     """
 
     request: Request
@@ -70,6 +73,7 @@ class Job:
     vary: str | None = None
     item: int = 0
     compare: bool = True
+    made: int | None = None
 
     @classmethod
     def of_report(
@@ -124,7 +128,12 @@ class Job:
             request = replace(request, seed=batch.get("seed"), count=batch.get("count"))
             item = batch.get("item")
         request = replace(request, start=start)
-        return cls(request, vary=values.get("vary"), item=int(item or 0))
+        losses = report.get("loss")
+        made = len(losses) if isinstance(losses, list) else 0
+        ended = 0 < made < (request.iterations or 0)
+        return cls(
+            request, vary=values.get("vary"), item=int(item or 0), made=made if ended else None
+        )
 
     @classmethod
     def _of_edit(cls, report: Mapping[str, Any], name: str, recording: StrPath | None) -> "Job":
@@ -145,7 +154,7 @@ class Job:
         """
         if self.recording is not None:
             seconds = info(self.recording).seconds
-            for start, end in self.asked.get("regions", ()):
+            for start, end in _pairs(self.asked.get("regions", ())):
                 if not 0 <= start < end <= seconds + 0.1:  # mp3 headers are not exact
                     name = printable(self.recording)
                     raise RequestError(
@@ -174,7 +183,8 @@ class Job:
         if self.edit is not None:
             return self._edited(model, watch)
         if self.vary is None:
-            return run(self.request, model, watch=watch, compare=self.compare)
+            stop = never if self.made is None else self._ended
+            return run(self.request, model, watch=watch, stop=stop, compare=self.compare)
         request = self.request
         return variations.vary(
             model,
@@ -185,7 +195,13 @@ class Job:
             prompts=request.tags,
             controls=request.controls,
             steps=getattr(request.method, "steps", None),
+            strength=getattr(request.method, "strength", FREEDOM_STRENGTH),
         )
+
+    def _ended(self, step: Step) -> bool:
+        """Tell whether the clip ended with this iteration."""
+        assert self.made is not None
+        return step.i + 1 >= self.made
 
     def _varied(self) -> Latent:
         if self.request.start is None:
@@ -201,14 +217,32 @@ class Job:
         recording = () if self.recording is None else (self.recording,)
         if make is loops.loop and recording:
             make = loops.loop_recording
-        try:
-            return make(
-                model, *recording, **dict(self.asked), request=self.request, progress=progress
-            )
-        except TypeError:
-            raise RequestError(
-                f"these are no arguments of {self.edit}: {', '.join(map(str, self.asked))}"
-            ) from None
+        if unknown := self.asked.keys() - _arguments(make):
+            names = ", ".join(printable(str(name)) for name in sorted(unknown, key=str))
+            raise RequestError(f"{self.edit} takes no {names}")
+        return make(model, *recording, **dict(self.asked), request=self.request, progress=progress)
+
+
+def _arguments(make: Callable[..., Any]) -> set[str]:
+    """Return the names of an edit's own arguments."""
+    function = variations.invert if make is _inverted else make
+    parameters = inspect.signature(function).parameters
+    own = {name for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD}
+    return own - {"model", "recording", "request", "progress", "watch"}
+
+
+def _pairs(regions: Any) -> list[tuple[float, float]]:
+    """Return regions, from and to in seconds.
+
+    Raises:
+        RequestError: they are something else.
+    """
+    try:
+        return [(float(start), float(end)) for start, end in regions]
+    except (TypeError, ValueError):
+        raise RequestError(
+            f"regions are pairs of seconds, such as [[1.5, 3]], not {shown(regions)}"
+        ) from None
 
 
 def _found(was: Any, name: str, recording: StrPath | None, what: str) -> StrPath:

@@ -152,8 +152,9 @@ def optimize(
             gradient, broken = _gradient(loss, latent)
         new, failed = broken & ~failed, failed | broken
         loss, x = loss.detach(), latent.detach().clone()
-        if bool(new.any()):
-            x = torch.where(expand_like(new, x), good, x)
+        if bool(failed.any()):
+            there = expand_like(failed, x)
+            x, gradient = torch.where(there, good, x), gradient.masked_fill(there, 0.0)
             latent.data.copy_(x)
         yield Step(
             i,
@@ -202,7 +203,8 @@ def best_so_far(
         if best is None or restart(step):
             best = step
         else:
-            better = step.loss < best.best_loss
+            # A loss that is not a number yields to any.
+            better = (step.loss < best.best_loss) | best.best_loss.isnan()
             best = replace(
                 step,
                 best_loss=torch.where(better, step.loss, best.best_loss),

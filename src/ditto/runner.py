@@ -393,6 +393,11 @@ def checked_shape(request: Request, model: MusicModel) -> tuple[int, ...]:
             raise RequestError("candidates of several windows go with an edit or a song")
     for control in request.controls:
         control.check(model, shape[-1])
+        if control.items not in (None, request.count):
+            raise RequestError(
+                f"{control.noun} is given for each of {control.items} clips, and count is "
+                f"{request.count}"
+            )
     return shape
 
 
@@ -410,12 +415,18 @@ def problem_of(
     assert request.guidance is not None
     assert request.iterations is not None
     assert request.method is not None
-    model = request.method.prepared(model, request.controls)
+    model, seconds = request.method.prepared(model, request.controls), request.seconds
+    if seconds is None and request.start is not None:
+        seconds = model.spec.seconds(shape[-1])  # the latent's own length
+    controls, control = request.controls, request.control
+    if request.count == 1 and control is not None:  # a search over noises makes several of one clip
+        controls = tuple(one.for_item(0) for one in controls)
+        control = control.for_item(0)
     return Problem(
         model=model,
-        controls=request.controls,
-        control=request.control,
-        cond=model.cond(request.tags, request.count, request.seconds),
+        controls=controls,
+        control=control,
+        cond=model.cond(request.tags, request.count, seconds),
         guidance=request.guidance,
         iterations=request.iterations,
         new_noise=partial(item_noise, shape, request.seed, request.count, model.device),

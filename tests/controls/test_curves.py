@@ -13,6 +13,7 @@ from scipy.signal import savgol_filter
 
 from ditto.audio.features import rms_db, smoothing_window
 from ditto.audio.spec import AudioSpec
+from ditto.controls import curves
 from ditto.controls.curves import (
     SHAPES,
     Curve,
@@ -260,3 +261,16 @@ def test_points_may_be_given_directly() -> None:
     assert Curve(((0.0, -20.0),)).last == 0.0
     with pytest.raises(ControlError, match="not 0"):
         Curve(())
+
+
+def test_the_loudness_of_a_long_recording_is_thinned_not_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rising = np.linspace(0.001, 0.5, 80_000) * np.random.default_rng(0).standard_normal(80_000)
+    soundfile.write(tmp_path / "long.wav", 0.3 * rising, 8000)
+    whole = curve_of_recording(tmp_path / "long.wav", SPEC, 10.0)
+    monkeypatch.setattr(curves, "MAX_POINTS", 400)
+    thinned = curve_of_recording(tmp_path / "long.wav", SPEC, 10.0)
+    assert 250 < len(thinned.points) <= 400 < len(whole.points)
+    assert set(thinned.points) <= set(whole.points)
+    assert thinned.points[-1][0] > 9.9

@@ -184,6 +184,11 @@ class Control(ABC):
         """
         return None
 
+    @property
+    def items(self) -> int | None:
+        """How many clips a batch must have, if each has something of its own; else None."""
+        return None
+
     def for_item(self, item: int) -> "Control":
         """Return what one item of a batch follows: the same, unless each has one of its own."""
         return self
@@ -313,6 +318,11 @@ class Sum(Control):
         parts = tuple((control, weight) for control, weight in moved if control is not None)
         return Sum(parts) if parts else None
 
+    @property
+    def items(self) -> int | None:
+        """How many clips a part is of."""
+        return next((n for control, _ in self.parts if (n := control.items) is not None), None)
+
     def for_item(self, item: int) -> "Sum":
         """Return the sum of what the item follows."""
         return Sum(tuple((control.for_item(item), weight) for control, weight in self.parts))
@@ -434,6 +444,11 @@ class Masked(Control):
         spans = tuple((start, end) for start, end in clipped if end - start >= shortest_span(spec))
         moved = self.control.in_window(window, spec) if spans else None
         return None if moved is None else moved.during(*spans)
+
+    @property
+    def items(self) -> int | None:
+        """How many clips the control is of."""
+        return self.control.items
 
     def for_item(self, item: int) -> "Masked":
         """Return what the item follows, within the same spans."""

@@ -121,6 +121,7 @@ class Curve:
         """Return name and, unless there are very many, points as JSON; `from_dict` reads it."""
         points = [list(point) for point in self.points]
         understood = {"understood": self.about} if self.about else {}
+        understood |= {"heard": True} if self.heard else {}
         return {
             "curve": self.name,
             "relative": self.relative,
@@ -136,8 +137,8 @@ class Curve:
             KeyError, TypeError, ValueError: it lacks its points.
         """
         points = tuple((float(time), float(value)) for time, value in values["points"])
-        about = str(values.get("understood", ""))
-        return cls(points, bool(values["relative"]), values["curve"], scale, about=about)
+        about, heard = str(values.get("understood", "")), values.get("heard") is True
+        return cls(points, bool(values["relative"]), values["curve"], scale, heard, about)
 
     def between(self, start: float, end: float, total: float) -> "Curve":
         """Return the curve from `start` to `end` seconds, moved to begin at 0.
@@ -242,6 +243,8 @@ def curve_of_recording(
 ) -> Curve:
     """Return the loudness of a part of a recording, one point per frame, not yet smoothed.
 
+    Of more than `MAX_POINTS` frames there is a point for several.
+
     Args:
         path: a sound file.
         spec: of the model.
@@ -253,8 +256,9 @@ def curve_of_recording(
     """
     part = read_from(path, spec, seconds or spec.clip_seconds, begin)
     levels = rms_db(torch.from_numpy(part.samples)[None], spec)[0]
-    levels = levels.clamp(LOUDNESS.low, LOUDNESS.high)[:MAX_POINTS]
-    times = np.arange(len(levels)) * spec.hop / spec.sample_rate
+    every = -(-len(levels) // MAX_POINTS)  # of a long recording a point for several frames
+    levels = levels.clamp(LOUDNESS.low, LOUDNESS.high)[::every]
+    times = np.arange(len(levels)) * every * spec.hop / spec.sample_rate
     points = tuple((float(t), float(v)) for t, v in zip(times, levels.tolist(), strict=True))
     about = f"loudness of {part.about}, {levels.min():.4g} to {levels.max():.4g} dB"
     return Curve(points, name=Path(path).name, heard=True, about=about)

@@ -66,6 +66,11 @@ class PerItem(Control):
         for control in self.controls:
             control.check(model, frames)
 
+    @property
+    def items(self) -> int:
+        """As many clips as there are controls."""
+        return len(self.controls)
+
     def for_item(self, item: int) -> Control:
         """Return the control of one item."""
         return self.controls[item]

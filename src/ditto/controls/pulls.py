@@ -211,6 +211,11 @@ class NearUncontrolled(Pull):
         """Return the loss."""
         return {f"near_uncontrolled_{self.space}": self.loss(output)}
 
+    @property
+    def items(self) -> int | None:
+        """As many clips as there are references; one is every clip's."""
+        return len(self.reference) if len(self.reference) > 1 else None
+
     def for_item(self, item: int) -> "NearUncontrolled":
         """Return the pull towards the item's own clip."""
         own = self.reference[item : item + 1] if len(self.reference) > 1 else self.reference

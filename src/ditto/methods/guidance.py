@@ -127,8 +127,21 @@ def estimate_and_gradient(
     with torch.enable_grad():
         leaf = x_t.detach().requires_grad_()
         x_0 = chain.predict(leaf, t)
-        (gradient,) = torch.autograd.grad(objective(x_0).sum(), leaf)
+        gradient = gradient_of(objective(x_0), leaf)
     return x_0.detach(), gradient
+
+
+def gradient_of(losses: Tensor, leaf: Tensor) -> Tensor:
+    """Return the gradient of the losses (B,) by what they are of.
+
+    Raises:
+        RequestError: they are not of it, as pulls on x_T alone.
+    """
+    if not losses.requires_grad:
+        raise RequestError(
+            "nothing is asked of the music: guidance needs a control beside pulls on x_T"
+        )
+    return torch.autograd.grad(losses.sum(), leaf)[0]
 
 
 def back_to(schedule: Schedule, x_next: Tensor, t_next: int, t: int, noise: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from ditto.diffusion.denoiser import Limit, limit_of
 from ditto.diffusion.samplers import Advance, Chain, ddim_step
 from ditto.errors import RequestError
 from ditto.methods.base import Problem, SamplingMethod
-from ditto.methods.guidance import Objective, estimate_and_gradient, scaled
+from ditto.methods.guidance import Objective, estimate_and_gradient, gradient_of, scaled
 
 VARIANCE, MEAN, MEAN_STEPS = 0.00625, 0.01, 4
 START, END = 0.0, 1.0
@@ -90,7 +90,7 @@ def descended(
     for _ in range(steps):
         with torch.enable_grad():
             leaf = moved.requires_grad_()
-            (gradient,) = torch.autograd.grad(objective(leaf).sum(), leaf)
+            gradient = gradient_of(objective(leaf), leaf)
         moved = leaf.detach() - scaled(gradient, size)
         moved = moved if limit is None else limit(moved)
     return moved
@@ -159,7 +159,7 @@ class LatCH(SamplingMethod):
         proxy, fast = problem.control.proxy(), problem.model.fast
         return latch(
             x_T,
-            problem.chain(self.steps),
+            self.chain(problem),
             lambda x_0: proxy(x_0, fast),
             variance=self.variance,
             mean=self.mean,

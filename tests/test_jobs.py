@@ -1,0 +1,47 @@
+"""What can be made as a value: what is refused before the work, in one line."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from ditto.errors import RequestError
+from ditto.jobs import Job
+from ditto.models.model import MusicModel
+from ditto.request import Request
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    samples = 0.1 * np.random.default_rng(0).standard_normal(9600)
+    soundfile.write(tmp_path / "song.wav", samples, 8000)
+    return tmp_path / "song.wav"
+
+
+@pytest.mark.parametrize("regions", [5, [1.0, 2.0], [["a", "b"]], [[0.1, 0.2, 0.3]], [None]])
+def test_regions_that_are_no_pairs_are_refused(
+    tiny_model: MusicModel, recording: Path, regions: Any
+) -> None:
+    job = Job(Request(), "inpaint", recording, {"regions": regions})
+    with pytest.raises(RequestError, match="regions are pairs of seconds"):
+        job.check(tiny_model)
+
+
+@pytest.mark.parametrize("edit", ["inpaint", "outpaint", "loop", "song", "invert"])
+def test_what_an_edit_does_not_take_is_named(
+    tiny_model: MusicModel, recording: Path, edit: str
+) -> None:
+    job = Job(Request(), edit, None if edit == "song" else recording, {"colour": "blue"})
+    with pytest.raises(RequestError, match=f"{edit} takes no colour"):
+        job.make(tiny_model)
+
+
+def test_a_fault_of_a_watcher_is_its_own(tiny_model: MusicModel) -> None:
+    def watch(step: Any) -> None:
+        raise TypeError("of the watcher")
+
+    job = Job(Request(iterations=2), "song", None, {"seconds": 0.9, "overlap": 0.1})
+    with pytest.raises(TypeError, match="of the watcher"):
+        job.make(tiny_model, watch)
