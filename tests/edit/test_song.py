@@ -19,6 +19,7 @@ from ditto.controls.intensity import Intensity
 from ditto.controls.output import Output, Window
 from ditto.controls.structure import Structure, StructureInSong, StructureLike
 from ditto.controls.text import Text
+from ditto.edit import result
 from ditto.edit.loops import loop
 from ditto.edit.song import song
 from ditto.errors import ControlError, OutputError, RequestError
@@ -117,7 +118,30 @@ def test_an_interrupted_song_goes_on_to_the_same_samples(
     assert min(seen) == 2, "the finished windows are not made again"
     np.testing.assert_array_equal(again.samples, whole.samples)
     assert [part.errors for part in again.parts] == [part.errors for part in whole.parts]
+    again.save(tmp_path / "song.wav", picture=False)
     assert not keep.exists()
+
+
+def test_finished_windows_are_kept_until_the_sound_is_written(
+    tiny_model: MusicModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = tmp_path / "song.part"
+    edit = quick(tiny_model, keep=keep)
+
+    def full(*args: Any, **more: Any) -> None:
+        raise OutputError("no space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(result, "write", full)
+        with pytest.raises(OutputError):
+            edit.save(tmp_path / "song.wav")
+    again = quick(tiny_model, keep=keep, progress=lambda i, of, step: pytest.fail("made again"))
+    np.testing.assert_array_equal(again.samples, edit.samples)
+    again.save(tmp_path / "song.wav", picture=False)
+    assert not keep.exists()
+    quick(tiny_model, keep=keep, seed=1, stop=lambda step: True)
+    again.save(tmp_path / "other.wav", picture=False)
+    assert keep.exists(), "it is another song's by now"
 
 
 def test_kept_windows_of_another_request_are_not_replaced(

@@ -1,7 +1,7 @@
 """Results of edits and their files: sound, picture before and after, report."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -86,6 +86,7 @@ class Edit:
         repeats: how often the sound is written.
         asked: the edit's other arguments, as JSON, by which it can be repeated.
         notes: what a user should know about how it went.
+        saved: called when all files of the edit are written.
     """
 
     kind: str
@@ -99,6 +100,7 @@ class Edit:
     repeats: int = 1
     asked: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    saved: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
         """Return one line: what was asked, how long it is, and its errors."""
@@ -284,10 +286,11 @@ class Edit:
         )
         with atomic_file(about, force=force) as temporary:
             temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        if not picture:
-            return [sound, about]
-        self._draw(drawn, force=force)
-        return [sound, drawn, about]
+        if picture:
+            self._draw(drawn, force=force)
+        if self.saved is not None:
+            self.saved()
+        return [sound, drawn, about] if picture else [sound, about]
 
     def _draw(self, path: Path, *, force: bool) -> None:
         """Write the picture."""

@@ -56,7 +56,7 @@ def song(
             whole, and their relative curves stretch over it.
         overlap: seconds that a window shares with the one before; 1, or a quarter of a window.
         fade: seconds at the end in which the sound fades out.
-        keep: a file in which finished windows are kept until the whole is done, and is then
+        keep: a file in which finished windows are kept until the whole is saved, and is then
             removed. Where it is there already, the song goes on from it, to the same samples.
         progress: called with (window, windows, step).
         stop: called with every step; True ends the window's optimisation, and the song with it.
@@ -94,8 +94,6 @@ def song(
         if kept is not None:
             kept.save(timeline, parts)
     stopped = stopped or bool(filler.unfilled)
-    if kept is not None and not stopped:
-        kept.path.unlink(missing_ok=True)
     made = int(timeline.known.sum())
     timeline = replace(
         timeline, samples=timeline.samples[:, :made].copy(), known=timeline.known[:made]
@@ -112,6 +110,7 @@ def song(
         request=request,
         asked={"seconds": seconds, "overlap": overlap, "fade": fade},
         notes=told(filler),
+        saved=None if kept is None or stopped else kept.remove,
     )
 
 
@@ -142,7 +141,7 @@ def _check(model: MusicModel, request: Request, seconds: float, fade: float) -> 
 
 @dataclass(frozen=True)
 class Kept:
-    """Finished windows of a song in a safetensors file, until the whole is done.
+    """Finished windows of a song in a safetensors file, until the whole is saved.
 
     Attributes:
         path: of the file.
@@ -201,6 +200,16 @@ class Kept:
             f"{name} holds windows of another request: finish that by the same command as before, "
             "or remove the file"
         )
+
+    def remove(self) -> None:
+        """Remove the file, unless another request's windows have taken its place meanwhile."""
+        try:
+            with safe_open(self.path, framework="numpy") as file:
+                identity = (file.metadata() or {}).get("identity")
+        except (SafetensorError, OSError):
+            return
+        if identity == self.identity:
+            self.path.unlink(missing_ok=True)
 
 
 def _described(part: Part) -> dict[str, Any]:
