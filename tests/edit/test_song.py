@@ -1,6 +1,7 @@
 """Music of several windows on a tiny model (0.512 s at 8 kHz): curves in the time of the whole,
 form, stopping and going on, and refusals."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import librosa
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from ditto.audio.features import log_mel
 from ditto.audio.limiter import limited
@@ -16,6 +19,7 @@ from ditto.controls.base import Control
 from ditto.controls.brightness import Brightness
 from ditto.controls.form import Form
 from ditto.controls.intensity import Intensity
+from ditto.controls.melody import Melody
 from ditto.controls.output import Output, Window
 from ditto.controls.structure import Structure, StructureInSong, StructureLike
 from ditto.controls.text import Text
@@ -28,6 +32,8 @@ from ditto.models.model import MusicModel, needs_windows
 from ditto.optimize import Step
 from ditto.request import Request
 
+NEW = "notes", "followed"
+"""What the files of kept windows did not hold at first."""
 TAGS = "genre=jazz tempo=120"
 QUICK: dict[str, Any] = {"tags": TAGS, "iterations": 3, "method": Ditto(steps=2, lr=0.05)}
 RAMP = Intensity("0:-60 2:-30")
@@ -142,6 +148,26 @@ def test_finished_windows_are_kept_until_the_sound_is_written(
     quick(tiny_model, keep=keep, seed=1, stop=lambda step: True)
     again.save(tmp_path / "other.wav", picture=False)
     assert keep.exists(), "it is another song's by now"
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["now", "of an older version"])
+def test_a_resumed_song_tells_what_one_in_one_go_tells(
+    tiny_model: MusicModel, tmp_path: Path, old: bool
+) -> None:
+    keep, tune = tmp_path / "song.part", Melody.from_notes("C4:1 E4:1", bpm=480)  # 0.25 s
+    given: dict[str, Any] = {"controls": [tune, RAMP], "iterations": 1}
+    third = iter([False, False, True])
+    begun = quick(tiny_model, keep=keep, stop=lambda step: next(third), **given)
+    assert len(begun.parts) == 3
+    with safe_open(keep, framework="numpy") as file:
+        metadata, samples = file.metadata(), file.get_tensor("samples")
+    metadata["notes"] = json.dumps(["window 1 of 5: it was windy"])
+    kept = {name: metadata[name] for name in metadata if not old or name not in NEW}
+    save_file({"samples": samples}, keep, kept)
+    resumed, whole = quick(tiny_model, keep=keep, **given), quick(tiny_model, **given)
+    assert not any("no effect" in note for note in (*whole.notes, *resumed.notes))
+    assert ("window 1 of 5: it was windy" in resumed.notes) != old
+    assert resumed.seconds == whole.seconds
 
 
 def test_kept_windows_of_another_request_are_not_replaced(

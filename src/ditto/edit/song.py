@@ -84,15 +84,15 @@ def song(
     filler = GapFiller("song", model, request, overlap, progress=progress, stop=ends)
     timeline = silence(model, seconds)
     window = ModelWindow.of(timeline, model, overlap)
-    parts = [] if kept is None else kept.restore(timeline)
+    parts = [] if kept is None else kept.restore(timeline, filler)
     if kept is not None and not parts:
-        kept.save(timeline, [])  # now is the time to find out that it cannot be written
+        kept.save(timeline, [], filler)  # now is the time to find out that it cannot be written
     for part in _windows(filler, timeline, window, len(parts)):
         parts.append(part)
         if stopped:
             break
         if kept is not None:
-            kept.save(timeline, parts)
+            kept.save(timeline, parts, filler)
     stopped = stopped or bool(filler.unfilled)
     made = int(timeline.known.sum())
     timeline = replace(
@@ -158,8 +158,8 @@ class Kept:
         text = json.dumps(told, sort_keys=True, default=str)
         return cls(Path(path), hashlib.sha256(text.encode()).hexdigest())
 
-    def save(self, timeline: Timeline, parts: list[Part]) -> None:
-        """Write what is known, whole or not at all.
+    def save(self, timeline: Timeline, parts: list[Part], filler: GapFiller) -> None:
+        """Write what is known, and what the filler has to say of it, whole or not at all.
 
         Raises:
             OutputError: it cannot be written.
@@ -169,13 +169,17 @@ class Kept:
             "format": FORMAT,
             "identity": self.identity,
             "parts": json.dumps([_described(part) for part in parts]),
+            "notes": json.dumps(filler.notes),
+            "followed": json.dumps(sorted(filler.followed)),
         }
         samples = np.ascontiguousarray(timeline.samples[:, :made])
         with atomic_file(self.path, force=True) as temporary:
             save_file({"samples": samples}, temporary, metadata)
 
-    def restore(self, timeline: Timeline) -> list[Part]:
+    def restore(self, timeline: Timeline, filler: GapFiller) -> list[Part]:
         """Put the kept windows into the timeline; return them, none if there is no file.
+
+        The filler goes on from what it noted before.
 
         Raises:
             RequestError: the file is of another request, or something else: it is not replaced.
@@ -190,8 +194,15 @@ class Kept:
                 raise ValueError("no song")
             channels, made = samples.shape
             if metadata["identity"] == self.identity:
+                parts = [_part(values) for values in json.loads(metadata["parts"])]
+                # Files of older versions do not say what was followed: nothing is then complained
+                # of, rather than of a control that had its effect.
+                followed = metadata.get("followed")
+                unknown = range(len(filler.request.controls)) if parts else ()
+                filler.followed.update(unknown if followed is None else json.loads(followed))
+                filler.notes.extend(map(str, json.loads(metadata.get("notes", "[]"))))
                 timeline.samples[:channels, :made], timeline.known[:made] = samples, True
-                return [_part(values) for values in json.loads(metadata["parts"])]
+                return parts
         except (SafetensorError, OSError, ValueError, LookupError, TypeError):
             raise RequestError(
                 f"{name} is there and holds no windows of a song: move it away"
