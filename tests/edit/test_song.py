@@ -17,6 +17,7 @@ from ditto.audio.limiter import limited
 from ditto.audio.similarity import self_similarity
 from ditto.controls.base import Control
 from ditto.controls.brightness import Brightness
+from ditto.controls.curves import Curve
 from ditto.controls.form import Form
 from ditto.controls.intensity import Intensity
 from ditto.controls.melody import Melody
@@ -30,6 +31,7 @@ from ditto.errors import ControlError, OutputError, RequestError
 from ditto.methods.ditto import Ditto
 from ditto.models.model import MusicModel, needs_windows
 from ditto.optimize import Step
+from ditto.panels import CurvePanel
 from ditto.request import Request
 
 NEW = "notes", "followed"
@@ -93,6 +95,27 @@ def test_the_errors_are_those_of_the_whole(tiny_model: MusicModel) -> None:
     assert edit.errors["intensity_mse_db2"] == pytest.approx(
         ((ours - wanted) ** 2).mean(), rel=0.02
     )
+
+
+def test_a_song_that_ended_early_is_measured_by_what_its_windows_followed(
+    tiny_model: MusicModel,
+) -> None:
+    third = iter([False, False, True])
+    rise = Intensity("crescendo", domain="sound")
+    late = RAMP.during((1.8, 2.0))
+    edit = quick(tiny_model, controls=[rise, late], iterations=1, stop=lambda step: next(third))
+    assert edit.ended_early
+    (panel,) = edit.panels  # of the other control nothing lies in what was made
+    assert isinstance(panel, CurvePanel)
+    assert panel.target is not None
+    made = len(panel.target)
+    wanted = Curve(rise.curve.points, relative=True).levels(250, tiny_model.spec)[:made].numpy()
+    assert made < 200
+    # The target is smoothed: beside its ends, a straight line stays as it is.
+    np.testing.assert_allclose(panel.target[60:-60], wanted[60:-60], atol=0.3)
+    error = ((panel.achieved - panel.target) ** 2).mean()
+    assert edit.errors["intensity_mse_db2"] == pytest.approx(error, rel=1e-3)
+    assert not quick(tiny_model, iterations=1).ended_early
 
 
 @pytest.mark.parametrize(

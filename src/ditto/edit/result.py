@@ -17,7 +17,7 @@ from ditto.audio.features import log_mel
 from ditto.audio.io import fitting_tag, write
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control
-from ditto.controls.output import Output
+from ditto.controls.output import Output, Window
 from ditto.edit.surroundings import lacking
 from ditto.edit.timeline import FADE_SECONDS, Original, Timeline
 from ditto.eval.seams import seam_jump, share_below, typical_jumps
@@ -132,6 +132,16 @@ class Edit:
         """Sampling rate in Hz."""
         return self.timeline.sample_rate
 
+    @property
+    def ended_early(self) -> bool:
+        """Whether it is a song of which only the beginning was made."""
+        return self.kind == "song" and self.timeline.length < self._intended
+
+    @property
+    def _intended(self) -> int:
+        """Samples that were asked for of a song."""
+        return round(self.asked.get("seconds", 0.0) * self.sample_rate)
+
     @cached_property
     def _whole(self) -> tuple[Output, list[Control]] | None:
         """A song as its controls hear it, and those that can; None for other edits."""
@@ -141,7 +151,14 @@ class Edit:
         heard = _heard(self.samples, self.sample_rate, spec)[None].to(self.model.device)
         with torch.no_grad():
             output = Output(self.model.encode(heard), self.model, rendered=heard)
-        return output, [c for c in self.request.controls if c.bare().grows_evenly]
+        controls = [c for c in self.request.controls if c.bare().grows_evenly]
+        if not self.ended_early:
+            return output, controls
+        # What there is followed the curves as they stretch over the whole length that was asked.
+        part = Window(0.0, self.asked["seconds"], (0.0, self.seconds))
+        made = replace(spec, clip_frames=output.frames)
+        moved = (control.in_window(part, made) for control in controls)
+        return output, [control for control in moved if control is not None]
 
     @property
     def panels(self) -> list[Panel]:
