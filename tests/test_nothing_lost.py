@@ -19,6 +19,7 @@ import ditto
 from ditto import paths
 from ditto.audio.io import check_format, kept_subtype
 from ditto.cli.optimising import Optimisation
+from ditto.edit import windows
 from ditto.edit.timeline import FADE_SECONDS
 from ditto.edit.windows import ModelWindow, plan_windows
 from ditto.errors import OutputError
@@ -227,8 +228,6 @@ def test_what_is_not_filled_stays_as_it_was(
     before = sound(tmp_path / "song.wav", 2.0, subtype="PCM_24")
     calls = []
     if failure == "gradient":
-        from ditto.edit import windows
-
         whole = windows.run
 
         def failing(*args: Any, **kwargs: Any) -> Any:
@@ -259,6 +258,31 @@ def test_what_is_not_filled_stays_as_it_was(
     assert np.abs(after[start : end - fade] - before[start : end - fade]).max() > 0.05
     assert edit.before is not None
     np.testing.assert_allclose(edit.before.samples.T, before, atol=1e-6)
+
+
+def test_a_song_whose_window_fails_ends_as_a_clip_that_fails(
+    run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = windows.run
+
+    def failing(request: Request, *args: Any, **more: Any) -> Any:
+        if request.seed == 2:
+            raise GradientError("a loss is not finite")
+        return whole(request, *args, **more)
+
+    words = "generate", "--seconds", 1.6, "-o", "long.wav"
+    with monkeypatch.context() as window:
+        window.setattr(windows, "run", failing)
+        code, _, err = run(*words)
+    assert code == 1, err
+    assert "ended before window 3: a loss is not finite" in err
+    assert "this is the beginning; the same command goes on from long.part" in err
+    assert soundfile.info("long.wav").duration < 1.3
+    assert Path("long.part").exists()
+    code, _, err = run(*words)
+    assert code == 0, err
+    assert soundfile.info("long.wav").duration == pytest.approx(1.6)
+    assert not Path("long.part").exists()
 
 
 @pytest.mark.parametrize(

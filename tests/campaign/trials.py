@@ -34,6 +34,7 @@ from ditto.data.prepare import read_tags_csv
 from ditto.edit.song import Kept as KeptSong
 from ditto.edit.song import song
 from ditto.edit.timeline import silence
+from ditto.edit.windows import GapFiller
 from ditto.errors import DittoError
 from ditto.latents import Latent
 from ditto.models.hub import load
@@ -134,8 +135,8 @@ def _asked() -> Request:
 
 
 def _restore(world: World, path: Path) -> None:
-    timeline = silence(world.model, 1.2)
-    KeptSong(path, _identity(world)).restore(timeline)
+    timeline, filler = silence(world.model, 1.2), GapFiller("song", world.model, _asked())
+    KeptSong(path, _identity(world)).restore(timeline, filler)
 
 
 def _identity(world: World) -> str:

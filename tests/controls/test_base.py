@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control, Masked, Sum
 from ditto.controls.output import Output, Window
+from ditto.controls.per_item import PerItem
+from ditto.controls.structure import Structure
 from ditto.errors import ControlError
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.model import MusicModel
@@ -203,3 +205,13 @@ def test_spans_within_spans_are_what_they_have_in_common() -> None:
         A.during((0.0, 1.0)).during((1.0, 2.0))
     with pytest.raises(ControlError, match="from some second to a later one"):
         A.during((0.0, 1.0)).during((0.5, 0.5))
+
+
+def test_what_holds_one_that_grows_with_the_square_of_the_length_does_too() -> None:
+    form = Structure("ABA")
+    assert not form.during((0.0, 2.0)).bare().grows_evenly
+    for one in (0.5 * form, A + form, (A / 2 + form.during((0.0, 2.0))).during((0.0, 5.0))):
+        assert not one.bare().grows_evenly
+        assert not PerItem([A, one]).grows_evenly
+    assert (A / 2 + A.during((0.0, 2.0))).grows_evenly
+    assert PerItem([A, A / 2]).grows_evenly

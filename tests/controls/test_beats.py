@@ -15,6 +15,7 @@ from ditto.audio.spec import AudioSpec
 from ditto.controls import control_from_dict
 from ditto.controls.beats import ACCENT, Beats, Grid, Hits
 from ditto.controls.output import Output, Window
+from ditto.controls.places import WHOLE, _places, places
 from ditto.errors import ControlError
 from ditto.methods.ditto2 import Ditto2
 from ditto.models.model import MusicModel
@@ -211,3 +212,41 @@ def test_the_embedded_model_follows_it() -> None:
     name = "beats_f_measure_percent"
     assert made.losses[-1].item() < made.losses[0].item() / 4
     assert made.errors[name].item() > max(80, before[name].item() + 30)
+
+
+RHYTHMS = {
+    "a steady tempo": Grid(97, offset=0.3, per_bar=4),
+    "quick hits and gaps": Hits.of(
+        [(float(t), 1.0) for t in (*np.arange(1, 9, 0.1), 12, 12.3, 20, *np.arange(25, 38, 0.11))],
+        "hits",
+    ),
+    "two": Hits.of([(3.0, 1.0), (31.0, 1.5)], "two"),
+    "one": Hits.of([(20.0, 1.0)], "one"),
+}
+
+
+@pytest.mark.parametrize("rhythm", RHYTHMS.values(), ids=RHYTHMS)
+def test_a_long_song_s_beats_are_weighed_as_a_clip_s(rhythm: Grid | Hits) -> None:
+    frames = SPEC.frames(40)
+    hits = tuple(hit for hit in rhythm.hits(40) if hit[0] > 0.06)
+    whole, split = (_places(hits, frames, SPEC, weights) for weights in (0, WHOLE + 1))
+    envelope = torch.rand(
+        2, frames, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
+    assert len(whole.blocks) == 1
+    assert len(split.blocks) > 1 or len(hits) == 1
+    for ours, theirs in zip(split.heights(envelope), whole.heights(envelope), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(split.bells(), whole.bells(), rtol=1e-6, atol=1e-30)
+
+
+@pytest.mark.parametrize("apart", [0.11, 0.5])
+def test_memory_grows_with_the_length_of_the_song_and_not_with_its_square(apart: float) -> None:
+    def weights(seconds: int) -> int:
+        hits = tuple((float(time), 1.0) for time in np.arange(1, seconds, apart))
+        found = places(hits, SPEC.frames(seconds), SPEC)
+        return sum(block.near.numel() + block.around.numel() for block in found.blocks)
+
+    short, long = weights(600), weights(1200)
+    assert long < 2.1 * short
+    assert long < 50 * SPEC.frames(1200)

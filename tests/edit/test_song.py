@@ -1,6 +1,7 @@
 """Music of several windows on a tiny model (0.512 s at 8 kHz): curves in the time of the whole,
 form, stopping and going on, and refusals."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,25 +9,33 @@ import librosa
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from ditto.audio.features import log_mel
 from ditto.audio.limiter import limited
 from ditto.audio.similarity import self_similarity
 from ditto.controls.base import Control
 from ditto.controls.brightness import Brightness
+from ditto.controls.curves import Curve
 from ditto.controls.form import Form
 from ditto.controls.intensity import Intensity
+from ditto.controls.melody import Melody
 from ditto.controls.output import Output, Window
 from ditto.controls.structure import Structure, StructureInSong, StructureLike
 from ditto.controls.text import Text
+from ditto.edit import result
 from ditto.edit.loops import loop
 from ditto.edit.song import song
 from ditto.errors import ControlError, OutputError, RequestError
 from ditto.methods.ditto import Ditto
 from ditto.models.model import MusicModel, needs_windows
 from ditto.optimize import Step
+from ditto.panels import CurvePanel
 from ditto.request import Request
 
+NEW = "notes", "followed"
+"""What the files of kept windows did not hold at first."""
 TAGS = "genre=jazz tempo=120"
 QUICK: dict[str, Any] = {"tags": TAGS, "iterations": 3, "method": Ditto(steps=2, lr=0.05)}
 RAMP = Intensity("0:-60 2:-30")
@@ -88,6 +97,27 @@ def test_the_errors_are_those_of_the_whole(tiny_model: MusicModel) -> None:
     )
 
 
+def test_a_song_that_ended_early_is_measured_by_what_its_windows_followed(
+    tiny_model: MusicModel,
+) -> None:
+    third = iter([False, False, True])
+    rise = Intensity("crescendo", domain="sound")
+    late = RAMP.during((1.8, 2.0))
+    edit = quick(tiny_model, controls=[rise, late], iterations=1, stop=lambda step: next(third))
+    assert edit.ended_early
+    (panel,) = edit.panels  # of the other control nothing lies in what was made
+    assert isinstance(panel, CurvePanel)
+    assert panel.target is not None
+    made = len(panel.target)
+    wanted = Curve(rise.curve.points, relative=True).levels(250, tiny_model.spec)[:made].numpy()
+    assert made < 200
+    # The target is smoothed: beside its ends, a straight line stays as it is.
+    np.testing.assert_allclose(panel.target[60:-60], wanted[60:-60], atol=0.3)
+    error = ((panel.achieved - panel.target) ** 2).mean()
+    assert edit.errors["intensity_mse_db2"] == pytest.approx(error, rel=1e-3)
+    assert not quick(tiny_model, iterations=1).ended_early
+
+
 @pytest.mark.parametrize(
     "control", [RAMP, Brightness("0:200 2:1000"), Structure("ABA"), Structure("AB") + RAMP]
 )
@@ -117,7 +147,50 @@ def test_an_interrupted_song_goes_on_to_the_same_samples(
     assert min(seen) == 2, "the finished windows are not made again"
     np.testing.assert_array_equal(again.samples, whole.samples)
     assert [part.errors for part in again.parts] == [part.errors for part in whole.parts]
+    again.save(tmp_path / "song.wav", picture=False)
     assert not keep.exists()
+
+
+def test_finished_windows_are_kept_until_the_sound_is_written(
+    tiny_model: MusicModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = tmp_path / "song.part"
+    edit = quick(tiny_model, keep=keep)
+
+    def full(*args: Any, **more: Any) -> None:
+        raise OutputError("no space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(result, "write", full)
+        with pytest.raises(OutputError):
+            edit.save(tmp_path / "song.wav")
+    again = quick(tiny_model, keep=keep, progress=lambda i, of, step: pytest.fail("made again"))
+    np.testing.assert_array_equal(again.samples, edit.samples)
+    again.save(tmp_path / "song.wav", picture=False)
+    assert not keep.exists()
+    quick(tiny_model, keep=keep, seed=1, stop=lambda step: True)
+    again.save(tmp_path / "other.wav", picture=False)
+    assert keep.exists(), "it is another song's by now"
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["now", "of an older version"])
+def test_a_resumed_song_tells_what_one_in_one_go_tells(
+    tiny_model: MusicModel, tmp_path: Path, old: bool
+) -> None:
+    keep, tune = tmp_path / "song.part", Melody.from_notes("C4:1 E4:1", bpm=480)  # 0.25 s
+    given: dict[str, Any] = {"controls": [tune, RAMP], "iterations": 1}
+    third = iter([False, False, True])
+    begun = quick(tiny_model, keep=keep, stop=lambda step: next(third), **given)
+    assert len(begun.parts) == 3
+    with safe_open(keep, framework="numpy") as file:
+        metadata, samples = file.metadata(), file.get_tensor("samples")
+    metadata["notes"] = json.dumps(["window 1 of 5: it was windy"])
+    kept = {name: metadata[name] for name in metadata if not old or name not in NEW}
+    save_file({"samples": samples}, keep, kept)
+    resumed, whole = quick(tiny_model, keep=keep, **given), quick(tiny_model, **given)
+    assert not any("no effect" in note for note in (*whole.notes, *resumed.notes))
+    assert ("window 1 of 5: it was windy" in resumed.notes) != old
+    assert resumed.seconds == whole.seconds
 
 
 def test_kept_windows_of_another_request_are_not_replaced(

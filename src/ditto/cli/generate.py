@@ -157,11 +157,10 @@ def generate_song(output: Path, options: Options) -> None:
     parts = [f"{edit.timeline.seconds:.2f} s"]
     parts += [f"{name} {value:.3g}" for name, value in edit.errors.items()]
     say(f"{output}  {', '.join(parts)}")
-    if optimisation.stopped:
-        say(
-            f"note: stopped: this is the beginning; the same command goes on from {printable(part)}"
-        )
-        raise typer.Exit(130)
+    if optimisation.stopped or edit.ended_early:
+        why = "stopped: " if optimisation.stopped else ""  # the notes say what failed
+        say(f"note: {why}this is the beginning; the same command goes on from {printable(part)}")
+        raise typer.Exit(130 if optimisation.stopped else 1)
 
 
 def carry_out(request: Request, model: MusicModel, *, compare: bool = True) -> tuple[Result, str]:

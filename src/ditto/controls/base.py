@@ -76,7 +76,7 @@ class Control(ABC):
     noun: ClassVar[str] = "the control"
     other_names: ClassVar[tuple[str, ...]] = ()
     options: ClassVar[tuple[Option, ...]] = ()
-    grows_evenly: ClassVar[bool] = True
+    grows_evenly: bool = True
 
     @abstractmethod
     def loss(self, output: Output) -> Tensor:
@@ -268,6 +268,8 @@ class Sum(Control):
                 raise ControlError(f"a control's weight must be a number, not {shown(weight)}")
         parts = tuple((control, float(weight)) for control, weight in self.parts)
         object.__setattr__(self, "parts", parts)
+        evenly = all(control.bare().grows_evenly for control, _ in parts)
+        object.__setattr__(self, "grows_evenly", evenly)
 
     def terms(self) -> tuple[tuple[Control, float], ...]:
         """Return the parts."""

@@ -7,7 +7,6 @@ beat as soon as it stands out of what is around it, and leaves the rest of the r
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -34,6 +33,7 @@ from ditto.controls.intensity import pearson
 from ditto.controls.midi import ENDINGS, read_hits
 from ditto.controls.numbers import checked_number
 from ditto.controls.output import Output, Window
+from ditto.controls.places import Places, places
 from ditto.errors import ControlError
 from ditto.models.model import MusicModel
 from ditto.panels import CurvePanel, Panel
@@ -48,9 +48,6 @@ MAX_HITS, MAX_LISTED = 100_000, 4096
 MERGED = 0.03
 """Seconds within which hits are one."""
 
-NEAR, FAR = 0.02, 0.07
-"""Seconds from a beat: the width of the bell in which its onset is heard, and where the frames
-begin that it is compared with, as far as half-way to the next."""
 FIRST = 0.06
 """Seconds: nothing is heard to begin before, since there is nothing that it rises from."""
 FLOOR_DB = 0.1
@@ -316,24 +313,22 @@ class Beats(Control):
 
     def target(self, output: Output) -> Tensor:
         """Return bells at the beats as high as they are strong, shape (frames,)."""
-        near, _, strength, _ = self._places(output)
-        peak = near.amax(dim=1, keepdim=True).clamp(min=1e-9)
-        return ((near / peak) * strength[:, None]).amax(dim=0)
+        return self._places(output).bells().to(output.x_0.device)
 
     def loss(self, output: Output) -> Tensor:
         """Return 𝓛 of each item, shape (B,)."""
         envelope = self.feature(output)
         if self.measure == "correlation":
             return -pearson(output.masked(envelope), output.masked(self.target(output)))
-        short = self.margin + self._places(output)[2].log() - self.leads(envelope, output)
+        strength = self._places(output).strength.to(envelope.device)
+        short = self.margin + strength.log() - self.leads(envelope, output)
         counted = self._counted(output)
         return (short.clamp(min=0) * counted).sum(dim=1) / counted.sum().clamp(min=1)
 
     def leads(self, envelope: Tensor, output: Output) -> Tensor:
         """Return each beat's lead in nats, shape (B, beats), of an envelope (B, frames)."""
-        near, around, _, _ = self._places(output)
-        on, off = (envelope @ weights.T.to(envelope) + FLOOR_DB for weights in (near, around))
-        return on.log() - off.log()
+        on, off = self._places(output).heights(envelope)
+        return (on + FLOOR_DB).log() - (off + FLOOR_DB).log()
 
     def errors(self, output: Output) -> dict[str, Tensor]:
         """Return the F-measure of the beats in %, and how many times they stand out of the rest.
@@ -415,45 +410,15 @@ class Beats(Control):
         """Return the beats of a clip that can be heard."""
         return tuple(hit for hit in self.rhythm.hits(seconds) if hit[0] >= FIRST)
 
-    def _places(self, output: Output) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        places = _places(self._hits(output), output.frames, output.model.spec)
-        return tuple(part.to(output.x_0.device) for part in places)  # pyright: ignore[reportReturnType]
+    def _places(self, output: Output) -> Places:
+        return places(self._hits(output), output.frames, output.model.spec)
 
     def _counted(self, output: Output) -> Tensor:
         """Return 1 for beats within the frames that count, else 0; shape (beats,)."""
-        centre = self._places(output)[3]
+        centre = self._places(output).centre.to(output.x_0.device)
         if output.mask is None:
             return torch.ones(len(centre), device=centre.device)
         return output.mask[centre].float()
-
-
-@lru_cache(maxsize=64)
-def _places(
-    hits: tuple[tuple[float, float], ...], frames: int, spec: AudioSpec
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the weights of the frames on each beat and of those around it, each adding up to 1.
-
-    Returns:
-        On and around, shape (beats, frames), strengths (beats,), and the frame of each (beats,).
-    """
-    at = np.arange(frames) / spec.frame_rate
-    times = np.array([time for time, _ in hits])
-    strengths = np.array([strength for _, strength in hits])
-    away = at - times[:, None]
-    near = np.exp(-0.5 * (away / NEAR) ** 2)
-    lone = spec.seconds(frames)
-    gaps = np.diff(times) if len(times) > 1 else np.zeros(0)
-    before, after = (np.concatenate(ends) / 2 for ends in (([lone], gaps), (gaps, [lone])))
-    inside = np.where(away < 0, -away <= before[:, None], away <= after[:, None])
-    free = (np.abs(away) > FAR) & inside
-    # Hits in quick succession have nothing between them: they are compared with the whole clip.
-    free = np.where(free.any(axis=1, keepdims=True), free, (np.abs(away) > NEAR))
-    around = free / free.sum(axis=1, keepdims=True).clip(min=1)
-    near /= near.sum(axis=1, keepdims=True).clip(min=1e-12)
-    centre = np.round(times * spec.frame_rate).astype(int).clip(0, frames - 1)
-    with torch.inference_mode(False):
-        parts = (torch.tensor(part, dtype=torch.float32) for part in (near, around, strengths))
-        return (*parts, torch.from_numpy(centre))  # pyright: ignore[reportReturnType]
 
 
 def _tempo(value: float | str) -> float:

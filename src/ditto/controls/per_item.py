@@ -38,6 +38,8 @@ class PerItem(Control):
             if not isinstance(one, Control):
                 raise ControlError(f"{shown(one)} is no control")
         object.__setattr__(self, "controls", tuple(self.controls))
+        evenly = all(control.bare().grows_evenly for control in self.controls)
+        object.__setattr__(self, "grows_evenly", evenly)
 
     def loss(self, output: Output) -> Tensor:
         """Return the losses (B,).

@@ -70,7 +70,7 @@ class SelfSimilarity(Control):
     kind = "structure"
     iterations: ClassVar[int] = 150
     corrected: ClassVar[Effort] = Effort(40, 0.2, 0.1, 64, tag_pull=0.05)
-    grows_evenly: ClassVar[bool] = False
+    grows_evenly = False
     smooth_seconds: ClassVar[float | None] = None
     tolerance: float = 0.0
     estimated: bool = False

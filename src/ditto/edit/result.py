@@ -1,7 +1,7 @@
 """Results of edits and their files: sound, picture before and after, report."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -17,7 +17,7 @@ from ditto.audio.features import log_mel
 from ditto.audio.io import fitting_tag, write
 from ditto.audio.spec import AudioSpec
 from ditto.controls.base import Control
-from ditto.controls.output import Output
+from ditto.controls.output import Output, Window
 from ditto.edit.surroundings import lacking
 from ditto.edit.timeline import FADE_SECONDS, Original, Timeline
 from ditto.eval.seams import seam_jump, share_below, typical_jumps
@@ -86,6 +86,7 @@ class Edit:
         repeats: how often the sound is written.
         asked: the edit's other arguments, as JSON, by which it can be repeated.
         notes: what a user should know about how it went.
+        saved: called when all files of the edit are written.
     """
 
     kind: str
@@ -99,6 +100,7 @@ class Edit:
     repeats: int = 1
     asked: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    saved: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
         """Return one line: what was asked, how long it is, and its errors."""
@@ -130,6 +132,16 @@ class Edit:
         """Sampling rate in Hz."""
         return self.timeline.sample_rate
 
+    @property
+    def ended_early(self) -> bool:
+        """Whether it is a song of which only the beginning was made."""
+        return self.kind == "song" and self.timeline.length < self._intended
+
+    @property
+    def _intended(self) -> int:
+        """Samples that were asked for of a song."""
+        return round(self.asked.get("seconds", 0.0) * self.sample_rate)
+
     @cached_property
     def _whole(self) -> tuple[Output, list[Control]] | None:
         """A song as its controls hear it, and those that can; None for other edits."""
@@ -139,7 +151,14 @@ class Edit:
         heard = _heard(self.samples, self.sample_rate, spec)[None].to(self.model.device)
         with torch.no_grad():
             output = Output(self.model.encode(heard), self.model, rendered=heard)
-        return output, [c for c in self.request.controls if c.bare().grows_evenly]
+        controls = [c for c in self.request.controls if c.bare().grows_evenly]
+        if not self.ended_early:
+            return output, controls
+        # What there is followed the curves as they stretch over the whole length that was asked.
+        part = Window(0.0, self.asked["seconds"], (0.0, self.seconds))
+        made = replace(spec, clip_frames=output.frames)
+        moved = (control.in_window(part, made) for control in controls)
+        return output, [control for control in moved if control is not None]
 
     @property
     def panels(self) -> list[Panel]:
@@ -284,10 +303,11 @@ class Edit:
         )
         with atomic_file(about, force=force) as temporary:
             temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        if not picture:
-            return [sound, about]
-        self._draw(drawn, force=force)
-        return [sound, drawn, about]
+        if picture:
+            self._draw(drawn, force=force)
+        if self.saved is not None:
+            self.saved()
+        return [sound, drawn, about] if picture else [sound, about]
 
     def _draw(self, path: Path, *, force: bool) -> None:
         """Write the picture."""

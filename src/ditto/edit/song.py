@@ -56,7 +56,7 @@ def song(
             whole, and their relative curves stretch over it.
         overlap: seconds that a window shares with the one before; 1, or a quarter of a window.
         fade: seconds at the end in which the sound fades out.
-        keep: a file in which finished windows are kept until the whole is done, and is then
+        keep: a file in which finished windows are kept until the whole is saved, and is then
             removed. Where it is there already, the song goes on from it, to the same samples.
         progress: called with (window, windows, step).
         stop: called with every step; True ends the window's optimisation, and the song with it.
@@ -84,18 +84,16 @@ def song(
     filler = GapFiller("song", model, request, overlap, progress=progress, stop=ends)
     timeline = silence(model, seconds)
     window = ModelWindow.of(timeline, model, overlap)
-    parts = [] if kept is None else kept.restore(timeline)
+    parts = [] if kept is None else kept.restore(timeline, filler)
     if kept is not None and not parts:
-        kept.save(timeline, [])  # now is the time to find out that it cannot be written
+        kept.save(timeline, [], filler)  # now is the time to find out that it cannot be written
     for part in _windows(filler, timeline, window, len(parts)):
         parts.append(part)
         if stopped:
             break
         if kept is not None:
-            kept.save(timeline, parts)
+            kept.save(timeline, parts, filler)
     stopped = stopped or bool(filler.unfilled)
-    if kept is not None and not stopped:
-        kept.path.unlink(missing_ok=True)
     made = int(timeline.known.sum())
     timeline = replace(
         timeline, samples=timeline.samples[:, :made].copy(), known=timeline.known[:made]
@@ -112,6 +110,7 @@ def song(
         request=request,
         asked={"seconds": seconds, "overlap": overlap, "fade": fade},
         notes=told(filler),
+        saved=None if kept is None or stopped else kept.remove,
     )
 
 
@@ -142,7 +141,7 @@ def _check(model: MusicModel, request: Request, seconds: float, fade: float) -> 
 
 @dataclass(frozen=True)
 class Kept:
-    """Finished windows of a song in a safetensors file, until the whole is done.
+    """Finished windows of a song in a safetensors file, until the whole is saved.
 
     Attributes:
         path: of the file.
@@ -159,8 +158,8 @@ class Kept:
         text = json.dumps(told, sort_keys=True, default=str)
         return cls(Path(path), hashlib.sha256(text.encode()).hexdigest())
 
-    def save(self, timeline: Timeline, parts: list[Part]) -> None:
-        """Write what is known, whole or not at all.
+    def save(self, timeline: Timeline, parts: list[Part], filler: GapFiller) -> None:
+        """Write what is known, and what the filler has to say of it, whole or not at all.
 
         Raises:
             OutputError: it cannot be written.
@@ -170,13 +169,17 @@ class Kept:
             "format": FORMAT,
             "identity": self.identity,
             "parts": json.dumps([_described(part) for part in parts]),
+            "notes": json.dumps(filler.notes),
+            "followed": json.dumps(sorted(filler.followed)),
         }
         samples = np.ascontiguousarray(timeline.samples[:, :made])
         with atomic_file(self.path, force=True) as temporary:
             save_file({"samples": samples}, temporary, metadata)
 
-    def restore(self, timeline: Timeline) -> list[Part]:
+    def restore(self, timeline: Timeline, filler: GapFiller) -> list[Part]:
         """Put the kept windows into the timeline; return them, none if there is no file.
+
+        The filler goes on from what it noted before.
 
         Raises:
             RequestError: the file is of another request, or something else: it is not replaced.
@@ -191,8 +194,15 @@ class Kept:
                 raise ValueError("no song")
             channels, made = samples.shape
             if metadata["identity"] == self.identity:
+                parts = [_part(values) for values in json.loads(metadata["parts"])]
+                # Files of older versions do not say what was followed: nothing is then complained
+                # of, rather than of a control that had its effect.
+                followed = metadata.get("followed")
+                unknown = range(len(filler.request.controls)) if parts else ()
+                filler.followed.update(unknown if followed is None else json.loads(followed))
+                filler.notes.extend(map(str, json.loads(metadata.get("notes", "[]"))))
                 timeline.samples[:channels, :made], timeline.known[:made] = samples, True
-                return [_part(values) for values in json.loads(metadata["parts"])]
+                return parts
         except (SafetensorError, OSError, ValueError, LookupError, TypeError):
             raise RequestError(
                 f"{name} is there and holds no windows of a song: move it away"
@@ -201,6 +211,16 @@ class Kept:
             f"{name} holds windows of another request: finish that by the same command as before, "
             "or remove the file"
         )
+
+    def remove(self) -> None:
+        """Remove the file, unless another request's windows have taken its place meanwhile."""
+        try:
+            with safe_open(self.path, framework="numpy") as file:
+                identity = (file.metadata() or {}).get("identity")
+        except (SafetensorError, OSError):
+            return
+        if identity == self.identity:
+            self.path.unlink(missing_ok=True)
 
 
 def _described(part: Part) -> dict[str, Any]:
