@@ -125,6 +125,7 @@ class GapFiller:
         model, request: what makes the music; the request's controls are asked for in the gaps, in
             the recording's time.
         overlap: seconds of context that a window shares with each side.
+        total: length in seconds of the whole that the controls are of; by default the timeline's.
         all_context: match all that the window holds, not only the overlap.
         halt: asked after every window; True leaves what is not filled yet as it is.
         fade: seconds of the cross-fades; 0 is a bare cut.
@@ -139,6 +140,7 @@ class GapFiller:
     model: MusicModel
     request: Request
     overlap: float = 1.0
+    total: float | None = None
     all_context: bool = False
     fade: float = FADE_SECONDS
     progress: Progress | None = None
@@ -229,7 +231,7 @@ class GapFiller:
         start = (piece.start - timeline.origin) / timeline.sample_rate
         request = replace(
             self.request,
-            controls=(*region, *self._controls(timeline, piece)),
+            controls=(*region, *self.controls(timeline, piece)),
             seed=item_seed(self.request.seed, i),
             tags=self._tags(start),
             seconds=None,
@@ -293,7 +295,7 @@ class GapFiller:
         reach = timeline.at(self.overlap)
         return (at >= piece.gap[0] - reach) & (at < piece.gap[1] + reach)
 
-    def _controls(self, timeline: Timeline, piece: WindowPlan) -> Iterator[Control]:
+    def controls(self, timeline: Timeline, piece: WindowPlan) -> Iterator[Control]:
         """Yield the request's own controls as seen from this window, counting in its gap."""
         rate, spec = timeline.sample_rate, self.model.spec
         length = spec.seconds(self.model.shape(None)[-1])
@@ -302,8 +304,9 @@ class GapFiller:
         if new[1] - new[0] < shortest_span(spec):
             return
         before = partial(self._before, timeline, piece) if self.kind == "song" else None
+        whole = Window(start, timeline.seconds if self.total is None else self.total, new, before)
         for i, control in enumerate(self.request.controls):
-            moved = control.in_window(Window(start, timeline.seconds, new, before), spec)
+            moved = control.in_window(whole, spec)
             if moved is not None:
                 if not moved.absent((new,)):
                     self.followed.add(i)
