@@ -16,7 +16,12 @@ from ditto.edit import loops
 from ditto.edit.loops import loop, loop_recording
 from ditto.edit.result import Edit
 from ditto.errors import ControlError
+from ditto.methods.base import Method
+from ditto.methods.best_of import BestOf
 from ditto.methods.ditto import Ditto
+from ditto.methods.guidance import FreeDoM
+from ditto.methods.latch import LatCH
+from ditto.methods.masking import NaiveMasking
 from ditto.models.model import MusicModel
 from ditto.request import Request
 from ditto.result import Result
@@ -119,3 +124,25 @@ def test_every_window_of_a_loop_sees_the_loop_as_the_whole(
     make, windows, total = LOOPS[name]
     make(tiny_model, Request(Intensity("crescendo"), iterations=1, method=QUICK))
     assert [window.total for window in seen] == [total] * windows
+
+
+@pytest.mark.parametrize("method", [FreeDoM(steps=2), LatCH(steps=2), BestOf(count=2)])
+@pytest.mark.parametrize("seconds", [SECONDS, 0.9])
+def test_a_method_that_needs_a_control_makes_a_loop_without_any(
+    student_model: MusicModel, method: Method, seconds: float
+) -> None:
+    edit = loop(student_model, seconds, method=method, overlap=0.1)
+    assert edit.errors.keys() == {"loop_mse"}
+    assert np.isfinite(edit.errors["loop_mse"])
+    last = edit.parts[-1].request.method
+    assert last is not None
+    assert last.name == method.name
+    assert f", {method.name}." in repr(edit)
+
+
+def test_a_loop_that_a_method_cannot_close_is_refused_before_the_work(
+    tiny_model: MusicModel, results: list[Result]
+) -> None:
+    with pytest.raises(ControlError, match="masking takes one region to keep"):
+        loop(tiny_model, SECONDS, method=NaiveMasking(steps=2), overlap=0.1)
+    assert not results

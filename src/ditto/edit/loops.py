@@ -19,14 +19,14 @@ from ditto.edit.edits import (
 from ditto.edit.legacy import model_first
 from ditto.edit.result import Edit, Part
 from ditto.edit.timeline import FADE_SECONDS, Known, Timeline, crossfaded, silence
-from ditto.edit.windows import GapFiller, ModelWindow, Progress, WindowPlan
+from ditto.edit.windows import GapFiller, ModelWindow, Progress, WindowPlan, possible
 from ditto.errors import RequestError
 from ditto.methods.base import check_number
 from ditto.models.model import MusicModel, check_model
 from ditto.optimize import Stop, never
 from ditto.paths import StrPath
 from ditto.request import Request
-from ditto.runner import Watch, run
+from ditto.runner import Run, Watch, run
 
 MAX_REPEATS = 1000
 BEATS_PER_BAR = 4
@@ -198,10 +198,12 @@ def loop(
     def watch(part: int) -> Watch:
         return lambda step: progress(part, count, step) if progress is not None else None
 
-    plain = run(begun, model, watch=watch(0), stop=stop, compare=False)
     shared = min(round(overlap * spec.frame_rate), frames - period, period)
-    closing = SelfLoop(period, shared, plain.x_0[0])
+    closing = SelfLoop(period, shared)
     request = replace(begun, controls=(closing, *controls))
+    Run(request, model)  # a method that cannot close the loop is refused before any work
+    plain = run(possible(begun), model, watch=watch(0), stop=stop, compare=False)
+    request = replace(request, controls=(replace(closing, start=plain.x_0[0]), *controls))
     result = run(request, model, watch=watch(count - 1), stop=stop)
     sound = np.atleast_2d((result.audio[0] if result.sound is None else result.sound[0]).numpy())
     once = closed(sound, whole.length, round(FADE_SECONDS * spec.sample_rate))

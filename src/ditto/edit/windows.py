@@ -20,6 +20,7 @@ from ditto.edit.result import mel_columns
 from ditto.edit.timeline import FADE_SECONDS, Timeline, clip_at_rate
 from ditto.errors import RequestError
 from ditto.latents import item_seed
+from ditto.methods.none import Uncontrolled
 from ditto.models.conditioning import Tags
 from ditto.models.model import MusicModel
 from ditto.optimize import GradientError, Step, Stop, never
@@ -244,7 +245,7 @@ class GapFiller:
             if self.progress is not None:
                 self.progress(i, of, step)
 
-        result = run(request, self.model, watch=watch, stop=self.stop)
+        result = run(possible(request), self.model, watch=watch, stop=self.stop)
         self.notes.extend(f"window {i + 1} of {of}: {note}" for note in result.remarks())
         sound = result.audio[0] if result.sound is None else result.sound[0]
         clip = timeline.spread(clip_at_rate(sound, self.model, timeline.sample_rate), piece.start)
@@ -337,6 +338,18 @@ class GapFiller:
         if tags.tempo is None or tags.beat is None:
             return tags
         return replace(tags, beat=tags.beat + start * tags.tempo / 60)
+
+
+def possible(request: Request) -> Request:
+    """Return a request, by plain sampling where its method needs a control and there is none.
+
+    The first window of music from nothing has nothing to match yet; those after it have.
+    """
+    method = request.method
+    if request.controls or method is None or not method.needs_control:
+        return request
+    steps = getattr(method, "steps", None)
+    return replace(request, method=Uncontrolled(**({"steps": steps} if steps else {})))
 
 
 def _spans(known: np.ndarray) -> FrameSpans:
