@@ -186,3 +186,11 @@ def test_errors_are_in_units_of_the_log_mel_whatever_the_model_space(
         (SelfLoop(40, 10, reference), SelfLoop(40, 10, bands.normalised(reference))),
     ):
         torch.testing.assert_close(same(bands.normalised(x_0()), model), control(x_0(), tiny_model))
+
+
+def test_a_region_of_which_nothing_counts_is_refused(tiny_model: MusicModel) -> None:
+    region = Region.inpaint(x_0()[0], ((10, 30),))  # all but 0.08 to 0.24 s
+    for control in (region.during((0.1, 0.2)), (region + SelfLoop(40, 12)).during((0.1, 0.2))):
+        with pytest.raises(ControlError, match=r"to inpaint lies within 0\.1 to 0\.2 s"):
+            run(Request(control, iterations=1), tiny_model)
+    region.during((0.1, 0.25)).check(tiny_model, 64)

@@ -203,6 +203,17 @@ def test_eight_bars_of_the_embedded_model_are_exact_to_the_sample(
     assert np.sqrt((tenths**2).mean(axis=1)).min() > 1e-5
 
 
+def test_a_region_may_go_to_the_files_end_as_it_is_told(
+    tiny_model: MusicModel, tmp_path: Path
+) -> None:
+    samples = 0.1 * np.random.default_rng(0).standard_normal(16_537)
+    soundfile.write(tmp_path / "s.wav", samples, 11_025)  # 1.49995 s, which is told as 1.500
+    edit = inpaint(tiny_model, tmp_path / "s.wav", [(1.3, 1.5)], QUICK, overlap=0.1)
+    assert edit.gaps == ((round(1.3 * 11_025), 16_537),)
+    with pytest.raises(RequestError, match=r"is outside s.wav, which ends at 1\.500 s"):
+        inpaint(tiny_model, tmp_path / "s.wav", [(1.3, 1.502)], QUICK, overlap=0.1)
+
+
 def test_files_of_an_edit(tiny_model: MusicModel, song: Path, tmp_path: Path) -> None:
     edit = outpaint(tiny_model, song, 1.5, QUICK, overlap=0.2)
     paths = edit.save(tmp_path / "out.wav")

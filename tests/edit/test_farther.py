@@ -43,7 +43,7 @@ def song(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "seed", "worse"),
     [
-        *(("inpaint", 14, True), ("outpaint", 2, True), ("loop", 2, True), ("long loop", 2, True)),
+        *(("inpaint", 14, True), ("outpaint", 2, True), ("loop", 27, True), ("long loop", 2, True)),
         *(("loop of a recording", 13, True), ("song", 2, True)),
         *((name, 1, False) for name in EDITS),
     ],

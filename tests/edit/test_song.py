@@ -28,7 +28,10 @@ from ditto.edit import result
 from ditto.edit.loops import loop
 from ditto.edit.song import song
 from ditto.errors import ControlError, OutputError, RequestError
+from ditto.methods.base import Method
 from ditto.methods.ditto import Ditto
+from ditto.methods.guidance import FreeDoM
+from ditto.methods.masking import NaiveMasking
 from ditto.models.model import MusicModel, needs_windows
 from ditto.optimize import Step
 from ditto.panels import CurvePanel
@@ -304,3 +307,14 @@ def test_a_recording_s_form_and_a_form_in_an_edit_are_refused(tiny_model: MusicM
 def test_a_control_that_knows_no_time_counts_in_every_window(tiny_model: MusicModel) -> None:
     control = Text.__new__(Text)
     assert control.in_window(Window(0, 2, (0, 1)), tiny_model.spec) is control
+
+
+@pytest.mark.parametrize("method", [FreeDoM(steps=2), NaiveMasking(steps=2)])
+def test_a_method_that_keeps_what_is_there_goes_on_from_a_first_window_that_has_nothing(
+    tiny_model: MusicModel, method: Method
+) -> None:
+    edit = song(tiny_model, 0.8, method=method, overlap=0.1)
+    methods = [part.request.method for part in edit.parts]
+    assert [made.name for made in methods if made] == ["none", method.name]
+    assert edit.parts[0].errors == {}
+    assert f", {method.name}." in repr(edit)

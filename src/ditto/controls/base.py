@@ -408,7 +408,7 @@ class Masked(Control):
         return self.control.errors(output.during(self.spans))
 
     def check(self, model: MusicModel, frames: int) -> None:
-        """Check the control, and that each span holds two frames of the clip."""
+        """Check the control, that each span holds two frames of the clip, and regions one."""
         seconds = model.spec.seconds(frames)
         for start, end in self.spans:
             if min(end, seconds) - start < 2 / model.spec.frame_rate:
@@ -416,7 +416,18 @@ class Masked(Control):
                     f"nothing of {start:g} to {end:g} s lies within the clip, which ends at "
                     f"{seconds:.2f} s"
                 )
+        for control, _ in self.bare().terms():
+            known = control.bare().known_region()
+            # The mean square error of no frame is no number, and has no gradient.
+            if known is not None and not self._reaches(known[1], model.spec.frame_rate):
+                when = ", ".join(f"{start:g} to {end:g} s" for start, end in self.spans)
+                raise ControlError(f"nothing of the region to {control.kind} lies within {when}")
         self.control.check(model, frames)
+
+    def _reaches(self, frames: FrameSpans, rate: float) -> bool:
+        """Tell whether a frame of some stretches counts, at so many frames a second."""
+        counted = (frame / rate for first, last in frames for frame in range(first, last))
+        return any(start <= at < end for at in counted for start, end in self.spans)
 
     def warnings(self, model: MusicModel, frames: int) -> list[str]:
         """Return the control's warnings, and whether there is nothing to follow."""

@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -44,6 +44,33 @@ class Form:
                 raise ControlError(
                     f"section {letter} of the form must have a length above 0, not {length:g}"
                 )
+
+    def check(self, seconds: float) -> None:
+        """Refuse sections that are shorter than a tenth of a second.
+
+        Args:
+            seconds: length of all of them.
+
+        Raises:
+            ControlError: one is.
+        """
+        lengths = [length for _, length in self.sections]
+        shortest = min(lengths) / sum(lengths) * seconds
+        if shortest < 0.1:
+            raise ControlError(
+                f"the form's shortest section would last {shortest:.2f} s: give fewer, or longer "
+                "ones"
+            )
+
+    def within(self, seconds: float, clip: float) -> "Form":
+        """Return the form whose sections lie within the first seconds of a longer clip.
+
+        The last goes on to the clip's end, where it need not count.
+        """
+        whole = sum(length for _, length in self.sections)
+        letter, length = self.sections[-1]
+        length += whole * max(clip - seconds, 0.0) / seconds
+        return replace(self, sections=(*self.sections[:-1], (letter, length)))
 
     def labels(self, frames: int) -> np.ndarray:
         """Return the letter (as a number) of each of `frames` frames, shape (frames,)."""

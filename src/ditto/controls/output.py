@@ -110,3 +110,8 @@ class Window:
     total: float
     new: tuple[float, float]
     before: "Callable[[], tuple[Tensor, int]] | None" = None
+
+    @property
+    def makes_all(self) -> bool:
+        """Whether all of what is made lies in this window, as that of a short loop."""
+        return self.start == 0 and self.new == (0, self.total)

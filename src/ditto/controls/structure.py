@@ -137,11 +137,13 @@ class SelfSimilarity(Control):
         return difference.square().mean(dim=(1, 2))
 
     def in_window(self, window: Window, spec: AudioSpec) -> "Control | None":
-        """Refuse: a structure is that of one clip as a whole.
+        """Return the same control: a structure is that of one clip as a whole.
 
         Raises:
-            ControlError: always.
+            ControlError: the window does not make all of it.
         """
+        if window.makes_all:
+            return self
         raise ControlError(
             "a structure cannot be asked of an edit: it is that of one clip as a whole"
         )
@@ -243,8 +245,12 @@ class Structure(SelfSimilarity):
         """Return what the form of a song asks of one window: likeness to what comes before.
 
         Raises:
-            ControlError: the window is of an edit, where the form of the whole is the recording's.
+            ControlError: the window is of an edit, where the form of the whole is the recording's;
+                or a section is too short.
         """
+        if window.makes_all:
+            self.form.check(window.total)
+            return replace(self, form=self.form.within(window.total, spec.clip_seconds))
         if window.before is None:
             return super().in_window(window, spec)
         past, stride = window.before()
@@ -259,15 +265,7 @@ class Structure(SelfSimilarity):
 
     def check(self, model: MusicModel, frames: int) -> None:
         """Refuse sections that are shorter than a tenth of a second."""
-        total = sum(length for _, length in self.form.sections)
-        shortest = (
-            min(length for _, length in self.form.sections) / total * model.spec.seconds(frames)
-        )
-        if shortest < 0.1:
-            raise ControlError(
-                f"the form's shortest section would last {shortest:.2f} s: give fewer, or longer "
-                "ones"
-            )
+        self.form.check(model.spec.seconds(frames))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the sections."""

@@ -26,6 +26,8 @@ from ditto.paths import StrPath, printable, shown
 from ditto.request import Request
 
 MAX_SECONDS = 3600.0
+ROUNDED = 1e-3
+"""Seconds by which a region may pass the file's end, whose length is told in milliseconds."""
 
 Halt = Callable[[], bool]
 """Asked between the parts of an edit; True ends it there."""
@@ -162,7 +164,7 @@ def _gaps(timeline: Timeline, regions: Sequence[tuple[float, float]]) -> list[tu
             raise RequestError(
                 f"a region must go from some second to a later one, not from {start:g} to {end:g}"
             )
-        if end > timeline.seconds + 1e-6:
+        if end > timeline.seconds + ROUNDED:
             raise RequestError(
                 f"the region {start:g} to {end:g} s is outside {name}, which ends at "
                 f"{timeline.seconds:.3f} s"

@@ -19,14 +19,14 @@ from ditto.edit.edits import (
 from ditto.edit.legacy import model_first
 from ditto.edit.result import Edit, Part
 from ditto.edit.timeline import FADE_SECONDS, Known, Timeline, crossfaded, silence
-from ditto.edit.windows import GapFiller, ModelWindow, Progress
+from ditto.edit.windows import GapFiller, ModelWindow, Progress, WindowPlan, possible
 from ditto.errors import RequestError
 from ditto.methods.base import check_number
 from ditto.models.model import MusicModel, check_model
 from ditto.optimize import Stop, never
 from ditto.paths import StrPath
 from ditto.request import Request
-from ditto.runner import Watch, run
+from ditto.runner import Run, Watch, run
 
 MAX_REPEATS = 1000
 BEATS_PER_BAR = 4
@@ -92,7 +92,7 @@ def loop_recording(
             f"the loop must be longer than the {length_of(timeline)}, so that a way back to its "
             f"start can be made: not {whole:g} s"
         )
-    filler = GapFiller("loop", model, request, overlap, progress=progress, stop=stop)
+    filler = GapFiller("loop", model, request, overlap, whole, progress=progress, stop=stop)
     asked = {"seconds": seconds, "overlap": overlap, "repeats": repeats}
     return _led_back(filler, timeline, timeline.at(whole), repeats, asked)
 
@@ -162,7 +162,8 @@ def loop(
     Args:
         model: from `ditto.load`.
         seconds: length of the loop.
-        request: tags, method, controls and what else makes the music.
+        request: tags, method and what else makes the music; its controls are in the loop's time,
+            and their relative curves stretch over it.
         overlap: seconds that are made twice, at least 0.1; less is taken if the window has no room.
         repeats: how often the loop is written.
         progress: called with (part, parts, step).
@@ -182,48 +183,51 @@ def loop(
         raise RequestError(
             f"a loop lasts from its overlap of {overlap:g} s to {MAX_SECONDS:g} s, not {seconds:g}"
         )
+    whole = silence(model, seconds)
+    filler = GapFiller("loop", model, asked, overlap, whole.seconds, progress=progress, stop=stop)
+    arguments = {"seconds": seconds, "overlap": overlap, "repeats": repeats}
     if seconds + SHORTEST_OVERLAP > window:
-        filler = GapFiller("loop", model, asked, overlap, progress=progress, stop=stop)
-        return _long_loop(filler, seconds, repeats)
+        return _long_loop(filler, whole, repeats, arguments)
     period = round(seconds * spec.frame_rate)
-    alone = {"seconds": None, "count": 1, "candidate": asked.candidate_of(0)}
-    begun = replace(asked, **alone)
-    count = 1 + bool(asked.controls)
+    # The clip is as long as the window, of which the loop is the first part: its controls are too.
+    controls = tuple(filler.controls(whole, WindowPlan((0, whole.length), 0)))
+    candidate = asked.candidate_of(0)
+    begun = replace(asked, controls=controls, seconds=None, count=1, candidate=candidate)
+    count = 1 + bool(controls)
 
     def watch(part: int) -> Watch:
         return lambda step: progress(part, count, step) if progress is not None else None
 
-    plain = run(begun, model, watch=watch(0), stop=stop, compare=False)
     shared = min(round(overlap * spec.frame_rate), frames - period, period)
-    closing = SelfLoop(period, shared, plain.x_0[0])
-    request = replace(begun, controls=(closing, *asked.controls))
+    closing = SelfLoop(period, shared)
+    request = replace(begun, controls=(closing, *controls))
+    Run(request, model)  # a method that cannot close the loop is refused before any work
+    plain = run(possible(begun), model, watch=watch(0), stop=stop, compare=False)
+    request = replace(request, controls=(replace(closing, start=plain.x_0[0]), *controls))
     result = run(request, model, watch=watch(count - 1), stop=stop)
     sound = np.atleast_2d((result.audio[0] if result.sound is None else result.sound[0]).numpy())
-    length = round(seconds * spec.sample_rate)
-    once = closed(sound, length, round(FADE_SECONDS * spec.sample_rate))
+    once = closed(sound, whole.length, round(FADE_SECONDS * spec.sample_rate))
     made = Part.of(result)
     return Edit(
         kind="loop",
         model=model,
-        timeline=Timeline(once, Known(length), spec.sample_rate),
+        timeline=Timeline(once, Known(whole.length), spec.sample_rate),
         parts=(replace(made, seconds=made.seconds + sum(plain.timings.values())),),
-        gaps=((0, length),),
+        gaps=((0, whole.length),),
         repeats=repeats,
         request=asked,
-        asked={"seconds": seconds, "overlap": overlap, "repeats": repeats},
-        notes=tuple(result.remarks()),
+        asked=arguments,
+        notes=(*result.remarks(), *filler.idle()),
     )
 
 
-def _long_loop(filler: GapFiller, seconds: float, repeats: int) -> Edit:
+def _long_loop(filler: GapFiller, whole: Timeline, repeats: int, asked: dict[str, Any]) -> Edit:
     """Return a loop of several windows: the first, and what leads from it back to its start."""
-    whole = silence(filler.model, seconds)
     window = ModelWindow.of(whole, filler.model, filler.overlap)
     # The way back needs as much room as it shares with either side.
     first = min(window.length, whole.length - window.overlap)
     begun = filler.begin(whole, first)
     timeline = replace(whole, samples=whole.samples[:, :first], known=whole.known[:first])
-    asked = {"seconds": seconds, "overlap": filler.overlap, "repeats": repeats}
     return _led_back(filler, timeline, whole.length, repeats, asked, (Part.of(begun),))
 
 

@@ -347,8 +347,10 @@ class Edit:
     def _title(self) -> str:
         name = f" of {printable(self.before.name)}" if self.before else ""
         request = self.parts[0].request
-        method = request.method.name if request.method else "none"
-        return f"{self.kind}{name}. {request.tags.caption()} Seed {request.seed}, {method}."[:200]
+        # Of music from nothing the first window may be sampled plainly, whatever the method.
+        method = (self.request and self.request.method) or request.method
+        how = method.name if method else "none"
+        return f"{self.kind}{name}. {request.tags.caption()} Seed {request.seed}, {how}."[:200]
 
 
 def _rounded(value: float) -> float | None:

@@ -20,6 +20,7 @@ from ditto.edit.result import mel_columns
 from ditto.edit.timeline import FADE_SECONDS, Timeline, clip_at_rate
 from ditto.errors import RequestError
 from ditto.latents import item_seed
+from ditto.methods.none import Uncontrolled
 from ditto.models.conditioning import Tags
 from ditto.models.model import MusicModel
 from ditto.optimize import GradientError, Step, Stop, never
@@ -125,6 +126,7 @@ class GapFiller:
         model, request: what makes the music; the request's controls are asked for in the gaps, in
             the recording's time.
         overlap: seconds of context that a window shares with each side.
+        total: length in seconds of the whole that the controls are of; by default the timeline's.
         all_context: match all that the window holds, not only the overlap.
         halt: asked after every window; True leaves what is not filled yet as it is.
         fade: seconds of the cross-fades; 0 is a bare cut.
@@ -139,6 +141,7 @@ class GapFiller:
     model: MusicModel
     request: Request
     overlap: float = 1.0
+    total: float | None = None
     all_context: bool = False
     fade: float = FADE_SECONDS
     progress: Progress | None = None
@@ -229,7 +232,7 @@ class GapFiller:
         start = (piece.start - timeline.origin) / timeline.sample_rate
         request = replace(
             self.request,
-            controls=(*region, *self._controls(timeline, piece)),
+            controls=(*region, *self.controls(timeline, piece)),
             seed=item_seed(self.request.seed, i),
             tags=self._tags(start),
             seconds=None,
@@ -242,7 +245,7 @@ class GapFiller:
             if self.progress is not None:
                 self.progress(i, of, step)
 
-        result = run(request, self.model, watch=watch, stop=self.stop)
+        result = run(possible(request), self.model, watch=watch, stop=self.stop)
         self.notes.extend(f"window {i + 1} of {of}: {note}" for note in result.remarks())
         sound = result.audio[0] if result.sound is None else result.sound[0]
         clip = timeline.spread(clip_at_rate(sound, self.model, timeline.sample_rate), piece.start)
@@ -293,7 +296,7 @@ class GapFiller:
         reach = timeline.at(self.overlap)
         return (at >= piece.gap[0] - reach) & (at < piece.gap[1] + reach)
 
-    def _controls(self, timeline: Timeline, piece: WindowPlan) -> Iterator[Control]:
+    def controls(self, timeline: Timeline, piece: WindowPlan) -> Iterator[Control]:
         """Yield the request's own controls as seen from this window, counting in its gap."""
         rate, spec = timeline.sample_rate, self.model.spec
         length = spec.seconds(self.model.shape(None)[-1])
@@ -302,8 +305,9 @@ class GapFiller:
         if new[1] - new[0] < shortest_span(spec):
             return
         before = partial(self._before, timeline, piece) if self.kind == "song" else None
+        whole = Window(start, timeline.seconds if self.total is None else self.total, new, before)
         for i, control in enumerate(self.request.controls):
-            moved = control.in_window(Window(start, timeline.seconds, new, before), spec)
+            moved = control.in_window(whole, spec)
             if moved is not None:
                 if not moved.absent((new,)):
                     self.followed.add(i)
@@ -334,6 +338,18 @@ class GapFiller:
         if tags.tempo is None or tags.beat is None:
             return tags
         return replace(tags, beat=tags.beat + start * tags.tempo / 60)
+
+
+def possible(request: Request) -> Request:
+    """Return a request, by plain sampling where its method needs a control and there is none.
+
+    The first window of music from nothing has nothing to match yet; those after it have.
+    """
+    method = request.method
+    if request.controls or method is None or not method.needs_control:
+        return request
+    steps = getattr(method, "steps", None)
+    return replace(request, method=Uncontrolled(**({"steps": steps} if steps else {})))
 
 
 def _spans(known: np.ndarray) -> FrameSpans:

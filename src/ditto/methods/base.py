@@ -170,12 +170,14 @@ class Method(ABC):
         name: on the command line and in reports.
         summary: one line for help.
         optimises: whether it optimises x_T.
+        needs_control: whether it refuses a problem without any.
         limits: ranges of its numbers, ``field -> (lowest, highest)``; ints stay whole.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     optimises: ClassVar[bool] = False
+    needs_control: ClassVar[bool] = False
     limits: ClassVar[dict[str, tuple[float, float]]] = {}
 
     def __post_init__(self) -> None:

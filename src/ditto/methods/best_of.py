@@ -40,6 +40,7 @@ class BestOf(Method):
     name = "best-of"
     summary = "the best of N seeds, without optimising"
     optimises = True
+    needs_control = True
     limits = {  # noqa: RUF012 - read only
         "count": (1, MAX_CANDIDATES),
         "batch": (1, 4096),

@@ -175,6 +175,7 @@ class GuidanceMethod(SamplingMethod):
 
     strength: float | None = None
     samplers = ("ddim", "ddpm")
+    needs_control = True
     limits = SamplingMethod.limits | {"strength": (0.0, 1e3)}
 
     def check(self, problem: Problem) -> None:

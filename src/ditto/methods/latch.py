@@ -114,6 +114,7 @@ class LatCH(SamplingMethod):
     guide_from: float = START
     guide_to: float = END
     samplers = ("ddim", "ddpm")
+    needs_control = True
     limits = SamplingMethod.limits | {
         "variance": (0.0, 1e3),
         "mean": (0.0, 1e3),

@@ -137,6 +137,8 @@ def _masked(
 class MaskingMethod(SamplingMethod):
     """A method that keeps one region of the clip and follows no other control."""
 
+    needs_control = True
+
     def check(self, problem: Problem) -> None:
         """Refuse anything but a single region.
 
