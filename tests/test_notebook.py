@@ -60,7 +60,9 @@ def test_an_edit_shows_itself(tiny_model: MusicModel, tmp_path: Path) -> None:
     path = tmp_path / "<b>.wav"
     soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal((8000, 2)), 8000)
     edit = ditto.inpaint(tiny_model, path, [(0.4, 0.6)], overlap=0.1, iterations=2)
-    html = edit._repr_html_()
+    saved = []
+    html = replace(edit, saved=lambda: saved.append(1))._repr_html_()
+    assert not saved  # what a song is made again from stays
     (sound,) = files(html, "audio/flac")
     assert soundfile.read(io.BytesIO(sound))[0].shape == (8000, 2)
     assert "<b>" not in html

@@ -109,7 +109,7 @@ class Edit:
 
     def _repr_html_(self) -> str:
         """Return it to hear and see, for a notebook."""
-        return page(repr(self), [self.save])
+        return page(repr(self), [replace(self, saved=None).save])  # a page keeps nothing
 
     @property
     def samples(self) -> np.ndarray:
