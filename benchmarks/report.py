@@ -285,13 +285,14 @@ def write_claims(out: Path) -> Path:
     """
     paths = sorted(out.glob("*.json"), key=lambda path: path.stem)
     reports = [Report.load(path) for path in paths]
-    made = [(r, c, v) for r in reports for c, v in zip(r.claims, verdicts(r.claims), strict=True)]
+    made: list[tuple[Report, Claim, Verdict]] = [
+        (r, c, v) for r in reports for c, v in zip(r.claims, verdicts(r.claims), strict=True)
+    ]
     verdict_names: tuple[Verdict, ...] = ("reproduced", "not reproduced", "undecided")
     told_of: dict[str, dict[tuple[str, float], Verdict]] = {}
-    for report in sorted(reports, key=lambda report: report.date, reverse=True):
-        for claim, verdict in zip(report.claims, verdicts(report.claims), strict=True):
-            # Tables that share rows share claims.
-            told_of.setdefault(_model(report), {}).setdefault((claim.claim, claim.ratio), verdict)
+    for report, claim, verdict in sorted(made, key=lambda each: each[0].date, reverse=True):
+        # Tables that share rows share claims.
+        told_of.setdefault(_model(report), {}).setdefault((claim.claim, claim.ratio), verdict)
     lines = [
         "# Results",
         "",
@@ -310,7 +311,7 @@ def write_claims(out: Path) -> Path:
         "|---|---|---|---|---|",
     ]
     for report in filter(lambda report: report.claims, reports):
-        counts = _counts(verdicts(report.claims), verdict_names)
+        counts = _counts((v for r, _, v in made if r is report), verdict_names)
         lines.append(_row(_link(report, out), _model(report), *counts))
     for title, names in {"Decided": verdict_names[:2], "Undecided": verdict_names[2:]}.items():
         lines += ["", f"## {title}", ""]
@@ -334,10 +335,10 @@ def _row(*cells: str) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _counts(verdicts: Iterable[Verdict], names: Sequence[Verdict]) -> list[str]:
+def _counts(found: Iterable[Verdict], names: Sequence[Verdict]) -> list[str]:
     """Return how many verdicts have each name."""
-    found = Counter(verdicts)
-    return [str(found[name]) for name in names]
+    count = Counter(found)
+    return [str(count[name]) for name in names]
 
 
 def _model(report: Report) -> str:

@@ -112,3 +112,20 @@ def test_later_noise_is_each_items_own_and_not_that_of_x_T() -> None:
     assert torch.equal(second[2], alone()[0])
     assert not torch.equal(first, second)
     assert not torch.equal(first[2], draw_x_T((1, 4, 6), 9, 1)[0])
+
+
+def test_a_clip_from_a_short_latent_is_conditioned_on_its_own_length(
+    tiny_model: MusicModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    cond = MusicModel.cond
+    monkeypatch.setattr(
+        MusicModel,
+        "cond",
+        lambda self, tags, batch=1, seconds=None: (
+            asked.append(seconds) or cond(self, tags, batch, seconds)
+        ),
+    )
+    latent = run(Request(seed=1, seconds=0.25), tiny_model).latent()
+    run(Request(start=latent), tiny_model)
+    assert asked == [0.25, pytest.approx(latent.x_T.shape[-1] * 64 / 8000)]

@@ -12,8 +12,6 @@ from ditto.controls.base import Control
 from ditto.controls.intensity import Intensity
 from ditto.controls.melody import Melody
 from ditto.controls.output import Output
-from ditto.controls.per_item import PerItem
-from ditto.controls.pulls import LatentNorm, NearUncontrolled
 from ditto.controls.structure import Structure
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import ControlError, DittoError, RequestError, TagError
@@ -21,8 +19,6 @@ from ditto.latents import draw_x_T
 from ditto.methods import Method
 from ditto.methods.ditto import Ditto
 from ditto.methods.ditto2 import Ditto2
-from ditto.methods.guidance import FreeDoM
-from ditto.methods.latch import LatCH
 from ditto.methods.none import Uncontrolled
 from ditto.models.conditioning import Tags
 from ditto.models.model import MusicModel
@@ -501,52 +497,3 @@ def test_the_momentum_is_adams(tiny_model: MusicModel) -> None:
     )
     assert torch.equal(still[:2], moved[:2])  # Adam's first step is the same whatever β₁ is
     assert not torch.equal(still[2:], moved[2:])
-
-
-def test_a_clip_from_a_short_latent_is_conditioned_on_its_own_length(
-    tiny_model: MusicModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-    cond = MusicModel.cond
-    monkeypatch.setattr(
-        MusicModel,
-        "cond",
-        lambda self, tags, batch=1, seconds=None: (
-            asked.append(seconds) or cond(self, tags, batch, seconds)
-        ),
-    )
-    latent = run(Request(seed=1, seconds=0.25), tiny_model).latent()
-    run(Request(start=latent), tiny_model)
-    assert asked == [0.25, pytest.approx(latent.x_T.shape[-1] * 64 / 8000)]
-
-
-def test_what_is_given_for_each_clip_must_be_as_many_as_there_are(tiny_model: MusicModel) -> None:
-    near = NearUncontrolled(torch.zeros(2, 1, 16, 64))
-    each = PerItem([Intensity("swell")] * 3)
-    for control in (near, each, Intensity("swell") + 0.1 * near):
-        for count in (1, 4):
-            with pytest.raises(RequestError, match=f"clips, and count is {count}"):
-                run(Request(control, count=count, iterations=1), tiny_model)
-
-
-def test_the_only_item_of_a_batch_can_begin_at_the_best_of_several(student_model) -> None:
-    request = Request(PerItem([Intensity("swell")]), iterations=1, method=Ditto2(candidates=4))
-    alone = replace(request, controls=(Intensity("swell"),))
-    assert torch.equal(run(request, student_model).x_0, run(alone, student_model).x_0)
-
-
-@pytest.mark.parametrize("method", [FreeDoM(steps=3), LatCH(steps=3)])
-def test_guidance_by_pulls_on_the_latent_alone_is_refused(
-    tiny_model: MusicModel, method: Method
-) -> None:
-    with pytest.raises(RequestError, match="nothing is asked of the music"):
-        run(Request(LatentNorm(), method=method), tiny_model)
-
-
-@pytest.mark.parametrize("changed", [{"grid": "leading"}, {"threshold": "none"}])
-def test_latch_has_the_grid_and_threshold_that_it_is_given(
-    tiny_model: MusicModel, changed: dict[str, str]
-) -> None:
-    plain = Request(Intensity("swell"), method=LatCH(steps=4, variance=5.0))
-    other = replace(plain, method=replace(plain.method, **changed))
-    assert not torch.equal(run(plain, tiny_model).x_0, run(other, tiny_model).x_0)

@@ -1,5 +1,7 @@
 """Controls of a batch in which every item has its own."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,10 +9,15 @@ from ditto.audio.spec import AudioSpec
 from ditto.controls.intensity import Intensity
 from ditto.controls.output import Output
 from ditto.controls.per_item import PerItem
+from ditto.controls.pulls import NearUncontrolled
+from ditto.errors import RequestError
+from ditto.methods.ditto2 import Ditto2
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.model import MusicModel
 from ditto.models.transformer import PatchTransformer
 from ditto.models.vocoder import Vocoder
+from ditto.request import Request
+from ditto.runner import run
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +70,18 @@ def test_the_vocoder_runs_once_for_the_batch(model, x_0):
 def test_a_batch_of_another_size_is_refused(model, x_0):
     with pytest.raises(ValueError, match="1 controls"):
         PerItem([Intensity("crescendo")])(x_0, model)
+
+
+def test_what_is_given_for_each_clip_must_be_as_many_as_there_are(tiny_model: MusicModel) -> None:
+    near = NearUncontrolled(torch.zeros(2, 1, 16, 64))
+    each = PerItem([Intensity("swell")] * 3)
+    for control in (near, each, Intensity("swell") + 0.1 * near):
+        for count in (1, 4):
+            with pytest.raises(RequestError, match=f"clips, and count is {count}"):
+                run(Request(control, count=count, iterations=1), tiny_model)
+
+
+def test_the_only_item_of_a_batch_can_begin_at_the_best_of_several(student_model) -> None:
+    request = Request(PerItem([Intensity("swell")]), iterations=1, method=Ditto2(candidates=4))
+    alone = replace(request, controls=(Intensity("swell"),))
+    assert torch.equal(run(request, student_model).x_0, run(alone, student_model).x_0)

@@ -11,10 +11,13 @@ from torch import Tensor
 
 import ditto
 from ditto.audio.features import mel_rms_db
+from ditto.controls.pulls import LatentNorm
 from ditto.controls.regions import Region
 from ditto.diffusion.denoiser import GuidedDenoiser
 from ditto.diffusion.samplers import Chain, ancestral, ddim, ddpm
 from ditto.diffusion.schedule import CLEAN, Schedule
+from ditto.errors import RequestError
+from ditto.methods import Method
 from ditto.methods.guidance import (
     FREEDOM_STRENGTH,
     FreeDoM,
@@ -24,10 +27,13 @@ from ditto.methods.guidance import (
     guidance_gradients,
     scaled,
 )
+from ditto.methods.latch import LatCH
 from ditto.methods.masking import Known, known_region
 from ditto.models.conditioning import null_tags
 from ditto.models.model import MusicModel
 from ditto.models.transformer import PatchTransformer
+from ditto.request import Request
+from ditto.runner import run
 
 pytestmark = pytest.mark.usefixtures("together")
 
@@ -294,3 +300,11 @@ def test_guidance_gradients_keep_a_region_and_want_a_strength_for_the_rest(
     )
     result = made(whole_model, GuidanceGradients(steps=4, strength=1e-5), LOUDNESS)
     torch.testing.assert_close(result.x_0, expected)
+
+
+@pytest.mark.parametrize("method", [FreeDoM(steps=3), LatCH(steps=3)])
+def test_guidance_by_pulls_on_the_latent_alone_is_refused(
+    tiny_model: MusicModel, method: Method
+) -> None:
+    with pytest.raises(RequestError, match="nothing is asked of the music"):
+        run(Request(LatentNorm(), method=method), tiny_model)

@@ -10,12 +10,15 @@ from tests.methods.test_guidance import level, make_chain, randn, zero
 from torch import Tensor
 
 import ditto
+from ditto.controls.intensity import Intensity
 from ditto.controls.output import Output
 from ditto.diffusion.samplers import ddim, ddim_step
 from ditto.errors import RequestError
-from ditto.methods.latch import descended, latch
+from ditto.methods.latch import LatCH, descended, latch
 from ditto.models.model import MusicModel
 from ditto.models.transformer import PatchTransformer
+from ditto.request import Request
+from ditto.runner import run
 
 
 def unit(gradient: Tensor) -> Tensor:
@@ -111,3 +114,12 @@ def test_what_it_refuses(tiny_model: MusicModel, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(MusicModel, "has_mel", False)
     with pytest.raises(RequestError, match=r"has none: train them with `ditto-music train heads`"):
         made(replace(tiny_model), ditto.LatCH(steps=2), LOUDNESS)
+
+
+@pytest.mark.parametrize("changed", [{"grid": "leading"}, {"threshold": "none"}])
+def test_latch_has_the_grid_and_threshold_that_it_is_given(
+    tiny_model: MusicModel, changed: dict[str, str]
+) -> None:
+    plain = Request(Intensity("swell"), method=LatCH(steps=4, variance=5.0))
+    other = replace(plain, method=replace(plain.method, **changed))
+    assert not torch.equal(run(plain, tiny_model).x_0, run(other, tiny_model).x_0)

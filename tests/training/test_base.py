@@ -21,7 +21,6 @@ from torch import Tensor
 
 from ditto.audio.bands import PLAIN, Bands
 from ditto.audio.spec import AudioSpec
-from ditto.cli.train import say_precision
 from ditto.composer.corpus import compose_dataset
 from ditto.data.dataset import ClipDataset, band_statistics
 from ditto.data.prepare import prepare_folder
@@ -309,29 +308,6 @@ def test_bfloat16_runs_with_a_float32_loss(tmp_path: Path, monkeypatch: pytest.M
     assert set(seen) == {(torch.float32, torch.float32, torch.float32)}
     assert torch.bfloat16 in widths
     assert {value.dtype for value in weights(tmp_path, "model").values()} == {torch.float32}
-
-
-def test_bfloat16_is_float32_where_a_processor_has_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(place, "has_bf16", lambda device: False)
-    for precision in ("no", "bf16"):
-        recipe = replace(TINY, steps=2, precision=precision)
-        train_base(recipe, Clips(), tmp_path / precision, show=False)
-    assert_same(weights(tmp_path / "no", "model"), weights(tmp_path / "bf16", "model"))
-
-
-@pytest.mark.parametrize(
-    ("native", "said"), [(True, ""), (False, "no bfloat16 here: training in float32\n")]
-)
-def test_a_training_says_that_it_has_no_bfloat16(
-    native: bool, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(place, "has_bf16", lambda device: native)
-    say_precision(replace(TINY, precision="bf16"), "cpu")
-    assert capsys.readouterr().err == said
-    say_precision(replace(TINY, precision="no"), "cpu")
-    assert not capsys.readouterr().err
 
 
 # From a data folder, and killed.
