@@ -16,6 +16,7 @@ from torch import Tensor
 from ditto.cli.optimising import Optimisation
 from ditto.controls.intensity import Intensity
 from ditto.controls.output import Output
+from ditto.controls.regions import Region, SelfLoop
 from ditto.models.model import MusicModel
 from ditto.optimize import Step
 
@@ -131,6 +132,37 @@ def test_a_gradient_that_is_not_finite_keeps_the_best_so_far(
     code, _, err = run(*words, "-o", "none.wav")
     assert (code, err.count("\n")) == (2, 1)
     assert not Path("none.wav").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "poisoned", "note"),
+    [
+        (OUTPAINT, Region, "window 1 of 1: clip 1: a loss or"),
+        (("invert", "song.wav"), Region, "clip 1: a loss or"),
+        (("loop", "--seconds", 0.4, "--overlap", 0.1), SelfLoop, "clip 1: a loss or"),
+        (
+            ("generate", "--seconds", 1.6, "--method", "ditto"),
+            Region,
+            "window 2 of 4: clip 1: a loss or",
+        ),
+    ],
+    ids=["outpaint", "invert", "loop", "song"],
+)
+def test_an_edit_whose_window_fails_is_whole_and_says_so_by_its_exit_code(
+    run: Command, monkeypatch: pytest.MonkeyPatch, words: Any, poisoned: Any, note: str
+) -> None:
+    calls, original = [], poisoned.loss
+
+    def loss(self: Any, output: Output) -> Tensor:
+        calls.append(output)
+        return original(self, output) * (float("nan") if len(calls) == 2 else 1.0)
+
+    monkeypatch.setattr(poisoned, "loss", loss)
+    output = "out.latent" if words[0] == "invert" else "out.wav"
+    code, _, err = run(*words, "-K", 9, "-T", 2, "-o", output)
+    assert code == 1, err
+    assert note in err
+    assert Path(output).exists()
 
 
 def test_settings_do_not_turn_an_edit_into_plain_sampling(run: Command) -> None:

@@ -215,3 +215,11 @@ def test_what_holds_one_that_grows_with_the_square_of_the_length_does_too() -> N
         assert not PerItem([A, one]).grows_evenly
     assert (A / 2 + A.during((0.0, 2.0))).grows_evenly
     assert PerItem([A, A / 2]).grows_evenly
+
+
+def test_a_sum_of_controls_of_other_numbers_of_clips_is_refused() -> None:
+    two, three = PerItem([A, A]), PerItem([A, A, A])
+    assert (A + two).items == (0.5 * two + A.during((0.0, 1.0)) + 2 * two).items == 2
+    for one in (lambda: two + three, lambda: 0.5 * two + A + three.during((0.0, 1.0))):
+        with pytest.raises(ControlError, match="given for 2 and 3 clips"):
+            one()

@@ -297,6 +297,8 @@ def invert(
     for note in result.remarks():
         say(f"note: {note}")
     leave_if_stopped(optimisation)
+    if result.notes:  # an iteration failed
+        raise typer.Exit(1)
 
 
 @command(
@@ -384,6 +386,8 @@ def finish(edit: Edit, output: Path, force: bool, optimisation: Optimisation) ->
     for note in edit.remarks():
         say(f"note: {note}")
     leave_if_stopped(optimisation)
+    if edit.failures:  # the notes say of which window, and why
+        raise typer.Exit(1)
 
 
 def leave_if_stopped(optimisation: Optimisation) -> None:

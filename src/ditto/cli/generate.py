@@ -161,6 +161,8 @@ def generate_song(output: Path, options: Options) -> None:
         why = "stopped: " if optimisation.stopped else ""  # the notes say what failed
         say(f"note: {why}this is the beginning; the same command goes on from {printable(part)}")
         raise typer.Exit(130 if optimisation.stopped else 1)
+    if edit.failures:  # the notes say of which window, and why
+        raise typer.Exit(1)
 
 
 def carry_out(request: Request, model: MusicModel, *, compare: bool = True) -> tuple[Result, str]:

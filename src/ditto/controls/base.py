@@ -258,14 +258,18 @@ class Sum(Control):
     kind = "sum"
 
     def __post_init__(self) -> None:
-        """Check the weights.
+        """Check the weights, and that parts of several clips are of equally many.
 
         Raises:
-            ControlError: one is not a finite number.
+            ControlError: they are not.
         """
         for _, weight in self.parts:
             if not isinstance(weight, Real) or not math.isfinite(weight):
                 raise ControlError(f"a control's weight must be a number, not {shown(weight)}")
+        counts = {control.items for control, _ in self.parts} - {None}
+        if len(counts) > 1:
+            told = " and ".join(str(count) for count in sorted(counts, key=str))
+            raise ControlError(f"controls are given for {told} clips: give all for equally many")
         parts = tuple((control, float(weight)) for control, weight in self.parts)
         object.__setattr__(self, "parts", parts)
         evenly = all(control.bare().grows_evenly for control, _ in parts)

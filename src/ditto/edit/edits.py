@@ -100,6 +100,7 @@ def inpaint(
         request=request,
         asked={"regions": [list(region) for region in regions], "overlap": overlap},
         notes=told(filler),
+        failures=tuple(filler.failures),
     )
 
 
@@ -257,6 +258,7 @@ def outpaint(
         request=request,
         asked={"seconds": seconds, "overlap": overlap, "direction": direction, "begin": begin},
         notes=(*notes, *told(filler)),
+        failures=tuple(filler.failures),
     )
 
 

@@ -140,6 +140,7 @@ def _led_back(
         request=filler.request,
         asked=asked,
         notes=told(filler),
+        failures=tuple(filler.failures),
     )
 
 
@@ -218,6 +219,7 @@ def loop(
         request=asked,
         asked=arguments,
         notes=(*result.remarks(), *filler.idle()),
+        failures=(*plain.notes, *result.notes),
     )
 
 

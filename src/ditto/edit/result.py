@@ -86,6 +86,7 @@ class Edit:
         repeats: how often the sound is written.
         asked: the edit's other arguments, as JSON, by which it can be repeated.
         notes: what a user should know about how it went.
+        failures: why windows failed; what was best by then was kept, and the notes say of which.
         saved: called when all files of the edit are written.
     """
 
@@ -100,6 +101,7 @@ class Edit:
     repeats: int = 1
     asked: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
     saved: Callable[[], None] | None = None
 
     def __repr__(self) -> str:

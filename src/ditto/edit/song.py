@@ -110,6 +110,7 @@ def song(
         request=request,
         asked={"seconds": seconds, "overlap": overlap, "fade": fade},
         notes=told(filler),
+        failures=tuple(filler.failures),
         saved=None if kept is None or stopped else kept.remove,
     )
 
@@ -170,6 +171,7 @@ class Kept:
             "identity": self.identity,
             "parts": json.dumps([_described(part) for part in parts]),
             "notes": json.dumps(filler.notes),
+            "failures": json.dumps(filler.failures),
             "followed": json.dumps(sorted(filler.followed)),
         }
         samples = np.ascontiguousarray(timeline.samples[:, :made])
@@ -201,6 +203,7 @@ class Kept:
                 unknown = range(len(filler.request.controls)) if parts else ()
                 filler.followed.update(unknown if followed is None else json.loads(followed))
                 filler.notes.extend(map(str, json.loads(metadata.get("notes", "[]"))))
+                filler.failures.extend(map(str, json.loads(metadata.get("failures", "[]"))))
                 timeline.samples[:channels, :made], timeline.known[:made] = samples, True
                 return parts
         except (SafetensorError, OSError, ValueError, LookupError, TypeError):

@@ -134,6 +134,7 @@ class GapFiller:
         stop: called with every step; True ends the window's optimisation.
         unfilled: what `fill` left as it was, in samples: after a halt, or a failure of a window.
         notes: what a user should know about how it went.
+        failures: why windows failed, of which the best so far was kept, or nothing.
         followed: which of the request's controls had something to follow in what is new.
     """
 
@@ -149,6 +150,7 @@ class GapFiller:
     halt: Callable[[], bool] | None = None
     unfilled: list[tuple[int, int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
     followed: set[int] = field(default_factory=set)
 
     def fill(
@@ -177,6 +179,7 @@ class GapFiller:
                 if made + i == 0:
                     raise
                 self.notes.append(f"ended before window {made + i + 1}: {error}")
+                self.failures.append(str(error))
                 self._leave(plan[i:])
                 return
             if i + 1 < len(plan) and self.halt is not None and self.halt():
@@ -247,6 +250,7 @@ class GapFiller:
 
         result = run(possible(request), self.model, watch=watch, stop=self.stop)
         self.notes.extend(f"window {i + 1} of {of}: {note}" for note in result.remarks())
+        self.failures.extend(result.notes)
         sound = result.audio[0] if result.sound is None else result.sound[0]
         clip = timeline.spread(clip_at_rate(sound, self.model, timeline.sample_rate), piece.start)
         fade = min(timeline.at(self.fade), timeline.at(self.overlap))
