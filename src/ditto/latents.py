@@ -132,9 +132,9 @@ def check_latent(path: StrPath, *, force: bool = False) -> None:
     check_output(path, force=force)
 
 
-NOISE_SEED, VARIATION_SEED = 2**31, 2**32
-"""Generators of later noise, and of that of variations, are seeded this far above those of x_T,
-whose seeds end below."""
+NOISE_SEED, VARIATION_SEED, CANDIDATE_SEED = 2**31, 2**32, 2**33
+"""Generators of later noise, of that of variations, and of that of samplers that begin at a
+candidate, are seeded this far above those of x_T, whose seeds end below."""
 
 
 def item_seed(seed: int, item: int) -> int:

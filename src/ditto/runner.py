@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from ditto.controls.base import Control
+from ditto.diffusion.consistency import Noise
 from ditto.errors import OutOfMemoryError, RequestError
-from ditto.latents import draw_x_T, item_noise, item_seed, item_seeds
+from ditto.latents import CANDIDATE_SEED, NOISE_SEED, draw_x_T, item_noise, item_seed, item_seeds
 from ditto.methods.base import Problem
 from ditto.methods.candidates import candidate
 from ditto.models.conditioning import Tags
@@ -83,6 +84,9 @@ class Run:
             number = self.request.candidate_of(0)
             if number is not None:
                 self.x_T = candidate(number, self.x_T, self.problem, self.method)
+            if number and not hasattr(self.method, "decode_steps"):
+                # x_T came out of the noise that a sampler would begin with: that has another.
+                self.problem = replace(self.problem, **noises(self.request, shape, model))
         self.compare, self._begun = compare, self.x_T
         self.total = self.method.total(self.problem.alone(0) if self.one_by_one else self.problem)
         self.losses: list[Tensor] = []
@@ -429,12 +433,29 @@ def problem_of(
         cond=model.cond(request.tags, request.count, seconds),
         guidance=request.guidance,
         iterations=request.iterations,
-        new_noise=partial(item_noise, shape, request.seed, request.count, model.device),
         stop=stop,
-        noise_of=lambda i: item_noise(shape, item_seed(request.seed, i), 1, model.device),
+        **noises(request, shape, model, NOISE_SEED),
         seeds=item_seeds(request.seed, request.count),
         tags=(request.tags,),
     )
+
+
+def noises(
+    request: Request, shape: Sequence[int], model: MusicModel, first: int = CANDIDATE_SEED
+) -> dict[str, Any]:
+    """Return `Problem.new_noise` and `Problem.noise_of`.
+
+    Args:
+        request: whose seed and count are meant.
+        shape: of x_0 without the batch.
+        model: on whose device.
+        first: what seeds are counted from.
+    """
+
+    def noise(item: int, count: int = 1) -> Noise:
+        return item_noise(shape, item_seed(request.seed, item), count, model.device, first=first)
+
+    return {"new_noise": partial(noise, 0, request.count), "noise_of": noise}
 
 
 def initial_x_T(request: Request, model: MusicModel, shape: Sequence[int]) -> Tensor:  # noqa: N802 - the papers' name

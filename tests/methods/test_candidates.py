@@ -16,7 +16,7 @@ from ditto.errors import RequestError
 from ditto.eval.kept import kept
 from ditto.fleet.together import kind_of, run_together
 from ditto.latents import draw_x_T, item_noise
-from ditto.methods import BestOf, Ditto, Ditto2, Method, Uncontrolled
+from ditto.methods import BestOf, Ditto, Ditto2, FreeDoM, Method, Uncontrolled
 from ditto.methods.candidates import search
 from ditto.models.model import MusicModel
 from ditto.optimize import Step, side_by_side
@@ -254,6 +254,28 @@ def test_other_methods_have_the_candidates_of_the_students_own_steps(
     draw = item_noise(model.shape(0.4), 5, 1)
     first = draw()
     assert torch.equal(Run(Request(candidate=1, method=Ditto(steps=2), **SHORT), model).x_T, first)
+
+
+@pytest.mark.parametrize("method", [Uncontrolled(steps=9, sampler="ddpm"), FreeDoM(steps=9)])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_samplers_noise_is_never_the_candidate_it_began_with(
+    student_model: MusicModel, method: Method, count: int
+) -> None:
+    controls = () if isinstance(method, Uncontrolled) else CURVE
+    for model in (student_model, replace(student_model, distilled=None)):
+        for number in range(1, 5):
+            request = Request(controls, candidate=number, count=count, method=method, **SHORT)
+            made = Run(request, model)
+            draw, alone = made.problem.new_noise(), made.problem.alone(0).new_noise()
+            for _ in range(20):
+                fresh = draw()
+                assert torch.equal(alone(), fresh[:1])
+                assert (fresh - made.x_T).abs().max() > 1
+        # Where it begins with the first, its noise is what it is by default.
+        first = Run(replace(request, candidate=0), model).problem.new_noise()
+        assert torch.equal(
+            first(), Run(replace(request, candidate=None), model).problem.new_noise()()
+        )
 
 
 def test_windows_begin_at_candidates_of_their_own(student_model: MusicModel) -> None:
