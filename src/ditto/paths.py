@@ -142,7 +142,7 @@ def _runs(process: int) -> bool:
         return True
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:  # it is another user's
         return True
@@ -154,12 +154,12 @@ def atomic_folder(folder: StrPath) -> Iterator[Path]:
     """Yield a temporary folder to fill; it takes the place of `folder` at the end, or vanishes.
 
     Killed at any moment, either the old folder or the whole new one is there, or the next call
-    puts the new one in its place.
+    puts the new one in its place. A symbolic link is followed.
 
     Raises:
         OutputError: it cannot be written (OSError in the block).
     """
-    final = Path(folder)
+    final = Path(os.path.realpath(folder))
     temporary = final.with_name(_temporary_name(final))
     with output_errors(folder):
         try:
@@ -172,6 +172,10 @@ def atomic_folder(folder: StrPath) -> Iterator[Path]:
             if final.exists():
                 os.replace(final, temporary / OLD)
             os.replace(temporary, final)
+        except BaseException:
+            if (temporary / OLD).exists() and not final.exists():  # between the two steps
+                os.replace(temporary / OLD, final)
+            raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(final / OLD, ignore_errors=True)
