@@ -95,15 +95,14 @@ def _job(asked: Any, number: int) -> Job:
     if isinstance(asked, Job):
         return asked
     if isinstance(asked, Request):
-        if asked.count > 1:
-            raise RequestError(
-                f"request {number} asks for {asked.count} clips: give one for each, of seeds "
-                "that follow each other"
-            )
+        _check_one(asked, number)
         return Job(asked)
     if isinstance(asked, Mapping):
         whole = asked if "request" in asked else {"request": asked}
-        return Job.of_report(whole, f"request {number}")
+        job = Job.of_report(whole, f"request {number}")
+        if "batch" not in whole and job.vary is None:
+            _check_one(job.request, number)
+        return job
     raise RequestError(
         f"request {number} is none: give ditto.Request(…), or a report, not {shown(asked)}"
     )
@@ -111,6 +110,19 @@ def _job(asked: Any, number: int) -> Job:
 
 def _text(job: Job) -> str:
     told = [job.request.to_dict(), job.edit, job.recording, dict(job.asked), job.vary, job.item]
+def _check_one(request: Request, number: int) -> None:
+    """Refuse a request of several clips, of which only the first would be written.
+
+    Raises:
+        RequestError: it is one.
+    """
+    if request.count > 1:
+        raise RequestError(
+            f"request {number} asks for {request.count} clips: give one for each, of seeds that "
+            "follow each other"
+        )
+
+
     return repr(told)
 
 
