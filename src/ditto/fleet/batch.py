@@ -18,8 +18,9 @@ from typing import Any, Protocol
 import torch
 
 from ditto.edit.result import Edit
+from ditto.controls import control_from_dict
 from ditto.errors import DittoError, OutputError, RequestError, one_line
-from ditto.fleet.folder import ClipFolder, digest_of
+from ditto.fleet.folder import ClipFolder, content_of, digest_of
 from ditto.fleet.making import Chunk, Entry, Making, Outcome
 from ditto.fleet.together import kind_of
 from ditto.jobs import Job
@@ -122,8 +123,25 @@ def _check_one(request: Request, number: int) -> None:
             "follow each other"
         )
 
+def _text(job: Job) -> str:
+    """Return all that a job asks for."""
+    told = [job.request.to_dict(), job.edit, job.recording, dict(job.asked), job.vary, job.item]
+    told += [] if job.made is None else [job.made]
+    # What descriptions leave out: latents, recordings, and curves of very many points.
+    start, controls = job.request.start, job.request.controls
+    told += [content_of(control) for control in controls if not _is_whole(control.to_dict())]
+    told += [] if start is None else [content_of(start.x_T)]
 
     return repr(told)
+
+def _is_whole(description: Mapping[str, Any]) -> bool:
+    """Tell whether a control can be had again from its description alone."""
+    try:
+        control_from_dict(description)
+    except DittoError:
+        return False
+    return True
+
 
 
 class FaultyRequestsError(RequestError):
