@@ -115,7 +115,7 @@ class ClipFolder:
             return
         text = index.read_bytes()
         for line in text.splitlines():
-            with suppress(ValueError):
+            with suppress(ValueError, RecursionError):
                 row = json.loads(line)
                 if isinstance(row, dict) and isinstance(row.get("name"), str):
                     rows[row["name"]] = row
@@ -152,6 +152,8 @@ class ClipFolder:
         sound = self.path / name
         if Path(name).name != name or name.startswith("."):
             raise OutputError(f"{printable(name)} is no name for a clip: give one without folders")
+        if not _is_encodable(name):
+            raise OutputError(f"{printable(name)} is no name for a clip: give one of characters")
         if name in self.made:
             if self.made[name] == digest:
                 return True
@@ -210,8 +212,18 @@ def drop(files: Path) -> None:
     shutil.rmtree(files, ignore_errors=True)
 
 
+def _is_encodable(name: str) -> bool:
+    """Tell whether a text may name a file, and stand in the index as it is."""
+    try:
+        return b"\0" not in name.encode()
+    except UnicodeEncodeError:  # half of a pair of surrogates
+        return False
+
+
 def _line(row: Mapping[str, Any]) -> bytes:
-    return (json.dumps(row, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(row, ensure_ascii=False)
+    # Tags, too, may hold half of a pair of surrogates.
+    return ((text if _is_encodable(text) else json.dumps(row)) + "\n").encode()
 
 
 @contextmanager

@@ -91,8 +91,9 @@ class Maker:
     def _together(self, chunk: "Chunk") -> "list[Result] | None":
         """Return the results of a chunk; None where one fails, and each is to be made alone."""
         try:
-            requests = [entry.read(self.model).request for entry in chunk.entries]
-            return run_together(requests, self.model, compare=self.making.compare)
+            jobs = [entry.read(self.model) for entry in chunk.entries]
+            compare = self.making.compare and jobs[0].compare  # as all of a kind
+            return run_together([job.request for job in jobs], self.model, compare=compare)
         except Exception:
             return None
 
