@@ -128,7 +128,7 @@ def remove_leftovers(folder: Path, which: str = "*") -> None:
     """
     for path in folder.glob(f"{TEMPORARY}{which}"):
         process = path.name.removeprefix(TEMPORARY).partition("-")[0]
-        if process.isdecimal() and _runs(int(process)):
+        if process.isdecimal() and runs(int(process)):
             continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -136,7 +136,7 @@ def remove_leftovers(folder: Path, which: str = "*") -> None:
             path.unlink(missing_ok=True)
 
 
-def _runs(process: int) -> bool:
+def runs(process: int) -> bool:
     """Tell whether a process of this machine runs; on Windows, where asking kills, suppose so."""
     if os.name == "nt":
         return True
