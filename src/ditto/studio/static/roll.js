@@ -142,16 +142,19 @@
       if (start < beats()) set([...notes, [start, step() || 0.5, last[2]]]);
     }
 
+    let asked = 0;
     async function take(kind, name, bytes) {
+      const mine = ++asked;
       said.say(`reading ${name} …`, "note");
       try {
         const query = { seconds: rounded(whole(), 3) };
         if (shared.tempo) query.tempo = shared.tempo;
         const found = await ditto.upload(kind, name, bytes, query);
+        if (mine !== asked) return;  // another one was given meanwhile
         set(found.notes);
         said.say(`${found.notes.length} notes from ${found.name}, at ${tempo()} beats per minute`, "note");
       } catch (error) {
-        said.say(error.message);
+        if (mine === asked) said.say(error.message);
       }
     }
 
