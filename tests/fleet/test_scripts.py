@@ -88,6 +88,19 @@ def test_rays_file_is_one() -> None:
     assert prepared["available_node_types"]["local.cluster.node"]["max_workers"] == 2
 
 
+@pytest.mark.parametrize("before", [None, "", "case $- in *i*) ;; *) return;; esac\n"])
+def test_rays_machines_find_ditto(tmp_path: Path, before: str | None) -> None:
+    config = yaml.safe_load((SCRIPTS / "ray.yaml").read_text())
+    (command,) = [each for each in config["setup_commands"] if ".bashrc" in each]
+    file = tmp_path / ".bashrc"
+    if before is not None:
+        file.write_text(before)
+    for _ in range(2):
+        subprocess.run(["bash", "-c", command], env={"HOME": str(tmp_path)}, check=True)
+        assert file.read_text() == "export PATH=~/ditto/bin:$PATH\n" + (before or "")
+    assert list(tmp_path.iterdir()) == [file]
+
+
 TWO = """#!/bin/bash
 # A SLURM of two machines, whose exit status is the worse one.
 while [ "${1#--}" != "$1" ]; do shift; done
