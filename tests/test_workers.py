@@ -7,13 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from ditto.errors import WorkerError
-from ditto.workers import _died, work
+from ditto.workers import _died, _own_sigterm, work
 
 
 def square() -> Callable[[int], tuple[int, int]]:
@@ -176,6 +177,14 @@ def test_what_ray_calls_a_death() -> None:
         assert _died(future) is death, error
 
 
+def test_a_cluster_that_cannot_be_had_leaves_sigterm_as_it_was() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with suppress(RuntimeError), _own_sigterm():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise RuntimeError
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_what_runs_is_finished_and_nothing_else_begun() -> None:
     done: list[int] = []
     for each in work(range(100), square, workers=1, ended=lambda: len(done) >= 3):
@@ -185,7 +194,7 @@ def test_what_runs_is_finished_and_nothing_else_begun() -> None:
 
 ALL = """
 from ditto.interrupts import waiting
-from ditto.workers import _died, work
+from ditto.workers import _died, _own_sigterm, work
 from tests.test_workers import square
 
 with waiting() as stopped:

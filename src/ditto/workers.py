@@ -452,9 +452,11 @@ def _reach(address: str) -> None:
 def _own_sigterm() -> Iterator[None]:
     """Put back what SIGTERM does after the block, in which Ray would have it end at once."""
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 class _RayActor:
