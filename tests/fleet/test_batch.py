@@ -15,9 +15,10 @@ import torch
 
 import ditto
 from ditto.controls.curves import Curve
-from ditto.errors import ControlError, OutputError, RequestError
+from ditto.errors import ControlError, OutputError, RequestError, WorkerError
 from ditto.fleet.batch import FaultyRequestsError
 from ditto.fleet.folder import ClipFolder
+from ditto.fleet.making import Making
 from ditto.jobs import Job
 from ditto.latents import Latent, draw_x_T
 from ditto.models.model import MusicModel
@@ -320,3 +321,10 @@ def test_stopped_clips_and_others_comparisons_stay_their_own(
     reports = [each.result.report() for each in made if each.result is not None]
     assert [len(report["loss"]) for report in reports] == [1, 1, 2, 2, 2, 2]
     assert ["kept" in report for report in reports] == [True] * 4 + [False] * 2
+
+
+def test_a_machine_without_the_batchs_folder_is_told(tiny_model: MusicModel) -> None:
+    place, threads = Path("/none/of this"), torch.get_num_threads()
+    making = Making(lambda: tiny_model, None, place, threads=threads)
+    with pytest.raises(WorkerError, match=r"cannot go to /none/of this .*all machines see$"):
+        making()
