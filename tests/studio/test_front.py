@@ -261,3 +261,21 @@ def test_a_studio_that_is_interrupted_while_it_begins_leaves_no_files(
         command.studio(port=free_port())
     assert len(folders) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_models_folder_is_told_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, str]] = []
+
+    def caught(model: str, device: str, precision: str, options: dict[str, str]) -> None:
+        told.append(options)
+        raise KeyboardInterrupt
+
+    (tmp_path / "mine" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "mine")
+    monkeypatch.setattr(command, "maker", caught)
+    for model in (".", "inner/..", "../mine/", "a/hub-id"):
+        with pytest.raises(KeyboardInterrupt):
+            command.studio(port=free_port(), model=model)
+    assert told == [{"model": "mine"}] * 3 + [{"model": "a/hub-id"}]

@@ -52,7 +52,7 @@ def studio(
     options = {name: value for name, value in where.items() if value != "auto"}
     if model is not None:
         # Of a folder only the name: the page shows no path of this machine.
-        options = {"model": Path(model).name if Path(model).exists() else model} | options
+        options = {"model": Path(model).resolve().name if Path(model).exists() else model} | options
     from ditto.studio.facts import Facts
     from ditto.studio.front import Front
 
