@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 import ditto
@@ -166,6 +167,47 @@ def test_loops_are_exact_to_the_sample(pack: ModuleType, model: Any, audio: dict
     slower = beat | {"bpm": 160.0}
     made, _ = execute(pack, "DittoLoop", model=model, audio=one, **slower, **QUICK)
     assert made["waveform"].shape == (1, 2, 2 * round(1.5 * 8000))
+
+
+def test_a_loops_notes_and_chords_are_in_its_own_beats(pack: ModuleType, model: Any) -> None:
+    asked = {"bpm": 200.0, "bars": 1, "overlap": 0.2, "melody": "C4:1 E4:2", "chords": "Am:2 F:2"}
+    _, report = execute(pack, "DittoLoop", model=model, **asked, **QUICK)
+    told = json.loads(report)["request"]
+    controls = {control["control"]: control for control in told["controls"]}
+    notes = controls["melody"]["notes"]
+    assert [note[:2] for note in notes] == [pytest.approx(two) for two in ([0, 0.3], [0.3, 0.6])]
+    # As of the command: by the tempo that the model is told.
+    assert told["tags"]["tempo"] == 100
+    assert [seconds for _, seconds in controls["chords"]["chords"]] == pytest.approx([1.2, 1.2])
+
+
+def test_a_tune_is_heard_as_long_as_what_is_edited(
+    pack: ModuleType, model: Any, tmp_path: Path
+) -> None:
+    times = np.arange(3 * 16_000) / 16_000
+    pitches = np.where(times < 1.5, 523.25, 659.26)  # C5, then E5, beyond the model's window
+    soundfile.write(tmp_path / "tune.wav", 0.3 * np.sin(2 * np.pi * pitches * times), 16_000)
+    values = dict.fromkeys(pack.NAMES, "") | {"melody": str(tmp_path / "tune.wav")}
+    values |= {"tags": "", "method": "auto", "seed": 0, "guidance": -1.0, "iterations": 0}
+    (control,) = pack.Inpaint().request(model, values).controls
+    assert {note.pitch % 12 for note in control.bare().tune.notes} == {0, 4}
+
+
+def test_the_last_seed_is_followed_by_the_first(
+    pack: ModuleType, model: Any, audio: dict[str, Any]
+) -> None:
+    region = {"begin": 0.4, "end": 0.6, "overlap": 0.1, "seed": 2**31 - 1}
+    _, report = execute(pack, "DittoInpaint", model=model, audio=audio, **region, **QUICK)
+    assert [one["request"]["seed"] for one in json.loads(report)] == [2**31 - 1, 0]
+
+
+def test_the_ends_of_fields_are_taken(pack: ModuleType, model: Any) -> None:
+    for name in ("guidance", "seed", "iterations"):
+        _, options = pack.MUSIC[name]
+        values = dict.fromkeys((*pack.NAMES, "tags"), "")
+        values |= {"method": "auto", "seed": 0, "guidance": -1.0, "iterations": 0}
+        for end in ("min", "max"):
+            pack.Generate().request(model, values | {name: options[end]})
 
 
 def test_the_bar_moves_and_cancelling_ends_it(

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from ditto.errors import RequestError
+from ditto.errors import DittoError, RequestError
 from ditto.jobs import Job
+from ditto.latents import Latent, draw_x_T
 from ditto.models.model import MusicModel
 from ditto.request import Request
 
@@ -34,8 +35,30 @@ def test_what_an_edit_does_not_take_is_named(
     tiny_model: MusicModel, recording: Path, edit: str
 ) -> None:
     job = Job(Request(), edit, None if edit == "song" else recording, {"colour": "blue"})
-    with pytest.raises(RequestError, match=f"{edit} takes no colour"):
-        job.make(tiny_model)
+    for do in (job.check, job.make):
+        with pytest.raises(RequestError, match=f"{edit} takes no colour"):
+            do(tiny_model)
+
+
+@pytest.mark.parametrize("item", ["x", [1], -1, 2, 0.5, None])
+def test_an_item_that_is_none_of_its_batch_is_refused(item: Any) -> None:
+    report = {"request": {"seed": 3}, "batch": {"seed": 3, "count": 2, "item": item}}
+    with pytest.raises(RequestError, match="item must be a whole number from 0 to 1"):
+        Job.of_report(report, "out.json")
+
+
+def test_variations_that_cannot_be_are_refused_before_the_work(tiny_model: MusicModel) -> None:
+    start = Latent(draw_x_T(tiny_model.shape(None), 0, 1), tiny_model.sha256)
+    wrong: list[tuple[Any, Any, str]] = [
+        ("sideways", Request(start=start), "unknown way to vary sideways: choose one of ddpm"),
+        (["ddpm"], Request(start=start), "unknown way to vary"),
+        ("ddpm+freedom", Request(start=start), "there are none: give some"),
+        ("ddpm", Request(start=start, tags="genre=polka"), "polka"),
+    ]
+    for how, request, words in wrong:
+        with pytest.raises(DittoError, match=words):
+            Job(request, vary=how).check(tiny_model)
+    Job(Request(start=start), vary="ddpm").check(tiny_model)
 
 
 def test_a_fault_of_a_watcher_is_its_own(tiny_model: MusicModel) -> None:

@@ -118,9 +118,41 @@ def test_leftovers_of_killed_processes_go_and_files_in_use_stay(tmp_path: Path) 
     )
     gone = tmp_path / f"{paths.TEMPORARY}{int(ended.stdout)}-00ff.npy"
     nameless = tmp_path / f"{paths.TEMPORARY}0123.flac"
+    odd = tmp_path / f"{paths.TEMPORARY}{10**20}-00ff.npy"
     used = tmp_path / f"{paths.TEMPORARY}{os.getpid()}-00ff.npy"
     kept = tmp_path / "clip.npy"
-    for file in (gone, nameless, used, kept):
+    for file in (gone, nameless, odd, used, kept):
         file.write_bytes(b"x")
     paths.remove_leftovers(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([used, kept])
+
+
+def test_an_interrupt_between_the_steps_of_a_replacement_loses_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, replace = tmp_path / "model", os.replace
+    folder.mkdir()
+    (folder / "old").write_text("precious")
+
+    def interrupted(source: Path, target: Path) -> None:
+        if target == folder and source.name != paths.OLD:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), atomic_folder(folder) as temporary:
+        (temporary / "new").write_text("")
+    assert [path.read_text() for path in folder.iterdir()] == ["precious"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_an_atomic_folder_follows_a_link(tmp_path: Path) -> None:
+    real, link = tmp_path / "disk" / "real", tmp_path / "link"
+    real.mkdir(parents=True)
+    (real / "before").write_text("")
+    link.symlink_to(real)
+    with atomic_folder(link) as temporary:
+        (temporary / "after").write_text("")
+    assert link.is_symlink()
+    assert [path.name for path in real.iterdir()] == ["after"]
+    assert list(real.parent.iterdir()) == [real]

@@ -58,6 +58,14 @@ def test_what_does_not_count_is_shaded() -> None:
     assert len(drawn(loudness(((0.2, 0.4),))).patches) == 2
     assert len(drawn(loudness()).patches) == 0
     assert len(drawn(loudness(((0.0, 0.2), (0.5, 0.7)))).patches) == 2
+    for spans, outside in (
+        (((0.0, 0.6), (0.1, 0.2)), (0.6, SPEC.seconds(86))),  # a span within another
+        (((0.3, 0.6), (0.5, 9.0)), (0.0, 0.3)),
+        (((8.0, 9.0),), (0.0, SPEC.seconds(86))),
+    ):
+        (grey,) = drawn(loudness(spans)).patches
+        ends = grey.get_patch_transform().transform([[0, 0], [1, 1]])[:, 0]
+        assert tuple(ends) == pytest.approx(outside)
 
 
 def test_a_panel_of_another_kind_is_refused_until_it_has_a_drawing() -> None:

@@ -6,13 +6,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from ditto.errors import WorkerError
-from ditto.workers import work
+from ditto.workers import _died, _own_sigterm, work
 
 
 def square() -> Callable[[int], tuple[int, int]]:
@@ -53,6 +55,24 @@ def refuse_three() -> Callable[[int], int]:
         if n == 3:
             raise ValueError("not three")
         return n
+
+    return do
+
+
+class OddError(Exception):
+    """An error that cannot be read again, as those of some libraries."""
+
+    def __init__(self, code: int, words: str) -> None:
+        super().__init__(f"{words} ({code})")
+
+
+def refuse_oddly() -> Callable[[int], int]:
+    raise OddError(404, "not there")
+
+
+def refuse_all_oddly() -> Callable[[int], int]:
+    def do(n: int) -> int:
+        raise OddError(n, "not this")
 
     return do
 
@@ -126,6 +146,45 @@ def test_errors_are_the_callers(tmp_path: Path) -> None:
         list(work(range(2), die, workers=1))
 
 
+@pytest.mark.parametrize(
+    ("begin", "words"),
+    [(refuse_oddly, r"not there \(404\)"), (refuse_all_oddly, r"not this \(7\)")],
+)
+def test_an_error_that_cannot_be_sent_is_told(
+    begin: Callable[[], Callable[[int], int]], words: str
+) -> None:
+    with pytest.raises(WorkerError, match=f"^a process failed: OddError: {words}"):
+        list(work([7], begin, workers=1))
+
+
+def test_what_ray_calls_a_death() -> None:
+    errors = pytest.importorskip("ray.exceptions", reason="Ray is not installed")
+
+    class OutOfMemoryError(Exception):
+        """As PyTorch's: a job's own."""
+
+    for error, death in (
+        (errors.ActorDiedError(), True),
+        (errors.NodeDiedError("gone"), True),
+        (errors.OutOfMemoryError("killed by the monitor"), True),
+        (errors.OwnerDiedError("00", None, ""), True),
+        (errors.ObjectLostError("00", None, ""), True),
+        (OutOfMemoryError(), False),
+        (errors.RaySystemError("odd"), False),
+    ):
+        future: Future[None] = Future()
+        future.set_exception(error)
+        assert _died(future) is death, error
+
+
+def test_a_cluster_that_cannot_be_had_leaves_sigterm_as_it_was() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with suppress(RuntimeError), _own_sigterm():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise RuntimeError
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_what_runs_is_finished_and_nothing_else_begun() -> None:
     done: list[int] = []
     for each in work(range(100), square, workers=1, ended=lambda: len(done) >= 3):
@@ -135,7 +194,7 @@ def test_what_runs_is_finished_and_nothing_else_begun() -> None:
 
 ALL = """
 from ditto.interrupts import waiting
-from ditto.workers import work
+from ditto.workers import _died, _own_sigterm, work
 from tests.test_workers import square
 
 with waiting() as stopped:

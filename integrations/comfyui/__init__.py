@@ -27,11 +27,12 @@ from ditto.edit.result import Edit
 from ditto.edit.song import song
 from ditto.edit.timeline import Known, Timeline
 from ditto.errors import RequestError
+from ditto.latents import item_seed
 from ditto.methods import METHODS
 from ditto.models.conditioning import Tags
 from ditto.models.model import MusicModel, needs_windows
 from ditto.optimize import Step
-from ditto.request import MAX_SEED, Request
+from ditto.request import LIMITS, MAX_SEED, Request
 from ditto.runner import run
 
 MODEL, AUDIO = "DITTO_MODEL", "AUDIO"
@@ -66,7 +67,7 @@ MUSIC: dict[str, Field] = {
     **{name: words(kind.help) for name, kind in NAMES.items()},
     "method": choice([AUTO, *METHODS], "How; auto is ditto2 where the model has a student."),
     "iterations": number(0, 0, 10_000, "K; 0 is the method's and the controls' own."),
-    "guidance": number(-1.0, -1.0, 100.0, "Scale of the tags' guidance; -1 is the model's."),
+    "guidance": number(-1.0, -1.0, LIMITS["guidance"][1], "Of the tags; -1 is the model's."),
     "seed": ("INT", {"default": 0, "min": 0, "max": MAX_SEED, "control_after_generate": True}),
 }
 """Fields of every node that makes music."""
@@ -137,6 +138,7 @@ class Node:
     RETURN_NAMES = ("audio", "report")
     own: ClassVar[dict[str, Field]] = {}
     optional: ClassVar[dict[str, Field]] = {}
+    edits: ClassVar[bool] = True  # controls may then count beyond the model's window
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - ComfyUI's name
@@ -160,9 +162,11 @@ class Node:
 
     def request(self, model: MusicModel, fields: dict[str, Any]) -> Request:
         """Return what the music's fields ask for."""
-        tags = Tags.parse(" ".join(fields["tags"].split()))
-        seconds = fields.get("seconds") or None
-        context = ParseContext(lambda: model.spec, seconds, tags.tempo)
+        tags, bpm = Tags.parse(" ".join(fields["tags"].split())), fields.get("bpm")
+        if bpm is not None and tags.tempo is None:  # a loop's
+            tags = replace(tags, tempo=known_tempo(bpm, model.vocabulary))
+        seconds = None if self.edits else fields.get("seconds") or None
+        context = ParseContext(lambda: model.spec, seconds, tags.tempo, {"bpm": bpm}, self.edits)
         given = {name: fields[name].strip() for name in NAMES}
         method = fields["method"]
         return Request(
@@ -182,7 +186,7 @@ class Node:
         for i, item in enumerate(audio["waveform"]):
             samples = item.detach().cpu().float().numpy().copy()
             timeline = Timeline(samples, Known(samples.shape[1]), audio["sample_rate"])
-            one = replace(request, seed=request.seed + i)
+            one = replace(request, seed=item_seed(request.seed, i))
             made.append(edit(model, timeline, request=one, progress=Watch(one, model)))
         return [e.samples for e in made], audio["sample_rate"], [e.report() for e in made]
 
@@ -195,6 +199,7 @@ class Generate(Node):
         "seconds": number(0.0, 0.0, LONGEST, "Length; 0 is the model's window."),
         "count": number(1, 1, 64, "Clips at once, of one seed after the other."),
     }
+    edits = False
 
     def make(self, model: MusicModel, request: Request, fields: dict[str, Any]) -> Any:
         """Generate."""
@@ -262,9 +267,6 @@ class Loop(Node):
 
     def make(self, model: MusicModel, request: Request, fields: dict[str, Any]) -> Any:
         """Loop."""
-        if request.tags.tempo is None:
-            tempo = known_tempo(fields["bpm"], model.vocabulary)
-            request = replace(request, tags=replace(request.tags, tempo=tempo))
         given: Any = {"seconds": loop_seconds(fields["bpm"], fields["bars"])}
         given |= {name: fields[name] for name in ("repeats", "overlap") if fields[name]}
         if fields.get("audio") is not None:

@@ -17,6 +17,7 @@ from ditto.edit.result import Edit
 from ditto.edit.song import song
 from ditto.errors import RequestError
 from ditto.latents import Latent
+from ditto.methods.base import check_number
 from ditto.methods.guidance import FREEDOM_STRENGTH
 from ditto.models.model import MusicModel
 from ditto.optimize import Step, never
@@ -126,14 +127,12 @@ class Job:
         batch, item = report.get("batch"), 0
         if isinstance(batch, Mapping):
             request = replace(request, seed=batch.get("seed"), count=batch.get("count"))
-            item = batch.get("item")
+            item = int(check_number("item", batch.get("item", 0), 0, request.count - 1))
         request = replace(request, start=start)
         losses = report.get("loss")
         made = len(losses) if isinstance(losses, list) else 0
         ended = 0 < made < (request.iterations or 0)
-        return cls(
-            request, vary=values.get("vary"), item=int(item or 0), made=made if ended else None
-        )
+        return cls(request, vary=values.get("vary"), item=item, made=made if ended else None)
 
     @classmethod
     def _of_edit(cls, report: Mapping[str, Any], name: str, recording: StrPath | None) -> "Job":
@@ -162,6 +161,7 @@ class Job:
                         f"{name}"
                     )
         if self.edit is not None:
+            self._editing()
             request = self.request.resolved(model)
             model.cond(request.tags, 1)
         elif self.vary is None:
@@ -169,6 +169,14 @@ class Job:
         else:
             start = self._varied()
             start.check(model, tuple(start.x_T.shape[1:]))
+            if self.vary not in variations.HOWS:
+                raise RequestError(
+                    f"unknown way to vary {shown(self.vary)}: choose one of "
+                    f"{', '.join(variations.HOWS)}"
+                )
+            if self.vary != "ddpm" and not self.request.controls:
+                raise RequestError(f"{self.vary} follows controls, and there are none: give some")
+            model.cond(self.request.tags, 1)
 
     def make(self, model: MusicModel, watch: Watch | None = None) -> Result | Edit:
         """Make it.
@@ -213,14 +221,23 @@ class Job:
             if watch is not None:
                 watch(step)
 
-        make = EDITS[str(self.edit)]
+        make = self._editing()
         recording = () if self.recording is None else (self.recording,)
-        if make is loops.loop and recording:
+        return make(model, *recording, **dict(self.asked), request=self.request, progress=progress)
+
+    def _editing(self) -> Callable[..., Result | Edit]:
+        """Return what makes the edit.
+
+        Raises:
+            RequestError: it does not take what is asked of it.
+        """
+        make = EDITS[str(self.edit)]
+        if make is loops.loop and self.recording is not None:
             make = loops.loop_recording
         if unknown := self.asked.keys() - _arguments(make):
             names = ", ".join(printable(str(name)) for name in sorted(unknown, key=str))
             raise RequestError(f"{self.edit} takes no {names}")
-        return make(model, *recording, **dict(self.asked), request=self.request, progress=progress)
+        return make
 
 
 def _arguments(make: Callable[..., Any]) -> set[str]:

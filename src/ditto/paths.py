@@ -128,7 +128,7 @@ def remove_leftovers(folder: Path, which: str = "*") -> None:
     """
     for path in folder.glob(f"{TEMPORARY}{which}"):
         process = path.name.removeprefix(TEMPORARY).partition("-")[0]
-        if process.isdecimal() and _runs(int(process)):
+        if process.isdecimal() and runs(int(process)):
             continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -136,13 +136,13 @@ def remove_leftovers(folder: Path, which: str = "*") -> None:
             path.unlink(missing_ok=True)
 
 
-def _runs(process: int) -> bool:
+def runs(process: int) -> bool:
     """Tell whether a process of this machine runs; on Windows, where asking kills, suppose so."""
     if os.name == "nt":
         return True
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:  # it is another user's
         return True
@@ -154,12 +154,12 @@ def atomic_folder(folder: StrPath) -> Iterator[Path]:
     """Yield a temporary folder to fill; it takes the place of `folder` at the end, or vanishes.
 
     Killed at any moment, either the old folder or the whole new one is there, or the next call
-    puts the new one in its place.
+    puts the new one in its place. A symbolic link is followed.
 
     Raises:
         OutputError: it cannot be written (OSError in the block).
     """
-    final = Path(folder)
+    final = Path(os.path.realpath(folder))
     temporary = final.with_name(_temporary_name(final))
     with output_errors(folder):
         try:
@@ -172,6 +172,10 @@ def atomic_folder(folder: StrPath) -> Iterator[Path]:
             if final.exists():
                 os.replace(final, temporary / OLD)
             os.replace(temporary, final)
+        except BaseException:
+            if (temporary / OLD).exists() and not final.exists():  # between the two steps
+                os.replace(temporary / OLD, final)
+            raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(final / OLD, ignore_errors=True)

@@ -147,10 +147,11 @@ def _shade(axes: Axes, panel: Panel, seconds: float) -> None:
     """Grey out where the control does not count."""
     if not panel.during:
         return
-    ends = [0.0, *(time for span in sorted(panel.during) for time in span), seconds]
-    for start, end in zip(ends[::2], ends[1::2], strict=True):
-        if start < end:
-            axes.axvspan(start, end, color="grey", alpha=0.3, linewidth=0)
+    now = 0.0
+    for start, end in (*sorted(panel.during), (seconds, seconds)):  # they may overlap
+        if now < min(start, seconds):
+            axes.axvspan(now, min(start, seconds), color="grey", alpha=0.3, linewidth=0)
+        now = max(now, end)
 
 
 def edit_picture(

@@ -44,8 +44,9 @@ job's own, and another one there that is given the job next."""
 CONNECT_SECONDS = 10.0
 ROOM_SECONDS = 30.0
 """Until then the nodes of a cluster that has just been started may be joining."""
-RAY_DEATHS = {"ActorDiedError", "ActorUnavailableError", "NodeDiedError", "RayActorError"}
-"""Names of Ray's errors of a worker that was killed, or whose machine was."""
+RAY_DEATHS = {"NodeDiedError", "ObjectLostError", "OutOfMemoryError", "RayActorError"}
+"""Names of Ray's errors, or what they are kinds of, of a worker that was killed (by Ray's monitor
+of memory, too), or whose machine was, with what it had made."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,8 @@ def _died(future: Future[Any]) -> bool:
     error = future.exception()
     if isinstance(error, BrokenProcessPool):
         return True
-    return type(error).__name__ in RAY_DEATHS
+    kinds = (kind for kind in type(error).__mro__ if kind.__module__.startswith("ray."))
+    return any(kind.__name__ in RAY_DEATHS for kind in kinds)
 
 
 class ThisProcess:
@@ -343,7 +345,16 @@ def _begin(begin: bytes) -> None:
     try:
         _state["do"] = pickle.loads(begin)()
     except Exception as error:
-        _state["error"] = error
+        _state["error"] = _portable(error)
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error as another process can read it; else it would take this one for killed."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return WorkerError(f"a process failed: {type(error).__name__}: {one_line(error)}")
+    return error
 
 
 def _end_with_parent() -> None:
@@ -360,7 +371,11 @@ def _loaded() -> bytes:
 
 
 def _do(job: bytes) -> bytes:
-    return pickle.dumps(_state["do"](pickle.loads(job)))
+    try:
+        return pickle.dumps(_state["do"](pickle.loads(job)))
+    except Exception as error:
+        sent = _portable(error)
+    raise sent
 
 
 class Cluster:
@@ -437,9 +452,11 @@ def _reach(address: str) -> None:
 def _own_sigterm() -> Iterator[None]:
     """Put back what SIGTERM does after the block, in which Ray would have it end at once."""
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 class _RayActor:

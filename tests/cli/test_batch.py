@@ -21,8 +21,10 @@ import ditto
 from ditto import paths
 from ditto.cli import edit, generate
 from ditto.cli.batch import _Count, load_model
-from ditto.cli.lines import COMMANDS, Lines
+from ditto.cli.lines import COMMANDS, Lines, job_of
+from ditto.errors import RequestError
 from ditto.fleet.making import Entry, Maker, Outcome
+from ditto.latents import Latent, draw_x_T
 from ditto.models.model import MusicModel
 
 QUICK = {"iterations": 2, "steps": 2}
@@ -147,6 +149,21 @@ def test_every_faulty_line_is_one_line_before_any_work(batch: Command) -> None:
         assert line.startswith(f"error: r.jsonl line {37 + i}: "), line
         assert words in line
     assert not Path("clips").exists()
+
+
+def test_variations_have_the_steps_that_are_asked_for(
+    tiny_model: MusicModel, tmp_path: Path
+) -> None:
+    x_T = draw_x_T(tiny_model.shape(None), 0, 1)
+    for i, method in enumerate((ditto.Ditto2(), ditto.Ditto(steps=9), None)):
+        made = ditto.Request(method=method).to_dict()
+        file = Latent(x_T, tiny_model.sha256, made).save(tmp_path / f"{i}.latent")
+        line = {"command": "vary", "latent": str(file)}
+        job = job_of(line | {"steps": 3}, "r.jsonl", tiny_model)
+        assert getattr(job.request.method, "steps", None) == 3, method
+        job.check(tiny_model)
+        with pytest.raises(RequestError, match="steps must be a whole number"):
+            job_of(line | {"steps": 0}, "r.jsonl", tiny_model)
 
 
 def test_what_is_wrong_with_the_whole(batch: Command) -> None:

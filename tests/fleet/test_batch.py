@@ -14,8 +14,13 @@ import soundfile
 import torch
 
 import ditto
-from ditto.errors import ControlError, OutputError, RequestError
+from ditto.controls.curves import Curve
+from ditto.errors import ControlError, OutputError, RequestError, WorkerError
 from ditto.fleet.batch import FaultyRequestsError
+from ditto.fleet.folder import ClipFolder
+from ditto.fleet.making import Making
+from ditto.jobs import Job
+from ditto.latents import Latent, draw_x_T
 from ditto.models.model import MusicModel
 from ditto.result import Result
 
@@ -242,3 +247,84 @@ def test_requests_of_one_kind_are_made_together(
     report = json.loads((tmp_path / "00001.json").read_text())
     assert report["request"]["seed"] == 1
     assert "made together with 3 others" in report["notes"][0]
+
+
+def test_a_report_is_of_one_clip_only(tiny_model: MusicModel, tmp_path: Path) -> None:
+    clip = wishes(1)[0]
+    twice = [("a.wav", clip), ("A.flac", replace(clip, seed=8))]
+    with pytest.raises(FaultyRequestsError, match=r"A\.flac is, but for its ending, that of req"):
+        list(ditto.batch(tiny_model, twice, out=tmp_path / "clips", pictures=False))
+    assert len(list(ditto.batch(tiny_model, twice))) == 2  # no file is written
+
+
+def test_a_description_of_several_clips_is_refused(tiny_model: MusicModel) -> None:
+    several = wishes(1)[0].to_dict() | {"count": 3}
+    for given in (several, {"request": several}):
+        with pytest.raises(RequestError, match="request 0 asks for 3 clips"):
+            next(ditto.batch(tiny_model, [given]))
+
+
+def test_what_a_description_leaves_out_is_asked_for_too(
+    tiny_model: MusicModel, tmp_path: Path
+) -> None:
+    plain = ditto.Request(method=ditto.Uncontrolled(steps=1))
+    x_T = draw_x_T(tiny_model.shape(None), 0, 1)
+    latents = [Latent(noise, tiny_model.sha256, name="seed 0") for noise in (x_T, -x_T)]
+    scale = ditto.Intensity("swell").curve.scale
+    levels = [[(i * 1e-4, low + 0.0) for i in range(5000)] for low in (-20, -30)]
+    curves = [Curve(tuple(points), name="drawn", scale=scale) for points in levels]
+    for i, pair in enumerate(
+        (
+            [replace(plain, start=latent) for latent in latents],
+            [replace(wishes(1)[0], controls=(ditto.Intensity(curve),)) for curve in curves],
+        )
+    ):
+        out = tmp_path / str(i)
+        for again in range(2):
+            made = list(ditto.batch(tiny_model, pair[:1], out=out, pictures=False, compare=False))
+            assert len(made) == 1 - again
+        with pytest.raises(FaultyRequestsError, match="was made from another request"):
+            list(ditto.batch(tiny_model, pair[1:], out=out))
+
+
+def test_names_and_tags_that_no_file_can_hold(tiny_model: MusicModel, tmp_path: Path) -> None:
+    plain = ditto.Request(method=ditto.Uncontrolled(steps=1))
+    for name in ("\ud800.wav", "\udcff.wav", "a\0.wav"):
+        with pytest.raises(FaultyRequestsError, match="is no name for a clip"):
+            list(ditto.batch(tiny_model, [(name, plain)], out=tmp_path / "clips"))
+    with ClipFolder.opened(tmp_path) as folder:
+        folder.add({"name": "a.wav", "tags": {"prompt": "\ud800"}, "error": "none"})
+    with (tmp_path / "index.jsonl").open("a") as file:
+        file.write("[" * 100_000 + "\n")
+    with ClipFolder.opened(tmp_path):
+        pass
+    assert rows(tmp_path) == [{"name": "a.wav", "tags": {"prompt": "\ud800"}, "error": "none"}]
+
+
+@pytest.mark.usefixtures("together")
+def test_stopped_clips_and_others_comparisons_stay_their_own(
+    tiny_model: MusicModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    real = ditto.fleet.together.run_together  # pyright: ignore[reportAttributeAccessIssue]
+
+    def together(requests: list, *args: object, **more: object) -> list:
+        sizes.append((len(requests), more["compare"]))
+        return real(requests, *args, **more)
+
+    monkeypatch.setattr("ditto.fleet.making.run_together", together)
+    clips = wishes(6)
+    stopped = [Job(clip, made=1) for clip in clips[:2]]
+    jobs = [*stopped, *clips[2:4], *(Job(clip, compare=False) for clip in clips[4:])]
+    made = sorted(ditto.batch(tiny_model, jobs, together=4), key=lambda each: each.number)
+    assert sizes == [(2, True), (2, False)]
+    reports = [each.result.report() for each in made if each.result is not None]
+    assert [len(report["loss"]) for report in reports] == [1, 1, 2, 2, 2, 2]
+    assert ["kept" in report for report in reports] == [True] * 4 + [False] * 2
+
+
+def test_a_machine_without_the_batchs_folder_is_told(tiny_model: MusicModel) -> None:
+    place, threads = Path("/none/of this"), torch.get_num_threads()
+    making = Making(lambda: tiny_model, None, place, threads=threads)
+    with pytest.raises(WorkerError, match=r"cannot go to /none/of this .*all machines see$"):
+        making()

@@ -86,3 +86,55 @@ def test_rays_file_is_one() -> None:
     prepared = prepare_config(config)
     validate_config(prepared)
     assert prepared["available_node_types"]["local.cluster.node"]["max_workers"] == 2
+
+
+@pytest.mark.parametrize("before", [None, "", "case $- in *i*) ;; *) return;; esac\n"])
+def test_rays_machines_find_ditto(tmp_path: Path, before: str | None) -> None:
+    config = yaml.safe_load((SCRIPTS / "ray.yaml").read_text())
+    (command,) = [each for each in config["setup_commands"] if ".bashrc" in each]
+    file = tmp_path / ".bashrc"
+    if before is not None:
+        file.write_text(before)
+    for _ in range(2):
+        subprocess.run(["bash", "-c", command], env={"HOME": str(tmp_path)}, check=True)
+        assert file.read_text() == "export PATH=~/ditto/bin:$PATH\n" + (before or "")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+TWO = """#!/bin/bash
+# A SLURM of two machines, whose exit status is the worse one.
+while [ "${1#--}" != "$1" ]; do shift; done
+SLURM_NODEID=1 "$@" & other=$!
+SLURM_NODEID=0 "$@"; first=$?
+wait $other; second=$?
+exit $((first > second ? first : second))
+"""
+RAY = f"""#!{sys.executable}
+# A head that listens, and a machine that joins it and, as Ray's do, fails when the head is gone.
+import socket, sys, time
+port = int(sys.argv[sys.argv.index("--port") + 1]) if "--head" in sys.argv else 0
+if port:
+    server = socket.create_server(("127.0.0.1", port))
+    time.sleep(600)
+host, port = sys.argv[sys.argv.index("--address") + 1].split(":")
+print("joined", file=open("joined", "a"))
+while True:
+    try:
+        socket.create_connection((host, int(port))).close()
+    except OSError:
+        sys.exit(1)
+    time.sleep(0.2)
+"""
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_batch_on_two_machines_ends_as_the_batch_does(slurm: Path, status: int) -> None:
+    batch = f"#!/bin/sh\nuntil [ -e joined ]; do sleep 0.1; done\necho $* >batch\nexit {status}\n"
+    for name, text in (("srun", TWO), ("ray", RAY), ("ditto-music", batch)):
+        (slurm / "bin" / name).write_text(text)
+        (slurm / "bin" / name).chmod(0o755)
+    words = ["bash", str(SCRIPTS / "batch.sbatch"), "r.jsonl", "--out", "my clips"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status, done.stderr
+    assert (slurm / "batch").read_text().startswith("batch r.jsonl --out my clips --ray 127.0.0.1:")
+    assert (slurm / "joined").read_text() == "joined\n"

@@ -300,6 +300,19 @@ def test_the_microphone_becomes_a_melody(page: Any) -> None:
     assert {"C", "E", "G"} <= set(heard)
 
 
+def test_a_second_press_ends_the_recording_and_begins_no_other(page: Any) -> None:
+    page.check("#melody-on")
+    button = page.query_selector("#create-melody button:has-text('microphone')")
+    button.click()
+    page.wait_for_function("button => button.textContent === '■ stop'", arg=button)
+    page.wait_for_timeout(2000)
+    button.click()
+    page.wait_for_selector("#create-melody .message:has-text('notes from microphone.wav')")
+    page.wait_for_timeout(500)
+    assert button.text_content() == "● microphone"
+    assert "notes from microphone.wav" in page.text_content("#create-melody .message")
+
+
 def test_a_run_is_stopped_and_keeps_its_best(page: Any, tmp_path: Path, studio: Running) -> None:
     page.check("#loudness-on")
     settings(page, "create", iterations=400)

@@ -1,25 +1,32 @@
 """The page is served before PyTorch and the model are there, and says the same as after."""
 
+import os
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 from tests.studio.conftest import free_port
 
 import ditto
-from ditto.errors import ModelError
+from ditto.errors import ModelError, RequestError
 from ditto.methods import METHODS
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.model import MusicModel
-from ditto.studio import facts
+from ditto.studio import command, facts
+from ditto.studio.command import check_port
 from ditto.studio.facts import Facts
-from ditto.studio.files import Store
+from ditto.studio.files import Store, UploadError
 from ditto.studio.front import Front
 from ditto.studio.jobs import Jobs
 from ditto.studio.work import Studio
@@ -189,3 +196,86 @@ def test_files_of_the_page_come_at_once_and_unpacked_on_this_machine() -> None:
         assert packed.headers["content-encoding"] in ("br", "gzip")
         assert client.get(own).content == answer.content
     front.close()
+
+
+def test_a_job_that_lasts_longer_than_files_are_kept_keeps_its_own(
+    student_model: MusicModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio = Studio(student_model)
+
+    def hours_pass(*given: Any) -> None:
+        for folder in studio.store.root.iterdir():
+            os.utime(folder, (0, 0))
+        studio.store.sweep()
+
+    monkeypatch.setattr("ditto.studio.work.Previews.after", hours_pass)
+    recording = studio.store.new() / "song.wav"
+    noise = 0.1 * np.random.default_rng(0).standard_normal(student_model.spec.sample_rate)
+    soundfile.write(recording, noise, student_model.spec.sample_rate)
+    made = {"iterations": 1, "loudness": {"text": "swell"}}
+    edit = {"kind": "inpaint", "recording": recording.parent.name, "regions": [[0.4, 0.6]]}
+    jobs = [
+        studio.wish("generate", made, compare=False),
+        studio.wish("edit", made | edit | {"overlap": 0.1}, compare=False),
+    ]
+    until = time.monotonic() + 100
+    while not jobs[-1].over and time.monotonic() < until:
+        time.sleep(0.05)
+    assert [(job.state, job.line) for job in jobs] == [("done", ""), ("done", "")]
+    studio.jobs.close()
+    studio.store.close()
+
+
+def test_a_full_store_takes_no_wish(
+    student_model: MusicModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio = Studio(student_model)
+    monkeypatch.setattr("ditto.studio.files.MAX_STORE", 3)
+    (studio.store.new() / "a.wav").write_bytes(b"1234")
+    with pytest.raises(UploadError, match="disk space is taken"):
+        studio.wish("generate", {})
+    studio.jobs.close()
+    studio.store.close()
+
+
+@pytest.mark.parametrize("host", ["", "none.invalid", "ü" * 70])
+def test_a_host_that_is_none_is_one_line(host: str) -> None:
+    with pytest.raises(RequestError, match=r"^(give --host an|cannot listen on)"):
+        check_port(host, 7860)
+
+
+def test_a_studio_that_is_interrupted_while_it_begins_leaves_no_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folders = []
+
+    @contextmanager
+    def interrupted() -> Iterator[None]:
+        folders.extend(tmp_path.iterdir())
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(command, "without_stubs", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        command.studio(port=free_port())
+    assert len(folders) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_models_folder_is_told_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, str]] = []
+
+    def caught(model: str, device: str, precision: str, options: dict[str, str]) -> None:
+        told.append(options)
+        raise KeyboardInterrupt
+
+    (tmp_path / "mine" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "mine")
+    monkeypatch.setattr(command, "maker", caught)
+    for model in (".", "inner/..", "../mine/", "a/hub-id"):
+        with pytest.raises(KeyboardInterrupt):
+            command.studio(port=free_port(), model=model)
+    assert told == [{"model": "mine"}] * 3 + [{"model": "a/hub-id"}]

@@ -2,6 +2,10 @@
 
 import logging
 import os
+import shutil
+import subprocess
+import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -52,6 +56,66 @@ def test_files_that_are_used_stay_and_one_that_vanishes_harms_no_other(
     store.close()
 
 
+def test_files_that_a_job_needs_stay_until_it_is_over(tmp_path: Path) -> None:
+    store, jobs, go = Store(keep=1000, root=tmp_path), Jobs(), threading.Event()
+    store.in_use = jobs.folders
+    given, made, other = (store.new() for _ in range(3))
+
+    def work(job: Job) -> None:
+        job.folders.append(made)
+        assert go.wait(30)
+
+    running, waiting = jobs.submit(work), jobs.submit(work, given)
+    until = time.monotonic() + 10
+    while made not in jobs.folders() and time.monotonic() < until:
+        time.sleep(0.01)
+    for folder in (given, made, other):
+        os.utime(folder, (0, 0))
+    store.sweep()
+    assert (given.exists(), made.exists(), other.exists()) == (True, True, False)
+    go.set()
+    while not (running.over and waiting.over) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert jobs.folders() == []
+    store.sweep()
+    assert given.exists()  # its time began anew
+    os.utime(given, (0, 0))
+    store.sweep()
+    assert not given.exists()
+    jobs.close()
+    store.close()
+
+
+def test_files_of_killed_studios_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ended = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True).stdout.strip()
+    left, new, runs, early = (
+        tmp_path / f"ditto-studio-{name}"
+        for name in (f"{ended}-a", f"{ended}-b", "1-c", "1abcdefg")
+    )
+    for folder in (left, new, runs, early):
+        (folder / "token").mkdir(parents=True)
+        (folder / "token/a.wav").write_bytes(b"x")
+        if folder != new:
+            os.utime(folder, (0, 0))
+    store = Store()
+    assert sorted(tmp_path.iterdir()) == sorted([new, runs, early, store.root])
+    assert store.root.name.startswith(f"ditto-studio-{os.getpid()}-")
+    store.close()
+
+
+def test_a_store_whose_folder_was_cleaned_away_goes_on(tmp_path: Path) -> None:
+    store = Store(root=tmp_path / "root")
+    assert store.new().is_dir()
+    shutil.rmtree(store.root)
+    assert store.new().is_dir()
+    assert store.root.stat().st_mode & 0o777 == 0o700
+    store.close()
+    with pytest.raises(FileNotFoundError):
+        store.new()
+    assert not store.root.exists()
+
+
 @pytest.mark.parametrize(
     ("given", "kept"),
     [
@@ -91,6 +155,29 @@ def test_the_queue_is_bounded_and_takes_turns() -> None:
         time.sleep(0.01)
     assert done == [first.id, *(job.id for job in waiting)]
     jobs.close()
+
+
+def test_jobs_that_are_not_over_are_never_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ditto.studio.jobs.KEPT_JOBS", 3)
+    jobs, go = Jobs(size=10), threading.Event()
+    first = jobs.submit(lambda job: None)
+    until = time.monotonic() + 10
+    while not first.over and time.monotonic() < until:
+        time.sleep(0.01)
+    waiting = [jobs.submit(lambda job: assert_waited(go)) for _ in range(6)]
+    assert jobs.find(first.id) is None
+    assert [jobs.find(job.id) for job in waiting] == waiting
+    go.set()
+    while not waiting[-1].over and time.monotonic() < until:
+        time.sleep(0.01)
+    last = jobs.submit(lambda job: None)
+    assert [job for job in waiting if jobs.find(job.id)] == waiting[-2:]
+    assert jobs.find(last.id) is last
+    jobs.close()
+
+
+def assert_waited(go: threading.Event) -> None:
+    assert go.wait(30)
 
 
 def test_a_job_that_fails_tells_one_line_and_the_next_one_runs(

@@ -1,8 +1,10 @@
 """The page when it is not used as it was meant: reloads, absurd fields, a server that is gone."""
 
+import base64
 from pathlib import Path
 from typing import Any
 
+import mido
 import numpy as np
 import pytest
 import soundfile
@@ -151,3 +153,46 @@ def test_a_studio_that_is_gone_is_told(browser: Any, model_folder: Path, tmp_pat
     page.set_input_files("#recording-file", Path(__file__))
     page.wait_for_selector("#edit-recording .message:has-text('does not answer')")
     context.close()
+
+
+LATE = """async ([slow, quick]) => {
+    const real = window.fetch;
+    window.fetch = async (url, ...more) => {
+        if (String(url).includes("slow")) await new Promise((go) => setTimeout(go, 1000));
+        return real(url, ...more);
+    };
+    if (!slow) return;
+    const player = new ditto.Player(() => {});
+    const first = player.load([{ url: `${slow}#slow` }], 1);
+    await player.load([{ url: quick }], 1);
+    await first;
+    return player.duration;
+}"""
+"""Have what is called slow come a second late; of two sounds, ask for the slow one first."""
+
+
+def test_what_is_asked_for_last_counts_whatever_comes_last(page: Any, tmp_path: Path) -> None:
+    page.evaluate(LATE, ["", ""])
+    for name, pitch in (("slow", 60), ("quick", 64)):
+        track = mido.MidiTrack(
+            [
+                mido.Message("note_on", note=pitch, velocity=80, time=0),
+                mido.Message("note_off", note=pitch, velocity=0, time=480),
+            ]
+        )
+        mido.MidiFile(tracks=[track]).save(tmp_path / f"{name}.mid")
+    page.check("#melody-on")
+    page.set_input_files("#score-file", tmp_path / "quick.mid")  # the model is there from here on
+    page.wait_for_selector("#create-melody .message:has-text('1 notes from quick.mid')")
+    with page.expect_response(lambda answer: "slow.mid" in answer.url):
+        for name in ("slow", "quick"):
+            page.set_input_files("#score-file", tmp_path / f"{name}.mid")
+    addresses = []
+    for seconds in (0.5, 0.25):
+        file = tmp_path / "a.wav"
+        soundfile.write(file, np.zeros(int(48_000 * seconds)), 48_000)
+        text = base64.b64encode(file.read_bytes()).decode()
+        addresses.append(f"data:audio/wav;base64,{text}")
+    assert page.evaluate(LATE, addresses) == pytest.approx(0.25, abs=0.01)
+    page.wait_for_timeout(500)
+    assert page.input_value("#create-melody input.code") == "E4:1"

@@ -79,6 +79,8 @@ WISHES = [
     {"melody": {"text": "C4 E4"}, "text": {"text": "it's a 'calm' trio"}},
     {"chords": {"text": "Am:4 F:2 C"}, "tags": "tempo=90"},
     {"beats": {"text": "96.5", "during": "0.1-0.4", "weight": 0.5}, "tags": "tempo=90"},
+    {"loudness": {"text": "swell", "weight": 0.12345678}, "seconds": 0.41234567},
+    {"melody": {"text": "C4 E4"}, "tags": "tempo=101.23456"},
 ]
 
 
@@ -147,7 +149,11 @@ EDITS = [
     ({"kind": "inpaint", "regions": [(0.2, 0.3), (0.4, 0.55)], "overlap": 0.1}, "inpaint"),
     ({"kind": "outpaint", "seconds": 1.5, "backwards": True, "tags": "tempo=100"}, "outpaint"),
     ({"kind": "outpaint", "seconds": 1.25, "beat": 2.5, "tags": "tempo=100"}, "outpaint"),
+    ({"kind": "inpaint", "regions": [(0.2123456, 0.3123456)], "overlap": 0.1234567}, "inpaint"),
+    ({"kind": "outpaint", "seconds": 1.2345678, "beat": 1 / 3}, "outpaint"),
     ({"kind": "loop", "bpm": 120, "bars": 2, "repeats": 3}, "loop_recording"),
+    ({"kind": "loop", "bpm": 234.56789, "bars": 1, "melody": {"text": "C4"}}, "loop"),
+    ({"kind": "loop", "bpm": 123.45678, "seconds": 2, "melody": {"text": "C4"}}, "loop_recording"),
     ({"kind": "loop", "seconds": 2.0, "tags": "genre=jazz"}, "loop_recording"),
     ({"kind": "loop", "bpm": 480 / 2, "bars": 1, "recording": None, "seed": 5}, "loop"),
     (

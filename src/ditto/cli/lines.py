@@ -26,6 +26,7 @@ from ditto.errors import DittoError, RequestError
 from ditto.fleet.making import Entry
 from ditto.jobs import Job
 from ditto.latents import Latent
+from ditto.methods import Uncontrolled
 from ditto.models.model import MusicModel, needs_windows
 from ditto.paths import found_path, printable, shown
 from ditto.request import Request, as_tags
@@ -240,8 +241,9 @@ def _vary(options: Options, model: MusicModel) -> Job:
     request = replace(
         made, tags=tags, seed=options["seed"], count=options["count"], start=latent, seconds=None
     )
-    if options["steps"] is not None and request.method is not None:
-        request = replace(request, method=replace(request.method, steps=options["steps"]))  # pyright: ignore[reportCallIssue]
+    if options["steps"] is not None:
+        method: Any = request.method if hasattr(request.method, "steps") else Uncontrolled()
+        request = replace(request, method=replace(method, steps=options["steps"]))
     return Job(request, vary=options["sampling"])
 
 

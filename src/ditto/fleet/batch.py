@@ -8,6 +8,7 @@
 00002.wav
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from typing import Any, Protocol
 
 import torch
 
+from ditto.controls import control_from_dict
 from ditto.edit.result import Edit
 from ditto.errors import DittoError, OutputError, RequestError, one_line
-from ditto.fleet.folder import ClipFolder, digest_of
+from ditto.fleet.folder import ClipFolder, content_of, digest_of
 from ditto.fleet.making import Chunk, Entry, Making, Outcome
 from ditto.fleet.together import kind_of
 from ditto.jobs import Job
@@ -95,23 +97,50 @@ def _job(asked: Any, number: int) -> Job:
     if isinstance(asked, Job):
         return asked
     if isinstance(asked, Request):
-        if asked.count > 1:
-            raise RequestError(
-                f"request {number} asks for {asked.count} clips: give one for each, of seeds "
-                "that follow each other"
-            )
+        _check_one(asked, number)
         return Job(asked)
     if isinstance(asked, Mapping):
         whole = asked if "request" in asked else {"request": asked}
-        return Job.of_report(whole, f"request {number}")
+        job = Job.of_report(whole, f"request {number}")
+        if "batch" not in whole and job.vary is None:
+            _check_one(job.request, number)
+        return job
     raise RequestError(
         f"request {number} is none: give ditto.Request(…), or a report, not {shown(asked)}"
     )
 
 
+def _check_one(request: Request, number: int) -> None:
+    """Refuse a request of several clips, of which only the first would be written.
+
+    Raises:
+        RequestError: it is one.
+    """
+    if request.count > 1:
+        raise RequestError(
+            f"request {number} asks for {request.count} clips: give one for each, of seeds that "
+            "follow each other"
+        )
+
+
 def _text(job: Job) -> str:
+    """Return all that a job asks for."""
     told = [job.request.to_dict(), job.edit, job.recording, dict(job.asked), job.vary, job.item]
+    told += [] if job.made is None else [job.made]
+    # What descriptions leave out: latents, recordings, and curves of very many points.
+    start, controls = job.request.start, job.request.controls
+    told += [content_of(control) for control in controls if not _is_whole(control.to_dict())]
+    told += [] if start is None else [content_of(start.x_T)]
     return repr(told)
+
+
+def _is_whole(description: Mapping[str, Any]) -> bool:
+    """Tell whether a control can be had again from its description alone."""
+    try:
+        control_from_dict(description)
+    except DittoError:
+        return False
+    return True
 
 
 class FaultyRequestsError(RequestError):
@@ -159,7 +188,7 @@ class Plan:
         Raises:
             FaultyRequestsError: with what is wrong with each.
         """
-        names: dict[str, str] = {}
+        names: dict[str, tuple[str, str]] = {}
         missing: list[tuple[int, Any]] = []
         kinds: list[str | None] = []
         problems: list[str] = []
@@ -167,18 +196,13 @@ class Plan:
         for number, (position, entry) in enumerate(source):
             total += 1
             try:
-                if entry.name.lower() in names:
-                    raise RequestError(
-                        f"the name {printable(entry.name)} is that of {names[entry.name.lower()]}"
-                    )
-                names[entry.name.lower()] = entry.place
+                _take_name(entry, names, reports=folder is not None)
                 digest = digest_of(entry.text, model.sha256)
                 if folder is not None and folder.has(entry.name, digest, entry.inputs, force=force):
                     continue
                 job = entry.read(model)
                 job.check(model)
-                alone = together == 1 or job.edit is not None or job.vary is not None
-                kinds.append(None if alone else kind_of(job.request, model))
+                kinds.append(None if together == 1 else _kind(job, model))
                 missing.append((number, position))
             except DittoError as error:
                 problems.append(f"{entry.place}: {one_line(error)}")
@@ -194,6 +218,38 @@ class Plan:
             pairs = [self.missing[i] for i in chunk]
             entries = [self.source.entry(position) for _, position in pairs]
             yield Chunk([number for number, _ in pairs], entries)
+
+
+def _kind(job: Job, model: MusicModel) -> str | None:
+    """Return what jobs must have in common to be made together; None of one made alone."""
+    if job.edit is not None or job.vary is not None or job.made is not None:
+        return None
+    kind = kind_of(job.request, model)
+    return None if kind is None else f"{kind} {job.compare}"
+
+
+def _take_name(entry: Entry, names: dict[str, tuple[str, str]], *, reports: bool) -> None:
+    """Note an entry's name.
+
+    Args:
+        entry: that is named.
+        names: of those before, and their places.
+        reports: whether there are files beside the sound, which have its name but for the ending.
+
+    Raises:
+        RequestError: another has it.
+    """
+    name = entry.name.lower()
+    key = os.path.splitext(name)[0] if reports else name
+    if key in names:
+        before, place = names[key]
+        if before == name:
+            raise RequestError(f"the name {printable(entry.name)} is that of {place}")
+        raise RequestError(
+            f"the name {printable(entry.name)} is, but for its ending, that of {place}: their "
+            "reports would be one file, give another"
+        )
+    names[key] = name, entry.place
 
 
 def _chunks(kinds: Sequence[str | None], together: int) -> list[list[int]]:

@@ -12,8 +12,12 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from torch import Tensor
 
 from ditto.audio.io import SUBTYPES
 from ditto.errors import OutputError
@@ -40,6 +44,31 @@ DIGEST = 16
 def digest_of(text: str, model: str) -> str:
     """Return a hash of a request's text and its model's."""
     return hashlib.sha256(f"{model}\n{text}".encode()).hexdigest()[:DIGEST]
+
+
+def content_of(value: Any) -> str:
+    """Return a hash of all that a control or a tensor holds, the same in every process."""
+    whole = hashlib.sha256()
+
+    def take(part: Any) -> None:
+        if isinstance(part, Tensor):
+            part = part.detach().cpu().numpy()
+        if isinstance(part, np.ndarray):
+            whole.update(f"{part.dtype} {part.shape}".encode() + part.tobytes())
+        elif is_dataclass(part):
+            whole.update(type(part).__name__.encode())
+            for one in fields(part):
+                take(getattr(part, one.name))
+        elif isinstance(part, list | tuple):
+            whole.update(f"{len(part)}".encode())
+            for one in part:
+                take(one)
+        else:  # of what else there may be its kind: an address is another in every process
+            plain = isinstance(part, str | int | float | bytes | Path | None)
+            whole.update((repr(part) if plain else type(part).__name__).encode())
+
+    take(value)
+    return whole.hexdigest()[:DIGEST]
 
 
 class ClipFolder:
@@ -86,7 +115,7 @@ class ClipFolder:
             return
         text = index.read_bytes()
         for line in text.splitlines():
-            with suppress(ValueError):
+            with suppress(ValueError, RecursionError):
                 row = json.loads(line)
                 if isinstance(row, dict) and isinstance(row.get("name"), str):
                     rows[row["name"]] = row
@@ -123,6 +152,8 @@ class ClipFolder:
         sound = self.path / name
         if Path(name).name != name or name.startswith("."):
             raise OutputError(f"{printable(name)} is no name for a clip: give one without folders")
+        if not _is_encodable(name):
+            raise OutputError(f"{printable(name)} is no name for a clip: give one of characters")
         if name in self.made:
             if self.made[name] == digest:
                 return True
@@ -181,8 +212,18 @@ def drop(files: Path) -> None:
     shutil.rmtree(files, ignore_errors=True)
 
 
+def _is_encodable(name: str) -> bool:
+    """Tell whether a text may name a file, and stand in the index as it is."""
+    try:
+        return b"\0" not in name.encode()
+    except UnicodeEncodeError:  # half of a pair of surrogates
+        return False
+
+
 def _line(row: Mapping[str, Any]) -> bytes:
-    return (json.dumps(row, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(row, ensure_ascii=False)
+    # Tags, too, may hold half of a pair of surrogates.
+    return ((text if _is_encodable(text) else json.dumps(row)) + "\n").encode()
 
 
 @contextmanager

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from ditto.edit.result import Edit
-from ditto.errors import DittoError, one_line
+from ditto.errors import DittoError, WorkerError, one_line
 from ditto.fleet.folder import drop, place_for
 from ditto.fleet.together import run_together
 from ditto.jobs import Job
 from ditto.models.model import MusicModel
-from ditto.paths import StrPath, printable
+from ditto.paths import StrPath, printable, reason
 from ditto.result import Result
 
 NO_SPACE = (28, 122)
@@ -62,10 +62,20 @@ class Making:
     threads: int | None = None
 
     def __call__(self) -> "Maker":
-        """Load the model, in the process that is to make clips."""
+        """Load the model, in the process that is to make clips.
+
+        Raises:
+            WorkerError: its machine has not the folder that names count from.
+        """
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-            os.chdir(self.here)
+            try:
+                os.chdir(self.here)
+            except OSError as error:
+                raise WorkerError(
+                    f"a worker cannot go to {printable(self.here)} ({reason(error)}): begin the "
+                    "batch in a folder that all machines see"
+                ) from None
         return Maker(self.load(), self)
 
 
@@ -91,8 +101,9 @@ class Maker:
     def _together(self, chunk: "Chunk") -> "list[Result] | None":
         """Return the results of a chunk; None where one fails, and each is to be made alone."""
         try:
-            requests = [entry.read(self.model).request for entry in chunk.entries]
-            return run_together(requests, self.model, compare=self.making.compare)
+            jobs = [entry.read(self.model) for entry in chunk.entries]
+            compare = self.making.compare and jobs[0].compare  # as all of a kind
+            return run_together([job.request for job in jobs], self.model, compare=compare)
         except Exception:
             return None
 

@@ -12,6 +12,7 @@ import typer
 
 from ditto.errors import RequestError
 from ditto.imports import importing
+from ditto.paths import printable
 from ditto.studio.stubs import without_stubs
 
 if TYPE_CHECKING:
@@ -51,16 +52,12 @@ def studio(
     options = {name: value for name, value in where.items() if value != "auto"}
     if model is not None:
         # Of a folder only the name: the page shows no path of this machine.
-        options = {"model": Path(model).name if Path(model).exists() else model} | options
+        options = {"model": Path(model).resolve().name if Path(model).exists() else model} | options
     from ditto.studio.facts import Facts
     from ditto.studio.front import Front
 
     make = maker(model, device, precision, options)
     front = Front(make, queue, None if options else Facts.embedded())
-    if not front.early:  # beside what the page needs; a mistake is said before there is a page
-        front.begin()
-    with importing(), without_stubs():
-        from ditto.studio.server import serve
 
     def ready(address: str) -> None:
         typer.echo(f"The studio is open at {address} (Ctrl-C ends it)")
@@ -69,6 +66,14 @@ def studio(
         if open_page:
             webbrowser.open(address)
 
+    try:
+        if not front.early:  # beside what the page needs; a mistake is said before there is a page
+            front.begin()
+        with importing(), without_stubs():
+            from ditto.studio.server import serve
+    except BaseException:  # such as Ctrl-C; later `serve` removes the files
+        front.close()
+        raise
     serve(front, host, port, ready)
 
 
@@ -91,6 +96,10 @@ def check_port(host: str, port: int) -> None:
     Raises:
         RequestError: nothing can listen there.
     """
+    if not host:  # an empty one would be all addresses
+        raise RequestError(
+            "give --host an address: 127.0.0.1 is for this machine only, 0.0.0.0 for all"
+        )
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family) as probe:
@@ -98,5 +107,8 @@ def check_port(host: str, port: int) -> None:
             probe.bind((host, port))
     except OSError as error:
         raise RequestError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port"
+            f"cannot listen on {printable(host)}:{port}: {error.strerror or error}; choose another "
+            "--port"
         ) from None
+    except (TypeError, ValueError):  # of what no name of a machine can be
+        raise RequestError(f"cannot listen on {printable(host)}: it is no address") from None

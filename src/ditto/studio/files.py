@@ -7,19 +7,22 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ditto.errors import DataError
-from ditto.paths import printable
+from ditto.paths import printable, runs
 
 KEEP_SECONDS = 3600.0
 MAX_STORE = 4 * 10**9
 """Bytes that all users' files may take together."""
 NAME_BYTES = 200
 """Of a stem: file systems take 255 for a whole name."""
+ROOT = "ditto-studio-"
+"""Begins the names of all users' folders, ``ditto-studio-<process>-…``; only a kill leaves them
+behind, and a later studio removes them."""
 OURS = "~"
 """Begins the names of files that are made beside an upload."""
 
@@ -60,19 +63,26 @@ class Store:
     Attributes:
         keep: seconds until a folder is removed.
         root: of all folders; a new one by default.
+        in_use: returns folders that are needed, however long that takes.
     """
 
     keep: float = KEEP_SECONDS
-    root: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="ditto-studio-")))
+    root: Path = field(
+        default_factory=lambda: Path(tempfile.mkdtemp(prefix=f"{ROOT}{os.getpid()}-"))
+    )
+    in_use: Callable[[], Iterable[Path]] = tuple
 
     def __post_init__(self) -> None:
-        """Begin to remove what is old."""
+        """Begin to remove what is old, and what studios that were killed left."""
+        _remove_left(self.keep)
         self._closed = threading.Event()
         threading.Thread(target=self._sweep_often, daemon=True).start()
 
     def new(self) -> Path:
         """Return a new, empty folder; its name is the token."""
         folder = self.root / secrets.token_urlsafe(18)
+        if not self._closed.is_set():  # systems remove what lies about for days
+            self.root.mkdir(mode=0o700, exist_ok=True)
         folder.mkdir(mode=0o700)
         return folder
 
@@ -107,11 +117,13 @@ class Store:
         shutil.rmtree(folder, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Remove folders that are too old."""
-        limit = time.time() - self.keep
+        """Remove folders that are too old; the time of those in use begins anew."""
+        limit, used = time.time() - self.keep, set(self.in_use())
         for folder in self.root.glob("*"):
             with suppress(OSError):  # removed meanwhile: the next one's turn
-                if folder.stat().st_mtime < limit:
+                if folder in used:
+                    os.utime(folder)
+                elif folder.stat().st_mtime < limit:
                     self.remove(folder)
 
     def _sweep_often(self) -> None:
@@ -130,6 +142,15 @@ class Store:
             with suppress(OSError):  # removed meanwhile
                 total += file.stat().st_size
         return total
+
+    def check_room(self) -> None:
+        """Refuse more files than the store may take.
+
+        Raises:
+            UploadError: there is no room.
+        """
+        if self.size() > MAX_STORE:
+            raise UploadError("the studio's disk space is taken: try again later")
 
     async def receive(
         self, kind: str, name: str, length: int | None, chunks: AsyncIterator[bytes]
@@ -151,8 +172,7 @@ class Store:
             raise UploadError(f"{name} is no {allowed.noun}: its name must end in {endings}")
         if length is not None and length > allowed.limit:
             raise UploadError(_too_large(name, allowed))
-        if self.size() > MAX_STORE:
-            raise UploadError("the studio's disk space is taken: try again later")
+        self.check_room()
         folder, done = self.new(), 0
         try:
             with (folder / name).open("wb") as file:
@@ -167,6 +187,16 @@ class Store:
             self.remove(folder)
             raise
         return folder / name
+
+
+def _remove_left(keep: float) -> None:
+    """Remove the folders of studios that were killed, of which no file would be kept any more."""
+    for root in Path(tempfile.gettempdir()).glob(f"{ROOT}[0-9]*-*"):
+        process = root.name.removeprefix(ROOT).partition("-")[0]
+        with suppress(OSError):
+            old = root.stat().st_mtime < time.time() - keep
+            if old and process.isdecimal() and not runs(int(process)):
+                shutil.rmtree(root, ignore_errors=True)
 
 
 def _kind(kind: str) -> Kind:

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ditto.errors import DittoError, RequestError
@@ -19,6 +20,7 @@ QUEUE = 16
 UNWATCHED_SECONDS = 60.0
 """A job that nobody has asked about for so long is stopped."""
 KEPT_JOBS = 512
+"""Jobs that are known; those that are over are forgotten first, and no others."""
 POLL_SECONDS = 0.1
 
 NOT_BEGUN = "stopped before it began"
@@ -42,6 +44,7 @@ class Job:
         losses: best loss at each iteration.
         preview: address of the sound so far.
         clips: results, as the page shows them.
+        folders: of the store that it needs until it is over.
         more: what else the work gives back.
     """
 
@@ -56,6 +59,7 @@ class Job:
     losses: list[float] = field(default_factory=list)
     preview: str = ""
     clips: list[dict[str, Any]] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
     more: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -143,8 +147,16 @@ class Jobs:
         """Whether there ever was a job."""
         return bool(self._known)
 
-    def submit(self, work: Callable[[Job], None]) -> Job:
+    def folders(self) -> list[Path]:
+        """Return the folders that jobs need which are not over."""
+        return [one for job in list(self._known.values()) if not job.over for one in job.folders]
+
+    def submit(self, work: Callable[[Job], None], *needs: Path) -> Job:
         """Queue some work.
+
+        Args:
+            work: what is done.
+            needs: folders of the store.
 
         Raises:
             RequestError: the queue is full.
@@ -154,10 +166,11 @@ class Jobs:
                 raise RequestError(
                     f"the queue is full, {self.size} jobs are waiting: try again in a minute"
                 )
-            job = Job(work)
+            job = Job(work, folders=list(needs))
             self._waiting.append(job)
             self._known[job.id] = job
-            for old in list(self._known)[:-KEPT_JOBS]:
+            over = [name for name, one in self._known.items() if one.over]
+            for old in over[: max(len(self._known) - KEPT_JOBS, 0)]:
                 del self._known[old]
             self._changed.notify()
         return job

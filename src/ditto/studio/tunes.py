@@ -19,6 +19,8 @@ Beats = list[tuple[float, float, int]]
 """(start, length, pitch), start and length in beats."""
 
 TICKS = 480
+LEAST_TEMPO, MOST_TEMPO = 4.0, 1000.0
+"""Beats per minute of a file: it has 24 bits for the microseconds of a beat."""
 SHORTEST_HEARD = 0.12
 """Seconds of the shortest note that is taken from a voice or an instrument."""
 
@@ -80,19 +82,19 @@ def top_line(notes: Sequence[Note], seconds: float) -> list[Note]:
     """Return what is highest at each moment of the first `seconds`, as notes one by one."""
     early = sorted((note for note in notes if note.onset < seconds), key=lambda note: note.onset)
     times = sorted({t for note in early for t in (note.onset, min(note.end, seconds))})
-    sounding: list[tuple[int, float, Note]] = []
+    sounding: list[tuple[int, float, int, Note]] = []
     found: list[tuple[Note, float, float]] = []
-    coming = iter(early)
-    following = next(coming, None)
+    begun = 0
     for start, end in pairwise(times):
-        while following is not None and following.onset <= start:
-            heappush(sounding, (-following.pitch, -following.end, following))
-            following = next(coming, None)
-        while sounding and sounding[0][2].end <= start:
+        while begun < len(early) and early[begun].onset <= start:
+            note = early[begun]
+            heappush(sounding, (-note.pitch, -note.end, begun, note))
+            begun += 1
+        while sounding and sounding[0][-1].end <= start:
             heappop(sounding)
         if not sounding:
             continue
-        note = sounding[0][2]
+        note = sounding[0][-1]
         if found and found[-1][0] is note and found[-1][2] == start:
             found[-1] = note, found[-1][1], end
         else:
@@ -111,8 +113,12 @@ def in_beats(notes: Sequence[Note], bpm: float) -> Beats:
 
 
 def write_midi(path: Path, tune: NoteSequence, bpm: float | None) -> None:
-    """Write a tune as a MIDI file of one track."""
+    """Write a tune as a MIDI file of one track, at a tempo that such a file can hold."""
     bpm = bpm or DEFAULT_BPM
+    while bpm < LEAST_TEMPO:  # the same times by other beats
+        bpm *= 2
+    while bpm > MOST_TEMPO:
+        bpm /= 2
     track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(bpm))])
     now = 0
     for tick, kind, pitch in sorted(_events(tune, bpm)):

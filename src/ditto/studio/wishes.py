@@ -145,7 +145,7 @@ class Music(Words):
         for word, asked in self.asked().items():
             found += [f"--{word}", asked.text]
             found += [f"--{word}-during", asked.during] if asked.during else []
-            found += [f"--{word}-weight", f"{asked.weight:g}"] if asked.weight is not None else []
+            found += [f"--{word}-weight", number(asked.weight)] if asked.weight is not None else []
         found += ["--seed", str(self.seed)]
         for name in ("iterations", "guidance", "method"):
             value = getattr(self, name)
@@ -218,8 +218,8 @@ class Generate(Music):
 
     def command(self) -> str:
         """Return the command line."""
-        length = [] if self.seconds is None else ["--seconds", f"{self.seconds:g}"]
-        length += ["--fade", f"{self.fade:g}"] if self.fade else []
+        length = [] if self.seconds is None else ["--seconds", number(self.seconds)]
+        length += ["--fade", number(self.fade)] if self.fade else []
         return shlex.join(["ditto-music", "generate", *self.flags(), *length, "-o", "out.wav"])
 
     def python(self, model: MusicModel) -> str:
@@ -324,15 +324,17 @@ class EditWish(Music):
         """
         own: list[str] = [] if name is None else [f"./{name}" if name.startswith("-") else name]
         for start, end in self.regions if self.kind == "inpaint" else ():
-            own += ["--from", f"{start:g}", "--to", f"{end:g}"]
-        if self.kind == "loop" and self.bars is not None and self.bpm is not None:
-            own += ["--bpm", f"{self.bpm:g}", "--bars", str(self.bars)]
+            own += ["--from", number(start), "--to", number(end)]
+        if self.kind == "loop" and self.bpm is not None:
+            own += ["--bpm", number(self.bpm)]
+        if self.kind == "loop" and self.bars is not None:
+            own += ["--bars", str(self.bars)]
         elif self.seconds is not None and self.kind != "inpaint":
-            own += ["--seconds", f"{self.seconds:g}"]
+            own += ["--seconds", number(self.seconds)]
         own += ["--backwards"] * (self.kind == "outpaint" and self.backwards)
         own += ["--repeats", str(self.repeats)] * (self.kind == "loop" and self.repeats > 1)
-        own += [] if self.overlap is None else ["--overlap", f"{self.overlap:g}"]
-        own += ["--beat", f"{self.beat:g}"] * bool(self.beat)
+        own += [] if self.overlap is None else ["--overlap", number(self.overlap)]
+        own += ["--beat", number(self.beat)] * bool(self.beat)
         return shlex.join(["ditto-music", self.kind, *own, *self.flags(), "-o", "out.wav"])
 
     def python(self, model: MusicModel, name: str | None = None) -> str:
@@ -451,11 +453,16 @@ def python_of(word: str, asked: Asked, tempo: float | None) -> str:
     """Return a control as it is written in Python."""
     name = CONTROLS[WORDS[word]].__name__
     name += ".from_notes" if word == "melody" else ""
-    bpm = f", bpm={tempo:g}" if tempo and word in ("melody", "chords") else ""
+    bpm = f", bpm={number(tempo)}" if tempo and word in ("melody", "chords") else ""
     text = f"ditto.{name}({asked.text!r}{bpm})"
     if asked.during:
         text += f".during({', '.join(map(str, spans_of(asked.during, word)))})"
     return text if asked.weight is None else f"{text} * {asked.weight!r}"
+
+
+def number(value: float) -> str:
+    """Return a number as it is read again, to its last digit."""
+    return repr(float(value)).removesuffix(".0")
 
 
 def snippet(call: str, arguments: Sequence[str], result: str = "clip") -> str:

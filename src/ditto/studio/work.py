@@ -56,8 +56,9 @@ class Studio:
     jobs: Jobs = field(default_factory=Jobs)
 
     def __post_init__(self) -> None:
-        """Let one upload be decoded at a time."""
+        """Let one upload be decoded at a time, and keep the files that jobs need."""
         self._decoding = threading.Lock()
+        self.store.in_use = self.jobs.folders
 
     @property
     def window(self) -> float:
@@ -89,6 +90,7 @@ class Studio:
         Raises:
             DittoError: a value is wrong, it cannot be made, or the queue is full.
         """
+        self.store.check_room()
         if what == "vary":
             return self.vary(read_wish(Vary, values))
         if what == "edit":
@@ -114,7 +116,7 @@ class Studio:
         check(request, model)
 
         def work(job: Job) -> None:
-            folder = self.store.new()
+            folder = self._folder_of(job)
             result = self._carry_out(request, job, folder)
             clip = show.show_clip(result, 0, folder) | spelt
             control, frames = result.request.control, result.x_0.shape[-1]
@@ -156,7 +158,7 @@ class Studio:
         iterations = wish.iterations or max(request.iterations or 0, Control.iterations)
 
         def work(job: Job) -> None:
-            folder, previews = self.store.new(), Previews(model, request, self.store)
+            folder, previews = self._folder_of(job), Previews(model, request, self.store)
 
             def progress(window: int, windows: int, step: Step) -> None:
                 job.step(step, window=window, windows=windows, total=iterations)
@@ -178,7 +180,8 @@ class Studio:
                     shown = show.show_plain(sound, plain.sample_rate, folder)
                     job.clips = [clip | spelt | {"others": [*clip["others"], shown]}]
 
-        return self.jobs.submit(work)
+        needs = [] if making.recording is None else [making.recording.parent]
+        return self.jobs.submit(work, *needs)
 
     def vary(self, wish: Vary) -> Job:
         """Queue other clips from one latent.
@@ -203,7 +206,13 @@ class Studio:
                 sources = [show.show_source(sound)] if sound.exists() else []
                 job.clips = [*job.clips, clip | {"side": "Variation", "others": sources}]
 
-        return self.jobs.submit(work)
+        return self.jobs.submit(work, latent.parent)
+
+    def _folder_of(self, job: Job) -> Path:
+        """Return a new folder, which stays until a job is over."""
+        folder = self.store.new()
+        job.folders.append(folder)
+        return folder
 
     def _carry_out(self, request: Request, job: Job, folder: Path) -> Result:
         """Run a request; a stop or a failure after the first iteration keeps the best so far."""

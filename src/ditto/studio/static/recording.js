@@ -205,16 +205,19 @@
       html("div", { class: "drop" },
         ditto.chooser("Choose a .latent file", ".latent", take, "latent-file"),
         html("span", { class: "hint" }, " or press “vary this” under a clip of Create")), said.line));
+    let asked = 0;
     async function take(given) {
+      const mine = ++asked;
       said.clear();
       try {
         const found = await ditto.upload("latent", given.name, given);
-        hold(found);
+        if (mine === asked) hold(found);
       } catch (error) {
-        said.say(error.message);
+        if (mine === asked) said.say(error.message);
       }
     }
     function hold(found) {
+      asked++;  // an upload that is on its way comes too late
       props.value = { token: found.token, name: found.name };
       said.say(`${found.name}${found.about ? `: ${found.about}` : ""}`, "note");
       trigger("change");

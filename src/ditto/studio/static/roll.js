@@ -142,29 +142,37 @@
       if (start < beats()) set([...notes, [start, step() || 0.5, last[2]]]);
     }
 
+    let asked = 0;
     async function take(kind, name, bytes) {
+      const mine = ++asked;
       said.say(`reading ${name} …`, "note");
       try {
         const query = { seconds: rounded(whole(), 3) };
         if (shared.tempo) query.tempo = shared.tempo;
         const found = await ditto.upload(kind, name, bytes, query);
+        if (mine !== asked) return;  // another one was given meanwhile
         set(found.notes);
         said.say(`${found.notes.length} notes from ${found.name}, at ${tempo()} beats per minute`, "note");
       } catch (error) {
-        said.say(error.message);
+        if (mine === asked) said.say(error.message);
       }
     }
 
+    let end = null;  // ends the recording that runs, if one does
     async function record() {
+      if (end) { end(); return; }
       said.clear();
       if (!navigator.mediaDevices) {
         said.say("this browser gives the microphone to pages of this machine or over https only");
         return;
       }
       let stream;
+      end = () => {};  // pressed again while the browser asks
       try {
         stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+        end = null;
       } catch {
+        end = null;
         said.say("no microphone: allow it in the browser, or import a file");
         return;
       }
@@ -179,14 +187,14 @@
       const finish = async () => {
         if (over) return;
         over = true;
+        end = null;
         microphone.textContent = "● microphone";
-        microphone.onclick = null;
         stream.getTracks().forEach((track) => track.stop());
         const rate = context.sampleRate;
         await context.close();
         await take("melody", "microphone.wav", wav(blocks, rate));
       };
-      microphone.onclick = (event) => { event.stopImmediatePropagation(); finish(); };
+      end = finish;
       setTimeout(finish, 1000 * whole());
       said.say(`sing, hum or play: ${whole().toFixed(0)} seconds`, "note");
     }

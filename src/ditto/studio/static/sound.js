@@ -14,17 +14,20 @@
     }
 
     /** Sounds: [{url, offset}], offset in seconds of the first one's time. The first lasts about so many
-        seconds: the playhead can be moved before the sounds are there. */
+        seconds: the playhead can be moved before the sounds are there. What is asked for last counts. */
     async load(sounds, seconds) {
       context ||= new AudioContext();
       this.pause();
       Object.assign(this, { at: 0, side: 0, sources: [], duration: seconds });
       this.tell(0, false);
-      this.sources = await Promise.all(sounds.map(async ({ url, offset }) => {
+      const mine = this.loading = {};
+      const sources = await Promise.all(sounds.map(async ({ url, offset }) => {
         const answer = await fetch(url);
         if (!answer.ok) throw new Error((await answer.json()).error);
         return { buffer: await context.decodeAudioData(await answer.arrayBuffer()), offset: offset || 0 };
       }));
+      if (mine !== this.loading) return;  // others were asked for meanwhile
+      this.sources = sources;
       this.duration = this.sources[0].buffer.duration;
       this.at = Math.min(this.at, this.duration);
     }
