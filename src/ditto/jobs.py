@@ -17,6 +17,7 @@ from ditto.edit.result import Edit
 from ditto.edit.song import song
 from ditto.errors import RequestError
 from ditto.latents import Latent
+from ditto.methods.base import check_number
 from ditto.methods.guidance import FREEDOM_STRENGTH
 from ditto.models.model import MusicModel
 from ditto.optimize import Step, never
@@ -126,14 +127,12 @@ class Job:
         batch, item = report.get("batch"), 0
         if isinstance(batch, Mapping):
             request = replace(request, seed=batch.get("seed"), count=batch.get("count"))
-            item = batch.get("item")
+            item = int(check_number("item", batch.get("item") or 0, 0, request.count - 1))
         request = replace(request, start=start)
         losses = report.get("loss")
         made = len(losses) if isinstance(losses, list) else 0
         ended = 0 < made < (request.iterations or 0)
-        return cls(
-            request, vary=values.get("vary"), item=int(item or 0), made=made if ended else None
-        )
+        return cls(request, vary=values.get("vary"), item=item, made=made if ended else None)
 
     @classmethod
     def _of_edit(cls, report: Mapping[str, Any], name: str, recording: StrPath | None) -> "Job":
@@ -162,6 +161,7 @@ class Job:
                         f"{name}"
                     )
         if self.edit is not None:
+            self._checked_edit()
             request = self.request.resolved(model)
             model.cond(request.tags, 1)
         elif self.vary is None:
@@ -213,22 +213,45 @@ class Job:
             if watch is not None:
                 watch(step)
 
-        make = EDITS[str(self.edit)]
+        make = self._checked_edit()
         recording = () if self.recording is None else (self.recording,)
-        if make is loops.loop and recording:
-            make = loops.loop_recording
-        if unknown := self.asked.keys() - _arguments(make):
-            names = ", ".join(printable(str(name)) for name in sorted(unknown, key=str))
-            raise RequestError(f"{self.edit} takes no {names}")
         return make(model, *recording, **dict(self.asked), request=self.request, progress=progress)
 
+    def _checked_edit(self) -> Callable[..., Result | Edit]:
+        """Return what makes the edit, which takes what is asked.
 
-def _arguments(make: Callable[..., Any]) -> set[str]:
-    """Return the names of an edit's own arguments."""
+        Raises:
+            RequestError: an argument is unknown, missing, or no number.
+        """
+        make = EDITS[str(self.edit)]
+        if make is loops.loop and self.recording is not None:
+            make = loops.loop_recording
+        if ("recording" in _parameters(make)) != (self.recording is not None):
+            needs = "takes no" if self.recording is not None else "needs its"
+            raise RequestError(f"{self.edit} {needs} recording")
+        takes = {n: one.default for n, one in _parameters(make).items() if n not in NOT_ASKED}
+        if unknown := self.asked.keys() - takes.keys():
+            names = ", ".join(printable(str(name)) for name in sorted(unknown, key=str))
+            raise RequestError(f"{self.edit} takes no {names}")
+        for name, default in takes.items():
+            value = self.asked.get(name, default)
+            if value is inspect.Parameter.empty:
+                raise RequestError(f"{self.edit} needs {name}")
+            if name in NUMBERS and not (value is None and default is None):
+                edits.edit_number(name, value)
+        return make
+
+
+NUMBERS = ("seconds", "overlap", "fade", "begin")
+NOT_ASKED = ("model", "recording", "request", "progress", "watch", "stop", "halt", "keep")
+"""Arguments of edits that are no part of what is asked: a report names no file to be written."""
+
+
+def _parameters(make: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return an edit's parameters by name, but for the fields of requests."""
     function = variations.invert if make is _inverted else make
-    parameters = inspect.signature(function).parameters
-    own = {name for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD}
-    return own - {"model", "recording", "request", "progress", "watch"}
+    found = inspect.signature(function).parameters
+    return {name: one for name, one in found.items() if one.kind is not one.VAR_KEYWORD}
 
 
 def _pairs(regions: Any) -> list[tuple[float, float]]:
