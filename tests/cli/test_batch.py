@@ -149,6 +149,47 @@ def test_every_faulty_line_is_one_line_before_any_work(batch: Command) -> None:
     assert not Path("clips").exists()
 
 
+def test_what_is_no_name_number_or_file_is_one_line(batch: Command) -> None:
+    faults = {
+        '{"name": ""}': "name must be that of a sound file, not empty",
+        '{"name": "/"}': "name must be that of a sound file, not /",
+        '{"name": ["x"]}': "name must be that of a sound file",
+        '{"name": "a\\u0000b"}': "name must be that of a sound file",
+        '{"seed": NaN}': "seed must be a whole number, not nan",
+        '{"seed": Infinity}': "seed must be a whole number, not inf",
+        '{"seconds": 1' + "0" * 400 + "}": "seconds must be a number, not 1000",
+        '{"command": ["generate"]}': "unknown command",
+        '{"request": {"start": "a/b"}}': "began from the latent a/b: give it",
+        '{"request": {"start": ""}}': "began from the latent",
+        '{"request": {}, "batch": {"seed": 1, "count": 2, "item": "x"}}': "item must be",
+        '{"request": {}, "edit": "song", "asked": {"seconds": "x"}}': "seconds must be a number",
+    }
+    write(*faults)
+    code, _, err = batch("batch", "r.jsonl", "--out", "clips")
+    said = err.splitlines()
+    assert (code, len(said)) == (2, len(faults)), err
+    for i, (words, line) in enumerate(zip(faults.values(), said, strict=True)):
+        assert line.startswith(f"error: r.jsonl line {i + 1}: "), line
+        assert words in line
+    assert not Path("clips").exists()
+
+
+def test_a_count_of_a_table_s_is_as_many_clips(batch: Command) -> None:
+    """Programs that keep numbers as floats write 2.0: one clip of the two was made."""
+    write('{"method": "none", "steps": 1, "seed": 3, "count": 2.0, "name": "a"}')
+    code, _, err = batch("batch", "r.jsonl", "--out", "clips")
+    assert (code, "2 clips made" in err) == (0, True), err
+    assert sorted(path.name for path in Path("clips").glob("*.wav")) == ["a-0.wav", "a-1.wav"]
+
+
+def test_names_that_differ_in_their_endings_alone_are_refused(batch: Command) -> None:
+    """The second's picture and report took the place of the first's."""
+    write({"method": "none", "name": "a.wav"}, {"method": "none", "seed": 1, "name": "A.flac"})
+    code, _, err = batch("batch", "r.jsonl", "--out", "clips")
+    assert code == 2
+    assert "line 2: the name A.flac differs in its ending alone from that of r.jsonl line 1" in err
+
+
 def test_what_is_wrong_with_the_whole(batch: Command) -> None:
     write({"loudness": "swell", **QUICK})
     Path("empty.jsonl").write_text("\n")
