@@ -5,6 +5,7 @@ A report holds all of it, so that ``again`` and ``batch`` read what every comman
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -290,6 +291,35 @@ def _found(was: Any, name: str, recording: StrPath | None, what: str) -> StrPath
     raise RequestError(f"{name} is {what} {printable(wanted)}: give it (recording, --recording)")
 
 
+def recordings_of(
+    report: Mapping[str, Any], name: str, recording: StrPath | None = None
+) -> list[StrPath]:
+    """Return the recordings that what a report is of reads, those that are there.
+
+    Args:
+        report: as JSON.
+        name: of the report, for messages; recordings are looked for beside it.
+        recording: in place of those.
+    """
+    found: list[StrPath] = [] if recording is None else [recording]
+    parts: list[Any] = [report]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, Mapping):
+            names = [part.get("recording"), part["like"] if _is_like(part) else None]
+            with suppress(RequestError):
+                found += [_found(n, name, recording, "of") for n in names if isinstance(n, str)]
+            parts += part.values()
+        elif isinstance(part, list):
+            parts += part
+    return found
+
+
+def _is_like(control: Mapping[str, Any]) -> bool:
+    """Tell whether a control's description holds a recording that is heard again."""
+    return "like" in control and isinstance(control.get("from"), int | float)
+
+
 def _heard(control: Any, name: str, recording: StrPath | None, spec: AudioSpec) -> Any:
     """Return a control's description, with the recordings that it is like heard again."""
     if not isinstance(control, Mapping):
@@ -297,7 +327,7 @@ def _heard(control: Any, name: str, recording: StrPath | None, spec: AudioSpec) 
     values = dict(control)
     if isinstance(values.get("terms"), list):
         values["terms"] = [_heard(term, name, recording, spec) for term in values["terms"]]
-    if "like" in values and isinstance(values.get("from"), int | float):
+    if _is_like(values):
         path = _found(values["like"], name, recording, "like")
         read = StructureLike.of_recording(path, spec, begin=values["from"])
         values["reference"] = replace(read, name=str(values["like"]))

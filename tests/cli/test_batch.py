@@ -182,6 +182,28 @@ def test_a_count_of_a_table_s_is_as_many_clips(batch: Command) -> None:
     assert sorted(path.name for path in Path("clips").glob("*.wav")) == ["a-0.wav", "a-1.wav"]
 
 
+def test_a_recording_that_a_report_reads_is_not_replaced(batch: Command) -> None:
+    Path("d").mkdir()
+    Path("song.wav").rename("d/song.wav")
+    form = "generate", "--structure-like", "d/song.wav", "--method", "none", "-T", 1
+    assert batch(*form, "--no-compare", "-o", "d/a.wav")[0] == 0
+    request = json.loads(Path("d/a.json").read_text())["request"]
+    Path("d/r.jsonl").write_text(json.dumps({"request": request, "name": "song.wav"}))
+    before = Path("d/song.wav").read_bytes()
+    code, _, err = batch("batch", "d/r.jsonl", "--out", "d", "--force")
+    assert (code, "this command reads it" in err) == (2, True), err
+    assert Path("d/song.wav").read_bytes() == before
+
+
+def test_a_clip_of_this_folder_can_be_made_anew(batch: Command) -> None:
+    """Its name was taken for a file that is read."""
+    for seed in (1, 2):
+        write({"method": "none", "steps": 1, "seed": seed, "name": "a.wav"})
+        code, _, err = batch("batch", "r.jsonl", "--out", ".", "--force")
+        assert (code, "1 clips made" in err) == (0, True), err
+    assert json.loads(Path("a.json").read_text())["request"]["seed"] == 2
+
+
 def test_names_that_differ_in_their_endings_alone_are_refused(batch: Command) -> None:
     """The second's picture and report took the place of the first's."""
     write({"method": "none", "name": "a.wav"}, {"method": "none", "seed": 1, "name": "A.flac"})

@@ -26,7 +26,7 @@ from ditto.cli.options import (
 from ditto.cli.progress import console
 from ditto.errors import DittoError, RequestError
 from ditto.fleet.making import Entry
-from ditto.jobs import Job
+from ditto.jobs import Job, recordings_of
 from ditto.latents import Latent
 from ditto.models.model import MusicModel, needs_windows
 from ditto.paths import found_path, printable, shown
@@ -344,13 +344,14 @@ class Lines:
         if item is not None:
             path = path.with_name(f"{path.stem}-{item}{path.suffix}")
         told = {key: value for key, value in values.items() if key != NAME}
-        inputs = [str(value) for value in values.values() if isinstance(value, str)]
+        inputs = [value for value in told.values() if isinstance(value, str)]
+        read = recordings_of(values, str(self.path)) if "request" in values else ()
         return Entry(
             name=str(path),
             place=printable(place),
             text=json.dumps([told, item], sort_keys=True),
             read=partial(_job, values, item, str(self.path)),
-            inputs=(self.path, *inputs),
+            inputs=(self.path, *inputs, *read),
         )
 
 
