@@ -24,9 +24,10 @@ from ditto.cli.progress import say
 from ditto.controls.base import Control
 from ditto.errors import RequestError
 from ditto.latents import check_latent
+from ditto.methods.base import check_number
 from ditto.models.model import MusicModel, needs_windows
 from ditto.paths import printable
-from ditto.request import Request
+from ditto.request import LIMITS, Request
 from ditto.result import Result, numbered, output_files
 from ditto.runner import Run
 
@@ -103,6 +104,7 @@ def generate(
         return generate_song(output, options)
     if options["fade"]:
         raise RequestError("--fade goes with music of several windows: give more --seconds")
+    check_number("count", options["count"], *LIMITS["count"])  # before so many names are looked at
     paths = numbered(output, options["count"])
     latent = options["latent"]
     latents = [] if latent is None else numbered(latent, options["count"])
