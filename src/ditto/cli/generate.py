@@ -28,7 +28,7 @@ from ditto.methods.base import check_number
 from ditto.models.model import MusicModel, needs_windows
 from ditto.paths import printable
 from ditto.request import LIMITS, Request
-from ditto.result import Result, numbered, output_files
+from ditto.result import Result, keep_foreign, numbered, output_files
 from ditto.runner import Run
 
 app = typer.Typer()
@@ -140,6 +140,8 @@ def generate_song(output: Path, options: Options) -> None:
     say_understood(request)
     # What an interrupted run of the same command left is its own to replace.
     force = options["force"] or part.exists()
+    if force and not options["force"]:
+        keep_foreign(output)
     files = output_files(output, force=force)
     options.keep_inputs([*files, part])
     with optimising("generate", request, model, Control.iterations) as optimisation:
