@@ -228,6 +228,14 @@ MISTAKES: dict[str, tuple[list[object], str]] = {
     "no such song": (["outpaint", "missing.wav", "--seconds", 3, "-o", "a.wav"], "missing.wav"),
     "loop of no length": (["loop", "-o", "a.wav"], "give the loop's length"),
     "bars without tempo": (["loop", "--bars", 2, "-o", "a.wav"], "--bars together with --bpm"),
+    "loop of no tempo": (
+        ["loop", "song.wav", "--bpm", "nan", "-o", "a.wav"],
+        "bpm must be a number",
+    ),
+    "loop of tempo 0": (
+        ["loop", "--seconds", 1, "--bpm", 0, "-o", "a.wav"],
+        "bpm must be a number",
+    ),
     "inverting too much": (["invert", "short.wav", "-o", "a.latent"], "give fewer --seconds"),
     "inverting to a sound": (["invert", "song.wav", "-o", "a.wav"], "must end in .latent"),
     "no such latent": (["vary", "missing.latent", "-o", "varied"], "no such file"),
