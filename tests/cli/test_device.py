@@ -226,6 +226,8 @@ def test_an_estimate_names_control_and_cards(ditto_music, model_folder) -> None:
     code, _, error = ditto_music("models", model_folder, "--estimate", "--control", "dance")
     assert code == 2
     assert "there is no estimate of 'dance'" in error
+    code, _, error = ditto_music("models", model_folder, "--model", "another")
+    assert (code, "give the model once" in error) == (2, True)
     for option, value in (("--seconds", "inf"), ("--count", 0), ("-T", 0), ("-K", -1)):
         code, _, error = ditto_music("models", model_folder, "--estimate", option, value)
         assert (code, error.count("\n")) == (2, 1)
