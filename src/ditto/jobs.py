@@ -128,7 +128,7 @@ class Job:
         batch, item = report.get("batch"), 0
         if isinstance(batch, Mapping):
             request = replace(request, seed=batch.get("seed"), count=batch.get("count"))
-            item = int(check_number("item", batch.get("item") or 0, 0, request.count - 1))
+            item = int(check_number("item", batch.get("item", 0), 0, request.count - 1))
         request = replace(request, start=start)
         losses = report.get("loss")
         made = len(losses) if isinstance(losses, list) else 0
@@ -162,7 +162,7 @@ class Job:
                         f"{name}"
                     )
         if self.edit is not None:
-            self._checked_edit()
+            self._editing()
             request = self.request.resolved(model)
             model.cond(request.tags, 1)
         elif self.vary is None:
@@ -214,11 +214,11 @@ class Job:
             if watch is not None:
                 watch(step)
 
-        make = self._checked_edit()
+        make = self._editing()
         recording = () if self.recording is None else (self.recording,)
         return make(model, *recording, **dict(self.asked), request=self.request, progress=progress)
 
-    def _checked_edit(self) -> Callable[..., Result | Edit]:
+    def _editing(self) -> Callable[..., Result | Edit]:
         """Return what makes the edit, which takes what is asked.
 
         Raises:

@@ -204,14 +204,6 @@ def test_a_clip_of_this_folder_can_be_made_anew(batch: Command) -> None:
     assert json.loads(Path("a.json").read_text())["request"]["seed"] == 2
 
 
-def test_names_that_differ_in_their_endings_alone_are_refused(batch: Command) -> None:
-    """The second's picture and report took the place of the first's."""
-    write({"method": "none", "name": "a.wav"}, {"method": "none", "seed": 1, "name": "A.flac"})
-    code, _, err = batch("batch", "r.jsonl", "--out", "clips")
-    assert code == 2
-    assert "line 2: the name A.flac differs in its ending alone from that of r.jsonl line 1" in err
-
-
 def test_what_is_wrong_with_the_whole(batch: Command) -> None:
     write({"loudness": "swell", **QUICK})
     Path("empty.jsonl").write_text("\n")

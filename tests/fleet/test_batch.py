@@ -174,7 +174,7 @@ def test_what_cannot_be_is_said_before_the_work(tiny_model: MusicModel, tmp_path
         replace(good, tags=ditto.Tags("polka")),
         ("00000.wav", good),
         ("a/b.wav", good),
-        ("c.txt", good),
+        ("b.txt", good),
         {"controls": [{"control": "nothing"}]},
     ]
     with pytest.raises(ControlError, match="the nothing control cannot be restored"):

@@ -159,7 +159,7 @@ class Plan:
         Raises:
             FaultyRequestsError: with what is wrong with each.
         """
-        names: dict[str, Entry] = {}
+        names: dict[str, str] = {}
         missing: list[tuple[int, Any]] = []
         kinds: list[str | None] = []
         problems: list[str] = []
@@ -167,12 +167,11 @@ class Plan:
         for number, (position, entry) in enumerate(source):
             total += 1
             try:
-                # Names that differ in their endings share a picture and a report.
-                other = names.setdefault(Path(entry.name).stem.lower(), entry)
-                if other is not entry:
-                    same = other.name.lower() == entry.name.lower()
-                    whose = "is that of" if same else "differs in its ending alone from that of"
-                    raise RequestError(f"the name {printable(entry.name)} {whose} {other.place}")
+                if entry.name.lower() in names:
+                    raise RequestError(
+                        f"the name {printable(entry.name)} is that of {names[entry.name.lower()]}"
+                    )
+                names[entry.name.lower()] = entry.place
                 digest = digest_of(entry.text, model.sha256)
                 if folder is not None and folder.has(entry.name, digest, entry.inputs, force=force):
                     continue
