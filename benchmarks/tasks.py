@@ -198,7 +198,8 @@ class Bench:
             "batch": size,
             "overrides": {name: repr(value) for name, value in self.overrides.items()},
         }
-        identity |= self.models.identity(variant, texts=task.texts)
+        held = bool(getattr(request.method, "tag_pull", 0.0))
+        identity |= self.models.identity(variant, texts=task.texts, held=held)
         return self.cache.path(f"{task.name} {variant.method.name} {i:04d}", identity)
 
 

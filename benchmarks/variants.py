@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -179,12 +179,15 @@ class Models:
                 raise ModelError(f"no weights: {error}") from None
         return model
 
-    def identity(self, variant: Variant, *, texts: bool = False) -> dict[str, Any]:
+    def identity(
+        self, variant: Variant, *, texts: bool = False, held: bool = False
+    ) -> dict[str, Any]:
         """Return the hashes of everything that a variant runs on, with the precision.
 
         Args:
             variant: what runs.
             texts: whether CLAP and MusicGen take part.
+            held: whether clips are held to their tags, by the embedded CLAP.
         """
         model = self.of(variant)
         adapted = isinstance(variant.method, MusicControlNet) and model.controlnet is not None
@@ -198,6 +201,7 @@ class Models:
             **({"heads": model.readers.sha256} if model.readers else {}),
             "adapter": hash_weights(model.controlnet) if adapted else None,  # pyright: ignore[reportArgumentType]
             **(readers if texts else {}),
+            **({"held_by": embedded_clap()} if held else {}),
         }
 
 
@@ -260,6 +264,12 @@ def checked_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ModelError("there is no CUDA device here: choose --device cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@cache
+def embedded_clap() -> str:
+    """Return the hash of the CLAP that clips are held to their tags by."""
+    return Clap.load().sha256
 
 
 @lru_cache(maxsize=16)

@@ -61,6 +61,42 @@ def test_variations_that_cannot_be_are_refused_before_the_work(tiny_model: Music
     Job(Request(start=start), vary="ddpm").check(tiny_model)
 
 
+@pytest.mark.parametrize(
+    ("edit", "recorded", "asked", "message"),
+    [
+        ("song", False, {"seconds": "x"}, "seconds must be a number, not x"),
+        ("song", False, {"seconds": None}, "seconds must be a number, not None"),
+        ("song", False, {"seconds": 0.9, "fade": []}, "fade must be a number"),
+        ("song", False, {}, "song needs seconds"),
+        ("song", True, {"seconds": 0.9}, "song takes no recording"),
+        ("outpaint", True, {"overlap": 0.1}, "outpaint needs seconds"),
+        ("inpaint", True, {}, "inpaint needs regions"),
+        ("inpaint", False, {"regions": [[0.1, 0.2]]}, "inpaint needs its recording"),
+        ("song", False, {"seconds": 0.9, "keep": "mine.txt"}, "song takes no keep"),
+        ("loop", False, {"seconds": 0.4, "stop": 5}, "loop takes no stop"),
+    ],
+)
+def test_what_an_edit_cannot_be_made_of_is_known_before_the_work(
+    tiny_model: MusicModel,
+    recording: Path,
+    edit: str,
+    recorded: bool,
+    asked: dict[str, Any],
+    message: str,
+) -> None:
+    job = Job(Request(), edit, recording if recorded else None, asked)
+    for do in (job.check, job.make):
+        with pytest.raises(RequestError, match=message):
+            do(tiny_model)
+
+
+def test_an_item_that_a_batch_has_not_is_known_before_the_work() -> None:
+    for item in (2, "abc", 0.5):
+        report = {"request": {}, "batch": {"seed": 1, "count": 2, "item": item}}
+        with pytest.raises(RequestError, match="item must be a whole number from 0 to 1"):
+            Job.of_report(report, "a.json")
+
+
 def test_a_fault_of_a_watcher_is_its_own(tiny_model: MusicModel) -> None:
     def watch(step: Any) -> None:
         raise TypeError("of the watcher")

@@ -27,6 +27,7 @@ from ditto.methods.ditto import Ditto
 from ditto.models.model import MusicModel
 from ditto.optimize import GradientError, Step
 from ditto.request import Request
+from ditto.result import keep_foreign
 
 QUICK = Request(iterations=2, method=Ditto(steps=2))
 RATE = 8000
@@ -90,6 +91,16 @@ def test_the_sound_of_an_inversion_replaces_no_recording(run: Command) -> None:
     assert Path("other.wav").read_bytes() == Path("song.wav").read_bytes()
     for _ in range(2):
         assert run(*words, "-o", "mine.latent")[0] == 0
+
+
+@pytest.mark.parametrize("ending", [".wav", ".flac", ".ogg", ".mp3"])
+def test_a_sound_of_ditto_s_is_known_by_its_tags(run: Command, ending: str) -> None:
+    """An mp3 has no software among its tags."""
+    assert run("generate", "--method", "none", "-T", 1, "-o", f"a{ending}")[0] == 0
+    keep_foreign(Path(f"a{ending}"))
+    soundfile.write(f"b{ending}", np.full(8000, 0.1), 8000)
+    with pytest.raises(OutputError, match="that Ditto did not write"):
+        keep_foreign(Path(f"b{ending}"))
 
 
 # Formats.

@@ -154,6 +154,25 @@ def test_a_form_like_a_recording_s_is_made_again(run: Command) -> None:
     assert code == 1, err
 
 
+@pytest.mark.parametrize("words", ["", "--recording elsewhere.wav"])
+def test_a_recording_that_is_read_is_not_replaced(run: Command, words: str) -> None:
+    """With --force, a form's recording was written over, and an edit's refused after the work."""
+    form = "generate", "--structure-like", "song.wav", "--no-compare", "-K", 1, "-T", 1
+    assert run(*form, "-o", "a.wav")[0] == 0
+    edit = "inpaint", "song.wav", "--from", 0.4, "--to", 0.6, "--overlap", 0.2, "-K", 1, "-T", 1
+    assert run(*edit, "-o", "b.wav")[0] == 0
+    Path("elsewhere.wav").write_bytes(Path("song.wav").read_bytes())
+    name = words.split()[-1] if words else "song.wav"
+    before = Path(name).read_bytes()
+    for report in ("a.json", "b.json"):
+        code, _, err = run("again", report, *words.split(), "-o", name, "--force")
+        assert (code, err) == (
+            2,
+            f"error: cannot write {name}: this command reads it, choose another name\n",
+        )
+    assert Path(name).read_bytes() == before
+
+
 @pytest.mark.parametrize("was", ["../song.wav", "/etc/hosts", "", "a/b", "..", "x\0y"])
 def test_a_report_names_no_recording_elsewhere(run: Command, was: str) -> None:
     words = "inpaint", "song.wav", "--from", 0.4, "--to", 0.6, "--overlap", 0.2

@@ -132,21 +132,21 @@ def read_ratings(files: Sequence[Path]) -> list[dict[str, Any]]:
     ratings = []
     for file in files:
         try:
-            lines = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+            lines = list(csv.DictReader(file.read_text(encoding="utf-8-sig").splitlines()))
             found = [
                 {**line, "clip": int(line["clip"]), "rating": float(line["rating"])}
                 for line in lines
             ]
             if not found or set(found[0]) != set(COLUMNS):
                 raise ValueError
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, csv.Error):
             raise DataError(
                 f"{printable(file)} holds no ratings: give what the listening test's page saved"
             ) from None
         if not all(math.isfinite(line["rating"]) and 0 <= line["rating"] <= 100 for line in found):
             raise DataError(f"{printable(file)} has ratings beyond 0 to 100")
-        # Two people may have given themselves one name.
-        ratings += [{**line, "listener": f"{file.name}: {line['listener']}"} for line in found]
+        # Two people may have one name, and so may their files, in two folders.
+        ratings += [{**line, "listener": f"{file.resolve()}: {line['listener']}"} for line in found]
     return ratings
 
 

@@ -5,6 +5,7 @@ A report holds all of it, so that ``again`` and ``batch`` read what every comman
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -226,26 +227,40 @@ class Job:
         return make(model, *recording, **dict(self.asked), request=self.request, progress=progress)
 
     def _editing(self) -> Callable[..., Result | Edit]:
-        """Return what makes the edit.
+        """Return what makes the edit, which takes what is asked.
 
         Raises:
-            RequestError: it does not take what is asked of it.
+            RequestError: an argument is unknown, missing, or no number.
         """
         make = EDITS[str(self.edit)]
         if make is loops.loop and self.recording is not None:
             make = loops.loop_recording
-        if unknown := self.asked.keys() - _arguments(make):
+        if ("recording" in _parameters(make)) != (self.recording is not None):
+            needs = "takes no" if self.recording is not None else "needs its"
+            raise RequestError(f"{self.edit} {needs} recording")
+        takes = {n: one.default for n, one in _parameters(make).items() if n not in NOT_ASKED}
+        if unknown := self.asked.keys() - takes.keys():
             names = ", ".join(printable(str(name)) for name in sorted(unknown, key=str))
             raise RequestError(f"{self.edit} takes no {names}")
+        for name, default in takes.items():
+            value = self.asked.get(name, default)
+            if value is inspect.Parameter.empty:
+                raise RequestError(f"{self.edit} needs {name}")
+            if name in NUMBERS and not (value is None and default is None):
+                edits.edit_number(name, value)
         return make
 
 
-def _arguments(make: Callable[..., Any]) -> set[str]:
-    """Return the names of an edit's own arguments."""
+NUMBERS = ("seconds", "overlap", "fade", "begin")
+NOT_ASKED = ("model", "recording", "request", "progress", "watch", "stop", "halt", "keep")
+"""Arguments of edits that are no part of what is asked: a report names no file to be written."""
+
+
+def _parameters(make: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return an edit's parameters by name, but for the fields of requests."""
     function = variations.invert if make is _inverted else make
-    parameters = inspect.signature(function).parameters
-    own = {name for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD}
-    return own - {"model", "recording", "request", "progress", "watch"}
+    found = inspect.signature(function).parameters
+    return {name: one for name, one in found.items() if one.kind is not one.VAR_KEYWORD}
 
 
 def _pairs(regions: Any) -> list[tuple[float, float]]:
@@ -284,6 +299,35 @@ def _found(was: Any, name: str, recording: StrPath | None, what: str) -> StrPath
     raise RequestError(f"{name} is {what} {printable(wanted)}: give it (recording, --recording)")
 
 
+def recordings_of(
+    report: Mapping[str, Any], name: str, recording: StrPath | None = None
+) -> list[StrPath]:
+    """Return the recordings that what a report is of reads, those that are there.
+
+    Args:
+        report: as JSON.
+        name: of the report, for messages; recordings are looked for beside it.
+        recording: in place of those.
+    """
+    found: list[StrPath] = [] if recording is None else [recording]
+    parts: list[Any] = [report]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, Mapping):
+            names = [part.get("recording"), part["like"] if _is_like(part) else None]
+            with suppress(RequestError):
+                found += [_found(n, name, recording, "of") for n in names if isinstance(n, str)]
+            parts += part.values()
+        elif isinstance(part, list):
+            parts += part
+    return found
+
+
+def _is_like(control: Mapping[str, Any]) -> bool:
+    """Tell whether a control's description holds a recording that is heard again."""
+    return "like" in control and isinstance(control.get("from"), int | float)
+
+
 def _heard(control: Any, name: str, recording: StrPath | None, spec: AudioSpec) -> Any:
     """Return a control's description, with the recordings that it is like heard again."""
     if not isinstance(control, Mapping):
@@ -291,7 +335,7 @@ def _heard(control: Any, name: str, recording: StrPath | None, spec: AudioSpec) 
     values = dict(control)
     if isinstance(values.get("terms"), list):
         values["terms"] = [_heard(term, name, recording, spec) for term in values["terms"]]
-    if "like" in values and isinstance(values.get("from"), int | float):
+    if _is_like(values):
         path = _found(values["like"], name, recording, "like")
         read = StructureLike.of_recording(path, spec, begin=values["from"])
         values["reference"] = replace(read, name=str(values["like"]))

@@ -406,9 +406,11 @@ def _is_ours(path: Path) -> bool:
     """Tell whether Ditto wrote a picture, a report or a sound."""
     if path.suffix.lower() in SUBTYPES:
         try:
-            return read_tags(path).get("software", "").startswith(OURS)
+            tags = read_tags(path)
         except AudioFileError:
             return False
+        # An mp3 has no software among its tags, but what it was made by.
+        return tags.get("software", "").startswith(OURS) or _is_told(tags.get("comment", ""))
     if path.suffix != ".png":
         return _is_report(path)
     with path.open("rb") as file:
@@ -417,6 +419,16 @@ def _is_ours(path: Path) -> bool:
         return True
     # Before 0.2 pictures named only what they were drawn with; a report was beside them.
     return b"Software\0Matplotlib" in head and _is_report(path.with_suffix(".json"))
+
+
+def _is_told(comment: str) -> bool:
+    """Tell whether a sound's comment is what it was made by."""
+    try:
+        values = json.loads(comment)
+    except (ValueError, RecursionError):
+        return False
+    model = values.get("model") if isinstance(values, dict) else None
+    return isinstance(model, dict) and "sha256" in model
 
 
 def _is_report(path: Path) -> bool:

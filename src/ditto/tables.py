@@ -51,10 +51,20 @@ def table(maxsize: int = 32) -> Callable[[Callable[P, T]], Callable[P, T]]:
     return decorate
 
 
+def has_values(x: Tensor) -> bool:
+    """Tell whether a tensor has values: in a rehearsal (`ditto.models.profile`) none has."""
+    return not x.is_meta and not _rehearses()
+
+
+def _rehearses() -> bool:
+    """Tell whether the mode is on in which tensors have shapes but no values."""
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
+
+
 @contextmanager
 def _real_tensors() -> Iterator[None]:
     """Leave the mode in which tensors have shapes but no values, if it is on."""
-    if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is None:
+    if not _rehearses():
         yield
         return
     from torch._subclasses.fake_tensor import unset_fake_temporarily  # slow to import

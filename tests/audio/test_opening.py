@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import struct
+import subprocess
 import sys
 import unicodedata
 from fractions import Fraction
@@ -61,6 +62,20 @@ def test_what_is_no_mp3_after_all_is_one_line(tmp_path: Path, content: bytes) ->
     with pytest.raises(AudioFileError, match="damaged or no sound file") as caught:
         io.read(tmp_path / "odd.mp3")
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_tags_without_an_end_are_not_followed_for_ever(tmp_path: Path) -> None:
+    """One of no length, and hundreds of thousands of them: each was a hang."""
+    (tmp_path / "ape.mp3").write_bytes(b"APETAGEX" + b"\0" * 24)
+    (tmp_path / "id3.mp3").write_bytes((b"\0" + b"ID3\4" + b"\0" * 6) * 400_000)
+    code = (
+        "import sys\nfrom ditto.audio.io import info\nfrom ditto.errors import AudioFileError\n"
+        "for name in sys.argv[1:]:\n  try: info(name)\n  except AudioFileError: print(name)"
+    )
+    names = [str(tmp_path / name) for name in ("ape.mp3", "id3.mp3")]
+    command = [sys.executable, "-c", code, *names]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert said.splitlines() == names
 
 
 def encoded(path: Path) -> Path:

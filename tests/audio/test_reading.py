@@ -148,6 +148,14 @@ def test_of_two_hours_only_the_part_is_decoded(tmp_path, ending, monkeypatch):
     np.testing.assert_allclose(part.samples[0], minute[40 * 8_000 : 46 * 8_000], atol=2**-15)
 
 
+def test_a_part_beyond_all_numbers_of_samples_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    io.write(path, np.full(8000, 0.1, np.float32), 8000)
+    with pytest.raises(AudioFileError, match="it lasts 1 s"):
+        io.read(path, start=1e305)
+    assert io.read(path, seconds=1e305).seconds == 1
+
+
 def test_a_file_longer_than_the_limit_is_refused(tmp_path):
     path = write_raw(tmp_path / "a.wav", sine())
     with pytest.raises(AudioFileError, match=r"longer than 0\.5 s: choose a part") as error:

@@ -111,6 +111,22 @@ def test_ratings_are_counted_by_hand(tmp_path: Path) -> None:
     assert len(report.claims) == 1
 
 
+def test_listeners_without_a_name_are_as_many_as_their_files(tmp_path: Path) -> None:
+    """The page calls both files alike: the second's ratings took the place of the first's."""
+    files = []
+    for folder, rating in (("one", 90), ("two", 20)):
+        (tmp_path / folder).mkdir()
+        lines = [
+            ("anonymous", "melody", 1, "DITTO", rating),
+            ("anonymous", "melody", 1, "FreeDoM", 50),
+        ]
+        files.append(write(tmp_path / folder / "ratings-anonymous.csv", lines))
+    files[1].write_bytes(b"\xef\xbb\xbf" + files[1].read_bytes())  # as a spreadsheet saves it
+    report = analysed(read_ratings(files), command="")
+    assert report.settings["listeners"] == 2
+    assert report.value("melody, DITTO against FreeDoM", "wins") == pytest.approx(50)
+
+
 def test_a_clear_preference_is_reproduced_and_its_opposite_is_not(tmp_path: Path) -> None:
     for better, worse, verdict in (
         ("DITTO", "MD-50", "reproduced"),
@@ -136,6 +152,7 @@ def test_a_clear_preference_is_reproduced_and_its_opposite_is_not(tmp_path: Path
         ([("Ann", "melody", 0, "DITTO", "good")], COLUMNS, "holds no ratings"),
         ([("Ann", 3)], ("who", "what"), "holds no ratings"),
         ([], COLUMNS, "holds no ratings"),
+        ([("A" * 200_000, "melody", 0, "DITTO", 5)], COLUMNS, "holds no ratings"),
     ],
 )
 def test_what_is_no_rating_is_refused(tmp_path: Path, lines: Any, head: Any, message: str) -> None:

@@ -257,6 +257,15 @@ def test_what_no_request_names_is_in_a_clips_identity(bench, tmp_path, monkeypat
     assert bench._path(PLAIN, GG, 0, 1) != before
 
 
+def test_the_clap_that_holds_clips_to_their_tags_is_in_their_identity(bench, monkeypatch):
+    task, free = CONTROLS["intensity"], CTM.with_(tag_pull=0.0)
+    before = [bench._path(task, variant, 0, 1) for variant in (CTM, free)]
+    monkeypatch.setattr("benchmarks.variants.embedded_clap", lambda: "another")
+    after = [bench._path(task, variant, 0, 1) for variant in (CTM, free)]
+    assert after[0] != before[0]
+    assert after[1] == before[1]
+
+
 def test_clips_can_be_decoded_with_other_noise(bench, tmp_path):
     fresh = afresh(bench, tmp_path)
     variant = CTM.with_(gamma=1.0)

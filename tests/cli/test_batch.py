@@ -166,6 +166,61 @@ def test_variations_have_the_steps_that_are_asked_for(
             job_of(line | {"steps": 0}, "r.jsonl", tiny_model)
 
 
+def test_what_is_no_name_number_or_file_is_one_line(batch: Command) -> None:
+    faults = {
+        '{"name": ""}': "name must be that of a sound file, not empty",
+        '{"name": "/"}': "name must be that of a sound file, not /",
+        '{"name": ["x"]}': "name must be that of a sound file",
+        '{"name": "a\\u0000b"}': "name must be that of a sound file",
+        '{"seed": NaN}': "seed must be a whole number, not nan",
+        '{"seed": Infinity}': "seed must be a whole number, not inf",
+        '{"seconds": 1' + "0" * 400 + "}": "seconds must be a number, not 1000",
+        '{"command": ["generate"]}': "unknown command",
+        '{"request": {"start": "a/b"}}': "began from the latent a/b: give it",
+        '{"request": {"start": ""}}': "began from the latent",
+        '{"request": {}, "batch": {"seed": 1, "count": 2, "item": "x"}}': "item must be",
+        '{"request": {}, "edit": "song", "asked": {"seconds": "x"}}': "seconds must be a number",
+    }
+    write(*faults)
+    code, _, err = batch("batch", "r.jsonl", "--out", "clips")
+    said = err.splitlines()
+    assert (code, len(said)) == (2, len(faults)), err
+    for i, (words, line) in enumerate(zip(faults.values(), said, strict=True)):
+        assert line.startswith(f"error: r.jsonl line {i + 1}: "), line
+        assert words in line
+    assert not Path("clips").exists()
+
+
+def test_a_count_of_a_table_s_is_as_many_clips(batch: Command) -> None:
+    """Programs that keep numbers as floats write 2.0: one clip of the two was made."""
+    write('{"method": "none", "steps": 1, "seed": 3, "count": 2.0, "name": "a"}')
+    code, _, err = batch("batch", "r.jsonl", "--out", "clips")
+    assert (code, "2 clips made" in err) == (0, True), err
+    assert sorted(path.name for path in Path("clips").glob("*.wav")) == ["a-0.wav", "a-1.wav"]
+
+
+def test_a_recording_that_a_report_reads_is_not_replaced(batch: Command) -> None:
+    Path("d").mkdir()
+    Path("song.wav").rename("d/song.wav")
+    form = "generate", "--structure-like", "d/song.wav", "--method", "none", "-T", 1
+    assert batch(*form, "--no-compare", "-o", "d/a.wav")[0] == 0
+    request = json.loads(Path("d/a.json").read_text())["request"]
+    Path("d/r.jsonl").write_text(json.dumps({"request": request, "name": "song.wav"}))
+    before = Path("d/song.wav").read_bytes()
+    code, _, err = batch("batch", "d/r.jsonl", "--out", "d", "--force")
+    assert (code, "this command reads it" in err) == (2, True), err
+    assert Path("d/song.wav").read_bytes() == before
+
+
+def test_a_clip_of_this_folder_can_be_made_anew(batch: Command) -> None:
+    """Its name was taken for a file that is read."""
+    for seed in (1, 2):
+        write({"method": "none", "steps": 1, "seed": seed, "name": "a.wav"})
+        code, _, err = batch("batch", "r.jsonl", "--out", ".", "--force")
+        assert (code, "1 clips made" in err) == (0, True), err
+    assert json.loads(Path("a.json").read_text())["request"]["seed"] == 2
+
+
 def test_what_is_wrong_with_the_whole(batch: Command) -> None:
     write({"loudness": "swell", **QUICK})
     Path("empty.jsonl").write_text("\n")

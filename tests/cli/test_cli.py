@@ -184,6 +184,8 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "unknown method": (["--method", "magic"], "unknown method 'magic'"),
     "unknown sampler": (["--sampler", "euler"], "does not sample by euler: choose ddim or dpm++"),
     "no clip": (["--count", "0"], "count"),
+    # First of all: a name for each of them took minutes and the memory.
+    "too many clips": (["-o", "many.wav", "--count", "300"], "count must be a whole number"),
     "seed below zero": (["--seed", "-1"], "seed"),
     "no step": (["-T", "0"], "steps"),
     "too many steps": (["-T", "1001"], "steps"),

@@ -14,6 +14,7 @@ import torch
 import typer
 
 from ditto.cli import COMMANDS
+from ditto.cli.models import EXAMPLES
 from ditto.errors import ModelError
 from ditto.methods.ditto import Ditto
 from ditto.request import Request
@@ -205,6 +206,16 @@ def test_too_little_memory_anywhere_is_one_line(ditto_music, model_folder, monke
     assert "cpu has not enough memory for a clip of 0.51 s" in error
 
 
+def test_what_a_run_costs_is_estimated_of_every_control_that_is_offered(
+    ditto_music, model_folder
+) -> None:
+    for control in EXAMPLES:
+        words = "models", model_folder, "--estimate", "-T", 2, "--device", "cpu"
+        code, out, error = ditto_music(*words, "--control", control)
+        assert code == 0, error
+        assert f"on         cpu, {control}" in out
+
+
 def test_an_estimate_names_control_and_cards(ditto_music, model_folder) -> None:
     code, out, error = ditto_music(
         "models", model_folder, "--estimate", "-T", 2, "--control", "melody", "--device", "cpu"
@@ -215,6 +226,8 @@ def test_an_estimate_names_control_and_cards(ditto_music, model_folder) -> None:
     code, _, error = ditto_music("models", model_folder, "--estimate", "--control", "dance")
     assert code == 2
     assert "there is no estimate of 'dance'" in error
+    code, _, error = ditto_music("models", model_folder, "--model", "another")
+    assert (code, "give the model once" in error) == (2, True)
     for option, value in (("--seconds", "inf"), ("--count", 0), ("-T", 0), ("-K", -1)):
         code, _, error = ditto_music("models", model_folder, "--estimate", option, value)
         assert (code, error.count("\n")) == (2, 1)

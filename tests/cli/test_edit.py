@@ -228,6 +228,14 @@ MISTAKES: dict[str, tuple[list[object], str]] = {
     "no such song": (["outpaint", "missing.wav", "--seconds", 3, "-o", "a.wav"], "missing.wav"),
     "loop of no length": (["loop", "-o", "a.wav"], "give the loop's length"),
     "bars without tempo": (["loop", "--bars", 2, "-o", "a.wav"], "--bars together with --bpm"),
+    "loop of no tempo": (
+        ["loop", "song.wav", "--bpm", "nan", "-o", "a.wav"],
+        "bpm must be a number",
+    ),
+    "loop of tempo 0": (
+        ["loop", "--seconds", 1, "--bpm", 0, "-o", "a.wav"],
+        "bpm must be a number",
+    ),
     "inverting too much": (["invert", "short.wav", "-o", "a.latent"], "give fewer --seconds"),
     "inverting to a sound": (["invert", "song.wav", "-o", "a.wav"], "must end in .latent"),
     "no such latent": (["vary", "missing.latent", "-o", "varied"], "no such file"),
@@ -316,6 +324,11 @@ def test_long_music_is_made_in_windows_and_goes_on_after_a_stop(
     assert "the same command goes on from again.part" in out + err
     assert 0.4 < soundfile.info("again.wav").duration < 1.3
     monkeypatch.setattr(optimising.Optimisation, "progress", shown)
+    soundfile.write("again.flac", np.full(8000, 0.1), 8000)  # the user's own, of the same stem
+    mine = Path("again.flac").read_bytes()
+    code, out, err = ditto_music(*arguments, "-o", "again.flac")
+    assert (code, "that Ditto did not write" in err) == (2, True), err
+    assert Path("again.flac").read_bytes() == mine
     code, out, err = ditto_music(*arguments, "-o", "again.wav")
     assert code == 0, err
     assert soundfile.read("again.wav")[0].tolist() == soundfile.read("whole.wav")[0].tolist()

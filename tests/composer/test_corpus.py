@@ -1,5 +1,6 @@
 import hashlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -109,7 +110,12 @@ def test_kill_9_at_any_point_leaves_a_folder_that_a_restart_completes(
         ({"seed": 1}, "seed"),
         ({"split": "heldout"}, "split"),
         ({"sample_rate": 16_000}, "sample_rate"),
-        ({"count": 0}, "at least 1"),
+        ({"count": 0}, "count from 1 to 1000000, or hours above 0 and at most 7500, not 0"),
+        ({"count": 10**12}, "count from 1 to 1000000"),
+        ({"count": None, "hours": math.nan}, "hours above 0 and at most 7500, not nan"),
+        ({"count": None, "hours": math.inf}, "not inf"),
+        ({"count": None, "hours": -1.0}, "not -1"),
+        ({"seed": -1}, "the seed must be 0 or more"),
         ({"hours": 1.0}, "either hours or count"),
         ({"split": "test"}, "unknown split"),
         ({"soundfonts": [Path("none.sf2")]}, "no SoundFont"),

@@ -16,6 +16,7 @@ from torch.nn.functional import pad
 from ditto.audio.features import log_mel
 from ditto.audio.similarity import onset_strength
 from ditto.audio.spec import AudioSpec
+from ditto.tables import has_values
 
 Array = NDArray[np.float64]
 
@@ -41,9 +42,12 @@ def onset_activity(strength: Tensor, section: Tensor) -> Tensor:
         section: which section each frame is of, shape (frames,), rising.
 
     Returns:
-        Shape (B, sections), of sections that have a frame.
+        Shape (B, sections), of sections that have a frame. Where tensors have no values, and so no
+        sections, that of all frames as one.
     """
-    parts = [strength[:, section == one] for one in section.unique().tolist()]
+    parts = [strength]
+    if has_values(strength):
+        parts = [strength[:, section == one] for one in section.unique().tolist()]
     above = [(part - part.mean(dim=1, keepdim=True)).clamp(min=0).mean(dim=1) for part in parts]
     return torch.stack(above, dim=1)
 

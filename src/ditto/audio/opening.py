@@ -6,6 +6,7 @@ a temporary file. Nothing here changes a user's file.
 
 import importlib.util
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -46,6 +47,7 @@ _SIZES: tuple[tuple[bytes, int, int, Literal["little", "big"], int], ...] = (
 _UNKNOWN = 0x7FFF0000
 _MAX_LEADING = 64 * 2**20
 """Bytes before an mp3's first frame that are looked through."""
+_NOT_ZERO = re.compile(rb"[^\0]")
 _MAX_DECODED = 2**32
 """Bytes of samples that PyAV may decode a file to."""
 
@@ -208,8 +210,9 @@ def _first_frame(raw: BinaryIO) -> int:
     data = raw.read(_MAX_LEADING)
     position, last_tag = 0, None
     while position < len(data):
-        if data[position] == 0:
-            position = len(data) - len(data[position:].lstrip(b"\0"))
+        if data[position] == 0:  # looked for in place: a copy for each tag would take hours
+            sound = _NOT_ZERO.search(data, position)
+            position = len(data) if sound is None else sound.start()
         elif data.startswith(b"ID3", position) and len(data) >= position + 10:
             size = 0
             for byte in data[position + 6 : position + 10]:
@@ -218,6 +221,8 @@ def _first_frame(raw: BinaryIO) -> int:
         elif data.startswith(b"APETAGEX", position) and len(data) >= position + 32:
             size = int.from_bytes(data[position + 12 : position + 16], "little")
             header = bool(data[position + 23] & 0x80)
+            if size + 32 * header < 32:  # a tag has a footer at least
+                break
             last_tag, position = None, position + size + 32 * header
         else:
             break
@@ -265,7 +270,7 @@ def _copy(container: Any, into: Any, until: float | None) -> None:
     rate, channels = stream.rate, stream.codec_context.channels
     resampler = av.AudioResampler(format="flt", layout=stream.layout, rate=rate)
     most = _MAX_DECODED // (4 * channels)
-    frames = most if until is None else min(most, int((until + 1) * rate))
+    frames = most if until is None else int(min(most, (until + 1) * rate))
     speakers = by_names([channel.name for channel in stream.layout.channels])
     with _sound_file(into, "w", rate, channels, "FLOAT", format="RF64") as out:
         tell(out, speakers)

@@ -36,6 +36,7 @@ MAX_PEAK = 100.0
 # trimmed at the end (libsndfile issue 885); a page has at most 255 packets of 4096 samples.
 _WARM_UP = 1 << 15
 _OGG_PAGE = 255 * 4096
+_FARTHEST = 2.0**62  # samples: beyond any file, and within what counts them
 _EXACT_FORMATS = ("WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF")  # their headers know their length
 
 
@@ -213,8 +214,8 @@ def _read(
         )
     with _opened(path, None if seconds is None else start + seconds) as file:
         rate = file.samplerate
-        first = round(start * rate)
-        count = round((max_seconds if seconds is None else seconds) * rate)
+        first = round(min(start * rate, _FARTHEST))
+        count = round(min((max_seconds if seconds is None else seconds) * rate, _FARTHEST))
         _seek(path, file, first)
         samples = _decode(path, file, first, count, mono, kind)
         if seconds is None and len(file.read(1)):

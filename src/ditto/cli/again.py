@@ -9,6 +9,7 @@ import typer
 from ditto.cli.optimising import unbroken
 from ditto.cli.options import FORCE, MODEL_OPTIONS, START, Options, command
 from ditto.cli.progress import progress, say
+from ditto.jobs import recordings_of
 from ditto.latents import Latent
 from ditto.optimize import Step
 from ditto.repeat import Kept
@@ -42,7 +43,9 @@ def again(
     """
     kept = Kept.read(report)
     if output is not None:
-        options.keep_inputs(output_files(output, force=options["force"]), report, kept.sound)
+        read = recordings_of(kept.report, kept.name, recording)
+        read += [report, *([] if kept.sound is None else [kept.sound])]
+        options.keep_inputs(output_files(output, force=options["force"]), *map(Path, read))
     elif kept.sound is None:
         say("note: there is no sound beside the report to compare with; -o keeps the new one")
     start = None if options["start"] is None else Latent.load(options["start"])

@@ -47,6 +47,8 @@ Overlap = Annotated[
 ]
 Seconds = Annotated[float, typer.Option(help="Length of the whole in the end.")]
 
+MELODY_BPM = 10.0, 1000.0
+"""Of a loop whose length is given otherwise: what a melody may have."""
 BEAT = option(
     "beat",
     float,
@@ -242,6 +244,8 @@ def loop_length(
         if seconds is not None or bpm is None:
             raise RequestError("give --bars together with --bpm, and without --seconds")
         seconds = loops.loop_seconds(bpm, bars)
+    elif bpm is not None:
+        check_number("bpm", bpm, *MELODY_BPM)
     if needed and seconds is None:
         raise RequestError("give the loop's length: --seconds, or --bpm and --bars")
     return seconds

@@ -24,10 +24,11 @@ from ditto.cli.progress import say
 from ditto.controls.base import Control
 from ditto.errors import RequestError
 from ditto.latents import check_latent
+from ditto.methods.base import check_number
 from ditto.models.model import MusicModel, needs_windows
 from ditto.paths import printable
-from ditto.request import Request
-from ditto.result import Result, numbered, output_files
+from ditto.request import LIMITS, Request
+from ditto.result import Result, keep_foreign, numbered, output_files
 from ditto.runner import Run
 
 app = typer.Typer()
@@ -103,6 +104,7 @@ def generate(
         return generate_song(output, options)
     if options["fade"]:
         raise RequestError("--fade goes with music of several windows: give more --seconds")
+    check_number("count", options["count"], *LIMITS["count"])  # before so many names are looked at
     paths = numbered(output, options["count"])
     latent = options["latent"]
     latents = [] if latent is None else numbered(latent, options["count"])
@@ -138,6 +140,8 @@ def generate_song(output: Path, options: Options) -> None:
     say_understood(request)
     # What an interrupted run of the same command left is its own to replace.
     force = options["force"] or part.exists()
+    if force and not options["force"]:
+        keep_foreign(output)
     files = output_files(output, force=force)
     options.keep_inputs([*files, part])
     with optimising("generate", request, model, Control.iterations) as optimisation:

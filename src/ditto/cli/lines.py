@@ -1,7 +1,9 @@
 """Requests in a file, a JSON object a line: options of a command, or a report."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -24,7 +26,7 @@ from ditto.cli.options import (
 from ditto.cli.progress import console
 from ditto.errors import DittoError, RequestError
 from ditto.fleet.making import Entry
-from ditto.jobs import Job
+from ditto.jobs import Job, recordings_of
 from ditto.latents import Latent
 from ditto.methods import Uncontrolled
 from ditto.models.model import MusicModel, needs_windows
@@ -95,7 +97,7 @@ def options_of(values: Mapping[str, Any]) -> Options:
         RequestError: there is no such command or option, or a value is of another kind.
     """
     command = values.get(COMMAND, "generate")
-    if command not in COMMANDS:
+    if not isinstance(command, str) or command not in COMMANDS:
         raise RequestError(f"unknown command {shown(command)}: there are {', '.join(COMMANDS)}")
     known = _known(command)
     options = Options({parameter.name: parameter.default for parameter in known.values()})
@@ -128,9 +130,10 @@ def _value(key: str, value: Any, annotation: Any) -> Any:
         return [
             _value(key, each, float) for each in (value if isinstance(value, list) else [value])
         ]
-    if kind is float and number:
+    finite = number and abs(value) <= sys.float_info.max  # JSON may have NaN, or 400 digits
+    if kind is float and finite:
         return float(value)
-    if kind is int and number and value == int(value):
+    if kind is int and finite and value == int(value):
         return int(value)
     if kind is bool and isinstance(value, bool):
         return value
@@ -168,8 +171,9 @@ def job_of(values: Mapping[str, Any], file: str, model: MusicModel) -> Job:
 def _of_report(values: Mapping[str, Any], file: str, model: MusicModel) -> Job:
     request, start = values["request"], values.get("start")
     if start is None and isinstance(request, Mapping) and isinstance(request.get("start"), str):
-        beside = Path(found_path(Path(file).with_name(request["start"])))
-        start = beside if beside.is_file() else None
+        with suppress(ValueError):  # it names no file of this folder
+            beside = Path(found_path(Path(file).with_name(request["start"])))
+            start = beside if beside.is_file() else None
     latent = None if start is None else Latent.load(str(start))
     return Job.of_report(values, file, start=latent, spec=model.spec)
 
@@ -323,6 +327,8 @@ class Lines:
             values = _object(text)
             of = values["request"] if isinstance(values.get("request"), Mapping) else values
             count = 1 if isinstance(values.get("batch"), Mapping) else of.get("count", 1)
+            if of is values and isinstance(count, float) and count.is_integer():
+                count = int(count)  # as options are read
             if isinstance(count, int) and 1 < count <= 256:
                 return list(range(count))
         except DittoError:
@@ -333,24 +339,38 @@ class Lines:
         place = self.path.name if self._single else f"{self.path.name} line {number}"
         try:
             values = _object(text)
+            own = f"{self.path.stem}.wav" if self._single else f"{number:05d}.wav"
+            path = _named(values.get(NAME), own)
         except DittoError as error:
             return Entry(f"{number:05d}.wav", printable(place), "", partial(_raise, str(error)))
-        name = values.get(NAME)
-        if name is None:
-            name = f"{self.path.stem}.wav" if self._single else f"{number:05d}.wav"
-        path = Path(str(name))
-        path = path if path.suffix else path.with_suffix(".wav")
         if item is not None:
             path = path.with_name(f"{path.stem}-{item}{path.suffix}")
         told = {key: value for key, value in values.items() if key != NAME}
-        inputs = [str(value) for value in values.values() if isinstance(value, str)]
+        inputs = [value for value in told.values() if isinstance(value, str)]
+        read = recordings_of(values, str(self.path)) if "request" in values else ()
         return Entry(
             name=str(path),
             place=printable(place),
             text=json.dumps([told, item], sort_keys=True),
             read=partial(_job, values, item, str(self.path)),
-            inputs=(self.path, *inputs),
+            inputs=(self.path, *inputs, *read),
         )
+
+
+def _named(name: Any, own: str) -> Path:
+    """Return the sound file of a line's name, by default its `own`.
+
+    Raises:
+        RequestError: it is none.
+    """
+    if name is None:
+        return Path(own)
+    if isinstance(name, bool) or not isinstance(name, str | int) or "\0" in str(name):
+        raise RequestError(f"{NAME} must be that of a sound file, not {shown(name)}")
+    path = Path(str(name))
+    if not path.name:
+        raise RequestError(f"{NAME} must be that of a sound file, not {shown(name) or 'empty'}")
+    return path if path.suffix else path.with_suffix(".wav")
 
 
 def _raise(words: str, model: MusicModel) -> Job:

@@ -55,6 +55,8 @@ def models(
     Request(method=Ditto(steps=steps), iterations=iterations, count=count, seconds=seconds)
     if control not in EXAMPLES:
         raise RequestError(f"there is no estimate of {control!r}: choose {', '.join(EXAMPLES)}")
+    if source is not None and model is not None:
+        raise RequestError("give the model once: by itself, or with --model")
     settings: Any = {"precision": precision, "decoder_precision": decoder_precision}
     loaded = load(source or model, device=device, **settings)
     typer.echo("\n".join(describe_model(loaded)))

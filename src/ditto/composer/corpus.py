@@ -27,6 +27,8 @@ from ditto.workers import TRIES, work
 
 COMPOSER_VERSION = 2
 SECONDS_PER_PIECE = 27.0
+MOST_PIECES = 1_000_000
+"""Of a data set: names of files have six digits."""
 
 
 def compose_dataset(
@@ -69,6 +71,8 @@ def compose_dataset(
         WorkerError: there is no such cluster, or processes die before they have begun.
     """
     total = _count(hours, count)
+    if seed < 0:
+        raise DataError(f"the seed must be 0 or more, not {seed}")
     if split not in SPLITS:
         raise DataError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
     # Whole names: a process of Ray's begins in another folder.
@@ -92,12 +96,14 @@ def compose_dataset(
 def _count(hours: float | None, count: int | None) -> int:
     if (hours is None) == (count is None):
         raise DataError("say how much to compose: either hours or count")
-    pieces = count if count is not None else math.ceil((hours or 0.0) * 3600 / SECONDS_PER_PIECE)
-    if pieces < 1:
+    pieces = count if hours is None else hours * 3600 / SECONDS_PER_PIECE
+    if pieces is None or not 0 < pieces <= MOST_PIECES:
+        most = MOST_PIECES * SECONDS_PER_PIECE / 3600
         raise DataError(
-            f"nothing to compose: the number of pieces must be at least 1 (got {pieces})"
+            f"give a count from 1 to {MOST_PIECES}, or hours above 0 and at most {most:g}, not "
+            f"{count if hours is None else hours}"
         )
-    return pieces
+    return math.ceil(pieces)
 
 
 def _config(seed: int, split: str, sample_rate: int, fonts: Sequence[Path]) -> dict[str, Any]:
