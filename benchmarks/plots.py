@@ -103,14 +103,16 @@ def bars(report: Report) -> Figure:
 
 
 def _bars(axes: Axes, rows: Sequence[Row], *, named: bool) -> None:
-    for place, row in enumerate(rows):
-        if row.value is not None:
-            low = row.value if row.low is None else row.low
-            high = row.value if row.high is None else row.high
-            sides = [[max(row.value - low, 0.0)], [max(high - row.value, 0.0)]]
-            axes.barh(place, row.value, 0.7, xerr=sides, color="tab:blue", alpha=0.7)
-        if row.paper is not None:
-            axes.plot(row.paper, place, "x", color="tab:red")
+    known = [(place, row.value, row) for place, row in enumerate(rows) if row.value is not None]
+    if known:
+        places, lengths, _ = zip(*known, strict=True)
+        below = [value - (value if row.low is None else row.low) for _, value, row in known]
+        above = [(value if row.high is None else row.high) - value for _, value, row in known]
+        sides = np.maximum([below, above], 0.0)
+        axes.barh(places, lengths, 0.7, xerr=sides, color="tab:blue", alpha=0.7)
+    published = [(row.paper, place) for place, row in enumerate(rows) if row.paper is not None]
+    if published:
+        axes.plot(*zip(*published, strict=True), "x", color="tab:red")
     values = [abs(row.value) for row in rows if row.value is not None]
     if values and min(values) > 0 and max(values) > 50 * min(values):
         axes.set_xscale("log")

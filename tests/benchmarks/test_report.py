@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from benchmarks.report import Claim, Report, Row, paper, verdicts, write_claims
+from benchmarks.report import FEWEST, Claim, Report, Row, paper, verdicts, write_claims
 
 from ditto.errors import DataError, OutputError
 from ditto.eval.bootstrap import Interval, ratio_interval
@@ -89,14 +89,15 @@ def test_verdicts_are_corrected_within_a_table():
 @pytest.mark.parametrize("shared", [0.0, 0.8])
 def test_without_a_difference_either_verdict_is_rare(count, shared):
     """Errors of two methods alike, log-normal, with and without what the clips share."""
-    rng, trials, found = np.random.default_rng(count), 2000, []
+    rng, found = np.random.default_rng(count), []
+    trials = 2000 if count >= FEWEST else 50  # too few clips decide nothing, whatever they say
     for _ in range(trials):
         clip = np.sqrt(shared) * rng.normal(size=count)
         a, b = (np.exp(clip + np.sqrt(1 - shared) * rng.normal(size=count)) for _ in range(2))
         interval = ratio_interval(a, b, paired=True, resamples=300)
         found += verdicts([Claim("", *interval, count=count)])
     for verdict in ("reproduced", "not reproduced"):
-        assert found.count(verdict) / trials <= 0.025
+        assert found.count(verdict) / trials <= (0.025 if count >= FEWEST else 0)
 
 
 def test_a_clear_difference_of_eight_clips_is_seen():

@@ -36,6 +36,8 @@ TABLES = {
         *questions.TABLES,
     )
 }
+DRAWN = ("d1-table1", "d2-fig4")
+"""A table of bars and one of points; curves are drawn in the tests of `tradeoff`."""
 MISSING = ("structure, ControlNet", "24s", "U-", "MusicGen", "CM-", "CM in", "DITTO-2 CM")
 
 
@@ -72,8 +74,9 @@ def test_a_table_runs_and_says_what_it_lacks(
     path = report.write(tmp_path)
     written = json.loads(path.read_text())
     assert all(row.get("error") or np.isfinite(row["value"]) for row in written["rows"])
-    assert draw(report, tmp_path).read_bytes().startswith(b"\x89PNG")
-    assert (tmp_path / f"{name}.png").stat().st_size <= 300_000
+    if name in DRAWN:
+        assert draw(report, tmp_path).read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / f"{name}.png").stat().st_size <= 300_000
 
 
 MORE = ("melody", "structure")
