@@ -10,7 +10,7 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -119,26 +119,42 @@ def train_classifier(
 
     Raises:
         DataError: a folder is not a data folder, or lacks tags for some piece.
+        TagError: the held-out data have a tag that the others lack.
     """
     spec = AudioSpec(clip_frames=config.frames)
-    found = find_data(data)
+    found = _labelled(data)
     clips = ClipDataset(found, spec, frames=config.drawn_frames, seed=config.seed)
-    if any(None in astuple(tags_of_label(piece)) for piece in read_labels(found)):
-        raise DataError(
-            f"the classifier needs a genre, a mood and a tempo for every piece of {printable(data)}"
-        )
+    held = None if held_out is None else _labelled(held_out)
+    if held is not None:  # what is wrong with it is said before the training
+        ClipDataset(held, spec, clips.vocabulary, frames=spec.clip_frames)
     network = train_classifier_on(config, clips, clips.vocabulary, out)
     folder = out / "classifier"
     save_half(network, folder)
     for name in ("log.jsonl", "config.json"):
         target = "train_config.json" if name == "config.json" else name
         shutil.copyfile(out / name, folder / target)
-    if held_out is not None:
-        held = find_data(held_out)
+    if held is not None:
         scores = accuracies(ClipClassifier.load(folder), held, spec, clips.vocabulary)
         with atomic_file(folder / "scores.json", force=True) as temporary:
             temporary.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     return folder
+
+
+def _labelled(place: StrPath) -> Path | Shards:
+    """Return the data at a place.
+
+    Raises:
+        DataError: a piece lacks a tag, or there are no data.
+    """
+    found = find_data(place)
+    for piece in read_labels(found):
+        tags = tags_of_label(piece)
+        if None in (tags.genre, tags.mood, tags.tempo):
+            raise DataError(
+                "the classifier needs a genre, a mood and a tempo for every piece of "
+                f"{printable(place)}"
+            )
+    return found
 
 
 def save_half(network: ClipClassifier, folder: Path) -> None:
