@@ -385,3 +385,23 @@ def test_a_run_without_a_checkpoint_has_nothing_to_export(
     start_run(tmp_path, TINY)
     with pytest.raises(DataError, match="no checkpoint yet"):
         load_distilled(tmp_path, tiny_model)
+
+
+def test_lora_on_a_student_is_packed_upon_that_student(
+    student_model: MusicModel, tmp_path: Path
+) -> None:
+    config = replace(TINY, steps=2, lora_rank=2, start_from="student")
+    trained = train_student(config, student_model, Clips(), tmp_path, show=False)
+    packed = load_distilled(tmp_path, student_model)
+    assert_same(dict(trained.state_dict()), dict(packed.network.state_dict()))
+    assert packed.teacher == hash_weights(student_model.network)
+    assert student_model.distilled is not None
+    other = randomised(student_model.new_student(), seed=3)
+    instead = replace(student_model, distilled=replace(student_model.distilled, network=other))
+    for again in (
+        lambda: load_distilled(tmp_path, instead),
+        lambda: load_distilled(tmp_path, replace(student_model, distilled=None)),
+        lambda: train_student(config, instead, Clips(), tmp_path, show=False),
+    ):
+        with pytest.raises(DataError, match="another teacher"):
+            again()
