@@ -232,6 +232,23 @@ def chain_loss(
     return (omega * distance((estimate - aim) / config.data_std, config.loss)).mean()
 
 
+def check_grids(config: DistillConfig, teacher: MusicModel) -> None:
+    """Check that the teacher's noise levels have the config's grids.
+
+    Raises:
+        DataError: they have not, as flows have none by noise levels.
+    """
+    schedule = teacher.student_schedule
+    try:
+        schedule.timesteps(config.grid, config.spacing)
+        schedule.timesteps(config.student_steps, config.student_spacing)
+    except ValueError as error:
+        raise DataError(
+            f"{teacher.name!r} has no such grid ({error}): change grid, spacing, student_steps or "
+            "student_spacing in the config"
+        ) from None
+
+
 def train_student(
     config: DistillConfig,
     teacher: MusicModel,
@@ -251,6 +268,7 @@ def train_student(
         DataError: the teacher cannot be distilled or is not the one that the run began with, or
             training diverged.
     """
+    check_grids(config, teacher)
     accelerator = accelerator_of(config.precision)
     device, schedule = accelerator.device, teacher.student_schedule
     for part in teacher.parts():
@@ -312,10 +330,15 @@ def train_from_folder(
     A pipeline reads recordings too.
 
     Raises:
-        DataError: see `train_student`, `ClipDataset` and `LatentClips`.
+        DataError: see `train_student`, `ClipDataset` and `LatentClips`. What is wrong with the
+            teacher is said before recordings are encoded.
+        ModelError: see `MusicModel.new_student`.
         TagError: the data has a tag that the teacher does not know.
     """
     from ditto.models.adapters.common import PipelineModel
+
+    check_grids(config, teacher)
+    init_student(teacher, config.lora_rank, config.seed, config.start_from, config.told_end)
 
     def clips(root: StrPath) -> Clips:
         if isinstance(teacher, PipelineModel):
