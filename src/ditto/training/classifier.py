@@ -27,8 +27,8 @@ from ditto.errors import DataError
 from ditto.eval.classifier import ClipClassifier
 from ditto.models.conditioning import TagVocabulary
 from ditto.paths import StrPath, atomic_file, printable
-from ditto.training.learner import Recipe
-from ditto.training.loop import seeded, step_seed
+from ditto.training.learner import Count, Decay, Every, NotNegative, Recipe, Share
+from ditto.training.loop import built, seeded, step_seed
 from ditto.training.run import Run, alone
 
 HEADS = ("genre", "mood", "tempo")
@@ -59,18 +59,18 @@ class ClassifierConfig(Recipe):
     """
 
     network: dict[str, Any] = field(default_factory=dict)
-    frames: int = 512
-    steps: int = 1200
-    batch_size: int = 32
-    lr: float = 2e-3
-    decay: float = 0.6
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.999)
-    smoothing: float = 0.05
-    stretch: float = 0.2
-    gain_db: float = 6.0
-    masked: int = 24
-    checkpoint_every: int = 250
+    frames: Every = 512
+    steps: Count = 1200
+    batch_size: Every = 32
+    lr: NotNegative = 2e-3
+    decay: Share = 0.6
+    weight_decay: NotNegative = 0.05
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    smoothing: Share = 0.05
+    stretch: NotNegative = 0.2
+    gain_db: NotNegative = 6.0
+    masked: Count = 24
+    checkpoint_every: Every = 250
     fused: ClassVar[bool] = False  # as when the shipped weights were made
 
     @property
@@ -282,4 +282,4 @@ def _network(config: ClassifierConfig, vocabulary: TagVocabulary) -> ClipClassif
         "tempo_high": vocabulary.tempo_high,
     }
     with seeded(config.seed):
-        return ClipClassifier(**(known | config.network))
+        return built("network", lambda: ClipClassifier(**(known | config.network)))

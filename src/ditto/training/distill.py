@@ -29,6 +29,7 @@ from ditto.paths import StrPath
 from ditto.tables import widened
 from ditto.training.consistency_loss import Example, Grid, Solver, distance, goal
 from ditto.training.denoising import Clips, DenoiserRecipe
+from ditto.training.learner import Count, Decay, Every, NotNegative, Positive, Share
 from ditto.training.loop import Checkpoints, Ema, load_config, read_log, step_seed
 from ditto.training.place import accelerator_of
 from ditto.training.run import Run
@@ -92,15 +93,15 @@ class DistillConfig(DenoiserRecipe):
     whole_chains: Annotated[int, Field(ge=0)] = 0
     plain_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     loss: Literal["mse", "pseudo_huber"] = "mse"
-    steps: int = 1500
-    lr: float = 3e-4
-    warmup: int = 50
-    decay: float = 0.5
-    target_ema: float = 0.95
-    tag_dropout: float = 0.08
+    steps: Count = 1500
+    lr: NotNegative = 3e-4
+    warmup: Count = 50
+    decay: Share = 0.5
+    target_ema: Decay = 0.95
+    tag_dropout: Share = 0.08
     lora_rank: Annotated[int, Field(ge=0)] = 0
-    seconds: float | None = None
-    evaluate_count: int = 16
+    seconds: Positive | None = None
+    evaluate_count: Every = 16
 
     @property
     def jumps_to_clean(self) -> float:

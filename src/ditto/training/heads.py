@@ -13,7 +13,7 @@ head's own loss against a random target, decoded again, and learnt from as they 
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -31,6 +31,7 @@ from ditto.data.files import short_key
 from ditto.data.latents import LatentClips
 from ditto.data.shards import find_data, folder_of
 from ditto.diffusion.samplers import Chain, ddim
+from ditto.errors import DataError
 from ditto.models.clap import Clap
 from ditto.models.heads import (
     UNITS,
@@ -44,8 +45,8 @@ from ditto.models.heads import (
 from ditto.models.model import MusicModel
 from ditto.models.network import hash_weights
 from ditto.paths import StrPath, atomic_file
-from ditto.training.learner import Recipe
-from ditto.training.loop import seeded, step_seed
+from ditto.training.learner import Count, Decay, Every, NotNegative, Positive, Recipe, Share
+from ditto.training.loop import built, seeded, step_seed
 from ditto.training.run import Run
 
 KINDS = ("data", "noised", "estimate", "student")
@@ -85,22 +86,22 @@ class HeadsConfig(Recipe):
     """
 
     features: tuple[Feature, ...] = ("loudness", "chroma", "onsets", "timbre", "clap")
-    step: int = 4
-    width: int = 128
-    depth: int = 2
-    kernel: int = 5
+    step: Every = 4
+    width: Every = 128
+    depth: Count = 2
+    kernel: Every = 5
     pool: Annotated[int, Field(ge=1)] = 1000
     fresh: Annotated[int, Field(ge=0)] = 2
-    fresh_from: int = 300
-    push_steps: int = 6
-    push_size: float = 0.05
-    seconds: float | None = None
-    steps: int = 1200
-    lr: float = 2e-3
-    decay: float = 0.6
-    ema: float = 0.99
-    checkpoint_every: int = 200
-    evaluate_every: int = 400
+    fresh_from: Count = 300
+    push_steps: Count = 6
+    push_size: NotNegative = 0.05
+    seconds: Positive | None = None
+    steps: Count = 1200
+    lr: NotNegative = 2e-3
+    decay: Share = 0.6
+    ema: Decay = 0.99
+    checkpoint_every: Every = 200
+    evaluate_every: Every = 400
 
 
 @dataclass(frozen=True, eq=False)
@@ -393,17 +394,20 @@ def _with_fresh(
 
 
 def new_heads(config: HeadsConfig, setting: Setting) -> Heads:
-    """Build untrained heads, a function of the seed."""
+    """Build untrained heads, a function of the seed.
+
+    Raises:
+        DataError: the kernel is even, or no feature is to be read.
+    """
+    model, clap = setting.model, setting.clap
+    sizes = config.step, config.width, config.depth, config.kernel
+    ear: dict[str, Any] = {"clap": clap.sha256, "embedding": clap.size} if clap else {}
+    if config.kernel % 2 == 0:
+        raise DataError(f"kernel must be odd in the config, not {config.kernel}")
     with seeded(config.seed):
-        return Heads(
-            channels_of(setting.model),
-            config.features,
-            config.step,
-            config.width,
-            config.depth,
-            config.kernel,
-            decoder_hash(setting.model),
-            *([setting.clap.sha256, setting.clap.size] if setting.clap else []),
+        return built(
+            "features",
+            lambda: Heads(channels_of(model), config.features, *sizes, decoder_hash(model), **ear),
         )
 
 
