@@ -22,6 +22,7 @@ from ditto.diffusion.denoiser import Cond, Denoiser
 from ditto.diffusion.samplers import Chain, ddim, dpm_solver_pp
 from ditto.diffusion.schedule import CLEAN, Schedule
 from ditto.errors import DataError
+from ditto.models.folder import hash_with_student
 from ditto.models.model import MusicModel
 from ditto.models.network import hash_weights
 from ditto.models.student import MOST_STEPS, OLD_STEPS, Student, StudentSpacing
@@ -284,7 +285,7 @@ def train_student(
         accelerator,
         network,
         averages={"target": config.target_ema, "ema": config.ema},
-        begun_with={"teacher": hash_weights(teacher.network)},
+        begun_with={"teacher": begun_from(config, teacher)},
     )
     _follow(target_network, run.averages["target"])
     student, target = (
@@ -359,6 +360,17 @@ def train_from_folder(
     )
 
 
+def begun_from(config: DistillConfig, teacher: MusicModel) -> str:
+    """Return a hash of all that a run needs of its teacher: of LoRA on a student, that one's too.
+
+    The checkpoints of such a run hold what was added to the student, not the student.
+    """
+    digest, student = hash_weights(teacher.network), teacher.distilled
+    if config.lora_rank and config.start_from == "student" and student is not None:
+        return hash_with_student(digest, hash_weights(student.network))
+    return digest
+
+
 def load_distilled(out: Path, teacher: MusicModel) -> Student:
     """Load the averaged weights of a run's newest checkpoint as a part of the teacher's model.
 
@@ -367,18 +379,20 @@ def load_distilled(out: Path, teacher: MusicModel) -> Student:
     """
     config = load_config(out / "config.json", DistillConfig)
     groups, state = Checkpoints(out).newest()
-    if state["teacher"] != hash_weights(teacher.network):
+    if state["teacher"] != begun_from(config, teacher):
         raise DataError(
             f"{str(out)!r} is of another teacher than {teacher.name!r}: give the one that it was "
             "made with"
         )
-    network = init_student(teacher, config.lora_rank, config.seed, told_end=config.told_end)
+    # what LoRA leaves frozen is no part of a checkpoint
+    start_from = config.start_from if config.lora_rank else "teacher"
+    network = init_student(teacher, config.lora_rank, config.seed, start_from, config.told_end)
     load_trainable(network, groups["ema"])
     return Student(
         merge_lora(network).requires_grad_(False).eval(),
         config.kind,
         config.guidance,
-        state["teacher"],
+        hash_weights(teacher.network),
         config.student_steps,
         config.student_spacing,
     )
