@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.conftest import Command
+from tests.conftest import Command, make_network
 
 import ditto
+from ditto.audio.bands import Bands
 from ditto.audio.spec import AudioSpec
 from ditto.errors import DittoError, ModelError, RequestError
 from ditto.latents import FORMAT, Latent
 from ditto.models.model import MusicModel
+from ditto.models.network import hash_weights
+from ditto.models.student import Student
 
 PLAIN = ditto.Uncontrolled(steps=1)
 
@@ -42,6 +46,9 @@ PLAIN = ditto.Uncontrolled(steps=1)
         ("vocoder", {"n_fft": 10**12}),
         ("vocoder", {"width": 10**6}),
         ("vocoder", {"unknown": 1}),
+        ("vocoder", {"feedback": 10**6}),
+        ("vocoder", {"feedback": -1}),
+        ("vocoder", {"n_fft": 64}),
     ],
 )
 def test_a_config_that_asks_for_more_than_its_weights_is_refused_unbuilt(
@@ -66,6 +73,23 @@ def test_a_config_that_asks_for_more_than_its_weights_is_refused_unbuilt(
         {"vocabulary": {"genres": [1, 2, 3]}},
         {"guidance": float("nan")},
         {"guidance": None},
+        {"shift": 0.0},
+        {"shift": 1e300},
+        {"spec": {"sample_rate": 16_000}},
+        {"spec": {"hop": 32}},
+        {"spec": {"clip_frames": 63}},
+        {"vocabulary": {"tempo_low": "slow"}},
+        {"vocabulary": {"tempo_low": 180.0}},
+        {"vocabulary": {"tempo_high": float("nan")}},
+        {"vocabulary": {"tempo_bins": 12.0}},
+        *(
+            {"bands": asdict(bands), "sha256": {"bands": bands.sha256}}
+            for bands in (
+                Bands((0.0,) * 3, (1.0,) * 3),
+                Bands((float("nan"),) * 16, (1.0,) * 16),
+                Bands((0.0,) * 16, (float("inf"),) * 16),
+            )
+        ),
     ],
 )
 def test_an_index_that_makes_no_sense_is_refused(
@@ -75,9 +99,44 @@ def test_an_index_that_makes_no_sense_is_refused(
     path = tmp_path / "model" / "model_index.json"
     index = json.loads(path.read_text())
     for name, value in changes.items():
-        index[name] = index[name] | value if isinstance(value, dict) else value
+        index[name] = index.get(name, {}) | value if isinstance(value, dict) else value
     path.write_text(json.dumps(index))
     with pytest.raises(ModelError, match="is not a Ditto model's index"):
+        ditto.load(tmp_path / "model")
+
+
+def test_a_network_that_predicts_who_knows_what_is_refused(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(model_folder, tmp_path / "model")
+    path = tmp_path / "model" / "denoiser" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction": "x"}))
+    with pytest.raises(ModelError, match="its network predicts none of sample"):
+        ditto.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("student", "message"),
+    [
+        ({"n_mels": 8}, "number of bands than its student"),
+        ({"tag_sizes": (2, 2, 2)}, "another size than its student"),
+        ({"guidance_embedded": False}, "none of its network"),
+        ({"kind": "own"}, "no student of kind own"),
+        ({"guidance": (float("nan"), 3.0)}, "for w nan to 3"),
+        ({"guidance": (3.0, 1.0)}, "for w 3 to 1"),
+    ],
+)
+def test_a_student_of_something_else_is_refused(
+    tiny_model: MusicModel, tmp_path: Path, student: dict[str, Any], message: str
+) -> None:
+    said = {"kind": "ctm", "guidance": (1.0, 5.0)}
+    network = make_network(
+        **{"guidance_embedded": True} | {n: v for n, v in student.items() if n not in said}
+    )
+    said |= {name: value for name, value in student.items() if name in said}
+    distilled = Student(network, teacher=hash_weights(tiny_model.network), **said)
+    replace(tiny_model, distilled=distilled).save(tmp_path / "model")
+    with pytest.raises(ModelError, match=message):
         ditto.load(tmp_path / "model")
 
 

@@ -105,6 +105,13 @@ def test_labels_of_a_users_own_music_are_enough() -> None:
     assert "polka" in words_of([{"genre": "Polka"}])
 
 
+def test_no_caption_is_empty() -> None:
+    untagged = {"genre": None, "mood": None, "tempo": None}
+    found = {caption(untagged, 0.0, 6.0, np.random.default_rng(seed)) for seed in range(40)}
+    assert "song" in found
+    assert all(found)
+
+
 def test_the_papers_template() -> None:
     assert template("jazz", "calm", 110.4) == "a calm jazz song at 110 beats per minute"
     assert template("ambient", None, None) == "an ambient song"

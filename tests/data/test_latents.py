@@ -1,6 +1,7 @@
 """Clips of a pipeline's latent, from data folders and from recordings."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,20 @@ def test_a_batch_depends_on_seed_and_step_alone_and_the_sound_is_encoded_once(
         assert torch.equal(a, b)
     assert not torch.equal(first.batch(3, 4)[0], other.batch(3, 4)[0])
     assert not torch.equal(first.batch(3, 4)[0], first.batch(4, 4)[0])
+
+
+def test_songs_of_one_name_size_and_time_are_not_taken_for_each_other(
+    tmp_path: Path, stable: PipelineModel
+) -> None:
+    for seed, album in enumerate(("a", "b")):
+        (tmp_path / album).mkdir()
+        noise = 0.1 * np.random.default_rng(seed).standard_normal(2100)
+        soundfile.write(tmp_path / album / "1.wav", noise, SAMPLE_RATE)
+        os.utime(tmp_path / album / "1.wav", (0, 0))
+    clips = LatentClips(tmp_path, stable, seconds=0.25)
+    assert len(clips) == 2
+    seen = torch.cat([clips.batch(step, 4)[0] for step in range(4)]).flatten(1)
+    assert len(seen.unique(dim=0)) == 2
 
 
 def test_a_data_folders_labels_are_the_captions(

@@ -50,6 +50,18 @@ def test_zero_shot_counts_the_nearest_tags() -> None:
     assert zero_shot(clap, heard, [*moods[:2], "happy"], "mood") == pytest.approx(1 / 3)  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.parametrize("genre", [None, "jazz"])
+def test_music_without_tags_is_scored_by_its_pairs_alone(genre: str | None) -> None:
+    """And of music of one genre there are no unrelated captions."""
+    audio, tags = torch.eye(4)[:2].repeat(1, 2), [genre, genre]
+    pairs = Pairs(audio, 8000, ["jazz", "rock"], tags, [None, None])
+    found = scores(ByHand(), pairs)  # pyright: ignore[reportArgumentType]
+    accuracy = {"genre_accuracy"} if genre else set()
+    recalls = {f"recall_at_{k}_{way}" for k in (1, 10) for way in ("text", "audio")}
+    assert found.keys() == {*recalls, *accuracy, "pairs"}
+    assert found["recall_at_1_text"] == 1
+
+
 def test_scores_of_a_perfect_listener() -> None:
     audio = torch.eye(4)[[0, 1]].repeat(1, 2)
     pairs = Pairs(audio, 4, ["jazz", "rock"], ["jazz", "rock"], ["calm", "happy"])

@@ -2,8 +2,10 @@
 mistakes."""
 
 import json
+import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -342,6 +344,49 @@ def test_what_cannot_be_heard_is_said() -> None:
             ClapAudioConfig.of(config)
     with pytest.raises(TypeError, match="window_size is 8, not of type int"):
         ClapAudioConfig.of({"audio_config": {"window_size": "8"}})
+
+
+WRONG: list[tuple[str, Any]] = [
+    ("preprocessor_config.json", {"hop_length": 0}),
+    ("preprocessor_config.json", {"hop_length": "10"}),
+    ("preprocessor_config.json", {"hop_length": 2}),
+    ("preprocessor_config.json", {"fft_window_size": 0}),
+    ("preprocessor_config.json", {"fft_window_size": 2**15}),
+    ("preprocessor_config.json", {"feature_size": 8}),
+    ("preprocessor_config.json", {"sampling_rate": 8000.5}),
+    ("preprocessor_config.json", {"frequency_max": float("nan")}),
+    ("preprocessor_config.json", {"frequency_max": -1}),
+    ("preprocessor_config.json", {"max_length_s": 10**9}),
+    ("preprocessor_config.json", {"max_length_s": 0}),
+    ("preprocessor_config.json", {"padding": "x"}),
+    ("config.json", {"num_mel_bins": 0}),
+    ("config.json", {"patch_stride": [0, 4]}),
+    ("config.json", {"patch_stride": []}),
+    ("config.json", {"num_attention_heads": []}),
+    ("config.json", {"num_attention_heads": [3, 2]}),
+    ("config.json", {"window_size": 1000}),
+    ("config.json", {"window_size": 0}),
+    ("config.json", {"hidden_size": 8}),
+    *((name, None) for name in ("config.json", "preprocessor_config.json", CARD)),
+]
+
+
+@pytest.mark.parametrize(("name", "changes"), WRONG)
+def test_settings_of_nonsense_are_one_line_at_loading(
+    folder: Path, tmp_path: Path, name: str, changes: dict[str, Any] | None
+) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    said = json.loads((tmp_path / name).read_text())
+    if changes is None:
+        said = []
+    elif name == "config.json":
+        said["audio_config"] |= changes
+    else:
+        said |= changes
+    (tmp_path / name).write_text(json.dumps(said))
+    with pytest.raises(ModelError, match="cannot load the CLAP") as found:
+        Clap.load(tmp_path)
+    assert "\n" not in str(found.value)
 
 
 def test_what_reads_is_asked_for_when_there_is_a_text(folder: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ whole."""
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -110,3 +111,22 @@ def test_what_cannot_be_a_base_is_refused() -> None:
         ControlAdapter.of(make_network(), 3)
     with pytest.raises(ModelError, match="distilled student"):
         ControlAdapter.of(make_network(guidance_embedded=True), 1)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"heads": 0}, "damaged"),
+        ([], "damaged"),
+        ({"heads": 1}, "another base"),
+        ({"gelu": "none"}, "another base"),
+    ],
+)
+def test_a_folder_of_nonsense_is_one_line(
+    tmp_path: Path, tiny_model: MusicModel, config: Any, message: str
+) -> None:
+    ControlAdapter.of(tiny_model.network, 1).save(tmp_path / "adapter")  # pyright: ignore[reportArgumentType]
+    path = tmp_path / "adapter" / "config.json"
+    path.write_text(json.dumps(config and json.loads(path.read_text()) | config))
+    with pytest.raises(ModelError, match=message):
+        ControlAdapter.load(tmp_path / "adapter", tiny_model)

@@ -121,6 +121,8 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "another shape": (lambda f: with_weights(f, **{TUNED[0]: torch.zeros(2)}), "do not fit"),
     "unknown setting": (lambda f: edited(f, spec={"bands": 3}), "do not fit"),
+    "other bands": (lambda f: edited(f, spec={"n_mels": 80}), "do not fit"),
+    "another rate": (lambda f: edited(f, spec={"sample_rate": 44_100}), "do not fit"),
 }
 
 

@@ -2,16 +2,23 @@
 saving."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
-from ditto.errors import ModelError
+from ditto.errors import DataError, ModelError
 from ditto.eval.classifier import BEAT_MULTIPLES, ClipClassifier
 from ditto.models.conditioning import TagVocabulary
 from ditto.training import classifier as recipe
-from ditto.training.classifier import ClassifierConfig, augmented, save_half, train_classifier_on
+from ditto.training.classifier import (
+    ClassifierConfig,
+    augmented,
+    save_half,
+    train_classifier,
+    train_classifier_on,
+)
 
 VOCABULARY = TagVocabulary(("jazz", "rock"), ("happy", "sad"))
 SMALL = {"width": 16, "embedding": 8, "onset_bands": 4, "candidates": 2}
@@ -191,3 +198,23 @@ def test_the_committed_config_is_one_of_the_recipe():
         ClipClassifier(**config.network).config["embedding"]
         == json.loads(json.dumps(config.network))["embedding"]
     )
+
+
+def test_a_data_folder_with_all_tags_trains_it(composed, tmp_path):
+    config = small_config(frames=128, steps=1, batch_size=2)
+    folder = train_classifier(config, composed, tmp_path, held_out=composed)
+    assert 0 <= json.loads((folder / "scores.json").read_text())["genre"] <= 1
+    assert not ClipClassifier.load(folder).training
+
+
+@pytest.mark.parametrize("lost", ["genre", "mood", "tempo"])
+def test_what_lacks_a_tag_is_refused_before_the_training(composed, tmp_path, lost):
+    config = small_config(frames=128, steps=1, batch_size=2)
+    untagged = shutil.copytree(composed, tmp_path / "untagged")
+    labels = [json.loads(line) for line in (untagged / "labels.jsonl").read_text().splitlines()]
+    del labels[-1][lost]
+    (untagged / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labels))
+    for data, held_out in ((untagged, None), (composed, untagged), (composed, tmp_path / "none")):
+        with pytest.raises(DataError, match=r"every piece of|is missing"):
+            train_classifier(config, data, tmp_path / "run", held_out=held_out)
+        assert not (tmp_path / "run").exists()

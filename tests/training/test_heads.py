@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.conftest import Command
+from tests.conftest import Command, make_vocoder, randomised
 from tests.training.runs import assert_same, weights
 from torch import Tensor
 
@@ -90,6 +90,25 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     # The rate falls over the last steps, so only runs of one length are alike: this one is not.
     train_heads(TINY, student_model, Ramps(), tmp_path / "again", show=False)
     assert_same(weights(run, "model"), weights(tmp_path / "again", "model"))
+
+
+def test_what_another_start_of_the_run_decoded_is_not_taken_for_this_ones(
+    tiny_model: MusicModel, student_model: MusicModel, tmp_path: Path
+) -> None:
+    """As of a run that was stopped before its first checkpoint, and begun again otherwise."""
+    Pool(Setting(tiny_model, ("loudness",)), Ramps(), 4, 0, tmp_path)
+    louder = replace(tiny_model, vocoder=randomised(make_vocoder(), 5))
+    for model, features, seed in (
+        (louder, ("loudness",), 0),
+        (student_model, ("loudness",), 0),
+        (student_model, ("chroma",), 0),
+        (student_model, ("chroma",), 1),
+    ):
+        setting = Setting(model, features)
+        kept, fresh = (Pool(setting, Ramps(), 4, seed, folder) for folder in (tmp_path, None))
+        assert kept.features.keys() == fresh.features.keys()
+        assert torch.equal(kept.x_0, fresh.x_0)
+        assert torch.equal(kept.features[features[0]], fresh.features[features[0]])
 
 
 def test_a_run_goes_on_from_its_checkpoint_bit_for_bit(

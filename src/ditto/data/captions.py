@@ -119,11 +119,11 @@ def _players_first(known: Facts, rng: np.random.Generator, detail: float) -> str
 
 
 def _keywords(known: Facts, rng: np.random.Generator, detail: float) -> str:
-    """Write "jazz, calm, vibraphone, 96 bpm, sparse", in random order."""
+    """Write "jazz, calm, vibraphone, 96 bpm, sparse", in random order; "song" of nothing."""
     minor = [*_some(known.instruments, rng, detail), *_tail(known, rng, detail)]
     parts = [part for part in (known.genre, known.mood, *minor) if part]
     rng.shuffle(parts)
-    return ", ".join(parts)
+    return ", ".join(parts) or "song"
 
 
 def _papers(known: Facts, rng: np.random.Generator, detail: float) -> str:

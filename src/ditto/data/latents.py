@@ -33,7 +33,7 @@ class Recording:
     Attributes:
         path: the file.
         seconds: its length.
-        key: identifies the file's content in the cache.
+        key: identifies the file's content in the folder's cache.
         labels: of a data folder's piece, or None.
         text: its caption, if there are no labels.
     """
@@ -63,17 +63,18 @@ def read_recordings(root: Path) -> list[Recording]:
             Recording(root / piece["file"], float(piece["seconds"]), piece["sha256"], piece)
             for piece in read_labels(root)
         ]
-    return [_recording(path) for path in recordings(root)]
+    return [_recording(path, root) for path in recordings(root)]
 
 
-def _recording(path: Path) -> Recording:
+def _recording(path: Path, root: Path) -> Recording:
     txt = path.with_suffix(".txt")
     try:
         text = " ".join(txt.read_text(encoding="utf-8-sig").split()) if txt.is_file() else ""
     except (OSError, UnicodeDecodeError):
         raise DataError(f"cannot read the caption {txt}: it must be text in UTF-8") from None
     status = path.stat()
-    key = f"{path.name}-{status.st_size}-{status.st_mtime_ns}"
+    # by its place too: albums have songs of one name, cut to one length and unpacked at one moment
+    key = f"{path.relative_to(root).as_posix()}-{status.st_size}-{status.st_mtime_ns}"
     return Recording(path, info(path).seconds, key, text=text)
 
 

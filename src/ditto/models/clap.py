@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -29,7 +28,7 @@ from ditto.errors import ControlError, ModelError, OutputError, one_line
 from ditto.models.clap_audio import ClapAudio, ClapAudioConfig
 from ditto.models.clap_frontend import ClapFrontEnd
 from ditto.models.clap_text import ClapText, ClapTextConfig, Tokens
-from ditto.models.folder import hash_file
+from ditto.models.folder import ANY_FAULT, hash_file
 from ditto.models.network import Unfilled, at_most, hash_tensors
 from ditto.paths import atomic_folder, printable
 
@@ -94,7 +93,7 @@ class Clap:
             clap = cls(
                 config, weights, partial(Tokens.load, folder), ClapFrontEnd.of(settings), name
             )
-            _ = clap.audio  # what is wrong with it is said now
+            clap.audio.check(clap.front_end.frames, clap.front_end.n_mels)  # said now, not in use
         return clap
 
     @classmethod
@@ -247,7 +246,7 @@ def _loading(source: str | os.PathLike[str]) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+    except ANY_FAULT as error:
         said = f"cannot load the CLAP in {printable(source)}: {one_line(error)}"
         raise ModelError(said) from None
 

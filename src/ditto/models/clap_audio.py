@@ -23,6 +23,9 @@ APART = -100.0
 LARGEST = 4096
 """Side of the image that is heard; published ones have 256."""
 
+MOST_PAIRS = 2**24
+"""Most pairs of patches within windows, in a stage; published ones have 2^18."""
+
 Pair = tuple[int, int]
 
 
@@ -72,8 +75,8 @@ class ClapAudioConfig:
 
         Raises:
             TypeError: a setting is of another type.
-            ValueError: it names an activation that is none of `ACTIVATIONS`, or the image is larger
-                than `LARGEST`.
+            ValueError: it names an activation that is none of `ACTIVATIONS`, the image is larger
+                than `LARGEST`, its windows hold more than `MOST_PAIRS`, or heads do not fit.
         """
         read = said_of(config, "audio_config", {field.name for field in fields(cls)})
         check_types(cls, read)
@@ -83,6 +86,12 @@ class ClapAudioConfig:
         for name in (made.hidden_act, made.projection_hidden_act):
             if name not in ACTIVATIONS:
                 raise ValueError(f"no activation {name!r}: {', '.join(ACTIVATIONS)} are known")
+        square = made.window_size**2
+        if made.window_size < 1 or square * max(square, math.prod(made.grid(0))) > MOST_PAIRS:
+            raise ValueError(f"its windows of {made.window_size} patches are none, or too large")
+        heads = made.num_attention_heads[: len(made.depths)]
+        if any(made.width(stage) % count for stage, count in enumerate(heads)):
+            raise ValueError("its heads do not share its width evenly")
         return made
 
     def grid(self, stage: int) -> Pair:
@@ -117,6 +126,21 @@ class ClapAudio(nn.Module):
         pooled = self.audio_model["audio_encoder"](features[:, :1])
         return normalize(self.audio_projection(pooled), dim=-1)
 
+    def check(self, frames: int, n_mels: int) -> None:
+        """Check that log-mels of a front end can be heard.
+
+        Raises:
+            ValueError: there are too many frames, or another number of mels than was learnt; or
+                the halves of it do not fit.
+        """
+        encoder: Any = self.audio_model["audio_encoder"]
+        encoder.check(frames, n_mels)
+        if n_mels != len(encoder.batch_norm.weight):
+            raise ValueError(f"it hears {len(encoder.batch_norm.weight)} mels, not {n_mels}")
+        width, taken = len(encoder.norm.weight), self.audio_projection.linear1.in_features
+        if width != taken:
+            raise ValueError(f"its last stage is {width} wide, and its projection takes {taken}")
+
 
 class _Encoder(nn.Module):
     def __init__(self, config: ClapAudioConfig) -> None:
@@ -135,12 +159,17 @@ class _Encoder(nn.Module):
             x = layer(x)
         return self.norm(x).mT.mean(dim=-1)
 
+    def check(self, frames: int, n_mels: int) -> None:
+        """Refuse a mel that is larger than the image."""
+        most, widest = self.size * self.folds, self.size // self.folds
+        if frames > most or n_mels > widest:
+            found = f"{frames} frames of {n_mels} mels"
+            raise ValueError(f"CLAP hears at most {most} frames of {widest} mels, not {found}")
+
     def folded(self, mel: Tensor) -> Tensor:
         """Stretch a mel over size² values, and lay its parts in time above each other."""
         frames, n_mels = self.size * self.folds, self.size // self.folds
-        if mel.shape[2] > frames or mel.shape[3] > n_mels:
-            found = f"{mel.shape[2]} frames of {mel.shape[3]} mels"
-            raise ValueError(f"CLAP hears at most {frames} frames of {n_mels} mels, not {found}")
+        self.check(mel.shape[2], mel.shape[3])
         # One axis after the other: what is long enough is not interpolated.
         for shape in ((frames, mel.shape[3]), (frames, n_mels)):
             if mel.shape[2:] != shape:

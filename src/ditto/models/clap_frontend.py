@@ -7,7 +7,7 @@ spaced windows that cover it.
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,12 +15,14 @@ from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
 from ditto.audio.features import mel_db, mel_filterbank, slaney_edges, triangles, without_autocast
-from ditto.audio.spec import AudioSpec
+from ditto.audio.spec import SPEC_LIMITS, AudioSpec
 from ditto.tables import table, widened
 
 Padding = Literal["repeatpad", "repeat", "pad"]
 FLOOR = 1e-10
 """Mel powers are raised to this: -100 dB."""
+LONGEST = 600
+"""Seconds of the longest window; published ones have 10."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,31 @@ class ClapFrontEnd:
     fusion: bool = False
     padding: Padding = "repeatpad"
 
+    def __post_init__(self) -> None:
+        """Check rates and sizes: a folder may say anything.
+
+        Raises:
+            ValueError: one is no number, or out of range.
+        """
+        limits = {name: SPEC_LIMITS[name] for name in ("sample_rate", "n_fft", "hop", "n_mels")}
+        for name, (low, high) in (limits | {"seconds": (1, LONGEST)}).items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                raise ValueError(f"{name} must be a whole number from {low} to {high}: {value!r}")
+        if not 0 <= self.low_hz < self.high_hz < math.inf:
+            raise ValueError(f"there are no bands from {self.low_hz} to {self.high_hz} Hz")
+        if self.hop > self.n_fft or self.n_mels > self.n_fft or self.n_fft >= 2 * self.samples:
+            raise ValueError("hop and n_mels must be at most n_fft, and half of that the window")
+        if self.padding not in get_args(Padding):
+            raise ValueError(f"padding must be one of {', '.join(get_args(Padding))}")
+
     @classmethod
     def of(cls, settings: dict[str, Any]) -> "ClapFrontEnd":
-        """Make one from a ``preprocessor_config.json``, with the extractor's defaults."""
+        """Make one from a ``preprocessor_config.json``, with the extractor's defaults.
+
+        Raises:
+            ValueError, TypeError, AttributeError: there is none of these settings.
+        """
         names = {
             "sample_rate": "sampling_rate",
             "n_fft": "fft_window_size",

@@ -16,11 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ditto.audio.chroma import CLASSES
 from ditto.errors import ModelError
+from ditto.models.folder import ANY_FAULT
 from ditto.models.model import MusicModel
 from ditto.models.network import CONFIG, WEIGHTS, Network, hash_weights
 from ditto.models.transformer import Block, PatchTransformer
@@ -29,6 +29,8 @@ from ditto.paths import atomic_folder, printable
 CHANNELS = 2 + CLASSES + 1
 CENTRE_DB, SPREAD_DB = -30.0, 10.0
 """Levels reach the network as (dB − centre) / spread."""
+OF_THE_BASE = ("patch", "width", "heads", "mlp_ratio", "gelu")
+"""Settings that an adapter has of its base."""
 
 
 def encode_curves(levels: Tensor | None, classes: Tensor | None, batch: int, frames: int) -> Tensor:
@@ -104,9 +106,7 @@ class ControlAdapter(Network):
             raise ModelError(
                 f"a base of {available} blocks has 1 to {available} that can be copied, not {depth}"
             )
-        sizes = {
-            name: base.config[name] for name in ("patch", "width", "heads", "mlp_ratio", "gelu")
-        }
+        sizes = {name: base.config[name] for name in OF_THE_BASE}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             adapter = cls(depth, **sizes, base=hash_weights(base))
@@ -145,11 +145,13 @@ class ControlAdapter(Network):
             )
         try:
             adapter = cls.from_pretrained(folder)
-        except (OSError, ValueError, TypeError, RuntimeError, SafetensorError):
+        except ANY_FAULT:
             raise ModelError(
                 f"{printable(folder)} is damaged: its {CONFIG} does not fit its weights"
             ) from None
-        if adapter.config["base"] != hash_weights(model.network):
+        sizes = getattr(model.network, "config", {})
+        alike = all(adapter.config[name] == sizes.get(name) for name in OF_THE_BASE)
+        if not alike or adapter.config["base"] != hash_weights(model.network):
             raise ModelError(
                 f"the ControlNet in {printable(folder)} was trained with another base than "
                 f"{model.name!r}"

@@ -28,7 +28,7 @@ from ditto.models.folder import (
 )
 from ditto.models.model import MusicModel
 from ditto.models.network import WEIGHTS, hash_weights
-from ditto.models.own import load_own
+from ditto.models.own import check_whole, load_own
 from ditto.paths import printable
 
 FINE_TUNE = "MusicFineTune"
@@ -91,7 +91,8 @@ def load_fine_tune(folder: Path) -> MusicModel:
     file = checked_weights(folder, "denoiser", index)
     try:
         unknown = base.network.load_state_dict(load_file(file), strict=False).unexpected_keys
-        spec = AudioSpec(**index["spec"])
+        model = replace(base, spec=AudioSpec(**index["spec"]), name=folder.name, distilled=None)
+        check_whole(model)
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"{printable(folder)} is damaged: its weights or its {INDEX} do not fit "
@@ -102,6 +103,4 @@ def load_fine_tune(folder: Path) -> MusicModel:
             f"{printable(file)} has weights that the embedded base has not, such as {unknown[0]}"
         )
     sha256 = hash_with_student(base.base_sha256, hash_file(file))
-    return replace(
-        base, spec=spec, name=folder.name, sha256=sha256, base_sha256=sha256, distilled=None
-    )
+    return replace(model, sha256=sha256, base_sha256=sha256)

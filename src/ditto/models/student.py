@@ -1,5 +1,6 @@
 """The student of a model: a denoiser that needs few steps, and its folder."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from ditto.paths import printable, shown
 OLD_STEPS, MOST_STEPS = 2, 20
 """T' of a folder that does not say it, as those of version 0.1, and the largest."""
 StudentSpacing = Literal["trailing", "few"]
+KINDS = "cm", "ctm"
+"""Of the students that a folder holds."""
 OWN = "own"
 """Kind of a student that is the denoiser itself, which its makers taught few steps."""
 
@@ -95,6 +98,8 @@ def load_student(folder: Path, index: Mapping[str, Any]) -> Student:
         entry = index["student"]
         low, high = (float(w) for w in entry["guidance"])
         kind, teacher, cls = str(entry["kind"]), str(entry["teacher"]), entry["class"]
+        if kind not in KINDS or not 0 <= low <= high < math.inf:
+            raise ValueError(f"there is no student of kind {shown(kind)} for w {low:g} to {high:g}")
         steps = int(entry.get("steps", OLD_STEPS))
         if not 1 <= steps <= MOST_STEPS:
             raise ValueError(f"steps must be between 1 and {MOST_STEPS}, not {steps}")

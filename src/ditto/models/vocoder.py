@@ -49,6 +49,8 @@ MAX_CORRECTION = 6.0
 
 MAX_FEEDBACK = 2.0
 """Smooth bound of one feedback's correction, nepers (17 dB)."""
+MOST_FEEDBACK = 16
+"""Most rounds of it: a model's folder may ask for any number."""
 
 
 class Spectrum(NamedTuple):
@@ -98,6 +100,9 @@ class Vocoder(Network):
         expansion: width of a block's MLP over `width`.
         kernel: frames that a convolution spans, odd.
         feedback: times that the sound's own log-mel is compared with x_0 and corrected.
+
+    Raises:
+        ValueError: a setting is out of range.
     """
 
     low_precision = ("blocks",)
@@ -126,6 +131,11 @@ class Vocoder(Network):
         feedback: int = 3,
     ) -> None:
         super().__init__()
+        if kernel % 2 == 0 or n_fft < 2 * hop or not 0 <= feedback <= MOST_FEEDBACK:
+            raise ValueError(
+                f"kernel must be odd, n_fft at least 2 hops and feedback 0 to {MOST_FEEDBACK}, not "
+                f"{kernel}, {n_fft} and {feedback}"
+            )
         self.spec = AudioSpec(sample_rate, mel_n_fft, hop, n_mels, dynamic_range_db)
         self.embed = nn.Conv2d(n_mels, width, (1, kernel), padding=(0, kernel // 2))
         self.embed_norm = nn.LayerNorm(width)

@@ -21,6 +21,7 @@ from ditto.models.conditioning import drop_conditions
 from ditto.models.folder import INDEX
 from ditto.models.hub import load
 from ditto.models.model import MusicModel
+from ditto.models.own import PREDICTIONS
 from ditto.paths import StrPath
 from ditto.training.denoising import (
     NETWORKS,
@@ -32,7 +33,7 @@ from ditto.training.denoising import (
     draw,
     part_of,
 )
-from ditto.training.loop import Checkpoints, load_config, seeded
+from ditto.training.loop import Checkpoints, built, load_config, seeded
 from ditto.training.measure import Measure
 from ditto.training.place import accelerator_of
 from ditto.training.run import Run
@@ -64,7 +65,12 @@ def train_base(
         held_out: what the run is measured by; by default `clips`.
         bands: of the model space.
         show: a progress bar.
+
+    Raises:
+        DataError: the config does not fit its network or what it starts from, or training diverged.
     """
+    if config.continued and (not config.start_from or _begun_with(config) is not None):
+        raise DataError("continued needs start_from in the config, with the folder of a run")
     accelerator = accelerator_of(config.precision)
     network, averaged = started(config), started(config)
     setting = Setting.of(config, network)
@@ -110,12 +116,18 @@ def train_from_folder(
     """Run `train_base` on a data folder, or on shards by their URL.
 
     Raises:
-        DataError: see `find_data`, or the network's tag sizes are not those of the data's
-            vocabulary.
+        DataError: see `find_data`, or the network's tag sizes, bands or frames are not those of
+            the data's vocabulary and clips.
     """
     found = find_data(data)
     spec, vocabulary = AudioSpec(clip_frames=config.frames), vocabulary_of(found)
-    sizes = tuple(network_of(config).config["tag_sizes"])
+    network = network_of(config)
+    sizes, bands = tuple(network.config["tag_sizes"]), network.config.get("n_mels", spec.n_mels)
+    if bands != spec.n_mels or config.frames % network.frame_multiple:
+        raise DataError(
+            f"the config's n_mels must be {spec.n_mels}, and its frames a multiple of "
+            f"{network.frame_multiple}, not {bands} and {config.frames}"
+        )
     if sizes != vocabulary.sizes:
         raise DataError(
             f"the config's tag_sizes are {list(sizes)}, but the data needs {list(vocabulary.sizes)}"
@@ -181,9 +193,16 @@ def load_ema(out: Path) -> Network:
 
 
 def network_of(config: BaseConfig) -> Network:
-    """Build a recipe's network, its weights drawn by the recipe's seed."""
+    """Build a recipe's network, its weights drawn by the recipe's seed.
+
+    Raises:
+        DataError: its settings are unknown, or out of range.
+    """
     with seeded(config.seed):
-        return NETWORKS[config.network_kind](**config.network)
+        network = built("network", lambda: NETWORKS[config.network_kind](**config.network))
+    if network.config["prediction"] not in PREDICTIONS:
+        raise DataError(f"the config's network predicts none of {', '.join(PREDICTIONS)}")
+    return network
 
 
 def started(config: BaseConfig) -> Network:

@@ -23,10 +23,11 @@ from ditto.data.shards import folder_of
 from ditto.eval.clap_scores import Pairs, held_out_pairs, scores
 from ditto.models.clap import Clap, save
 from ditto.models.clap_frontend import ClapFrontEnd
+from ditto.models.clap_text import ClapTextConfig
 from ditto.models.clap_tokenizer import word_tokenizer
 from ditto.paths import StrPath
-from ditto.training.learner import Recipe
-from ditto.training.loop import Ema, seeded, step_seed
+from ditto.training.learner import Count, Decay, Every, NotNegative, Recipe, Share
+from ditto.training.loop import Ema, built, seeded, step_seed
 from ditto.training.run import Run, alone
 
 MAX_SCALE = 100.0
@@ -62,23 +63,23 @@ class ClapTraining(Recipe):
 
     audio: dict[str, Any] = field(default_factory=dict)
     text: dict[str, Any] = field(default_factory=dict)
-    projection: int = 128
+    projection: Every = 128
     front_end: dict[str, Any] = field(default_factory=dict)
-    steps: int = 1250
-    batch_size: int = 64
-    lr: float = 1e-3
-    decay: float = 0.7
+    steps: Count = 1250
+    batch_size: Every = 64
+    lr: NotNegative = 1e-3
+    decay: Share = 0.7
     lr_decay: Literal["linear", "cosine"] = "cosine"
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.999)
-    ema: float = 0.995
-    detail: float = 0.5
-    gain_db: float = 6.0
-    masked: int = 8
-    unknown: float = 0.03
-    log_every: int = 10
-    checkpoint_every: int = 50
-    evaluate_every: int = 250
+    weight_decay: NotNegative = 0.05
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    ema: Decay = 0.995
+    detail: Share = 0.5
+    gain_db: NotNegative = 6.0
+    masked: Count = 8
+    unknown: Share = 0.03
+    log_every: Every = 10
+    checkpoint_every: Every = 50
+    evaluate_every: Every = 250
 
 
 def train_clap_on(
@@ -137,11 +138,12 @@ def train_clap(
         DataError: a folder is not a data folder, or a piece is shorter than CLAP's window.
     """
     what, seconds = "the training of a CLAP", AudioSpec().clip_seconds
-    front_end = ClapFrontEnd.of(config.front_end)
+    front_end = built("front_end", lambda: ClapFrontEnd.of(config.front_end))
+    positions = built("text", lambda: ClapTextConfig.of({"text_config": config.text}).positions)
     clips = CaptionedClips(
         folder_of(data, what), front_end, seconds=seconds, detail=config.detail, seed=config.seed
     )
-    tokenizer = word_tokenizer(words_of(clips.labels), config.text["max_position_embeddings"] - 2)
+    tokenizer = word_tokenizer(words_of(clips.labels), positions)
     pairs = held_out_pairs(folder_of(held_out, what), seconds=seconds) if held_out else None
     network = train_clap_on(config, clips, tokenizer, out, held_out=pairs, show=show)
     card: dict[str, Any] = {
@@ -168,7 +170,7 @@ def clap_network(config: ClapTraining, tokenizer: PreTrainedTokenizerBase) -> Cl
         text_config=text, audio_config=dict(config.audio), projection_dim=config.projection
     )
     with seeded(config.seed):
-        network = ClapModel(shape)
+        network = built("audio or text", lambda: ClapModel(shape))
     with torch.no_grad():
         network.text_model.embeddings.position_embeddings.weight.mul_(0.1)
     return network

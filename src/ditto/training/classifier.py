@@ -10,7 +10,7 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -27,8 +27,8 @@ from ditto.errors import DataError
 from ditto.eval.classifier import ClipClassifier
 from ditto.models.conditioning import TagVocabulary
 from ditto.paths import StrPath, atomic_file, printable
-from ditto.training.learner import Recipe
-from ditto.training.loop import seeded, step_seed
+from ditto.training.learner import Count, Decay, Every, NotNegative, Recipe, Share
+from ditto.training.loop import built, seeded, step_seed
 from ditto.training.run import Run, alone
 
 HEADS = ("genre", "mood", "tempo")
@@ -59,18 +59,18 @@ class ClassifierConfig(Recipe):
     """
 
     network: dict[str, Any] = field(default_factory=dict)
-    frames: int = 512
-    steps: int = 1200
-    batch_size: int = 32
-    lr: float = 2e-3
-    decay: float = 0.6
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.999)
-    smoothing: float = 0.05
-    stretch: float = 0.2
-    gain_db: float = 6.0
-    masked: int = 24
-    checkpoint_every: int = 250
+    frames: Every = 512
+    steps: Count = 1200
+    batch_size: Every = 32
+    lr: NotNegative = 2e-3
+    decay: Share = 0.6
+    weight_decay: NotNegative = 0.05
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    smoothing: Share = 0.05
+    stretch: NotNegative = 0.2
+    gain_db: NotNegative = 6.0
+    masked: Count = 24
+    checkpoint_every: Every = 250
     fused: ClassVar[bool] = False  # as when the shipped weights were made
 
     @property
@@ -119,26 +119,42 @@ def train_classifier(
 
     Raises:
         DataError: a folder is not a data folder, or lacks tags for some piece.
+        TagError: the held-out data have a tag that the others lack.
     """
     spec = AudioSpec(clip_frames=config.frames)
-    found = find_data(data)
+    found = _labelled(data)
     clips = ClipDataset(found, spec, frames=config.drawn_frames, seed=config.seed)
-    if any(None in astuple(tags_of_label(piece)) for piece in read_labels(found)):
-        raise DataError(
-            f"the classifier needs a genre, a mood and a tempo for every piece of {printable(data)}"
-        )
+    held = None if held_out is None else _labelled(held_out)
+    if held is not None:  # what is wrong with it is said before the training
+        ClipDataset(held, spec, clips.vocabulary, frames=spec.clip_frames)
     network = train_classifier_on(config, clips, clips.vocabulary, out)
     folder = out / "classifier"
     save_half(network, folder)
     for name in ("log.jsonl", "config.json"):
         target = "train_config.json" if name == "config.json" else name
         shutil.copyfile(out / name, folder / target)
-    if held_out is not None:
-        held = find_data(held_out)
+    if held is not None:
         scores = accuracies(ClipClassifier.load(folder), held, spec, clips.vocabulary)
         with atomic_file(folder / "scores.json", force=True) as temporary:
             temporary.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     return folder
+
+
+def _labelled(place: StrPath) -> Path | Shards:
+    """Return the data at a place.
+
+    Raises:
+        DataError: a piece lacks a tag, or there are no data.
+    """
+    found = find_data(place)
+    for piece in read_labels(found):
+        tags = tags_of_label(piece)
+        if None in (tags.genre, tags.mood, tags.tempo):
+            raise DataError(
+                "the classifier needs a genre, a mood and a tempo for every piece of "
+                f"{printable(place)}"
+            )
+    return found
 
 
 def save_half(network: ClipClassifier, folder: Path) -> None:
@@ -266,4 +282,4 @@ def _network(config: ClassifierConfig, vocabulary: TagVocabulary) -> ClipClassif
         "tempo_high": vocabulary.tempo_high,
     }
     with seeded(config.seed):
-        return ClipClassifier(**(known | config.network))
+        return built("network", lambda: ClipClassifier(**(known | config.network)))

@@ -33,6 +33,7 @@ from ditto.models.transformer import PatchTransformer
 from ditto.paths import StrPath
 from ditto.training.denoising import DenoiserRecipe, Example, Setting, weighted_mse
 from ditto.training.denoising import draw as draw_noise
+from ditto.training.learner import Count, Decay, Every, NotNegative, Share
 from ditto.training.place import accelerator_of
 from ditto.training.run import Run
 
@@ -120,13 +121,13 @@ class ControlNetConfig(DenoiserRecipe):
             clip.
     """
 
-    blocks: int = 3
+    blocks: Every = 3
     curve_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
     span_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    steps: int = 3000
-    lr: float = 5e-4
-    decay: float = 0.7
-    ema: float = 0.998
+    steps: Count = 3000
+    lr: NotNegative = 5e-4
+    decay: Share = 0.7
+    ema: Decay = 0.998
 
 
 @dataclass(frozen=True, eq=False)

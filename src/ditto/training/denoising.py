@@ -13,7 +13,7 @@ from ditto.errors import DataError
 from ditto.models.model import guided_denoiser
 from ditto.models.transformer import PatchTransformer
 from ditto.models.unet import TagUNet
-from ditto.training.learner import Recipe
+from ditto.training.learner import Count, Decay, Every, NotNegative, Positive, Recipe, Share
 from ditto.training.loop import step_seed
 from ditto.training.times import logit_normal_times, uniform_times
 
@@ -53,17 +53,17 @@ class DenoiserRecipe(Recipe):
         evaluate_every: in steps.
     """
 
-    ema: float = 0.999
-    tag_dropout: float = 0.1
-    grid_dropout: float = 0.15
-    data_std: float = 0.26
-    max_weight: float = 10.0
+    ema: Decay = 0.999
+    tag_dropout: Share = 0.1
+    grid_dropout: Share = 0.15
+    data_std: Positive = 0.26
+    max_weight: Positive = 10.0
     times: Literal["uniform", "logit_normal"] = "uniform"
     time_mean: float = 0.4
-    time_std: float = 1.0
-    uniform_share: float = 0.05
+    time_std: NotNegative = 1.0
+    uniform_share: Share = 0.05
     precision: Literal["no", "bf16"] = "no"
-    evaluate_every: int = 250
+    evaluate_every: Every = 250
 
 
 @dataclass(frozen=True)
@@ -101,22 +101,22 @@ class BaseConfig(DenoiserRecipe):
     trained: tuple[str, ...] = ()
     network_kind: Literal["transformer", "unet"] = "transformer"
     loss: Literal["weighted_mse", "velocity_mse", "noise_l1"] = "weighted_mse"
-    least_share: float = 0.1
+    least_share: Share = 0.1
     normalised: bool = False
-    slow_ema: float = 0.0
-    ema_every: int = 1
-    measured: int = 0
-    frames: int = 512
-    steps: int = 5000
-    lr: float = 6e-4
-    warmup: int = 200
-    decay: float = 0.2
-    weight_decay: float = 0.01
-    grid_dropout: float = 0.0
-    shift: float | None = None
-    max_weight: float = 50.0
-    checkpoint_every: int = 200
-    evaluate_every: int = 500
+    slow_ema: Decay = 0.0
+    ema_every: Every = 1
+    measured: Count = 0
+    frames: Every = 512
+    steps: Count = 5000
+    lr: NotNegative = 6e-4
+    warmup: Count = 200
+    decay: Share = 0.2
+    weight_decay: NotNegative = 0.01
+    grid_dropout: Share = 0.0
+    shift: Positive | None = None
+    max_weight: Positive = 50.0
+    checkpoint_every: Every = 200
+    evaluate_every: Every = 500
 
     @property
     def schedule(self) -> Schedule:

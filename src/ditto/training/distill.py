@@ -30,6 +30,7 @@ from ditto.paths import StrPath
 from ditto.tables import widened
 from ditto.training.consistency_loss import Example, Grid, Solver, distance, goal
 from ditto.training.denoising import Clips, DenoiserRecipe
+from ditto.training.learner import Count, Decay, Every, NotNegative, Positive, Share
 from ditto.training.loop import Checkpoints, Ema, load_config, read_log, step_seed
 from ditto.training.place import accelerator_of
 from ditto.training.run import Run
@@ -93,15 +94,15 @@ class DistillConfig(DenoiserRecipe):
     whole_chains: Annotated[int, Field(ge=0)] = 0
     plain_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     loss: Literal["mse", "pseudo_huber"] = "mse"
-    steps: int = 1500
-    lr: float = 3e-4
-    warmup: int = 50
-    decay: float = 0.5
-    target_ema: float = 0.95
-    tag_dropout: float = 0.08
+    steps: Count = 1500
+    lr: NotNegative = 3e-4
+    warmup: Count = 50
+    decay: Share = 0.5
+    target_ema: Decay = 0.95
+    tag_dropout: Share = 0.08
     lora_rank: Annotated[int, Field(ge=0)] = 0
-    seconds: float | None = None
-    evaluate_count: int = 16
+    seconds: Positive | None = None
+    evaluate_count: Every = 16
 
     @property
     def jumps_to_clean(self) -> float:
@@ -233,6 +234,23 @@ def chain_loss(
     return (omega * distance((estimate - aim) / config.data_std, config.loss)).mean()
 
 
+def check_grids(config: DistillConfig, teacher: MusicModel) -> None:
+    """Check that the teacher's noise levels have the config's grids.
+
+    Raises:
+        DataError: they have not, as flows have none by noise levels.
+    """
+    schedule = teacher.student_schedule
+    try:
+        schedule.timesteps(config.grid, config.spacing)
+        schedule.timesteps(config.student_steps, config.student_spacing)
+    except ValueError as error:
+        raise DataError(
+            f"{teacher.name!r} has no such grid ({error}): change grid, spacing, student_steps or "
+            "student_spacing in the config"
+        ) from None
+
+
 def train_student(
     config: DistillConfig,
     teacher: MusicModel,
@@ -252,6 +270,7 @@ def train_student(
         DataError: the teacher cannot be distilled or is not the one that the run began with, or
             training diverged.
     """
+    check_grids(config, teacher)
     accelerator = accelerator_of(config.precision)
     device, schedule = accelerator.device, teacher.student_schedule
     for part in teacher.parts():
@@ -313,10 +332,15 @@ def train_from_folder(
     A pipeline reads recordings too.
 
     Raises:
-        DataError: see `train_student`, `ClipDataset` and `LatentClips`.
+        DataError: see `train_student`, `ClipDataset` and `LatentClips`. What is wrong with the
+            teacher is said before recordings are encoded.
+        ModelError: see `MusicModel.new_student`.
         TagError: the data has a tag that the teacher does not know.
     """
     from ditto.models.adapters.common import PipelineModel
+
+    check_grids(config, teacher)
+    init_student(teacher, config.lora_rank, config.seed, config.start_from, config.told_end)
 
     def clips(root: StrPath) -> Clips:
         if isinstance(teacher, PipelineModel):

@@ -11,13 +11,15 @@ head's own loss against a random target, decoded again, and learnt from as they 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
 from accelerate import Accelerator
 from pydantic import Field
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot, smooth_l1_loss
 
@@ -25,9 +27,11 @@ from ditto.audio.chroma import CLASSES, log_chroma, mel_log_chroma
 from ditto.audio.features import log_mel, mel_rms_db, rms_db
 from ditto.audio.similarity import mfcc, onset_strength
 from ditto.data.dataset import ClipDataset
+from ditto.data.files import short_key
 from ditto.data.latents import LatentClips
 from ditto.data.shards import find_data, folder_of
 from ditto.diffusion.samplers import Chain, ddim
+from ditto.errors import DataError
 from ditto.models.clap import Clap
 from ditto.models.heads import (
     UNITS,
@@ -39,9 +43,10 @@ from ditto.models.heads import (
     save_heads,
 )
 from ditto.models.model import MusicModel
+from ditto.models.network import hash_weights
 from ditto.paths import StrPath, atomic_file
-from ditto.training.learner import Recipe
-from ditto.training.loop import seeded, step_seed
+from ditto.training.learner import Count, Decay, Every, NotNegative, Positive, Recipe, Share
+from ditto.training.loop import built, seeded, step_seed
 from ditto.training.run import Run
 
 KINDS = ("data", "noised", "estimate", "student")
@@ -49,6 +54,8 @@ MOST_NOISE = 0.2
 """Largest deviation of the noise on a clip, in those of x_0."""
 CHUNK = 16
 """Clips that are decoded and kept together."""
+MADE_OF = "made_of"
+"""Key of a kept chunk's metadata: of what it was made."""
 
 Features = dict[Feature, Tensor]
 
@@ -79,22 +86,22 @@ class HeadsConfig(Recipe):
     """
 
     features: tuple[Feature, ...] = ("loudness", "chroma", "onsets", "timbre", "clap")
-    step: int = 4
-    width: int = 128
-    depth: int = 2
-    kernel: int = 5
+    step: Every = 4
+    width: Every = 128
+    depth: Count = 2
+    kernel: Every = 5
     pool: Annotated[int, Field(ge=1)] = 1000
     fresh: Annotated[int, Field(ge=0)] = 2
-    fresh_from: int = 300
-    push_steps: int = 6
-    push_size: float = 0.05
-    seconds: float | None = None
-    steps: int = 1200
-    lr: float = 2e-3
-    decay: float = 0.6
-    ema: float = 0.99
-    checkpoint_every: int = 200
-    evaluate_every: int = 400
+    fresh_from: Count = 300
+    push_steps: Count = 6
+    push_size: NotNegative = 0.05
+    seconds: Positive | None = None
+    steps: Count = 1200
+    lr: NotNegative = 2e-3
+    decay: Share = 0.6
+    ema: Decay = 0.99
+    checkpoint_every: Every = 200
+    evaluate_every: Every = 400
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +154,15 @@ class Setting:
         }
         return {name: features[name]() for name in self.features}
 
+    @cached_property
+    def key(self) -> str:
+        """Hash of all that clips of a pool and their features depend on, the data apart."""
+        model, student = self.model, self.model.distilled
+        networks = [model.network, *([student.network] if student else [])]
+        hashes = [decoder_hash(model), *map(hash_weights, networks)]
+        ear = self.clap.sha256 if self.clap and "clap" in self.features else ""
+        return short_key([hashes, ear, self.features, model.guidance])
+
     @property
     def _ear(self) -> Clap:
         assert self.clap is not None
@@ -163,7 +179,8 @@ class Pool:
         clips: data that they come from.
         count: clips.
         seed: of all draws; a clip depends on it and its number alone.
-        folder: where chunks are kept, so that a run that was stopped need not make them again.
+        folder: where chunks are kept, so that a run that was stopped need not make them again;
+            those of another model, seed or length of clips are made anew.
     """
 
     def __init__(
@@ -184,15 +201,19 @@ class Pool:
 
     def _chunk(self, i: int) -> dict[str, Tensor]:
         path = self.folder and self.folder / f"{i:05d}.safetensors"
+        made_of = str([self.setting.key, self.seed, getattr(self.clips, "frames", None)])
         if path is not None and path.is_file():
-            return load_file(path)
+            with safe_open(path, "pt") as file:
+                if (file.metadata() or {}).get(MADE_OF) == made_of:
+                    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         x_0 = self._x_0(i).half()
         chunk = {"x_0": x_0} | self.setting.decoded(x_0.float())
         chunk = {name: value.half().cpu() for name, value in chunk.items()}
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(path, force=True) as temporary:
-                save_file({name: value.contiguous() for name, value in chunk.items()}, temporary)
+                whole = {name: value.contiguous() for name, value in chunk.items()}
+                save_file(whole, temporary, {MADE_OF: made_of})
         return chunk
 
     @torch.no_grad()
@@ -373,17 +394,20 @@ def _with_fresh(
 
 
 def new_heads(config: HeadsConfig, setting: Setting) -> Heads:
-    """Build untrained heads, a function of the seed."""
+    """Build untrained heads, a function of the seed.
+
+    Raises:
+        DataError: the kernel is even, or no feature is to be read.
+    """
+    model, clap = setting.model, setting.clap
+    sizes = config.step, config.width, config.depth, config.kernel
+    ear: dict[str, Any] = {"clap": clap.sha256, "embedding": clap.size} if clap else {}
+    if config.kernel % 2 == 0:
+        raise DataError(f"kernel must be odd in the config, not {config.kernel}")
     with seeded(config.seed):
-        return Heads(
-            channels_of(setting.model),
-            config.features,
-            config.step,
-            config.width,
-            config.depth,
-            config.kernel,
-            decoder_hash(setting.model),
-            *([setting.clap.sha256, setting.clap.size] if setting.clap else []),
+        return built(
+            "features",
+            lambda: Heads(channels_of(model), config.features, *sizes, decoder_hash(model), **ear),
         )
 
 

@@ -2,16 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from accelerate import Accelerator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from ditto.errors import DataError
 from ditto.training import fsdp
 from ditto.training.loop import Tensors, load_optimizer, optimizer_tensors, warmup_stable_decay
+
+Count = Annotated[int, Field(ge=0)]
+Every = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+"""Ranges of a recipe's numbers, which are checked where its file is read."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +45,19 @@ class Recipe:
         fused: which of AdamW's implementations; they round differently.
     """
 
-    steps: int
-    lr: float
-    decay: float
+    steps: Count
+    lr: NotNegative
+    decay: Share
     lr_decay: Literal["linear", "cosine"] = "linear"
     optimizer: Literal["adamw", "muon"] = "adamw"
-    batch_size: int = 16
-    warmup: int = 100
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.99)
-    clip_norm: float = 1.0
-    seed: int = 0
-    log_every: int = 20
-    checkpoint_every: int = 100
+    batch_size: Every = 16
+    warmup: Count = 100
+    weight_decay: NotNegative = 0.0
+    betas: tuple[Decay, Decay] = (0.9, 0.99)
+    clip_norm: Positive = 1.0
+    seed: Count = 0
+    log_every: Every = 20
+    checkpoint_every: Every = 100
     fused: ClassVar[bool] = True
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 

@@ -43,6 +43,7 @@ from ditto.paths import (
 from ditto.training.fsdp import own, part_like, whole
 
 ConfigT = TypeVar("ConfigT")
+Made = TypeVar("Made")
 Tensors = dict[str, Tensor]
 
 
@@ -101,6 +102,24 @@ def load_config(source: StrPath, kind: type[ConfigT]) -> ConfigT:
             problems += f"; known are {', '.join(known)}"
         raise DataError(
             f"the config {printable(path)} does not fit: {printable(problems)}"
+        ) from None
+
+
+def built(what: str, make: Callable[[], Made]) -> Made:
+    """Build what a recipe's settings ask for.
+
+    Args:
+        what: the recipe's key, for the message.
+        make: builds it.
+
+    Raises:
+        DataError: the settings are unknown, or out of range.
+    """
+    try:
+        return make()
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        raise DataError(
+            f"the config's {what} cannot be built: {printable(one_line(error))}"
         ) from None
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from ditto.audio.spec import AudioSpec
 from ditto.data.dataset import vocabulary_of
 from ditto.data.shards import find_data
-from ditto.errors import DataError
+from ditto.errors import DataError, one_line
 from ditto.models.conditioning import TagVocabulary
 from ditto.models.fine_tune import save_fine_tune
 from ditto.models.folder import INDEX
 from ditto.models.hub import load
 from ditto.models.model import MusicModel
+from ditto.models.own import check_whole
 from ditto.paths import StrPath
 from ditto.training.base import EMBEDDED, Network, load_bands, load_ema
 from ditto.training.denoising import BaseConfig
@@ -31,7 +32,8 @@ def pack(base: Path, vocoder: Path, data: StrPath, out: Path, guidance: float) -
         guidance: its default w.
 
     Raises:
-        DataError: a run has no checkpoint, or the data folder is not one.
+        DataError: a run has no checkpoint, the data folder is not one, or these do not fit
+            together.
     """
     config = load_config(base / "config.json", BaseConfig)
     head = load().vocoder if str(vocoder) == EMBEDDED else load_vocoder(vocoder)
@@ -56,6 +58,13 @@ def pack(base: Path, vocoder: Path, data: StrPath, out: Path, guidance: float) -
         sampler="dpm++" if normalised else "ddim",
         bands=bands,
     )
+    try:
+        check_whole(model)
+    except (ValueError, ArithmeticError) as error:
+        raise DataError(
+            f"these make no model ({one_line(error)}): give --data of the folder that the base "
+            "learned from, a vocoder of its spectrogram, and a finite --guidance"
+        ) from None
     return model.save(out)
 
 

@@ -21,7 +21,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ditto.errors import DataError
+from ditto.errors import DataError, one_line
 from ditto.interrupts import waiting
 from ditto.models.folder import ANY_FAULT
 from ditto.training import fsdp
@@ -191,10 +191,17 @@ class Run:
             DataError: it has none, or is of another network.
         """
         groups = Checkpoints(folder).newest()[0]
-        for learner in self._learners:
-            learner.load(groups)
-        for name, average in self.averages.items():
-            average.load(groups[name])
+        try:
+            for learner in self._learners:
+                learner.load(groups)
+            for name, average in self.averages.items():
+                average.load(groups[name])
+        except ANY_FAULT as error:
+            raise DataError(
+                f"the run {str(folder)!r} cannot be continued with this config "
+                f"({one_line(error)}): its network, optimizer and averages must be that run's, or "
+                "continued false"
+            ) from None
 
     @property
     def picture(self) -> Path:

@@ -27,8 +27,8 @@ from ditto.training.discriminators import (
     discriminator_loss,
     feature_matching_loss,
 )
-from ditto.training.learner import Learner, Recipe
-from ditto.training.loop import Checkpoints, load_config, seeded, step_seed
+from ditto.training.learner import Count, Decay, Every, Learner, NotNegative, Recipe, Share
+from ditto.training.loop import Checkpoints, built, load_config, seeded, step_seed
 from ditto.training.run import Run
 
 PEAK_LIMIT = 0.99
@@ -66,22 +66,22 @@ class VocoderConfig(Recipe):
 
     network: dict[str, Any] = field(default_factory=dict)
     discriminators: dict[str, Any] = field(default_factory=dict)
-    crop_frames: int = 48
-    steps: int = 20_000
-    adversarial_from: int = 12_000
-    lr: float = 1e-3
-    decay: float = 0.0
-    final_lr: float = 0.05
-    discriminator_lr: float = 2e-4
-    betas: tuple[float, float] = (0.8, 0.99)
-    weight_decay: float = 1e-3
-    ema: float = 0.999
+    crop_frames: Every = 48
+    steps: Count = 20_000
+    adversarial_from: Count = 12_000
+    lr: NotNegative = 1e-3
+    decay: Share = 0.0
+    final_lr: Share = 0.05
+    discriminator_lr: NotNegative = 2e-4
+    betas: tuple[Decay, Decay] = (0.8, 0.99)
+    weight_decay: NotNegative = 1e-3
+    ema: Decay = 0.999
     gain_db: tuple[float, float] = (-20.0, 3.0)
-    mel_weight: float = 1.0
-    adversarial_weight: float = 0.1
-    matching_weight: float = 0.5
-    checkpoint_every: int = 250
-    evaluate_every: int = 500
+    mel_weight: NotNegative = 1.0
+    adversarial_weight: NotNegative = 0.1
+    matching_weight: NotNegative = 0.5
+    checkpoint_every: Every = 250
+    evaluate_every: Every = 500
     fused: ClassVar[bool] = False  # as when the shipped weights were made
 
     def rate(self, step: int) -> float:
@@ -100,12 +100,12 @@ class VocoderConfig(Recipe):
     def make_network(self) -> Vocoder:
         """Build the vocoder with initial weights that are a function of the seed."""
         with seeded(self.seed):
-            return Vocoder(**self.network)
+            return built("network", lambda: Vocoder(**self.network))
 
     def make_discriminators(self) -> Discriminators:
         """Build the discriminators with initial weights that are a function of the seed."""
         with seeded(self.seed):
-            return Discriminators(**self.discriminators)
+            return built("discriminators", lambda: Discriminators(**self.discriminators))
 
 
 def train_vocoder(

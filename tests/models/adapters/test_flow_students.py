@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from ditto.controls.intensity import Intensity
 from ditto.diffusion.consistency import euler_jump
 from ditto.diffusion.denoiser import ProjectedDenoiser
 from ditto.diffusion.schedule import CLEAN
-from ditto.errors import ModelError, RequestError
+from ditto.errors import DataError, ModelError, RequestError
 from ditto.methods.ditto2 import Ditto2
 from ditto.models.adapters.common import PipelineModel
 from ditto.models.hub import adapt, load
@@ -26,7 +27,7 @@ from ditto.models.network import hash_weights
 from ditto.request import Request
 from ditto.runner import run
 from ditto.training.consistency_loss import guided
-from ditto.training.distill import distillation_loss, draw
+from ditto.training.distill import distillation_loss, draw, train_from_folder
 from ditto.training.loop import Ema
 from ditto.training.student_init import copy_sharing_frozen, init_student, merge_lora, trainable
 
@@ -68,6 +69,31 @@ def test_a_student_starts_as_its_teacher_hears_w_and_keeps_the_boundaries(
 def test_a_student_is_not_distilled_again(base: PipelineModel) -> None:
     with pytest.raises(ModelError, match="is a student already"):
         replace(base, network=base.new_student()).new_student()
+
+
+@pytest.mark.parametrize(
+    ("turbo", "changes", "message"),
+    [
+        (True, {}, "its own student"),
+        (False, {"student_spacing": "few"}, "no grid by noise levels"),
+        (False, {"spacing": "karras"}, "no grid by noise levels"),
+        (False, {"start_from": "student"}, "has no student to start from"),
+    ],
+)
+def test_what_cannot_be_distilled_is_refused_before_recordings_are_encoded(
+    turbo: bool,
+    changes: dict[str, Any],
+    message: str,
+    bases: dict[str, PipelineModel],
+    tmp_path: Path,
+) -> None:
+    teacher = adapt(make_ace_step()) if turbo else bases["ace_step"]
+    noise = 0.1 * np.random.default_rng(0).standard_normal((16_000, 2))
+    soundfile.write(tmp_path / "one.wav", noise, 8000)
+    config = replace(TINY, seconds=SECONDS["ace_step"], **changes)
+    with pytest.raises((DataError, ModelError), match=message):
+        train_from_folder(config, teacher, tmp_path, tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["one.wav"]
 
 
 def test_decoding_that_forgets_x_T_is_refused_of_a_cm_student_too(base: PipelineModel) -> None:
