@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ditto.data.captions import caption
 from ditto.data.dataset import piece_cache, read_labels
-from ditto.data.files import Progress, read_json, short_key
+from ditto.data.files import Progress, read_array, read_errors, read_json, short_key
 from ditto.errors import DataError
 from ditto.models.clap_frontend import ClapFrontEnd, resample
 
@@ -90,7 +90,7 @@ class CaptionedClips:
         return torch.stack(clips), list(captions)
 
     def _clip(self, piece: int, rng: np.random.Generator) -> tuple[Tensor, str]:
-        levels = np.load(self._levels[piece], mmap_mode="r", allow_pickle=False)
+        levels = read_array(self._levels[piece])
         frames, hop, rate = self.front_end.frames, self.front_end.hop, self.front_end.sample_rate
         start = int(rng.integers(len(levels) - frames + 1))
         clip = np.array(levels[start : start + frames], dtype=np.float32)
@@ -102,7 +102,8 @@ class CaptionedClips:
 
 
 def _levels(path: Path, front_end: ClapFrontEnd) -> np.ndarray:
-    audio, rate = soundfile.read(path, dtype="float32")
+    with read_errors(path):
+        audio, rate = soundfile.read(path, dtype="float32")
     with torch.inference_mode():
         sound = resample(torch.from_numpy(audio)[None], rate, front_end.sample_rate)
         return front_end.decibels(sound)[0, 0].numpy().astype(np.float16)

@@ -22,28 +22,42 @@ from torch import Tensor
 from ditto.audio.bands import PLAIN, Bands
 from ditto.audio.features import log_mel
 from ditto.audio.spec import AudioSpec
-from ditto.data.files import Progress, cached_arrays, read_json, short_key
+from ditto.data.files import Progress, cached_arrays, read_array, read_errors, read_json, short_key
 from ditto.data.shards import Shards
 from ditto.errors import DataError
 from ditto.models.conditioning import Tags, TagVocabulary
+from ditto.paths import printable
 
 LEAST_STD = 0.01
 """Deviation of a band that is (nearly) always silent: 0.8 dB."""
+NEEDED = {"file", "seconds", "sha256"}
+"""Keys of every label."""
 
 
 def read_labels(root: Path | Shards) -> list[dict[str, Any]]:
     """Read the labels of all pieces of a finished data set, in order.
 
     Raises:
-        DataError: the folder is not a data set, is unfinished or empty.
+        DataError: the folder is not a data set, is unfinished, empty or damaged.
     """
     if isinstance(root, Shards):
         return root.labels
-    count, file = int(read_json(root / "dataset.json").get("count", 0)), root / "labels.jsonl"
-    lines = file.read_text().splitlines()[:count] if file.is_file() else []
-    if not lines:
-        raise DataError(f"{root} is not a finished data set: run the command that makes it again")
-    return [json.loads(line) for line in lines]
+    facts, file = read_json(root / "dataset.json"), root / "labels.jsonl"
+    count = facts.get("count", 0) if isinstance(facts, dict) else 0
+    unfinished = (
+        f"{printable(root)} is not a finished data set: run the command that makes it again"
+    )
+    if not isinstance(count, int) or not file.is_file():
+        raise DataError(unfinished)
+    with read_errors(file):
+        lines = file.read_text(encoding="utf-8").splitlines()[:count]
+        labels = [json.loads(line) for line in lines]
+        for number, label in enumerate(labels, start=1):
+            if not isinstance(label, dict) or not label.keys() >= NEEDED:
+                raise ValueError(f"line {number} is no label with {', '.join(sorted(NEEDED))}")
+    if not labels:
+        raise DataError(unfinished)
+    return labels
 
 
 def vocabulary_of(root: Path | Shards) -> TagVocabulary:
@@ -124,7 +138,7 @@ def band_statistics(
         return Bands.of(_MelShards(root, spec).shards.facts["bands"])
     count, total, squares = 0, np.zeros(spec.n_mels), np.zeros(spec.n_mels)
     for path in mel_cache(root, spec, progress)[: len(read_labels(root))]:
-        mel = np.load(path, allow_pickle=False).astype(np.float64)
+        mel = read_array(path).astype(np.float64)
         count, total, squares = (
             count + len(mel),
             total + mel.sum(axis=0),
@@ -144,16 +158,13 @@ class _MelFiles:
     def frames(self, piece: int) -> int:
         """Return the length of a piece."""
         if piece not in self._frames:
-            mel = np.load(self._files[piece], mmap_mode="r", allow_pickle=False)
+            mel = read_array(self._files[piece])
             self._frames[piece] = len(mel)
         return self._frames[piece]
 
     def read(self, crops: Sequence[tuple[int, int, int]]) -> list[npt.NDArray[np.float16]]:
         """Read (piece, first frame, last + 1) each: arrays (frames, n_mels)."""
-        return [
-            np.load(self._files[piece], mmap_mode="r", allow_pickle=False)[first:last]
-            for piece, first, last in crops
-        ]
+        return [read_array(self._files[piece])[first:last] for piece, first, last in crops]
 
 
 class _MelShards:
@@ -337,7 +348,8 @@ class AudioCrops:
         return [self._root / self._names[piece] for piece in pieces]
 
     def _crop(self, sound: Path | BinaryIO, place: float) -> Tensor:
-        with soundfile.SoundFile(sound) as file:
+        name = sound if isinstance(sound, Path) else Path(str(self._root))
+        with read_errors(name), soundfile.SoundFile(sound) as file:
             file.seek(int(place * (file.frames - self.samples + 1)))
             return torch.from_numpy(file.read(self.samples, dtype="float32"))
 
@@ -354,7 +366,8 @@ def tags_of_label(piece: dict[str, Any], start: float = 0.0) -> Tags:
 
 def _mel(path: Path, spec: AudioSpec) -> npt.NDArray[np.float16]:
     """Compute a file's log-mel, (frames, n_mels): a clip is then a contiguous block on disk."""
-    audio, _ = soundfile.read(path, dtype="float32")
+    with read_errors(path):
+        audio, _ = soundfile.read(path, dtype="float32")
     with torch.inference_mode():
         mel = log_mel(torch.from_numpy(audio)[None], spec)[0]
     return np.ascontiguousarray(mel.T.numpy().astype(np.float16))

@@ -2,15 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import soundfile
 
 from ditto.errors import DataError
-from ditto.paths import atomic_file, reason, remove_leftovers
+from ditto.paths import atomic_file, printable, reason, remove_leftovers
 
 Progress = Callable[[int, int], None]
 """Progress callback: (done, total)."""
@@ -46,11 +48,33 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(
-            f"{path} is missing: give --data a folder that `ditto-music data` made (of `data "
-            "prepare … --out mine` it is mine/train)"
+            f"{printable(path)} is missing: give --data a folder that `ditto-music data` made (of "
+            "`data prepare … --out mine` it is mine/train)"
         ) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        raise DataError(f"{printable(path)} cannot be read: {error}") from error
+
+
+@contextmanager
+def read_errors(path: Path) -> Iterator[None]:
+    """Turn an error of reading in the block into a `DataError` about a file of a data folder."""
+    try:
+        yield
+    except (OSError, ValueError, EOFError, soundfile.LibsndfileError) as error:
+        raise DataError(
+            f"{printable(path)} is missing or damaged ({reason(error)}): remove it, and make the "
+            "data again by the same command; what lies in a cache is made by itself"
+        ) from None
+
+
+def read_array(path: Path) -> npt.NDArray[Any]:
+    """Return an array of a data folder's cache, mapped into memory.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    with read_errors(path):
+        return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def make_folder(path: Path) -> None:
@@ -63,7 +87,7 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)
     except OSError as error:
-        raise DataError(f"cannot make the folder {path}: {reason(error)}") from error
+        raise DataError(f"cannot make the folder {printable(path)}: {reason(error)}") from error
 
 
 def open_data_folder(out: Path, config: dict[str, Any]) -> int:
@@ -81,8 +105,8 @@ def open_data_folder(out: Path, config: dict[str, Any]) -> int:
     different = [key for key in config if old.get(key) != config[key]]
     if different:
         raise DataError(
-            f"{out} holds data made with another {different[0]}: choose another folder or the "
-            "same settings"
+            f"{printable(out)} holds data made with another {different[0]}: choose another folder "
+            "or the same settings"
         )
     return int(old["count"])
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ditto.audio.io import info, read
 from ditto.data.captions import Labels, caption
 from ditto.data.dataset import read_labels
-from ditto.data.files import Progress, cached_arrays, short_key
+from ditto.data.files import Progress, cached_arrays, read_array, short_key
 from ditto.data.prepare import recordings
 from ditto.errors import DataError
 from ditto.models.adapters.common import PipelineModel
@@ -128,7 +128,7 @@ class LatentClips:
         latents, captions = [], []
         for i in rng.integers(len(self), size=batch_size):
             item, place, file = self._clips[int(i)]
-            latents.append(np.load(file, mmap_mode="r", allow_pickle=False)[place])
+            latents.append(read_array(file)[place])
             captions.append(item.caption(self._starts(item)[place], self.seconds, rng))
         x_0 = torch.from_numpy(np.stack(latents).astype(np.float32))
         return x_0, self.model.encode_prompts(captions, self.seconds).cpu()

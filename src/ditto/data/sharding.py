@@ -13,7 +13,7 @@ import numpy as np
 
 from ditto.audio.spec import AudioSpec
 from ditto.data.dataset import band_statistics, mel_cache, mel_key, read_labels
-from ditto.data.files import Progress, read_json
+from ditto.data.files import Progress, read_array, read_errors, read_json
 from ditto.data.shards import FACTS, LABELS, SHARDS, file_system
 from ditto.errors import DataError, OutputError, one_line
 from ditto.paths import StrPath, printable
@@ -98,7 +98,9 @@ def _shards(
     room, first, last = most, 0, len(labels)
     tar = _Tar()
     for i, (label, mel) in enumerate(zip(labels, mels, strict=True)):
-        sound, levels = (root / label["file"]).read_bytes(), np.load(mel, allow_pickle=False)
+        with read_errors(root / label["file"]):
+            sound = (root / label["file"]).read_bytes()
+        levels = read_array(mel)
         size = len(sound) + levels.nbytes
         if i > first and size > room:
             yield tar.closed(len(sizes), i - first, sizes)

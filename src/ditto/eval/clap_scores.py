@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ditto.data.captions import caption, template
 from ditto.data.dataset import read_labels
+from ditto.data.files import read_errors
 from ditto.errors import DataError
 from ditto.models.clap import Clap
 
@@ -130,7 +131,8 @@ def _unrelated(text: Tensor, pairs: Pairs) -> Tensor:
 
 
 def _clip(root: Path, piece: dict[str, Any], start: float, seconds: float) -> tuple[Tensor, int]:
-    with soundfile.SoundFile(root / piece["file"]) as file:
+    sound = root / piece["file"]
+    with read_errors(sound), soundfile.SoundFile(sound) as file:
         file.seek(int(start * file.samplerate))
         samples = file.read(round(seconds * file.samplerate), dtype="float32")
         return torch.from_numpy(samples), file.samplerate

@@ -21,6 +21,7 @@ from ditto.audio.chroma import log_chroma
 from ditto.audio.features import intensity
 from ditto.controls.notes import REST
 from ditto.data.dataset import ClipDataset, read_labels
+from ditto.data.files import read_errors
 from ditto.data.shards import folder_of
 from ditto.diffusion.samplers import Chain, ddim
 from ditto.errors import DataError
@@ -104,7 +105,8 @@ class ControlledDataset:
 
     def _audio(self, piece: int, place: float) -> Tensor:
         """Read the samples under `ClipDataset.clip` of the same piece and place."""
-        with soundfile.SoundFile(self.files[piece]) as file:
+        sound = self.files[piece]
+        with read_errors(sound), soundfile.SoundFile(sound) as file:
             start = int(place * (file.frames // self.spec.hop - self.frames + 1))
             file.seek(start * self.spec.hop)
             return torch.from_numpy(file.read(self.spec.samples(self.frames), dtype="float32"))
