@@ -387,7 +387,9 @@ def test_noise_left_on_the_cpu_is_caught(
     device_model: MusicModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw = runner.item_noise
-    monkeypatch.setattr(runner, "item_noise", lambda s, seed, n, device: draw(s, seed, n, "cpu"))
+    monkeypatch.setattr(
+        runner, "item_noise", lambda s, seed, n, _, **more: draw(s, seed, n, "cpu", **more)
+    )
     with pytest.raises(WrongDeviceError):
         loudness(device_model)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from tests.studio.conftest import READY, Running, start, visit
-from tests.studio.test_browser import copied, download, drag, here, samples, settings, wait
+from tests.studio.test_browser import copied, download, drag, here, samples, settings, stop, wait
 
 
 def state(page: Any, tab: str) -> str:
@@ -20,18 +20,18 @@ def test_a_reload_keeps_what_was_set_and_the_job(page: Any) -> None:
     page.check("#loudness-on")
     page.fill("#create-loudness input.code", "0:-40 3:-12")
     page.press("#create-loudness input.code", "Enter")
-    settings(page, "create", iterations=400, seed=5)
+    settings(page, "create", iterations=500, seed=5)
     page.click("#create-go", click_count=3)  # the second and third do nothing
     page.wait_for_selector("#create-result .state:has-text('left')")
     page.reload(wait_until="commit")
     page.wait_for_function(READY)
-    page.click("#create-result button.stop")
+    stop(page, "create")
     wait(page, "create", "stopped")
     assert page.locator("#create-result .clip").count() == 1
     assert "Seed 5," in page.locator("#create-result .clip .hint").first.text_content()
     assert page.is_checked("#loudness-on")
     assert page.input_value("#create-loudness input.code") == "0:-40 3:-12"
-    assert page.input_value('#create-music [aria-label="Iterations K"]') == "400"
+    assert page.input_value('#create-music [aria-label="Iterations K"]') == "500"
     # Back is to the tab before, not out of the studio.
     page.click("#tab-edit")
     page.click("#tab-loop")
@@ -43,7 +43,7 @@ def test_a_reload_keeps_what_was_set_and_the_job(page: Any) -> None:
 
 def test_a_waiting_job_is_cancelled_at_once(page: Any, browser: Any, studio: Running) -> None:
     page.check("#loudness-on")
-    settings(page, "create", iterations=400)
+    settings(page, "create", iterations=500)
     page.click("#create-go")
     page.wait_for_selector('#create-result [data-state="running"]')
     context = browser.new_context()
@@ -55,7 +55,7 @@ def test_a_waiting_job_is_cancelled_at_once(page: Any, browser: Any, studio: Run
     assert wait(other, "create", "failed") == "stopped before it began"
     assert state(page, "create") == "running"
     context.close()
-    page.click("#create-result button.stop")
+    stop(page, "create")
     wait(page, "create", "stopped")
 
 
