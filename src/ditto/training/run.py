@@ -32,6 +32,7 @@ from ditto.training.loop import (
     Meter,
     NoLog,
     RunLog,
+    Tensors,
     damaged_checkpoint,
     progress_steps,
     start_run,
@@ -176,13 +177,17 @@ class Run:
                     f"give --{name}"
                 )
         try:
-            for learner in self._learners:
-                learner.load(groups)
-            for name, average in self.averages.items():
-                average.load(groups[name])
+            self._load(groups)
         except ANY_FAULT as error:
             raise damaged_checkpoint(self._checkpoints.place(step), error) from None
         return step
+
+    def _load(self, groups: Mapping[str, Tensors]) -> None:
+        """Put a checkpoint's weights, optimisers and averages in place."""
+        for learner in self._learners:
+            learner.load(groups)
+        for name, average in self.averages.items():
+            average.load(groups[name])
 
     def take(self, folder: Path) -> None:
         """Go on from another run's newest checkpoint: its weights, optimiser and averages.
@@ -192,10 +197,7 @@ class Run:
         """
         groups = Checkpoints(folder).newest()[0]
         try:
-            for learner in self._learners:
-                learner.load(groups)
-            for name, average in self.averages.items():
-                average.load(groups[name])
+            self._load(groups)
         except ANY_FAULT as error:
             raise DataError(
                 f"the run {str(folder)!r} cannot be continued with this config "
